@@ -38,6 +38,12 @@ class RateLimited(HandlerError):
         self.retry_after = retry_after
 
 
+class TargetTimeout(HandlerError):
+    """The target did not answer in full before the deadline of the call: retried on the schedule."""
+
+    failure_class = FailureClass.TIMEOUT
+
+
 class InvalidJob(HandlerError):
     """It can never work as submitted: dead letter at once."""
 

@@ -1,0 +1,23 @@
+"""The scheduler process: its loops, and how each comes to its settings."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.settings import Settings
+from workers.scheduler.base import Loop
+from workers.scheduler.expiry import Expiry
+from workers.scheduler.pruner import Pruner
+from workers.scheduler.reconciler import Reconciler
+from workers.scheduler.relay import Relay
+from workers.scheduler.rescuer import Rescuer
+
+
+def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]:
+    """Every duty of the scheduler."""
+    return [
+        Relay(engine, broker),
+        Rescuer(engine, broker, settings.lease_ttl),
+        Reconciler(engine, broker),
+        Expiry(engine, broker),
+        Pruner(engine, settings.retention, settings.retention_failed),
+    ]

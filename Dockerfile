@@ -1,0 +1,33 @@
+# One image for every command: `docker run accepted api`, `… worker`, `… scheduler`, `… migrate`.
+
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /srv/accepted
+COPY deploy/requirements.lock deploy/build.lock /locks/
+# The build back end stays out of the environment that is shipped.
+RUN python -m venv /opt/accepted \
+    && /opt/accepted/bin/pip install --no-cache-dir --require-hashes -r /locks/requirements.lock \
+    && /opt/accepted/bin/pip install --no-cache-dir --require-hashes --target /opt/build -r /locks/build.lock
+COPY pyproject.toml README.md alembic.ini ./
+COPY alembic alembic
+COPY app app
+COPY workers workers
+# In place, not as a wheel: the migrations lie beside the packages.
+RUN PYTHONPATH=/opt/build /opt/accepted/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
+    && /opt/accepted/bin/pip uninstall --yes pip setuptools \
+    && /opt/accepted/bin/python -m compileall -q app workers alembic
+
+FROM python:3.11-slim-bookworm
+ENV PATH=/opt/accepted/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin accepted
+COPY --from=build /opt/accepted /opt/accepted
+COPY --from=build /srv/accepted /srv/accepted
+WORKDIR /srv/accepted
+USER 10001
+EXPOSE 8000
+# True of `api` only; switch it off for the other commands, as deploy/compose.yaml does.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+ENTRYPOINT ["accepted"]
+CMD ["--help"]

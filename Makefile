@@ -1,0 +1,64 @@
+# What there is to do here. Every target sets up first when that is due; `make` alone lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.in-step-with-the-lock
+CHECKED := app workers tests deploy alembic
+MAX_LINES := 300
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench faults mutants lock clean servers
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+setup: $(STAMP) ## make .venv with everything that is locked, and `accepted` in it
+
+$(STAMP): requirements.lock pyproject.toml deploy/setup.sh
+	@sh deploy/setup.sh $(VENV)
+	@touch $@
+
+demo: setup ## boot the embedded service and show a job's life, a retry, a dead letter and a signed webhook
+	@$(BIN)/python deploy/demo.py
+
+test: setup servers ## the whole suite but the tests marked slow
+	@$(BIN)/pytest -m "not slow"
+
+lint: setup ## everything that is checked without running the code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
+	@long=$$(find $(CHECKED) -name '*.py' -exec awk 'END { if (NR > $(MAX_LINES)) print FILENAME ": " NR " lines" }' {} \;); \
+		if [ -n "$$long" ]; then echo "$$long"; echo "no file over $(MAX_LINES) lines: look for the seam"; exit 1; fi
+	@if [ -e alembic/__init__.py ]; then echo "alembic/__init__.py hides the installed alembic"; exit 1; fi
+
+format: setup ## lay the code out, and mend what can be mended by machine
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup servers ## measure: submissions, throughput, latency, memory
+	@$(BIN)/python -m tests.benchmarks
+
+faults: setup servers ## kill, cut, stop and wipe everything, at every moment, the slow tests too
+	@$(BIN)/pytest tests/faults -m "slow or not slow"
+
+mutants: setup servers ## break the code on purpose and see that a test notices
+	@$(BIN)/pytest tests/mutants
+
+lock: setup ## lock the newest versions that pyproject.toml allows
+	@$(COMPILE) --upgrade pyproject.toml --extra dev --group test --group lint --group build -o requirements.lock
+	@$(COMPILE) pyproject.toml --constraint requirements.lock -o deploy/requirements.lock
+	@$(COMPILE) --group build --constraint requirements.lock -o deploy/build.lock
+	@if grep -n '://' requirements.lock deploy/*.lock; then echo "a lock must name no address"; exit 1; fi
+
+clean: ## delete what was made here
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+servers:
+	@sh tests/support/install_rabbitmq.sh

@@ -1,0 +1,97 @@
+"""How a request body gets in: checked by its headers first, then counted as it streams.
+
+Contract section 4: bodies are UTF-8 and not compressed (else 415), and no more than their limit (else 413),
+whatever Content-Length says. Nothing is decompressed, so there is no decompression bomb.
+"""
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.types import Message
+
+from app.domain import json_text
+from app.domain.json_text import ParsedJSON
+from app.errors import MalformedRequest, TooLarge, UnsupportedMedia
+
+JSON = b"application/json"
+NDJSON = b"application/x-ndjson"
+_UTF8 = {b"charset=utf-8", b'charset="utf-8"', b""}
+
+
+async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
+    """The JSON value in the body.
+
+    Raises UnsupportedMedia, TooLarge, MalformedRequest or InvalidRequest.
+    """
+    check_headers(request, JSON, max_bytes)
+    message = await request.receive()
+    raw = _piece(message)
+    if message.get("more_body", False):
+        raw = b"".join([raw, *[piece async for piece in _pieces(request, max_bytes, len(raw))]])
+    elif len(raw) > max_bytes:
+        raise _too_large(max_bytes)
+    return json_text.parse(raw)
+
+
+async def stream(request: Request, max_bytes: int, media_type: bytes = NDJSON) -> AsyncIterator[bytes]:
+    """The body piece by piece, as it arrives, never more than `max_bytes` in all; for NDJSON."""
+    check_headers(request, media_type, max_bytes)
+    async for piece in _pieces(request, max_bytes, 0):
+        yield piece
+
+
+def check_headers(request: Request, media_type: bytes, max_bytes: int) -> None:
+    """Refuses what the headers already tell, before a byte of the body is read."""
+    has_type = False
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            if value != media_type:
+                _check_media_type(value, media_type)
+            has_type = True
+        elif name == b"content-encoding":
+            if value.strip().lower() not in (b"identity", b""):
+                raise UnsupportedMedia("a body must not be compressed: send it without Content-Encoding")
+        elif name == b"content-length":
+            _check_length(value, max_bytes)
+    if not has_type:
+        raise UnsupportedMedia(f"Content-Type is missing: send {media_type.decode()}")
+
+
+def _check_media_type(value: bytes, expected: bytes) -> None:
+    essence, *parameters = value.lower().split(b";")
+    named = {parameter.strip() for parameter in parameters}
+    if essence.strip() != expected or not named <= _UTF8:
+        raise UnsupportedMedia(f"Content-Type must be {expected.decode()}, in UTF-8")
+
+
+def _check_length(value: bytes, max_bytes: int) -> None:
+    if not value.isdigit():
+        raise MalformedRequest("Content-Length is not a number")
+    digits = value.lstrip(b"0")
+    if len(digits) > len(str(max_bytes)) or int(digits or b"0") > max_bytes:
+        raise _too_large(max_bytes)
+
+
+async def _pieces(request: Request, max_bytes: int, received: int) -> AsyncIterator[bytes]:
+    """What is left of the body, when `received` bytes of it were read before."""
+    if received > max_bytes:
+        raise _too_large(max_bytes)
+    more = True
+    while more:
+        message = await request.receive()
+        piece = _piece(message)
+        received += len(piece)
+        if received > max_bytes:
+            raise _too_large(max_bytes)
+        yield piece
+        more = message.get("more_body", False)
+
+
+def _piece(message: Message) -> bytes:
+    if message["type"] != "http.request":
+        raise MalformedRequest("the connection ended before the body")
+    return bytes(message.get("body", b""))
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {max_bytes} bytes")

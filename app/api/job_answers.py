@@ -1,0 +1,44 @@
+"""How a job is answered with: its bytes, its ETag, and the headers that say where and when to look again."""
+
+import hashlib
+import math
+from datetime import UTC, datetime
+
+from app.domain import json_text
+from app.domain.job import Job, Status, to_wire
+
+JSON = "application/json"
+
+LONGEST_PAUSE = 3600
+"""Seconds. A job that is due later than that may still be cancelled or retried sooner."""
+
+
+def body_and_etag(job: Job) -> tuple[bytes, str]:
+    """The representation, and a strong validator made from nothing but its bytes."""
+    body = json_text.encode(to_wire(job))
+    return body, f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def monitor_headers(job: Job) -> dict[str, str]:
+    """Where the job can be watched, and when a look may be worth while."""
+    path = f"/jobs/{job.id}"
+    headers = {"Location": path, "Operation-Location": path, "Link": f'<{path}>; rel="monitor"'}
+    if not job.finished:
+        headers["Retry-After"] = retry_after(job)
+    return headers
+
+
+def retry_after(job: Job) -> str:
+    """Whole seconds until the job may have moved."""
+    if job.status not in {Status.SCHEDULED, Status.RETRYING}:
+        return "1"
+    seconds = (job.run_at - datetime.now(UTC)).total_seconds()
+    return str(min(max(math.ceil(seconds), 1), LONGEST_PAUSE))
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """If-None-Match by RFC 9110 section 13.1.2: a list or `*`, compared weakly."""
+    if header is None:
+        return False
+    given = {part.strip().removeprefix("W/") for part in header.split(",")}
+    return "*" in given or etag in given

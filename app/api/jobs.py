@@ -1,0 +1,164 @@
+"""GET /jobs, /jobs/{id} and /jobs/{id}/attempts: polling, made cheap by ETags and long polls."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import errors
+from app.api.auth import Reader, documented
+from app.api.job_answers import JSON, body_and_etag, matches, retry_after
+from app.api.problems import responses_for
+from app.api.representations import AttemptList, JobPage, JobView
+from app.api.schemas import QUEUE_PATTERN, Moment
+from app.api.state import State, state_of
+from app.domain import cursor, json_text
+from app.domain.ids import age_of
+from app.domain.job import Job, Status, to_wire
+from app.errors import FieldError, Gone, InvalidRequest, NotFound
+from app.storage.engine import transaction
+from app.storage.reading import Attempt, JobFilter, list_jobs
+
+router = APIRouter(tags=["jobs"], dependencies=documented)
+
+_DENIED = (errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+
+MAX_WAIT = 60
+
+
+class Listing(BaseModel):
+    """The query of GET /jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Status | None = None
+    queue: Annotated[str, Field(pattern=QUEUE_PATTERN)] | None = None
+    type: Annotated[str, Field(max_length=100)] | None = None
+    tag: Annotated[str, Field(max_length=64)] | None = None
+    batch_id: UUID | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str, Field(max_length=100)] | None = None
+
+
+@router.get("/jobs", response_model=JobPage, responses=responses_for(errors.InvalidRequest, *_DENIED))
+async def list_(request: Request, who: Reader, asked: Annotated[Listing, Query()]) -> Response:
+    """The tenant's jobs, newest first. Webhook deliveries are listed only by their own type or queue."""
+    _refuse_nul(asked)
+    filters = asked.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
+    scope = f"{who.tenant} {urlencode(filters)}"
+    page = await _page(state_of(request), who.tenant, asked, _position(asked.cursor, scope))
+    more = len(page) > asked.limit
+    page = page[: asked.limit]
+    next_ = cursor.write(page[-1].id, scope) if more else None
+    headers = {}
+    if next_ is not None:
+        query = urlencode({**filters, "limit": asked.limit, "cursor": next_})
+        headers["Link"] = f'</jobs?{query}>; rel="next"'
+    body = json_text.encode({"items": [to_wire(job) for job in page], "next": next_})
+    return Response(body, headers=headers, media_type=JSON)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    response_model=JobView,
+    responses={
+        304: {"description": "The ETag given still holds."},
+        **responses_for(errors.NotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
+    },
+)
+async def get(
+    request: Request,
+    who: Reader,
+    job_id: UUID,
+    wait: Annotated[int | None, Query(ge=0, le=MAX_WAIT)] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The job. With `wait`, as soon as it differs from If-None-Match (or, without it, changes its status)."""
+    state = state_of(request)
+    job = await find(state, who.tenant, job_id)
+    if wait and not job.finished:
+        job = await _changed(state, job, if_none_match, wait)
+    body, etag = body_and_etag(job)
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if not job.finished:
+        headers["Retry-After"] = retry_after(job)
+    if matches(if_none_match, etag):
+        return Response(None, 304, headers)
+    return Response(body, 200, headers, media_type=JSON)
+
+
+@router.get(
+    "/jobs/{job_id}/attempts",
+    response_model=AttemptList,
+    responses=responses_for(errors.NotFound, errors.Gone, *_DENIED),
+)
+async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
+    """Every run of the job so far, the one that is going on included."""
+    state = state_of(request)
+    await find(state, who.tenant, job_id)
+    found = await state.changes.attempts(job_id)
+    return Response(json_text.encode({"items": [_shown(one) for one in found]}), media_type=JSON)
+
+
+async def find(state: State, tenant: str, job_id: UUID) -> Job:
+    """The tenant's job. Raises `Gone` for an id older than the retention, else `NotFound`."""
+    job = await state.changes.job(job_id)
+    if job is not None and job.tenant == tenant:
+        return job
+    age = age_of(job_id, datetime.now(UTC))
+    if age is not None and age > state.settings.retention:
+        raise Gone("this job is past its retention")
+    raise NotFound("no such job")
+
+
+async def _changed(state: State, job: Job, if_none_match: str | None, seconds: float) -> Job:
+    def differs(now: Job) -> bool:
+        if if_none_match is None:
+            return now.status != job.status
+        return not matches(if_none_match, body_and_etag(now)[1])
+
+    return await state.changes.wait(job.id, differs, seconds) or job
+
+
+async def _page(state: State, tenant: str, asked: Listing, before: UUID | None) -> list[Job]:
+    if asked.batch_id is not None:
+        return []
+    wanted = JobFilter(
+        status=asked.status, queue=asked.queue, type=asked.type, tag=asked.tag,
+        created_after=asked.created_after, created_before=asked.created_before, before=before,
+    )  # fmt: skip
+    async with transaction(state.engine) as conn:
+        return await list_jobs(conn, tenant, wanted, asked.limit + 1)
+
+
+def _position(given: str | None, scope: str) -> UUID | None:
+    try:
+        return None if given is None else cursor.read(given, scope)
+    except ValueError:
+        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
+
+
+def _refuse_nul(asked: Listing) -> None:
+    """PostgreSQL holds no NUL in a text, so nothing can match one."""
+    for name in ("type", "tag"):
+        if "\0" in (getattr(asked, name) or ""):
+            raise InvalidRequest([FieldError(f"/{name}", "must not hold NUL")])
+
+
+def _shown(attempt: Attempt) -> dict[str, object]:
+    return {
+        "attempt": attempt.attempt,
+        "worker": attempt.worker,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "outcome": attempt.outcome,
+        "error": None if attempt.error is None else msgspec.Raw(attempt.error.encode()),
+    }

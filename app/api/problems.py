@@ -1,0 +1,300 @@
+"""Errors as HTTP: RFC 9457 answers, the pages that explain them, and what OpenAPI says of them.
+
+The only place with status codes for errors. An answer names what is wrong and where, never what was sent, and
+nothing of what went wrong inside: the text of an error that is not a `Refused` stays inside.
+"""
+
+import html
+import math
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Scope
+
+from app import errors
+from app.api.validation import MAX_LISTED, describe
+from app.domain.json_text import encode, escape_pointer
+from app.errors import AcceptedError, FieldError, InvalidRequest, Refused
+
+MEDIA_TYPE = "application/problem+json"
+SCHEMA_REF = "#/components/schemas/Problem"
+
+log = structlog.get_logger(__name__)
+
+_Headers: TypeAlias = dict[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of error as clients and people see it. `meaning` also stands in for a missing detail."""
+
+    slug: str
+    status: int
+    title: str
+    meaning: str
+    remedy: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+PROBLEMS: dict[type[AcceptedError], Problem] = {
+    errors.MalformedRequest: Problem(
+        "malformed-request", 400, "The request cannot be read",
+        "The body is no strict JSON (NaN, duplicate keys, broken characters), or a header is broken.",
+        "Send what a strict JSON writer makes; the detail says where reading stopped.",
+    ),
+    errors.InvalidRequest: Problem(
+        "invalid-request", 422, "A field is wrong",
+        "The request is well-formed, but a field is missing, unknown, or outside of what is allowed.",
+        "The errors list a JSON pointer to each field and what is expected there.",
+    ),
+    errors.KeyReused: Problem(
+        "idempotency-key-reused", 422, "The idempotency key was used for another request",
+        "An idempotency key stands for one request, and this one differs from the first that came with it.",
+        "Use a new key for a new request; send a retry exactly as the first try.",
+    ),
+    errors.UnsupportedMedia: Problem(
+        "unsupported-media-type", 415, "The body is not of a type that is read here",
+        "Bodies are application/json in UTF-8 (or NDJSON where documented) and not compressed.",
+        "Send Content-Type: application/json, and no Content-Encoding.",
+    ),
+    errors.TooLarge: Problem(
+        "too-large", 413, "The body is too large",
+        "The body, or one payload in it, is over its limit.",
+        "Keep large data elsewhere and put a reference to it into the payload, or split the batch.",
+    ),
+    errors.Unauthenticated: Problem(
+        "unauthenticated", 401, "No valid API key",
+        "The request has no API key, or one that is unknown, expired or revoked.",
+        "Send Authorization: Bearer acc_… with a key from `accepted keys create`.",
+        {"WWW-Authenticate": "Bearer"},
+    ),
+    errors.Forbidden: Problem(
+        "forbidden", 403, "The API key may not do this",
+        "The API key is valid, but lacks the scope that this operation needs.",
+        "Use a key that was created with that scope.",
+    ),
+    errors.NotFound: Problem(
+        "not-found", 404, "There is no such thing",
+        "Nothing that you may see is at this address.",
+        "Check the path and the id. Ids belong to the tenant of the API key.",
+    ),
+    errors.Gone: Problem(
+        "gone", 410, "It is past its retention",
+        "It was here once, and has been deleted since, as finished jobs are.",
+        "Fetch results earlier, receive them by webhook, or raise the retention.",
+    ),
+    errors.LedgerUnavailable: Problem(
+        "ledger-unavailable", 503, "The ledger cannot be reached",
+        "The database did not answer in time. Nothing of this request is half-done.",
+        "Repeat the request after Retry-After, with the same Idempotency-Key.",
+        {"Retry-After": "5"},
+    ),
+}  # fmt: skip
+"""The nearest class up the tree counts, so a subclass needs a row only when it means something else."""
+
+INTERNAL = Problem(
+    "internal-error", 500, "Something went wrong here",
+    "An error on our side that we did not foresee. It is in the log.",
+    "Repeat the request with the same Idempotency-Key; if it happens again, report it.",
+)  # fmt: skip
+
+HTTP_PROBLEMS = [
+    Problem("method-not-allowed", 405, "The method is not allowed here",
+            "The address exists, but not for this method.", "The Allow header lists the methods."),
+    Problem("request-timeout", 408, "The request took too long to arrive",
+            "Headers and body must arrive within 30 seconds.", "Send it in one go, or in parts."),
+    Problem("uri-too-long", 414, "The address is too long",
+            "Path and query together are over the limit.", "Shorten the query; page with the cursor."),
+    Problem("headers-too-large", 431, "The headers are too large",
+            "All header fields together are over the limit.", "Send fewer or shorter headers."),
+    INTERNAL,
+]  # fmt: skip
+"""What the HTTP layer answers by itself, without an error of our tree."""
+
+_ALL = [*PROBLEMS.values(), *HTTP_PROBLEMS]
+_BY_SLUG = {problem.slug: problem for problem in _ALL}
+_BY_STATUS = {problem.status: problem for problem in reversed(_ALL)}  # the first of a status wins
+
+_STRING = {"type": "string"}
+_ERROR = {"type": "object", "properties": dict.fromkeys(("pointer", "detail"), _STRING)}
+_PROBLEM_SCHEMA = {
+    "title": "Problem", "description": "RFC 9457 problem details.", "type": "object",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": dict.fromkeys(("type", "title", "detail", "instance"), _STRING)
+    | {"status": {"type": "integer"}, "errors": {"type": "array", "items": _ERROR}},
+}  # fmt: skip
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<style>:root{{color-scheme:light dark}}body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:40rem;
+margin:3rem auto;padding:0 1rem}}h2{{font-size:1.1rem;margin-bottom:0}}p{{margin-top:.3rem}}</style>
+<main><h1>{title}</h1>{body}</main></html>"""
+
+
+def problem_response(exc: AcceptedError, instance: str) -> Response:
+    """The answer to `exc`; `instance` is the path of the request."""
+    problem = problem_of(type(exc))
+    detail = exc.detail if isinstance(exc, Refused) else ""
+    listed = exc.errors if isinstance(exc, InvalidRequest) else None
+    retry_after = getattr(exc, "retry_after", None)
+    headers = None if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+    return _answer(problem, instance, detail, listed, headers)
+
+
+def problem_of(error: type[AcceptedError]) -> Problem:
+    """The row of the nearest class up the tree; an error that no client should meet is an internal one."""
+    return next((PROBLEMS[cls] for cls in error.__mro__ if cls in PROBLEMS), INTERNAL)
+
+
+def status_response(status: int, instance: str, headers: _Headers = None) -> Response:
+    """The answer to what is no error of ours but a status that the HTTP layer chose."""
+    problem = _BY_STATUS.get(status) or _BY_STATUS[400 if status < 500 else 500]
+    return _answer(problem, instance, headers=headers)
+
+
+def internal_error(exc: Exception, scope: Scope) -> Response:
+    """Logs where `exc` came from, without its text, which may hold a payload; answers without any detail."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    log.error("unexpected error", error=type(exc).__name__, method=scope.get("method"), where=where)
+    return status_response(INTERNAL.status, instance_of(scope))
+
+
+def instance_of(scope: Scope) -> str:
+    """The path as it was sent, percent-encoded, without the query."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    return str(raw.decode("ascii", "replace"))
+
+
+def install(app: FastAPI) -> None:
+    """Every error of `app` becomes a problem; its pages are served, and its OpenAPI says so.
+
+    Also turns off redirects between `/jobs` and `/jobs/`: a POST would lose its body on the way.
+    """
+    app.router.redirect_slashes = False
+    app.add_exception_handler(AcceptedError, _on_accepted_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_unexpected)
+    app.add_api_route("/problems", _index, include_in_schema=False)
+    app.add_api_route("/problems/{slug}", _page, include_in_schema=False)
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_problems(plain())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def responses_for(*classes: type[AcceptedError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a FastAPI operation that can raise these."""
+    found: dict[int | str, dict[str, Any]] = {}
+    content = {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_REF}}}
+    for problem in map(problem_of, classes):
+        entry = found.setdefault(problem.status, {"description": "", "content": content})
+        entry["description"] = "; ".join(filter(None, [entry["description"], problem.title]))
+        for name in problem.headers:
+            entry.setdefault("headers", {})[name] = {"schema": _STRING}
+    return found
+
+
+def _answer(
+    problem: Problem, instance: str, detail: str = "", listed: list[FieldError] | None = None, headers: _Headers = None
+) -> Response:
+    document: dict[str, Any] = {
+        "type": f"/problems/{problem.slug}", "title": problem.title, "status": problem.status,
+        "detail": detail or problem.meaning, "instance": instance,
+    }  # fmt: skip
+    if listed:
+        document["errors"] = listed
+    return Response(encode(document), problem.status, problem.headers | (headers or {}), MEDIA_TYPE)
+
+
+async def _on_accepted_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, AcceptedError)
+    if problem_of(type(exc)) is INTERNAL:
+        return internal_error(exc, request.scope)
+    return problem_response(exc, instance_of(request.scope))
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    headers = dict(exc.headers or {})
+    if exc.status_code < 400:
+        return Response(status_code=exc.status_code, headers=headers)
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
+    return status_response(exc.status_code, instance_of(request.scope), headers)
+
+
+async def _on_validation_error(request: Request, exc: Exception) -> Response:
+    """FastAPI's own findings are about parameters: bodies are read by `app.api.body`."""
+    assert isinstance(exc, RequestValidationError)
+    found = exc.errors()
+    if any(error["loc"][0] == "path" for error in found):
+        return problem_response(errors.NotFound(), instance_of(request.scope))
+    listed = [_parameter_error(error) for error in found[:MAX_LISTED]]
+    return problem_response(InvalidRequest(listed), instance_of(request.scope))
+
+
+async def _on_unexpected(request: Request, exc: Exception) -> Response:
+    return internal_error(exc, request.scope)
+
+
+def _parameter_error(error: Any) -> FieldError:
+    place, *steps = error["loc"]
+    pointer = "".join(f"/{escape_pointer(str(step))}" for step in steps)
+    text = "unknown" if error["type"] == "extra_forbidden" else describe(error)
+    return FieldError(pointer, f"{place} parameter: {text}")
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of all routes at this path; Starlette's own Allow names those of the first route only."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None and pattern.match(request.scope["path"]):
+            found |= set(route.methods or ())
+    return sorted(found)
+
+
+def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with our problem in the place of FastAPI's 422, which this service never answers."""
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    components["Problem"] = _PROBLEM_SCHEMA
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.pop(name, None)
+    for item in schema.get("paths", {}).values():
+        for operation in item.values():
+            responses = operation.get("responses", {})
+            if "HTTPValidationError" in str(responses.get("422")):
+                del responses["422"]
+                only_path = all(parameter["in"] == "path" for parameter in operation.get("parameters", ()))
+                truth = responses_for(errors.NotFound if only_path else errors.InvalidRequest)
+                responses.update({str(status): entry for status, entry in truth.items()})
+    return schema
+
+
+async def _index() -> Response:
+    items = "".join(f'<li><a href="/problems/{p.slug}">{html.escape(p.title)}</a> ({p.status})' for p in _ALL)
+    return HTMLResponse(_PAGE.format(title="Problems", body=f"<ul>{items}</ul>"))
+
+
+async def _page(slug: str) -> Response:
+    problem = _BY_SLUG.get(slug)
+    if problem is None:
+        raise errors.NotFound
+    title, meaning, remedy = (html.escape(text) for text in (problem.title, problem.meaning, problem.remedy))
+    body = f"""<p>HTTP status <code>{problem.status}</code>, type <code>/problems/{problem.slug}</code>
+<h2>What it means</h2><p>{meaning}<h2>What to do</h2><p>{remedy}<p><a href="/problems">All problems</a>"""
+    return HTMLResponse(_PAGE.format(title=title, body=body))

@@ -1,0 +1,112 @@
+"""The shapes of answers, as the OpenAPI document shows them. Answers are built from `app.domain.job.to_wire`."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from app.domain.failures import FailureClass
+from app.domain.job import Status
+
+
+class ErrorView(BaseModel):
+    """Why the last attempt failed."""
+
+    class_: FailureClass = Field(alias="class")
+    message: str
+    attempt: int
+
+
+class LinksView(BaseModel):
+    self: str
+    events: str
+    cancel: str
+
+
+class JobView(BaseModel):
+    """A job (contract section 3)."""
+
+    id: UUID
+    type: str
+    queue: str
+    status: Status
+    priority: int
+    attempt: int
+    max_attempts: int
+    payload: dict[str, Any]
+    result: Any | None
+    error: ErrorView | None
+    progress: dict[str, Any] | None
+    tags: list[str]
+    metadata: dict[str, str]
+    ordering_key: str | None
+    batch_id: UUID | None
+    parent_id: UUID | None
+    root_id: UUID
+    created_at: datetime
+    run_at: datetime
+    expires_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: LinksView
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first; `next` is the cursor of the next one."""
+
+    items: list[JobView]
+    next: str | None
+
+
+class AttemptView(BaseModel):
+    """One run of a job by a worker."""
+
+    attempt: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error: ErrorView | None
+
+
+class AttemptList(BaseModel):
+    items: list[AttemptView]
+
+
+class RetryView(BaseModel):
+    max_attempts: int
+    schedule: list[float]
+    jitter: float
+
+
+class JobTypeView(BaseModel):
+    """A type that a worker has registered."""
+
+    name: str
+    description: str
+    queue: str
+    retry: RetryView
+    timeout: float | None
+    payload_schema: dict[str, Any]
+
+
+class JobTypeList(BaseModel):
+    items: list[JobTypeView]
+
+
+class SecretView(BaseModel):
+    """The secret that webhooks are signed with, and those that a rotation is replacing."""
+
+    secret: str
+    previous: list[str]
+
+
+class Readiness(BaseModel):
+    status: Literal["ok", "unavailable"]
+    ledger: str
+    broker: str
+
+
+class Alive(BaseModel):
+    status: Literal["ok"]

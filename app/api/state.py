@@ -1,0 +1,32 @@
+"""What the routes of one API process share, and how a route gets at it."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
+
+from app.broker.base import Broker
+from app.services.catalogue import Catalogue
+from app.services.changes import Changes
+from app.services.keys import Keys
+from app.services.submission import Submissions
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class State:
+    """Made once by `app.main.create_app`."""
+
+    settings: Settings
+    engine: AsyncEngine
+    broker: Broker
+    submissions: Submissions
+    changes: Changes
+    catalogue: Catalogue
+    keys: Keys
+
+
+def state_of(request: Request) -> State:
+    """The state of the application that serves this request."""
+    state: State = request.app.state.accepted
+    return state

@@ -1,0 +1,218 @@
+"""A worker's end of RabbitMQ: deliveries become claims, and are acked once their outcome is committed.
+
+Prefetch equals the worker's slots, so on one queue nothing is ever held without a slot. Quorum queues know no
+limit over several queues: what arrives beyond the free slots is given back within `HOLD`, and no more is taken
+until a slot is free, so a worker busy with long jobs hoards none.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import aiormq
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import DeliveredMessage
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Delivery
+from app.broker.topology import declare_base, declare_queue, queue_name
+from app.domain.message import MessageBody, read_body
+from app.errors import BrokerUnavailable
+from app.metrics import MESSAGES_DROPPED
+from app.storage.claims import claim_refs, known
+from app.storage.engine import transaction
+
+if TYPE_CHECKING:
+    from app.broker.rabbitmq import Connector
+
+WATCH_EVERY = 1.0
+HOLD = 1.0
+"""Seconds for which a delivery may wait for a slot before it goes back to the broker."""
+
+RECONNECT = 1.0
+MAX_PREFETCH = 65535
+
+log = structlog.get_logger(__name__)
+
+Failure = (aiormq.AMQPError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
+
+
+class RabbitSubscription:
+    """Keeps one connection consuming; loses it whole when anything about it is in doubt, and opens the next."""
+
+    def __init__(self, connector: "Connector", engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
+        self._connector = connector
+        self._engine = engine
+        self._worker_id = worker_id
+        self._slots = min(slots, MAX_PREFETCH)
+        self._queues: list[str] = []
+        self._consumers: dict[str, str] = {}
+        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._buffer: deque[DeliveredMessage] = deque()
+        self._arrived = asyncio.Event()
+        self._oldest = 0.0
+        self._asking = False
+        self._paused = False
+        self._stopped = False
+
+    def serve(self, queues: Sequence[str]) -> None:
+        self._queues = sorted(queues)
+
+    async def run(self) -> None:
+        while not self._stopped:
+            try:
+                await self._consume()
+            except (*Failure, BrokerUnavailable) as error:
+                log.warning("consumer_lost", error=type(error).__name__)
+            self._forget()
+            await asyncio.sleep(RECONNECT)
+
+    async def claim(self, most: int) -> list[Delivery]:
+        self._asking = True
+        try:
+            while await self._anything():
+                batch = [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
+                self._oldest = time.monotonic()
+                if deliveries := await self._claim(batch):
+                    return deliveries
+            return []
+        finally:
+            self._asking = False
+
+    async def settle(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            if isinstance(delivery.receipt, DeliveredMessage):
+                await _ack(delivery.receipt)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._arrived.set()
+        await self._pause()
+
+    async def _anything(self) -> bool:
+        """Wait for a delivery; False once the subscription is stopped."""
+        while not self._buffer and not self._stopped:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return not self._stopped
+
+    async def _claim(self, batch: list[DeliveredMessage]) -> list[Delivery]:
+        """Claim what the messages refer to. On any failure the messages go back; none is ever just dropped."""
+        try:
+            readable = [(message, ref) for message in batch if (ref := await self._read(message)) is not None]
+            receipts = {(ref.id, ref.attempt): message for message, ref in readable}
+            async with transaction(self._engine) as conn:
+                claims = await claim_refs(conn, self._worker_id, list(receipts))
+                await conn.commit()
+                taken = {(claim.job.id, claim.job.attempt - 1) for claim in claims}
+                stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
+                there = await known(conn, [ref.id for _, ref in stale]) if stale else set()
+        except BaseException:
+            self._buffer.extendleft(reversed(batch))
+            raise
+        for message, ref in stale:
+            if ref.id in there:
+                await self._drop(message, "stale")
+            else:
+                await self._reject(message, "unknown")
+        for message, ref in readable:
+            if message is not receipts[ref.id, ref.attempt] and (ref.id, ref.attempt) in taken:
+                await self._drop(message, "duplicate")
+        return [Delivery(claim, receipts[claim.job.id, claim.job.attempt - 1]) for claim in claims]
+
+    async def _read(self, message: DeliveredMessage) -> MessageBody | None:
+        found = read_body(message.body)
+        if found is None:
+            await self._reject(message, "malformed")
+        return found
+
+    async def _drop(self, message: DeliveredMessage, reason: str) -> None:
+        MESSAGES_DROPPED.labels(reason).inc()
+        await _ack(message)
+
+    async def _reject(self, message: DeliveredMessage, reason: str) -> None:
+        MESSAGES_DROPPED.labels(reason).inc()
+        log.warning("message_rejected", reason=reason)
+        with contextlib.suppress(*Failure):
+            await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
+
+    async def _consume(self) -> None:
+        connection = await self._connector.open("consumer")
+        try:
+            channel = connection.channel(publisher_confirms=False)
+            await channel.initialize()
+            await channel.set_qos(prefetch_count=self._slots)
+            underlay = await channel.get_underlay_channel()
+            async with connection.channel() as base:
+                await declare_base(base)
+            self._channel = underlay
+            await self._watch(connection, channel, underlay)
+        finally:
+            self._channel = None
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1):
+                    await connection.close()
+
+    async def _watch(
+        self, connection: AbstractConnection, channel: AbstractChannel, underlay: aiormq.abc.AbstractChannel
+    ) -> None:
+        """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
+        while not self._stopped:
+            if underlay.is_closed or connection.is_closed:
+                raise BrokerUnavailable("the channel is closed")
+            if any(tag not in underlay.consumers for tag in self._consumers.values()):
+                raise BrokerUnavailable("connected, but a consumer was cancelled")
+            if self._paused and (self._asking or not self._consumers):
+                self._paused = False
+            if not self._paused:
+                await self._subscribe(connection, underlay)
+            if self._buffer and not self._asking and time.monotonic() - self._oldest > HOLD:
+                await self._pause()
+            await asyncio.sleep(WATCH_EVERY)
+
+    async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.abc.AbstractChannel) -> None:
+        for queue in self._queues:
+            if queue in self._consumers:
+                continue
+            async with asyncio.timeout(10):
+                async with connection.channel() as declaring:
+                    await declare_queue(declaring, queue)
+                ok = await underlay.basic_consume(queue_name(queue), self._on_message)
+            assert ok.consumer_tag is not None
+            self._consumers[queue] = ok.consumer_tag
+
+    async def _pause(self) -> None:
+        """Consume nothing, and give back what no slot was free for."""
+        self._paused = True
+        underlay, consumers, self._consumers = self._channel, self._consumers, {}
+        if underlay is None or underlay.is_closed:
+            return
+        with contextlib.suppress(*Failure):
+            async with asyncio.timeout(5):
+                for tag in consumers.values():
+                    await underlay.basic_cancel(tag)
+                while self._buffer:
+                    message = self._buffer.popleft()
+                    await underlay.basic_reject(message.delivery_tag or 0, requeue=True, wait=False)
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        if not self._buffer:
+            self._oldest = time.monotonic()
+        self._buffer.append(message)
+        self._arrived.set()
+
+    def _forget(self) -> None:
+        """The connection is gone, and with it the right to ack: the broker delivers all of it again."""
+        self._buffer.clear()
+        self._consumers.clear()
+
+
+async def _ack(message: DeliveredMessage) -> None:
+    """Ack on the channel that delivered. If that is gone, the message comes again and is found stale."""
+    with contextlib.suppress(*Failure):
+        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)

@@ -1,0 +1,197 @@
+"""RabbitMQ as the road: publishing with confirms, one connection to publish and one to consume.
+
+Connections are plain ones, not the "robust" kind: whoever uses one notices that it is gone, drops it whole and
+opens the next, so there is one way to recover and no half-restored state.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+import aio_pika
+import aiormq
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from pamqp.commands import Basic
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.broker.base import HANDOFF, Subscription
+from app.broker.consuming import RabbitSubscription
+from app.broker.topology import EXCHANGE, declare_base, declare_queue, queue_name
+from app.domain.message import JobRef
+from app.errors import BrokerUnavailable
+
+HEARTBEAT = 8
+"""Seconds. A dead broker is noticed after at most three of them; below 5 s RabbitMQ warns of false alarms."""
+
+CONNECT_TIMEOUT = 5.0
+PUBLISH_DEADLINE = 5.0
+"""Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""
+
+RETRY_AFTER = 1.0
+"""Seconds for which no new connection is tried after one failed, so that a dead broker costs callers nothing."""
+
+PERSISTENT = 2
+
+log = structlog.get_logger(__name__)
+
+Failure = (aiormq.AMQPError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
+
+
+class Connector:
+    """Opens connections to the nodes of a cluster in turn."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = itertools.cycle(urls)
+        self._tries = len(urls)
+
+    async def open(self, name: str) -> AbstractConnection:
+        """A connection to the first node that answers. Raises `BrokerUnavailable`."""
+        for url in itertools.islice(self._urls, self._tries):
+            with contextlib.suppress(*Failure):
+                return await aio_pika.connect(
+                    url,
+                    timeout=CONNECT_TIMEOUT,
+                    heartbeat=HEARTBEAT,
+                    client_properties={"connection_name": f"accepted {name}"},
+                )
+        raise BrokerUnavailable("no broker node answers")
+
+
+class RabbitBroker:
+    """Publishes over one connection that is opened on demand and dropped whole after any doubt."""
+
+    handoff: float | None = HANDOFF
+
+    def __init__(self, urls: Sequence[str], engine: AsyncEngine) -> None:
+        self._connector = Connector(urls)
+        self._engine = engine
+        self._connection: AbstractConnection | None = None
+        self._publishing: aiormq.abc.AbstractChannel | None = None
+        self._declared: set[str] = set()
+        self._opening = asyncio.Lock()
+        self._not_before = 0.0
+
+    async def announce(self, conn: AsyncConnection, queues: Iterable[str]) -> None:
+        """Nothing has to commit along: references are published after the commit."""
+
+    async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        if not refs:
+            return []
+        try:
+            async with asyncio.timeout(PUBLISH_DEADLINE):
+                channel = await self._ready({ref.queue for ref in refs})
+                done = await asyncio.gather(*(self._publish_one(channel, ref) for ref in refs))
+        except (*Failure, BrokerUnavailable) as error:
+            log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
+            await self._drop()
+            return []
+        return [ref for ref, confirmed in zip(refs, done, strict=True) if confirmed]
+
+    def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
+        return RabbitSubscription(self._connector, self._engine, worker_id, slots)
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        connection = await self._connected()
+        found: dict[str, int] = {}
+        for queue in queues:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT), connection.channel() as channel:
+                    declared = await channel.declare_queue(queue_name(queue), passive=True)
+                    found[queue] = declared.declaration_result.message_count or 0
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                found[queue] = 0
+                self._declared.discard(queue)
+            except Failure as error:
+                await self._drop()
+                raise BrokerUnavailable("the broker did not answer") from error
+        return found
+
+    async def check(self) -> str:
+        try:
+            await self._connected()
+        except BrokerUnavailable:
+            return "unavailable"
+        return "ok"
+
+    async def close(self) -> None:
+        await self._drop()
+
+    async def _publish_one(self, channel: aiormq.abc.AbstractChannel, ref: JobRef) -> bool:
+        properties = Basic.Properties(
+            content_type="application/json",
+            delivery_mode=PERSISTENT,
+            priority=ref.priority,
+            message_id=ref.message_id,
+            message_type=ref.type,
+            headers={"traceparent": ref.trace},
+        )
+        try:
+            await channel.basic_publish(
+                ref.body(),
+                exchange=EXCHANGE,
+                routing_key=queue_name(ref.queue),
+                properties=properties,
+                mandatory=True,
+                wait=False,
+            )
+        except aiormq.exceptions.PublishError:  # returned: its queue is gone, and is declared before the next try
+            self._declared.discard(ref.queue)
+            return False
+        except aiormq.exceptions.DeliveryError:  # refused, for instance by a length limit: it stays in the outbox
+            return False
+        return True
+
+    async def _ready(self, queues: set[str]) -> "aiormq.abc.AbstractChannel":
+        connection = await self._connected()
+        missing = queues - self._declared
+        if missing:
+            async with connection.channel() as channel:  # never on the publishing channel: an error closes it
+                for queue in sorted(missing):
+                    await declare_queue(channel, queue)
+                    self._declared.add(queue)
+        assert self._publishing is not None
+        return self._publishing
+
+    async def _connected(self) -> AbstractConnection:
+        async with self._opening:
+            usable = self._publishing is not None and not self._publishing.is_closed
+            if self._connection is not None and usable:
+                return self._connection
+            await self._drop()
+            now = asyncio.get_running_loop().time()
+            if now < self._not_before:
+                raise BrokerUnavailable("the broker was away a moment ago")
+            self._not_before = now + RETRY_AFTER
+            connection = await self._connector.open("publisher")
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await self._prepare(connection)
+            except Failure as error:
+                await close_quietly(connection)
+                raise BrokerUnavailable(type(error).__name__) from error
+            return connection
+
+    async def _prepare(self, connection: AbstractConnection) -> None:
+        async with connection.channel() as channel:
+            await declare_base(channel)
+        publishing: AbstractChannel = connection.channel(publisher_confirms=True, on_return_raises=True)
+        await publishing.initialize()
+        self._publishing = await publishing.get_underlay_channel()
+        self._connection = connection
+        self._keep = publishing  # strong reference: the wrapper closes its channel when it is collected
+
+    async def _drop(self) -> None:
+        connection, self._connection, self._publishing = self._connection, None, None
+        self._declared.clear()
+        if connection is not None:
+            await close_quietly(connection)
+
+
+async def close_quietly(connection: AbstractConnection) -> None:
+    """Close a connection that may be broken in any way, within a second."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(1):
+            await connection.close()

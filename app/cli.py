@@ -1,0 +1,150 @@
+"""The `accepted` command. Each long-running command stops on SIGTERM and SIGINT, and then exits 0."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvicorn
+import uvloop
+from uvicorn.supervisors import Multiprocess
+
+from app import embedded, logs, serving
+from app.cli_jobs import jobs
+from app.cli_keys import keys
+from app.errors import AcceptedError
+from app.main import create_app
+from app.settings import PREFIX, Settings, load
+from app.storage.migrate import migrate as migrate_ledger
+from workers import processes
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(keys, name="keys")
+app.add_typer(jobs, name="jobs")
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Serve without authentication beyond loopback.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help=f"Instead of {PREFIX}DATABASE_URL.")]
+BrokerUrl = Annotated[str | None, typer.Option(help=f"Instead of {PREFIX}BROKER_URL.")]
+Queues = Annotated[str, typer.Option(help="Comma-separated queues; all of them by default.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs at once.")]
+
+
+@app.command()
+def api(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    insecure: Insecure = False,
+) -> None:
+    """The HTTP API."""
+    settings = load()
+    settings.require_database()
+    logs.configure()
+    serving.check_exposure(settings, host, insecure)
+    if workers == 1:
+        serving.Server(serving.config(create_app(settings), settings, host, port)).run()
+        return
+    config = serving.config("app.main:from_environment", settings, host, port, workers)
+    Multiprocess(config, target=serving.Server(config).run, sockets=[config.bind_socket()]).run()
+
+
+@app.command()
+def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
+    """Runs jobs."""
+    settings = load()
+    settings.require_database()
+    logs.configure()
+
+    async def run() -> None:
+        await processes.run_worker(settings, _names(queues), concurrency, processes.stop_on_signals())
+
+    _run(run())
+    processes.leave()
+
+
+@app.command()
+def scheduler() -> None:
+    """Publishes what is due, rescues what was abandoned, expires and forgets."""
+    settings = load()
+    settings.require_database()
+    logs.configure()
+
+    async def run() -> None:
+        await processes.run_scheduler(settings, processes.stop_on_signals())
+
+    _run(run())
+
+
+@app.command()
+def dev(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = Path(".accepted"),
+    concurrency: Concurrency = 10,
+    database_url: DatabaseUrl = None,
+    broker_url: BrokerUrl = None,
+    insecure: Insecure = False,
+) -> None:
+    """API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    settings = load(database_url=database_url, broker_url=broker_url)
+    if "auth" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"auth": "off"})
+    serving.check_exposure(settings, host, insecure)
+    if settings.database_url is None:
+        settings = settings.model_copy(update={"database_url": embedded.start(data_dir)})
+    logs.configure(pretty=True)
+    _run(_dev(settings, host, port, concurrency))
+    processes.leave()
+
+
+@app.command()
+def migrate(database_url: DatabaseUrl = None) -> None:
+    """Brings the schema up to date."""
+    settings = load(database_url=database_url)
+    _run(migrate_ledger(settings.require_database()))
+    typer.echo("the ledger is up to date")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: an error of ours is one line and exit code 2."""
+    try:
+        app(arguments)
+    except AcceptedError as error:
+        sys.exit(f"accepted: {error or type(error).__name__}")
+
+
+async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
+    """Migrate, then run everything; when HTTP stops, the rest follows."""
+    await migrate_ledger(settings.require_database())
+    stopping = asyncio.Event()
+    others = [
+        asyncio.create_task(processes.run_worker(settings, (), concurrency, stopping)),
+        asyncio.create_task(processes.run_scheduler(settings, stopping)),
+    ]
+    server = serving.Server(serving.config(create_app(settings), settings, host, port))
+    structlog.get_logger("dev").info("accepted_dev", url=f"http://{host}:{port}")
+    try:
+        await _serve_beside(server, others)
+    finally:
+        stopping.set()
+        await asyncio.gather(*others)
+
+
+async def _serve_beside(server: uvicorn.Server, others: "list[asyncio.Task[None]]") -> None:
+    serving_task = asyncio.create_task(server.serve())
+    await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving_task
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    uvloop.run(work)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,81 @@
+"""`accepted keys`: making, listing and revoking API keys, straight in the ledger."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.errors import ConfigurationError, NotFound
+from app.services.keys import SCOPES, create
+from app.settings import load
+from app.storage import api_keys
+from app.storage.engine import create_engine, transaction
+
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+
+Answer = TypeVar("Answer")
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose jobs the key sees.")],
+    name: Annotated[str, typer.Option(help="What it is for.")],
+    scopes: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(SCOPES))] = "jobs:read,jobs:write",
+) -> None:
+    """Make a key. It is printed once and cannot be had again."""
+    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if unknown := [scope for scope in wanted if scope not in SCOPES]:
+        raise ConfigurationError(f"unknown scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+    key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
+    typer.echo(f"id: {key_id}", err=True)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Every key, without its secret."""
+
+    async def fetch(engine: AsyncEngine) -> list[api_keys.ApiKey]:
+        async with transaction(engine) as conn:
+            return await api_keys.list_keys(conn)
+
+    table = Table("id", "tenant", "name", "scopes", "created", "revoked")
+    for key in _with_ledger(fetch):
+        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+        created = f"{key.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(str(key.id), key.tenant, key.name, ",".join(key.scopes), created, revoked)
+    Console(width=160).print(table)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: UUID) -> None:
+    """End a key; processes that remember it follow within seconds."""
+
+    async def end(engine: AsyncEngine) -> bool:
+        async with transaction(engine) as conn:
+            ended = await api_keys.revoke(conn, key_id, datetime.now(UTC))
+            await conn.commit()
+            return ended
+
+    if not _with_ledger(end):
+        raise NotFound("no such key, or revoked already")
+    typer.echo("revoked")
+
+
+def _with_ledger(work: Callable[[AsyncEngine], Awaitable[Answer]]) -> Answer:
+    url = load().require_database()
+
+    async def run() -> Answer:
+        engine = create_engine(url, pool_size=1)
+        try:
+            return await work(engine)
+        finally:
+            await engine.dispose()
+
+    return uvloop.run(run())

@@ -1,0 +1,129 @@
+"""Which network addresses a worker may call: the public ones, and what the operator allowed by name.
+
+Default deny: an address is public only if no range below holds it and, for IPv6, it lies in the one block
+that IANA hands out for global unicast. `ipaddress.is_global` alone is not enough: it is true for NAT64, 6to4,
+multicast and more, each of which leads inside (GHSA-mvm9-4fhw-xqf3).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+# The union of the lists of Svix and Smokescreen with the IANA special-purpose registry.
+_REFUSED_V4 = tuple(
+    IPv4Network(net)
+    for net in (
+        "0.0.0.0/8",  # this network; 0.0.0.0 connects to loopback on Linux
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier NAT; 100.100.100.200 is Alibaba's metadata service
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # Azure's host agent: globally routable on paper, reachable from inside only
+        "169.254.0.0/16",  # link-local; 169.254.169.254 is the metadata service of most clouds
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments; 192.0.0.192 is Oracle's metadata service
+        "192.0.2.0/24",
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",  # holds the broadcast address
+    )
+)
+
+# All that IANA has allocated for global unicast. Outside it: ::/96 and ::ffff:0:0/96 (embedded IPv4),
+# 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64), 100::/64, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+
+_REFUSED_V6 = tuple(
+    IPv6Network(net)
+    for net in (
+        "2001::/23",  # protocol assignments, with Teredo (2001::/32) and its embedded IPv4
+        "2001:db8::/32",
+        "2002::/16",  # 6to4 carries an IPv4 address
+        "3ffe::/16",  # the 6bone, given back
+        "3fff::/20",
+    )
+)
+
+# RFC 5214: an interface identifier 0000:5efe or 0200:5efe is followed by an IPv4 address, under any prefix.
+_ISATAP = 0x00005EFE
+_ISATAP_MASK = 0xFDFFFFFF
+
+# One label of a host name. The underscore is no host name character, but container networks use it.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+# A last label of this form makes inet_aton, and so the resolver, read an IPv4 address: `127.1`, `0x7f.1`.
+_NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+
+
+def is_public(address: IPAddress) -> bool:
+    """True if anyone may call `address`. Every form that embeds an IPv4 address is refused outright."""
+    if isinstance(address, IPv4Address):
+        return address.is_global and not any(address in net for net in _REFUSED_V4)
+    if address.scope_id is not None or address not in _GLOBAL_UNICAST:
+        return False
+    if (int(address) >> 32) & _ISATAP_MASK == _ISATAP:
+        return False
+    return address.is_global and not any(address in net for net in _REFUSED_V6)
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """The IPv4 address that `::ffff:a.b.c.d` stands for; any other address as it is."""
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def is_host_name(name: str) -> bool:
+    """True for a lower-case ASCII name that no resolver reads as an IP address."""
+    return bool(_HOST_NAME.fullmatch(name)) and not _NUMERIC_END.fullmatch(name)
+
+
+@dataclass(frozen=True, slots=True)
+class EgressAllow:
+    """What a worker may call although it is not public.
+
+    A network opens its addresses, whatever name led there. A host name opens every address that it resolves
+    to: who lists one trusts that name's DNS.
+    """
+
+    networks: tuple[IPNetwork, ...] = ()
+    hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> "EgressAllow":
+        """Read `127.0.0.0/8,::1,my.host`. ValueError names the part that is neither network nor host name."""
+        networks: list[IPNetwork] = []
+        hosts: set[str] = set()
+        for part in _parts(text):
+            network = _network(part)
+            if network is not None:
+                networks.append(network)
+            elif is_host_name(part.lower()):
+                hosts.add(part.lower())
+            else:
+                raise ValueError(f"not a network or host name: {part!r}")
+        return cls(tuple(networks), frozenset(hosts))
+
+    def covers(self, address: IPAddress) -> bool:
+        """True if one of the networks holds `address`, or the IPv4 address that it maps."""
+        return any(form in net for form in (address, unmapped(address)) for net in self.networks)
+
+    def permits(self, address: IPAddress, host: str = "") -> bool:
+        """The whole rule: may `address`, found under the name `host`, be connected to?"""
+        return host in self.hosts or self.covers(address) or is_public(address)
+
+
+def _parts(text: str) -> Iterator[str]:
+    return (part.strip() for part in text.split(",") if part.strip())
+
+
+def _network(part: str) -> IPNetwork | None:
+    try:
+        return ip_network(part)
+    except ValueError:
+        return None

@@ -1,0 +1,124 @@
+"""What a job is: its statuses, what is needed to accept one, and how one is shown.
+
+Pure values. `Job` mirrors a row of the ledger; `to_wire` is the JSON of contract section 3, used alike by the
+202, by GET and inside webhooks.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+DEFAULT_PRIORITY = 4
+DEFAULT_QUEUE = "default"
+WEBHOOK_TYPE = "webhook.deliver"
+WEBHOOK_QUEUE = "webhooks"
+
+
+class Status(StrEnum):
+    """Each comment says who moves a job on from there."""
+
+    SCHEDULED = "scheduled"  # the relay, once run_at has come
+    BLOCKED = "blocked"  # the end of the job that it waits for
+    QUEUED = "queued"  # a worker, by claiming it
+    RUNNING = "running"  # its worker's outcome, or the rescuer when that worker is silent
+    RETRYING = "retrying"  # the relay, once run_at has come
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+WAITING = frozenset({Status.SCHEDULED, Status.BLOCKED, Status.QUEUED, Status.RETRYING})
+FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+
+END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancelled", "expired"))
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was checked and is to be inserted. JSON columns are held as text, ready for the ledger.
+
+    `run_at` and `delay` (seconds) exclude each other; both absent means now, by the ledger's clock.
+    """
+
+    id: UUID
+    tenant: str
+    type: str
+    queue: str
+    payload: str
+    priority: int = DEFAULT_PRIORITY
+    max_attempts: int
+    retry: str | None = None
+    timeout: float | None = None
+    run_at: datetime | None = None
+    delay: float | None = None
+    expires_at: datetime | None = None
+    callback_url: str | None = None
+    callback_events: tuple[str, ...] = END_EVENTS
+    tags: tuple[str, ...] = ()
+    metadata: str = "{}"
+    traceparent: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as the ledger holds it. JSON columns are text; times are aware and in UTC."""
+
+    id: UUID
+    tenant: str
+    type: str
+    queue: str
+    status: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    payload: str
+    result: str | None = None
+    error: str | None = None
+    progress: str | None = None
+    tags: list[str] = []
+    metadata: str = "{}"
+    created_at: datetime
+    run_at: datetime
+    expires_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+
+def to_wire(job: Job) -> dict[str, Any]:
+    """The job of contract section 3. Stored JSON goes through verbatim, it is not parsed again."""
+    path = f"/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "type": job.type,
+        "queue": job.queue,
+        "status": job.status,
+        "priority": job.priority,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "payload": _raw(job.payload),
+        "result": _raw(job.result),
+        "error": _raw(job.error),
+        "progress": _raw(job.progress),
+        "tags": job.tags,
+        "metadata": _raw(job.metadata),
+        "ordering_key": None,
+        "batch_id": None,
+        "parent_id": None,
+        "root_id": job.id,
+        "created_at": job.created_at,
+        "run_at": job.run_at,
+        "expires_at": job.expires_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "links": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
+    }
+
+
+def _raw(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text.encode())

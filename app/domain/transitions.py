@@ -1,0 +1,89 @@
+"""The arrows that leave `running`, as values. Built here and nowhere else, applied by `app.storage.completion`.
+
+Each carries its fence: the job, the attempt and the worker that must still hold the lease. A row that no longer
+matches is left alone, which is what makes a late worker, a duplicate message and a second rescuer harmless.
+"""
+
+from uuid import UUID
+
+import msgspec
+
+from app.domain.failures import FailureClass
+from app.domain.job import Status
+from app.domain.retry import Retry
+
+MAX_CRASHES = 3
+"""A job that took its worker down this often is a dead letter, whatever `max_attempts` says."""
+
+MAX_MESSAGE = 2000
+"""Characters of an error's text that are kept."""
+
+AT_ONCE = frozenset({FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND})
+"""Classes that no retry can mend."""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A running attempt as its holder (or its rescuer) knows it: the fence, and what decides the next step."""
+
+    job_id: UUID
+    attempt: int
+    worker_id: UUID
+    max_attempts: int
+    crashes: int
+    retry: Retry
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox."""
+
+    held: Held
+    status: Status
+    outcome: str
+    result: str | None = None
+    error: str | None = None
+    wait: float | None = None
+    crashes: int = 0
+    extra_attempts: int = 0
+
+
+def succeeded(held: Held, result: str) -> Transition:
+    """running -> succeeded. `result` is JSON text."""
+    return Transition(held=held, status=Status.SUCCEEDED, outcome="succeeded", result=result)
+
+
+def failed(held: Held, kind: FailureClass, message: str, chance: float, retry_after: float | None = None) -> Transition:
+    """running -> retrying while the class allows it and attempts are left, else running -> failed."""
+    if kind in AT_ONCE or held.attempt >= held.max_attempts:
+        return _dead(held, kind, message)
+    wait = held.retry.wait(held.attempt, chance, retry_after)
+    return Transition(held=held, status=Status.RETRYING, outcome=kind, error=_error(held, kind, message), wait=wait)
+
+
+def crashed(held: Held, chance: float) -> Transition:
+    """running -> queued when the worker fell silent; on the schedule from the second crash on, failed at the third.
+
+    The first crash is most often the worker's fault (a deploy, a lost machine), so the job does not wait for it.
+    """
+    kind, message = FailureClass.CRASHED, "the worker vanished while it ran this job"
+    crashes = held.crashes + 1
+    if crashes >= MAX_CRASHES or held.attempt >= held.max_attempts:
+        return msgspec.structs.replace(_dead(held, kind, message), crashes=1)
+    error = _error(held, kind, message)
+    if crashes == 1:
+        return Transition(held=held, status=Status.QUEUED, outcome=kind, error=error, wait=0.0, crashes=1)
+    wait = held.retry.wait(held.attempt, chance)
+    return Transition(held=held, status=Status.RETRYING, outcome=kind, error=error, wait=wait, crashes=1)
+
+
+def handed_back(held: Held) -> Transition:
+    """running -> queued because the worker is stopping. The attempt is not charged: the budget grows by one."""
+    return Transition(held=held, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
+
+
+def _dead(held: Held, kind: FailureClass, message: str) -> Transition:
+    return Transition(held=held, status=Status.FAILED, outcome=kind, error=_error(held, kind, message))
+
+
+def _error(held: Held, kind: FailureClass, message: str) -> str:
+    error = {"class": kind, "message": message[:MAX_MESSAGE].replace("\0", "�"), "attempt": held.attempt}
+    return msgspec.json.encode(error).decode()

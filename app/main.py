@@ -1,0 +1,58 @@
+"""The HTTP process, wired: what it is made of, in what order it starts, and how it stops."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from app.api import events, health, job_types, jobs, problems, submit, webhook_secret
+from app.api.state import State
+from app.broker import create_broker
+from app.services.catalogue import Catalogue
+from app.services.changes import Changes
+from app.services.keys import Keys
+from app.services.submission import Submissions
+from app.settings import Settings, load
+from app.storage.engine import create_engine
+
+DESCRIPTION = (
+    "Submit a job, get a 202, poll it or be told. Once this has said 202, the job is neither lost nor recorded twice."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Nothing is connected before it starts, and nothing is needed to start it."""
+    engine = create_engine(settings.require_database())
+    broker = create_broker(settings, engine)
+    state = State(
+        settings=settings,
+        engine=engine,
+        broker=broker,
+        submissions=Submissions(engine, broker, settings.idempotency_ttl),
+        changes=Changes(engine, settings.require_database()),
+        catalogue=Catalogue(engine, settings.egress_allow),
+        keys=Keys(engine),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        listening = asyncio.create_task(state.changes.run())
+        yield
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await state.submissions.drain()
+        await broker.close()
+        await engine.dispose()
+
+    app = FastAPI(title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    app.state.accepted = state
+    problems.install(app)
+    for part in (submit, jobs, events, job_types, webhook_secret, health):
+        app.include_router(part.router)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The application of a process that uvicorn's supervisor has started."""
+    return create_app(load())

@@ -1,0 +1,106 @@
+"""The job types an API process knows: what a submission is checked against before it is accepted."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.addresses import EgressAllow
+from app.domain.nearest import nearest
+from app.domain.urls import UrlRefused, check_url
+from app.errors import FieldError, InvalidRequest
+from app.storage import job_types
+from app.storage.engine import transaction
+from app.storage.job_types import JobType
+
+FRESH = 5.0
+"""Seconds for which the catalogue is used without a look at the ledger."""
+
+SOON = 0.5
+"""Seconds between looks for a type that was not there: a worker may have registered it a moment ago."""
+
+MAX_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class KnownType:
+    """A registered type, with its payload schema compiled."""
+
+    type: JobType
+    validator: Any
+
+    def check(self, payload: Any) -> None:
+        """Raise `InvalidRequest` with a pointer for everything in `payload` that does not fit."""
+        if self.validator.is_valid(payload):
+            return
+        found = [
+            _field_error(error)
+            for _, error in zip(range(MAX_ERRORS), self.validator.iter_errors(payload), strict=False)
+        ]
+        raise InvalidRequest(found)
+
+
+class Catalogue:
+    """Types by name, as of at most `FRESH` seconds ago."""
+
+    def __init__(self, engine: AsyncEngine, allow: EgressAllow) -> None:
+        self._engine = engine
+        self._formats = {"accepted-url": _url_format(allow)}
+        self._types: dict[str, KnownType] = {}
+        self._looked_at = -FRESH
+
+    async def get(self, name: str) -> KnownType:
+        """The type called `name`. Raises `InvalidRequest` with the nearest name when there is none."""
+        known = await self._lookup(name)
+        if known is None or known.type.internal:
+            close = nearest(name, (n for n, k in self._types.items() if not k.type.internal))
+            hint = f'; did you mean "{close}"?' if close else ""
+            raise InvalidRequest([FieldError("/type", f"no worker has registered this type{hint}")])
+        return known
+
+    async def all(self) -> list[JobType]:
+        """Every registered type that may be submitted, by name, straight from the ledger."""
+        await self._refresh()
+        return [known.type for known in self._types.values() if not known.type.internal]
+
+    async def _lookup(self, name: str) -> KnownType | None:
+        age = time.monotonic() - self._looked_at
+        if age > FRESH or (name not in self._types and age > SOON):
+            await self._refresh()
+        return self._types.get(name)
+
+    async def _refresh(self) -> None:
+        async with transaction(self._engine) as conn:
+            found = await job_types.all_types(conn)
+        self._looked_at = time.monotonic()
+        self._types = {one.name: self._known(one) for one in found}
+
+    def _known(self, one: JobType) -> KnownType:
+        before = self._types.get(one.name)
+        if before is not None and before.type == one:
+            return before
+        schema = msgspec.json.decode(one.payload_schema)
+        return KnownType(
+            one,
+            jsonschema_rs.validator_for(schema, formats=self._formats, validate_formats=True, mask="the value"),
+        )
+
+
+def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
+    def acceptable(url: str) -> bool:
+        try:
+            check_url(url, allow)
+        except UrlRefused:
+            return False
+        return True
+
+    return acceptable
+
+
+def _field_error(error: Any) -> FieldError:
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
+    return FieldError("/payload" + "".join(f"/{step}" for step in steps), error.message)

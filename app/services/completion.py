@@ -1,0 +1,54 @@
+"""What an attempt came to: outcome, attempt record, webhook and outbox row commit together, or not at all."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.coalescing import Coalescer
+from app.domain.transitions import Transition
+from app.metrics import BATCH_SIZE, OUTCOMES_FENCED
+from app.services import webhooks
+from app.storage import changes, completion, outbox
+from app.storage.engine import transaction
+
+MOST = changes.MOST
+
+
+async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
+    """Apply the transitions in one transaction. False: the fence held this one off, and nothing was written for it.
+
+    Raises `LedgerUnavailable`, after which the caller may try the same batch again: what had committed after all
+    is then held off by its own fence.
+    """
+    BATCH_SIZE.labels("outcomes").observe(len(batch))
+    async with transaction(engine) as conn:
+        settled = await completion.apply(conn, list(batch))
+        await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
+        await changes.announce(conn, [one.job_id for one in settled])
+        await conn.commit()
+    done = {one.job_id for one in settled}
+    OUTCOMES_FENCED.inc(len(batch) - len(done))
+    return [transition.held.job_id in done for transition in batch]
+
+
+async def expire(engine: AsyncEngine, broker: Broker, most: int) -> int:
+    """waiting -> expired for up to `most` jobs past their `expires_at`, with their webhooks. Returns how many."""
+    async with transaction(engine) as conn:
+        late = await outbox.expire(conn, most)
+        await webhooks.record(conn, broker, [job_id for job_id, wants_webhook in late if wants_webhook])
+        await changes.announce(conn, [job_id for job_id, _ in late])
+        await conn.commit()
+    return len(late)
+
+
+class Outcomes:
+    """Outcomes of one worker's attempts, coalesced. Calling it returns once the outcome is committed or fenced off."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, most=MOST)
+
+    async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
+        return await settle(self._engine, self._broker, batch)

@@ -1,0 +1,80 @@
+"""Putting committed references on the road, and noting it in the outbox. Used by submitters and by the relay."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.domain.message import JobRef
+from app.errors import LedgerUnavailable
+from app.metrics import REFS_PUBLISHED
+from app.storage import outbox
+from app.storage.engine import transaction
+
+log = structlog.get_logger(__name__)
+
+
+async def publish(engine: AsyncEngine, broker: Broker, refs: Sequence[JobRef], by: str) -> int:
+    """Publish, then mark what was confirmed. Dying in between publishes twice, which claims make harmless.
+
+    Returns how many were confirmed.
+    """
+    confirmed = await broker.publish(refs)
+    if confirmed:
+        async with transaction(engine) as conn:
+            await outbox.mark_published(conn, confirmed)
+            await broker.announce(conn, (ref.queue for ref in confirmed))
+            await conn.commit()
+        REFS_PUBLISHED.labels(by).inc(len(confirmed))
+    return len(confirmed)
+
+
+class Publisher:
+    """Publishes in the background what this process has just committed, as long as that keeps up.
+
+    Accepting comes first: `reserve` says how many references there is room for, and whoever gets none leaves
+    them to the relay, which is another process.
+    """
+
+    ROOM = 32
+    """References under way at once. Publishing one costs as much CPU as accepting one, so a busy process would
+    halve its rate by publishing all it accepts."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._room = self.ROOM
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def reserve(self, wanted: int) -> int:
+        """Room for up to `wanted` references, to be used by `offer` or given back by `release`."""
+        if self._broker.handoff is None:
+            return 0
+        granted = min(wanted, self._room)
+        self._room -= granted
+        return granted
+
+    def release(self, count: int) -> None:
+        self._room += count
+
+    def offer(self, refs: Sequence[JobRef]) -> None:
+        """Publish these soon; the room for them was reserved."""
+        if refs:
+            task = asyncio.create_task(self._publish(refs))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait for what is under way; each publish has its own deadline."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _publish(self, refs: Sequence[JobRef]) -> None:
+        try:
+            await publish(self._engine, self._broker, refs, "submitter")
+        except LedgerUnavailable:
+            log.warning("mark_published_failed", refs=len(refs))
+        finally:
+            self.release(len(refs))

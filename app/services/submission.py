@@ -1,0 +1,155 @@
+"""Accepting jobs: concurrent submissions become one transaction, and each is answered after its COMMIT."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.broker.base import Broker
+from app.coalescing import Coalescer
+from app.domain.job import Job, NewJob
+from app.domain.message import JobRef
+from app.errors import Gone, KeyReused, LedgerUnavailable
+from app.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from app.services.publishing import Publisher
+from app.storage import submission as ledger
+from app.storage.engine import transaction
+from app.storage.reading import jobs_by_id
+from app.storage.submission import Accepted, Entry
+
+MOST = 200
+"""Jobs in one transaction."""
+
+LANES = 1
+"""Transactions at once. One: while it commits the next batch fills, which is what makes the batches large."""
+
+DEADLINE = 4.5
+"""Seconds. A client hears 503 within 5 s when the ledger does not answer."""
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """What a client asks for: a job, and the idempotency key that came with it, with the body's fingerprint."""
+
+    job: NewJob
+    key: str | None = None
+    fingerprint: bytes | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A job that is in the ledger; `replayed` says that it was so before this submission."""
+
+    job: Job
+    replayed: bool = False
+
+
+class Submissions:
+    """The door of the ledger: `accept` returns once the job is committed, never before."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._ttl = idempotency_ttl
+        self._publisher = Publisher(engine, broker)
+        self._known_queues: set[str] = set()
+        self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, most=MOST, lanes=LANES)
+
+    async def accept(self, submission: Submission) -> Receipt:
+        """Raises `KeyReused` for a key that came with another body, `LedgerUnavailable` within 5 s."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await self._accept(submission)
+        except TimeoutError as error:
+            raise LedgerUnavailable("timeout") from error
+
+    async def drain(self) -> None:
+        await self._publisher.drain()
+
+    async def _accept_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
+        """BEGIN, insert, COMMIT, and only then is anybody answered and anything published."""
+        BATCH_SIZE.labels("submissions").observe(len(batch))
+        first = _first_of_each_key(batch)
+        granted = self._publisher.reserve(len(first))
+        entries = [self._entry(one, number < granted) for number, one in enumerate(first)]
+        published = 0
+        try:
+            async with transaction(self._engine) as conn:
+                accepted = await ledger.insert(conn, entries, self._ttl)
+                remembered = await self._recall(conn, batch, accepted)
+                await self._announce(conn, entries, accepted)
+                await conn.commit()
+            self._known_queues.update(entry.job.queue for entry in entries)
+            refs = [_ref(e.job) for e in entries[:granted] if _is_queued(accepted.get(e.job.id))]
+            published = len(refs)
+            self._publisher.offer(refs)
+        finally:
+            self._publisher.release(granted - published)
+        return [_answer(one, accepted, remembered) for one in batch]
+
+    def _entry(self, one: Submission, publishes: bool) -> Entry:
+        handoff = self._broker.handoff
+        return Entry(one.job, one.key, one.fingerprint, handoff if publishes or handoff is None else 0.0)
+
+    async def _recall(
+        self, conn: AsyncConnection, batch: list[Submission], accepted: dict[UUID, Accepted]
+    ) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
+        """What became of every key in `batch` that did not make a job of its own just now."""
+        keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}
+        if not keys:
+            return {}
+        records = await ledger.recall(conn, sorted(keys))
+        jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
+        return {key: (record.fingerprint, jobs.get(record.job_id)) for key, record in records.items()}
+
+    async def _announce(self, conn: AsyncConnection, entries: list[Entry], accepted: dict[UUID, Accepted]) -> None:
+        new = {entry.job.queue for entry in entries if entry.job.id in accepted}
+        if fresh := new - self._known_queues:
+            await ledger.announce_queues(conn, list(fresh))
+        await self._broker.announce(conn, new)
+
+
+def _first_of_each_key(batch: list[Submission]) -> list[Submission]:
+    """One member for each key: the others of that key are answered from what becomes of it."""
+    first: dict[object, Submission] = {}
+    for one in batch:
+        first.setdefault(one.job.id if one.key is None else (one.job.tenant, one.key), one)
+    return list(first.values())
+
+
+def _answer(
+    one: Submission,
+    accepted: dict[UUID, Accepted],
+    remembered: dict[tuple[str, str], tuple[bytes, Job | None]],
+) -> Receipt | Exception:
+    made = accepted.get(one.job.id)
+    if made is not None:
+        JOBS_ACCEPTED.labels(one.job.queue).inc()
+        return Receipt(_as_accepted(one.job, made))
+    record = remembered.get((one.job.tenant, one.key or ""))
+    if record is None:
+        return LedgerUnavailable("the record of this key was being pruned")
+    fingerprint, job = record
+    if fingerprint != one.fingerprint:
+        return KeyReused("this Idempotency-Key was used before with another body")
+    if job is None:
+        return Gone("the job of this Idempotency-Key is past its retention")
+    SUBMISSIONS_REPLAYED.inc()
+    return Receipt(job, replayed=True)
+
+
+def _as_accepted(job: NewJob, made: Accepted) -> Job:
+    """The row as it was just written, without reading it back."""
+    return Job(
+        id=job.id, tenant=job.tenant, type=job.type, queue=job.queue, status=made.status, priority=job.priority,
+        attempt=0, max_attempts=job.max_attempts, payload=job.payload, tags=list(job.tags), metadata=job.metadata,
+        created_at=made.created_at, run_at=made.run_at, expires_at=job.expires_at,
+    )  # fmt: skip
+
+
+def _is_queued(made: Accepted | None) -> bool:
+    return made is not None and made.status == "queued"
+
+
+def _ref(job: NewJob) -> JobRef:
+    return JobRef(job.id, 0, job.queue, job.type, job.priority, job.traceparent)

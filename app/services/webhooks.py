@@ -1,0 +1,48 @@
+"""A webhook is a job: type `webhook.deliver`, written in the transaction that brings the end state it tells of.
+
+So it has attempts, backoff, fencing and dead letters like every job, and is never forgotten. The body is made
+once, here, and is the same on every try.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.broker.base import Broker
+from app.domain.ids import new_id
+from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, to_wire
+from app.domain.retry import WEBHOOK_RETRY
+from app.storage import submission
+from app.storage.reading import callbacks_of
+from app.storage.submission import Entry
+
+_RETRY = msgspec.json.encode(WEBHOOK_RETRY).decode()
+
+
+async def record(conn: AsyncConnection, broker: Broker, ended: Sequence[UUID]) -> None:
+    """Write the deliveries for these jobs, which ended in this transaction and want a webhook. The caller commits."""
+    if not ended:
+        return
+    found = await callbacks_of(conn, ended)
+    handoff = None if broker.handoff is None else 0.0
+    entries = [Entry(_delivery(job, url), handoff=handoff) for job, url in found]
+    await submission.insert(conn, entries, idempotency_ttl=0)
+    await broker.announce(conn, [WEBHOOK_QUEUE])
+
+
+def _delivery(job: Job, url: str) -> NewJob:
+    event = msgspec.json.encode(
+        {"type": f"job.{job.status}", "timestamp": job.finished_at, "data": to_wire(job)}
+    ).decode()
+    payload = msgspec.json.encode({"url": url, "job_id": job.id, "event": event}).decode()
+    return NewJob(
+        id=new_id(),
+        tenant=job.tenant,
+        type=WEBHOOK_TYPE,
+        queue=WEBHOOK_QUEUE,
+        payload=payload,
+        max_attempts=WEBHOOK_RETRY.max_attempts,
+        retry=_RETRY,
+    )

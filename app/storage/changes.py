@@ -1,0 +1,28 @@
+"""The hint that jobs have changed, for those who wait for them: one NOTIFY a transaction, with the ids in it."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.listening import EVERYTHING
+
+CHANNEL = "accepted_changed"
+
+MOST = 200
+"""Ids in a hint. A payload may have 8,000 bytes, and an id takes 37."""
+
+_NOTIFY = text("SELECT pg_notify(:channel, :ids)")
+
+
+async def announce(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """These jobs are changed by this transaction."""
+    if ids:
+        hint = ",".join(map(str, ids)) if len(ids) <= MOST else EVERYTHING
+        await conn.execute(_NOTIFY, {"channel": CHANNEL, "ids": hint})
+
+
+def read(payload: str) -> list[UUID] | None:
+    """The ids in a hint; None stands for any job."""
+    return None if payload == EVERYTHING else [UUID(part) for part in payload.split(",")]

@@ -1,0 +1,103 @@
+"""queued -> running. A claim takes the outbox row away, counts the attempt and opens its lease, in one statement.
+
+The open row in `attempts` is the lease: it belongs to a worker for as long as that worker's heartbeat is fresh.
+"""
+
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.job import Job
+from app.storage import changes
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that is now running under `worker_id`, with all that its execution and its outcome need."""
+
+    job: Job
+    worker_id: UUID
+    crashes: int
+    retry: str | None
+    timeout: float | None
+    traceparent: str | None
+
+
+_LOCK_REFS = """
+    SELECT o.job_id, o.attempt FROM outbox o
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
+    WHERE o.expires_at IS NULL OR o.expires_at > now()
+    ORDER BY o.job_id FOR UPDATE OF o
+"""
+
+_LOCK_NEXT = """
+    SELECT ready.job_id, ready.attempt FROM unnest(CAST(:queues AS text[])) AS q(name)
+    CROSS JOIN LATERAL (
+        SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o
+        WHERE o.queue = q.name AND o.published AND (o.expires_at IS NULL OR o.expires_at > now())
+        ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ) AS ready
+    ORDER BY ready.priority DESC, ready.due_at LIMIT :most
+"""
+
+_CLAIM = """
+WITH locked AS MATERIALIZED ({lock}), taken AS (
+    DELETE FROM outbox o USING locked l WHERE o.job_id = l.job_id AND o.attempt = l.attempt
+), running AS (
+    UPDATE jobs j SET status = 'running', attempt = j.attempt + 1, started_at = now(), progress = NULL
+    FROM locked l
+    WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
+    RETURNING j.id, j.tenant, j.type, j.queue, j.status, j.priority, j.attempt, j.max_attempts,
+              CAST(j.payload AS text), j.tags, CAST(j.metadata AS text), j.created_at, j.run_at, j.expires_at, j.started_at,
+              j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent
+), leased AS (
+    INSERT INTO attempts (job_id, attempt, worker_id, started_at)
+    SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
+)
+SELECT running.* FROM running
+"""
+
+_CLAIM_REFS = text(_CLAIM.format(lock=_LOCK_REFS))
+_CLAIM_NEXT = text(_CLAIM.format(lock=_LOCK_NEXT))
+_KNOWN = text("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+async def claim_refs(conn: AsyncConnection, worker_id: UUID, refs: list[tuple[UUID, int]]) -> list[Claim]:
+    """Claim the jobs that messages refer to, as (id, attempt). A stale or doubled reference yields nothing.
+
+    Waits for a row that is locked, rather than skip it: the lock may be the relay's, and this the only message.
+    """
+    values = {"worker_id": worker_id, "ids": [r[0] for r in refs], "attempts": [r[1] for r in refs]}
+    return await _claim(conn, _CLAIM_REFS, values, worker_id)
+
+
+async def claim_next(conn: AsyncConnection, worker_id: UUID, queues: list[str], most: int) -> list[Claim]:
+    """Claim up to `most` jobs that are ready on `queues`: by priority, then by age, passing over locked rows."""
+    return await _claim(conn, _CLAIM_NEXT, {"worker_id": worker_id, "queues": queues, "most": most}, worker_id)
+
+
+async def known(conn: AsyncConnection, ids: list[UUID]) -> set[UUID]:
+    """Which of `ids` the ledger has."""
+    return {row[0] for row in await conn.execute(_KNOWN, {"ids": ids})}
+
+
+async def _claim(
+    conn: AsyncConnection, statement: TextClause, values: dict[str, object], worker_id: UUID
+) -> list[Claim]:
+    claims = [_read(row, worker_id) for row in await conn.execute(statement, values)]
+    await changes.announce(conn, [claim.job.id for claim in claims])
+    return claims
+
+
+def _read(row: Row[tuple[object, ...]], worker_id: UUID) -> Claim:
+    (
+        job_id, tenant, type_, queue, status, priority, attempt, max_attempts, payload, tags,
+        metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent,
+    ) = row  # fmt: skip
+    job = Job(
+        id=job_id, tenant=tenant, type=type_, queue=queue, status=status, priority=priority, attempt=attempt,
+        max_attempts=max_attempts, payload=payload, tags=tags, metadata=metadata, created_at=created_at,
+        run_at=run_at, expires_at=expires_at, started_at=started_at,
+    )  # fmt: skip
+    return Claim(job=job, worker_id=worker_id, crashes=crashes, retry=retry, timeout=timeout, traceparent=traceparent)

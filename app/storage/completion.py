@@ -1,0 +1,79 @@
+"""running -> anything: the one place where the transitions of `app.domain.transitions` reach the ledger.
+
+One statement for a batch. The fence is in it: the job must still be running that attempt, and the attempt's lease
+must still be open and held by that worker. What does not match is left alone and is missing from the answer.
+"""
+
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.job import FINISHED
+from app.domain.transitions import Transition
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A transition that took place, and whom to tell of it."""
+
+    job_id: UUID
+    status: str
+    queue: str
+    wants_webhook: bool
+
+
+_APPLY = text("""
+WITH arrow AS MATERIALIZED (
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
+        CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
+        CAST(:crashes AS int4[]), CAST(:extra AS int4[]), CAST(:finished AS bool[])
+    ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished)
+), locked AS MATERIALIZED (
+    SELECT j.id FROM jobs j JOIN arrow a ON a.job_id = j.id
+    WHERE j.status = 'running' AND j.attempt = a.attempt
+    ORDER BY j.id FOR UPDATE OF j
+), closed AS (
+    UPDATE attempts t SET finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json)
+    FROM arrow a JOIN locked l ON l.id = a.job_id
+    WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
+    RETURNING t.job_id
+), moved AS (
+    UPDATE jobs j SET
+        status = a.status, result = CAST(a.result AS json), error = CAST(a.error AS json),
+        crashes = j.crashes + a.crashes, max_attempts = j.max_attempts + a.extra,
+        run_at = CASE WHEN a.wait > 0 THEN now() + a.wait * interval '1 second' ELSE j.run_at END,
+        finished_at = CASE WHEN a.finished THEN now() END
+    FROM arrow a JOIN closed c ON c.job_id = a.job_id
+    WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
+    RETURNING j.id, j.status, j.queue, j.attempt, j.priority, j.expires_at, a.wait,
+              j.callback_url IS NOT NULL AND 'job.' || j.status = ANY(j.callback_events) AS wants_webhook
+), waiting AS (
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
+    SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at
+    FROM moved WHERE wait IS NOT NULL
+)
+SELECT id, status, queue, wants_webhook FROM moved
+""")
+
+
+async def apply(conn: AsyncConnection, batch: list[Transition]) -> list[Settled]:
+    """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
+    rows = await conn.execute(
+        _APPLY,
+        {
+            "ids": [t.held.job_id for t in batch],
+            "attempts": [t.held.attempt for t in batch],
+            "worker_ids": [t.held.worker_id for t in batch],
+            "statuses": [str(t.status) for t in batch],
+            "outcomes": [str(t.outcome) for t in batch],
+            "results": [t.result for t in batch],
+            "errors": [t.error for t in batch],
+            "waits": [t.wait for t in batch],
+            "crashes": [t.crashes for t in batch],
+            "extra": [t.extra_attempts for t in batch],
+            "finished": [t.status in FINISHED for t in batch],
+        },
+    )
+    return [Settled(*row) for row in rows]

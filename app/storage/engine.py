@@ -1,0 +1,121 @@
+"""Connections to the ledger, and what every one of them is bounded by.
+
+A half-open socket would hang asyncpg for ever, so each layer has a deadline of its own: connecting, one command,
+TCP itself (keepalive and user timeout), and on the server's side the statement and the idle transaction. Driver
+errors leave here as `LedgerUnavailable`; anything else a statement raises is a bug or a poisoned member.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import structlog
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.errors import LedgerUnavailable
+
+CONNECT_TIMEOUT = 2.0
+COMMAND_TIMEOUT = 4.0
+"""Seconds for one command. Under the 5 s within which a client must hear 503."""
+
+POOL_TIMEOUT = 2.0
+POOL_SIZE = 10
+
+SERVER_SETTINGS = {
+    "application_name": "accepted",
+    "timezone": "UTC",
+    "jit": "off",  # planning a 2 ms statement for 200 ms is no gain
+    "statement_timeout": "10s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+log = structlog.get_logger(__name__)
+
+
+def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float | None = COMMAND_TIMEOUT) -> AsyncEngine:
+    """An engine for the ledger at `url` (`postgresql://…`). Nothing is connected yet."""
+
+    async def connect() -> "asyncpg.Connection[Any]":
+        return await open_connection(url, command_timeout)
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        pool_reset_on_return="rollback",
+    )
+
+
+async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "asyncpg.Connection[Any]":
+    """One raw connection with every bound set; for LISTEN, and for the engine's pool."""
+    connection = await asyncpg.connect(
+        url.replace("postgresql+asyncpg://", "postgresql://"),
+        timeout=CONNECT_TIMEOUT,
+        command_timeout=command_timeout,
+        server_settings=SERVER_SETTINGS,
+    )
+    _bound_socket(connection)
+    return connection
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that the caller commits in plain sight with `await conn.commit()`; left uncommitted, it rolls back.
+
+    Raises `LedgerUnavailable` when the ledger is away, slow or full. The connection is then dropped, never reused.
+    """
+    try:
+        async with engine.connect() as conn:
+            try:
+                yield conn
+            except BaseException as error:
+                if not isinstance(error, SQLAlchemyError) or is_unavailable(error):
+                    await conn.invalidate()
+                raise
+    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if is_unavailable(error):
+            raise LedgerUnavailable(type(error).__name__) from error
+        raise
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether `error` means that the ledger did not serve us, rather than that it refused what we sent."""
+    if isinstance(error, DBAPIError):
+        origin = error.orig
+        return (
+            error.connection_invalidated
+            or isinstance(error, (OperationalError, InterfaceError))
+            or _is_outage(getattr(origin, "sqlstate", None) or "")
+            or isinstance(origin.__cause__ if origin else None, (OSError, TimeoutError, asyncio.TimeoutError))
+        )
+    if isinstance(error, asyncpg.PostgresError):
+        return _is_outage(error.sqlstate or "")
+    return isinstance(error, (PoolTimeout, OSError, TimeoutError, asyncpg.InterfaceError))
+
+
+def _is_outage(sqlstate: str) -> bool:
+    """Classes 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator, 58 system, 25 read-only, XX internal."""
+    return sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58", "XX"}
+
+
+def _bound_socket(connection: "asyncpg.Connection[Any]") -> None:
+    transport = getattr(connection, "_transport", None)
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)

@@ -1,0 +1,77 @@
+"""The job types that workers have registered: what the API needs to accept a job that it cannot run."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.retry import Retry
+
+_REGISTER = text("""
+INSERT INTO job_types AS t
+    (name, description, queue, max_attempts, schedule, jitter, timeout, payload_schema, internal)
+VALUES (:name, :description, :queue, :max_attempts, :schedule, :jitter, :timeout,
+        CAST(:payload_schema AS json), :internal)
+ON CONFLICT (name) DO UPDATE SET
+    description = excluded.description, queue = excluded.queue, max_attempts = excluded.max_attempts,
+    schedule = excluded.schedule, jitter = excluded.jitter, timeout = excluded.timeout,
+    payload_schema = excluded.payload_schema, internal = excluded.internal, updated_at = now()
+WHERE (t.description, t.queue, t.max_attempts, t.schedule, t.jitter, t.timeout, t.payload_schema::text, t.internal)
+    IS DISTINCT FROM (excluded.description, excluded.queue, excluded.max_attempts, excluded.schedule,
+                      excluded.jitter, excluded.timeout, excluded.payload_schema::text, excluded.internal)
+""")
+
+_ALL = text("""
+SELECT name, description, queue, max_attempts, schedule, jitter, timeout,
+       CAST(payload_schema AS text), internal, updated_at
+FROM job_types ORDER BY name
+""")
+
+
+class JobType(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered type. `payload_schema` is JSON Schema as text; `timeout` in seconds; None means no limit.
+
+    An `internal` type is ours alone: nobody may submit it over HTTP.
+    """
+
+    name: str
+    description: str
+    queue: str
+    retry: Retry
+    timeout: float | None
+    payload_schema: str
+    internal: bool = False
+    updated_at: datetime | None = None
+
+
+async def register(conn: AsyncConnection, types: Sequence[JobType]) -> None:
+    """Make these types known, in name order; one that has not changed is not written. The caller commits."""
+    for one in sorted(types, key=lambda t: t.name):
+        await conn.execute(
+            _REGISTER,
+            {
+                "name": one.name,
+                "description": one.description,
+                "queue": one.queue,
+                "max_attempts": one.retry.max_attempts,
+                "schedule": list(one.retry.schedule),
+                "jitter": one.retry.jitter,
+                "timeout": one.timeout,
+                "payload_schema": one.payload_schema,
+                "internal": one.internal,
+            },
+        )
+
+
+async def all_types(conn: AsyncConnection) -> list[JobType]:
+    """Every registered type, by name."""
+    return [
+        JobType(
+            name=row[0], description=row[1], queue=row[2],
+            retry=Retry(max_attempts=row[3], schedule=tuple(row[4]), jitter=row[5]),
+            timeout=row[6], payload_schema=row[7], internal=row[8], updated_at=row[9],
+        )
+        for row in await conn.execute(_ALL)
+    ]  # fmt: skip

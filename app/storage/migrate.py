@@ -1,0 +1,47 @@
+"""Brings the schema up to date with Alembic. Safe from several places at once, and while the service runs."""
+
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from alembic import command
+from app.errors import ConfigurationError
+from app.storage.engine import create_engine, transaction
+
+LOCK = 0x6163_6370
+"""The advisory lock under which one migration runs at a time."""
+
+_CONFIG = Path(__file__).parents[2] / "alembic.ini"
+
+
+async def migrate(url: str) -> None:
+    """Upgrade the ledger at `url` to the newest schema, in one transaction. Raises `LedgerUnavailable`."""
+    engine = create_engine(url, pool_size=1, command_timeout=None)
+    try:
+        async with transaction(engine) as conn:
+            await conn.execute(text("SET LOCAL statement_timeout = 0"))
+            await conn.execute(text("SET LOCAL lock_timeout = 0"))
+            await conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            await conn.execute(text("SET LOCAL lock_timeout = '3s'"))
+            await conn.run_sync(_upgrade)
+            await conn.commit()
+    finally:
+        await engine.dispose()
+
+
+async def require_current(conn: AsyncConnection) -> None:
+    """Raise `ConfigurationError` when the ledger's schema is older than this code."""
+    wanted = ScriptDirectory.from_config(Config(_CONFIG)).get_current_head()
+    found = await conn.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+    if found is None or (wanted is not None and found < wanted):
+        raise ConfigurationError(f"the ledger's schema is {found}, this code needs {wanted}: run `accepted migrate`")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config(_CONFIG)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,104 @@
+"""The outbox: one row for each job that should be with a worker from `due_at` on. Claiming a job deletes its row.
+
+`published` says that the row is on the road (on the broker, or simply open to claims where the ledger is the
+broker). Until then `due_at` is also the moment from which the relay has to see to it, so whoever publishes a row
+first pushes `due_at` on: if he dies, the row comes due again. Each row is found by its state, never by a cursor:
+ids and sequence numbers do not commit in order.
+"""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.message import JobRef
+
+_TAKE_DUE = text("""
+WITH due AS MATERIALIZED (
+    SELECT job_id FROM outbox WHERE NOT published AND due_at <= now()
+    ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+), held AS (
+    UPDATE outbox o SET due_at = now() + CAST(:hold AS float8) * interval '1 second'
+    FROM due WHERE o.job_id = due.job_id
+    RETURNING o.job_id, o.attempt, o.queue, o.priority
+), promoted AS (
+    UPDATE jobs j SET status = 'queued' FROM due WHERE j.id = due.job_id AND j.status IN ('scheduled', 'retrying')
+    RETURNING j.id
+)
+SELECT held.job_id, held.attempt, held.queue, j.type, held.priority, j.traceparent, promoted.id IS NOT NULL
+FROM held JOIN jobs j ON j.id = held.job_id LEFT JOIN promoted ON promoted.id = j.id
+""")
+
+_MARK_PUBLISHED = text("""
+WITH sent AS MATERIALIZED (
+    SELECT o.job_id FROM outbox o
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
+    ORDER BY o.job_id FOR UPDATE OF o
+)
+UPDATE outbox o SET published = true, due_at = now() FROM sent WHERE o.job_id = sent.job_id
+""")
+
+_NEXT_DUE = text("SELECT EXTRACT(epoch FROM due_at - now()) FROM outbox WHERE NOT published ORDER BY due_at LIMIT 1")
+
+_ON_THE_ROAD = text("""
+SELECT queue, count(*) FROM outbox
+WHERE published AND due_at < now() - CAST(:older_than AS float8) * interval '1 second' GROUP BY queue
+""")
+
+_PUBLISH_AGAIN = text("""
+WITH lost AS MATERIALIZED (
+    SELECT job_id FROM outbox
+    WHERE published AND queue = :queue AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
+    ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id = lost.job_id
+""")
+
+_EXPIRE = text("""
+WITH late AS MATERIALIZED (
+    SELECT job_id, attempt FROM outbox WHERE expires_at <= now()
+    ORDER BY job_id LIMIT :most FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM outbox o USING late WHERE o.job_id = late.job_id
+)
+UPDATE jobs j SET status = 'expired', finished_at = now(),
+    error = json_build_object('class', 'expired', 'message', 'not started by expires_at', 'attempt', j.attempt)
+FROM late
+WHERE j.id = late.job_id AND j.attempt = late.attempt AND j.status IN ('scheduled', 'queued', 'retrying')
+RETURNING j.id, j.callback_url IS NOT NULL AND 'job.expired' = ANY(j.callback_events)
+""")
+
+
+async def take_due(conn: AsyncConnection, most: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
+    """Up to `most` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it."""
+    rows = list(await conn.execute(_TAKE_DUE, {"most": most, "hold": hold}))
+    return [JobRef(*row[:6]) for row in rows], [row[0] for row in rows if row[6]]
+
+
+async def mark_published(conn: AsyncConnection, refs: Iterable[JobRef]) -> None:
+    """These are on the road. A row that was claimed meanwhile is gone, and stays gone."""
+    sent = list(refs)
+    await conn.execute(_MARK_PUBLISHED, {"ids": [r.job_id for r in sent], "attempts": [r.attempt for r in sent]})
+
+
+async def next_due(conn: AsyncConnection) -> float | None:
+    """Seconds until the next unpublished row is due (negative: it is), None when there is none."""
+    found = (await conn.execute(_NEXT_DUE)).scalar()
+    return None if found is None else float(found)
+
+
+async def on_the_road(conn: AsyncConnection, older_than: float) -> dict[str, int]:
+    """By queue, how many rows were published more than `older_than` seconds ago and not claimed since."""
+    return {row[0]: row[1] for row in await conn.execute(_ON_THE_ROAD, {"older_than": older_than})}
+
+
+async def publish_again(conn: AsyncConnection, queue: str, older_than: float, most: int) -> int:
+    """Give the relay the oldest `most` of those rows once more. Returns how many."""
+    done = await conn.execute(_PUBLISH_AGAIN, {"queue": queue, "older_than": older_than, "most": most})
+    return int(done.rowcount)  # type: ignore[attr-defined]
+
+
+async def expire(conn: AsyncConnection, most: int) -> list[tuple[UUID, bool]]:
+    """waiting -> expired, for up to `most` jobs that were not started in time. Returns (id, wants a webhook)."""
+    return [(row[0], row[1]) for row in await conn.execute(_EXPIRE, {"most": most})]

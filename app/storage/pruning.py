@@ -1,0 +1,48 @@
+"""Forgetting: what is past its retention leaves the ledger, in batches that hold no lock for long."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.ids import floor_at
+
+_JOBS = text("""
+WITH old AS MATERIALIZED (
+    SELECT id FROM jobs
+    WHERE id < :newest AND finished_at < now() - CAST(:retention AS float8) * interval '1 second'
+      AND (status <> 'failed' OR finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
+    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+)
+DELETE FROM jobs j USING old WHERE j.id = old.id
+""")
+_KEYS = text("""
+WITH old AS MATERIALIZED (
+    SELECT tenant, key FROM idempotency_keys WHERE expires_at <= now() LIMIT :most FOR UPDATE SKIP LOCKED
+)
+DELETE FROM idempotency_keys k USING old WHERE k.tenant = old.tenant AND k.key = old.key
+""")
+_WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
+_SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
+
+
+async def prune_jobs(conn: AsyncConnection, retention: float, retention_failed: float, now: datetime, most: int) -> int:
+    """Delete up to `most` finished jobs older than `retention` seconds (`retention_failed` for failed ones)."""
+    values = {
+        "newest": floor_at(now - timedelta(seconds=min(retention, retention_failed))),
+        "retention": float(retention),
+        "retention_failed": float(retention_failed),
+        "most": most,
+    }
+    return int((await conn.execute(_JOBS, values)).rowcount)  # type: ignore[attr-defined]
+
+
+async def prune_keys(conn: AsyncConnection, most: int) -> int:
+    """Delete up to `most` idempotency records that are past their time."""
+    return int((await conn.execute(_KEYS, {"most": most})).rowcount)  # type: ignore[attr-defined]
+
+
+async def prune_rest(conn: AsyncConnection) -> None:
+    """Delete workers that have been silent for a day and secrets whose rotation is over."""
+    await conn.execute(_WORKERS)
+    await conn.execute(_SECRETS)

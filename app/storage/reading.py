@@ -1,0 +1,104 @@
+"""Reading jobs and attempts. Every question is asked for one tenant; another tenant's job is not there."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Select, Text, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.ids import floor_at
+from app.domain.job import WEBHOOK_TYPE, Job
+from app.storage.tables import attempts, jobs
+
+_FIELDS = Job.__struct_fields__
+_SHOWN = [cast(jobs.c[name], Text) if name in {"payload", "result", "error", "progress", "metadata"} else jobs.c[name]
+          for name in _FIELDS]  # fmt: skip
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs to list; None does not restrict. `before` is the id to go on from, exclusive."""
+
+    status: str | None = None
+    queue: str | None = None
+    type: str | None = None
+    tag: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    before: UUID | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a job. `error` is JSON text; an attempt that is still going has no `finished_at`."""
+
+    job_id: UUID
+    attempt: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error: str | None
+
+
+async def jobs_by_id(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """The jobs with these ids, of any tenant: the caller compares `tenant`."""
+    rows = await conn.execute(select(*_SHOWN).where(_among(jobs.c.id, ids)))
+    return {job.id: job for job in map(_job, rows)}
+
+
+async def list_jobs(conn: AsyncConnection, tenant: str, wanted: JobFilter, limit: int) -> list[Job]:
+    """Newest first. Webhook deliveries are jobs too, but are listed only when their type or queue is asked for."""
+    return [_job(row) for row in await conn.execute(_listing(tenant, wanted).limit(limit))]
+
+
+async def callbacks_of(conn: AsyncConnection, ids: Sequence[UUID]) -> list[tuple[Job, str]]:
+    """These jobs with their callback URL, in id order; those without one are left out."""
+    wanted = (_among(jobs.c.id, ids), jobs.c.callback_url.is_not(None))
+    rows = await conn.execute(select(*_SHOWN, jobs.c.callback_url).where(*wanted).order_by(jobs.c.id))
+    return [(_job(tuple(row)[:-1]), row[-1]) for row in rows]
+
+
+async def attempts_of(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Attempt]:
+    """Every attempt of these jobs, by job and number."""
+    found = await conn.execute(
+        select(
+            attempts.c.job_id, attempts.c.attempt, cast(attempts.c.worker_id, Text), attempts.c.started_at,
+            attempts.c.finished_at, attempts.c.outcome, cast(attempts.c.error, Text),
+        )
+        .where(_among(attempts.c.job_id, ids))
+        .order_by(attempts.c.job_id, attempts.c.attempt)
+    )  # fmt: skip
+    return [Attempt(**dict(zip(Attempt.__struct_fields__, row, strict=True))) for row in found]
+
+
+def _listing(tenant: str, wanted: JobFilter) -> Select[Any]:
+    query = select(*_SHOWN).where(jobs.c.tenant == tenant).order_by(jobs.c.id.desc())
+    if wanted.status is not None:
+        query = query.where(jobs.c.status == wanted.status)
+    if wanted.queue is not None:
+        query = query.where(jobs.c.queue == wanted.queue)
+    if wanted.type is not None:
+        query = query.where(jobs.c.type == wanted.type)
+    elif wanted.queue is None:
+        query = query.where(jobs.c.type != WEBHOOK_TYPE)
+    if wanted.tag is not None:
+        query = query.where(jobs.c.tags.contains([wanted.tag]))
+    if wanted.created_after is not None:
+        query = query.where(jobs.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(jobs.c.created_at < wanted.created_before, jobs.c.id < floor_at(wanted.created_before))
+    if wanted.before is not None:
+        query = query.where(jobs.c.id < wanted.before)
+    return query
+
+
+def _among(column: Any, ids: Sequence[UUID]) -> Any:
+    return column == func.any(cast(list(ids), ARRAY(PgUUID)))
+
+
+def _job(row: Sequence[Any]) -> Job:
+    return Job(**dict(zip(_FIELDS, row, strict=True)))

@@ -1,0 +1,156 @@
+"""The tables of the ledger, for queries that are built rather than written. Alembic makes them; a test compares.
+
+The hot path of a job touches `jobs`, `outbox` and `attempts`. `jobs` has no index on anything that changes, so
+every status change is a heap-only (HOT) update; whatever has to be found by state is found through the two small
+tables: a waiting job has a row in `outbox`, a running one an unfinished row in `attempts` (which is its lease).
+"""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
+
+metadata = MetaData()
+
+Moment = DateTime(timezone=True)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("crashes", SmallInteger, nullable=False, server_default="0"),
+    Column("retry", JSON),
+    Column("timeout", Float),
+    Column("payload", JSON, nullable=False),
+    Column("result", JSON),
+    Column("error", JSON),
+    Column("progress", JSON),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("metadata", JSON, nullable=False, server_default="{}"),
+    Column("callback_url", Text),
+    Column("callback_events", ARRAY(Text)),
+    Column("traceparent", Text),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("run_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Index("jobs_by_tenant", "tenant", text("id DESC")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("published", Boolean, nullable=False),
+    Column("expires_at", Moment),
+    Index("outbox_due", "due_at", postgresql_where=text("NOT published")),
+    Index("outbox_ready", "queue", text("priority DESC"), "due_at", postgresql_where=text("published")),
+    Index("outbox_expiring", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", UUID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker_id", UUID, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("outcome", Text),
+    Column("error", JSON),
+    PrimaryKeyConstraint("job_id", "attempt"),
+    Index("attempts_open", "worker_id", postgresql_where=text("finished_at IS NULL")),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("job_id", UUID, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    PrimaryKeyConstraint("tenant", "key"),
+    Index("idempotency_keys_expiring", "expires_at"),
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+)
+
+job_types = Table(
+    "job_types",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("queue", Text, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("schedule", ARRAY(Float), nullable=False),
+    Column("jitter", Float, nullable=False),
+    Column("timeout", Float),
+    Column("payload_schema", JSON, nullable=False),
+    Column("internal", Boolean, nullable=False, server_default="false"),
+    Column("updated_at", Moment, nullable=False, server_default=func.now()),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("started_at", Moment, nullable=False, server_default=func.now()),
+    Column("heartbeat_at", Moment, nullable=False, server_default=func.now()),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("revoked_at", Moment),
+)
+
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("expires_at", Moment),
+    Index("webhook_secrets_current", "tenant", unique=True, postgresql_where=text("expires_at IS NULL")),
+)

@@ -1,0 +1,65 @@
+"""Worker processes as the ledger knows them: who is alive, and which attempts nobody keeps alive any more."""
+
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.retry import Retry
+from app.domain.transitions import Held
+
+_HEARTBEAT = text("""
+INSERT INTO workers (id, name) VALUES (:id, :name)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
+""")
+
+_RETIRE = text("DELETE FROM workers WHERE id = :id")
+
+_ABANDONED = text("""
+SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text),
+       y.schedule, y.jitter
+FROM attempts t
+JOIN jobs j ON j.id = t.job_id
+LEFT JOIN job_types y ON y.name = j.type
+WHERE t.finished_at IS NULL AND NOT EXISTS (
+    SELECT 1 FROM workers w
+    WHERE w.id = t.worker_id AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'
+)
+ORDER BY t.job_id LIMIT :most
+""")
+
+
+async def heartbeat(conn: AsyncConnection, worker_id: UUID, name: str) -> None:
+    """This worker lives; its leases are good for another `LEASE_TTL`. The first call makes it known."""
+    await conn.execute(_HEARTBEAT, {"id": worker_id, "name": name})
+
+
+async def retire(conn: AsyncConnection, worker_id: UUID) -> None:
+    """This worker has stopped and holds nothing; if it did, the rescuer would take it at once."""
+    await conn.execute(_RETIRE, {"id": worker_id})
+
+
+async def abandoned(conn: AsyncConnection, lease_ttl: float, most: int) -> list[Held]:
+    """Up to `most` running attempts whose worker has been silent for `lease_ttl` seconds, or is unknown."""
+    return [_held(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
+
+
+def _held(row: tuple[object, ...]) -> Held:
+    job_id, attempt, worker_id, max_attempts, crashes, retry, schedule, jitter = row
+    return Held(
+        job_id=job_id,  # type: ignore[arg-type]
+        attempt=attempt,  # type: ignore[arg-type]
+        worker_id=worker_id,  # type: ignore[arg-type]
+        max_attempts=max_attempts,  # type: ignore[arg-type]
+        crashes=crashes,  # type: ignore[arg-type]
+        retry=_policy(retry, schedule, jitter),
+    )
+
+
+def _policy(retry: object, schedule: object, jitter: object) -> Retry:
+    if isinstance(retry, str):
+        return msgspec.json.decode(retry, type=Retry)
+    if isinstance(schedule, list) and isinstance(jitter, float):
+        return Retry(schedule=tuple(schedule), jitter=jitter)
+    return Retry()

@@ -1,0 +1,152 @@
+"""The servers that tests run against, and a fresh database and virtual host for each test.
+
+`TEST_DATABASE_URL` (an administrator's URL) and `TEST_AMQP_URL` put servers of yours in their place. Tests
+that stop, crash or wipe a server are then skipped, and tests share the one virtual host of that broker.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pytest
+
+from tests.support.postgres import DatabaseServer, PostgresServer
+from tests.support.processes import Service, run
+from tests.support.rabbitmq import RabbitMQNode
+
+EXTERNAL_DATABASE = os.environ.get("TEST_DATABASE_URL")
+EXTERNAL_BROKER = os.environ.get("TEST_AMQP_URL")
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[DatabaseServer]:
+    """A PostgreSQL to make databases on: ours, or that of `TEST_DATABASE_URL`."""
+    if EXTERNAL_DATABASE:
+        yield DatabaseServer(EXTERNAL_DATABASE)
+        return
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_server(database_server: DatabaseServer) -> Iterator[PostgresServer]:
+    """The same server for tests that stop or crash it; it runs again afterwards."""
+    if not isinstance(database_server, PostgresServer):
+        pytest.skip("TEST_DATABASE_URL is set: that server is not ours to stop")
+    database_server.start()
+    yield database_server
+    database_server.start()
+
+
+@pytest.fixture(scope="session")
+def database_template(database_server: DatabaseServer) -> Iterator[str]:
+    """A database with the schema in it, to be cloned; nobody stays connected to it."""
+    name = f"template_{uuid4().hex}"
+    url = database_server.create_database(name)
+    try:
+        run("migrate", env={"ACCEPTED_DATABASE_URL": url})
+        yield name
+    finally:
+        _started(database_server).drop_database(name)
+
+
+@pytest.fixture
+def database_url(database_server: DatabaseServer, database_template: str) -> Iterator[str]:
+    """A migrated, empty database for this test alone."""
+    name = f"test_{uuid4().hex}"
+    yield database_server.create_database(name, template=database_template)
+    _started(database_server).drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(database_server: DatabaseServer) -> Iterator[str]:
+    """A database without any table, for tests of the migrations themselves."""
+    name = f"empty_{uuid4().hex}"
+    yield database_server.create_database(name)
+    _started(database_server).drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def _broker() -> Iterator[RabbitMQNode]:
+    node = RabbitMQNode()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.remove()
+
+
+@pytest.fixture
+def rabbitmq_node(request: pytest.FixtureRequest) -> Iterator[RabbitMQNode]:
+    """Our own broker for tests that look into it, stop or wipe it; it runs, unalarmed, afterwards."""
+    if EXTERNAL_BROKER:
+        pytest.skip("TEST_AMQP_URL is set: that broker is not ours to stop")
+    node: RabbitMQNode = request.getfixturevalue("_broker")
+    node.start()
+    yield node
+    node.start()
+    node.set_memory_alarm(False)
+
+
+@dataclass(frozen=True)
+class VirtualHost:
+    name: str
+    url: str
+
+
+@pytest.fixture
+def amqp_vhost(rabbitmq_node: RabbitMQNode) -> Iterator[VirtualHost]:
+    """A virtual host for this test alone, by name for `rabbitmq_node.queues(name)` and its like."""
+    name = f"test-{uuid4().hex}"
+    yield VirtualHost(name, rabbitmq_node.add_vhost(name))
+    rabbitmq_node.start()
+    rabbitmq_node.delete_vhost(name)
+
+
+@pytest.fixture
+def amqp_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh virtual host, or `TEST_AMQP_URL`."""
+    return EXTERNAL_BROKER or request.getfixturevalue("amqp_vhost").url
+
+
+@pytest.fixture
+def start_service(request: pytest.FixtureRequest) -> Iterator[StartService]:
+    """`start_service("worker", "--queues", "a", env={…})`; all are killed at the end of the test."""
+    services: list[Service] = []
+    request.node.stash[_SERVICES] = services
+
+    def start(*arguments: str, **options: object) -> Service:
+        service = Service(*arguments, **options)  # type: ignore[arg-type]
+        services.append(service)
+        return service.start()
+
+    yield start
+    for service in services:
+        service.remove()
+
+
+_SERVICES = pytest.StashKey[list[Service]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what its services wrote."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for service in item.stash.get(_SERVICES, []):
+            report.sections.append((f"log of `accepted {service.name}`", service.log()))
+    return report
+
+
+def _started(server: DatabaseServer) -> DatabaseServer:
+    """A test that failed half-way may have left it dead."""
+    if isinstance(server, PostgresServer):
+        server.start()
+    return server

@@ -1,0 +1,16 @@
+"""Running jobs. What a handler module needs is importable from here."""
+
+from app.domain.failures import AuthError, InvalidJob, NotFound, RateLimited, TransientError
+from app.domain.retry import Retry
+from workers.job import Context, job
+
+__all__ = [
+    "AuthError",
+    "Context",
+    "InvalidJob",
+    "NotFound",
+    "RateLimited",
+    "Retry",
+    "TransientError",
+    "job",
+]

@@ -1,0 +1,175 @@
+"""The job type `http.request`: call a URL, and let the class of the answer's status decide the job's fate.
+
+The JSON Schema of `HttpRequest` is the API's whole check at submission; its format `accepted-url` stands for
+`app.domain.urls.check_url`. What the schema lets through the model takes, so no job fails here on its shape.
+"""
+
+import codecs
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from app.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
+from app.domain.retry_after import parse_retry_after
+from app.domain.urls import MAX_URL_CHARS
+from workers.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
+from workers.job import Context, job
+
+MAX_HEADERS = 50
+MAX_HEADER_NAME = 256
+MAX_HEADER_VALUE = 8 * 1024
+MAX_TIMEOUT = 300.0
+MAX_STATUSES = 50
+
+# What of an answer becomes the job's result: it is kept for the whole retention.
+MAX_BODY_BYTES = 64 * 1024
+MAX_HEADER_CHARS = 16 * 1024
+
+
+def _any_case(name: str) -> str:
+    # ECMA 262, which JSON Schema patterns are written in, has no flag for this inside a pattern.
+    return "".join(f"[{char.upper()}{char}]" if char.isalpha() else char for char in name)
+
+
+# webhook-*: a job must not be able to forge the signature headers of our own deliveries (contract section 6).
+_REFUSED_NAMES = "|".join(
+    [f"{_any_case(name)}$" for name in RESERVED_HEADERS]
+    + [_any_case(prefix) for prefix in (*RESERVED_PREFIXES, "webhook-")]
+)
+_HEADER_NAME = rf"^(?!{_REFUSED_NAMES}){TOKEN}$"
+_HEADER_VALUE = rf"^{FIELD_VALUE}$"
+
+
+def _checked_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        # `fullmatch` beside the anchors: in Python, not in ECMA 262, `$` also matches before a final newline.
+        if len(name) > MAX_HEADER_NAME or not re.fullmatch(_HEADER_NAME, name):
+            raise ValueError("a header name is not allowed")
+        if len(value) > MAX_HEADER_VALUE or not re.fullmatch(_HEADER_VALUE, value):
+            raise ValueError("a header value is not allowed")
+    return headers
+
+
+Headers = Annotated[
+    dict[str, str],
+    Field(max_length=MAX_HEADERS),
+    AfterValidator(_checked_headers),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_HEADERS,
+            "propertyNames": {"maxLength": MAX_HEADER_NAME, "pattern": _HEADER_NAME},
+            "additionalProperties": {
+                "type": "string",
+                "maxLength": MAX_HEADER_VALUE,
+                "pattern": _HEADER_VALUE,
+            },
+        }
+    ),
+]
+Url = Annotated[str, Field(max_length=MAX_URL_CHARS, json_schema_extra={"format": "accepted-url"})]
+StatusCode = Annotated[int, Field(ge=100, le=599)]
+
+
+class HttpRequest(BaseModel):
+    """Call a URL. 2xx succeeds; 5xx, 408, 425 and 429 are tried again; anything else fails at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"not": {"required": ["json", "body"]}})
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    url: Url
+    headers: Headers = Field(default={}, description="Sent as they are, beside those that frame the message.")
+    json_body: Any = Field(
+        default=None, alias="json", description="Sent as application/json; not together with `body`."
+    )
+    body: str = Field(default="", description="Sent as UTF-8 text; not together with `json`.")
+    timeout: float = Field(default=30.0, gt=0, le=MAX_TIMEOUT, strict=True, description="Seconds for the whole call.")
+    expect_status: StatusCode | Annotated[list[StatusCode], Field(min_length=1, max_length=MAX_STATUSES)] | None = (
+        Field(default=None, description="The statuses that count as success, instead of 2xx.")
+    )
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Self:
+        if {"json_body", "body"} <= self.model_fields_set:
+            raise ValueError("json and body exclude each other")
+        return self
+
+    def content(self) -> tuple[bytes, str | None]:
+        """The bytes to send, and the media type that they have unless a header says otherwise."""
+        if "json_body" in self.model_fields_set:
+            text = json.dumps(self.json_body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            return text.encode(), "application/json"
+        return self.body.encode(), "text/plain; charset=utf-8" if self.body else None
+
+
+@job("http.request", description="Call a URL; the status of the answer decides whether the job has succeeded.")
+async def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
+    """The result is `perform`'s."""
+    return await perform(payload, ctx.egress)
+
+
+async def perform(payload: HttpRequest, egress: Egress) -> dict[str, Any]:
+    """Send and judge. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`."""
+    content, media_type = payload.content()
+    headers = dict(payload.headers)
+    if media_type and not any(name.lower() == "content-type" for name in headers):
+        headers["Content-Type"] = media_type
+    answer = await egress.send(
+        payload.method, payload.url, headers, content, timeout=payload.timeout, max_bytes=MAX_BODY_BYTES
+    )
+    judge(answer, payload.expect_status)
+    return _result(answer)
+
+
+def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
+    """Return if the answer is a success, else raise the failure of contract section 5."""
+    status = answer.status_code
+    expected = [expect_status] if isinstance(expect_status, int) else expect_status
+    if status in expected if expected else 200 <= status <= 299:
+        return
+    wait = _retry_after(answer) if status in (429, 503) else None
+    if status == 429 or wait is not None:
+        raise RateLimited(f"the target answered {status}", retry_after=wait)
+    raise _failure_of(status)
+
+
+def _failure_of(status: int) -> HandlerError:
+    if status in (401, 403, 407):
+        return AuthError(f"the target answered {status}")
+    if status == 404:
+        return NotFound(f"the target answered {status}")
+    if 300 <= status <= 399:
+        return InvalidJob(f"the target answered {status}, and redirects are not followed")
+    if 400 <= status <= 499 and status not in (408, 425):
+        return InvalidJob(f"the target answered {status}")
+    return TransientError(f"the target answered {status}")
+
+
+def _retry_after(answer: Answer) -> float | None:
+    value = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
+    return None if value is None else parse_retry_after(value, time.time())
+
+
+def _result(answer: Answer) -> dict[str, Any]:
+    headers: dict[str, str] = {}
+    room = MAX_HEADER_CHARS
+    for name, value in answer.headers:
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    # A decoder that is not told of an end keeps back the character that the cap has cut in two.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    body = decoder.decode(answer.body, final=not answer.truncated)
+    # PostgreSQL's jsonb cannot hold U+0000.
+    return {
+        "status_code": answer.status_code,
+        "headers": headers,
+        "body": body.replace("\0", "\ufffd"),
+        "truncated": answer.truncated or room < 0,
+    }

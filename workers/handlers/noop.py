@@ -1,0 +1,11 @@
+"""`noop`: succeeds at once, for trying things out and for measuring what a job costs."""
+
+from typing import Any
+
+from workers.job import Context, job
+
+
+@job("noop")
+async def noop(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Does nothing, and succeeds."""
+    return {}

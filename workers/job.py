@@ -1,0 +1,86 @@
+"""What a handler sees: the `@job` decorator that gives a function its type, and the `Context` of one attempt."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+import structlog
+from pydantic import TypeAdapter
+
+from app.domain.job import DEFAULT_QUEUE, Job
+from app.domain.retry import Retry
+from app.errors import ConfigurationError
+from app.storage.job_types import JobType
+from workers.egress import Egress
+
+DEFAULT_TIMEOUT = 900.0
+"""Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
+
+MARK = "__accepted_handler__"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Context:
+    """One attempt, as its handler sees it."""
+
+    def __init__(self, job: Job, egress: Egress) -> None:
+        self.job = job
+        """The job as it was claimed; `job.attempt` counts from 1."""
+        self.egress = egress
+        """The guarded HTTP client: public addresses only, one deadline, capped answers."""
+        self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
+        """A logger bound to this attempt."""
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A function with the type that it runs."""
+
+    type: JobType
+    function: Callable[..., Any]
+    payload: TypeAdapter[Any]
+    is_async: bool
+
+
+def job(
+    name: str,
+    *,
+    queue: str = DEFAULT_QUEUE,
+    timeout: float = DEFAULT_TIMEOUT,
+    retry: Retry | None = None,
+    description: str | None = None,
+    internal: bool = False,
+) -> Callable[[Function], Function]:
+    """Make a function the handler of type `name`: `def` or `async def`, of (payload, ctx), returning JSON or None.
+
+    The annotation of its first parameter is the payload's type (a pydantic model, a dataclass, a `dict`); its JSON
+    Schema is what the API checks submissions against. `timeout` is in seconds. `async def` handlers run on the
+    event loop, `def` ones in a thread. Handlers run at least once; their outcome is recorded once.
+    """
+
+    def decorate(function: Function) -> Function:
+        adapter = TypeAdapter(_payload_type(name, function))
+        kind = JobType(
+            name=name,
+            description=description or inspect.cleandoc(function.__doc__ or "").partition("\n")[0],
+            queue=queue,
+            retry=retry or Retry(),
+            timeout=timeout,
+            payload_schema=msgspec.json.encode(adapter.json_schema()).decode(),
+            internal=internal,
+        )
+        handler = Handler(kind, function, adapter, inspect.iscoroutinefunction(function))
+        setattr(function, MARK, handler)
+        return function
+
+    return decorate
+
+
+def _payload_type(name: str, function: Callable[..., Any]) -> Any:
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) != 2:
+        raise ConfigurationError(f"the handler of {name!r} must take (payload, ctx)")
+    return get_type_hints(function).get(parameters[0], dict[str, Any])

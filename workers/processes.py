@@ -1,0 +1,94 @@
+"""The worker and scheduler processes: what they are made of, and how they stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker import create_broker
+from app.broker.base import Broker
+from app.settings import Settings
+from app.storage.engine import create_engine
+from workers import registry, scheduler
+from workers.egress import Egress
+from workers.executor import Executor
+from workers.scheduler import base
+from workers.webhooks import webhook_handler
+from workers.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+
+async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
+    """Serve `queues` (all there are, when none is named) until `stopping` is set."""
+    egress = Egress(settings.egress_allow)
+    async with _connections(settings) as (engine, broker):
+        handlers = registry.load(settings.handlers)
+        webhooks = webhook_handler(engine, settings.webhook_secret)
+        handlers[webhooks.type.name] = webhooks
+        worker = Worker(
+            engine,
+            broker,
+            handlers,
+            Executor(handlers, egress, concurrency, settings.max_result_bytes),
+            queue_names=queues,
+            concurrency=concurrency,
+            lease_ttl=settings.lease_ttl,
+            shutdown_grace=settings.shutdown_grace,
+        )
+        running = asyncio.create_task(worker.run())
+        await _first(running, stopping)
+        worker.stop()
+        await running
+    await egress.aclose()
+
+
+async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
+    """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
+    async with _connections(settings) as (engine, broker):
+        running = asyncio.create_task(base.run(scheduler.loops(engine, broker, settings)))
+        log.info("scheduler_ready")
+        await _first(running, stopping)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def leave() -> None:
+    """End the process now: a thread whose handler never returns would keep the interpreter waiting for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+@contextlib.asynccontextmanager
+async def _connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, Broker]]:
+    engine = create_engine(settings.require_database())
+    broker = create_broker(settings, engine)
+    try:
+        yield engine, broker
+    finally:
+        await broker.close()
+        await engine.dispose()
+
+
+async def _first(running: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
+    """Wait until told to stop; if what runs ends first, it has failed, and so do we."""
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if running.done():
+        running.result()

@@ -1,0 +1,24 @@
+"""Expiry: a job that was not started by its `expires_at` ends as `expired`, and its webhook says so."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.services.completion import MOST, expire
+
+EVERY = 1.0
+
+
+class Expiry:
+    """Locks what it expires and passes over what others hold."""
+
+    name = "expiry"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+
+    async def run_once(self) -> int:
+        return await expire(self._engine, self._broker, MOST)
+
+    def pause(self, done: int) -> float:
+        return 0.0 if done == MOST else EVERY

@@ -1,0 +1,51 @@
+"""The relay: what is due in the outbox and not on the road is put there. The rescuer of every dead submitter."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.services.publishing import publish
+from app.storage import changes, outbox
+from app.storage.engine import transaction
+
+MOST = 500
+"""References a round: one commit to take them, one round of confirms, one commit to mark them."""
+
+HOLD = 10.0
+"""Seconds for which taken rows are this relay's; twice the publish deadline. If it dies, they come due again."""
+
+LONGEST_PAUSE = 0.2
+"""Seconds. A row that becomes due without our knowing waits no longer than this."""
+
+AFTER_REFUSAL = 1.0
+"""Seconds to leave a broker alone that confirmed nothing."""
+
+
+class Relay:
+    """Finds rows by their state, never by a cursor: a row that commits late has an early id all the same."""
+
+    name = "relay"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._next_due: float | None = None
+        self._refused = False
+
+    async def run_once(self) -> int:
+        async with transaction(self._engine) as conn:
+            self._next_due = await outbox.next_due(conn)
+            if self._next_due is None or self._next_due > 0:
+                return 0
+            refs, promoted = await outbox.take_due(conn, MOST, HOLD)
+            await changes.announce(conn, promoted)
+            await conn.commit()
+        done = await publish(self._engine, self._broker, refs, self.name)
+        self._refused = done < len(refs)
+        return done
+
+    def pause(self, done: int) -> float:
+        if self._refused:
+            return AFTER_REFUSAL
+        if done:
+            return 0.0
+        return LONGEST_PAUSE if self._next_due is None else min(max(self._next_due, 0.001), LONGEST_PAUSE)

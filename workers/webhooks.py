@@ -1,0 +1,76 @@
+"""The handler of `webhook.deliver`: one signed POST, by the Standard Webhooks specification.
+
+The id is the delivery job's own, so it is the same on every try; the timestamp and with it the signature are new
+on each; the body is what was recorded with the end state, byte for byte.
+"""
+
+import time
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain import signing
+from app.domain.failures import InvalidJob, RateLimited, TransientError
+from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
+from app.domain.retry import WEBHOOK_RETRY
+from app.domain.retry_after import parse_retry_after
+from app.storage import webhook_secrets
+from app.storage.engine import transaction
+from workers.egress import Answer
+from workers.job import MARK, Context, Handler, job
+
+TIMEOUT = 15.0
+"""Seconds for a receiver to answer, in all."""
+
+KEPT = 1024
+"""Bytes of the receiver's answer that are kept."""
+
+GONE = 410
+
+
+class Delivery(BaseModel):
+    """What to send, and where. `event` is the body as JSON text."""
+
+    url: str
+    job_id: str
+    event: str
+
+
+def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
+    """The handler, with what it signs with: the tenant's secrets, the first of which is `default_secret` if set."""
+
+    @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + 5, retry=WEBHOOK_RETRY, internal=True)
+    async def deliver(payload: Delivery, ctx: Context) -> dict[str, Any]:
+        """Delivers one webhook."""
+        async with transaction(engine) as conn:
+            fresh = default_secret or signing.new_secret()
+            secrets = await webhook_secrets.current(conn, ctx.job.tenant, fresh)
+            await conn.commit()
+        body = payload.event.encode()
+        headers = signing.headers(str(ctx.job.id), int(time.time()), body, secrets)
+        answer = await ctx.egress.send(
+            "POST",
+            payload.url,
+            {**headers, "content-type": "application/json", "user-agent": "Accepted-Webhooks/1"},
+            body,
+            timeout=TIMEOUT,
+            max_bytes=KEPT,
+        )
+        return judge(answer)
+
+    handler: Handler = deliver.__dict__[MARK]
+    return handler
+
+
+def judge(answer: Answer) -> dict[str, Any]:
+    """2xx is a delivery; 410 ends it for good; anything else is tried again, not before a `Retry-After`."""
+    status = answer.status_code
+    if 200 <= status < 300:
+        return {"status_code": status, "body": answer.body.decode(errors="replace")}
+    if status == GONE:
+        raise InvalidJob("the receiver answered 410 Gone")
+    wait = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
+    if wait is not None and (seconds := parse_retry_after(wait, time.time())) is not None:
+        raise RateLimited(f"the receiver answered {status}", retry_after=seconds)
+    raise TransientError(f"the receiver answered {status}")

@@ -1,0 +1,195 @@
+"""A worker process: claims what it has slots for, runs it, commits the outcome, then acks. In that order.
+
+Dying anywhere loses nothing: before the claim commits, the message comes again; after it, the lease runs out and
+the rescuer takes over; after the outcome commits, the redelivered message is stale.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker, Delivery
+from app.domain.ids import new_id
+from app.domain.transitions import Transition
+from app.errors import LedgerUnavailable
+from app.services.completion import MOST, Outcomes
+from app.storage import job_types, queues, workers
+from app.storage.engine import transaction
+from workers.executor import Executor
+from workers.job import Handler
+from workers.slots import Slots
+
+FIND_QUEUES = 2.0
+"""Seconds between looks for queues that did not exist before."""
+
+RETRY = 0.5
+"""Seconds before the ledger is asked again after it did not answer."""
+
+HANDING_BACK = 2.0
+"""Seconds of the grace that are kept for handing back what did not finish."""
+
+Work = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Serves `queue_names`, or every queue there is when none is given, with `concurrency` slots."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        broker: Broker,
+        handlers: dict[str, Handler],
+        executor: Executor,
+        *,
+        queue_names: Sequence[str],
+        concurrency: int,
+        lease_ttl: float,
+        shutdown_grace: float,
+    ) -> None:
+        self.id: UUID = new_id()
+        self._engine = engine
+        self._handlers = handlers
+        self._executor = executor
+        self._queue_names = list(queue_names)
+        self._slots = Slots(concurrency)
+        self._outcomes = Outcomes(engine, broker)
+        self._subscription = broker.subscribe(self.id, concurrency)
+        self._heartbeat_every = lease_ttl / 3
+        self._grace = shutdown_grace
+        self._stopping = asyncio.Event()
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._executing: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Take no new work; `run` returns once what is held is finished or handed back."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop` is called."""
+        await self._until_answered(self._register)
+        background = [
+            asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
+            asyncio.create_task(self._every(FIND_QUEUES, self._find_queues)),
+            asyncio.create_task(self._subscription.run()),
+        ]
+        taking = asyncio.create_task(self._take())
+        log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
+        await self._stopping.wait()
+        await self._subscription.stop()
+        await self._finish(taking)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        self._executor.stop()
+        await self._retire()
+
+    async def _register(self) -> None:
+        async with transaction(self._engine) as conn:
+            await job_types.register(conn, [handler.type for handler in self._handlers.values()])
+            await workers.heartbeat(conn, self.id, f"{socket.gethostname()}:{os.getpid()}")
+            await conn.commit()
+        await self._find_queues()
+
+    async def _take(self) -> None:
+        while not self._stopping.is_set():
+            free = await self._slots.some()
+            try:
+                deliveries = await self._subscription.claim(min(free, MOST))
+            except LedgerUnavailable as error:
+                log.warning("claim_failed", error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
+            for delivery in deliveries:
+                self._slots.take()
+                task = asyncio.create_task(self._attempt(delivery))
+                self._attempts.add(task)
+                task.add_done_callback(self._attempts.discard)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        """Run, commit, ack."""
+        try:
+            transition = await self._execute(delivery)
+            await self._record(transition)
+            await self._subscription.settle([delivery])
+        finally:
+            self._slots.give_back()
+
+    async def _execute(self, delivery: Delivery) -> Transition:
+        task = asyncio.current_task()
+        assert task is not None
+        self._executing.add(task)
+        try:
+            return await self._executor.run(delivery.claim)
+        finally:
+            self._executing.discard(task)
+
+    async def _record(self, transition: Transition) -> None:
+        """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
+        while True:
+            try:
+                committed = await self._outcomes.record(transition)
+            except LedgerUnavailable as error:
+                log.warning("outcome_waits", job_id=str(transition.held.job_id), error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
+            if not committed:
+                log.warning("outcome_fenced", job_id=str(transition.held.job_id), attempt=transition.held.attempt)
+            return
+
+    async def _finish(self, taking: asyncio.Task[None]) -> None:
+        """Let running attempts end within the grace, then hand back the rest."""
+        deadline = asyncio.get_running_loop().time() + max(self._grace - HANDING_BACK, 0)
+        self._slots.open()
+        await asyncio.wait([taking], timeout=max(self._grace / 2, 1))
+        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._attempts), timeout=left)
+        for task in set(self._executing):
+            task.cancel()
+        if self._attempts:
+            await asyncio.wait(set(self._attempts), timeout=HANDING_BACK)
+
+    async def _heartbeat(self) -> None:
+        async with transaction(self._engine) as conn:
+            await workers.heartbeat(conn, self.id, f"{socket.gethostname()}:{os.getpid()}")
+            await conn.commit()
+
+    async def _find_queues(self) -> None:
+        if self._queue_names:
+            self._subscription.serve(self._queue_names)
+            return
+        async with transaction(self._engine) as conn:
+            found = set(await queues.names(conn))
+        self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
+
+    async def _retire(self) -> None:
+        try:
+            async with transaction(self._engine) as conn:
+                await workers.retire(conn, self.id)
+                await conn.commit()
+        except LedgerUnavailable:
+            log.info("retire_failed")
+
+    async def _every(self, seconds: float, work: Work) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except LedgerUnavailable as error:
+                log.warning("ledger_unavailable", error=str(error))
+
+    async def _until_answered(self, work: Work) -> None:
+        """At start the ledger may not be there yet: wait for it rather than die of it."""
+        while not self._stopping.is_set():
+            try:
+                await work()
+                return
+            except LedgerUnavailable as error:
+                log.warning("waiting_for_ledger", error=str(error))
+                await asyncio.sleep(RETRY)
