@@ -2,9 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 import typer
@@ -50,34 +49,19 @@ def api(
         serving.Server(serving.config(create_app(settings), settings, host, port)).run()
         return
     config = serving.config("app.main:from_environment", settings, host, port, workers)
-    Multiprocess(config, target=serving.Server(config).run, sockets=[config.bind_socket()]).run()
+    Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
 @app.command()
 def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
     """Runs jobs."""
-    settings = load()
-    settings.require_database()
-    logs.configure()
-
-    async def run() -> None:
-        await processes.run_worker(settings, _names(queues), concurrency, processes.stop_on_signals())
-
-    _run(run())
-    processes.leave()
+    processes.worker(load(), [name.strip() for name in queues.split(",") if name.strip()], concurrency)
 
 
 @app.command()
 def scheduler() -> None:
     """Publishes what is due, rescues what was abandoned, expires and forgets."""
-    settings = load()
-    settings.require_database()
-    logs.configure()
-
-    async def run() -> None:
-        await processes.run_scheduler(settings, processes.stop_on_signals())
-
-    _run(run())
+    processes.scheduler(load())
 
 
 @app.command()
@@ -98,7 +82,7 @@ def dev(
     if settings.database_url is None:
         settings = settings.model_copy(update={"database_url": embedded.start(data_dir)})
     logs.configure(pretty=True)
-    _run(_dev(settings, host, port, concurrency))
+    uvloop.run(_dev(settings, host, port, concurrency))
     processes.leave()
 
 
@@ -106,7 +90,7 @@ def dev(
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Brings the schema up to date."""
     settings = load(database_url=database_url)
-    _run(migrate_ledger(settings.require_database()))
+    uvloop.run(migrate_ledger(settings.require_database()))
     typer.echo("the ledger is up to date")
 
 
@@ -140,11 +124,3 @@ async def _serve_beside(server: uvicorn.Server, others: "list[asyncio.Task[None]
     await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving_task
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    uvloop.run(work)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

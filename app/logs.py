@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
@@ -13,7 +13,7 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 def configure(pretty: bool = False) -> None:
     """Set up logging for this process; `pretty` is for people at a terminal."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    shared = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from app.api import events, health, job_types, jobs, problems, submit, webhook_secret
+from app.api.middleware import RequestLog
 from app.api.state import State
 from app.broker import create_broker
 from app.services.catalogue import Catalogue
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
     app.state.accepted = state
+    app.add_middleware(RequestLog)
     problems.install(app)
     for part in (submit, jobs, events, job_types, webhook_secret, health):
         app.include_router(part.router)

@@ -1,6 +1,7 @@
-"""`python -m workers` is `accepted worker`."""
+"""`python -m workers`: a worker for every queue; `accepted worker` takes options."""
 
-from app.cli import main
+from app.settings import load
+from workers.processes import worker
 
 if __name__ == "__main__":
-    main(["worker"])
+    worker(load(), queues=())

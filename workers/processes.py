@@ -8,20 +8,49 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
+import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import logs
 from app.broker import create_broker
 from app.broker.base import Broker
 from app.settings import Settings
 from app.storage.engine import create_engine
-from workers import registry, scheduler
+from workers import registry
 from workers.egress import Egress
 from workers.executor import Executor
-from workers.scheduler import base
+from workers.scheduler import base, loops
 from workers.webhooks import webhook_handler
 from workers.worker import Worker
 
 log = structlog.get_logger(__name__)
+
+
+CONCURRENCY = 10
+"""Slots of a worker that was not told otherwise."""
+
+
+def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURRENCY) -> None:
+    """`accepted worker`: runs until SIGTERM or SIGINT, then ends the process with exit code 0."""
+    settings.require_database()
+    logs.configure()
+
+    async def run() -> None:
+        await run_worker(settings, queues, concurrency, stop_on_signals())
+
+    uvloop.run(run())
+    leave()
+
+
+def scheduler(settings: Settings) -> None:
+    """`accepted scheduler`: runs until SIGTERM or SIGINT."""
+    settings.require_database()
+    logs.configure()
+
+    async def run() -> None:
+        await run_scheduler(settings, stop_on_signals())
+
+    uvloop.run(run())
 
 
 async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
@@ -31,7 +60,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         handlers = registry.load(settings.handlers)
         webhooks = webhook_handler(engine, settings.webhook_secret)
         handlers[webhooks.type.name] = webhooks
-        worker = Worker(
+        running_worker = Worker(
             engine,
             broker,
             handlers,
@@ -41,9 +70,9 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             lease_ttl=settings.lease_ttl,
             shutdown_grace=settings.shutdown_grace,
         )
-        running = asyncio.create_task(worker.run())
+        running = asyncio.create_task(running_worker.run())
         await _first(running, stopping)
-        worker.stop()
+        running_worker.stop()
         await running
     await egress.aclose()
 
@@ -51,7 +80,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
     async with _connections(settings) as (engine, broker):
-        running = asyncio.create_task(base.run(scheduler.loops(engine, broker, settings)))
+        running = asyncio.create_task(base.run(loops(engine, broker, settings)))
         log.info("scheduler_ready")
         await _first(running, stopping)
         running.cancel()

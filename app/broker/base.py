@@ -55,8 +55,10 @@ class Subscription(Protocol):
 class Broker(Protocol):
     """What the ledger's side asks of the road."""
 
-    handoff: float | None
-    """Seconds that a submitter has to publish its own rows; None when committing them is publishing them."""
+    @property
+    def handoff(self) -> float | None:
+        """Seconds that a submitter has to publish its own rows; None when committing them is publishing them."""
+        ...
 
     async def announce(self, conn: AsyncConnection, queues: Iterable[str]) -> None:
         """Called in the transaction that puts rows on the road, for what has to commit along with them."""

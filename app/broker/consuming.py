@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 import aiormq
@@ -52,7 +52,7 @@ class RabbitSubscription:
         self._slots = min(slots, MAX_PREFETCH)
         self._queues: list[str] = []
         self._consumers: dict[str, str] = {}
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._channel: aiormq.Channel | None = None
         self._buffer: deque[DeliveredMessage] = deque()
         self._arrived = asyncio.Event()
         self._oldest = 0.0
@@ -147,7 +147,7 @@ class RabbitSubscription:
             channel = connection.channel(publisher_confirms=False)
             await channel.initialize()
             await channel.set_qos(prefetch_count=self._slots)
-            underlay = await channel.get_underlay_channel()
+            underlay = cast(aiormq.Channel, await channel.get_underlay_channel())
             async with connection.channel() as base:
                 await declare_base(base)
             self._channel = underlay
@@ -158,9 +158,7 @@ class RabbitSubscription:
                 async with asyncio.timeout(1):
                     await connection.close()
 
-    async def _watch(
-        self, connection: AbstractConnection, channel: AbstractChannel, underlay: aiormq.abc.AbstractChannel
-    ) -> None:
+    async def _watch(self, connection: AbstractConnection, channel: AbstractChannel, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
         while not self._stopped:
             if underlay.is_closed or connection.is_closed:
@@ -175,7 +173,7 @@ class RabbitSubscription:
                 await self._pause()
             await asyncio.sleep(WATCH_EVERY)
 
-    async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.abc.AbstractChannel) -> None:
+    async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         for queue in self._queues:
             if queue in self._consumers:
                 continue

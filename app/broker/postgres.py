@@ -23,7 +23,7 @@ _NOTIFY = text("SELECT pg_notify(:channel, :queues)")
 class PostgresBroker:
     """Rows are on the road once they are committed as published: there is nothing else to publish to."""
 
-    handoff = None
+    handoff: float | None = None
 
     def __init__(self, engine: AsyncEngine, url: str) -> None:
         self._engine = engine

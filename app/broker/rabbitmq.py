@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import cast
 from uuid import UUID
 
 import aio_pika
@@ -69,7 +70,7 @@ class RabbitBroker:
         self._connector = Connector(urls)
         self._engine = engine
         self._connection: AbstractConnection | None = None
-        self._publishing: aiormq.abc.AbstractChannel | None = None
+        self._publishing: aiormq.Channel | None = None
         self._declared: set[str] = set()
         self._opening = asyncio.Lock()
         self._not_before = 0.0
@@ -119,7 +120,7 @@ class RabbitBroker:
     async def close(self) -> None:
         await self._drop()
 
-    async def _publish_one(self, channel: aiormq.abc.AbstractChannel, ref: JobRef) -> bool:
+    async def _publish_one(self, channel: aiormq.Channel, ref: JobRef) -> bool:
         properties = Basic.Properties(
             content_type="application/json",
             delivery_mode=PERSISTENT,
@@ -144,7 +145,7 @@ class RabbitBroker:
             return False
         return True
 
-    async def _ready(self, queues: set[str]) -> "aiormq.abc.AbstractChannel":
+    async def _ready(self, queues: set[str]) -> aiormq.Channel:
         connection = await self._connected()
         missing = queues - self._declared
         if missing:
@@ -179,7 +180,7 @@ class RabbitBroker:
             await declare_base(channel)
         publishing: AbstractChannel = connection.channel(publisher_confirms=True, on_return_raises=True)
         await publishing.initialize()
-        self._publishing = await publishing.get_underlay_channel()
+        self._publishing = cast(aiormq.Channel, await publishing.get_underlay_channel())
         self._connection = connection
         self._keep = publishing  # strong reference: the wrapper closes its channel when it is collected
 

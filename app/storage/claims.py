@@ -3,10 +3,12 @@
 The open row in `attempts` is the lease: it belongs to a worker for as long as that worker's heartbeat is fresh.
 """
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.job import Job
@@ -49,8 +51,8 @@ WITH locked AS MATERIALIZED ({lock}), taken AS (
     FROM locked l
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
     RETURNING j.id, j.tenant, j.type, j.queue, j.status, j.priority, j.attempt, j.max_attempts,
-              CAST(j.payload AS text), j.tags, CAST(j.metadata AS text), j.created_at, j.run_at, j.expires_at, j.started_at,
-              j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent
+              CAST(j.payload AS text), j.tags, CAST(j.metadata AS text), j.created_at, j.run_at,
+              j.expires_at, j.started_at, j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent
 ), leased AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at)
     SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
@@ -90,7 +92,7 @@ async def _claim(
     return claims
 
 
-def _read(row: Row[tuple[object, ...]], worker_id: UUID) -> Claim:
+def _read(row: Sequence[Any], worker_id: UUID) -> Claim:
     (
         job_id, tenant, type_, queue, status, priority, attempt, max_attempts, payload, tags,
         metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent,

@@ -96,7 +96,7 @@ async def on_the_road(conn: AsyncConnection, older_than: float) -> dict[str, int
 async def publish_again(conn: AsyncConnection, queue: str, older_than: float, most: int) -> int:
     """Give the relay the oldest `most` of those rows once more. Returns how many."""
     done = await conn.execute(_PUBLISH_AGAIN, {"queue": queue, "older_than": older_than, "most": most})
-    return int(done.rowcount)  # type: ignore[attr-defined]
+    return int(done.rowcount)
 
 
 async def expire(conn: AsyncConnection, most: int) -> list[tuple[UUID, bool]]:

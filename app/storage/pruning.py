@@ -34,12 +34,12 @@ async def prune_jobs(conn: AsyncConnection, retention: float, retention_failed: 
         "retention_failed": float(retention_failed),
         "most": most,
     }
-    return int((await conn.execute(_JOBS, values)).rowcount)  # type: ignore[attr-defined]
+    return int((await conn.execute(_JOBS, values)).rowcount)
 
 
 async def prune_keys(conn: AsyncConnection, most: int) -> int:
     """Delete up to `most` idempotency records that are past their time."""
-    return int((await conn.execute(_KEYS, {"most": most})).rowcount)  # type: ignore[attr-defined]
+    return int((await conn.execute(_KEYS, {"most": most})).rowcount)
 
 
 async def prune_rest(conn: AsyncConnection) -> None:
