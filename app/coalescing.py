@@ -1,8 +1,9 @@
 """Turning concurrent calls into batches, because a commit costs the same for one row and for five hundred.
 
 A call made while nothing is under way starts a batch at the end of the current event-loop turn, so light load
-waits for nothing; calls made meanwhile form the next batch. When a batch fails for a reason that may lie in one
-member, each member is tried alone, so that a poisoned one fails by itself.
+waits for nothing; calls made meanwhile form the next batch, except those whose caller has given up by then. When
+a batch fails for a reason that may lie in one member, each member is tried alone, so that a poisoned one fails by
+itself.
 """
 
 import asyncio
@@ -61,8 +62,9 @@ class Coalescer(Generic[Item, Answer]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                await self._settle(batch)
+                taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                if batch := [member for member in taken if not member[1].done()]:
+                    await self._settle(batch)
         finally:
             self._free_lanes += 1
 

@@ -69,6 +69,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             concurrency=concurrency,
             lease_ttl=settings.lease_ttl,
             shutdown_grace=settings.shutdown_grace,
+            ack_within=settings.ack_within,
         )
         running = asyncio.create_task(running_worker.run())
         await _first(running, stopping)

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker, Delivery
+from app.domain import transitions
 from app.domain.ids import new_id
 from app.domain.transitions import Transition
 from app.errors import LedgerUnavailable
@@ -29,6 +30,10 @@ FIND_QUEUES = 2.0
 
 RETRY = 0.5
 """Seconds before the ledger is asked again after it did not answer."""
+
+UNHEARD_OF = 10.0
+"""Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
+claim committed, and the answer was lost. Longer than any claim takes to be answered or to fail."""
 
 HANDING_BACK = 2.0
 """Seconds of the grace that are kept for handing back what did not finish."""
@@ -52,6 +57,7 @@ class Worker:
         concurrency: int,
         lease_ttl: float,
         shutdown_grace: float,
+        ack_within: float,
     ) -> None:
         self.id: UUID = new_id()
         self._engine = engine
@@ -63,8 +69,11 @@ class Worker:
         self._subscription = broker.subscribe(self.id, concurrency)
         self._heartbeat_every = lease_ttl / 3
         self._grace = shutdown_grace
+        self._ack_within = ack_within
         self._stopping = asyncio.Event()
         self._attempts: set[asyncio.Task[None]] = set()
+        self._held: set[tuple[UUID, int]] = set()
+        self._acked_early: set[tuple[UUID, int]] = set()
         self._executing: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
@@ -108,18 +117,35 @@ class Worker:
                 continue
             for delivery in deliveries:
                 self._slots.take()
+                self._held.add(_attempt_of(delivery))
                 task = asyncio.create_task(self._attempt(delivery))
                 self._attempts.add(task)
                 task.add_done_callback(self._attempts.discard)
 
     async def _attempt(self, delivery: Delivery) -> None:
         """Run, commit, ack."""
+        early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
         try:
             transition = await self._execute(delivery)
             await self._record(transition)
-            await self._subscription.settle([delivery])
+            await self._ack(delivery)
         finally:
+            early.cancel()
+            self._acked_early.discard(_attempt_of(delivery))
+            self._held.discard(_attempt_of(delivery))
             self._slots.give_back()
+
+    def _ack_early(self, delivery: Delivery) -> None:
+        """From here on the lease alone keeps the job, and the broker's consumer timeout cannot touch it."""
+        self._acked_early.add(_attempt_of(delivery))
+        task = asyncio.create_task(self._subscription.settle([delivery]))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        """Once a delivery: a second ack of the same tag is an error that costs the channel."""
+        if _attempt_of(delivery) not in self._acked_early:
+            await self._subscription.settle([delivery])
 
     async def _execute(self, delivery: Delivery) -> Transition:
         task = asyncio.current_task()
@@ -137,6 +163,11 @@ class Worker:
                 committed = await self._outcomes.record(transition)
             except LedgerUnavailable as error:
                 log.warning("outcome_waits", job_id=str(transition.held.job_id), error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
+            except Exception:
+                log.exception("outcome_refused", job_id=str(transition.held.job_id))
+                transition = transitions.unrecordable(transition.held)
                 await asyncio.sleep(RETRY)
                 continue
             if not committed:
@@ -158,7 +189,12 @@ class Worker:
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
             await workers.heartbeat(conn, self.id, f"{socket.gethostname()}:{os.getpid()}")
+            open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, MOST)
             await conn.commit()
+        lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]
+        if lost:
+            log.warning("claims_unheard_of", count=len(lost))
+            await asyncio.gather(*(self._record(transitions.handed_back(held)) for held in lost))
 
     async def _find_queues(self) -> None:
         if self._queue_names:
@@ -193,3 +229,7 @@ class Worker:
             except LedgerUnavailable as error:
                 log.warning("waiting_for_ledger", error=str(error))
                 await asyncio.sleep(RETRY)
+
+
+def _attempt_of(delivery: Delivery) -> tuple[UUID, int]:
+    return delivery.claim.job.id, delivery.claim.job.attempt

@@ -80,6 +80,11 @@ def handed_back(held: Held) -> Transition:
     return Transition(held=held, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
 
 
+def unrecordable(held: Held) -> Transition:
+    """running -> failed because the ledger refuses to store what the attempt came to."""
+    return _dead(held, FailureClass.INVALID, "the outcome of this attempt could not be stored")
+
+
 def _dead(held: Held, kind: FailureClass, message: str) -> Transition:
     return Transition(held=held, status=Status.FAILED, outcome=kind, error=_error(held, kind, message))
 

@@ -1,5 +1,7 @@
 """Worker processes as the ledger knows them: who is alive, and which attempts nobody keeps alive any more."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -16,18 +18,29 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
 
 _RETIRE = text("DELETE FROM workers WHERE id = :id")
 
-_ABANDONED = text("""
-SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text),
-       y.schedule, y.jitter
+_OPEN_ATTEMPTS = """
+SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text), y.schedule, y.jitter
 FROM attempts t
 JOIN jobs j ON j.id = t.job_id
 LEFT JOIN job_types y ON y.name = j.type
-WHERE t.finished_at IS NULL AND NOT EXISTS (
+WHERE t.finished_at IS NULL AND {condition}
+ORDER BY t.job_id LIMIT :most
+"""
+
+_ABANDONED = text(
+    _OPEN_ATTEMPTS.format(
+        condition="""NOT EXISTS (
     SELECT 1 FROM workers w
     WHERE w.id = t.worker_id AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'
+)"""
+    )
 )
-ORDER BY t.job_id LIMIT :most
-""")
+
+_HELD_BY = text(
+    _OPEN_ATTEMPTS.format(
+        condition="t.worker_id = :id AND t.started_at < now() - CAST(:older_than AS float8) * interval '1 second'"
+    )
+)
 
 
 async def heartbeat(conn: AsyncConnection, worker_id: UUID, name: str) -> None:
@@ -45,21 +58,26 @@ async def abandoned(conn: AsyncConnection, lease_ttl: float, most: int) -> list[
     return [_held(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
 
 
-def _held(row: tuple[object, ...]) -> Held:
+async def held_by(conn: AsyncConnection, worker_id: UUID, older_than: float, most: int) -> list[Held]:
+    """Up to `most` attempts that the ledger says this worker has been running for `older_than` seconds."""
+    found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "most": most})
+    return [_held(row) for row in found]
+
+
+def _held(row: Sequence[Any]) -> Held:
     job_id, attempt, worker_id, max_attempts, crashes, retry, schedule, jitter = row
     return Held(
-        job_id=job_id,  # type: ignore[arg-type]
-        attempt=attempt,  # type: ignore[arg-type]
-        worker_id=worker_id,  # type: ignore[arg-type]
-        max_attempts=max_attempts,  # type: ignore[arg-type]
-        crashes=crashes,  # type: ignore[arg-type]
+        job_id=job_id,
+        attempt=attempt,
+        worker_id=worker_id,
+        max_attempts=max_attempts,
+        crashes=crashes,
         retry=_policy(retry, schedule, jitter),
     )
 
 
-def _policy(retry: object, schedule: object, jitter: object) -> Retry:
-    if isinstance(retry, str):
+def _policy(retry: str | None, schedule: list[float] | None, jitter: float) -> Retry:
+    """The job's own policy, else its type's, else (the type was never registered) the default."""
+    if retry is not None:
         return msgspec.json.decode(retry, type=Retry)
-    if isinstance(schedule, list) and isinstance(jitter, float):
-        return Retry(schedule=tuple(schedule), jitter=jitter)
-    return Retry()
+    return Retry() if schedule is None else Retry(schedule=tuple(schedule), jitter=jitter)
