@@ -28,7 +28,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     MAX_TARGET = 8192
     """Bytes of path and query: what RFC 9110 section 4.1 advises to support at the least."""
     MAX_HEAD = 32768
-    """Bytes of all header fields together: half of what Node and nginx take, many times what clients send."""
+    """Bytes of all header fields together: what nginx takes in its default of four 8 KiB buffers."""
 
     flow: FlowControl
     _arriving_since: float | None = None  # since when a request is incomplete; None between requests

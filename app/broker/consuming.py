@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from uuid import UUID
 
 import aiormq
@@ -20,15 +20,13 @@ from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Delivery
+from app.broker.connecting import Connector, Failure, close_quietly
 from app.broker.topology import declare_base, declare_queue, queue_name
 from app.domain.message import MessageBody, read_body
 from app.errors import BrokerUnavailable
 from app.metrics import MESSAGES_DROPPED
 from app.storage.claims import claim_refs, known
 from app.storage.engine import transaction
-
-if TYPE_CHECKING:
-    from app.broker.rabbitmq import Connector
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
@@ -39,13 +37,11 @@ MAX_PREFETCH = 65535
 
 log = structlog.get_logger(__name__)
 
-Failure = (aiormq.AMQPError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
-
 
 class RabbitSubscription:
     """Keeps one connection consuming; loses it whole when anything about it is in doubt, and opens the next."""
 
-    def __init__(self, connector: "Connector", engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
+    def __init__(self, connector: Connector, engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
         self._connector = connector
         self._engine = engine
         self._worker_id = worker_id
@@ -154,9 +150,7 @@ class RabbitSubscription:
             await self._watch(connection, channel, underlay)
         finally:
             self._channel = None
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(1):
-                    await connection.close()
+            await close_quietly(connection)
 
     async def _watch(self, connection: AbstractConnection, channel: AbstractChannel, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""

@@ -1,17 +1,10 @@
-"""RabbitMQ as the road: publishing with confirms, one connection to publish and one to consume.
-
-Connections are plain ones, not the "robust" kind: whoever uses one notices that it is gone, drops it whole and
-opens the next, so there is one way to recover and no half-restored state.
-"""
+"""RabbitMQ as the road: publishing with confirms, over one connection, while workers consume over their own."""
 
 import asyncio
-import contextlib
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import cast
 from uuid import UUID
 
-import aio_pika
 import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -19,15 +12,12 @@ from pamqp.commands import Basic
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.broker.base import HANDOFF, Subscription
+from app.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from app.broker.consuming import RabbitSubscription
 from app.broker.topology import EXCHANGE, declare_base, declare_queue, queue_name
 from app.domain.message import JobRef
 from app.errors import BrokerUnavailable
 
-HEARTBEAT = 8
-"""Seconds. A dead broker is noticed after at most three of them; below 5 s RabbitMQ warns of false alarms."""
-
-CONNECT_TIMEOUT = 5.0
 PUBLISH_DEADLINE = 5.0
 """Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""
 
@@ -37,28 +27,6 @@ RETRY_AFTER = 1.0
 PERSISTENT = 2
 
 log = structlog.get_logger(__name__)
-
-Failure = (aiormq.AMQPError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
-
-
-class Connector:
-    """Opens connections to the nodes of a cluster in turn."""
-
-    def __init__(self, urls: Sequence[str]) -> None:
-        self._urls = itertools.cycle(urls)
-        self._tries = len(urls)
-
-    async def open(self, name: str) -> AbstractConnection:
-        """A connection to the first node that answers. Raises `BrokerUnavailable`."""
-        for url in itertools.islice(self._urls, self._tries):
-            with contextlib.suppress(*Failure):
-                return await aio_pika.connect(
-                    url,
-                    timeout=CONNECT_TIMEOUT,
-                    heartbeat=HEARTBEAT,
-                    client_properties={"connection_name": f"accepted {name}"},
-                )
-        raise BrokerUnavailable("no broker node answers")
 
 
 class RabbitBroker:
@@ -189,10 +157,3 @@ class RabbitBroker:
         self._declared.clear()
         if connection is not None:
             await close_quietly(connection)
-
-
-async def close_quietly(connection: AbstractConnection) -> None:
-    """Close a connection that may be broken in any way, within a second."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(1):
-            await connection.close()

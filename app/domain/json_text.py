@@ -12,6 +12,7 @@ Known loss: numbers with a fraction or an exponent become doubles, as in nearly 
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, NoReturn, TypeAlias
 
 import msgspec
@@ -28,8 +29,9 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # what a `bigint`, a Go int64 and a 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9]{18}|[eE]\+?[0-9]{3})")
 # A NUL, or either half of a surrogate pair; whether the pair is whole is seen in the decoded string.
 _RISKY_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_QUOTED_BRACKETS = re.compile(rb'"[^"]*"')
-_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+_QUOTED = re.compile(rb'"[^"]*"')
+_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one level down, one level up
+_BLOCK = 65536  # brackets counted before a look whether they are too deep already
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 # How `_SORTED` writes a float without a fraction: 1.0, 1e22. A hit inside a string only costs the walk.
 _INTEGRAL_FLOAT = re.compile(rb"[0-9](?:\.0|e\+?[0-9]+)[,\]}]|[0-9](?:\.0|e\+?[0-9]+)\Z")
@@ -127,19 +129,20 @@ def _bounded(text: str) -> int:
 
 
 def _check_depth(raw: bytes) -> None:
-    """Peels the innermost level of brackets off until none is left: one turn for each level."""
+    """Strips `raw` to the brackets outside of its strings and counts how many are open at once.
+
+    Up to the first fault in `raw` the count is the depth to which the scanner recurses, and it stops there.
+    """
     text = raw.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in raw else raw
-    brackets = text.translate(_TO_SQUARE, _NOT_STRUCTURE).replace(b'""', b"")
-    if b'"' in brackets:
-        brackets = _QUOTED_BRACKETS.sub(b"", brackets)
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"")
-    if b"[]" in brackets:
-        raise InvalidRequest([FieldError("", f"nested deeper than {MAX_DEPTH} levels")])
-    if brackets:
-        raise MalformedRequest("the body is not valid JSON (its brackets do not match)")
+    steps = text.translate(_TO_STEPS, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' in steps:
+        steps = _QUOTED.sub(b"", steps)
+    depth = 0
+    for start in range(0, len(steps), _BLOCK):
+        depths = list(accumulate(memoryview(steps)[start : start + _BLOCK].cast("b"), initial=depth))
+        if max(depths) > MAX_DEPTH:
+            raise InvalidRequest([FieldError("", f"nested deeper than {MAX_DEPTH} levels")])
+        depth = depths[-1]
 
 
 def _check(value: ParsedJSON, pointer: str) -> None:
