@@ -7,8 +7,6 @@ from email.utils import parsedate_to_datetime
 # Contract section 5. A target may slow a job down, it may not park it for good.
 MAX_RETRY_AFTER = 86_400.0
 
-# More digits than this are far past the cap, and `int` refuses more than 4300 of them.
-_MAX_DIGITS = 9
 # The longest of the three forms of an HTTP date has 33 characters.
 _MAX_DATE_CHARS = 64
 
@@ -17,7 +15,7 @@ def parse_retry_after(value: str, now: float) -> float | None:
     """Seconds to wait from `now` (Unix time), 0 to 24 h; None if `value` is no number and no HTTP date."""
     value = value.strip(" \t")
     if re.fullmatch(r"[0-9]+", value):
-        return min(float(value), MAX_RETRY_AFTER) if len(value) <= _MAX_DIGITS else MAX_RETRY_AFTER
+        return min(float(value), MAX_RETRY_AFTER)
     when = _http_date(value)
     if when is None:
         return None

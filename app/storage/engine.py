@@ -13,6 +13,8 @@ from typing import Any
 
 import asyncpg
 import structlog
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,6 +24,9 @@ from app.errors import LedgerUnavailable
 CONNECT_TIMEOUT = 2.0
 COMMAND_TIMEOUT = 4.0
 """Seconds for one command. Under the 5 s within which a client must hear 503."""
+
+GOODBYE = 0.2
+"""Seconds for closing politely a connection that may be dead."""
 
 POOL_TIMEOUT = 2.0
 POOL_SIZE = 10
@@ -47,7 +52,7 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
     async def connect() -> "asyncpg.Connection[Any]":
         return await open_connection(url, command_timeout)
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -55,15 +60,18 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
         pool_timeout=POOL_TIMEOUT,
         pool_reset_on_return="rollback",
     )
+    event.listen(engine.sync_engine, "handle_error", _distrust_the_pool)
+    return engine
 
 
 async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "asyncpg.Connection[Any]":
     """One raw connection with every bound set; for LISTEN, and for the engine's pool."""
-    connection = await asyncpg.connect(
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
         url.replace("postgresql+asyncpg://", "postgresql://"),
         timeout=CONNECT_TIMEOUT,
         command_timeout=command_timeout,
         server_settings=SERVER_SETTINGS,
+        connection_class=_Connection,
     )
     _bound_socket(connection)
     return connection
@@ -102,6 +110,22 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return _is_outage(error.sqlstate or "")
     return isinstance(error, (PoolTimeout, OSError, TimeoutError, asyncpg.InterfaceError))
+
+
+class _Connection(asyncpg.Connection):
+    """One that never takes long to close: SQLAlchemy gives a dead connection 2 s, and closes a pool one by one."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        await super().close(timeout=GOODBYE)
+
+
+def _distrust_the_pool(context: ExceptionContext) -> None:
+    """A command without an answer means that the network lost us: every connection made before is replaced.
+
+    Otherwise each of them would cost its user a timeout of his own, long after the network has healed.
+    """
+    if isinstance(context.original_exception, TimeoutError):
+        context.invalidate_pool_on_disconnect = True
 
 
 def _is_outage(sqlstate: str) -> bool:

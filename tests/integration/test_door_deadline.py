@@ -72,6 +72,13 @@ def test_an_overdue_request_is_told_so(hasty_port: int, sent: bytes) -> None:
     check_problem(408, headers, body)
 
 
+def test_a_refused_body_that_goes_on_is_not_refused_twice(hasty_port: int) -> None:
+    with connected(hasty_port, HEAD + b"Content-Length: 9999999\r\n\r\n") as sock:
+        received = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 413")
+    assert received.count(b"HTTP/1.1") == 1
+
+
 def test_many_silent_sockets_do_no_harm(hasty_port: int) -> None:
     crowd = [socket.create_connection(("127.0.0.1", hasty_port), timeout=10) for _ in range(200)]
     started = monotonic()

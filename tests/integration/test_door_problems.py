@@ -37,6 +37,7 @@ def port() -> Iterator[int]:
         ("/problems/nothing", 404),
         ("/boom", 500),
         ("/raise/ConfigurationError", 500),
+        ("/raise/LedgerUnavailable", 503),
         ("/raise/NotFound", 404),
         ("/raise/Gone", 410),
         ("/raise/Forbidden", 403),
@@ -96,16 +97,21 @@ def test_one_line_names_the_route_and_not_the_request() -> None:
         get(port, f"/prefix/deep/{CANARY}?q={CANARY}", headers={"x-secret": CANARY})
         get(port, f"/{CANARY}")
         get(port, "/boom")
+        get(port, "/raise/ConfigurationError")
         post(port, b'{"a":1}')
     seen = [(e["route"], e["status"], e["bytes_in"], e.get("tenant")) for e in lines if e["event"] == "request"]
     assert seen == [
         ("/prefix/deep/{id}", 200, 0, "acme"),
         ("unmatched", 404, 0, None),
         ("/boom", 500, 0, None),
+        ("/raise/{name}", 500, 0, None),
         ("/echo", 200, 7, None),
     ]
     assert CANARY not in str(lines)
-    assert [e["error"] for e in lines if e["event"] == "unexpected error"] == ["ValueError"]
+    assert [e["error"] for e in lines if e["event"] == "unexpected error"] == [
+        "ValueError",
+        "ConfigurationError",
+    ]
 
 
 def test_metrics_have_one_label_for_all_strangers(port: int) -> None:

@@ -1,0 +1,46 @@
+"""Connections that died without a word: a network that forgot them, a host that hangs. New ones would work."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.errors import LedgerUnavailable
+from app.storage.engine import POOL_SIZE, create_engine, transaction
+from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture()
+async def engine(postgres_server: PostgresServer, database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_engine(database_url)
+    yield made
+    await made.dispose()
+
+
+async def backend(engine: AsyncEngine) -> int:
+    """The server's process behind one connection, held long enough for each caller to get another one."""
+    async with transaction(engine) as conn:
+        return int((await conn.execute(text("SELECT pg_backend_pid(), pg_sleep(0.3)"))).scalar_one())
+
+
+async def test_one_timeout_replaces_every_connection_of_the_pool(engine: AsyncEngine) -> None:
+    """Else each of the ten would cost its user four seconds: a service that takes 40 s to come back."""
+    pids = await asyncio.gather(*(backend(engine) for _ in range(POOL_SIZE)))
+    assert len(set(pids)) == POOL_SIZE
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        with pytest.raises(LedgerUnavailable):
+            await backend(engine)
+        assert time.monotonic() - started < 5, "a client hears 503 within 5 s"
+        await asyncio.gather(*(backend(engine) for _ in range(POOL_SIZE)))
+        assert time.monotonic() - started < 10, "the dead are replaced together, not found one by one"
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
