@@ -35,6 +35,13 @@ from app.domain.urls import UrlRefused, check_url
 from app.errors import FieldError, InvalidRequest, MalformedRequest, TooLarge
 from app.services.catalogue import KnownType
 from app.services.submission import Receipt, Submission
+from app.settings import Settings
+
+LONGEST_SPELLING = 6
+"""Bytes of a body for one of its payload's: a client may write every character as `\\u0041`."""
+
+ENVELOPE = 64 * 1024
+"""Bytes for everything in a body but the payload."""
 
 
 class RawRoute(APIRoute):
@@ -87,12 +94,17 @@ async def submit(
     key = read_key(headers.getlist("idempotency-key"))
     if key is None and state.settings.idempotency_key == "required":
         raise MalformedRequest("send an Idempotency-Key header")
-    parsed = await read_json(request, state.settings.max_body_bytes)
+    parsed = await read_json(request, _largest_body(state.settings))
     job = await _checked(state, principal.tenant, parsed, headers.get("traceparent"))
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt = await state.submissions.accept(Submission(job, key, seen_as))
     wait = read_wait(headers.getlist("prefer")) if "prefer" in headers else None
     return await _answer(state, receipt, wait)
+
+
+def _largest_body(settings: Settings) -> int:
+    """Bytes that one job can need at most. Reading more would only hold up everybody else."""
+    return min(settings.max_body_bytes, LONGEST_SPELLING * settings.max_payload_bytes + ENVELOPE)
 
 
 async def _answer(state: State, receipt: Receipt, wait: int | None) -> Response:

@@ -90,5 +90,6 @@ def _dead(held: Held, kind: FailureClass, message: str) -> Transition:
 
 
 def _error(held: Held, kind: FailureClass, message: str) -> str:
-    error = {"class": kind, "message": message[:MAX_MESSAGE].replace("\0", "�"), "attempt": held.attempt}
+    readable = message[:MAX_MESSAGE].encode(errors="replace").decode().replace("\0", "�")  # lone surrogates are no text
+    error = {"class": kind, "message": readable, "attempt": held.attempt}
     return msgspec.json.encode(error).decode()

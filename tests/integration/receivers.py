@@ -1,4 +1,4 @@
-"""What the tests of `Egress` call: raw sockets on loopback with a script, and resolvers that answer by a list."""
+"""What the tests of `Egress` call: raw sockets on loopback with a script, resolvers with set answers."""
 
 import asyncio
 import contextlib

@@ -50,6 +50,13 @@ async def test_a_body_is_truncated_only_if_something_is_missing(
     assert (answer.body, answer.truncated) == (b"hi"[:cap], truncated)
 
 
+async def test_a_body_whose_first_chunk_fills_the_cap_is_still_truncated(receiver: StartReceiver) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    target = await receiver(replies(head, b"1\r\nh\r\n1\r\ni\r\n0\r\n\r\n"))
+    answer = await call(target.url, max_bytes=1)
+    assert (answer.body, answer.truncated) == (b"h", True)
+
+
 async def test_an_endless_chunked_body_is_cut(receiver: StartReceiver) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     target = await receiver(floods(head, b"1\r\nx\r\n" * 1000))
@@ -100,9 +107,9 @@ INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     [
         resets,
         replies(),
-        replies(b"SSH-2.0-OpenSSH_9.0\r\n"),
+        replies(b"SSH-2.0-secret\r\n"),
         replies(b"hello"),
-        replies(b"HTTP/1.1 abc OK\r\n\r\n"),
+        replies(b"HTTP/1.1 secret OK\r\n\r\n"),
         replies(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhi"),
         replies(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhi"),
         replies(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
@@ -171,9 +178,7 @@ def server_tls(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_a_self_signed_certificate_is_a_failure(
-    receiver: StartReceiver, server_tls: ssl.SSLContext
-) -> None:
+async def test_a_self_signed_certificate_is_a_failure(receiver: StartReceiver, server_tls: ssl.SSLContext) -> None:
     target = await receiver(context=server_tls)
     with pytest.raises(TransientError, match="TLS"):
         await call(f"https://a.example:{target.port}/", resolve=Answers(["127.0.0.1"]))

@@ -44,9 +44,7 @@ async def test_a_given_content_type_stands(receiver: StartReceiver) -> None:
 @pytest.mark.parametrize(
     ("status", "failure"), [(302, "invalid"), (401, "auth"), (404, "not_found"), (500, "transient")]
 )
-async def test_the_status_becomes_the_failure_class(
-    receiver: StartReceiver, status: int, failure: str
-) -> None:
+async def test_the_status_becomes_the_failure_class(receiver: StartReceiver, status: int, failure: str) -> None:
     target = await receiver(replies(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status))
     with pytest.raises(HandlerError) as caught:
         await run(target.url)

@@ -55,9 +55,7 @@ def test_no_form_that_embeds_an_ipv4_address_is_public(number: int) -> None:
 def test_a_network_opens_its_addresses_and_their_mapped_form_only() -> None:
     allow = EgressAllow.parse(" 127.0.0.0/8, fd00::/8 ,")
     assert all(allow.permits(ip_address(a)) for a in ("127.1.2.3", "::ffff:127.0.0.1", "fd00::1", "8.8.8.8"))
-    assert not any(
-        allow.permits(ip_address(a)) for a in ("::1", "10.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1")
-    )
+    assert not any(allow.permits(ip_address(a)) for a in ("::1", "10.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1"))
 
 
 def test_a_host_name_opens_what_it_resolves_to_and_nothing_else() -> None:
@@ -71,18 +69,14 @@ def test_an_empty_list_allows_nothing() -> None:
     assert EgressAllow.parse("") == EgressAllow.parse(" , ") == EgressAllow()
 
 
-@pytest.mark.parametrize(
-    "part", ["127.1", "10.0.0.1/8", "*.host", "http://x", "a b", "0x7f000001", "fe80::/200"]
-)
+@pytest.mark.parametrize("part", ["127.1", "10.0.0.1/8", "*.host", "http://x", "a b", "0x7f000001", "fe80::/200"])
 def test_parse_names_the_bad_part(part: str) -> None:
     with pytest.raises(ValueError, match="not a network or host name") as refusal:
         EgressAllow.parse(f"127.0.0.0/8,{part}")
     assert repr(part) in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "my_service", "xn--bcher-kva.example", "1.example", "0x7f.example", "a" * 63]
-)
+@pytest.mark.parametrize("name", ["a", "my_service", "xn--bcher-kva.example", "1.example", "0x7f.example", "a" * 63])
 def test_host_names(name: str) -> None:
     assert is_host_name(name)
 

@@ -77,10 +77,7 @@ BAD: list[Any] = [
     {"url": URL, "headers": [["a", "b"]]},
     *({"url": URL, "headers": {"X": value}} for value in (None, 1, ["a"], True)),
     *({"url": URL, "timeout": value} for value in (0, -1, 300.1, 10**9, "30", True, None)),
-    *(
-        {"url": URL, "expect_status": value}
-        for value in (99, 600, "ok", [], [200, 99], True, 200.5, [200] * 51)
-    ),
+    *({"url": URL, "expect_status": value} for value in (99, 600, "ok", [], [200, 99], True, 200.5, [200] * 51)),
     *({"url": URL, "headers": {name: "v"}} for name in BAD_NAMES),
     *({"url": URL, "headers": {"X": value}} for value in BAD_VALUES),
     *({"url": URL, "method": method} for method in BAD_METHODS),
@@ -148,17 +145,11 @@ def answer(status: int, *headers: tuple[str, str]) -> Answer:
     ("status", "failure"),
     [
         *((status, None) for status in (200, 201, 204, 299)),
-        *(
-            (status, InvalidJob)
-            for status in (300, 301, 302, 304, 307, 308, 399, 400, 405, 409, 410, 422, 451, 499)
-        ),
+        *((status, InvalidJob) for status in (300, 301, 302, 304, 307, 308, 399, 400, 405, 409, 410, 422, 451, 499)),
         *((status, AuthError) for status in (401, 403, 407)),
         (404, NotFound),
         (429, RateLimited),
-        *(
-            (status, TransientError)
-            for status in (100, 101, 103, 408, 425, 500, 502, 503, 504, 599, 600, 999)
-        ),
+        *((status, TransientError) for status in (100, 101, 103, 408, 425, 500, 502, 503, 504, 599, 600, 999)),
     ],
 )
 def test_the_status_decides(status: int, failure: type[HandlerError] | None) -> None:

@@ -24,7 +24,13 @@ http:a.example http https:// httpx://a.example
 """)
 SHAPES = [
     *("", "http://", "http://:80/", "http://?x", "http://#x", "http://u:p@a.example/", "http://@a.example/"),
-    *("http:/\\127.0.0.1", "http://1.1.1.1@127.0.0.1/", "http://1.1.1.1\\@127.0.0.1/", "http://a.example\\x"),
+    *(
+        "http:/\\127.0.0.1",
+        "http://1.1.1.1@127.0.0.1/",
+        "http://1.1.1.1\\@127.0.0.1/",
+        "http://a.example\\x",
+        "http://a.example/\\x",
+    ),
     *("http://a.example:/", "http://a.example:0/", "http://a.example:99999/", "http://a.example:65536/"),
     *("http://a.example:-1/", "http://a.example:8_0/", "http://a.example:+80/", "http://a.example:٨٠/"),
     *("http://a.example:80:80/", "http://a..example/", "http://.example/", "http://-a.example/"),
@@ -111,9 +117,7 @@ def test_what_a_good_url_is_read_as(url: str, scheme: str, netloc: str, path: st
 
 
 PREFIXES = ["http://", "http://a.example", "https://8.8.8.8:", "HTTPS://", "http:", "http:/"]
-PIECES = words(
-    "a.example 8.8.8.8 127.1 [2606:4700::1] @ : 80 / \\ ? # 。 %00 %zz .. . é [ ] ' < ; | A - 0x7f"
-)
+PIECES = words("a.example 8.8.8.8 127.1 [2606:4700::1] @ : 80 / \\ ? # 。 %00 %zz .. . é [ ] ' < ; | A - 0x7f")
 REST = st.lists(st.sampled_from([*PIECES, " ", "\t", "\u202e", "\ud800"]), max_size=8).map("".join)
 
 
