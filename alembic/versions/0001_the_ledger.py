@@ -50,7 +50,7 @@ CREATE INDEX outbox_ready ON outbox (queue, priority DESC, due_at) WHERE publish
 CREATE INDEX outbox_expiring ON outbox (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE attempts (
-    job_id uuid NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    job_id uuid NOT NULL,
     attempt integer NOT NULL,
     worker_id uuid NOT NULL,
     started_at timestamptz NOT NULL,

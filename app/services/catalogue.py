@@ -25,6 +25,11 @@ SOON = 0.5
 
 MAX_ERRORS = 20
 
+URL_FORMAT = "accepted-url"
+"""The JSON Schema `format` with which a type says that a string is a URL to be called by a worker."""
+
+NO_URL = "is not a URL that a worker may call"
+
 
 @dataclass(frozen=True)
 class KnownType:
@@ -49,7 +54,7 @@ class Catalogue:
 
     def __init__(self, engine: AsyncEngine, allow: EgressAllow) -> None:
         self._engine = engine
-        self._formats = {"accepted-url": _url_format(allow)}
+        self._formats = {URL_FORMAT: _url_format(allow)}
         self._types: dict[str, KnownType] = {}
         self._looked_at = -FRESH
 
@@ -103,4 +108,5 @@ def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
 
 def _field_error(error: Any) -> FieldError:
     steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
-    return FieldError("/payload" + "".join(f"/{step}" for step in steps), error.message)
+    detail = NO_URL if URL_FORMAT in error.message else error.message
+    return FieldError("/payload" + "".join(f"/{step}" for step in steps), detail)

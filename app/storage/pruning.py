@@ -13,6 +13,8 @@ WITH old AS MATERIALIZED (
     WHERE id < :newest AND finished_at < now() - CAST(:retention AS float8) * interval '1 second'
       AND (status <> 'failed' OR finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
     ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+), their_attempts AS (
+    DELETE FROM attempts t USING old WHERE t.job_id = old.id
 )
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)
