@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -79,10 +80,10 @@ def dev(
     if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "off"})
     serving.check_exposure(settings, host, insecure)
-    if settings.database_url is None:
-        settings = settings.model_copy(update={"database_url": embedded.start(data_dir)})
     logs.configure(pretty=True)
-    uvloop.run(_dev(settings, host, port, concurrency))
+    given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
+    with given as url:
+        uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, port, concurrency))
     processes.leave()
 
 
@@ -95,7 +96,7 @@ def migrate(database_url: DatabaseUrl = None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point: an error of ours is one line and exit code 2."""
+    """The entry point: an error of ours is one line and exit code 1."""
     try:
         app(arguments)
     except AcceptedError as error:

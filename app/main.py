@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
+from types import FrameType
 
 from fastapi import FastAPI
 
+from app import logs
 from app.api import events, health, job_types, jobs, problems, submit, webhook_secret
 from app.api.middleware import RequestLog
 from app.api.state import State
@@ -39,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         listening = asyncio.create_task(state.changes.run())
+        _on_stop(state.changes.close)
         yield
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -46,7 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
         await broker.close()
         await engine.dispose()
 
-    app = FastAPI(title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.accepted = state
     app.add_middleware(RequestLog)
     problems.install(app)
@@ -55,6 +61,21 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _on_stop(act: Callable[[], None]) -> None:
+    """Call `act` as soon as the process is told to stop: the lifespan ends only after the last answer."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(number: int, frame: FrameType | None, before: object = before) -> None:
+            loop.call_soon_threadsafe(act)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, handle)
+
+
 def from_environment() -> FastAPI:
     """The application of a process that uvicorn's supervisor has started."""
+    logs.configure()
     return create_app(load())

@@ -17,12 +17,12 @@ PREFIX = "ACCEPTED_"
 SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url"})
 """Settings whose value may hold a password: it is never printed."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)([smhd]?)", value)):
-        return int(found[1]) * _UNITS[found[2] or "s"]
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)):
+        return float(found[1]) * _UNITS[found[2]]
     return value
 
 
@@ -30,7 +30,7 @@ def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-Seconds = Annotated[int, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -56,9 +56,9 @@ class Settings(BaseSettings):
     webhook_secret: str | None = Field(None, description="whsec_ and the base64 of 24 to 64 bytes")
     retention: Seconds = Field(7 * 86400, ge=60)
     retention_failed: Seconds = Field(30 * 86400, ge=60)
-    shutdown_grace: float = Field(30, ge=0, le=3600)
-    ack_within: float = Field(600, ge=1)
-    lease_ttl: float = Field(30, ge=1, le=3600)
+    shutdown_grace: Seconds = Field(30, ge=0, le=3600)
+    ack_within: Seconds = Field(600, ge=1)
+    lease_ttl: Seconds = Field(30, ge=1, le=3600)
 
     @field_validator("egress_allow", mode="before")
     @classmethod

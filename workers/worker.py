@@ -20,7 +20,7 @@ from app.domain.transitions import Transition
 from app.errors import LedgerUnavailable
 from app.services.completion import MOST, Outcomes
 from app.storage import job_types, queues, workers
-from app.storage.engine import transaction
+from app.storage.engine import reading, transaction
 from workers.executor import Executor
 from workers.job import Handler
 from workers.slots import Slots
@@ -200,7 +200,7 @@ class Worker:
         if self._queue_names:
             self._subscription.serve(self._queue_names)
             return
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             found = set(await queues.names(conn))
         self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
 

@@ -13,7 +13,7 @@ from app.api.representations import Alive, Readiness
 from app.api.state import State, state_of
 from app.domain import json_text
 from app.errors import LedgerUnavailable
-from app.storage.engine import transaction
+from app.storage.engine import reading
 
 router = APIRouter(tags=["health"])
 
@@ -50,7 +50,7 @@ async def metrics() -> Response:
 
 async def _ledger(state: State) -> str:
     try:
-        async with asyncio.timeout(DEADLINE), transaction(state.engine) as conn:
+        async with asyncio.timeout(DEADLINE), reading(state.engine) as conn:
             await conn.execute(text("SELECT 1 FROM jobs LIMIT 1"))
     except (LedgerUnavailable, TimeoutError):
         return "unavailable"

@@ -22,7 +22,7 @@ from app.domain import cursor, json_text
 from app.domain.ids import age_of
 from app.domain.job import Job, Status, to_wire
 from app.errors import FieldError, Gone, InvalidRequest, NotFound
-from app.storage.engine import transaction
+from app.storage.engine import reading
 from app.storage.reading import Attempt, JobFilter, list_jobs
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
@@ -135,7 +135,7 @@ async def _page(state: State, tenant: str, asked: Listing, before: UUID | None) 
         status=asked.status, queue=asked.queue, type=asked.type, tag=asked.tag,
         created_after=asked.created_after, created_before=asked.created_before, before=before,
     )  # fmt: skip
-    async with transaction(state.engine) as conn:
+    async with reading(state.engine) as conn:
         return await list_jobs(conn, tenant, wanted, asked.limit + 1)
 
 

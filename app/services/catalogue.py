@@ -1,8 +1,9 @@
 """The job types an API process knows: what a submission is checked against before it is accepted."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -10,11 +11,12 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.addresses import EgressAllow
+from app.domain.json_text import escape_pointer
 from app.domain.nearest import nearest
 from app.domain.urls import UrlRefused, check_url
 from app.errors import FieldError, InvalidRequest
 from app.storage import job_types
-from app.storage.engine import transaction
+from app.storage.engine import reading
 from app.storage.job_types import JobType
 
 FRESH = 5.0
@@ -37,16 +39,14 @@ class KnownType:
 
     type: JobType
     validator: Any
+    fields: tuple[str, ...]
 
     def check(self, payload: Any) -> None:
         """Raise `InvalidRequest` with a pointer for everything in `payload` that does not fit."""
         if self.validator.is_valid(payload):
             return
-        found = [
-            _field_error(error)
-            for _, error in zip(range(MAX_ERRORS), self.validator.iter_errors(payload), strict=False)
-        ]
-        raise InvalidRequest(found)
+        errors = islice(self.validator.iter_errors(payload), MAX_ERRORS)
+        raise InvalidRequest([found for error in errors for found in _field_errors(error, self.fields)])
 
 
 class Catalogue:
@@ -79,7 +79,7 @@ class Catalogue:
         return self._types.get(name)
 
     async def _refresh(self) -> None:
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             found = await job_types.all_types(conn)
         self._looked_at = time.monotonic()
         self._types = {one.name: self._known(one) for one in found}
@@ -89,10 +89,8 @@ class Catalogue:
         if before is not None and before.type == one:
             return before
         schema = msgspec.json.decode(one.payload_schema)
-        return KnownType(
-            one,
-            jsonschema_rs.validator_for(schema, formats=self._formats, validate_formats=True, mask="the value"),
-        )
+        validator = jsonschema_rs.validator_for(schema, formats=self._formats, validate_formats=True, mask="the value")
+        return KnownType(one, validator, tuple(schema.get("properties", ())))
 
 
 def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
@@ -106,7 +104,16 @@ def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
     return acceptable
 
 
-def _field_error(error: Any) -> FieldError:
-    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
-    detail = NO_URL if URL_FORMAT in error.message else error.message
-    return FieldError("/payload" + "".join(f"/{step}" for step in steps), detail)
+def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
+    """What is wrong, without its value; `fields` are the names that the payload itself may have."""
+    where = "/payload" + "".join(f"/{escape_pointer(str(step))}" for step in error.instance_path)
+    if error.kind.name == "additionalProperties":
+        known = fields if not error.instance_path else ()
+        return [_unknown(where, name, known) for name in error.kind.as_dict()["unexpected"]]
+    return [FieldError(where, NO_URL if URL_FORMAT in error.message else error.message)]
+
+
+def _unknown(where: str, name: str, known: Sequence[str]) -> FieldError:
+    close = nearest(name, known)
+    hint = f'; did you mean "{close}"?' if close else ""
+    return FieldError(f"{where}/{escape_pointer(name)}", f"unknown field{hint}")

@@ -1,6 +1,6 @@
 """Reading jobs, and waiting for one to change, at a cost to the ledger that does not grow with the clients.
 
-Reads made in one turn of the event loop are one query. Waiters are woken by the NOTIFY that every transaction
+Reads made in one turn of the event loop are one query. Waiters are woken by the NOTIFY that every reading
 which changes jobs sends; because a hint may be missed, all of them look again every few seconds, together.
 """
 
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.coalescing import Coalescer
 from app.domain.job import Job
 from app.storage import changes
-from app.storage.engine import transaction
+from app.storage.engine import reading
 from app.storage.listening import Listener
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
 
@@ -82,11 +82,11 @@ class Changes:
             self._wake(list(self._waiters))
 
     async def _read_jobs(self, ids: list[UUID]) -> Sequence[Job | None]:
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             found = await jobs_by_id(conn, ids)
         return [found.get(job_id) for job_id in ids]
 
     async def _read_attempts(self, ids: list[UUID]) -> Sequence[list[Attempt]]:
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             found = await attempts_of(conn, ids)
         return [[attempt for attempt in found if attempt.job_id == job_id] for job_id in ids]

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ids import new_id
 from app.storage import api_keys
-from app.storage.engine import transaction
+from app.storage.engine import reading, transaction
 
 PREFIX = "acc_"
 SCOPES = ("jobs:read", "jobs:write", "jobs:work", "admin")
@@ -56,7 +56,7 @@ class Keys:
         return principal
 
     async def _look_up(self, hashed: bytes) -> Principal | None:
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             found = await api_keys.find(conn, hashed)
         if found is None or not hmac.compare_digest(found[1], hashed) or found[0].revoked_at is not None:
             return None

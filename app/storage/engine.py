@@ -97,6 +97,16 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise
 
 
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for single reads: each statement is its own transaction, without BEGIN and COMMIT around it.
+
+    Raises as `transaction` does.
+    """
+    async with transaction(engine) as conn:
+        yield await conn.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether `error` means that the ledger did not serve us, rather than that it refused what we sent."""
     if isinstance(error, DBAPIError):
@@ -129,8 +139,11 @@ def _distrust_the_pool(context: ExceptionContext) -> None:
 
 
 def _is_outage(sqlstate: str) -> bool:
-    """Classes 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator, 58 system, 25 read-only, XX internal."""
-    return sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58", "XX"}
+    """Classes 08 connection, 25 read-only, 40 rollback, 53 resources, 55 lock, 57 operator, 58 system, XX internal.
+
+    And a table or column that is not there: this code is waiting for `accepted migrate`.
+    """
+    return sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58", "XX"} or sqlstate in {"42P01", "42703"}
 
 
 def _bound_socket(connection: "asyncpg.Connection[Any]") -> None:

@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from alembic import command
-from app.errors import ConfigurationError
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
 from app.storage.engine import create_engine, transaction
 
 LOCK = 0x6163_6370
@@ -31,14 +27,6 @@ async def migrate(url: str) -> None:
             await conn.commit()
     finally:
         await engine.dispose()
-
-
-async def require_current(conn: AsyncConnection) -> None:
-    """Raise `ConfigurationError` when the ledger's schema is older than this code."""
-    wanted = ScriptDirectory.from_config(Config(_CONFIG)).get_current_head()
-    found = await conn.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
-    if found is None or (wanted is not None and found < wanted):
-        raise ConfigurationError(f"the ledger's schema is {found}, this code needs {wanted}: run `accepted migrate`")
 
 
 def _upgrade(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
 from app.storage import outbox
-from app.storage.engine import transaction
+from app.storage.engine import reading, transaction
 
 EVERY = 10.0
 SETTLED = 15.0
@@ -34,7 +34,7 @@ class Reconciler:
     async def run_once(self) -> int:
         if self._broker.handoff is None:
             return 0
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             expected = await outbox.on_the_road(conn, SETTLED)
         if not expected:
             return 0

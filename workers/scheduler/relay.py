@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.broker.base import Broker
 from app.services.publishing import publish
 from app.storage import changes, outbox
-from app.storage.engine import transaction
+from app.storage.engine import reading, transaction
 
 MOST = 500
 """References a round: one commit to take them, one round of confirms, one commit to mark them."""
@@ -32,10 +32,12 @@ class Relay:
         self._refused = False
 
     async def run_once(self) -> int:
-        async with transaction(self._engine) as conn:
+        async with reading(self._engine) as conn:
             self._next_due = await outbox.next_due(conn)
-            if self._next_due is None or self._next_due > 0:
-                return 0
+        if self._next_due is None or self._next_due > 0:
+            self._refused = False
+            return 0
+        async with transaction(self._engine) as conn:
             refs, promoted = await outbox.take_due(conn, MOST, HOLD)
             await changes.announce(conn, promoted)
             await conn.commit()

@@ -10,7 +10,7 @@ from app.broker.base import Broker
 from app.domain import transitions
 from app.services.completion import MOST, settle
 from app.storage import workers
-from app.storage.engine import transaction
+from app.storage.engine import reading
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Rescuer:
 
     async def run_once(self) -> int:
         try:
-            async with transaction(self._engine) as conn:
+            async with reading(self._engine) as conn:
                 abandoned = await workers.abandoned(conn, self._lease_ttl, MOST)
         except BaseException:
             self._seen_since = None
