@@ -21,6 +21,7 @@ class Coalescer(Generic[Item, Answer]):
     """Calls `flush` with up to `most` items at a time, in at most `lanes` flushes at once.
 
     `flush` returns one answer an item, in order; an answer that is an exception is raised to that item's caller.
+    After a batch of several, `linger` is how many seconds the next one waits to grow.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class Coalescer(Generic[Item, Answer]):
         *,
         most: int,
         lanes: int = 1,
+        linger: float = 0.0,
     ) -> None:
         self._flush = flush
         self._most = most
         self._free_lanes = lanes
+        self._linger = linger
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = False
@@ -65,6 +68,8 @@ class Coalescer(Generic[Item, Answer]):
                 taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 if batch := [member for member in taken if not member[1].done()]:
                     await self._settle(batch)
+                if self._linger and 1 < len(batch) < self._most:
+                    await asyncio.sleep(self._linger)
         finally:
             self._free_lanes += 1
 

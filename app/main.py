@@ -8,8 +8,9 @@ from types import FrameType
 
 from fastapi import FastAPI
 
-from app import logs
+from app import logs, memory
 from app.api import events, health, job_types, jobs, problems, submit, webhook_secret
+from app.api.express import Application
 from app.api.middleware import RequestLog
 from app.api.state import State
 from app.broker import create_broker
@@ -43,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         listening = asyncio.create_task(state.changes.run())
         _on_stop(state.changes.close)
+        memory.settle()
         yield
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -50,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         await broker.close()
         await engine.dispose()
 
-    app = FastAPI(
+    app = Application(
         title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.accepted = state

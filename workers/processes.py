@@ -11,7 +11,7 @@ import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import logs
+from app import logs, memory
 from app.broker import create_broker
 from app.broker.base import Broker
 from app.settings import Settings
@@ -71,6 +71,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             shutdown_grace=settings.shutdown_grace,
             ack_within=settings.ack_within,
         )
+        memory.settle()
         running = asyncio.create_task(running_worker.run())
         await _first(running, stopping)
         running_worker.stop()
@@ -81,6 +82,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
     async with _connections(settings) as (engine, broker):
+        memory.settle()
         running = asyncio.create_task(base.run(loops(engine, broker, settings)))
         log.info("scheduler_ready")
         await _first(running, stopping)

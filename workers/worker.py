@@ -38,6 +38,10 @@ claim committed, and the answer was lost. Longer than any claim takes to be answ
 HANDING_BACK = 2.0
 """Seconds of the grace that are kept for handing back what did not finish."""
 
+GATHER = 0.002
+"""Seconds between claims of several jobs: in them the next claim grows, and one for a hundred costs little more than
+one for ten. A job that comes alone is claimed at once."""
+
 Work = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
@@ -121,6 +125,8 @@ class Worker:
                 task = asyncio.create_task(self._attempt(delivery))
                 self._attempts.add(task)
                 task.add_done_callback(self._attempts.discard)
+            if len(deliveries) > 1:
+                await asyncio.sleep(GATHER)
 
     async def _attempt(self, delivery: Delivery) -> None:
         """Run, commit, ack."""

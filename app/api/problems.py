@@ -160,6 +160,13 @@ def status_response(status: int, instance: str, headers: _Headers = None) -> Res
     return _answer(problem, instance, headers=headers)
 
 
+def answer_to(exc: AcceptedError, scope: Scope) -> Response:
+    """The answer to an error of ours in the request of `scope`."""
+    if problem_of(type(exc)) is INTERNAL:
+        return internal_error(exc, scope)
+    return problem_response(exc, instance_of(scope))
+
+
 def internal_error(exc: Exception, scope: Scope) -> Response:
     """Logs where `exc` came from, without its text, which may hold a payload; answers without any detail."""
     frames = traceback.extract_tb(exc.__traceback__)
@@ -222,9 +229,7 @@ def _answer(
 
 async def _on_accepted_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, AcceptedError)
-    if problem_of(type(exc)) is INTERNAL:
-        return internal_error(exc, request.scope)
-    return problem_response(exc, instance_of(request.scope))
+    return answer_to(exc, request.scope)
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:

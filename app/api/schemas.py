@@ -79,7 +79,7 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", title="JobRequest")
 
     type: Annotated[StrictStr, Field(min_length=1, max_length=100)]
-    payload: dict[str, Any] = {}
+    payload: dict[str, Any] = Field(default_factory=dict)
     queue: Annotated[StrictStr, Field(pattern=QUEUE_PATTERN)] | None = None
     priority: Annotated[StrictInt, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     run_at: Moment | None = None
@@ -91,8 +91,10 @@ class JobRequest(BaseModel):
     callback_events: Annotated[list[EndEvent], Field(min_length=1, max_length=4), AfterValidator(_distinct)] | None = (
         None
     )
-    tags: Annotated[list[Name], Field(max_length=20), AfterValidator(_distinct)] = []
-    metadata: Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)] = {}
+    tags: Annotated[list[Name], Field(max_length=20), AfterValidator(_distinct)] = Field(default_factory=list)
+    metadata: Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)] = Field(
+        default_factory=dict
+    )
     concurrency_key: Later = None
     ordering_key: Later = None
     unique: Later = None

@@ -99,9 +99,9 @@ class RabbitSubscription:
 
     async def _claim(self, batch: list[DeliveredMessage]) -> list[Delivery]:
         """Claim what the messages refer to. On any failure the messages go back; none is ever just dropped."""
+        readable = [(message, ref) for message in batch if (ref := await self._read(message)) is not None]
+        receipts = {(ref.id, ref.attempt): message for message, ref in readable}
         try:
-            readable = [(message, ref) for message in batch if (ref := await self._read(message)) is not None]
-            receipts = {(ref.id, ref.attempt): message for message, ref in readable}
             async with transaction(self._engine) as conn:
                 claims = await claim_refs(conn, self._worker_id, list(receipts))
                 await conn.commit()
@@ -109,7 +109,7 @@ class RabbitSubscription:
                 stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
                 there = await known(conn, [ref.id for _, ref in stale]) if stale else set()
         except BaseException:
-            self._buffer.extendleft(reversed(batch))
+            self._buffer.extendleft(message for message, _ in reversed(readable))  # a second reject costs the channel
             raise
         for message, ref in stale:
             if ref.id in there:

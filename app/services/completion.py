@@ -14,6 +14,9 @@ from app.storage.engine import transaction
 
 MOST = changes.MOST
 
+LINGER = 0.002
+"""Seconds in which outcomes gather once they come faster than commits."""
+
 
 async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
     """Apply the transitions in one transaction. False: the fence held this one off, and nothing was written for it.
@@ -25,7 +28,6 @@ async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition
     async with transaction(engine) as conn:
         settled = await completion.apply(conn, list(batch))
         await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
-        await changes.announce(conn, [one.job_id for one in settled])
         await conn.commit()
     done = {one.job_id for one in settled}
     OUTCOMES_FENCED.inc(len(batch) - len(done))
@@ -48,7 +50,7 @@ class Outcomes:
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
         self._broker = broker
-        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, most=MOST)
+        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, most=MOST, linger=LINGER)
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         return await settle(self._engine, self._broker, batch)

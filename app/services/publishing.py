@@ -32,15 +32,18 @@ async def publish(engine: AsyncEngine, broker: Broker, refs: Sequence[JobRef], b
 
 
 class Publisher:
-    """Publishes in the background what this process has just committed, as long as that keeps up.
+    """Publishes in the background what this process has just committed, as long as it is not busy accepting.
 
-    Accepting comes first: `reserve` says how many references there is room for, and whoever gets none leaves
-    them to the relay, which is another process.
+    Accepting comes first: `reserve` says whether there is room, and whoever gets none leaves his references to the
+    relay, which is another process.
     """
 
     ROOM = 32
-    """References under way at once. Publishing one costs as much CPU as accepting one, so a busy process would
-    halve its rate by publishing all it accepts."""
+    """References under way at once."""
+
+    LIGHT = 4
+    """References in one transaction. More committed together means that submissions come faster than commits:
+    publishing one costs as much CPU as accepting one, so a busy process would halve its rate by publishing too."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
@@ -49,10 +52,10 @@ class Publisher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reserve(self, wanted: int) -> int:
-        """Room for up to `wanted` references, to be used by `offer` or given back by `release`."""
-        if self._broker.handoff is None:
+        """Room for `wanted` references or none, to be used by `offer` or given back by `release`."""
+        if self._broker.handoff is None or wanted > min(self.LIGHT, self._room):
             return 0
-        granted = min(wanted, self._room)
+        granted = wanted
         self._room -= granted
         return granted
 

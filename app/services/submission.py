@@ -57,11 +57,12 @@ class Submissions:
 
     async def accept(self, submission: Submission) -> Receipt:
         """Raises `KeyReused` for a key that came with another body, `LedgerUnavailable` within 5 s."""
+        accepted = self._accept(submission)
+        deadline = asyncio.get_running_loop().call_later(DEADLINE, _give_up, accepted)
         try:
-            async with asyncio.timeout(DEADLINE):
-                return await self._accept(submission)
-        except TimeoutError as error:
-            raise LedgerUnavailable("timeout") from error
+            return await accepted
+        finally:
+            deadline.cancel()
 
     async def drain(self) -> None:
         await self._publisher.drain()
@@ -107,6 +108,11 @@ class Submissions:
         if fresh := new - self._known_queues:
             await ledger.announce_queues(conn, list(fresh))
         await self._broker.announce(conn, new)
+
+
+def _give_up(accepted: "asyncio.Future[Receipt]") -> None:
+    if not accepted.done():
+        accepted.set_exception(LedgerUnavailable("timeout"))
 
 
 def _first_of_each_key(batch: list[Submission]) -> list[Submission]:

@@ -13,6 +13,13 @@ CHANNEL = "accepted_changed"
 MOST = 200
 """Ids in a hint. A payload may have 8,000 bytes, and an id takes 37."""
 
+HINT = f"""(
+    SELECT CAST(pg_notify('{CHANNEL}', CASE WHEN count(*) > {MOST} THEN '{EVERYTHING}'
+                                       ELSE string_agg(CAST(id AS text), ',') END) AS text)
+    FROM {{rows}}
+)"""
+"""The hint as one more column of a statement that returns `rows`, which spares a round trip; sent once, if any."""
+
 _NOTIFY = text("SELECT pg_notify(:channel, :ids)")
 
 

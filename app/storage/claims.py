@@ -57,11 +57,11 @@ WITH locked AS MATERIALIZED ({lock}), taken AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at)
     SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
 )
-SELECT running.* FROM running
+SELECT running.*, {hint} FROM running
 """
 
-_CLAIM_REFS = text(_CLAIM.format(lock=_LOCK_REFS))
-_CLAIM_NEXT = text(_CLAIM.format(lock=_LOCK_NEXT))
+_CLAIM_REFS = text(_CLAIM.format(lock=_LOCK_REFS, hint=changes.HINT.format(rows="running")))
+_CLAIM_NEXT = text(_CLAIM.format(lock=_LOCK_NEXT, hint=changes.HINT.format(rows="running")))
 _KNOWN = text("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
@@ -87,15 +87,13 @@ async def known(conn: AsyncConnection, ids: list[UUID]) -> set[UUID]:
 async def _claim(
     conn: AsyncConnection, statement: TextClause, values: dict[str, object], worker_id: UUID
 ) -> list[Claim]:
-    claims = [_read(row, worker_id) for row in await conn.execute(statement, values)]
-    await changes.announce(conn, [claim.job.id for claim in claims])
-    return claims
+    return [_read(row, worker_id) for row in await conn.execute(statement, values)]
 
 
 def _read(row: Sequence[Any], worker_id: UUID) -> Claim:
     (
         job_id, tenant, type_, queue, status, priority, attempt, max_attempts, payload, tags,
-        metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent,
+        metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent, _,
     ) = row  # fmt: skip
     job = Job(
         id=job_id, tenant=tenant, type=type_, queue=queue, status=status, priority=priority, attempt=attempt,

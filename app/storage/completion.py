@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.job import FINISHED
 from app.domain.transitions import Transition
+from app.storage.changes import HINT
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -23,7 +24,7 @@ class Settled(msgspec.Struct, frozen=True):
     wants_webhook: bool
 
 
-_APPLY = text("""
+_APPLY = text(f"""
 WITH arrow AS MATERIALIZED (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
@@ -54,7 +55,7 @@ WITH arrow AS MATERIALIZED (
     SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at
     FROM moved WHERE wait IS NOT NULL
 )
-SELECT id, status, queue, wants_webhook FROM moved
+SELECT id, status, queue, wants_webhook, {HINT.format(rows="moved")} FROM moved
 """)
 
 
@@ -76,4 +77,4 @@ async def apply(conn: AsyncConnection, batch: list[Transition]) -> list[Settled]
             "finished": [t.status in FINISHED for t in batch],
         },
     )
-    return [Settled(*row) for row in rows]
+    return [Settled(*row[:4]) for row in rows]

@@ -15,7 +15,7 @@ from app.storage.engine import POOL_SIZE, create_engine, transaction
 from tests.support.postgres import PostgresServer
 
 
-@pytest.fixture()
+@pytest.fixture
 async def engine(postgres_server: PostgresServer, database_url: str) -> AsyncIterator[AsyncEngine]:
     made = create_engine(database_url)
     yield made

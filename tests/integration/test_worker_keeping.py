@@ -28,7 +28,7 @@ from workers.worker import Worker
 HANDLERS = registry.load(["workers.handlers"])
 
 
-@pytest.fixture()
+@pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     made = create_engine(database_url)
     yield made

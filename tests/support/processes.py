@@ -16,6 +16,7 @@ from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCEPTED = Path(sys.executable).with_name("accepted")
+BYTECODE = Path(tempfile.gettempdir()) / f"accepted-test-bytecode-{os.getuid()}"  # compiling costs 3 s of CPU a start
 READY_WITHIN = 30.0  # seconds; an API process takes 1 to 2 on an idle machine
 
 Ready = Callable[["Service"], bool | Awaitable[bool]]
@@ -132,5 +133,6 @@ def run(*arguments: str, env: Mapping[str, str], timeout: float = 60.0) -> str:
 
 
 def _clean_environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCEPTED_")}
-    return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+    unwanted = ("ACCEPTED_", "PYTHONDONTWRITEBYTECODE")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
