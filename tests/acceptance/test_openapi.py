@@ -1,0 +1,162 @@
+"""The OpenAPI document is true: schemathesis calls every operation and holds each answer against it."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
+
+from tests.acceptance.client import Client
+from tests.acceptance.conftest import Running
+
+EXAMPLES = 50  # for each operation
+
+# Which types there are is not the document's to say, so a body that suits it can still name an unknown type; and
+# the check that leaves the key out sends ours all the same (tests/acceptance/test_auth.py has it).
+NOT_OURS = [positive_data_acceptance, ignored_auth]
+
+
+@pytest.fixture(scope="session")
+async def document(client: Client) -> Any:
+    return (await client.get("/openapi.json")).json()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/jobs"),
+        ("GET", "/jobs"),
+        ("GET", "/jobs/{job_id}"),
+        ("GET", "/jobs/{job_id}/attempts"),
+        ("GET", "/jobs/{job_id}/events"),
+        ("GET", "/job-types"),
+        ("GET", "/webhook-secret"),
+        ("POST", "/webhook-secret/rotate"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/metrics"),
+    ],
+)
+@pytest.mark.timeout(240)
+def test_every_answer_is_as_documented(
+    trio: Running, keys: dict[str, str], document: Any, method: str, path: str, mode: GenerationMode
+) -> None:
+    """(schemathesis has a plugin for pytest, which pytest 9.2 does not suit.)"""
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=trio.url)
+    operation = schema[path][method]
+    headers = {"authorization": f"Bearer {keys['hooks']}"}  # a tenant whose secret may be rotated
+    if mode is GenerationMode.NEGATIVE and not has_input(operation.definition.raw):
+        pytest.skip("nothing to get wrong")
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=EXAMPLES if has_input(operation.definition.raw) else 3,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def check(case: Any) -> None:
+        case.call_and_validate(headers=headers, timeout=30, excluded_checks=NOT_OURS)
+
+    check()
+
+
+def has_input(operation: Any) -> bool:
+    return bool(operation.get("parameters") or operation.get("requestBody"))
+
+
+async def test_it_is_openapi_3_1(document: Any) -> None:
+    assert document["openapi"].startswith("3.1")
+
+
+async def test_a_body_is_required(document: Any) -> None:
+    assert document["paths"]["/jobs"]["post"]["requestBody"]["required"] is True
+
+
+async def test_its_schemas_use_words_of_json_schema_only(document: Any) -> None:
+    """`ge` and `le` are pydantic's words: nobody else reads a limit there."""
+    assert [word for word in ('"ge"', '"le"', '"gt"', '"lt"') if word in json.dumps(document["components"])] == []
+
+
+OPERATIONS = {
+    ("POST", "/jobs"): {
+        202: {"Location", "Operation-Location", "Link", "Retry-After", "Idempotent-Replayed", "Preference-Applied"},
+        200: {"Preference-Applied"},
+        400: set(),
+        401: {"WWW-Authenticate"},
+        403: set(),
+        413: set(),
+        415: set(),
+        422: set(),
+        503: {"Retry-After"},
+    },
+    ("GET", "/jobs/{job_id}"): {
+        200: {"ETag", "Retry-After"},
+        304: {"ETag"},
+        401: {"WWW-Authenticate"},
+        403: set(),
+        404: set(),
+        410: set(),
+        422: set(),
+        503: {"Retry-After"},
+    },
+    ("GET", "/jobs"): {200: {"Link"}, 401: {"WWW-Authenticate"}, 403: set(), 422: set(), 503: {"Retry-After"}},
+    ("GET", "/jobs/{job_id}/attempts"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
+    ("GET", "/jobs/{job_id}/events"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
+    ("GET", "/job-types"): {200: set(), 401: {"WWW-Authenticate"}, 403: set()},
+    ("GET", "/webhook-secret"): {200: set(), 401: {"WWW-Authenticate"}, 403: set()},
+    ("POST", "/webhook-secret/rotate"): {200: set(), 401: {"WWW-Authenticate"}, 403: set()},
+    ("GET", "/readyz"): {200: set(), 503: set()},
+}
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+async def test_every_status_and_header_is_named(document: Any, method: str, path: str) -> None:
+    responses = document["paths"][path][method.lower()]["responses"]
+    missing = []
+    for status, headers in OPERATIONS[method, path].items():
+        named = {name.lower() for name in responses.get(str(status), {}).get("headers", {})}
+        if str(status) not in responses:
+            missing.append(str(status))
+        missing += [f"{status} {header}" for header in headers if header.lower() not in named]
+    assert missing == []
+
+
+async def test_the_headers_that_come_are_the_headers_that_are_named(client: Client, document: Any) -> None:
+    """Beside those that every HTTP answer may have."""
+    usual = {"date", "content-length", "content-type", "server", "vary", "connection", "cache-control"}
+    job = await client.post({"type": "noop"}, prefer="wait=10", idempotency_key="of the document".replace(" ", "-"))
+    answers: list[tuple[str, str, httpx.Response]] = [
+        ("/jobs", "post", job),
+        ("/jobs", "post", await client.post({"type": "noop", "delay": 60}, idempotency_key="of-the-document-2")),
+        ("/jobs/{job_id}", "get", await client.get(job.headers["location"])),
+        ("/jobs", "get", await client.get("/jobs?limit=1")),
+        ("/jobs/{job_id}/attempts", "get", await client.get(job.headers["location"] + "/attempts")),
+        ("/job-types", "get", await client.get("/job-types")),
+        ("/webhook-secret", "get", await client.get("/webhook-secret")),
+    ]
+    unnamed = {}
+    for path, method, answer in answers:
+        named = document["paths"][path][method]["responses"][str(answer.status_code)].get("headers", {})
+        more = set(answer.headers) - usual - {name.lower() for name in named}
+        if more:
+            unnamed[f"{method} {path} {answer.status_code}"] = more
+    assert unnamed == {}
+
+
+def test_all_checks_are_on() -> None:
+    assert {check.__name__ for check in CHECKS.get_all()} >= {
+        "not_a_server_error",
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    }

@@ -1,0 +1,247 @@
+"""The order of things at each boundary, held still at the worst moment: what every later guarantee rests on.
+
+In one process and on real servers, so that the moment can be chosen; the tests in `tests/mutants` break each of
+these orders on purpose.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.broker.rabbitmq import RabbitBroker
+from app.domain import transitions
+from app.domain.addresses import EgressAllow
+from app.domain.ids import new_id
+from app.domain.job import Job, NewJob
+from app.domain.message import JobRef
+from app.domain.retry import Retry
+from app.domain.transitions import Held
+from app.services.completion import settle
+from app.services.submission import Submission, Submissions
+from app.storage.claims import Claim, claim_next
+from app.storage.engine import create_engine, transaction
+from app.storage.reading import Attempt, attempts_of, jobs_by_id
+from app.storage.submission import Entry, insert
+from tests.conftest import VirtualHost
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQNode
+from tests.support.waiting import until
+from workers import registry
+from workers.egress import Egress
+from workers.executor import Executor
+from workers.scheduler.relay import Relay
+from workers.worker import Worker
+
+QUEUE = "ordered"
+ROAD = f"accepted.q.{QUEUE}"
+TTL = 60.0  # seconds
+
+WAITS_FOR_A_LOCK = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_engine(database_url)
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+def ledger_road(engine: AsyncEngine, database_url: str) -> PostgresBroker:
+    return PostgresBroker(engine, database_url)
+
+
+@pytest.fixture
+async def rabbit(engine: AsyncEngine, amqp_vhost: VirtualHost) -> AsyncIterator[RabbitBroker]:
+    broker = RabbitBroker([amqp_vhost.url], engine)
+    yield broker
+    await broker.close()
+
+
+async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
+    """The first worker was taken for dead; the second one's success stands, whatever the first says later."""
+    job = await _accept(engine, ledger_road)
+    late = _held(await _claim(engine))
+    assert await settle(engine, ledger_road, [transitions.crashed(late, 0)]) == [True]
+    async with transaction(engine) as conn:
+        await conn.execute(text("UPDATE outbox SET published = true"))
+        await conn.commit()
+    second = _held(await _claim(engine))
+
+    assert await settle(engine, ledger_road, [transitions.succeeded(late, '"late, while the second runs"')]) == [False]
+    assert (await _read(engine, job)).status == "running"
+    assert await settle(engine, ledger_road, [transitions.succeeded(second, '"second"')]) == [True]
+    before = await _read(engine, job), await _attempts(engine, job)
+    for outcome in (transitions.succeeded(late, '"late"'), transitions.crashed(late, 0), transitions.handed_back(late)):
+        assert await settle(engine, ledger_road, [outcome]) == [False]
+    assert await settle(engine, ledger_road, [transitions.succeeded(second, '"twice"')]) == [False]
+    assert (await _read(engine, job), await _attempts(engine, job)) == before
+    assert before[0].result == '"second"'
+
+
+async def test_another_workers_lease_is_not_ours_to_end(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
+    await _accept(engine, ledger_road)
+    held = _held(await _claim(engine))
+    stranger = msgspec.structs.replace(held, worker_id=new_id())
+    assert await settle(engine, ledger_road, [transitions.succeeded(stranger, "1")]) == [False]
+    assert await settle(engine, ledger_road, [transitions.succeeded(held, "1")]) == [True]
+
+
+async def test_a_message_is_acked_only_after_its_outcome_is_committed(
+    engine: AsyncEngine, rabbit: RabbitBroker, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
+) -> None:
+    async with _working(engine, rabbit):
+        job = await _accept(engine, rabbit, "sleep", '{"seconds": 0.5}')
+        await until(lambda: _has(engine, job, "running"), 20, "the job to run")
+        async with _row_locked(engine, job):
+            await until(lambda: _value(engine, WAITS_FOR_A_LOCK), 20, "the outcome to wait for the row")
+            for _ in range(10):  # five times as long as the broker's numbers are old
+                assert rabbitmq_node.queues(amqp_vhost.name)[ROAD][:2] == (0, 1), "acked, and not yet committed"
+                await asyncio.sleep(0.1)
+        await until(lambda: _has(engine, job, "succeeded"), 20, "the job to end")
+        await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][:2] == (0, 0), 20, "its message to be acked")
+
+
+async def test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay(
+    engine: AsyncEngine, rabbit: RabbitBroker, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
+) -> None:
+    """The COMMIT is all that the submitter lives to see: here, it cannot reach the broker."""
+    cut_off = RabbitBroker([f"amqp://127.0.0.1:{free_port()}/"], engine)
+    for _ in range(3):
+        await _accept(engine, cut_off)
+    relay = Relay(engine, rabbit)
+    published = 0
+
+    async def all_published() -> bool:
+        nonlocal published
+        published += await relay.run_once()
+        return published == 3
+
+    await until(all_published, 10, "the relay takes over")
+    await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][0] == 3, 10, "all on the road")
+
+
+async def test_the_relay_finds_a_row_that_commits_after_a_later_one(
+    engine: AsyncEngine, ledger_road: PostgresBroker
+) -> None:
+    early, later = _new(), _new()
+    assert early.id < later.id
+    relay = Relay(engine, ledger_road)
+    async with transaction(engine) as slow:
+        await insert(slow, [Entry(early, handoff=0.0)], TTL)
+        async with transaction(engine) as quick:
+            await insert(quick, [Entry(later, handoff=0.0)], TTL)
+            await quick.commit()
+        assert await relay.run_once() == 1
+        await slow.commit()
+    assert await relay.run_once() == 1, "the early id came late, and was passed over"
+    assert not await _value(engine, "SELECT count(*) FROM outbox WHERE NOT published")
+
+
+async def test_a_key_that_another_process_is_just_inserting(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
+    """The second submission waits for the first one's COMMIT, and is answered with its job."""
+    first, second = _new(), _new()
+    async with transaction(engine) as conn:
+        await insert(conn, [Entry(first, "k", b"same body", None)], TTL)
+        waiting = asyncio.ensure_future(
+            Submissions(engine, ledger_road, TTL).accept(Submission(second, "k", b"same body"))
+        )
+        await until(lambda: _value(engine, WAITS_FOR_A_LOCK), 10, "the second to wait for the first")
+        await conn.commit()
+    receipt = await waiting
+    assert (receipt.job.id, receipt.replayed) == (first.id, True)
+    assert await _value(engine, "SELECT count(*) FROM jobs") == 1
+
+
+async def test_a_message_that_no_queue_takes_is_not_published(
+    engine: AsyncEngine, rabbit: RabbitBroker, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
+) -> None:
+    """RabbitMQ confirms what it cannot route: only the return tells."""
+    ref = JobRef(new_id(), 0, QUEUE, "noop", 4)
+    assert await rabbit.publish([ref]) == [ref]
+    await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][0] == 1, 10, "the first is there")
+    rabbitmq_node.delete_queue(ROAD, amqp_vhost.name)
+    assert await rabbit.publish([ref]) == [], "confirmed, and thrown away"
+    assert await rabbit.publish([ref]) == [ref], "declared again"
+
+
+def _new(type_: str = "noop", payload: str = "{}") -> NewJob:
+    return NewJob(id=new_id(), tenant="t", type=type_, queue=QUEUE, payload=payload, max_attempts=5)
+
+
+async def _accept(
+    engine: AsyncEngine, broker: PostgresBroker | RabbitBroker, type_: str = "noop", payload: str = "{}"
+) -> UUID:
+    submissions = Submissions(engine, broker, TTL)
+    receipt = await submissions.accept(Submission(_new(type_, payload)))
+    await submissions.drain()
+    return receipt.job.id
+
+
+async def _claim(engine: AsyncEngine) -> Claim:
+    async with transaction(engine) as conn:
+        claims = await claim_next(conn, new_id(), [QUEUE], 10)
+        await conn.commit()
+    assert len(claims) == 1
+    return claims[0]
+
+
+def _held(claim: Claim) -> Held:
+    return Held(
+        job_id=claim.job.id,
+        attempt=claim.job.attempt,
+        worker_id=claim.worker_id,
+        max_attempts=5,
+        crashes=claim.crashes,
+        retry=Retry(),
+    )
+
+
+async def _read(engine: AsyncEngine, job_id: UUID) -> Job:
+    async with transaction(engine) as conn:
+        return (await jobs_by_id(conn, [job_id]))[job_id]
+
+
+async def _attempts(engine: AsyncEngine, job_id: UUID) -> list[Attempt]:
+    async with transaction(engine) as conn:
+        return await attempts_of(conn, [job_id])
+
+
+async def _has(engine: AsyncEngine, job_id: UUID, status: str) -> bool:
+    return (await _read(engine, job_id)).status == status
+
+
+async def _value(engine: AsyncEngine, sql: str) -> int:
+    async with transaction(engine) as conn:
+        return int((await conn.execute(text(sql))).scalar_one())
+
+
+@asynccontextmanager
+async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
+    async with transaction(engine) as conn:
+        await conn.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        yield
+
+
+@asynccontextmanager
+async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
+    handlers = registry.load(["workers.handlers"])
+    worker = Worker(
+        engine, broker, handlers, Executor(handlers, Egress(EgressAllow()), 2, 1000),
+        queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600,
+    )  # fmt: skip
+    running = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        worker.stop()
+        await running

@@ -1,0 +1,194 @@
+"""The guarantees rest on a few lines. Each is broken here on purpose, and a test has to notice.
+
+A mutant is a list of edits and the tests that kill it. When one no longer applies, the code has changed under it:
+mend the edit, do not drop the mutant.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.workshop import ROOT, Edit, apply, copy_tree, run
+from tests.support.postgres import DatabaseServer
+
+ORDER = "tests/faults/test_order.py::"
+COMMITS = "tests/faults/test_commits.py::"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`killers` must all fail in the mutated tree, and pass in the unmutated one."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    killers: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "a late worker may write",
+        (
+            Edit(
+                "app/storage/completion.py",
+                """    WHERE j.status = 'running' AND j.attempt = a.attempt
+    ORDER BY j.id FOR UPDATE OF j
+""",
+                """    ORDER BY j.id FOR UPDATE OF j
+""",
+            ),
+            Edit("app/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),
+            Edit(
+                "app/storage/completion.py",
+                "WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt",
+                "WHERE j.id = a.job_id",
+            ),
+        ),
+        (ORDER + "test_a_late_outcome_changes_nothing", ORDER + "test_another_workers_lease_is_not_ours_to_end"),
+    ),
+    Mutant(
+        "the lease is not part of the fence",
+        (Edit("app/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),),
+        (ORDER + "test_another_workers_lease_is_not_ours_to_end",),
+    ),
+    Mutant(
+        "the worker acks before it commits",
+        (
+            Edit(
+                "workers/worker.py",
+                """            await self._record(transition)
+            await self._ack(delivery)
+""",
+                """            await self._ack(delivery)
+            await self._record(transition)
+""",
+            ),
+        ),
+        (ORDER + "test_a_message_is_acked_only_after_its_outcome_is_committed",),
+    ),
+    Mutant(
+        "the answer goes out before the COMMIT",
+        (
+            Edit(
+                "app/services/submission.py",
+                """            async with transaction(self._engine) as conn:
+                accepted = await ledger.insert(conn, entries, self._ttl)
+                remembered = await self._recall(conn, batch, accepted)
+                await self._announce(conn, entries, accepted)
+                await conn.commit()
+""",
+                """            conn = await self._engine.connect()
+            accepted = await ledger.insert(conn, entries, self._ttl)
+            remembered = await self._recall(conn, batch, accepted)
+            await self._announce(conn, entries, accepted)
+            asyncio.create_task(_commit_and_close(conn))
+""",
+            ),
+            Edit(
+                "app/services/submission.py",
+                "def _first_of_each_key(",
+                """async def _commit_and_close(conn: AsyncConnection) -> None:
+    try:
+        await conn.commit()
+    finally:
+        await conn.close()
+
+
+def _first_of_each_key(""",
+            ),
+        ),
+        (
+            COMMITS + "test_a_commit_that_fails_leaves_nothing_and_the_key_free",
+            COMMITS + "test_no_202_before_the_commit_is_answered",
+        ),
+    ),
+    Mutant(
+        "jobs are published from memory only",
+        (Edit("app/storage/submission.py", "NOT later AND handoff IS NULL, expires_at", "NOT later, expires_at"),),
+        (ORDER + "test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay",),
+    ),
+    Mutant(
+        "the relay follows a cursor",
+        (
+            Edit(
+                "app/storage/outbox.py",
+                """WHERE NOT published AND due_at <= now()
+    ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+""",
+                """WHERE NOT published AND due_at <= now() AND job_id > CAST(:last AS uuid)
+    ORDER BY job_id LIMIT :most FOR UPDATE SKIP LOCKED
+""",
+            ),
+            Edit(
+                "app/storage/outbox.py",
+                """    rows = list(await conn.execute(_TAKE_DUE, {"most": most, "hold": hold}))
+""",
+                """    rows = list(await conn.execute(_TAKE_DUE, {"most": most, "hold": hold, "last": _CURSOR[0]}))
+    _CURSOR[0] = max([_CURSOR[0], *(row[0] for row in rows)])
+""",
+            ),
+            Edit("app/storage/outbox.py", "async def take_due(", "_CURSOR = [UUID(int=0)]\n\n\nasync def take_due("),
+        ),
+        (ORDER + "test_the_relay_finds_a_row_that_commits_after_a_later_one",),
+    ),
+    Mutant(
+        "keys are looked up, then inserted",
+        (
+            Edit(
+                "app/storage/submission.py",
+                """    FROM input WHERE key IS NOT NULL ORDER BY tenant, key
+    ON CONFLICT (tenant, key) DO UPDATE
+        SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+        WHERE k.expires_at <= now()
+    RETURNING job_id
+""",
+                """    FROM input WHERE key IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM idempotency_keys seen WHERE seen.tenant = input.tenant AND seen.key = input.key
+    ) ORDER BY tenant, key
+    RETURNING job_id
+""",
+            ),
+        ),
+        (ORDER + "test_a_key_that_another_process_is_just_inserting",),
+    ),
+    Mutant(
+        "a returned message counts as published",
+        (Edit("app/broker/rabbitmq.py", "on_return_raises=True", "on_return_raises=False"),),
+        (ORDER + "test_a_message_that_no_queue_takes_is_not_published",),
+    ),
+)
+
+KILLERS = sorted({killer for mutant in MUTANTS for killer in mutant.killers})
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code as it is now, copied once: somebody may be editing it."""
+    return copy_tree(ROOT, tmp_path_factory.mktemp("unmutated"))
+
+
+def test_the_unmutated_copy_passes(tree: Path, tmp_path: Path, database_server: DatabaseServer) -> None:
+    verdict = run(copy_tree(tree, tmp_path), KILLERS, _servers(database_server))
+    assert verdict.exit_code == 0, verdict.output
+    assert verdict.passed == {_name(killer) for killer in KILLERS}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_a_mutant_is_caught(mutant: Mutant, tree: Path, tmp_path: Path, database_server: DatabaseServer) -> None:
+    copy = copy_tree(tree, tmp_path)
+    apply(copy, mutant.edits)
+    verdict = run(copy, mutant.killers, _servers(database_server))
+    assert verdict.exit_code == 1, verdict.output
+    survived = {_name(killer) for killer in mutant.killers} - verdict.failed
+    assert not survived, f"{mutant.name!r} survived {survived}:\n{verdict.output}"
+
+
+def _servers(database_server: DatabaseServer) -> dict[str, str]:
+    """They share our PostgreSQL, each with databases of its own; the broker is stopped and looked into, so not that."""
+    return {"TEST_DATABASE_URL": database_server.url()}
+
+
+def _name(test: str) -> str:
+    return test.rpartition("::")[2]

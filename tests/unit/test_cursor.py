@@ -1,0 +1,40 @@
+"""Cursors go on where they were written for, and nowhere else."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from app.domain.cursor import read, write
+
+
+@given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_is_written_is_read_back(last: UUID, scope: str) -> None:
+    assert read(write(last, scope), scope) == last
+
+
+@given(st.uuids(), st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
+def test_a_cursor_of_another_list_is_refused(last: UUID, scope: str, other: str) -> None:
+    assume(scope != other)
+    with pytest.raises(ValueError, match="cursor"):
+        read(write(last, scope), other)
+
+
+@given(st.uuids(), st.integers(0, 31), st.characters())
+def test_a_changed_cursor_is_refused(last: UUID, place: int, letter: str) -> None:
+    cursor = write(last, "a")
+    changed = cursor[:place] + letter + cursor[place + 1 :]
+    assume(changed != cursor)
+    with pytest.raises(ValueError):  # noqa: PT011  (of base64, of the encoding or of ours)
+        read(changed, "a")
+
+
+@given(st.text())
+def test_noise_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        read(text, "a")
+
+
+def test_a_cursor_fits_a_query_as_it_is() -> None:
+    assert all(letter.isalnum() or letter in "-_" for letter in write(UUID(int=2**128 - 1), "x"))

@@ -1,0 +1,153 @@
+"""Each setting of the contract's section 2: its default, what is taken, and one line for what is not."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import ConfigurationError
+from app.settings import Settings, load
+
+SECRET = "hunter2secret"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of the caller's, and no `.env` of the directory, has a say."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("ACCEPTED_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def set_to(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+    for name, value in values.items():
+        monkeypatch.setenv(f"ACCEPTED_{name}", value)
+    return load()
+
+
+DEFAULTS = {
+    "database_url": None,
+    "broker_url": "postgres",
+    "handlers": ("workers.handlers",),
+    "auth": "required",
+    "idempotency_key": "optional",
+    "idempotency_ttl": 86400,
+    "max_body_bytes": 16 * 1024 * 1024,
+    "max_payload_bytes": 256 * 1024,
+    "max_result_bytes": 256 * 1024,
+    "webhook_secret": None,
+    "retention": 7 * 86400,
+    "retention_failed": 30 * 86400,
+    "shutdown_grace": 30,
+    "ack_within": 600,
+    "lease_ttl": 30,
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_defaults_are_the_contracts(name: str) -> None:
+    assert getattr(load(), name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "attribute", "read"),
+    [
+        ("DATABASE_URL", "postgresql://u:p@h/d", "database_url", "postgresql://u:p@h/d"),
+        ("BROKER_URL", "amqp://a, amqps://b", "broker_urls", ("amqp://a", "amqps://b")),
+        ("HANDLERS", "one, two.three", "handlers", ("one", "two.three")),
+        ("AUTH", "off", "auth", "off"),
+        ("IDEMPOTENCY_KEY", "required", "idempotency_key", "required"),
+        ("IDEMPOTENCY_TTL", "1", "idempotency_ttl", 1),
+        ("RETENTION", "7d", "retention", 7 * 86400),
+        ("RETENTION", "12h", "retention", 12 * 3600),
+        ("RETENTION", "90m", "retention", 90 * 60),
+        ("RETENTION_FAILED", "3600", "retention_failed", 3600),
+        ("SHUTDOWN_GRACE", "0", "shutdown_grace", 0),
+        ("LEASE_TTL", "1", "lease_ttl", 1),
+        ("WEBHOOK_SECRET", "whsec_" + "A" * 32, "webhook_secret", "whsec_" + "A" * 32),
+        ("AUTH", "", "auth", "required"),
+    ],
+)
+def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute: str, read: object) -> None:
+    assert getattr(set_to(monkeypatch, **{name: value}), attribute) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", f"mysql://u:{SECRET}@h/d"),
+        ("BROKER_URL", f"redis://u:{SECRET}@h"),
+        ("BROKER_URL", f"amqp://ok,redis://u:{SECRET}@h"),
+        ("AUTH", "on"),
+        ("AUTH", "Required"),
+        ("IDEMPOTENCY_KEY", "yes"),
+        ("IDEMPOTENCY_TTL", "0"),
+        ("IDEMPOTENCY_TTL", "-1"),
+        ("IDEMPOTENCY_TTL", "1 day"),
+        ("MAX_BODY_BYTES", "16 MiB"),
+        ("MAX_PAYLOAD_BYTES", "0"),
+        ("MAX_RESULT_BYTES", "-1"),
+        ("EGRESS_ALLOW", "300.0.0.0/8"),
+        ("WEBHOOK_SECRET", SECRET),
+        ("WEBHOOK_SECRET", f"whsec_{SECRET}"),
+        ("RETENTION", "7 weeks"),
+        ("RETENTION", "-7d"),
+        ("RETENTION", "nan"),
+        ("RETENTION_FAILED", "0"),
+        ("SHUTDOWN_GRACE", "-1"),
+        ("SHUTDOWN_GRACE", "nan"),
+        ("SHUTDOWN_GRACE", "inf"),
+        ("ACK_WITHIN", "0"),
+        ("ACK_WITHIN", "nan"),
+        ("LEASE_TTL", "0"),
+        ("LEASE_TTL", "nan"),
+    ],
+)
+def test_refused_in_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        set_to(monkeypatch, **{name: value})
+    text = str(raised.value)
+    assert len(text.splitlines()) == 1
+    assert f"ACCEPTED_{name}" in text
+    assert SECRET not in text
+    assert SECRET in value or value in text
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        set_to(monkeypatch, AUTH="x", LEASE_TTL="y")
+    assert "ACCEPTED_AUTH" in str(raised.value)
+    assert "ACCEPTED_LEASE_TTL" in str(raised.value)
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    for name in ("idempotency_ttl", "retention", "egress_allow", "shutdown_grace", "webhook_secret", "broker_url"):
+        try:
+            load(**{name: text})
+        except ConfigurationError as error:
+            refused = str(error)
+        else:
+            continue
+        assert len(refused.splitlines()) == 1, name
+
+
+def test_a_command_line_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCEPTED_DATABASE_URL", "postgresql://environment/d")
+    assert load(database_url="postgresql://option/d").database_url == "postgresql://option/d"
+    assert load(database_url=None).database_url == "postgresql://environment/d"
+
+
+def test_a_dot_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ACCEPTED_AUTH=off\nACCEPTED_LEASE_TTL=5\nOTHER=1\n")
+    monkeypatch.setenv("ACCEPTED_LEASE_TTL", "6")
+    assert (load().auth, load().lease_ttl) == ("off", 6)
+
+
+def test_a_missing_database_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="ACCEPTED_DATABASE_URL"):
+        load().require_database()

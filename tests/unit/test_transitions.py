@@ -1,0 +1,117 @@
+"""Only the arrows of the contract (section 3) leave `running`, and each class of failure takes its own (section 5)."""
+
+import json
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.job import FINISHED, Status
+from app.domain.retry import Retry
+from app.domain.transitions import MAX_CRASHES, MAX_MESSAGE, Held, Transition
+
+FROM_RUNNING = {Status.SUCCEEDED, Status.RETRYING, Status.FAILED, Status.CANCELLED, Status.QUEUED}
+RETRIED = {FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.RATE_LIMITED}
+chances = st.floats(0, 1, exclude_max=True)
+classes = st.sampled_from([c for c in FailureClass if c not in (FailureClass.EXPIRED, FailureClass.CANCELLED)])
+
+
+@st.composite
+def helds(draw: st.DrawFn) -> Held:
+    most = draw(st.integers(1, 10))
+    attempt = draw(st.integers(1, most))
+    return Held(
+        job_id=draw(st.uuids()),
+        attempt=attempt,
+        worker_id=draw(st.uuids()),
+        max_attempts=most,
+        crashes=draw(st.integers(0, min(attempt - 1, MAX_CRASHES - 1))),
+        retry=Retry(max_attempts=most, schedule=(1.0, 5.0)),
+    )
+
+
+@st.composite
+def arrows(draw: st.DrawFn) -> Transition:
+    held, chance, message = draw(helds()), draw(chances), draw(st.text())
+    return draw(
+        st.sampled_from(
+            [
+                transitions.succeeded(held, "{}"),
+                transitions.failed(held, draw(classes), message, chance, draw(st.none() | st.floats(0, 1e6))),
+                transitions.crashed(held, chance),
+                transitions.handed_back(held),
+                transitions.unrecordable(held),
+            ]
+        )
+    )
+
+
+@given(arrows())
+def test_every_arrow_is_legal_and_whole(arrow: Transition) -> None:
+    assert arrow.status in FROM_RUNNING
+    assert (arrow.wait is None) == (arrow.status in FINISHED), "a waiting job has a row in the outbox, no other has"
+    assert arrow.wait is None or arrow.wait >= 0
+    assert (arrow.result is not None) == (arrow.status == Status.SUCCEEDED)
+    if arrow.error is not None:
+        error = json.loads(arrow.error)
+        assert set(error) == {"class", "message", "attempt"}
+        assert error["class"] in set(FailureClass)
+        assert error["attempt"] == arrow.held.attempt
+        assert "\0" not in error["message"]
+    assert arrow.error is not None or arrow.status in (Status.SUCCEEDED, Status.QUEUED)
+
+
+@given(helds(), classes, chances)
+def test_a_job_is_retried_only_while_it_has_attempts_and_a_reason(
+    held: Held, kind: FailureClass, chance: float
+) -> None:
+    arrow = transitions.failed(held, kind, "x", chance)
+    if kind in RETRIED and held.attempt < held.max_attempts:
+        assert arrow.status == Status.RETRYING
+        assert arrow.wait == held.retry.wait(held.attempt, chance)
+    elif kind is not FailureClass.CRASHED:
+        assert (arrow.status, arrow.wait) == (Status.FAILED, None)
+    assert arrow.outcome == kind
+
+
+@pytest.mark.parametrize("kind", [FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND])
+@given(held=helds())
+def test_what_no_retry_can_mend_is_a_dead_letter_at_once(held: Held, kind: FailureClass) -> None:
+    assert transitions.failed(held, kind, "x", 0.5).status == Status.FAILED
+
+
+@given(helds(), chances)
+def test_the_third_crash_is_the_last(held: Held, chance: float) -> None:
+    arrow = transitions.crashed(held, chance)
+    assert arrow.crashes == 1
+    dead = held.crashes + 1 >= 3 or held.attempt >= held.max_attempts
+    assert (arrow.status == Status.FAILED) == dead
+    assert json.loads(arrow.error or "")["class"] == "crashed"
+
+
+@given(helds())
+def test_handing_back_costs_no_attempt(held: Held) -> None:
+    arrow = transitions.handed_back(held)
+    assert (arrow.status, arrow.extra_attempts, arrow.crashes, arrow.error) == (Status.QUEUED, 1, 0, None)
+
+
+@given(helds(), st.text(alphabet=st.characters(), max_size=3000))
+def test_any_text_can_be_the_message_of_an_error(held: Held, message: str) -> None:
+    error = transitions.failed(held, FailureClass.TRANSIENT, message, 0.0).error or ""
+    error.encode()
+    assert len(json.loads(error)["message"]) <= MAX_MESSAGE
+
+
+def test_a_lone_surrogate_and_a_nul_in_a_message() -> None:
+    held = Held(job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=1, crashes=0, retry=Retry())
+    assert "\\u0000" not in (transitions.failed(held, FailureClass.INVALID, "\ud800\0", 0.0).error or "")
+
+
+@given(helds(), chances, st.floats(0, 1e9))
+def test_nobody_is_back_before_retry_after(held: Held, chance: float, asked: float) -> None:
+    arrow = transitions.failed(held, FailureClass.RATE_LIMITED, "x", chance, asked)
+    if arrow.status == Status.RETRYING:
+        assert (arrow.wait or 0) >= min(asked, 86400)
