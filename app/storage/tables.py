@@ -9,6 +9,7 @@ the statement that writes their job, and deleted by the one that deletes it.
 
 from sqlalchemy import (
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Float,
@@ -57,6 +58,11 @@ jobs = Table(
     Column("expires_at", Moment),
     Column("started_at", Moment),
     Column("finished_at", Moment),
+    CheckConstraint(
+        "status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying', "
+        "'succeeded', 'failed', 'cancelled', 'expired')",
+        name="jobs_status_check",
+    ),
     Index("jobs_by_tenant", "tenant", text("id DESC")),
     postgresql_with={"fillfactor": "70"},
 )
@@ -74,6 +80,7 @@ outbox = Table(
     Index("outbox_due", "due_at", postgresql_where=text("NOT published")),
     Index("outbox_ready", "queue", text("priority DESC"), "due_at", postgresql_where=text("published")),
     Index("outbox_expiring", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
 )
 
 attempts = Table(
@@ -88,6 +95,7 @@ attempts = Table(
     Column("error", JSON),
     PrimaryKeyConstraint("job_id", "attempt"),
     Index("attempts_open", "worker_id", postgresql_where=text("finished_at IS NULL")),
+    postgresql_with={"fillfactor": "80"},
 )
 
 idempotency_keys = Table(

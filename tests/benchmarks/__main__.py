@@ -23,7 +23,7 @@ def main() -> int:
     """Measure and print; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--only", type=_parts, default=set(PARTS), help=f"comma-separated, of {','.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="of submit; broker and worker take three fifths of it")
+    parser.add_argument("--rounds", type=int, default=4, help="of submit; broker and worker take half of it")
     options = parser.parse_args()
     start = time.monotonic()
     _say(HEADER)
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 async def _measure(only: set[str], rounds: int) -> None:
-    fewer = max(rounds * 3 // 5, 1)
+    fewer = max(rounds // 2, 1)
     async with stage() as built:
         if "submit" in only:
             _say(*await submissions.accepted(built, rounds))

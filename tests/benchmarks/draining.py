@@ -14,7 +14,7 @@ from tests.benchmarks.figures import Failed, Round, Row, compared
 from tests.benchmarks.stage import Stage
 from tests.support.waiting import until
 
-JOBS = 20_000
+JOBS = 12_000
 CONCURRENCY = 400  # of the worker, and the prefetch of both
 WITHIN = 60.0  # seconds
 
