@@ -15,7 +15,7 @@ AcceptedError
 ├── BrokerUnavailable           the road is blocked; never reaches an HTTP client
 └── ConfigurationError          a process must not start like this
 
-HTTP status codes live in `app/api/problems.py` and nowhere else; the numbers above are its reading of this tree.
+HTTP status codes live in `app/api/problem_table.py` and nowhere else; the numbers above are its reading of this tree.
 """
 
 from dataclasses import dataclass

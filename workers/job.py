@@ -1,6 +1,7 @@
 """What a handler sees: the `@job` decorator that gives a function its type, and the `Context` of one attempt."""
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -9,7 +10,7 @@ import msgspec
 import structlog
 from pydantic import TypeAdapter
 
-from app.domain.job import DEFAULT_QUEUE, Job
+from app.domain.job import DEFAULT_QUEUE, QUEUE_PATTERN, Job
 from app.domain.retry import Retry
 from app.errors import ConfigurationError
 from app.storage.job_types import JobType
@@ -17,6 +18,9 @@ from workers.egress import Egress
 
 DEFAULT_TIMEOUT = 900.0
 """Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
+
+TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""It travels as a short string of AMQP, and is a label of metrics."""
 
 MARK = "__accepted_handler__"
 
@@ -60,6 +64,9 @@ def job(
     Schema is what the API checks submissions against. `timeout` is in seconds. `async def` handlers run on the
     event loop, `def` ones in a thread. Handlers run at least once; their outcome is recorded once.
     """
+
+    if not TYPE_NAME.fullmatch(name) or not re.fullmatch(QUEUE_PATTERN, queue):
+        raise ConfigurationError(f"{name!r} on queue {queue!r}: no name for a type or for a queue")
 
     def decorate(function: Function) -> Function:
         adapter = TypeAdapter(_payload_type(name, function))

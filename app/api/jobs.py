@@ -16,11 +16,11 @@ from app.api.auth import Reader, documented
 from app.api.job_answers import JSON, body_and_etag, matches, retry_after
 from app.api.problems import responses_for
 from app.api.representations import AttemptList, JobPage, JobView
-from app.api.schemas import QUEUE_PATTERN, Moment
+from app.api.schemas import Moment
 from app.api.state import State, state_of
 from app.domain import cursor, json_text
 from app.domain.ids import age_of
-from app.domain.job import Job, Status, to_wire
+from app.domain.job import QUEUE_PATTERN, Job, Status, to_wire
 from app.errors import FieldError, Gone, InvalidRequest, NotFound
 from app.storage.engine import reading
 from app.storage.reading import Attempt, JobFilter, list_jobs

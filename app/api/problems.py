@@ -1,13 +1,12 @@
 """Errors as HTTP: RFC 9457 answers, the pages that explain them, and what OpenAPI says of them.
 
-The only place with status codes for errors. An answer names what is wrong and where, never what was sent, and
+An answer names what is wrong and where, never what was sent, and
 nothing of what went wrong inside: the text of an error that is not a `Refused` stays inside.
 """
 
 import html
 import math
 import traceback
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import structlog
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from app import errors
+from app.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
 from app.api.validation import MAX_LISTED, describe
 from app.domain.json_text import encode, escape_pointer
 from app.errors import AcceptedError, FieldError, InvalidRequest, Refused
@@ -31,93 +31,6 @@ log = structlog.get_logger(__name__)
 
 _Headers: TypeAlias = dict[str, str] | None
 
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One kind of error as clients and people see it. `meaning` also stands in for a missing detail."""
-
-    slug: str
-    status: int
-    title: str
-    meaning: str
-    remedy: str
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-PROBLEMS: dict[type[AcceptedError], Problem] = {
-    errors.MalformedRequest: Problem(
-        "malformed-request", 400, "The request cannot be read",
-        "The body is no strict JSON (NaN, duplicate keys, broken characters), or a header is broken.",
-        "Send what a strict JSON writer makes; the detail says where reading stopped.",
-    ),
-    errors.InvalidRequest: Problem(
-        "invalid-request", 422, "A field is wrong",
-        "The request is well-formed, but a field is missing, unknown, or outside of what is allowed.",
-        "The errors list a JSON pointer to each field and what is expected there.",
-    ),
-    errors.KeyReused: Problem(
-        "idempotency-key-reused", 422, "The idempotency key was used for another request",
-        "An idempotency key stands for one request, and this one differs from the first that came with it.",
-        "Use a new key for a new request; send a retry exactly as the first try.",
-    ),
-    errors.UnsupportedMedia: Problem(
-        "unsupported-media-type", 415, "The body is not of a type that is read here",
-        "Bodies are application/json in UTF-8 (or NDJSON where documented) and not compressed.",
-        "Send Content-Type: application/json, and no Content-Encoding.",
-    ),
-    errors.TooLarge: Problem(
-        "too-large", 413, "The body is too large",
-        "The body, or one payload in it, is over its limit.",
-        "Keep large data elsewhere and put a reference to it into the payload, or split the batch.",
-    ),
-    errors.Unauthenticated: Problem(
-        "unauthenticated", 401, "No valid API key",
-        "The request has no API key, or one that is unknown, expired or revoked.",
-        "Send Authorization: Bearer acc_… with a key from `accepted keys create`.",
-        {"WWW-Authenticate": "Bearer"},
-    ),
-    errors.Forbidden: Problem(
-        "forbidden", 403, "The API key may not do this",
-        "The API key is valid, but lacks the scope that this operation needs.",
-        "Use a key that was created with that scope.",
-    ),
-    errors.NotFound: Problem(
-        "not-found", 404, "There is no such thing",
-        "Nothing that you may see is at this address.",
-        "Check the path and the id. Ids belong to the tenant of the API key.",
-    ),
-    errors.Gone: Problem(
-        "gone", 410, "It is past its retention",
-        "It was here once, and has been deleted since, as finished jobs are.",
-        "Fetch results earlier, receive them by webhook, or raise the retention.",
-    ),
-    errors.LedgerUnavailable: Problem(
-        "ledger-unavailable", 503, "The ledger cannot be reached",
-        "The database did not answer in time. Nothing of this request is half-done.",
-        "Repeat the request after Retry-After, with the same Idempotency-Key.",
-        {"Retry-After": "5"},
-    ),
-}  # fmt: skip
-"""The nearest class up the tree counts, so a subclass needs a row only when it means something else."""
-
-INTERNAL = Problem(
-    "internal-error", 500, "Something went wrong here",
-    "An error on our side that we did not foresee. It is in the log.",
-    "Repeat the request with the same Idempotency-Key; if it happens again, report it.",
-)  # fmt: skip
-
-HTTP_PROBLEMS = [
-    Problem("method-not-allowed", 405, "The method is not allowed here",
-            "The address exists, but not for this method.", "The Allow header lists the methods."),
-    Problem("request-timeout", 408, "The request took too long to arrive",
-            "Headers and body must arrive within 30 seconds.", "Send it in one go, or in parts."),
-    Problem("uri-too-long", 414, "The address is too long",
-            "Path and query together are over the limit.", "Shorten the query; page with the cursor."),
-    Problem("headers-too-large", 431, "The headers are too large",
-            "All header fields together are over the limit.", "Send fewer or shorter headers."),
-    INTERNAL,
-]  # fmt: skip
-"""What the HTTP layer answers by itself, without an error of our tree."""
 
 _ALL = [*PROBLEMS.values(), *HTTP_PROBLEMS]
 _BY_SLUG = {problem.slug: problem for problem in _ALL}

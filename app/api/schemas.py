@@ -15,9 +15,8 @@ from pydantic import (
     StrictStr,
 )
 
-from app.domain.job import DEFAULT_PRIORITY
+from app.domain.job import DEFAULT_PRIORITY, QUEUE_PATTERN
 
-QUEUE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 YEAR = 366 * 86400.0
 MAX_TIMEOUT = 7 * 86400.0
 MAX_ATTEMPTS = 100

@@ -13,6 +13,7 @@ import msgspec
 
 DEFAULT_PRIORITY = 4
 DEFAULT_QUEUE = "default"
+QUEUE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 WEBHOOK_TYPE = "webhook.deliver"
 WEBHOOK_QUEUE = "webhooks"
 
