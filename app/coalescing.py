@@ -76,6 +76,7 @@ class Coalescer(Generic[Item, Answer]):
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in batch])
+            answered = list(zip(batch, answers, strict=True))
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
@@ -88,7 +89,7 @@ class Coalescer(Generic[Item, Answer]):
             for member in batch:
                 await self._settle([member])
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future), answer in answered:
             _resolve(future, answer)
 
 
