@@ -84,7 +84,7 @@ async def test_a_queue_deleted_under_a_live_worker(
     assert await ledger.count("queued"), "there was no backlog left to lose"
     fresh = await client.accept()
     await until(lambda: _succeeded(ledger, fresh), 30, "a new job runs")
-    measured("from the deletion to a new job's end", time.monotonic() - deleted, 15)
+    measured("from the deletion to a new job's end", time.monotonic() - deleted, 30)
     await check(ledger, client, cluster.journal, within=70)
     measured("from the deletion to the last job", time.monotonic() - deleted, 60)
 

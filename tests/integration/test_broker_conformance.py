@@ -1,6 +1,7 @@
 """One suite for both roads between the ledger and the workers: the protocol of `app/broker/base.py`.
 
-RabbitMQ and PostgreSQL must be told apart by nothing but speed. A test of one of them alone is named so.
+RabbitMQ and PostgreSQL must be told apart by nothing but speed; what is RabbitMQ's alone is in
+`test_broker_conformance_rabbitmq.py`.
 """
 
 import asyncio
@@ -8,7 +9,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import aio_pika
 import pytest
 
 from app.broker.base import Broker, Subscription
@@ -265,36 +265,3 @@ async def test_a_reference_to_what_is_finished_waiting_or_running_changes_nothin
     assert (delivery.claim.job.id, delivery.claim.job.attempt) == (retried.job_id, 3)
     (attempts,) = await rows(road.engine, "SELECT count(*) n FROM attempts WHERE job_id = :id", id=done.job_id)
     assert attempts["n"] == 1
-
-
-async def test_on_rabbitmq_garbage_goes_to_the_dead_queue(amqp_url: str, database_url: str) -> None:
-    engine = create_engine(database_url)
-    road = Road("rabbitmq", engine, RabbitBroker([amqp_url], engine))
-    garbage = [
-        b"",
-        b"garbage \xff",
-        b"[]",
-        b'{"v":9}',
-        b'{"v":1,"id":"01a20a5f-5eca-7433-9bac-af4993e68657","attempt":0}',
-    ]
-    await road.put("q")
-    subscription = road.subscribe(2, "q")
-    await claim_all(road, subscription, 1)
-    async with await aio_pika.connect(amqp_url) as connection:
-        channel = await connection.channel()
-        exchange = await channel.get_exchange("accepted.jobs")
-        for body in garbage:
-            await exchange.publish(aio_pika.Message(body), routing_key="accepted.q.q")
-        (behind,) = await road.put("q")
-        assert ids(await claim_all(road, subscription, 1)) == [behind.job_id]
-        dead = await channel.get_queue("accepted.dead")
-        found: list[bytes] = []
-
-        async def all_there() -> bool:
-            while (message := await dead.get(no_ack=True, fail=False)) is not None:
-                found.append(message.body)
-            return len(found) >= len(garbage)
-
-        await until(all_there, PATIENCE, lambda: f"{found}")
-        assert sorted(found) == sorted(garbage)
-    await road.close()
