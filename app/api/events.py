@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -13,13 +13,14 @@ from app import errors
 from app.api.auth import Reader, documented
 from app.api.jobs import find
 from app.api.problems import responses_for
+from app.api.query import only_query
 from app.api.state import State, state_of
 from app.domain import json_text
 from app.domain.job import Job
 from app.domain.timeline import Event, timeline
 from app.errors import LedgerUnavailable
 
-router = APIRouter(tags=["jobs"], dependencies=documented)
+router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead."""
@@ -34,7 +35,12 @@ KEEP_ALIVE = 15.0
             "content": {"text/event-stream": {}},
         },
         **responses_for(
-            errors.NotFound, errors.Gone, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable
+            errors.NotFound,
+            errors.Gone,
+            errors.InvalidRequest,
+            errors.Unauthenticated,
+            errors.Forbidden,
+            errors.LedgerUnavailable,
         ),
     },
 )

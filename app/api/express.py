@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.middleware import RequestLog
 from app.api.problems import answer_to
-from app.api.submit import router, submit
+from app.api.submit import accept, router, submit
 from app.errors import AcceptedError
 
 _ROUTE = next(route for route in router.routes if getattr(route, "endpoint", None) is submit)
@@ -38,7 +38,7 @@ class Application(FastAPI):
 
 async def _submission(scope: Scope, receive: Receive, send: Send) -> None:
     try:
-        response = await submit(Request(scope, receive))
+        response = await accept(Request(scope, receive))
     except AcceptedError as error:
         response = answer_to(error, scope)
     await response(scope, receive, send)

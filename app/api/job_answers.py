@@ -3,6 +3,7 @@
 import hashlib
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 from app.domain import json_text
 from app.domain.job import Job, Status, to_wire
@@ -11,6 +12,24 @@ JSON = "application/json"
 
 LONGEST_PAUSE = 3600
 """Seconds. A job that is due later than that may still be cancelled or retried sooner."""
+
+
+HEADERS = {
+    "Location": "the job",
+    "Operation-Location": "the job, as RFC 9110 defines Location for 201 and 3xx only",
+    "Link": 'the job, with rel="monitor"; of a list the next page, with rel="next"',
+    "Retry-After": "seconds to wait before the next look, while the job is unfinished",
+    "Idempotent-Replayed": "true when this key was seen before",
+    "Preference-Applied": "the wait that was applied",
+    "Vary": "Prefer, where the answer depends on it",
+    "ETag": "a strong validator of the representation",
+    "Cache-Control": "private, no-cache: ask again, with If-None-Match",
+}
+
+
+def header_docs(*names: str) -> dict[str, Any]:
+    """These headers as an OpenAPI response lists them."""
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
 def body_and_etag(job: Job) -> tuple[bytes, str]:

@@ -1,7 +1,7 @@
 """GET /job-types: what can be submitted, with the JSON Schema that a payload is checked against."""
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -9,18 +9,19 @@ from app import errors
 from app.api.auth import Reader, documented
 from app.api.job_answers import JSON
 from app.api.problems import responses_for
+from app.api.query import only_query
 from app.api.representations import JobTypeList
 from app.api.state import state_of
 from app.domain import json_text
 from app.storage.job_types import JobType
 
-router = APIRouter(tags=["job types"], dependencies=documented)
+router = APIRouter(tags=["job types"], dependencies=[*documented, Depends(only_query())])
 
 
 @router.get(
     "/job-types",
     response_model=JobTypeList,
-    responses=responses_for(errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable),
+    responses=responses_for(errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable),
 )
 async def list_(request: Request, who: Reader) -> Response:
     """Every type that a worker has registered."""

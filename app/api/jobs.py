@@ -6,15 +6,16 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import errors
 from app.api.auth import Reader, documented
-from app.api.job_answers import JSON, body_and_etag, matches, retry_after
+from app.api.job_answers import JSON, body_and_etag, header_docs, matches, retry_after
 from app.api.problems import responses_for
+from app.api.query import only_query
 from app.api.representations import AttemptList, JobPage, JobView
 from app.api.schemas import Moment
 from app.api.state import State, state_of
@@ -48,7 +49,14 @@ class Listing(BaseModel):
     cursor: Annotated[str, Field(max_length=100)] | None = None
 
 
-@router.get("/jobs", response_model=JobPage, responses=responses_for(errors.InvalidRequest, *_DENIED))
+@router.get(
+    "/jobs",
+    response_model=JobPage,
+    responses={
+        200: {"description": "A page.", "headers": header_docs("Link")},
+        **responses_for(errors.InvalidRequest, *_DENIED),
+    },
+)
 async def list_(request: Request, who: Reader, asked: Annotated[Listing, Query()]) -> Response:
     """The tenant's jobs, newest first. Webhook deliveries are listed only by their own type or queue."""
     _refuse_nul(asked)
@@ -69,8 +77,13 @@ async def list_(request: Request, who: Reader, asked: Annotated[Listing, Query()
 @router.get(
     "/jobs/{job_id}",
     response_model=JobView,
+    dependencies=[Depends(only_query("wait"))],
     responses={
-        304: {"description": "The ETag given still holds."},
+        200: {"description": "The job.", "headers": header_docs("ETag", "Cache-Control", "Retry-After")},
+        304: {
+            "description": "The ETag given still holds.",
+            "headers": header_docs("ETag", "Cache-Control", "Retry-After"),
+        },
         **responses_for(errors.NotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
     },
 )
@@ -98,7 +111,8 @@ async def get(
 @router.get(
     "/jobs/{job_id}/attempts",
     response_model=AttemptList,
-    responses=responses_for(errors.NotFound, errors.Gone, *_DENIED),
+    dependencies=[Depends(only_query())],
+    responses=responses_for(errors.NotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
 )
 async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
     """Every run of the job so far, the one that is going on included."""

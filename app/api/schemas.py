@@ -54,7 +54,7 @@ Moment = Annotated[
     datetime,
     BeforeValidator(_moment, json_schema_input_type=Annotated[str, Field(json_schema_extra={"format": "date-time"})]),
 ]
-Number = StrictInt | StrictFloat
+Number = StrictFloat
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 Later = Annotated[None, BeforeValidator(_not_yet, json_schema_input_type=None)]
 EndEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"]

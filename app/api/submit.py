@@ -1,16 +1,14 @@
 """POST /jobs: from bytes to a checked submission, and from its receipt to a 202.
 
-The hottest path of the service, so the route reads the request itself instead of going through FastAPI's
-dependencies; its signature is there for the OpenAPI document, and `RawRoute` never calls for its parameters.
+The hottest path of the service: `app.api.express` calls `accept` with the bare request. The route declares it for
+the OpenAPI document.
 """
 
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Body, Header
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,8 +16,9 @@ from starlette.responses import Response
 from app import errors
 from app.api.auth import authenticate, documented
 from app.api.body import read_json
-from app.api.job_answers import JSON, monitor_headers
+from app.api.job_answers import JSON, header_docs, monitor_headers
 from app.api.problems import responses_for
+from app.api.query import refuse_unknown_query
 from app.api.representations import JobView
 from app.api.schemas import YEAR, JobRequest
 from app.api.state import State, state_of
@@ -44,27 +43,9 @@ ENVELOPE = 64 * 1024
 """Bytes for everything in a body but the payload."""
 
 
-class RawRoute(APIRoute):
-    """A route whose endpoint takes the request and nothing else."""
+router = APIRouter(tags=["jobs"])
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
-
-
-router = APIRouter(route_class=RawRoute, tags=["jobs"])
-
-_HEADERS = {
-    name: {"description": text, "schema": {"type": "string"}}
-    for name, text in {
-        "Location": "the job",
-        "Operation-Location": "the job, as RFC 9110 defines Location for 201 and 3xx only",
-        "Link": 'the job, with rel="monitor"',
-        "Retry-After": "seconds to wait before the first look",
-        "Idempotent-Replayed": "true when this key was seen before",
-        "Preference-Applied": "the wait that was applied",
-    }.items()
-}
+_MONITORED = ("Location", "Operation-Location", "Link", "Idempotent-Replayed", "Preference-Applied", "Vary")
 
 
 @router.post(
@@ -73,8 +54,9 @@ _HEADERS = {
     response_model=JobView,
     dependencies=documented,
     responses={
-        202: {"description": "The job is committed; a worker will do it.", "headers": _HEADERS},
-        200: {"description": "The job ended within `Prefer: wait`.", "model": JobView, "headers": _HEADERS},
+        202: {"description": "The job is committed.", "headers": header_docs(*_MONITORED, "Retry-After")},
+        200: {"description": "The job ended within `Prefer: wait`.", "model": JobView,
+              "headers": header_docs(*_MONITORED)},
         **responses_for(
             errors.MalformedRequest, errors.InvalidRequest, errors.KeyReused, errors.UnsupportedMedia,
             errors.TooLarge, errors.Unauthenticated, errors.Forbidden, errors.Gone, errors.LedgerUnavailable,
@@ -83,13 +65,19 @@ _HEADERS = {
 )  # fmt: skip
 async def submit(
     request: Request,
-    body: Annotated[JobRequest, Body()] = None,  # type: ignore[assignment]
+    body: Annotated[JobRequest, Body()],
     idempotency_key: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Accept a job. Once this has answered 202 the job is neither lost nor recorded twice."""
+    return await accept(request)
+
+
+async def accept(request: Request) -> Response:
+    """What `submit` declares, done: from the request to the answer. Raises errors of ours only."""
     state = state_of(request)
     principal = await authenticate(request, "jobs:write")
+    refuse_unknown_query(request)
     headers = request.headers
     key = read_key(headers.getlist("idempotency-key"))
     if key is None and state.settings.idempotency_key == "required":
@@ -140,17 +128,13 @@ async def _checked(state: State, tenant: str, parsed: Any, traceparent: str | No
 
 
 def _check_times(asked: JobRequest) -> None:
-    if asked.run_at is None and asked.expires_at is None:
+    """A past `expires_at` is accepted, and expires: a replay of its key must find the first job, however late."""
+    if asked.run_at is None:
         return
-    now = datetime.now(UTC)
-    if asked.run_at is not None:
-        if asked.delay is not None:
-            raise InvalidRequest([FieldError("/delay", "give run_at or delay, not both")])
-        if asked.run_at > now + timedelta(seconds=YEAR):
-            raise InvalidRequest([FieldError("/run_at", "must be at most 366 days ahead")])
-    starts = asked.run_at or now + timedelta(seconds=asked.delay or 0)
-    if asked.expires_at is not None and asked.expires_at <= max(starts, now):
-        raise InvalidRequest([FieldError("/expires_at", "must be after the job may start")])
+    if asked.delay is not None:
+        raise InvalidRequest([FieldError("/delay", "give run_at or delay, not both")])
+    if asked.run_at > datetime.now(UTC) + timedelta(seconds=YEAR):
+        raise InvalidRequest([FieldError("/run_at", "must be at most 366 days ahead")])
 
 
 def _check_callback(asked: JobRequest, state: State) -> None:

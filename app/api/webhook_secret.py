@@ -1,6 +1,6 @@
 """The secret that a tenant's webhooks are signed with."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -8,15 +8,16 @@ from app import errors
 from app.api.auth import Admin, documented
 from app.api.job_answers import JSON
 from app.api.problems import responses_for
+from app.api.query import only_query
 from app.api.representations import SecretView
 from app.api.state import state_of
 from app.domain import json_text, signing
 from app.storage import webhook_secrets
 from app.storage.engine import transaction
 
-router = APIRouter(tags=["webhooks"], dependencies=documented)
+router = APIRouter(tags=["webhooks"], dependencies=[*documented, Depends(only_query())])
 
-_DENIED = responses_for(errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+_DENIED = responses_for(errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
 
 
 @router.get("/webhook-secret", response_model=SecretView, responses=_DENIED)

@@ -110,6 +110,8 @@ def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
     if error.kind.name == "additionalProperties":
         known = fields if not error.instance_path else ()
         return [_unknown(where, name, known) for name in error.kind.as_dict()["unexpected"]]
+    if error.kind.name == "required":
+        return [FieldError(f"{where}/{escape_pointer(error.kind.as_dict()['property'])}", "is required")]
     return [FieldError(where, NO_URL if URL_FORMAT in error.message else error.message)]
 
 

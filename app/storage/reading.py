@@ -1,7 +1,7 @@
 """Reading jobs and attempts. Every question is asked for one tenant; another tenant's job is not there."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,10 @@ from app.storage.tables import attempts, jobs
 _FIELDS = Job.__struct_fields__
 _SHOWN = [cast(jobs.c[name], Text) if name in {"payload", "result", "error", "progress", "metadata"} else jobs.c[name]
           for name in _FIELDS]  # fmt: skip
+
+
+SKEW = timedelta(hours=1)
+"""How far the API's clock, which makes the ids, may be ahead of the ledger's, which dates the rows."""
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +94,9 @@ def _listing(tenant: str, wanted: JobFilter) -> Select[Any]:
     if wanted.created_after is not None:
         query = query.where(jobs.c.created_at > wanted.created_after)
     if wanted.created_before is not None:
-        query = query.where(jobs.c.created_at < wanted.created_before, jobs.c.id < floor_at(wanted.created_before))
+        query = query.where(
+            jobs.c.created_at < wanted.created_before, jobs.c.id < floor_at(wanted.created_before + SKEW)
+        )
     if wanted.before is not None:
         query = query.where(jobs.c.id < wanted.before)
     return query

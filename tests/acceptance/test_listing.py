@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -72,6 +73,17 @@ async def test_filters_by_time(client: Client) -> None:
     assert not set(after) & set(before)
     assert await ids(client, queue=queue, created_after="2026-01-01T00:00:00+02:00") == [third, second, first]
     assert await ids(client, queue=queue, created_before="2026-01-01T00:00:00Z") == []
+
+
+async def test_a_boundary_within_a_millisecond_is_kept(client: Client) -> None:
+    """Ids tell milliseconds, `created_at` microseconds: a filter by time is about the second."""
+    queue = a_queue()
+    for id in await parked(client, queue, 30):
+        at = datetime.fromisoformat((await client.job(id))["created_at"])
+        just_after, just_before = at + timedelta(microseconds=1), at - timedelta(microseconds=1)
+        assert id in await ids(client, queue=queue, created_before=just_after.isoformat())
+        assert id in await ids(client, queue=queue, created_after=just_before.isoformat())
+        assert id not in await ids(client, queue=queue, created_before=just_before.isoformat())
 
 
 async def test_a_time_in_the_query_that_is_no_date_of_ours_is_no_500(client: Client) -> None:

@@ -125,6 +125,10 @@ async def test_an_unknown_query_parameter_is_422(client: Client, path: str) -> N
     check_problem(await client.get(path.format(job["id"])), 422)
 
 
+async def test_an_unknown_query_parameter_of_a_submission_is_422(client: Client) -> None:
+    check_problem(await client.http.post("/jobs?dry_run=1", json={"type": "noop"}), 422)
+
+
 async def test_attempts_tell_of_each_run(client: Client) -> None:
     job = await client.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 3, "schedule": [0.1]})
     failed, succeeded = await client.attempts(job["id"])

@@ -1,0 +1,33 @@
+"""Query parameters that an operation does not know are refused, with the nearest name: a typo must not be silent."""
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from app.domain.json_text import escape_pointer
+from app.domain.nearest import nearest
+from app.errors import FieldError, InvalidRequest
+
+
+def only_query(*known: str) -> Callable[[Request], None]:
+    """A dependency of an operation that takes no query parameters but `known`."""
+
+    def dependency(request: Request) -> None:
+        refuse_unknown_query(request, *known)
+
+    return dependency
+
+
+def refuse_unknown_query(request: Request, *known: str) -> None:
+    """Raise `InvalidRequest` for every query parameter that is not in `known`."""
+    if not request.scope["query_string"]:
+        return
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise InvalidRequest([_unknown(name, known) for name in unknown[:20]])
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> FieldError:
+    close = nearest(name, known)
+    hint = f'; did you mean "{close}"?' if close else ""
+    return FieldError(f"/{escape_pointer(name)}", f"unknown query parameter{hint}")
