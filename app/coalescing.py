@@ -40,11 +40,6 @@ class Coalescer(Generic[Item, Answer]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = False
 
-    @property
-    def waiting(self) -> int:
-        """How many items are not yet in a flush."""
-        return len(self._waiting)
-
     def __call__(self, item: Item) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()

@@ -32,7 +32,6 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
-WAITING = frozenset({Status.SCHEDULED, Status.BLOCKED, Status.QUEUED, Status.RETRYING})
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 
 END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancelled", "expired"))
