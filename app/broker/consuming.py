@@ -159,7 +159,7 @@ class RabbitSubscription:
                 raise BrokerUnavailable("the channel is closed")
             if any(tag not in underlay.consumers for tag in self._consumers.values()):
                 raise BrokerUnavailable("connected, but a consumer was cancelled")
-            if self._paused and (self._asking or not self._consumers):
+            if self._paused and self._asking:
                 self._paused = False
             if not self._paused:
                 await self._subscribe(connection, underlay)

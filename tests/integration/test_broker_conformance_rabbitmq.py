@@ -1,7 +1,9 @@
 """What only RabbitMQ can get wrong: messages that are none of ours, and how many are delivered ahead."""
 
 import aio_pika
+import pytest
 
+from app.broker.consuming import WATCH_EVERY, RabbitSubscription
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.engine import create_engine
 from tests.conftest import VirtualHost
@@ -60,4 +62,22 @@ async def test_no_more_is_delivered_than_there_are_slots(
 
     await until(looked, PATIENCE, lambda: f"{seen}", interval=0.1)
     assert max(seen) <= 3
+    await road.close()
+
+
+async def test_a_busy_subscription_takes_nothing_until_it_asks(amqp_url: str, database_url: str) -> None:
+    """Taking and giving back in turns would bring every waiting message to its delivery limit."""
+    engine = create_engine(database_url)
+    road = Road("rabbitmq", engine, RabbitBroker([amqp_url], engine))
+    await road.put("one", 2)
+    await road.put("two", 2)
+    busy = road.subscribe(1, "one", "two")
+    assert isinstance(busy, RabbitSubscription)
+    (taken,) = await claim(busy, 1)
+    await until(lambda: busy._paused, PATIENCE, "what has no slot to be given back")
+    with pytest.raises(AssertionError, match="to consume again"):
+        await until(lambda: busy._consumers, 3 * WATCH_EVERY, "to consume again")
+    await road.finish(taken)
+    await busy.settle([taken])
+    assert len(await claim_all(road, busy, 3, most=1)) == 3
     await road.close()
