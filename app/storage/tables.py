@@ -58,6 +58,10 @@ jobs = Table(
     Column("expires_at", Moment),
     Column("started_at", Moment),
     Column("finished_at", Moment),
+    Column("parent_id", UUID),
+    Column("root_id", UUID),
+    Column("depth", SmallInteger, nullable=False, server_default="0"),
+    Column("descendants", Integer, nullable=False, server_default="0"),
     CheckConstraint(
         "status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying', "
         "'succeeded', 'failed', 'cancelled', 'expired')",
@@ -93,9 +97,55 @@ attempts = Table(
     Column("finished_at", Moment),
     Column("outcome", Text),
     Column("error", JSON),
+    Column("cancel_requested_at", Moment),
+    Column("traceback", Text),
     PrimaryKeyConstraint("job_id", "attempt"),
     Index("attempts_open", "worker_id", postgresql_where=text("finished_at IS NULL")),
     postgresql_with={"fillfactor": "80"},
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("job_id", UUID, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("job_id", "name"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("failed_at", Moment, nullable=False, server_default=func.now()),
+    Column("alerted_at", Moment),
+    Index("dead_letters_by_tenant", "tenant", text("failed_at DESC"), "job_id"),
+    Index("dead_letters_unalerted", "failed_at", postgresql_where=text("alerted_at IS NULL")),
+)
+
+payload_edits = Table(
+    "payload_edits",
+    metadata,
+    Column("job_id", UUID, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("payload_before", JSON, nullable=False),
+    Column("edited_at", Moment, nullable=False, server_default=func.now()),
+    Column("edited_by", Text, nullable=False),
+    PrimaryKeyConstraint("job_id", "attempt"),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("done_at", Moment, nullable=False),
 )
 
 idempotency_keys = Table(
@@ -130,6 +180,7 @@ job_types = Table(
     Column("payload_schema", JSON, nullable=False),
     Column("internal", Boolean, nullable=False, server_default="false"),
     Column("updated_at", Moment, nullable=False, server_default=func.now()),
+    Column("not_found", Text, nullable=False, server_default="fail"),
 )
 
 workers = Table(
