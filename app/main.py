@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
-        await state.submissions.drain()
+        await state.submissions.close()
         await broker.close()
         await engine.dispose()
 

@@ -101,6 +101,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         self._executor.stop()
+        await self._outcomes.close()
         await self._retire()
 
     async def _register(self) -> None:

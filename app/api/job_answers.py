@@ -5,10 +5,13 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.responses import Response
+
 from app.domain import json_text
 from app.domain.job import Job, Status, to_wire
 
 JSON = "application/json"
+_JSON = JSON.encode()
 
 LONGEST_PAUSE = 3600
 """Seconds. A job that is due later than that may still be cancelled or retried sooner."""
@@ -53,6 +56,20 @@ def retry_after(job: Job) -> str:
         return "1"
     seconds = (job.run_at - datetime.now(UTC)).total_seconds()
     return str(min(max(math.ceil(seconds), 1), LONGEST_PAUSE))
+
+
+class Answer(Response):
+    """An answer whose headers are ready to be sent: Starlette's own works out again what is known here."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str]) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", _JSON),
+            *[(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        ]
 
 
 def matches(header: str | None, etag: str) -> bool:

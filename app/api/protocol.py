@@ -34,6 +34,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     _arriving_since: float | None = None  # since when a request is incomplete; None between requests
     _in_head = True  # what arrives next is a head, or the rest of one
     _no_body_bytes = 0  # received since something came of it: within a head, trailers or chunk extensions
+    _chunk = 0  # received last
     _declining = False  # the head that has just come asks for another protocol
     _refusal = HTTPStatus.BAD_REQUEST  # what a parser error is answered with
     _timer: asyncio.TimerHandle | None = None
@@ -52,7 +53,8 @@ class DeadlineProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._arriving_since is None:
             self._arriving_since = self.loop.time()
-        self._no_body_bytes += len(data)
+        self._chunk = len(data)
+        self._no_body_bytes += self._chunk
         self._parse(data)
         if self._no_body_bytes > self.MAX_HEAD + self.MAX_TARGET:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -63,8 +65,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._no_body_bytes = 0
         self._check_head()
+        self._no_body_bytes = 0
         self._declining = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._declining:
             return
@@ -110,6 +112,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         """A head that came whole. Raising makes it a parser error, which the parser then keeps to."""
         if len(self.url) > self.MAX_TARGET:
             self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
+        elif self._no_body_bytes + self._chunk <= self.MAX_HEAD:
+            return  # so little came that it need not be counted
         elif sum(len(name) + len(value) for name, value in self.headers) > self.MAX_HEAD:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         else:

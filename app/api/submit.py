@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app import errors
 from app.api.auth import authenticate, documented
 from app.api.body import read_json
-from app.api.job_answers import JSON, header_docs, monitor_headers
+from app.api.job_answers import Answer, header_docs, monitor_headers
 from app.api.problems import responses_for
 from app.api.query import refuse_unknown_query
 from app.api.representations import JobView
@@ -78,16 +78,32 @@ async def accept(request: Request) -> Response:
     state = state_of(request)
     principal = await authenticate(request, "jobs:write")
     refuse_unknown_query(request)
-    headers = request.headers
-    key = read_key(headers.getlist("idempotency-key"))
+    asked = _Headers(request)
+    key = read_key(asked.keys)
     if key is None and state.settings.idempotency_key == "required":
         raise MalformedRequest("send an Idempotency-Key header")
     parsed = await read_json(request, _largest_body(state.settings))
-    job = await _checked(state, principal.tenant, parsed, headers.get("traceparent"))
+    job = await _checked(state, principal.tenant, parsed, asked.traceparent)
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt = await state.submissions.accept(Submission(job, key, seen_as))
-    wait = read_wait(headers.getlist("prefer")) if "prefer" in headers else None
+    wait = read_wait(asked.preferences) if asked.preferences else None
     return await _answer(state, receipt, wait)
+
+
+class _Headers:
+    """Of a request's headers those that a submission reads, found in one pass."""
+
+    def __init__(self, request: Request) -> None:
+        self.keys: list[str] = []
+        self.preferences: list[str] = []
+        self.traceparent: str | None = None
+        for name, value in request.scope["headers"]:
+            if name == b"idempotency-key":
+                self.keys.append(value.decode("latin-1"))
+            elif name == b"prefer":
+                self.preferences.append(value.decode("latin-1"))
+            elif name == b"traceparent":
+                self.traceparent = value.decode("latin-1")
 
 
 def _largest_body(settings: Settings) -> int:
@@ -106,7 +122,7 @@ async def _answer(state: State, receipt: Receipt, wait: int | None) -> Response:
         headers["Preference-Applied"] = f"wait={wait}"
         headers["Vary"] = "Prefer"
     status = 200 if wait is not None and job.finished else 202
-    return Response(json_text.encode(to_wire(job)), status, headers, media_type=JSON)
+    return Answer(json_text.encode(to_wire(job)), status, headers)
 
 
 async def _checked(state: State, tenant: str, parsed: Any, traceparent: str | None) -> NewJob:

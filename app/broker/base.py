@@ -9,10 +9,10 @@ from typing import Protocol
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.message import JobRef
 from app.storage.claims import Claim
+from app.storage.direct import Connection
 
 HANDOFF = 1.0
 """Seconds within which a submitter publishes what it has committed; from then on it is the relay's."""
@@ -60,7 +60,7 @@ class Broker(Protocol):
         """Seconds that a submitter has to publish its own rows; None when committing them is publishing them."""
         ...
 
-    async def announce(self, conn: AsyncConnection, queues: Iterable[str]) -> None:
+    async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
         """Called in the transaction that puts rows on the road, for what has to commit along with them."""
         ...
 

@@ -26,7 +26,7 @@ from app.domain.message import MessageBody, read_body
 from app.errors import BrokerUnavailable
 from app.metrics import MESSAGES_DROPPED
 from app.storage.claims import claim_refs, known
-from app.storage.engine import transaction
+from app.storage.direct import Direct
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
@@ -43,7 +43,7 @@ class RabbitSubscription:
 
     def __init__(self, connector: Connector, engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
         self._connector = connector
-        self._engine = engine
+        self._ledger = Direct(engine)
         self._worker_id = worker_id
         self._slots = min(slots, MAX_PREFETCH)
         self._queues: list[str] = []
@@ -60,13 +60,12 @@ class RabbitSubscription:
         self._queues = sorted(queues)
 
     async def run(self) -> None:
-        while not self._stopped:
-            try:
-                await self._consume()
-            except (*Failure, BrokerUnavailable) as error:
-                log.warning("consumer_lost", error=type(error).__name__)
-            self._forget()
-            await asyncio.sleep(RECONNECT)
+        try:
+            while not self._stopped:
+                await self._consume_until_lost()
+                await asyncio.sleep(RECONNECT)
+        finally:
+            await self._ledger.close()
 
     async def claim(self, most: int) -> list[Delivery]:
         self._asking = True
@@ -102,9 +101,9 @@ class RabbitSubscription:
         readable = [(message, ref) for message in batch if (ref := await self._read(message)) is not None]
         receipts = {(ref.id, ref.attempt): message for message, ref in readable}
         try:
-            async with transaction(self._engine) as conn:
+            async with self._ledger.transaction() as conn:
                 claims = await claim_refs(conn, self._worker_id, list(receipts))
-                await conn.commit()
+                await conn.execute("COMMIT")
                 taken = {(claim.job.id, claim.job.attempt - 1) for claim in claims}
                 stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
                 there = await known(conn, [ref.id for _, ref in stale]) if stale else set()
@@ -136,6 +135,13 @@ class RabbitSubscription:
         log.warning("message_rejected", reason=reason)
         with contextlib.suppress(*Failure):
             await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
+
+    async def _consume_until_lost(self) -> None:
+        try:
+            await self._consume()
+        except (*Failure, BrokerUnavailable) as error:
+            log.warning("consumer_lost", error=type(error).__name__)
+        self._forget()
 
     async def _consume(self) -> None:
         connection = await self._connector.open("consumer")

@@ -4,20 +4,19 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Delivery, Subscription
 from app.domain.message import JobRef
 from app.storage.claims import claim_next
-from app.storage.engine import transaction
+from app.storage.direct import Connection, Direct, Statement
 from app.storage.listening import EVERYTHING, Listener
 
 CHANNEL = "accepted_ready"
 POLL = 1.0
 """Seconds between looks at the outbox when no hint comes."""
 
-_NOTIFY = text("SELECT pg_notify(:channel, :queues)")
+_NOTIFY = Statement("SELECT pg_notify(:channel, :queues)")
 
 
 class PostgresBroker:
@@ -29,12 +28,12 @@ class PostgresBroker:
         self._engine = engine
         self._url = url
 
-    async def announce(self, conn: AsyncConnection, queues: Iterable[str]) -> None:
+    async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
         """One hint a transaction, never one a row: NOTIFY takes a database-wide lock at commit."""
         names = sorted(set(queues))
         if names:
             hint = ",".join(names)
-            await conn.execute(_NOTIFY, {"channel": CHANNEL, "queues": hint if len(hint) < 7000 else EVERYTHING})
+            await _NOTIFY.rows(conn, channel=CHANNEL, queues=hint if len(hint) < 7000 else EVERYTHING)
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
         return list(refs)
@@ -57,7 +56,7 @@ class PostgresSubscription:
     """Claims with SKIP LOCKED; a worker that is not asking holds nothing."""
 
     def __init__(self, engine: AsyncEngine, url: str, worker_id: UUID) -> None:
-        self._engine = engine
+        self._ledger = Direct(engine)
         self._worker_id = worker_id
         self._queues: list[str] = []
         self._hint = asyncio.Event()
@@ -70,14 +69,17 @@ class PostgresSubscription:
             self._hint.set()
 
     async def run(self) -> None:
-        await self._listener.run()
+        try:
+            await self._listener.run()
+        finally:
+            await self._ledger.close()
 
     async def claim(self, most: int) -> list[Delivery]:
         while not self._stopped:
             self._hint.clear()
-            async with transaction(self._engine) as conn:
+            async with self._ledger.transaction() as conn:
                 claims = await claim_next(conn, self._worker_id, self._queues, most)
-                await conn.commit()
+                await conn.execute("COMMIT")
             if claims:
                 return [Delivery(claim, None) for claim in claims]
             await self._wait_for_hint()

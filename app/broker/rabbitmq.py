@@ -9,7 +9,7 @@ import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import HANDOFF, Subscription
 from app.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
@@ -17,6 +17,7 @@ from app.broker.consuming import RabbitSubscription
 from app.broker.topology import EXCHANGE, declare_base, declare_queue, queue_name
 from app.domain.message import JobRef
 from app.errors import BrokerUnavailable
+from app.storage.direct import Connection
 
 PUBLISH_DEADLINE = 5.0
 """Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""
@@ -43,7 +44,7 @@ class RabbitBroker:
         self._opening = asyncio.Lock()
         self._not_before = 0.0
 
-    async def announce(self, conn: AsyncConnection, queues: Iterable[str]) -> None:
+    async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
         """Nothing has to commit along: references are published after the commit."""
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:

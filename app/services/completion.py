@@ -10,6 +10,7 @@ from app.domain.transitions import Transition
 from app.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from app.services import webhooks
 from app.storage import changes, completion, outbox
+from app.storage.direct import Connection, Direct
 from app.storage.engine import transaction
 
 MOST = changes.MOST
@@ -24,14 +25,10 @@ async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition
     Raises `LedgerUnavailable`, after which the caller may try the same batch again: what had committed after all
     is then held off by its own fence.
     """
-    BATCH_SIZE.labels("outcomes").observe(len(batch))
     async with transaction(engine) as conn:
-        settled = await completion.apply(conn, list(batch))
-        await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
+        done = await _apply(conn, broker, batch)
         await conn.commit()
-    done = {one.job_id for one in settled}
-    OUTCOMES_FENCED.inc(len(batch) - len(done))
-    return [transition.held.job_id in done for transition in batch]
+    return done
 
 
 async def expire(engine: AsyncEngine, broker: Broker, most: int) -> int:
@@ -48,9 +45,24 @@ class Outcomes:
     """Outcomes of one worker's attempts, coalesced. Calling it returns once the outcome is committed or fenced off."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
-        self._engine = engine
+        self._ledger = Direct(engine)
         self._broker = broker
         self.record: Coalescer[Transition, bool] = Coalescer(self._settle, most=MOST, linger=LINGER)
 
+    async def close(self) -> None:
+        await self._ledger.close()
+
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
-        return await settle(self._engine, self._broker, batch)
+        async with self._ledger.transaction() as conn:
+            done = await _apply(conn, self._broker, batch)
+            await conn.execute("COMMIT")
+        return done
+
+
+async def _apply(conn: Connection, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
+    BATCH_SIZE.labels("outcomes").observe(len(batch))
+    settled = await completion.apply(conn, list(batch))
+    await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
+    done = {one.job_id for one in settled}
+    OUTCOMES_FENCED.inc(len(batch) - len(done))
+    return [transition.held.job_id in done for transition in batch]

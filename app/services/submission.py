@@ -1,21 +1,22 @@
 """Accepting jobs: concurrent submissions become one transaction, and each is answered after its COMMIT."""
 
-import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
 from app.coalescing import Coalescer
+from app.deadlines import Deadlines
 from app.domain.job import Job, NewJob
 from app.domain.message import JobRef
 from app.errors import Gone, KeyReused, LedgerUnavailable
 from app.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from app.services.publishing import Publisher
 from app.storage import submission as ledger
-from app.storage.engine import transaction
+from app.storage.direct import Connection, Direct
 from app.storage.reading import jobs_by_id
 from app.storage.submission import Accepted, Entry
 
@@ -48,24 +49,24 @@ class Submissions:
     """The door of the ledger: `accept` returns once the job is committed, never before."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
-        self._engine = engine
+        self._ledger = Direct(engine)
         self._broker = broker
         self._ttl = idempotency_ttl
         self._publisher = Publisher(engine, broker)
+        self._deadlines = Deadlines(DEADLINE, lambda: LedgerUnavailable("timeout"))
         self._known_queues: set[str] = set()
         self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, most=MOST, lanes=LANES)
 
     async def accept(self, submission: Submission) -> Receipt:
         """Raises `KeyReused` for a key that came with another body, `LedgerUnavailable` within 5 s."""
         accepted = self._accept(submission)
-        deadline = asyncio.get_running_loop().call_later(DEADLINE, _give_up, accepted)
-        try:
-            return await accepted
-        finally:
-            deadline.cancel()
+        self._deadlines.add(accepted)
+        return await accepted
 
-    async def drain(self) -> None:
+    async def close(self) -> None:
+        """Wait for what is under way, and let go of the ledger."""
         await self._publisher.drain()
+        await self._ledger.close()
 
     async def _accept_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
         """BEGIN, insert, COMMIT, and only then is anybody answered and anything published."""
@@ -75,17 +76,19 @@ class Submissions:
         entries = [self._entry(one, number < granted) for number, one in enumerate(first)]
         published = 0
         try:
-            async with transaction(self._engine) as conn:
+            async with self._ledger.transaction() as conn:
                 accepted = await ledger.insert(conn, entries, self._ttl)
                 remembered = await self._recall(conn, batch, accepted)
                 await self._announce(conn, entries, accepted)
-                await conn.commit()
+                await conn.execute("COMMIT")
             self._known_queues.update(entry.job.queue for entry in entries)
             refs = [_ref(e.job) for e in entries[:granted] if _is_queued(accepted.get(e.job.id))]
             published = len(refs)
             self._publisher.offer(refs)
         finally:
             self._publisher.release(granted - published)
+        for queue, count in Counter(entry.job.queue for entry in entries if entry.job.id in accepted).items():
+            JOBS_ACCEPTED.labels(queue).inc(count)
         return [_answer(one, accepted, remembered) for one in batch]
 
     def _entry(self, one: Submission, publishes: bool) -> Entry:
@@ -93,7 +96,7 @@ class Submissions:
         return Entry(one.job, one.key, one.fingerprint, handoff if publishes or handoff is None else 0.0)
 
     async def _recall(
-        self, conn: AsyncConnection, batch: list[Submission], accepted: dict[UUID, Accepted]
+        self, conn: Connection, batch: list[Submission], accepted: dict[UUID, Accepted]
     ) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
         """What became of every key in `batch` that did not make a job of its own just now."""
         keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}
@@ -103,16 +106,11 @@ class Submissions:
         jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
         return {key: (record.fingerprint, jobs.get(record.job_id)) for key, record in records.items()}
 
-    async def _announce(self, conn: AsyncConnection, entries: list[Entry], accepted: dict[UUID, Accepted]) -> None:
+    async def _announce(self, conn: Connection, entries: list[Entry], accepted: dict[UUID, Accepted]) -> None:
         new = {entry.job.queue for entry in entries if entry.job.id in accepted}
         if fresh := new - self._known_queues:
             await ledger.announce_queues(conn, list(fresh))
         await self._broker.announce(conn, new)
-
-
-def _give_up(accepted: "asyncio.Future[Receipt]") -> None:
-    if not accepted.done():
-        accepted.set_exception(LedgerUnavailable("timeout"))
 
 
 def _first_of_each_key(batch: list[Submission]) -> list[Submission]:
@@ -130,7 +128,6 @@ def _answer(
 ) -> Receipt | Exception:
     made = accepted.get(one.job.id)
     if made is not None:
-        JOBS_ACCEPTED.labels(one.job.queue).inc()
         return Receipt(_as_accepted(one.job, made))
     record = remembered.get((one.job.tenant, one.key or ""))
     if record is None:

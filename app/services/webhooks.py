@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.broker.base import Broker
 from app.domain.ids import new_id
 from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, to_wire
 from app.domain.retry import WEBHOOK_RETRY
 from app.storage import submission
+from app.storage.direct import Connection
 from app.storage.reading import callbacks_of
 from app.storage.submission import Entry
 
 _RETRY = msgspec.json.encode(WEBHOOK_RETRY).decode()
 
 
-async def record(conn: AsyncConnection, broker: Broker, ended: Sequence[UUID]) -> None:
+async def record(conn: Connection, broker: Broker, ended: Sequence[UUID]) -> None:
     """Write the deliveries for these jobs, which ended in this transaction and want a webhook. The caller commits."""
     if not ended:
         return

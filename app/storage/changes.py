@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from app.storage.direct import Connection, Statement
 from app.storage.listening import EVERYTHING
 
 CHANNEL = "accepted_changed"
@@ -20,14 +18,14 @@ HINT = f"""(
 )"""
 """The hint as one more column of a statement that returns `rows`, which spares a round trip; sent once, if any."""
 
-_NOTIFY = text("SELECT pg_notify(:channel, :ids)")
+_NOTIFY = Statement("SELECT pg_notify(:channel, :ids)")
 
 
-async def announce(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
+async def announce(conn: Connection, ids: Sequence[UUID]) -> None:
     """These jobs are changed by this transaction."""
     if ids:
         hint = ",".join(map(str, ids)) if len(ids) <= MOST else EVERYTHING
-        await conn.execute(_NOTIFY, {"channel": CHANNEL, "ids": hint})
+        await _NOTIFY.rows(conn, channel=CHANNEL, ids=hint)
 
 
 def read(payload: str) -> list[UUID] | None:

@@ -8,11 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.job import Job
 from app.storage import changes
+from app.storage.direct import Connection, Statement
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,34 +59,30 @@ WITH locked AS MATERIALIZED ({lock}), taken AS (
 SELECT running.*, {hint} FROM running
 """
 
-_CLAIM_REFS = text(_CLAIM.format(lock=_LOCK_REFS, hint=changes.HINT.format(rows="running")))
-_CLAIM_NEXT = text(_CLAIM.format(lock=_LOCK_NEXT, hint=changes.HINT.format(rows="running")))
-_KNOWN = text("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, hint=changes.HINT.format(rows="running")))
+_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, hint=changes.HINT.format(rows="running")))
+_KNOWN = Statement("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
-async def claim_refs(conn: AsyncConnection, worker_id: UUID, refs: list[tuple[UUID, int]]) -> list[Claim]:
+async def claim_refs(conn: Connection, worker_id: UUID, refs: list[tuple[UUID, int]]) -> list[Claim]:
     """Claim the jobs that messages refer to, as (id, attempt). A stale or doubled reference yields nothing.
 
     Waits for a row that is locked, rather than skip it: the lock may be the relay's, and this the only message.
     """
-    values = {"worker_id": worker_id, "ids": [r[0] for r in refs], "attempts": [r[1] for r in refs]}
-    return await _claim(conn, _CLAIM_REFS, values, worker_id)
+    ids, attempts = [r[0] for r in refs], [r[1] for r in refs]
+    rows = await _CLAIM_REFS.rows(conn, worker_id=worker_id, ids=ids, attempts=attempts)
+    return [_read(row, worker_id) for row in rows]
 
 
-async def claim_next(conn: AsyncConnection, worker_id: UUID, queues: list[str], most: int) -> list[Claim]:
+async def claim_next(conn: Connection, worker_id: UUID, queues: list[str], most: int) -> list[Claim]:
     """Claim up to `most` jobs that are ready on `queues`: by priority, then by age, passing over locked rows."""
-    return await _claim(conn, _CLAIM_NEXT, {"worker_id": worker_id, "queues": queues, "most": most}, worker_id)
+    rows = await _CLAIM_NEXT.rows(conn, worker_id=worker_id, queues=queues, most=most)
+    return [_read(row, worker_id) for row in rows]
 
 
-async def known(conn: AsyncConnection, ids: list[UUID]) -> set[UUID]:
+async def known(conn: Connection, ids: list[UUID]) -> set[UUID]:
     """Which of `ids` the ledger has."""
-    return {row[0] for row in await conn.execute(_KNOWN, {"ids": ids})}
-
-
-async def _claim(
-    conn: AsyncConnection, statement: TextClause, values: dict[str, object], worker_id: UUID
-) -> list[Claim]:
-    return [_read(row, worker_id) for row in await conn.execute(statement, values)]
+    return {row[0] for row in await _KNOWN.rows(conn, ids=ids)}
 
 
 def _read(row: Sequence[Any], worker_id: UUID) -> Claim:

@@ -7,12 +7,11 @@ must still be open and held by that worker. What does not match is left alone an
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.job import FINISHED
 from app.domain.transitions import Transition
 from app.storage.changes import HINT
+from app.storage.direct import Connection, Statement
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -24,7 +23,7 @@ class Settled(msgspec.Struct, frozen=True):
     wants_webhook: bool
 
 
-_APPLY = text(f"""
+_APPLY = Statement(f"""
 WITH arrow AS MATERIALIZED (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
@@ -59,22 +58,20 @@ SELECT id, status, queue, wants_webhook, {HINT.format(rows="moved")} FROM moved
 """)
 
 
-async def apply(conn: AsyncConnection, batch: list[Transition]) -> list[Settled]:
+async def apply(conn: Connection, batch: list[Transition]) -> list[Settled]:
     """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
-    rows = await conn.execute(
-        _APPLY,
-        {
-            "ids": [t.held.job_id for t in batch],
-            "attempts": [t.held.attempt for t in batch],
-            "worker_ids": [t.held.worker_id for t in batch],
-            "statuses": [str(t.status) for t in batch],
-            "outcomes": [str(t.outcome) for t in batch],
-            "results": [t.result for t in batch],
-            "errors": [t.error for t in batch],
-            "waits": [t.wait for t in batch],
-            "crashes": [t.crashes for t in batch],
-            "extra": [t.extra_attempts for t in batch],
-            "finished": [t.status in FINISHED for t in batch],
-        },
+    rows = await _APPLY.rows(
+        conn,
+        ids=[t.held.job_id for t in batch],
+        attempts=[t.held.attempt for t in batch],
+        worker_ids=[t.held.worker_id for t in batch],
+        statuses=[str(t.status) for t in batch],
+        outcomes=[str(t.outcome) for t in batch],
+        results=[t.result for t in batch],
+        errors=[t.error for t in batch],
+        waits=[t.wait for t in batch],
+        crashes=[t.crashes for t in batch],
+        extra=[t.extra_attempts for t in batch],
+        finished=[t.status in FINISHED for t in batch],
     )
     return [Settled(*row[:4]) for row in rows]

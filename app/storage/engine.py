@@ -7,8 +7,8 @@ errors leave here as `LedgerUnavailable`; anything else a statement raises is a 
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -77,13 +77,24 @@ async def open_connection(url: str, command_timeout: float | None = COMMAND_TIME
     return connection
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Driver errors that mean an outage become `LedgerUnavailable`; what a statement itself raises stays as it is."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if is_unavailable(error):
+            raise LedgerUnavailable(type(error).__name__) from error
+        raise
+
+
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A transaction that the caller commits in plain sight with `await conn.commit()`; left uncommitted, it rolls back.
 
     Raises `LedgerUnavailable` when the ledger is away, slow or full. The connection is then dropped, never reused.
     """
-    try:
+    with translated():
         async with engine.connect() as conn:
             try:
                 yield conn
@@ -91,10 +102,6 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                 if not isinstance(error, SQLAlchemyError) or is_unavailable(error):
                     await conn.invalidate()
                 raise
-    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if is_unavailable(error):
-            raise LedgerUnavailable(type(error).__name__) from error
-        raise
 
 
 @asynccontextmanager

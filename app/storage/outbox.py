@@ -13,8 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.message import JobRef
+from app.storage.direct import Connection, Statement
 
-_TAKE_DUE = text("""
+_TAKE_DUE = Statement("""
 WITH due AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE NOT published AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
@@ -30,7 +31,7 @@ SELECT held.job_id, held.attempt, held.queue, j.type, held.priority, j.tracepare
 FROM held JOIN jobs j ON j.id = held.job_id LEFT JOIN promoted ON promoted.id = j.id
 """)
 
-_MARK_PUBLISHED = text("""
+_MARK_PUBLISHED = Statement("""
 WITH sent AS MATERIALIZED (
     SELECT o.job_id FROM outbox o
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
@@ -39,7 +40,9 @@ WITH sent AS MATERIALIZED (
 UPDATE outbox o SET published = true, due_at = now() FROM sent WHERE o.job_id = sent.job_id
 """)
 
-_NEXT_DUE = text("SELECT EXTRACT(epoch FROM due_at - now()) FROM outbox WHERE NOT published ORDER BY due_at LIMIT 1")
+_NEXT_DUE = Statement(
+    "SELECT CAST(EXTRACT(epoch FROM due_at - now()) AS float8) FROM outbox WHERE NOT published ORDER BY due_at LIMIT 1"
+)
 
 _ON_THE_ROAD = text("""
 SELECT queue, count(*) FROM outbox
@@ -70,22 +73,22 @@ RETURNING j.id, j.callback_url IS NOT NULL AND 'job.expired' = ANY(j.callback_ev
 """)
 
 
-async def take_due(conn: AsyncConnection, most: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
+async def take_due(conn: Connection, most: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
     """Up to `most` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it."""
-    rows = list(await conn.execute(_TAKE_DUE, {"most": most, "hold": hold}))
+    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
     return [JobRef(*row[:6]) for row in rows], [row[0] for row in rows if row[6]]
 
 
-async def mark_published(conn: AsyncConnection, refs: Iterable[JobRef]) -> None:
+async def mark_published(conn: Connection, refs: Iterable[JobRef]) -> None:
     """These are on the road. A row that was claimed meanwhile is gone, and stays gone."""
     sent = list(refs)
-    await conn.execute(_MARK_PUBLISHED, {"ids": [r.job_id for r in sent], "attempts": [r.attempt for r in sent]})
+    await _MARK_PUBLISHED.rows(conn, ids=[r.job_id for r in sent], attempts=[r.attempt for r in sent])
 
 
-async def next_due(conn: AsyncConnection) -> float | None:
+async def next_due(conn: Connection) -> float | None:
     """Seconds until the next unpublished row is due (negative: it is), None when there is none."""
-    found = (await conn.execute(_NEXT_DUE)).scalar()
-    return None if found is None else float(found)
+    found = await _NEXT_DUE.rows(conn)
+    return float(found[0][0]) if found else None
 
 
 async def on_the_road(conn: AsyncConnection, older_than: float) -> dict[str, int]:

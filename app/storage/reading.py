@@ -13,12 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import floor_at
 from app.domain.job import WEBHOOK_TYPE, Job
+from app.storage.direct import Connection, Statement
 from app.storage.tables import attempts, jobs
 
 _FIELDS = Job.__struct_fields__
-_SHOWN = [cast(jobs.c[name], Text) if name in {"payload", "result", "error", "progress", "metadata"} else jobs.c[name]
-          for name in _FIELDS]  # fmt: skip
+_JSON = frozenset({"payload", "result", "error", "progress", "metadata"})
+_SHOWN = [cast(jobs.c[name], Text) if name in _JSON else jobs.c[name] for name in _FIELDS]
 
+_COLUMNS = ", ".join(f"CAST({name} AS text)" if name in _JSON else name for name in _FIELDS)
+_BY_ID = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CALLBACKS = Statement(
+    f"SELECT {_COLUMNS}, callback_url FROM jobs "
+    "WHERE id = ANY(CAST(:ids AS uuid[])) AND callback_url IS NOT NULL ORDER BY id"
+)
 
 SKEW = timedelta(hours=1)
 """How far the API's clock, which makes the ids, may be ahead of the ledger's, which dates the rows."""
@@ -48,10 +55,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
-async def jobs_by_id(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Job]:
+async def jobs_by_id(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
     """The jobs with these ids, of any tenant: the caller compares `tenant`."""
-    rows = await conn.execute(select(*_SHOWN).where(_among(jobs.c.id, ids)))
-    return {job.id: job for job in map(_job, rows)}
+    return {job.id: job for job in map(_job, await _BY_ID.rows(conn, ids=list(ids)))}
 
 
 async def list_jobs(conn: AsyncConnection, tenant: str, wanted: JobFilter, limit: int) -> list[Job]:
@@ -59,11 +65,9 @@ async def list_jobs(conn: AsyncConnection, tenant: str, wanted: JobFilter, limit
     return [_job(row) for row in await conn.execute(_listing(tenant, wanted).limit(limit))]
 
 
-async def callbacks_of(conn: AsyncConnection, ids: Sequence[UUID]) -> list[tuple[Job, str]]:
+async def callbacks_of(conn: Connection, ids: Sequence[UUID]) -> list[tuple[Job, str]]:
     """These jobs with their callback URL, in id order; those without one are left out."""
-    wanted = (_among(jobs.c.id, ids), jobs.c.callback_url.is_not(None))
-    rows = await conn.execute(select(*_SHOWN, jobs.c.callback_url).where(*wanted).order_by(jobs.c.id))
-    return [(_job(tuple(row)[:-1]), row[-1]) for row in rows]
+    return [(_job(tuple(row)[:-1]), row[-1]) for row in await _CALLBACKS.rows(conn, ids=list(ids))]
 
 
 async def attempts_of(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Attempt]:

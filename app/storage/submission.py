@@ -8,10 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.job import END_EVENTS, NewJob
+from app.storage.direct import Connection, Statement
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -42,7 +41,7 @@ class Remembered(msgspec.Struct, frozen=True):
     job_id: UUID
 
 
-_INSERT = text("""
+_INSERT = Statement("""
 WITH input AS MATERIALIZED (
     SELECT i.*, COALESCE(i.asked_run_at, now() + i.delay * interval '1 second', now()) > now() AS later
     FROM unnest(
@@ -83,33 +82,33 @@ WITH input AS MATERIALIZED (
 SELECT id, status, now() AS created_at, run_at FROM accepted
 """)
 
-_RECALL = text("""
+_RECALL = Statement("""
 SELECT k.tenant, k.key, k.fingerprint, k.job_id
 FROM idempotency_keys k
 JOIN unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS wanted(tenant, key) USING (tenant, key)
 """)
 
-_ANNOUNCE_QUEUES = text("INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
+_ANNOUNCE_QUEUES = Statement("INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
 
 
-async def insert(conn: AsyncConnection, batch: list[Entry], idempotency_ttl: float) -> dict[UUID, Accepted]:
+async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> dict[UUID, Accepted]:
     """Insert what is new in `batch`; the members that are missing from the answer met a remembered key.
 
     The keys within one batch must differ. The caller commits.
     """
-    rows = await conn.execute(_INSERT, _columns(batch) | {"ttl": float(idempotency_ttl)})
+    rows = await _INSERT.rows(conn, ttl=float(idempotency_ttl), **_columns(batch))
     return {row[0]: Accepted(row[1], row[2], row[3]) for row in rows}
 
 
-async def recall(conn: AsyncConnection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Remembered]:
+async def recall(conn: Connection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Remembered]:
     """The records of these (tenant, key) pairs."""
-    found = await conn.execute(_RECALL, {"tenants": [k[0] for k in keys], "keys": [k[1] for k in keys]})
+    found = await _RECALL.rows(conn, tenants=[k[0] for k in keys], keys=[k[1] for k in keys])
     return {(row[0], row[1]): Remembered(row[2], row[3]) for row in found}
 
 
-async def announce_queues(conn: AsyncConnection, names: list[str]) -> None:
+async def announce_queues(conn: Connection, names: list[str]) -> None:
     """Make these queues known to workers and operators. Names are sorted, so that two batches cannot deadlock."""
-    await conn.execute(_ANNOUNCE_QUEUES, {"names": sorted(names)})
+    await _ANNOUNCE_QUEUES.rows(conn, names=sorted(names))
 
 
 def _columns(batch: list[Entry]) -> dict[str, object]:

@@ -152,12 +152,12 @@ async def test_a_key_that_another_process_is_just_inserting(engine: AsyncEngine,
     first, second = _new(), _new()
     async with transaction(engine) as conn:
         await insert(conn, [Entry(first, "k", b"same body", None)], TTL)
-        waiting = asyncio.ensure_future(
-            Submissions(engine, ledger_road, TTL).accept(Submission(second, "k", b"same body"))
-        )
+        submissions = Submissions(engine, ledger_road, TTL)
+        waiting = asyncio.ensure_future(submissions.accept(Submission(second, "k", b"same body")))
         await until(lambda: _value(engine, WAITS_FOR_A_LOCK), 10, "the second to wait for the first")
         await conn.commit()
     receipt = await waiting
+    await submissions.close()
     assert (receipt.job.id, receipt.replayed) == (first.id, True)
     assert await _value(engine, "SELECT count(*) FROM jobs") == 1
 
@@ -183,7 +183,7 @@ async def _accept(
 ) -> UUID:
     submissions = Submissions(engine, broker, TTL)
     receipt = await submissions.accept(Submission(_new(type_, payload)))
-    await submissions.drain()
+    await submissions.close()
     return receipt.job.id
 
 

@@ -54,7 +54,7 @@ async def accept(engine: AsyncEngine, broker: Broker, type_: str, payload: str) 
     new = NewJob(id=new_id(), tenant="t", type=type_, queue="q", payload=payload, max_attempts=5)
     submissions = Submissions(engine, broker, 60)
     await submissions.accept(Submission(new))
-    await submissions.drain()
+    await submissions.close()
     return new.id
 
 

@@ -73,27 +73,27 @@ MUTANTS = (
         (
             Edit(
                 "app/services/submission.py",
-                """            async with transaction(self._engine) as conn:
+                """            async with self._ledger.transaction() as conn:
                 accepted = await ledger.insert(conn, entries, self._ttl)
                 remembered = await self._recall(conn, batch, accepted)
                 await self._announce(conn, entries, accepted)
-                await conn.commit()
+                await conn.execute("COMMIT")
 """,
-                """            conn = await self._engine.connect()
+                """            transaction = self._ledger.transaction()
+            conn = await transaction.__aenter__()
             accepted = await ledger.insert(conn, entries, self._ttl)
             remembered = await self._recall(conn, batch, accepted)
             await self._announce(conn, entries, accepted)
-            asyncio.create_task(_commit_and_close(conn))
+            asyncio.create_task(_commit(transaction, conn))
 """,
             ),
+            Edit("app/services/submission.py", "import msgspec", "import asyncio\n\nimport msgspec"),
             Edit(
                 "app/services/submission.py",
                 "def _first_of_each_key(",
-                """async def _commit_and_close(conn: AsyncConnection) -> None:
-    try:
-        await conn.commit()
-    finally:
-        await conn.close()
+                """async def _commit(transaction, conn) -> None:
+    await conn.execute("COMMIT")
+    await transaction.__aexit__(None, None, None)
 
 
 def _first_of_each_key(""",
@@ -123,9 +123,9 @@ def _first_of_each_key(""",
             ),
             Edit(
                 "app/storage/outbox.py",
-                """    rows = list(await conn.execute(_TAKE_DUE, {"most": most, "hold": hold}))
+                """    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
 """,
-                """    rows = list(await conn.execute(_TAKE_DUE, {"most": most, "hold": hold, "last": _CURSOR[0]}))
+                """    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold, last=_CURSOR[0])
     _CURSOR[0] = max([_CURSOR[0], *(row[0] for row in rows)])
 """,
             ),

@@ -1,0 +1,103 @@
+"""The kept connection of the driver: what it commits, what it rolls back, and when it is replaced."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.errors import LedgerUnavailable
+from app.storage.direct import Direct, Statement
+from app.storage.engine import create_engine, transaction
+
+PUT = Statement("INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) RETURNING name")
+COUNT = Statement("SELECT count(*) FROM queues WHERE name = :name")
+WHO = Statement("SELECT pg_backend_pid()")
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def direct(engine: AsyncEngine) -> AsyncIterator[Direct]:
+    direct = Direct(engine)
+    yield direct
+    await direct.close()
+
+
+async def count(engine: AsyncEngine, name: str) -> int:
+    async with transaction(engine) as conn:
+        return int((await COUNT.rows(conn, name=name))[0][0])
+
+
+async def backend(direct: Direct) -> int:
+    async with direct.transaction() as conn:
+        return int((await WHO.rows(conn))[0][0])
+
+
+async def test_what_is_committed_stays_and_what_is_not_does_not(engine: AsyncEngine, direct: Direct) -> None:
+    async with direct.transaction() as conn:
+        assert [row[0] for row in await PUT.rows(conn, names=["kept"])] == ["kept"]
+        await conn.execute("COMMIT")
+    async with direct.transaction() as conn:
+        await PUT.rows(conn, names=["forgotten"])
+    assert (await count(engine, "kept"), await count(engine, "forgotten")) == (1, 0)
+
+
+async def test_a_statement_runs_alike_on_both_connections(engine: AsyncEngine, direct: Direct) -> None:
+    async with transaction(engine) as conn:
+        assert [row[0] for row in await PUT.rows(conn, names=["a", "b"])] == ["a", "b"]
+        await conn.commit()
+    async with direct.transaction() as raw:
+        assert [row[0] for row in await COUNT.rows(raw, name="a")] == [1]
+
+
+async def test_the_connection_is_kept_until_an_error(direct: Direct) -> None:
+    first = await backend(direct)
+    assert await backend(direct) == first
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with direct.transaction() as conn:
+            await PUT.rows(conn, names=["twice", "twice"])
+    assert await backend(direct) != first
+
+
+async def test_one_that_the_server_ended_is_replaced(engine: AsyncEngine, direct: Direct) -> None:
+    first = await backend(direct)
+    await end(engine, first)
+    assert await backend(direct) != first
+
+
+async def test_one_that_ends_in_a_transaction_is_an_outage(engine: AsyncEngine, direct: Direct) -> None:
+    with pytest.raises(LedgerUnavailable):
+        await put_after_the_end(engine, direct)
+    assert await count(engine, "lost") == 0
+
+
+async def test_transactions_wait_for_each_other(engine: AsyncEngine, direct: Direct) -> None:
+    async def put(name: str) -> Any:
+        async with direct.transaction() as conn:
+            await PUT.rows(conn, names=[name])
+            await conn.execute("COMMIT")
+
+    await asyncio.gather(*(put(f"n{n}") for n in range(5)))
+    assert [await count(engine, f"n{n}") for n in range(5)] == [1] * 5
+
+
+async def put_after_the_end(engine: AsyncEngine, direct: Direct) -> None:
+    async with direct.transaction() as conn:
+        await end(engine, (await WHO.rows(conn))[0][0])
+        await PUT.rows(conn, names=["lost"])
+        await conn.execute("COMMIT")
+
+
+async def end(engine: AsyncEngine, pid: int) -> None:
+    """Terminate that backend, and wait until it is gone."""
+    gone = Statement("SELECT pg_terminate_backend(:pid, 5000)")
+    async with transaction(engine) as conn:
+        assert (await gone.rows(conn, pid=pid))[0][0]
