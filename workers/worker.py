@@ -64,6 +64,7 @@ class Worker:
         ack_within: float,
     ) -> None:
         self.id: UUID = new_id()
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._engine = engine
         self._handlers = handlers
         self._executor = executor
@@ -107,7 +108,7 @@ class Worker:
     async def _register(self) -> None:
         async with transaction(self._engine) as conn:
             await job_types.register(conn, [handler.type for handler in self._handlers.values()])
-            await workers.heartbeat(conn, self.id, f"{socket.gethostname()}:{os.getpid()}")
+            await workers.heartbeat(conn, self.id, self._name)
             await conn.commit()
         await self._find_queues()
 
@@ -195,7 +196,7 @@ class Worker:
 
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
-            await workers.heartbeat(conn, self.id, f"{socket.gethostname()}:{os.getpid()}")
+            await workers.heartbeat(conn, self.id, self._name)
             open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, MOST)
             await conn.commit()
         lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]

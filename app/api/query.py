@@ -5,7 +5,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from app.domain.json_text import escape_pointer
-from app.domain.nearest import nearest
+from app.domain.nearest import did_you_mean
 from app.errors import FieldError, InvalidRequest
 
 
@@ -28,6 +28,4 @@ def refuse_unknown_query(request: Request, *known: str) -> None:
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> FieldError:
-    close = nearest(name, known)
-    hint = f'; did you mean "{close}"?' if close else ""
-    return FieldError(f"/{escape_pointer(name)}", f"unknown query parameter{hint}")
+    return FieldError(f"/{escape_pointer(name)}", f"unknown query parameter{did_you_mean(name, known)}")

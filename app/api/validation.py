@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from app.domain.json_text import escape_pointer
-from app.domain.nearest import nearest
+from app.domain.nearest import did_you_mean
 from app.errors import FieldError, InvalidRequest
 
 MAX_LISTED = 20  # errors in one answer; nobody mends more at a time
@@ -63,8 +63,7 @@ def _field_error(error: Any, model: type[BaseModel], prefix: str) -> tuple[str, 
     pointer = prefix + "".join(f"/{escape_pointer(str(step))}" for step in steps)
     detail = describe(error)
     if error["type"] == "extra_forbidden" and owner is not None:
-        meant = nearest(str(steps[-1]), _names(owner))
-        detail += f'; did you mean "{meant}"?' if meant else ""
+        detail += did_you_mean(str(steps[-1]), _names(owner))
     return pointer[:MAX_POINTER], detail
 
 

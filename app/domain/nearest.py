@@ -6,9 +6,9 @@ from collections.abc import Iterable
 _LONGEST = 64  # no name of ours is longer, and the comparison is quadratic in the length
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The name in `known` closest to `name`, or None when none is close."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint to append to what is wrong with `name`: the closest name in `known`, or nothing when none is close."""
     if len(name) > _LONGEST:
-        return None
+        return ""
     found = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return found[0] if found else None
+    return f'; did you mean "{found[0]}"?' if found else ""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.addresses import EgressAllow
 from app.domain.json_text import escape_pointer
-from app.domain.nearest import nearest
+from app.domain.nearest import did_you_mean
 from app.domain.urls import UrlRefused, check_url
 from app.errors import FieldError, InvalidRequest
 from app.storage import job_types
@@ -62,8 +62,7 @@ class Catalogue:
         """The type called `name`. Raises `InvalidRequest` with the nearest name when there is none."""
         known = await self._lookup(name)
         if known is None or known.type.internal:
-            close = nearest(name, (n for n, k in self._types.items() if not k.type.internal))
-            hint = f'; did you mean "{close}"?' if close else ""
+            hint = did_you_mean(name, (n for n, k in self._types.items() if not k.type.internal))
             raise InvalidRequest([FieldError("/type", f"no worker has registered this type{hint}")])
         return known
 
@@ -116,6 +115,4 @@ def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
 
 
 def _unknown(where: str, name: str, known: Sequence[str]) -> FieldError:
-    close = nearest(name, known)
-    hint = f'; did you mean "{close}"?' if close else ""
-    return FieldError(f"{where}/{escape_pointer(name)}", f"unknown field{hint}")
+    return FieldError(f"{where}/{escape_pointer(name)}", f"unknown field{did_you_mean(name, known)}")

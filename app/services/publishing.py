@@ -55,9 +55,8 @@ class Publisher:
         """Room for `wanted` references or none, to be used by `offer` or given back by `release`."""
         if self._broker.handoff is None or wanted > min(self.LIGHT, self._room):
             return 0
-        granted = wanted
-        self._room -= granted
-        return granted
+        self._room -= wanted
+        return wanted
 
     def release(self, count: int) -> None:
         self._room += count

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from app.api.validation import invalid
-from app.domain.nearest import nearest
+from app.domain.nearest import did_you_mean
 from app.errors import InvalidRequest
 
 CANARY = "CanaryValue7"
@@ -123,11 +123,12 @@ def test_the_answer_stays_small() -> None:
 
 @given(st.text())
 def test_nearest_is_one_of_the_known(name: str) -> None:
-    assert nearest(name, ["priority", "payload"]) in (None, "priority", "payload")
+    hint = did_you_mean(name, ["priority", "payload"])
+    assert hint in ("", '; did you mean "priority"?', '; did you mean "payload"?')
 
 
 def test_nearest() -> None:
-    assert nearest("Priorty", ["priority", "payload"]) == "priority"
-    assert nearest("http.reqest", ["noop", "http.request"]) == "http.request"
-    assert nearest("x", ["priority"]) is None
-    assert nearest("p" * 65, ["p" * 66]) is None  # the comparison costs the square of the length
+    assert did_you_mean("Priorty", ["priority", "payload"]) == '; did you mean "priority"?'
+    assert did_you_mean("http.reqest", ["noop", "http.request"]) == '; did you mean "http.request"?'
+    assert did_you_mean("x", ["priority"]) == ""
+    assert did_you_mean("p" * 65, ["p" * 66]) == ""  # the comparison costs the square of the length
