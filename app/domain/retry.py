@@ -17,7 +17,7 @@ class Retry(msgspec.Struct, frozen=True):
     jitter: float = 0.2
 
     def wait(self, failures: int, chance: float, retry_after: float | None = None) -> float:
-        """Seconds to wait after the `failures`-th failure (from 1); `chance` is uniform in [0, 1).
+        """Seconds to wait after the `failures`-th failure of a budget (from 1); `chance` is uniform in [0, 1).
 
         A `retry_after` is a floor: jitter only ever adds to it, so that nobody returns early or in step.
         """

@@ -32,6 +32,16 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
     retry: Retry
 
+    @property
+    def failures(self) -> int:
+        """Which failure this one would be of the present budget, from 1: where on its schedule the job stands.
+
+        An explicit retry raises `max_attempts` to a whole budget above `attempt`, a hand-back by one, so what is left
+        tells. At the ends it is held to what is possible: a policy may have changed since the job was accepted.
+        """
+        left = self.max_attempts - self.attempt
+        return min(max(self.retry.max_attempts - left, 1), self.attempt)
+
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox."""
@@ -55,7 +65,7 @@ def failed(held: Held, kind: FailureClass, message: str, chance: float, retry_af
     """running -> retrying while the class allows it and attempts are left, else running -> failed."""
     if kind in AT_ONCE or held.attempt >= held.max_attempts:
         return _dead(held, kind, message)
-    wait = held.retry.wait(held.attempt, chance, retry_after)
+    wait = held.retry.wait(held.failures, chance, retry_after)
     return Transition(held=held, status=Status.RETRYING, outcome=kind, error=_error(held, kind, message), wait=wait)
 
 
@@ -71,7 +81,7 @@ def crashed(held: Held, chance: float) -> Transition:
     error = _error(held, kind, message)
     if crashes == 1:
         return Transition(held=held, status=Status.QUEUED, outcome=kind, error=error, wait=0.0, crashes=1)
-    wait = held.retry.wait(held.attempt, chance)
+    wait = held.retry.wait(held.failures, chance)
     return Transition(held=held, status=Status.RETRYING, outcome=kind, error=error, wait=wait, crashes=1)
 
 

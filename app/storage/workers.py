@@ -19,7 +19,8 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
 _RETIRE = text("DELETE FROM workers WHERE id = :id")
 
 _OPEN_ATTEMPTS = """
-SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text), y.schedule, y.jitter
+SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text),
+       y.max_attempts, y.schedule, y.jitter
 FROM attempts t
 JOIN jobs j ON j.id = t.job_id
 LEFT JOIN job_types y ON y.name = j.type
@@ -65,19 +66,19 @@ async def held_by(conn: AsyncConnection, worker_id: UUID, older_than: float, mos
 
 
 def _held(row: Sequence[Any]) -> Held:
-    job_id, attempt, worker_id, max_attempts, crashes, retry, schedule, jitter = row
+    job_id, attempt, worker_id, max_attempts, crashes, retry, *of_type = row
     return Held(
         job_id=job_id,
         attempt=attempt,
         worker_id=worker_id,
         max_attempts=max_attempts,
         crashes=crashes,
-        retry=_policy(retry, schedule, jitter),
+        retry=_policy(retry, *of_type),
     )
 
 
-def _policy(retry: str | None, schedule: list[float] | None, jitter: float) -> Retry:
+def _policy(retry: str | None, max_attempts: int, schedule: list[float] | None, jitter: float) -> Retry:
     """The job's own policy, else its type's, else (the type was never registered) the default."""
     if retry is not None:
         return msgspec.json.decode(retry, type=Retry)
-    return Retry() if schedule is None else Retry(schedule=tuple(schedule), jitter=jitter)
+    return Retry() if schedule is None else Retry(max_attempts, tuple(schedule), jitter)

@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
+import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
 from app.domain.ids import new_id
 from app.domain.message import JobRef
-from app.storage import workers
+from app.domain.retry import Retry
+from app.storage import job_types, workers
 from app.storage.engine import create_engine, transaction
+from app.storage.job_types import JobType
 from app.storage.submission import Entry
 from tests.integration.test_ledger_submission import WORKER, a_job, claim, do, insert, put, rows, the_job
 from tests.support.waiting import until
@@ -148,6 +151,23 @@ async def test_the_rescuer_leaves_a_live_worker_alone(engine: AsyncEngine, road:
         assert await workers.abandoned(conn, 60, 100) == []
     for _ in range(5):
         assert await rescuer.run_once() == 0
+
+
+async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, road: Road) -> None:
+    """Its own, else its type's, else the default: where a crash stands on the schedule needs all of it."""
+    own, of_type = Retry(7, (1.0, 2.0), 0.1), Retry(3, (4.0,), 0.5)
+    kind = JobType(name="typed", description="", queue="q", retry=of_type, timeout=None, payload_schema="{}")
+    async with transaction(engine) as conn:
+        await job_types.register(conn, [kind])
+        await conn.commit()
+    given = [
+        a_job(type="typed", retry=msgspec.json.encode(own).decode()), a_job(type="typed"), a_job(type="never seen"),
+    ]  # fmt: skip
+    await insert(engine, *map(Entry, given))
+    await claim(engine)
+    async with transaction(engine) as conn:
+        found = {held.job_id: held.retry for held in await workers.abandoned(conn, 60, 100)}
+    assert [found[job.id] for job in given] == [own, of_type, Retry()]
 
 
 async def test_the_rescuer_does_not_judge_before_it_has_watched(engine: AsyncEngine, road: Road) -> None:

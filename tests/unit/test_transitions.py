@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from app.domain import transitions
 from app.domain.failures import FailureClass
@@ -71,10 +72,51 @@ def test_a_job_is_retried_only_while_it_has_attempts_and_a_reason(
     arrow = transitions.failed(held, kind, "x", chance)
     if kind in RETRIED and held.attempt < held.max_attempts:
         assert arrow.status == Status.RETRYING
-        assert arrow.wait == held.retry.wait(held.attempt, chance)
+        assert arrow.wait == held.retry.wait(held.failures, chance)
     elif kind is not FailureClass.CRASHED:
         assert (arrow.status, arrow.wait) == (Status.FAILED, None)
     assert arrow.outcome == kind
+
+
+def waits_until_the_end(held: Held, hand_backs: list[bool]) -> list[float]:
+    """The waits of a job that fails for as long as it may, or is handed back where the list says so."""
+    found: list[float] = []
+    for hand_back in [*hand_backs, *[False] * 100]:
+        if hand_back:
+            held = replace(held, max_attempts=held.max_attempts + transitions.handed_back(held).extra_attempts)
+        else:
+            arrow = transitions.failed(held, FailureClass.TRANSIENT, "x", 0.0)
+            if arrow.wait is None:
+                return found
+            found.append(arrow.wait)
+        held = replace(held, attempt=held.attempt + 1)
+    raise AssertionError("a job that fails every time must come to an end")
+
+
+@given(st.integers(1, 10), st.integers(0, 30), st.lists(st.booleans(), max_size=20))
+def test_every_budget_goes_through_the_schedule_from_its_start(most: int, spent: int, hand_backs: list[bool]) -> None:
+    """An explicit retry after `spent` attempts, and hand-backs anywhere: neither skips nor repeats a wait."""
+    policy = Retry(max_attempts=most, schedule=(1.0, 2.0, 3.0), jitter=0.0)
+    fresh = Held(
+        job_id=UUID(int=1), attempt=spent + 1, worker_id=UUID(int=2), max_attempts=spent + most, crashes=0, retry=policy
+    )  # fmt: skip
+    assert waits_until_the_end(fresh, hand_backs) == [policy.wait(k, 0.0) for k in range(1, most)]
+
+
+@given(helds(), chances)
+def test_a_crash_stands_where_a_failure_would(held: Held, chance: float) -> None:
+    arrow = transitions.crashed(held, chance)
+    if arrow.status == Status.RETRYING:
+        assert arrow.wait == transitions.failed(held, FailureClass.TRANSIENT, "x", chance).wait
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 100))
+def test_a_policy_that_has_changed_since_still_gives_a_place_on_the_schedule(attempt: int, left: int, now: int) -> None:
+    held = Held(
+        job_id=UUID(int=1), attempt=attempt, worker_id=UUID(int=2), max_attempts=attempt + left, crashes=0,
+        retry=Retry(max_attempts=now),
+    )  # fmt: skip
+    assert 1 <= held.failures <= attempt
 
 
 @pytest.mark.parametrize("kind", [FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND])
