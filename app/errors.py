@@ -13,6 +13,7 @@ AcceptedError
 │   └── KeyReused               422  an idempotency key came with another body
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
 ├── BrokerUnavailable           the road is blocked; never reaches an HTTP client
+├── WorkerExhausted             a worker has to be replaced: handlers of its have not let go
 └── ConfigurationError          a process must not start like this
 
 HTTP status codes live in `app/api/problem_table.py` and nowhere else; the numbers above are its reading of this tree.
@@ -87,6 +88,10 @@ class LedgerUnavailable(AcceptedError):
 
 class BrokerUnavailable(AcceptedError):
     """The broker did not confirm in time or is away; what was to be published stays in the outbox."""
+
+
+class WorkerExhausted(AcceptedError):
+    """So many handlers outlived their attempts that this worker process has to be replaced by a fresh one."""
 
 
 class ConfigurationError(AcceptedError):

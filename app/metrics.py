@@ -1,6 +1,6 @@
 """The counters of every process, in Prometheus' names. What the ledger can count is not counted here again."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 JOBS_ACCEPTED = Counter("accepted_jobs_accepted_total", "Jobs committed and answered with 202.", ["queue"])
 SUBMISSIONS_REPLAYED = Counter(
@@ -14,6 +14,11 @@ ATTEMPT_SECONDS = Histogram(
     "accepted_attempt_seconds", "How long attempts ran.", ["type"],
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )  # fmt: skip
+HANDLERS_LEFT_BEHIND = Gauge(
+    "accepted_handlers_left_behind",
+    "Handlers that still run although their attempt is over, by what holds them.",
+    ["in"],
+)
 OUTCOMES_FENCED = Counter("accepted_outcomes_fenced_total", "Late outcomes that the fence kept out of the ledger.")
 MESSAGES_DROPPED = Counter(
     "accepted_messages_dropped_total",

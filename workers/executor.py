@@ -7,20 +7,24 @@ one failure class or another.
 import asyncio
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 import structlog
 from pydantic import ValidationError
 
 from app.domain import transitions
-from app.domain.failures import FailureClass, HandlerError, InvalidJob
+from app.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
 from app.domain.retry import Retry
 from app.domain.transitions import Held, Transition
 from app.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from app.storage.claims import Claim
+from workers import failures
 from workers.egress import Egress
-from workers.job import Context, Handler
+from workers.job import DEFAULT_TIMEOUT, Context, Handler
+from workers.left_behind import LeftBehind
+from workers.run import Ended, Run, Why
+from workers.threads import Threads
 
 log = structlog.get_logger("attempt")
 
@@ -31,8 +35,14 @@ class Executor:
     def __init__(self, handlers: dict[str, Handler], egress: Egress, threads: int, max_result_bytes: int) -> None:
         self._handlers = handlers
         self._egress = egress
-        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="handler")
+        self._left_behind = LeftBehind()
+        self._threads = Threads(threads, self._left_behind)
         self._max_result_bytes = max_result_bytes
+
+    @property
+    def exhausted(self) -> asyncio.Event:
+        """Set when this process has to be replaced: too many handlers did not let go."""
+        return self._left_behind.too_many
 
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
@@ -54,51 +64,62 @@ class Executor:
         return transition
 
     def stop(self) -> None:
-        """Start no more threads. One that never returns is left to the end of the process."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Start no more threads."""
+        self._threads.close()
 
     async def _attempt(self, claim: Claim) -> Transition:
         handler = self._handlers.get(claim.job.type)
         held = _held(claim, handler)
         if handler is None:
-            return _failed(held, FailureClass.TRANSIENT, f"no handler for type {claim.job.type!r} in this worker")
-        limit = claim.timeout or handler.type.timeout
-        try:
-            async with asyncio.timeout(limit) as deadline:
-                result = await self._call(handler, claim)
-            return self._succeeded(held, result)
-        except asyncio.CancelledError:
-            return transitions.handed_back(held)
-        except TimeoutError as error:
-            if deadline.expired():
-                return _failed(held, FailureClass.TIMEOUT, f"ran longer than {limit:g} s")
-            return _failed(held, FailureClass.TRANSIENT, _describe(error))
-        except HandlerError as error:
-            return _failed(held, error.failure_class, str(error), error.retry_after)
-        except Exception as error:
-            return _failed(held, FailureClass.TRANSIENT, _describe(error))
-
-    async def _call(self, handler: Handler, claim: Claim) -> object:
-        try:
-            payload = handler.payload.validate_json(claim.job.payload)
-        except ValidationError as error:
-            wrong = error.errors(include_input=False, include_url=False)[0]
-            where = "/".join(map(str, wrong["loc"]))
-            raise InvalidJob(f"the payload does not fit its type: /{where}: {wrong['msg']}") from None
+            return _failed(held, TransientError(f"no handler for type {claim.job.type!r} in this worker"))
         context = Context(claim.job, self._egress)
+        run = Run(
+            partial(self._call, handler, context), context.ending, self._left_behind, interruptible=handler.is_async
+        )
+        limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
+        ended = await run.within(limit)
+        match run.told_to_end:
+            case Why.TIMEOUT:
+                return _failed(held, TargetTimeout(f"ran longer than {limit:g} s"))
+            case Why.STOPPING:
+                return self._stopped(held, ended)
+            case _:
+                return self._outcome(held, ended or Ended(error=asyncio.CancelledError()))
+
+    async def _call(self, handler: Handler, context: Context) -> object:
+        payload = _payload(handler, context.job.payload)
         if handler.is_async:
             return await handler.function(payload, context)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, handler.function, payload, context)
+        return await self._threads.call(partial(handler.function, payload, context))
+
+    def _stopped(self, held: Held, ended: Ended | None) -> Transition:
+        """The worker stops. What succeeded in the last moment has succeeded; anything else is handed back."""
+        if ended is None or ended.error is not None:
+            return transitions.handed_back(held)
+        return self._succeeded(held, ended.result)
+
+    def _outcome(self, held: Held, ended: Ended) -> Transition:
+        if ended.error is not None:
+            return _failed(held, failures.of(ended.error))
+        return self._succeeded(held, ended.result)
 
     def _succeeded(self, held: Held, result: object) -> Transition:
         try:
             encoded = msgspec.json.encode(result)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            return _failed(held, FailureClass.INVALID, f"the result is not JSON: {type(error).__name__}")
+        except Exception as error:  # also what the properties of a result object raise
+            return _failed(held, InvalidJob(f"the result is not JSON: {type(error).__name__}"))
         if len(encoded) > self._max_result_bytes:
-            return _failed(held, FailureClass.INVALID, f"the result is larger than {self._max_result_bytes} bytes")
+            return _failed(held, InvalidJob(f"the result is larger than {self._max_result_bytes} bytes"))
         return transitions.succeeded(held, encoded.decode())
+
+
+def _payload(handler: Handler, text: str) -> object:
+    try:
+        return handler.payload.validate_json(text)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+        where = "/".join(map(str, wrong["loc"]))
+        raise InvalidJob(f"the payload does not fit its type: /{where}: {wrong['msg']}") from None
 
 
 def _held(claim: Claim, handler: Handler | None) -> Held:
@@ -109,6 +130,7 @@ def _held(claim: Claim, handler: Handler | None) -> Held:
         max_attempts=claim.job.max_attempts,
         crashes=claim.crashes,
         retry=_policy(claim, handler),
+        not_found=handler.type.not_found if handler is not None else OnNotFound.FAIL,
     )
 
 
@@ -118,9 +140,5 @@ def _policy(claim: Claim, handler: Handler | None) -> Retry:
     return handler.type.retry if handler is not None else Retry()
 
 
-def _failed(held: Held, kind: FailureClass, message: str, retry_after: float | None = None) -> Transition:
-    return transitions.failed(held, kind, message, random.random(), retry_after)
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _failed(held: Held, failure: HandlerError) -> Transition:
+    return transitions.failed(held, failure.failure_class, failures.said(failure), random.random(), failure.retry_after)

@@ -4,17 +4,19 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 import structlog
 from pydantic import TypeAdapter
 
+from app.domain.failures import OnNotFound
 from app.domain.job import DEFAULT_QUEUE, QUEUE_PATTERN, Job
 from app.domain.retry import Retry
 from app.errors import ConfigurationError
 from app.storage.job_types import JobType
 from workers.egress import Egress
+from workers.run import Ending
 
 DEFAULT_TIMEOUT = 900.0
 """Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
@@ -37,6 +39,18 @@ class Context:
         """The guarded HTTP client: public addresses only, one deadline, capped answers."""
         self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
         """A logger bound to this attempt."""
+        self.ending = Ending()
+        """Set by the worker."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is to end early: its job was cancelled, its time is up, or its worker stops.
+
+        An `async def` handler gets a CancelledError as well. A thread cannot be interrupted, so a `def` handler that
+        takes long looks here now and then, and returns or raises; whatever it does after a True, the job ends as it
+        was told to. May be read from any thread.
+        """
+        return self.ending.look()
 
 
 @dataclass(frozen=True)
@@ -56,17 +70,21 @@ def job(
     timeout: float = DEFAULT_TIMEOUT,
     retry: Retry | None = None,
     description: str | None = None,
+    not_found: Literal["fail", "retry", "skip"] = "fail",
     internal: bool = False,
 ) -> Callable[[Function], Function]:
     """Make a function the handler of type `name`: `def` or `async def`, of (payload, ctx), returning JSON or None.
 
     The annotation of its first parameter is the payload's type (a pydantic model, a dataclass, a `dict`); its JSON
     Schema is what the API checks submissions against. `timeout` is in seconds. `async def` handlers run on the
-    event loop, `def` ones in a thread. Handlers run at least once; their outcome is recorded once.
+    event loop, `def` ones in a thread. Handlers run at least once; their outcome is recorded once. `not_found` says
+    what `NotFound` means for the type: "fail", "retry", or "skip" (it succeeds with {"skipped": true}).
     """
 
     if not TYPE_NAME.fullmatch(name) or not re.fullmatch(QUEUE_PATTERN, queue):
         raise ConfigurationError(f"{name!r} on queue {queue!r}: no name for a type or for a queue")
+    if not_found not in set(OnNotFound):
+        raise ConfigurationError(f"{name!r}: not_found is one of {', '.join(OnNotFound)}")
 
     def decorate(function: Function) -> Function:
         adapter = TypeAdapter(_payload_type(name, function))
@@ -78,6 +96,7 @@ def job(
             timeout=timeout,
             payload_schema=msgspec.json.encode(adapter.json_schema()).decode(),
             internal=internal,
+            not_found=OnNotFound(not_found),
         )
         handler = Handler(kind, function, adapter, inspect.iscoroutinefunction(function))
         setattr(function, MARK, handler)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import structlog
 import uvloop
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import logs, memory
 from app.broker import create_broker
 from app.broker.base import Broker
+from app.errors import WorkerExhausted
 from app.settings import Settings
 from app.storage.engine import create_engine
 from workers import registry
@@ -31,15 +32,18 @@ CONCURRENCY = 10
 
 
 def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURRENCY) -> None:
-    """`accepted worker`: runs until SIGTERM or SIGINT, then ends the process with exit code 0."""
+    """`accepted worker`: runs until SIGTERM or SIGINT, then ends the process with exit code 0.
+
+    With 1 when handlers that never return have used it up: a supervisor starts a fresh one.
+    """
     settings.require_database()
     logs.configure()
 
     async def run() -> None:
         await run_worker(settings, queues, concurrency, stop_on_signals())
 
-    uvloop.run(run())
-    leave()
+    with leaving():
+        uvloop.run(run())
 
 
 def scheduler(settings: Settings) -> None:
@@ -99,11 +103,18 @@ def stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def leave() -> None:
-    """End the process now: a thread whose handler never returns would keep the interpreter waiting for it."""
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Ends the process after this block: a thread whose handler never returns would keep the interpreter waiting."""
+    code = 0
+    try:
+        yield
+    except WorkerExhausted as error:
+        sys.stderr.write(f"accepted: {error}\n")
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from app.broker.base import Broker, Delivery
 from app.domain import transitions
 from app.domain.ids import new_id
 from app.domain.transitions import Transition
-from app.errors import LedgerUnavailable
+from app.errors import LedgerUnavailable, WorkerExhausted
 from app.services.completion import MOST, Outcomes
 from app.storage import job_types, queues, workers
 from app.storage.engine import reading, transaction
@@ -86,12 +86,13 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until `stop` is called."""
+        """Work until `stop` is called. Raises `WorkerExhausted`, holding nothing, when this process is used up."""
         await self._until_answered(self._register)
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
             asyncio.create_task(self._every(FIND_QUEUES, self._find_queues)),
             asyncio.create_task(self._subscription.run()),
+            asyncio.create_task(self._stop_when_exhausted()),
         ]
         taking = asyncio.create_task(self._take())
         log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
@@ -104,6 +105,13 @@ class Worker:
         self._executor.stop()
         await self._outcomes.close()
         await self._retire()
+        if self._executor.exhausted.is_set():
+            raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
+
+    async def _stop_when_exhausted(self) -> None:
+        await self._executor.exhausted.wait()
+        log.error("worker_exhausted", worker_id=str(self.id))
+        self.stop()
 
     async def _register(self) -> None:
         async with transaction(self._engine) as conn:

@@ -36,5 +36,6 @@ def _shown(one: JobType) -> dict[str, object]:
         "queue": one.queue,
         "retry": one.retry,
         "timeout": one.timeout,
+        "not_found": one.not_found,
         "payload_schema": msgspec.Raw(one.payload_schema.encode()),
     }

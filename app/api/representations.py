@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from app.domain.failures import FailureClass
+from app.domain.failures import FailureClass, OnNotFound
 from app.domain.job import Status
 
 
@@ -88,6 +88,7 @@ class JobTypeView(BaseModel):
     queue: str
     retry: RetryView
     timeout: float | None
+    not_found: OnNotFound
     payload_schema: dict[str, Any]
 
 

@@ -1,6 +1,9 @@
 """Why an attempt failed, as the closed set of classes of contract section 5, and the exceptions that name one."""
 
+import time
 from enum import StrEnum
+
+from app.domain.retry_after import parse_retry_after
 
 
 class FailureClass(StrEnum):
@@ -17,11 +20,27 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
 
 
+AT_ONCE = frozenset({FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND})
+"""Classes that no retry can mend; of `NOT_FOUND`, a type may think otherwise."""
+
+
+class OnNotFound(StrEnum):
+    """What a type makes of `not_found`: a dead letter, a failure like others, or a success with nothing done."""
+
+    FAIL = "fail"
+    RETRY = "retry"
+    SKIP = "skip"
+
+
 class HandlerError(Exception):
     """Raised by a handler to say which failure class this is. Its text is shown to the client."""
 
     failure_class = FailureClass.TRANSIENT
     retry_after: float | None = None
+
+    @property
+    def worth_another_try(self) -> bool:
+        return self.failure_class not in AT_ONCE
 
 
 class TransientError(HandlerError):
@@ -29,13 +48,16 @@ class TransientError(HandlerError):
 
 
 class RateLimited(HandlerError):
-    """The target asked for patience: retried on the schedule, but not before `retry_after` seconds."""
+    """The target asked for patience: retried on the schedule, but not before `retry_after`.
+
+    That is in seconds, or a `Retry-After` field as it came (seconds or a date); what cannot be read counts as absent.
+    """
 
     failure_class = FailureClass.RATE_LIMITED
 
-    def __init__(self, message: str = "rate limited", *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "rate limited", *, retry_after: float | str | None = None) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after = parse_retry_after(retry_after, time.time()) if isinstance(retry_after, str) else retry_after
 
 
 class TargetTimeout(HandlerError):
@@ -57,6 +79,6 @@ class AuthError(HandlerError):
 
 
 class NotFound(HandlerError):
-    """The target says that the thing is not there: dead letter."""
+    """The target says that the thing is not there: what its type makes of it, `OnNotFound`."""
 
     failure_class = FailureClass.NOT_FOUND

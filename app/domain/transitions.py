@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.domain.failures import FailureClass
+from app.domain.failures import AT_ONCE, FailureClass, OnNotFound
 from app.domain.job import Status
 from app.domain.retry import Retry
 
@@ -18,8 +18,8 @@ MAX_CRASHES = 3
 MAX_MESSAGE = 2000
 """Characters of an error's text that are kept."""
 
-AT_ONCE = frozenset({FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND})
-"""Classes that no retry can mend."""
+SKIPPED = '{"skipped":true}'
+"""The result of a job that did not find what it was to work on, where its type says that this is fine."""
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +31,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     crashes: int
     retry: Retry
+    not_found: OnNotFound = OnNotFound.FAIL
 
     @property
     def failures(self) -> int:
@@ -62,8 +63,13 @@ def succeeded(held: Held, result: str) -> Transition:
 
 
 def failed(held: Held, kind: FailureClass, message: str, chance: float, retry_after: float | None = None) -> Transition:
-    """running -> retrying while the class allows it and attempts are left, else running -> failed."""
-    if kind in AT_ONCE or held.attempt >= held.max_attempts:
+    """running -> retrying while the class allows it and attempts are left, else running -> failed.
+
+    Or running -> succeeded, for what was not found and may be skipped.
+    """
+    if kind is FailureClass.NOT_FOUND and held.not_found is OnNotFound.SKIP:
+        return succeeded(held, SKIPPED)
+    if not _may_run_again(held, kind):
         return _dead(held, kind, message)
     wait = held.retry.wait(held.failures, chance, retry_after)
     return Transition(held=held, status=Status.RETRYING, outcome=kind, error=_error(held, kind, message), wait=wait)
@@ -93,6 +99,11 @@ def handed_back(held: Held) -> Transition:
 def unrecordable(held: Held) -> Transition:
     """running -> failed because the ledger refuses to store what the attempt came to."""
     return _dead(held, FailureClass.INVALID, "the outcome of this attempt could not be stored")
+
+
+def _may_run_again(held: Held, kind: FailureClass) -> bool:
+    patient = kind is FailureClass.NOT_FOUND and held.not_found is OnNotFound.RETRY
+    return held.attempt < held.max_attempts and (patient or kind not in AT_ONCE)
 
 
 def _dead(held: Held, kind: FailureClass, message: str) -> Transition:

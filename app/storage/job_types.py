@@ -7,25 +7,28 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.failures import OnNotFound
 from app.domain.retry import Retry
 
 _REGISTER = text("""
 INSERT INTO job_types AS t
-    (name, description, queue, max_attempts, schedule, jitter, timeout, payload_schema, internal)
+    (name, description, queue, max_attempts, schedule, jitter, timeout, payload_schema, internal, not_found)
 VALUES (:name, :description, :queue, :max_attempts, :schedule, :jitter, :timeout,
-        CAST(:payload_schema AS json), :internal)
+        CAST(:payload_schema AS json), :internal, :not_found)
 ON CONFLICT (name) DO UPDATE SET
     description = excluded.description, queue = excluded.queue, max_attempts = excluded.max_attempts,
     schedule = excluded.schedule, jitter = excluded.jitter, timeout = excluded.timeout,
-    payload_schema = excluded.payload_schema, internal = excluded.internal, updated_at = now()
-WHERE (t.description, t.queue, t.max_attempts, t.schedule, t.jitter, t.timeout, t.payload_schema::text, t.internal)
-    IS DISTINCT FROM (excluded.description, excluded.queue, excluded.max_attempts, excluded.schedule,
-                      excluded.jitter, excluded.timeout, excluded.payload_schema::text, excluded.internal)
+    payload_schema = excluded.payload_schema, internal = excluded.internal, not_found = excluded.not_found,
+    updated_at = now()
+WHERE (t.description, t.queue, t.max_attempts, t.schedule, t.jitter, t.timeout, t.payload_schema::text, t.internal,
+       t.not_found)
+    IS DISTINCT FROM (excluded.description, excluded.queue, excluded.max_attempts, excluded.schedule, excluded.jitter,
+                      excluded.timeout, excluded.payload_schema::text, excluded.internal, excluded.not_found)
 """)
 
 _ALL = text("""
 SELECT name, description, queue, max_attempts, schedule, jitter, timeout,
-       CAST(payload_schema AS text), internal, updated_at
+       CAST(payload_schema AS text), internal, not_found, updated_at
 FROM job_types ORDER BY name
 """)
 
@@ -43,6 +46,7 @@ class JobType(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None
     payload_schema: str
     internal: bool = False
+    not_found: OnNotFound = OnNotFound.FAIL
     updated_at: datetime | None = None
 
 
@@ -61,6 +65,7 @@ async def register(conn: AsyncConnection, types: Sequence[JobType]) -> None:
                 "timeout": one.timeout,
                 "payload_schema": one.payload_schema,
                 "internal": one.internal,
+                "not_found": str(one.not_found),
             },
         )
 
@@ -71,7 +76,7 @@ async def all_types(conn: AsyncConnection) -> list[JobType]:
         JobType(
             name=row[0], description=row[1], queue=row[2],
             retry=Retry(max_attempts=row[3], schedule=tuple(row[4]), jitter=row[5]),
-            timeout=row[6], payload_schema=row[7], internal=row[8], updated_at=row[9],
+            timeout=row[6], payload_schema=row[7], internal=row[8], not_found=OnNotFound(row[9]), updated_at=row[10],
         )
         for row in await conn.execute(_ALL)
     ]  # fmt: skip

@@ -7,15 +7,13 @@ The JSON Schema of `HttpRequest` is the API's whole check at submission; its for
 import codecs
 import json
 import re
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from app.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
-from app.domain.retry_after import parse_retry_after
 from app.domain.urls import MAX_URL_CHARS
+from workers import failures
 from workers.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
 from workers.job import Context, job
 
@@ -131,27 +129,8 @@ def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
     expected = [expect_status] if isinstance(expect_status, int) else expect_status
     if status in expected if expected else 200 <= status <= 299:
         return
-    wait = _retry_after(answer) if status in (429, 503) else None
-    if status == 429 or wait is not None:
-        raise RateLimited(f"the target answered {status}", retry_after=wait)
-    raise _failure_of(status)
-
-
-def _failure_of(status: int) -> HandlerError:
-    if status in (401, 403, 407):
-        return AuthError(f"the target answered {status}")
-    if status == 404:
-        return NotFound(f"the target answered {status}")
-    if 300 <= status <= 399:
-        return InvalidJob(f"the target answered {status}, and redirects are not followed")
-    if 400 <= status <= 499 and status not in (408, 425):
-        return InvalidJob(f"the target answered {status}")
-    return TransientError(f"the target answered {status}")
-
-
-def _retry_after(answer: Answer) -> float | None:
-    value = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
-    return None if value is None else parse_retry_after(value, time.time())
+    retry_after = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
+    raise failures.of_status(status, retry_after)
 
 
 def _result(answer: Answer) -> dict[str, Any]:

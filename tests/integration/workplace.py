@@ -1,0 +1,88 @@
+"""A worker in the test's own process, on the ledger alone or on a broker, and what its jobs come to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.domain.addresses import EgressAllow
+from app.domain.ids import new_id
+from app.domain.job import Job, NewJob
+from app.services.submission import Submission, Submissions
+from app.storage.engine import transaction
+from app.storage.reading import Attempt, attempts_of, jobs_by_id
+from workers import registry
+from workers.egress import Egress
+from workers.executor import Executor
+from workers.job import MARK, Handler
+from workers.scheduler import base
+from workers.scheduler.relay import Relay
+from workers.worker import Worker
+
+HANDLERS = registry.load(["workers.handlers"])
+
+
+def handlers_of(*functions: Callable[..., Any]) -> dict[str, Handler]:
+    """The handlers that `@job` made of these functions."""
+    found: list[Handler] = [function.__dict__[MARK] for function in functions]
+    return {handler.type.name: handler for handler in found}
+
+
+@asynccontextmanager
+async def working(
+    engine: AsyncEngine,
+    broker: Broker,
+    queue: str = "q",
+    *,
+    handlers: dict[str, Handler] = HANDLERS,
+    concurrency: int = 2,
+    lease_ttl: float = 3,
+    shutdown_grace: float = 3,
+    ack_within: float = 600,
+) -> AsyncIterator[Worker]:
+    """A worker of `queue` with a relay beside it, both stopped at the end."""
+    executor = Executor(handlers, Egress(EgressAllow()), concurrency, 1000)
+    one = Worker(
+        engine, broker, handlers, executor, queue_names=[queue], concurrency=concurrency, lease_ttl=lease_ttl,
+        shutdown_grace=shutdown_grace, ack_within=ack_within,
+    )  # fmt: skip
+    running = asyncio.create_task(one.run())
+    relaying = asyncio.create_task(base.run([Relay(engine, broker)]))
+    try:
+        yield one
+    finally:
+        one.stop()
+        relaying.cancel()
+        await asyncio.wait({relaying})
+        await running
+
+
+async def accept(engine: AsyncEngine, broker: Broker, type_: str, payload: str = "{}", **fields: Any) -> UUID:
+    given = {"id": new_id(), "tenant": "t", "type": type_, "queue": "q", "payload": payload, "max_attempts": 5}
+    new = NewJob(**(given | fields))
+    submissions = Submissions(engine, broker, 60)
+    await submissions.accept(Submission(new))
+    await submissions.close()
+    return new.id
+
+
+async def read(engine: AsyncEngine, job_id: UUID) -> Job:
+    async with transaction(engine) as conn:
+        return (await jobs_by_id(conn, [job_id]))[job_id]
+
+
+async def attempts(engine: AsyncEngine, job_id: UUID) -> list[Attempt]:
+    async with transaction(engine) as conn:
+        return await attempts_of(conn, [job_id])
+
+
+def has(engine: AsyncEngine, job_id: UUID, *statuses: str) -> Callable[[], Any]:
+    async def check() -> Job | None:
+        job = await read(engine, job_id)
+        return job if job.status in statuses else None
+
+    return check

@@ -1,0 +1,111 @@
+"""One call of a handler, which ends by itself or is told to end, and takes nobody along whatever it raises.
+
+The call is a task of its own. So an exception that would end a process (`SystemExit`), or that looks like our own
+cancelling, is an outcome like others; and a handler that will not end is left behind, not waited for.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from workers.left_behind import LeftBehind
+
+PATIENCE = 1.0
+"""Seconds that a handler has to clean up once it is told to end. Under the 2 s of a cancel and of a hand-back."""
+
+
+class Ended(NamedTuple):
+    """What a call came to: its result, or what it raised."""
+
+    result: object = None
+    error: BaseException | None = None
+
+
+class Ending:
+    """Whether an attempt is to end early, and whether its handler knows. For any thread."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.noticed = False
+
+    def look(self) -> bool:
+        if self.asked:
+            self.noticed = True
+        return self.asked
+
+
+class Why(Enum):
+    """Why a call was told to end."""
+
+    TIMEOUT = auto()
+    CANCELLED = auto()
+    STOPPING = auto()
+
+
+class Run:
+    """`call` begins at once. One that is not `interruptible` is only asked when its job is cancelled."""
+
+    def __init__(
+        self,
+        call: Callable[[], Coroutine[Any, Any, object]],
+        ending: Ending,
+        left_behind: LeftBehind,
+        *,
+        interruptible: bool,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = ending
+        self._left_behind = left_behind
+        self._interruptible = interruptible
+        self._why: Why | None = None
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._call = self._loop.create_task(_contained(call))
+        self._call.add_done_callback(self._end)
+
+    @property
+    def told_to_end(self) -> Why | None:
+        """Why the call did not end by itself, as far as it noticed."""
+        if self._why is None and self._ending.noticed:
+            return Why.CANCELLED
+        return self._why
+
+    async def within(self, seconds: float) -> Ended | None:
+        """Wait for the end, at most so long; None if nothing came of it. Cancelling this stops the call as well."""
+        timer = self._loop.call_later(seconds, self._interrupt, Why.TIMEOUT)
+        try:
+            await self._over
+        except asyncio.CancelledError:
+            self._interrupt(Why.STOPPING)
+            await asyncio.wait({self._call}, timeout=PATIENCE)
+        finally:
+            timer.cancel()
+        if not self._call.done():
+            self._left_behind.add(self._call, "task")
+            return None
+        return None if self._call.cancelled() else self._call.result()
+
+    def cancel(self) -> None:
+        """The job was cancelled."""
+        if self._interruptible:
+            self._interrupt(Why.CANCELLED)
+        else:
+            self._ending.asked = True
+
+    def _interrupt(self, why: Why) -> None:
+        if self._why is None and not self._call.done():
+            self._why = why
+            self._ending.asked = True
+            self._call.cancel()
+            self._loop.call_later(PATIENCE, self._end)
+
+    def _end(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+
+async def _contained(call: Callable[[], Coroutine[Any, Any, object]]) -> Ended:
+    try:
+        return Ended(await call())
+    except BaseException as error:
+        return Ended(error=error)

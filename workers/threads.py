@@ -1,0 +1,55 @@
+"""`def` handlers, each in a thread. One that never returns costs a thread, never the slot of another job.
+
+Python cannot stop a thread. When an attempt is over and its thread is not, the thread is left behind: there is one
+more to take its place, as long as the worker may go on with so many (`workers.left_behind.MOST`).
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from workers import left_behind
+from workers.left_behind import LeftBehind
+from workers.run import Ended
+
+
+class Threads:
+    """Room for `count` handlers at once, beside all that may be left behind."""
+
+    def __init__(self, count: int, behind: LeftBehind) -> None:
+        self._left_behind = behind
+        self._pool = ThreadPoolExecutor(count + left_behind.MOST + 1, thread_name_prefix="handler")
+
+    async def call(self, function: Callable[[], object]) -> object:
+        """What `function` returns or raises. Cancelling this leaves the thread behind."""
+        threads: list[int] = []
+        running = self._pool.submit(_contained, function, threads)
+        try:
+            ended = await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            if threads and not running.done():
+                self._left_behind.add(running, "thread", _where(threads[0]))
+            raise
+        if ended.error is not None:
+            raise ended.error
+        return ended.result
+
+    def close(self) -> None:
+        """Start no more. One that never returns is left to the end of the process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _contained(function: Callable[[], object], threads: list[int]) -> Ended:
+    """As a value, for a future refuses to hold some exceptions, and then never ends."""
+    threads.append(threading.get_ident())
+    try:
+        return Ended(function())
+    except BaseException as error:
+        return Ended(error=error)
+
+
+def _where(thread: int) -> str | None:
+    frame = sys._current_frames().get(thread)
+    return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
