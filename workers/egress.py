@@ -126,7 +126,7 @@ class Egress:
         except Exception as error:
             if deadline.expired():
                 raise TargetTimeout("the target did not answer in time") from None
-            raise _translated(error) from error
+            raise _translated(error) from None
         finally:
             await line.hang_up()
 

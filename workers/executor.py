@@ -19,7 +19,7 @@ from app.domain.retry import Retry
 from app.domain.transitions import Held, Transition
 from app.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from app.storage.claims import Claim
-from workers import failures
+from workers import failures, tracebacks
 from workers.egress import Egress
 from workers.job import DEFAULT_TIMEOUT, Context, Handler
 from workers.left_behind import LeftBehind
@@ -80,7 +80,7 @@ class Executor:
         ended = await run.within(limit)
         match run.told_to_end:
             case Why.TIMEOUT:
-                return _failed(held, TargetTimeout(f"ran longer than {limit:g} s"))
+                return _failed(held, TargetTimeout(f"ran longer than {limit:g} s"), ended and ended.error)
             case Why.STOPPING:
                 return self._stopped(held, ended)
             case _:
@@ -100,7 +100,7 @@ class Executor:
 
     def _outcome(self, held: Held, ended: Ended) -> Transition:
         if ended.error is not None:
-            return _failed(held, failures.of(ended.error))
+            return _failed(held, failures.of(ended.error), ended.error)
         return self._succeeded(held, ended.result)
 
     def _succeeded(self, held: Held, result: object) -> Transition:
@@ -140,5 +140,8 @@ def _policy(claim: Claim, handler: Handler | None) -> Retry:
     return handler.type.retry if handler is not None else Retry()
 
 
-def _failed(held: Held, failure: HandlerError) -> Transition:
-    return transitions.failed(held, failure.failure_class, failures.said(failure), random.random(), failure.retry_after)
+def _failed(held: Held, failure: HandlerError, raised: BaseException | None = None) -> Transition:
+    """`raised` is what the handler raised: for a timeout, the cancelling that shows where it was."""
+    traceback = None if raised is None else tracebacks.of(raised)
+    message = failures.said(failure)
+    return transitions.failed(held, failure.failure_class, message, random.random(), failure.retry_after, traceback)

@@ -175,4 +175,5 @@ def _shown(attempt: Attempt) -> dict[str, object]:
         "finished_at": attempt.finished_at,
         "outcome": attempt.outcome,
         "error": None if attempt.error is None else msgspec.Raw(attempt.error.encode()),
+        "traceback": attempt.traceback,
     }

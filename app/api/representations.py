@@ -68,6 +68,7 @@ class AttemptView(BaseModel):
     finished_at: datetime | None
     outcome: str | None
     error: ErrorView | None
+    traceback: str | None
 
 
 class AttemptList(BaseModel):

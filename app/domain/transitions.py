@@ -52,6 +52,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     result: str | None = None
     error: str | None = None
+    traceback: str | None = None
     wait: float | None = None
     crashes: int = 0
     extra_attempts: int = 0
@@ -62,7 +63,14 @@ def succeeded(held: Held, result: str) -> Transition:
     return Transition(held=held, status=Status.SUCCEEDED, outcome="succeeded", result=result)
 
 
-def failed(held: Held, kind: FailureClass, message: str, chance: float, retry_after: float | None = None) -> Transition:
+def failed(
+    held: Held,
+    kind: FailureClass,
+    message: str,
+    chance: float,
+    retry_after: float | None = None,
+    traceback: str | None = None,
+) -> Transition:
     """running -> retrying while the class allows it and attempts are left, else running -> failed.
 
     Or running -> succeeded, for what was not found and may be skipped.
@@ -70,9 +78,9 @@ def failed(held: Held, kind: FailureClass, message: str, chance: float, retry_af
     if kind is FailureClass.NOT_FOUND and held.not_found is OnNotFound.SKIP:
         return succeeded(held, SKIPPED)
     if not _may_run_again(held, kind):
-        return _dead(held, kind, message)
-    wait = held.retry.wait(held.failures, chance, retry_after)
-    return Transition(held=held, status=Status.RETRYING, outcome=kind, error=_error(held, kind, message), wait=wait)
+        return _dead(held, kind, message, traceback)
+    wait, error = held.retry.wait(held.failures, chance, retry_after), _error(held, kind, message)
+    return Transition(held=held, status=Status.RETRYING, outcome=kind, error=error, traceback=traceback, wait=wait)
 
 
 def crashed(held: Held, chance: float) -> Transition:
@@ -106,8 +114,9 @@ def _may_run_again(held: Held, kind: FailureClass) -> bool:
     return held.attempt < held.max_attempts and (patient or kind not in AT_ONCE)
 
 
-def _dead(held: Held, kind: FailureClass, message: str) -> Transition:
-    return Transition(held=held, status=Status.FAILED, outcome=kind, error=_error(held, kind, message))
+def _dead(held: Held, kind: FailureClass, message: str, traceback: str | None = None) -> Transition:
+    error = _error(held, kind, message)
+    return Transition(held=held, status=Status.FAILED, outcome=kind, error=error, traceback=traceback)
 
 
 def _error(held: Held, kind: FailureClass, message: str) -> str:

@@ -53,6 +53,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
     outcome: str | None
     error: str | None
+    traceback: str | None
 
 
 async def jobs_by_id(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
@@ -76,6 +77,7 @@ async def attempts_of(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Attemp
         select(
             attempts.c.job_id, attempts.c.attempt, cast(attempts.c.worker_id, Text), attempts.c.started_at,
             attempts.c.finished_at, attempts.c.outcome, cast(attempts.c.error, Text),
+            attempts.c.traceback,
         )
         .where(_among(attempts.c.job_id, ids))
         .order_by(attempts.c.job_id, attempts.c.attempt)

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
@@ -104,6 +105,15 @@ async def sleepy(payload: dict[str, Any], ctx: Context) -> None:
     await asyncio.sleep(600)
 
 
+class Picky(BaseModel):
+    number: int
+
+
+@a_type("picky")
+async def picky(payload: Picky, ctx: Context) -> None:
+    """Takes a number."""
+
+
 @a_type("missing", not_found="fail", retry=ONCE)
 def missing(payload: dict[str, Any], ctx: Context) -> None:
     """Finds nothing."""
@@ -123,7 +133,7 @@ async def missing_skip(payload: dict[str, Any], ctx: Context) -> None:
 
 
 HANDLERS = handlers_of(
-    raises, raises_in_a_thread, fine, hangs, stubborn, sleepy, missing, missing_retry, missing_skip
+    raises, raises_in_a_thread, fine, hangs, stubborn, sleepy, picky, missing, missing_retry, missing_skip
 )  # fmt: skip
 
 
@@ -149,6 +159,24 @@ async def test_whatever_is_raised_fails_its_own_attempt_and_the_worker_goes_on(
                 assert class_of(job) == ("timeout" if what == "ConnectTimeout" else "transient")
                 assert what in json.loads(job.error or "")["message"]
         assert (await ended(engine, broker, "fine")).status == "succeeded"
+
+
+async def test_an_attempt_shows_where_its_handler_was(engine: AsyncEngine, broker: PostgresBroker) -> None:
+    """Where it raised; where it waited when its time was up; nothing for what did not come from a handler."""
+    async with working(engine, broker, handlers=HANDLERS):
+        raised = await ended(engine, broker, "raises.thread", '{"what": "MemoryError"}')
+        slow = await accept(engine, broker, "sleepy", timeout=0.2, max_attempts=1)
+        await until(has(engine, slow, "failed"), 20, "the slow one to be timed out")
+        unfit = await accept(engine, broker, "picky", '{"number": "none"}')
+        await until(has(engine, unfit, "failed"), 20, "the unfit one to fail")
+    first, last = [attempt.traceback or "" for attempt in await attempts(engine, raised.id)]
+    assert first == last
+    assert "in raises_in_a_thread" in first
+    assert first.endswith("MemoryError\n")
+    (timed_out,) = await attempts(engine, slow)
+    assert "await asyncio.sleep(600)" in (timed_out.traceback or "")
+    (invalid,) = await attempts(engine, unfit)
+    assert (invalid.outcome, invalid.traceback) == ("invalid", None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""The traceback of what a handler raised: the end of it, bounded, without values and without the worker's frames."""
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers import tracebacks
+from workers.left_behind import LeftBehind
+from workers.run import Ended, Ending, Run
+from workers.threads import Threads
+
+
+async def called(handler: object) -> BaseException:
+    """What a handler raises, after the way that it takes through a worker's thread."""
+    behind = LeftBehind()
+    threads = Threads(1, behind)
+    run = Run(lambda: threads.call(handler), Ending(), behind, interruptible=False)  # type: ignore[arg-type]
+    ended = await run.within(30)
+    threads.close()
+    assert isinstance(ended, Ended)
+    assert ended.error is not None
+    return ended.error
+
+
+def raising(text: str = "a message") -> None:
+    secret = "Canary" + "Value"
+    assert secret
+    raise ValueError(text)
+
+
+def deep(left: int) -> None:
+    if left:
+        return other(left - 1)
+    raise ValueError("at the bottom")
+
+
+def other(left: int) -> None:
+    return deep(left)
+
+
+async def test_it_begins_with_the_handler() -> None:
+    text = tracebacks.of(await called(raising)) or ""
+    first = next(line for line in text.splitlines() if line.startswith("  File"))
+    assert __file__ in first
+    assert "in raising" in first
+    assert text.endswith("ValueError: a message\n")
+    assert "CanaryValue" not in text
+
+
+async def test_causes_are_told() -> None:
+    def handler() -> None:
+        try:
+            raising("the cause")
+        except ValueError as error:
+            raise RuntimeError("the effect") from error
+
+    text = tracebacks.of(await called(handler)) or ""
+    assert text.index("the cause") < text.index("direct cause") < text.index("the effect")
+
+
+async def test_a_deep_recursion_is_cut_to_its_end() -> None:
+    text = tracebacks.of(await called(lambda: deep(400))) or ""
+    assert len(text.encode()) <= tracebacks.MAX_BYTES
+    assert text.endswith("at the bottom\n")
+
+
+def test_what_we_raise_ourselves_has_none() -> None:
+    assert tracebacks.of(ValueError("never raised")) is None
+
+
+@given(st.text(alphabet=st.characters(), max_size=30).map(lambda text: text * 1500))
+def test_any_text_is_cut_to_what_the_ledger_can_hold(message: str) -> None:
+    error = asyncio.run(called(lambda: raising(message)))
+    text = tracebacks.of(error) or ""
+    assert len(text.encode()) <= tracebacks.MAX_BYTES
+    assert "\0" not in text
