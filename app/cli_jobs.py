@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.errors import AcceptedError
 
-jobs = typer.Typer(no_args_is_help=True, help="Submit, see and watch jobs.")
+jobs = typer.Typer(no_args_is_help=True, help="Submit, see, watch and cancel jobs.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 FINISHED = {"succeeded", "failed", "cancelled", "expired"}
@@ -47,6 +47,12 @@ def submit(
 def get(job_id: str, as_json: AsJson = False) -> None:
     """Show a job."""
     _show(_call("GET", f"/jobs/{job_id}").json(), as_json)
+
+
+@jobs.command()
+def cancel(job_id: str, as_json: AsJson = False) -> None:
+    """Cancel a job: one that waits at once, one that runs as soon as its handler lets go."""
+    _show(_call("POST", f"/jobs/{job_id}/cancel").json(), as_json)
 
 
 @jobs.command("list")

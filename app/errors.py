@@ -10,6 +10,7 @@ AcceptedError
 │   ├── Forbidden               403
 │   ├── NotFound                404
 │   ├── Gone                    410
+│   ├── Conflict                409
 │   └── KeyReused               422  an idempotency key came with another body
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
 ├── BrokerUnavailable           the road is blocked; never reaches an HTTP client
@@ -76,6 +77,10 @@ class NotFound(Refused):
 
 class Gone(Refused):
     """It was here once, and is past its retention."""
+
+
+class Conflict(Refused):
+    """The thing is there, and not in a state in which this can be done to it."""
 
 
 class KeyReused(Refused):

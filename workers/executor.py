@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from functools import partial
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -35,6 +36,7 @@ class Executor:
     def __init__(self, handlers: dict[str, Handler], egress: Egress, threads: int, max_result_bytes: int) -> None:
         self._handlers = handlers
         self._egress = egress
+        self._runs: dict[tuple[UUID, int], Run] = {}
         self._left_behind = LeftBehind()
         self._threads = Threads(threads, self._left_behind)
         self._max_result_bytes = max_result_bytes
@@ -63,6 +65,12 @@ class Executor:
         )
         return transition
 
+    def cancel(self, job_id: UUID, attempt: int) -> None:
+        """Somebody wants this job cancelled: end its handler, or, in a thread, let it know. May be said again."""
+        run = self._runs.get((job_id, attempt))
+        if run is not None:
+            run.cancel()
+
     def stop(self) -> None:
         """Start no more threads."""
         self._threads.close()
@@ -77,10 +85,16 @@ class Executor:
             partial(self._call, handler, context), context.ending, self._left_behind, interruptible=handler.is_async
         )
         limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
-        ended = await run.within(limit)
+        self._runs[held.job_id, held.attempt] = run
+        try:
+            ended = await run.within(limit)
+        finally:
+            del self._runs[held.job_id, held.attempt]
         match run.told_to_end:
             case Why.TIMEOUT:
                 return _failed(held, TargetTimeout(f"ran longer than {limit:g} s"), ended and ended.error)
+            case Why.CANCELLED:
+                return transitions.cancelled(held)
             case Why.STOPPING:
                 return self._stopped(held, ended)
             case _:

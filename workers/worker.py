@@ -19,7 +19,7 @@ from app.domain.ids import new_id
 from app.domain.transitions import Transition
 from app.errors import LedgerUnavailable, WorkerExhausted
 from app.services.completion import MOST, Outcomes
-from app.storage import job_types, queues, workers
+from app.storage import cancelling, job_types, queues, workers
 from app.storage.engine import reading, transaction
 from workers.executor import Executor
 from workers.job import Handler
@@ -34,6 +34,10 @@ RETRY = 0.5
 UNHEARD_OF = 10.0
 """Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
 claim committed, and the answer was lost. Longer than any claim takes to be answered or to fail."""
+
+LOOK_FOR_CANCELS = 0.4
+"""Seconds between looks for cancels of what runs here. With the second that a handler has to let go, within the 2 s in
+which a running job must be cancelled."""
 
 HANDING_BACK = 2.0
 """Seconds of the grace that are kept for handing back what did not finish."""
@@ -93,6 +97,7 @@ class Worker:
             asyncio.create_task(self._every(FIND_QUEUES, self._find_queues)),
             asyncio.create_task(self._subscription.run()),
             asyncio.create_task(self._stop_when_exhausted()),
+            asyncio.create_task(self._every(LOOK_FOR_CANCELS, self._cancel_requested)),
         ]
         taking = asyncio.create_task(self._take())
         log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
@@ -211,6 +216,14 @@ class Worker:
         if lost:
             log.warning("claims_unheard_of", count=len(lost))
             await asyncio.gather(*(self._record(transitions.handed_back(held)) for held in lost))
+
+    async def _cancel_requested(self) -> None:
+        if not self._held:
+            return
+        async with reading(self._engine) as conn:
+            asked_for = await cancelling.requested(conn, self.id)
+        for job_id, attempt in asked_for:
+            self._executor.cancel(job_id, attempt)
 
     async def _find_queues(self) -> None:
         if self._queue_names:

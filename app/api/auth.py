@@ -36,6 +36,7 @@ documented = [Security(_SCHEME)]
 """Puts the scheme into the OpenAPI document; the check itself is in `authenticate`."""
 
 Reader = Annotated[Principal, Depends(needs("jobs:read"))]
+Writer = Annotated[Principal, Depends(needs("jobs:write"))]
 Admin = Annotated[Principal, Depends(needs("admin"))]
 
 

@@ -68,6 +68,11 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "It was here once, and has been deleted since, as finished jobs are.",
         "Fetch results earlier, receive them by webhook, or raise the retention.",
     ),
+    errors.Conflict: Problem(
+        "conflict", 409, "Its state does not allow this",
+        "What you asked for cannot be done to it in the state that it is in.",
+        "Look at it again: it may have changed since you last did.",
+    ),
     errors.LedgerUnavailable: Problem(
         "ledger-unavailable", 503, "The ledger cannot be reached",
         "The database did not answer in time. Nothing of this request is half-done.",

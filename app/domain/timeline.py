@@ -52,12 +52,18 @@ def timeline(job: Job, runs: Sequence[Run], after: int = 0) -> list[Event]:
     for run in runs:
         events.append(_event(Status.RUNNING, run.attempt, run.started_at))
         if run.finished_at is not None and run.attempt < job.attempt:
-            waits = Status.QUEUED if run.outcome in _NOT_COUNTED else Status.RETRYING
-            events.append(_event(waits, run.attempt, run.finished_at))
+            events.append(_event(_after(run.outcome), run.attempt, run.finished_at))
     now = _event(Status(job.status), job.attempt, job.finished_at)
     if not events or now.number > events[-1].number:
         events.append(now)
     return [event for event in events if event.number > after]
+
+
+def _after(outcome: str | None) -> Status:
+    """What became of the job when a run that was not its last had ended so."""
+    if outcome == FailureClass.CANCELLED:
+        return Status.CANCELLED
+    return Status.QUEUED if outcome in _NOT_COUNTED else Status.RETRYING
 
 
 def _event(status: Status, attempt: int, at: datetime | None) -> Event:

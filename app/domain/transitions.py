@@ -18,6 +18,8 @@ MAX_CRASHES = 3
 MAX_MESSAGE = 2000
 """Characters of an error's text that are kept."""
 
+ON_REQUEST = "cancelled on request"
+
 SKIPPED = '{"skipped":true}'
 """The result of a job that did not find what it was to work on, where its type says that this is fine."""
 
@@ -102,6 +104,12 @@ def crashed(held: Held, chance: float) -> Transition:
 def handed_back(held: Held) -> Transition:
     """running -> queued because the worker is stopping. The attempt is not charged: the budget grows by one."""
     return Transition(held=held, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
+
+
+def cancelled(held: Held) -> Transition:
+    """running -> cancelled because somebody asked, and the handler let go."""
+    error = _error(held, FailureClass.CANCELLED, ON_REQUEST)
+    return Transition(held=held, status=Status.CANCELLED, outcome=FailureClass.CANCELLED, error=error)
 
 
 def unrecordable(held: Held) -> Transition:

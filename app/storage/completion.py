@@ -1,7 +1,8 @@
 """running -> anything: the one place where the transitions of `app.domain.transitions` reach the ledger.
 
 One statement for a batch. The fence is in it: the job must still be running that attempt, and the attempt's lease
-must still be open and held by that worker. What does not match is left alone and is missing from the answer.
+must still be open and held by that worker. What does not match is left alone and is missing from the answer. The
+lease also says whether somebody wants the job cancelled: then an outcome that would run it again ends it.
 """
 
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from app.domain.job import FINISHED
-from app.domain.transitions import Transition
+from app.domain.transitions import ON_REQUEST, Transition
 from app.storage.changes import HINT
 from app.storage.direct import Connection, Statement
 
@@ -40,16 +41,20 @@ WITH arrow AS MATERIALIZED (
         finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback
     FROM arrow a JOIN locked l ON l.id = a.job_id
     WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
-    RETURNING t.job_id
+    RETURNING t.job_id, t.cancel_requested_at IS NOT NULL AND NOT a.finished AS cancel
 ), moved AS (
     UPDATE jobs j SET
-        status = a.status, result = CAST(a.result AS json), error = CAST(a.error AS json),
+        status = CASE WHEN c.cancel THEN 'cancelled' ELSE a.status END, result = CAST(a.result AS json),
+        error = CASE WHEN c.cancel
+                     THEN json_build_object('class', 'cancelled', 'message', '{ON_REQUEST}', 'attempt', a.attempt)
+                     ELSE CAST(a.error AS json) END,
         crashes = j.crashes + a.crashes, max_attempts = j.max_attempts + a.extra,
-        run_at = CASE WHEN a.wait > 0 THEN now() + a.wait * interval '1 second' ELSE j.run_at END,
-        finished_at = CASE WHEN a.finished THEN now() END
+        run_at = CASE WHEN a.wait > 0 AND NOT c.cancel THEN now() + a.wait * interval '1 second' ELSE j.run_at END,
+        finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
     FROM arrow a JOIN closed c ON c.job_id = a.job_id
     WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
-    RETURNING j.id, j.status, j.queue, j.attempt, j.priority, j.expires_at, a.wait,
+    RETURNING j.id, j.status, j.queue, j.attempt, j.priority, j.expires_at,
+              CASE WHEN NOT c.cancel THEN a.wait END AS wait,
               j.callback_url IS NOT NULL AND 'job.' || j.status = ANY(j.callback_events) AS wants_webhook
 ), waiting AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
