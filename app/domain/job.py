@@ -16,6 +16,9 @@ DEFAULT_QUEUE = "default"
 QUEUE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 WEBHOOK_TYPE = "webhook.deliver"
 WEBHOOK_QUEUE = "webhooks"
+ALERT_TYPE = "alert.deliver"
+INTERNAL_TYPES = (WEBHOOK_TYPE, ALERT_TYPE)
+"""Types of our own making. Their jobs are listed only by their own type or queue."""
 
 
 class Status(StrEnum):

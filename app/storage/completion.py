@@ -3,13 +3,16 @@
 One statement for a batch. The fence is in it: the job must still be running that attempt, and the attempt's lease
 must still be open and held by that worker. What does not match is left alone and is missing from the answer. The
 lease also says whether somebody wants the job cancelled: then an outcome that would run it again ends it.
+
+A job that becomes `failed` becomes a dead letter in the same statement. One that is itself an alert counts as told,
+so that it raises no other.
 """
 
 from uuid import UUID
 
 import msgspec
 
-from app.domain.job import FINISHED
+from app.domain.job import ALERT_TYPE, FINISHED
 from app.domain.transitions import ON_REQUEST, Transition
 from app.storage.changes import HINT
 from app.storage.direct import Connection, Statement
@@ -53,13 +56,18 @@ WITH arrow AS MATERIALIZED (
         finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
     FROM arrow a JOIN closed c ON c.job_id = a.job_id
     WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
-    RETURNING j.id, j.status, j.queue, j.attempt, j.priority, j.expires_at,
+    RETURNING j.id, j.status, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, a.error,
               CASE WHEN NOT c.cancel THEN a.wait END AS wait,
               j.callback_url IS NOT NULL AND 'job.' || j.status = ANY(j.callback_events) AS wants_webhook
 ), waiting AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
     SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at
     FROM moved WHERE wait IS NOT NULL
+), dead AS (
+    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, alerted_at)
+    SELECT id, tenant, queue, type, CAST(error AS json)->>'class', CAST(error AS json)->>'message',
+           CASE WHEN type = '{ALERT_TYPE}' THEN now() END
+    FROM moved WHERE status = 'failed'
 )
 SELECT id, status, queue, wants_webhook, {HINT.format(rows="moved")} FROM moved
 """)

@@ -15,6 +15,10 @@ WITH old AS MATERIALIZED (
     ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 ), their_attempts AS (
     DELETE FROM attempts t USING old WHERE t.job_id = old.id
+), their_dead_letters AS (
+    DELETE FROM dead_letters d USING old WHERE d.job_id = old.id
+), their_edits AS (
+    DELETE FROM payload_edits e USING old WHERE e.job_id = old.id
 )
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)

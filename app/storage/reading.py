@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import floor_at
-from app.domain.job import WEBHOOK_TYPE, Job
+from app.domain.job import INTERNAL_TYPES, Job
 from app.storage.direct import Connection, Statement
 from app.storage.tables import attempts, jobs
 
@@ -62,7 +62,7 @@ async def jobs_by_id(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
 
 
 async def list_jobs(conn: AsyncConnection, tenant: str, wanted: JobFilter, limit: int) -> list[Job]:
-    """Newest first. Webhook deliveries are jobs too, but are listed only when their type or queue is asked for."""
+    """Newest first. Jobs of internal types are listed only when their type or queue is asked for."""
     return [_job(row) for row in await conn.execute(_listing(tenant, wanted).limit(limit))]
 
 
@@ -94,7 +94,7 @@ def _listing(tenant: str, wanted: JobFilter) -> Select[Any]:
     if wanted.type is not None:
         query = query.where(jobs.c.type == wanted.type)
     elif wanted.queue is None:
-        query = query.where(jobs.c.type != WEBHOOK_TYPE)
+        query = query.where(jobs.c.type.not_in(INTERNAL_TYPES))
     if wanted.tag is not None:
         query = query.where(jobs.c.tags.contains([wanted.tag]))
     if wanted.created_after is not None:

@@ -50,6 +50,7 @@ async def snapshot(engine: AsyncEngine) -> list[object]:
             ("jobs", "id, status, attempt, result::text, error::text, finished_at, crashes, max_attempts, run_at"),
             ("attempts", "job_id, attempt, finished_at, outcome, error::text"),
             ("outbox", "job_id, attempt, due_at, published"),
+            ("dead_letters", "job_id, class, message, failed_at"),
         )
     ]
 

@@ -255,6 +255,11 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
         ago = f"now() - interval '{days} days'"
         await do(engine, f"UPDATE jobs SET status = :s, finished_at = {ago} WHERE id = :id", s=status, id=job.id)
         await do(engine, f"UPDATE attempts SET finished_at = {ago} WHERE job_id = :id", id=job.id)
+        for table, columns, values in (
+            ("dead_letters", "tenant, queue, type, class, message", "'t', 'q', 'noop', 'transient', 'x'"),
+            ("payload_edits", "attempt, payload_before, edited_by", "1, '{}', 'me'"),
+        ):
+            await do(engine, f"INSERT INTO {table} (job_id, {columns}) VALUES (:id, {values})", id=job.id)
         return job.id
 
     gone = [await finished("succeeded", 8), await finished("cancelled", 8), await finished("failed", 31)]
@@ -271,5 +276,6 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
     left = {row["id"] for row in await rows(engine, "SELECT id FROM jobs")}
     assert not left & set(gone)
     assert {*kept, waiting.id} <= left
-    assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM attempts")} == set(kept)
+    for table in ("attempts", "dead_letters", "payload_edits"):
+        assert {row["job_id"] for row in await rows(engine, f"SELECT job_id FROM {table}")} == set(kept), table
     assert [row["key"] for row in await rows(engine, "SELECT key FROM idempotency_keys")] == ["new"]
