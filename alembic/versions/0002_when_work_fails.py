@@ -10,7 +10,8 @@ ALTER TABLE jobs
     ADD COLUMN parent_id uuid,
     ADD COLUMN root_id uuid,
     ADD COLUMN depth smallint NOT NULL DEFAULT 0,
-    ADD COLUMN descendants integer NOT NULL DEFAULT 0;
+    ADD COLUMN descendants integer NOT NULL DEFAULT 0,
+    ADD COLUMN retried_after integer[];
 
 ALTER TABLE attempts
     ADD COLUMN cancel_requested_at timestamptz,

@@ -87,6 +87,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    retried_after: list[int] | None = None
+    """After which attempts somebody asked for another run, in order: once for each explicit retry and replay."""
 
     @property
     def finished(self) -> bool:

@@ -62,6 +62,7 @@ jobs = Table(
     Column("root_id", UUID),
     Column("depth", SmallInteger, nullable=False, server_default="0"),
     Column("descendants", Integer, nullable=False, server_default="0"),
+    Column("retried_after", ARRAY(Integer)),
     CheckConstraint(
         "status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying', "
         "'succeeded', 'failed', 'cancelled', 'expired')",

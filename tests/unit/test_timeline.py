@@ -23,11 +23,11 @@ class Run(msgspec.Struct):
 Moment = tuple[Job, list[Run]]
 
 
-def job_in(status: Status, attempt: int) -> Job:
+def job_in(status: Status, attempt: int, retried_after: list[int] | None = None) -> Job:
     return Job(
         id=UUID(int=7), tenant="t", type="noop", queue="q", status=status, priority=4, attempt=attempt, max_attempts=9,
         payload="{}", created_at=EPOCH, run_at=EPOCH,
-        finished_at=EPOCH + timedelta(hours=1) if status in FINISHED else None,
+        finished_at=EPOCH + timedelta(hours=1) if status in FINISHED else None, retried_after=retried_after,
     )  # fmt: skip
 
 
@@ -35,31 +35,40 @@ def job_in(status: Status, attempt: int) -> Job:
 def lives(draw: st.DrawFn) -> list[Moment]:
     """A job at each moment of a legal life, with the attempts that the ledger then has."""
     runs: list[Run] = []
+    retried_after: list[int] = []
     moments: list[Moment] = []
 
-    def look(status: Status, attempt: int) -> None:
-        moments.append((job_in(status, attempt), [msgspec.structs.replace(run) for run in runs]))
+    def look(status: Status) -> None:
+        job = job_in(status, len(runs), list(retried_after) or None)
+        moments.append((job, [msgspec.structs.replace(run) for run in runs]))
 
-    if draw(st.booleans()):
-        look(Status.SCHEDULED, 0)
-    look(Status.QUEUED, 0)
-    for attempt in range(1, draw(st.integers(0, 4)) + 1):
-        runs.append(Run(attempt, EPOCH + timedelta(minutes=attempt)))
-        look(Status.RUNNING, attempt)
-        runs[-1].finished_at = EPOCH + timedelta(minutes=attempt, seconds=30)
-        runs[-1].outcome = draw(st.sampled_from(["transient", "timeout", "crashed", "handed_back"]))
-        if runs[-1].outcome in ("transient", "timeout"):
-            look(Status.RETRYING, attempt)
-        look(Status.QUEUED, attempt)
-    attempt = len(runs)
-    end = draw(st.sampled_from([Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED]))
-    if end in (Status.SUCCEEDED, Status.FAILED):
-        attempt += 1
-        runs.append(Run(attempt, EPOCH + timedelta(minutes=attempt)))
-        look(Status.RUNNING, attempt)
-        runs[-1].finished_at = EPOCH + timedelta(hours=1)
-        runs[-1].outcome = "succeeded" if end is Status.SUCCEEDED else "transient"
-    look(end, attempt)
+    def wait() -> None:
+        if draw(st.booleans()):
+            look(Status.SCHEDULED)
+        look(Status.QUEUED)
+
+    def run() -> Run:
+        runs.append(Run(len(runs) + 1, EPOCH + timedelta(minutes=len(runs))))
+        look(Status.RUNNING)
+        runs[-1].finished_at = EPOCH + timedelta(minutes=len(runs), seconds=-30)
+        return runs[-1]
+
+    for life in range(draw(st.integers(1, 4))):
+        if life:
+            retried_after.append(len(runs))
+        wait()
+        for _ in range(draw(st.integers(0, 3))):
+            last = run()
+            last.outcome = draw(st.sampled_from(["transient", "timeout", "crashed", "handed_back"]))
+            if last.outcome in ("transient", "timeout"):
+                look(Status.RETRYING)
+            look(Status.QUEUED)
+        end = draw(st.sampled_from([Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED]))
+        if end in (Status.SUCCEEDED, Status.FAILED):
+            run().outcome = "succeeded" if end is Status.SUCCEEDED else "transient"
+        look(end)
+        if end is Status.SUCCEEDED:
+            break
     return moments
 
 
@@ -98,8 +107,28 @@ def test_what_was_told_live_has_the_same_number_and_status_later(life: list[Mome
     assert {event.number: event.status for event in timeline(job, runs)}.items() <= live.items()
 
 
-def test_an_explicit_retry_of_a_finished_job_is_told_after_its_end() -> None:
+def test_explicit_retries_are_told_after_the_ends_that_they_undo() -> None:
+    """Even of a job that is cancelled and retried again and again before it runs."""
     runs = [Run(1, EPOCH, EPOCH, "transient")]
-    seen = timeline(job_in(Status.FAILED, 1), runs)[-1].number
+    moments = [
+        (job_in(Status.FAILED, 1), "failed"),
+        (job_in(Status.SCHEDULED, 1, [1]), "scheduled"),
+        (job_in(Status.QUEUED, 1, [1]), "queued"),
+        (job_in(Status.CANCELLED, 1, [1]), "cancelled"),
+        (job_in(Status.QUEUED, 1, [1, 1]), "queued"),
+        (job_in(Status.EXPIRED, 1, [1, 1]), "expired"),
+        (job_in(Status.QUEUED, 1, [1, 1, 1]), "queued"),
+    ]
+    seen = 0
+    for job, status in moments:
+        told = timeline(job, runs, seen)
+        assert told[-1].status == status
+        seen = told[-1].number
     runs.append(Run(2, EPOCH))
-    assert [(e.status, e.attempt) for e in timeline(job_in(Status.RUNNING, 2), runs, seen)] == [("running", 2)]
+    assert [e.status for e in timeline(job_in(Status.RUNNING, 2, [1, 1, 1]), runs, seen)] == ["running"]
+
+
+def test_a_run_that_began_after_the_job_was_read_is_told_next_time() -> None:
+    """What lies between the two reads may be a retry, which moves the numbers."""
+    runs = [Run(1, EPOCH, EPOCH, "transient"), Run(2, EPOCH)]
+    assert [e.status for e in timeline(job_in(Status.FAILED, 1), runs)] == ["queued", "running", "failed"]
