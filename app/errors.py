@@ -10,10 +10,10 @@ AcceptedError
 │   ├── Forbidden               403
 │   ├── NotFound                404
 │   ├── Gone                    410
-│   ├── Conflict                409
+│   ├── Conflict                409  its state does not allow that
 │   └── KeyReused               422  an idempotency key came with another body
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
-├── BrokerUnavailable           the road is blocked; never reaches an HTTP client
+├── BrokerUnavailable           503  the road is blocked; only who asks about the broker itself hears of it
 ├── WorkerExhausted             a worker has to be replaced: handlers of its have not let go
 └── ConfigurationError          a process must not start like this
 

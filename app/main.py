@@ -9,7 +9,9 @@ from types import FrameType
 from fastapi import FastAPI
 
 from app import logs, memory
-from app.api import cancel, events, health, job_types, jobs, problems, submit, webhook_secret
+from app.api import (
+    cancel, dead_letters, deciding, events, health, job_types, jobs, problems, submit, webhook_secret,
+)  # fmt: skip
 from app.api.express import Application
 from app.api.middleware import RequestLog
 from app.api.state import State
@@ -58,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.accepted = state
     app.add_middleware(RequestLog)
     problems.install(app)
-    for part in (submit, jobs, cancel, events, job_types, webhook_secret, health):
+    for part in (submit, jobs, cancel, deciding, dead_letters, events, job_types, webhook_secret, health):
         app.include_router(part.router)
     return app
 

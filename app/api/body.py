@@ -5,7 +5,9 @@ whatever Content-Length says. Nothing is decompressed, so there is no decompress
 """
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -33,6 +35,21 @@ async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
     return json_text.parse(raw)
 
 
+async def read_optional_json(request: Request, max_bytes: int) -> ParsedJSON:
+    """The same, and an empty object where there is no body at all."""
+    headers = request.headers
+    if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+        return {}
+    return await read_json(request, max_bytes)
+
+
+def body_docs(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """What OpenAPI says of a body that a route reads by itself, for `openapi_extra`."""
+    schema = model.model_json_schema()
+    content = {JSON.decode(): {"schema": _inlined(schema, schema.pop("$defs", {}))}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
 async def stream(request: Request, max_bytes: int, media_type: bytes = NDJSON) -> AsyncIterator[bytes]:
     """The body piece by piece, as it arrives, never more than `max_bytes` in all; for NDJSON."""
     check_headers(request, media_type, max_bytes)
@@ -55,6 +72,17 @@ def check_headers(request: Request, media_type: bytes, max_bytes: int) -> None:
             _check_length(value, max_bytes)
     if not has_type:
         raise UnsupportedMedia(f"Content-Type is missing: send {media_type.decode()}")
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """`schema` with every reference to `definitions` replaced by what it refers to."""
+    if isinstance(schema, list):
+        return [_inlined(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inlined(value, definitions) for key, value in schema.items()}
 
 
 def _check_media_type(value: bytes, expected: bytes) -> None:

@@ -1,5 +1,6 @@
 """GET /jobs, /jobs/{id} and /jobs/{id}/attempts: polling, made cheap by ETags and long polls."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ from app.domain.job import QUEUE_PATTERN, Job, Status, to_wire
 from app.errors import FieldError, Gone, InvalidRequest, NotFound
 from app.storage.engine import reading
 from app.storage.reading import Attempt, JobFilter, list_jobs
+from app.storage.retrying import Edit, edits_of
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
 
@@ -115,11 +117,13 @@ async def get(
     responses=responses_for(errors.NotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
 )
 async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
-    """Every run of the job so far, the one that is going on included."""
+    """Every run so far, the one that is going on included, and each payload that was replaced between them."""
     state = state_of(request)
-    await find(state, who.tenant, job_id)
+    job = await find(state, who.tenant, job_id)
     found = await state.changes.attempts(job_id)
-    return Response(json_text.encode({"items": [_shown(one) for one in found]}), media_type=JSON)
+    edits = await _edits(state, job)
+    body = {"items": [_shown(one) for one in found], "edits": [_shown_edit(one) for one in edits]}
+    return Response(json_text.encode(body), media_type=JSON)
 
 
 async def find(state: State, tenant: str, job_id: UUID) -> Job:
@@ -131,6 +135,14 @@ async def find(state: State, tenant: str, job_id: UUID) -> Job:
     if age is not None and age > state.settings.retention:
         raise Gone("this job is past its retention")
     raise NotFound("no such job")
+
+
+async def _edits(state: State, job: Job) -> Sequence[Edit]:
+    """None of a job that was never retried, which spares most of them the question."""
+    if not job.retried_after:
+        return []
+    async with reading(state.engine) as conn:
+        return await edits_of(conn, job.id)
 
 
 async def _changed(state: State, job: Job, if_none_match: str | None, seconds: float) -> Job:
@@ -176,4 +188,13 @@ def _shown(attempt: Attempt) -> dict[str, object]:
         "outcome": attempt.outcome,
         "error": None if attempt.error is None else msgspec.Raw(attempt.error.encode()),
         "traceback": attempt.traceback,
+    }
+
+
+def _shown_edit(edit: Edit) -> dict[str, object]:
+    return {
+        "after_attempt": edit.attempt,
+        "payload_before": msgspec.Raw(edit.payload_before.encode()),
+        "edited_at": edit.edited_at,
+        "edited_by": edit.edited_by,
     }

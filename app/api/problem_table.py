@@ -79,6 +79,12 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "Repeat the request after Retry-After, with the same Idempotency-Key.",
         {"Retry-After": "5"},
     ),
+    errors.BrokerUnavailable: Problem(
+        "broker-unavailable", 503, "The broker cannot be reached",
+        "RabbitMQ did not answer in time. Jobs are accepted and run all the same once it is back.",
+        "Repeat the request after Retry-After.",
+        {"Retry-After": "5"},
+    ),
 }  # fmt: skip
 """The nearest class up the tree counts, so a subclass needs a row only when it means something else."""
 

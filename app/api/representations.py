@@ -71,8 +71,18 @@ class AttemptView(BaseModel):
     traceback: str | None
 
 
+class EditView(BaseModel):
+    """A payload that somebody replaced as he replayed the job, and what it was before."""
+
+    after_attempt: int
+    payload_before: dict[str, Any]
+    edited_at: datetime
+    edited_by: str
+
+
 class AttemptList(BaseModel):
     items: list[AttemptView]
+    edits: list[EditView]
 
 
 class RetryView(BaseModel):

@@ -82,7 +82,7 @@ async def accept(request: Request) -> Response:
     key = read_key(asked.keys)
     if key is None and state.settings.idempotency_key == "required":
         raise MalformedRequest("send an Idempotency-Key header")
-    parsed = await read_json(request, _largest_body(state.settings))
+    parsed = await read_json(request, largest_body(state.settings))
     job = await _checked(state, principal.tenant, parsed, asked.traceparent)
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt = await state.submissions.accept(Submission(job, key, seen_as))
@@ -106,7 +106,7 @@ class _Headers:
                 self.traceparent = value.decode("latin-1")
 
 
-def _largest_body(settings: Settings) -> int:
+def largest_body(settings: Settings) -> int:
     """Bytes that one job can need at most. Reading more would only hold up everybody else."""
     return min(settings.max_body_bytes, LONGEST_SPELLING * settings.max_payload_bytes + ENVELOPE)
 

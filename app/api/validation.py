@@ -5,7 +5,7 @@ The text of a ValueError that a validator of ours raises is shown as it is: it m
 """
 
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,7 @@ MAX_LISTED = 20  # errors in one answer; nobody mends more at a time
 MAX_ERRORS = 1000  # past this a body is nonsense, and listing what is wrong with it would cost seconds
 MAX_POINTER = 256  # characters; an unknown field may have a name of any length
 
+Model = TypeVar("Model", bound=BaseModel)
 _Loc: TypeAlias = "tuple[int | str, ...]"
 
 _MESSAGES = {
@@ -48,6 +49,14 @@ def invalid(exc: ValidationError, model: type[BaseModel], prefix: str = "") -> I
         if len(found) == MAX_LISTED:
             break
     return InvalidRequest([FieldError(pointer, " or ".join(details)) for pointer, details in found.items()])
+
+
+def checked(model: type[Model], parsed: Any) -> Model:
+    """`parsed` as a `model`. Raises `InvalidRequest`."""
+    try:
+        return model.model_validate(parsed)
+    except ValidationError as error:
+        raise invalid(error, model) from None
 
 
 def describe(error: Any) -> str:

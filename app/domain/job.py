@@ -35,7 +35,10 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
-FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+"""Finished, and queued again if somebody asks for it."""
+
+FINISHED = RETRYABLE | {Status.SUCCEEDED}
 
 END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancelled", "expired"))
 

@@ -29,6 +29,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     tenant: str
     scopes: frozenset[str]
+    name: str = ""
+    """What the key was called when it was made; empty when no key was needed."""
 
 
 EVERYONE = Principal(DEFAULT_TENANT, frozenset(SCOPES))
@@ -60,7 +62,7 @@ class Keys:
             found = await api_keys.find(conn, hashed)
         if found is None or not hmac.compare_digest(found[1], hashed) or found[0].revoked_at is not None:
             return None
-        return Principal(found[0].tenant, frozenset(found[0].scopes))
+        return Principal(found[0].tenant, frozenset(found[0].scopes), found[0].name)
 
 
 async def create(engine: AsyncEngine, tenant: str, name: str, scopes: list[str]) -> tuple[UUID, str]:

@@ -1,12 +1,13 @@
 """Cursors go on where they were written for, and nowhere else."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.domain.cursor import read, write
+from app.domain.cursor import _seal, read, read_moment, write, write_moment
 
 
 @given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])))
@@ -28,6 +29,19 @@ def test_a_changed_cursor_is_refused(last: UUID, place: int, letter: str) -> Non
     assume(changed != cursor)
     with pytest.raises(ValueError):  # noqa: PT011  (of base64, of the encoding or of ours)
         read(changed, "a")
+
+
+@given(st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)), st.uuids(), st.text(st.characters(codec="utf-8")))
+def test_a_moment_is_read_back(at: datetime, last: UUID, scope: str) -> None:
+    cursor = write_moment(at, last, scope)
+    assert read_moment(cursor, scope) == (at, last)
+    with pytest.raises(ValueError, match="cursor"):
+        read(cursor, scope)
+
+
+def test_a_forged_moment_beyond_all_times_is_refused() -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        read_moment(_seal(b"\xff" * 24, "a"), "a")
 
 
 @given(st.text())

@@ -1,0 +1,143 @@
+"""GET /dead-letters, and what is decided about many of them: replay and discard."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import errors
+from app.api.auth import Reader, Writer, documented
+from app.api.body import body_docs, read_json
+from app.api.dead_letter_schemas import (
+    DiscardedView,
+    DiscardRequest,
+    GroupPage,
+    LetterPage,
+    LetterQuery,
+    ReplayedView,
+    ReplayRequest,
+)
+from app.api.job_answers import JSON, header_docs
+from app.api.problems import responses_for
+from app.api.query import only_query
+from app.api.state import State, state_of
+from app.api.validation import checked
+from app.domain import cursor, json_text
+from app.errors import FieldError, InvalidRequest
+from app.services import dead_letters as service
+from app.storage import dead_letters
+from app.storage.dead_letters import Group, Letter
+from app.storage.engine import reading
+
+router = APIRouter(tags=["dead letters"], dependencies=documented)
+
+_DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+_WITH_BODY = responses_for(errors.MalformedRequest, errors.UnsupportedMedia, errors.TooLarge, *_DENIED)
+
+MAX_BODY = 64 * 1024
+"""Bytes: `MAX_IDS` ids and a few filters."""
+
+
+@router.get(
+    "/dead-letters",
+    response_model=LetterPage | GroupPage,
+    responses={200: {"description": "A page.", "headers": header_docs("Link")}, **responses_for(*_DENIED)},
+)
+async def list_(request: Request, who: Reader, asked: Annotated[LetterQuery, Query()]) -> Response:
+    """The failed jobs that somebody has still to decide about, or with `group=error` what they have in common."""
+    state = state_of(request)
+    if asked.group is not None:
+        return await _grouped(state, who.tenant, asked)
+    filters = asked.model_dump(mode="json", by_alias=True, exclude={"limit", "cursor"}, exclude_none=True)
+    scope = f"dead-letters {who.tenant} {urlencode(filters, doseq=True)}"
+    page = await _page(state, who.tenant, asked, scope)
+    more = len(page) > asked.limit
+    page = page[: asked.limit]
+    next_ = cursor.write_moment(page[-1].failed_at, page[-1].job_id, scope) if more else None
+    headers = {}
+    if next_ is not None:
+        query = urlencode({**filters, "limit": asked.limit, "cursor": next_}, doseq=True)
+        headers["Link"] = f'</dead-letters?{query}>; rel="next"'
+    body = json_text.encode({"items": [_letter(one) for one in page], "next": next_})
+    return Response(body, headers=headers, media_type=JSON)
+
+
+@router.post(
+    "/dead-letters/replay",
+    response_model=ReplayedView,
+    dependencies=[Depends(only_query())],
+    responses=_WITH_BODY,
+    openapi_extra=body_docs(ReplayRequest),
+)
+async def replay(request: Request, who: Writer) -> Response:
+    """Run the jobs of all matching letters again, with a fresh retry budget, evenly over `spread_over` seconds."""
+    asked = checked(ReplayRequest, await read_json(request, MAX_BODY))
+    engine = state_of(request).engine
+    if asked.dry_run:
+        decided = await service.count(engine, who.tenant, asked.filter())
+    else:
+        decided = await service.replay(engine, who.tenant, asked.filter(), asked.spread_over)
+    return Response(json_text.encode({"matched": decided.matched, "replayed": decided.done}), media_type=JSON)
+
+
+@router.post(
+    "/dead-letters/discard",
+    response_model=DiscardedView,
+    dependencies=[Depends(only_query())],
+    responses=_WITH_BODY,
+    openapi_extra=body_docs(DiscardRequest),
+)
+async def discard(request: Request, who: Writer) -> Response:
+    """Nothing more is to be done about all matching letters. Their jobs keep their status."""
+    asked = checked(DiscardRequest, await read_json(request, MAX_BODY))
+    engine = state_of(request).engine
+    act = service.count if asked.dry_run else service.discard
+    decided = await act(engine, who.tenant, asked.filter())
+    return Response(json_text.encode({"matched": decided.matched, "discarded": decided.done}), media_type=JSON)
+
+
+async def _page(state: State, tenant: str, asked: LetterQuery, scope: str) -> list[Letter]:
+    try:
+        after = None if asked.cursor is None else cursor.read_moment(asked.cursor, scope)
+    except ValueError:
+        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
+    async with reading(state.engine) as conn:
+        return list(await dead_letters.page(conn, tenant, asked.filter(), after, asked.limit + 1))
+
+
+async def _grouped(state: State, tenant: str, asked: LetterQuery) -> Response:
+    if asked.cursor is not None:
+        raise InvalidRequest([FieldError("/cursor", "groups come on one page: narrow them down by filters")])
+    async with reading(state.engine) as conn:
+        found = await dead_letters.groups(conn, tenant, asked.filter(), asked.limit)
+    return Response(json_text.encode({"items": [_group(one) for one in found], "next": None}), media_type=JSON)
+
+
+def _letter(letter: Letter) -> dict[str, object]:
+    job = f"/jobs/{letter.job_id}"
+    return {
+        "id": letter.job_id,
+        "job_id": letter.job_id,
+        "type": letter.type,
+        "queue": letter.queue,
+        "class": letter.class_,
+        "message": letter.message,
+        "attempt": letter.attempt,
+        "failed_at": letter.failed_at,
+        "links": {"job": job, "attempts": f"{job}/attempts", "replay": f"/dead-letters/{letter.job_id}/replay"},
+    }
+
+
+def _group(group: Group) -> dict[str, object]:
+    return {
+        "type": group.type,
+        "queue": group.queue,
+        "class": group.class_,
+        "message": group.message,
+        "count": group.count,
+        "first_at": group.first_at,
+        "last_at": group.last_at,
+        "example": group.example,
+    }
