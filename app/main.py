@@ -10,8 +10,17 @@ from fastapi import FastAPI
 
 from app import logs, memory
 from app.api import (
-    cancel, dead_letters, deciding, events, health, job_types, jobs, problems, submit, webhook_secret,
-)  # fmt: skip
+    cancel,
+    dead_letters,
+    deciding,
+    events,
+    health,
+    job_types,
+    jobs,
+    problems,
+    submit,
+    webhook_secret,
+)
 from app.api.express import Application
 from app.api.middleware import RequestLog
 from app.api.state import State
