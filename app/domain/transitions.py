@@ -90,10 +90,11 @@ def crashed(held: Held, chance: float) -> Transition:
 
     The first crash is most often the worker's fault (a deploy, a lost machine), so the job does not wait for it.
     """
-    kind, message = FailureClass.CRASHED, "the worker vanished while it ran this job"
-    crashes = held.crashes + 1
+    kind, crashes = FailureClass.CRASHED, held.crashes + 1
+    message = f"the worker died, or was silent for longer than its lease, while it ran this job: crash {crashes} of it"
     if crashes >= MAX_CRASHES or held.attempt >= held.max_attempts:
-        return msgspec.structs.replace(_dead(held, kind, message), crashes=1)
+        why = f"{message}, and {MAX_CRASHES} are the most" if crashes >= MAX_CRASHES else message
+        return msgspec.structs.replace(_dead(held, kind, why), crashes=1)
     error = _error(held, kind, message)
     if crashes == 1:
         return Transition(held=held, status=Status.QUEUED, outcome=kind, error=error, wait=0.0, crashes=1)

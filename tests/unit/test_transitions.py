@@ -45,6 +45,7 @@ def arrows(draw: st.DrawFn) -> Transition:
                 transitions.crashed(held, chance),
                 transitions.handed_back(held),
                 transitions.unrecordable(held),
+                transitions.cancelled(held),
             ]
         )
     )
@@ -131,7 +132,10 @@ def test_the_third_crash_is_the_last(held: Held, chance: float) -> None:
     assert arrow.crashes == 1
     dead = held.crashes + 1 >= 3 or held.attempt >= held.max_attempts
     assert (arrow.status == Status.FAILED) == dead
-    assert json.loads(arrow.error or "")["class"] == "crashed"
+    error = json.loads(arrow.error or "")
+    assert error["class"] == "crashed"
+    assert f"crash {held.crashes + 1}" in error["message"]
+    assert ("3 are the most" in error["message"]) == (held.crashes + 1 >= 3)
 
 
 @given(helds())
