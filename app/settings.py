@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.addresses import EgressAllow
 from app.domain.signing import is_secret
+from app.domain.urls import allowing_host_of
 from app.errors import ConfigurationError
 
 PREFIX = "ACCEPTED_"
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     webhook_secret: str | None = Field(None, description="whsec_ and the base64 of 24 to 64 bytes")
     retention: Seconds = Field(7 * 86400, ge=60)
     retention_failed: Seconds = Field(30 * 86400, ge=60)
+    alert_url: str | None = Field(None, description="http:// or https:// without user-info")
     shutdown_grace: Seconds = Field(30, ge=0, le=3600)
     ack_within: Seconds = Field(600, ge=1)
     lease_ttl: Seconds = Field(30, ge=1, le=3600)
@@ -84,6 +86,13 @@ class Settings(BaseSettings):
     def _is_webhook_secret(cls, value: str | None) -> str | None:
         if value is not None and not is_secret(value):
             raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
+        return value
+
+    @field_validator("alert_url")
+    @classmethod
+    def _is_alert_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            allowing_host_of(value)
         return value
 
     @property

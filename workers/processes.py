@@ -18,6 +18,7 @@ from app.errors import WorkerExhausted
 from app.settings import Settings
 from app.storage.engine import create_engine
 from workers import registry
+from workers.alerts import alert_handler
 from workers.egress import Egress
 from workers.executor import Executor
 from workers.scheduler import base, loops
@@ -64,6 +65,8 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         handlers = registry.load(settings.handlers)
         webhooks = webhook_handler(engine, settings.webhook_secret)
         handlers[webhooks.type.name] = webhooks
+        alerts = alert_handler(settings.alert_url, settings.webhook_secret)
+        handlers[alerts.type.name] = alerts
         running_worker = Worker(
             engine,
             broker,

@@ -37,6 +37,9 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 _METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
 
 
+ANYWHERE = EgressAllow.parse("0.0.0.0/0,::/0")
+
+
 class UrlRefused(ValueError):
     """The URL is wrong on its face. The text is fit for the client and never holds the URL."""
 
@@ -65,6 +68,11 @@ class Target:
 def check_url(url: str, allow: EgressAllow) -> None:
     """Raise `UrlRefused` if no worker could ever call `url`. Names are not resolved here."""
     parse_target(url, allow)
+
+
+def allowing_host_of(url: str) -> EgressAllow:
+    """What lets a worker call `url`, which the operator chose, wherever it leads. `UrlRefused` if it is malformed."""
+    return EgressAllow.parse(parse_target(url, ANYWHERE).host)
 
 
 def parse_target(url: str, allow: EgressAllow) -> Target:

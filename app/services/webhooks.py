@@ -23,26 +23,32 @@ _RETRY = msgspec.json.encode(WEBHOOK_RETRY).decode()
 
 async def record(conn: Connection, broker: Broker, ended: Sequence[UUID]) -> None:
     """Write the deliveries for these jobs, which ended in this transaction and want a webhook. The caller commits."""
-    if not ended:
-        return
-    found = await callbacks_of(conn, ended)
+    if ended:
+        await write(conn, broker, [_webhook(job, url) for job, url in await callbacks_of(conn, ended)])
+
+
+async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) -> None:
+    """Accept deliveries of our own making. The caller commits."""
     handoff = None if broker.handoff is None else 0.0
-    entries = [Entry(_delivery(job, url), handoff=handoff) for job, url in found]
-    await submission.insert(conn, entries, idempotency_ttl=0)
+    await submission.insert(conn, [Entry(job, handoff=handoff) for job in deliveries], idempotency_ttl=0)
     await broker.announce(conn, [WEBHOOK_QUEUE])
 
 
-def _delivery(job: Job, url: str) -> NewJob:
-    event = msgspec.json.encode(
-        {"type": f"job.{job.status}", "timestamp": job.finished_at, "data": to_wire(job)}
-    ).decode()
-    payload = msgspec.json.encode({"url": url, "job_id": job.id, "event": event}).decode()
+def delivery(tenant: str, type_: str, payload: object) -> NewJob:
+    """A job that tells somebody of something."""
     return NewJob(
         id=new_id(),
-        tenant=job.tenant,
-        type=WEBHOOK_TYPE,
+        tenant=tenant,
+        type=type_,
         queue=WEBHOOK_QUEUE,
-        payload=payload,
+        payload=msgspec.json.encode(payload).decode(),
         max_attempts=WEBHOOK_RETRY.max_attempts,
         retry=_RETRY,
     )
+
+
+def _webhook(job: Job, url: str) -> NewJob:
+    event = msgspec.json.encode(
+        {"type": f"job.{job.status}", "timestamp": job.finished_at, "data": to_wire(job)}
+    ).decode()
+    return delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": event})

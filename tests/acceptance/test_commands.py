@@ -36,6 +36,7 @@ WRONG_SECRETS = {
     "DATABASE_URL": "mysql://user:hunter2secret@127.0.0.1/db",
     "BROKER_URL": "redis://user:hunter2secret@127.0.0.1/",
     "WEBHOOK_SECRET": "whsec_hunter2secret",
+    "ALERT_URL": "https://user:hunter2secret@example.com/",
 }
 AT_ONCE = 4
 

@@ -9,15 +9,17 @@ from workers.scheduler.expiry import Expiry
 from workers.scheduler.pruner import Pruner
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.relay import Relay
+from workers.scheduler.reporter import Reporter
 from workers.scheduler.rescuer import Rescuer
 
 
 def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]:
     """Every duty of the scheduler."""
-    return [
+    always: list[Loop] = [
         Relay(engine, broker),
         Rescuer(engine, broker, settings.lease_ttl),
         Reconciler(engine, broker),
         Expiry(engine, broker),
         Pruner(engine, settings.retention, settings.retention_failed),
     ]
+    return always if settings.alert_url is None else [*always, Reporter(engine, broker)]
