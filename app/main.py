@@ -18,6 +18,7 @@ from app.api import (
     job_types,
     jobs,
     problems,
+    rejected_messages,
     submit,
     webhook_secret,
 )
@@ -69,7 +70,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.accepted = state
     app.add_middleware(RequestLog)
     problems.install(app)
-    for part in (submit, jobs, cancel, deciding, dead_letters, events, job_types, webhook_secret, health):
+    for part in (
+        submit,
+        jobs,
+        cancel,
+        deciding,
+        dead_letters,
+        rejected_messages,
+        events,
+        job_types,
+        webhook_secret,
+        health,
+    ):
         app.include_router(part.router)
     return app
 

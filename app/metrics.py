@@ -25,6 +25,9 @@ MESSAGES_DROPPED = Counter(
     "Messages that led to no run: malformed, unknown, stale, duplicate.",
     ["reason"],
 )
+MESSAGES_REJECTED = Gauge(
+    "accepted_rejected_messages", "Messages in accepted.dead, which were no references to jobs; NaN: not known."
+)
 REFS_PUBLISHED = Counter("accepted_refs_published_total", "References confirmed by the broker.", ["by"])
 LOOP_DONE = Counter("accepted_loop_rows_total", "What each loop of the scheduler has done.", ["loop"])
 LOOP_FAILED = Counter("accepted_loop_failures_total", "Rounds of a scheduler loop that failed.", ["loop"])

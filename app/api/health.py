@@ -1,6 +1,7 @@
 """/healthz, /readyz and /metrics: for machines that decide whether to send work here."""
 
 import asyncio
+import math
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,7 +13,8 @@ from app.api.job_answers import JSON
 from app.api.representations import Alive, Readiness
 from app.api.state import State, state_of
 from app.domain import json_text
-from app.errors import LedgerUnavailable
+from app.errors import BrokerUnavailable, LedgerUnavailable
+from app.metrics import MESSAGES_REJECTED
 from app.storage.engine import reading
 
 router = APIRouter(tags=["health"])
@@ -43,8 +45,9 @@ async def readyz(request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics() -> Response:
+async def metrics(request: Request) -> Response:
     """This process's counters, in Prometheus' text format."""
+    MESSAGES_REJECTED.set(await _rejected(state_of(request)))
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -55,6 +58,14 @@ async def _ledger(state: State) -> str:
     except (LedgerUnavailable, TimeoutError):
         return "unavailable"
     return "ok"
+
+
+async def _rejected(state: State) -> float:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return (await state.broker.rejected(0)).count
+    except (BrokerUnavailable, TimeoutError):
+        return math.nan
 
 
 async def _broker(state: State) -> str:

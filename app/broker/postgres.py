@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Delivery, Subscription
+from app.broker.base import Delivery, Rejected, Subscription
 from app.domain.message import JobRef
 from app.storage.claims import claim_next
 from app.storage.direct import Connection, Direct, Statement
@@ -44,6 +44,10 @@ class PostgresBroker:
     async def depths(self, queues: Iterable[str]) -> dict[str, int]:
         """Nothing can be lost on this road, so there is nothing to compare with."""
         return {}
+
+    async def rejected(self, most: int) -> Rejected:
+        """A row of the outbox is written with its job: there is nothing on this road that refers to none."""
+        return Rejected(0, [])
 
     async def check(self) -> str:
         return "ok"

@@ -11,9 +11,10 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import HANDOFF, Subscription
+from app.broker.base import HANDOFF, Rejected, Subscription
 from app.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from app.broker.consuming import RabbitSubscription
+from app.broker.rejected import peek
 from app.broker.topology import EXCHANGE, declare_base, declare_queue, queue_name
 from app.domain.message import JobRef
 from app.errors import BrokerUnavailable
@@ -78,6 +79,16 @@ class RabbitBroker:
                 await self._drop()
                 raise BrokerUnavailable("the broker did not answer") from error
         return found
+
+    async def rejected(self, most: int) -> Rejected:
+        connection = await self._connected()
+        try:
+            return await peek(connection, most)
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return Rejected(0, [])
+        except Failure as error:
+            await self._drop()
+            raise BrokerUnavailable("the broker did not answer") from error
 
     async def check(self) -> str:
         try:

@@ -17,9 +17,17 @@ DEAD_LENGTH = 100_000
 """Messages kept for inspection. They are references at most; the ledger has the jobs."""
 
 
+_PREFIX = "accepted.q."
+
+
 def queue_name(queue: str) -> str:
     """The broker's name for a job queue; also its routing key."""
-    return f"accepted.q.{queue}"
+    return f"{_PREFIX}{queue}"
+
+
+def queue_of(name: str) -> str:
+    """The job queue with that name on the broker."""
+    return name.removeprefix(_PREFIX)
 
 
 async def declare_base(channel: AbstractChannel) -> None:

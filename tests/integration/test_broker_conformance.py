@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from app.broker.base import Broker, Subscription
+from app.broker.base import Broker, Rejected, Subscription
 from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.domain import transitions
@@ -233,6 +233,14 @@ async def test_depths(road: Road) -> None:
     await road.put("q", 7)
     depths = await road.broker.depths(["q", "never-seen"])
     assert depths == ({"q": 7, "never-seen": 0} if road.kind == "rabbitmq" else {})
+
+
+async def test_a_look_at_what_was_rejected(road: Road) -> None:
+    await road.put("q", 1)
+    subscription = road.subscribe(1, "q")
+    assert await road.broker.rejected(10) == Rejected(0, [])
+    await claim_all(road, subscription, 1)
+    assert await road.broker.rejected(0) == Rejected(0, [])
 
 
 async def test_check_says_ok(road: Road) -> None:

@@ -1,15 +1,21 @@
 """What only RabbitMQ can get wrong: messages that are none of ours, and how many are delivered ahead."""
 
+import asyncio
+from datetime import UTC, datetime
+
 import aio_pika
 import pytest
 
+from app.broker.base import Rejected
 from app.broker.consuming import WATCH_EVERY, RabbitSubscription
 from app.broker.rabbitmq import RabbitBroker
+from app.broker.topology import declare_base, declare_queue
 from app.storage.engine import create_engine
 from tests.conftest import VirtualHost
 from tests.integration.road import PATIENCE, Road, claim, claim_all, ids
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
+from workers.scheduler.rejections import Rejections
 
 
 async def test_garbage_goes_to_the_dead_queue(amqp_url: str, database_url: str) -> None:
@@ -43,6 +49,85 @@ async def test_garbage_goes_to_the_dead_queue(amqp_url: str, database_url: str) 
         await until(all_there, PATIENCE, lambda: f"{found}")
         assert sorted(found) == sorted(garbage)
     await road.close()
+
+
+async def reject(url: str, *bodies: bytes) -> None:
+    """Messages that a worker rejected, as it rejects them."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        await declare_base(channel)
+        await declare_queue(channel, "q")
+        exchange = await channel.get_exchange("accepted.jobs")
+        queue = await channel.get_queue("accepted.q.q")
+        for number, body in enumerate(bodies):
+            await exchange.publish(aio_pika.Message(body, message_id=f"m{number}"), routing_key="accepted.q.q")
+            message = await queue.get(timeout=PATIENCE)
+            assert message is not None
+            await message.reject(requeue=False)
+
+
+async def there(broker: RabbitBroker, count: int) -> None:
+    async def arrived() -> bool:
+        return (await broker.rejected(0)).count == count
+
+    await until(arrived, PATIENCE, f"{count} messages in accepted.dead")
+
+
+async def test_what_was_rejected_is_shown_and_stays(amqp_url: str, database_url: str) -> None:
+    engine = create_engine(database_url)
+    broker = RabbitBroker([amqp_url], engine)
+    assert await broker.rejected(5) == Rejected(0, [])
+    await reject(amqp_url, b"garbage \xff", b"", b"x" * 5000)
+    await there(broker, 3)
+    for _ in range(3):
+        found = await broker.rejected(2)
+        assert (found.count, len(found.messages)) == (3, 2)
+    by_id = {message.message_id: message for message in (await broker.rejected(50)).messages}
+    assert sorted(by_id) == ["m0", "m1", "m2"]  # type: ignore[type-var]
+    garbage, long = by_id["m0"], by_id["m2"]
+    assert (garbage.reason, garbage.queue, garbage.routing_key) == ("rejected", "q", "accepted.q.q")
+    assert (garbage.body, garbage.truncated) == ("garbage \ufffd", False)
+    assert garbage.rejected_at is not None
+    assert abs((datetime.now(UTC) - garbage.rejected_at).total_seconds()) < 60
+    assert (long.body, long.truncated) == ("x" * 1024, True)
+    await there(broker, 3)
+    await broker.close()
+    await engine.dispose()
+
+
+async def test_looking_does_not_wear_messages_out(
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, database_url: str
+) -> None:
+    """RabbitMQ 4 drops a message after 20 returns; a policy makes this one do the same."""
+    engine = create_engine(database_url)
+    broker = RabbitBroker([amqp_vhost.url], engine)
+    await reject(amqp_vhost.url, b"one", b"two")
+    policy = ("set_policy", "-p", amqp_vhost.name, "as-in-4", r"^accepted\.dead$", '{"delivery-limit": 20}')
+    await asyncio.to_thread(rabbitmq_node.ctl, *policy)
+    await there(broker, 2)
+    for look in range(30):
+        found = await broker.rejected(10)
+        assert sorted(message.body for message in found.messages) == ["one", "two"], look
+        assert {message.reason for message in found.messages} == {"rejected"}
+        await there(broker, 2)
+    await broker.close()
+    await engine.dispose()
+
+
+async def test_more_rejected_messages_are_said_once(amqp_url: str, database_url: str) -> None:
+    engine = create_engine(database_url)
+    broker = RabbitBroker([amqp_url], engine)
+    loop = Rejections(broker)
+    assert await loop.run_once() == 0
+    await reject(amqp_url, b"one", b"two")
+    await there(broker, 2)
+    assert [await loop.run_once() for _ in range(2)] == [2, 0]
+    await reject(amqp_url, b"three")
+    await there(broker, 3)
+    assert await loop.run_once() == 1
+    assert await Rejections(RabbitBroker(["amqp://127.0.0.1:1/"], engine)).run_once() == 0
+    await broker.close()
+    await engine.dispose()
 
 
 async def test_no_more_is_delivered_than_there_are_slots(

@@ -8,6 +8,7 @@ from workers.scheduler.base import Loop
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.pruner import Pruner
 from workers.scheduler.reconciler import Reconciler
+from workers.scheduler.rejections import Rejections
 from workers.scheduler.relay import Relay
 from workers.scheduler.reporter import Reporter
 from workers.scheduler.rescuer import Rescuer
@@ -21,5 +22,6 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]
         Reconciler(engine, broker),
         Expiry(engine, broker),
         Pruner(engine, settings.retention, settings.retention_failed),
+        Rejections(broker),
     ]
     return always if settings.alert_url is None else [*always, Reporter(engine, broker)]
