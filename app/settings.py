@@ -11,11 +11,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.addresses import EgressAllow
 from app.domain.signing import is_secret
+from app.domain.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
 from app.domain.urls import allowing_host_of
 from app.errors import ConfigurationError
 
 PREFIX = "ACCEPTED_"
-SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url"})
+SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url", "smtp_url"})
 """Settings whose value may hold a password: it is never printed."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -55,6 +56,12 @@ class Settings(BaseSettings):
         EgressAllow(), description="comma-separated networks and host names, e.g. 127.0.0.0/8"
     )
     webhook_secret: str | None = Field(None, description="whsec_ and the base64 of 24 to 64 bytes")
+    smtp_url: Annotated[SmtpServer | None, NoDecode] = Field(
+        None, description="smtp://user:password@host:587 (STARTTLS), smtps://… (TLS) or smtp+plain://host:25"
+    )
+    smtp_from: Annotated[str, Field(pattern=ADDRESS, max_length=MAX_ADDRESS)] | None = Field(
+        None, description="an address, e.g. noreply@example.com"
+    )
     retention: Seconds = Field(7 * 86400, ge=60)
     retention_failed: Seconds = Field(30 * 86400, ge=60)
     alert_url: str | None = Field(None, description="http:// or https:// without user-info")
@@ -66,6 +73,11 @@ class Settings(BaseSettings):
     @classmethod
     def _read_networks(cls, value: object) -> object:
         return EgressAllow.parse(value) if isinstance(value, str) else value
+
+    @field_validator("smtp_url", mode="before")
+    @classmethod
+    def _read_smtp_url(cls, value: object) -> object:
+        return SmtpServer.parse(value) if isinstance(value, str) else value
 
     @field_validator("database_url")
     @classmethod

@@ -7,12 +7,13 @@ one failure class or another.
 import asyncio
 import random
 import time
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
-from pydantic import ValidationError
 
 from app.domain import transitions
 from app.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
@@ -24,8 +25,11 @@ from workers import failures, tracebacks
 from workers.egress import Egress
 from workers.job import DEFAULT_TIMEOUT, Context, Handler
 from workers.left_behind import LeftBehind
+from workers.mail import Mail
+from workers.pool import START_SECONDS, Crashed, ProcessPool
 from workers.run import Ended, Run, Why
 from workers.threads import Threads
+from workers.values import payload_of, result_of
 
 log = structlog.get_logger("attempt")
 
@@ -33,9 +37,20 @@ log = structlog.get_logger("attempt")
 class Executor:
     """Runs claims with the handlers of this worker. Never raises for what a handler does."""
 
-    def __init__(self, handlers: dict[str, Handler], egress: Egress, threads: int, max_result_bytes: int) -> None:
+    def __init__(
+        self,
+        handlers: dict[str, Handler],
+        egress: Egress,
+        threads: int,
+        max_result_bytes: int,
+        *,
+        mail: Mail,
+        pool: ProcessPool,
+    ) -> None:
         self._handlers = handlers
         self._egress = egress
+        self._mail = mail
+        self._pool = pool
         self._runs: dict[tuple[UUID, int], Run] = {}
         self._left_behind = LeftBehind()
         self._threads = Threads(threads, self._left_behind)
@@ -80,14 +95,15 @@ class Executor:
         held = _held(claim, handler)
         if handler is None:
             return _failed(held, TransientError(f"no handler for type {claim.job.type!r} in this worker"))
-        context = Context(claim.job, self._egress)
-        run = Run(
-            partial(self._call, handler, context), context.ending, self._left_behind, interruptible=handler.is_async
-        )
+        context = Context(claim.job, self._egress, self._mail)
         limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
+        call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
+        if handler.in_process:
+            call = partial(self._pool.run, claim.job, limit, _unheard)
+        run = Run(call, context.ending, self._left_behind, interruptible=handler.interruptible)
         self._runs[held.job_id, held.attempt] = run
         try:
-            ended = await run.within(limit)
+            ended = await run.within(limit + START_SECONDS if handler.in_process else limit)
         finally:
             del self._runs[held.job_id, held.attempt]
         match run.told_to_end:
@@ -101,7 +117,7 @@ class Executor:
                 return self._outcome(held, ended or Ended(error=asyncio.CancelledError()))
 
     async def _call(self, handler: Handler, context: Context) -> object:
-        payload = _payload(handler, context.job.payload)
+        payload = payload_of(handler, context.job)
         if handler.is_async:
             return await handler.function(payload, context)
         return await self._threads.call(partial(handler.function, payload, context))
@@ -113,27 +129,21 @@ class Executor:
         return self._succeeded(held, ended.result)
 
     def _outcome(self, held: Held, ended: Ended) -> Transition:
+        if isinstance(ended.error, Crashed):
+            return transitions.crashed(held, random.random(), str(ended.error))
         if ended.error is not None:
             return _failed(held, failures.of(ended.error), ended.error)
         return self._succeeded(held, ended.result)
 
     def _succeeded(self, held: Held, result: object) -> Transition:
         try:
-            encoded = msgspec.json.encode(result)
-        except Exception as error:  # also what the properties of a result object raise
-            return _failed(held, InvalidJob(f"the result is not JSON: {type(error).__name__}"))
-        if len(encoded) > self._max_result_bytes:
-            return _failed(held, InvalidJob(f"the result is larger than {self._max_result_bytes} bytes"))
-        return transitions.succeeded(held, encoded.decode())
+            return transitions.succeeded(held, result_of(result, self._max_result_bytes))
+        except InvalidJob as error:
+            return _failed(held, error)
 
 
-def _payload(handler: Handler, text: str) -> object:
-    try:
-        return handler.payload.validate_json(text)
-    except ValidationError as error:
-        wrong = error.errors(include_input=False, include_url=False)[0]
-        where = "/".join(map(str, wrong["loc"]))
-        raise InvalidJob(f"the payload does not fit its type: /{where}: {wrong['msg']}") from None
+def _unheard(percent: float, message: str) -> None:
+    """The worker does not pass on progress yet."""
 
 
 def _held(claim: Claim, handler: Handler | None) -> Held:

@@ -16,6 +16,7 @@ from app.domain.retry import Retry
 from app.errors import ConfigurationError
 from app.storage.job_types import JobType
 from workers.egress import Egress
+from workers.mail import Mail
 from workers.run import Ending
 
 DEFAULT_TIMEOUT = 900.0
@@ -32,11 +33,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Context:
     """One attempt, as its handler sees it."""
 
-    def __init__(self, job: Job, egress: Egress) -> None:
+    def __init__(self, job: Job, egress: Egress, mail: Mail) -> None:
         self.job = job
         """The job as it was claimed; `job.attempt` counts from 1."""
         self.egress = egress
         """The guarded HTTP client: public addresses only, one deadline, capped answers."""
+        self.mail = mail
+        """The operator's mail server."""
         self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
         """A logger bound to this attempt."""
         self.ending = Ending()
@@ -61,6 +64,12 @@ class Handler:
     function: Callable[..., Any]
     payload: TypeAdapter[Any]
     is_async: bool
+    in_process: bool = False
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether it can be made to end: a coroutine is cancelled, a process killed. A thread can only be asked."""
+        return self.is_async or self.in_process
 
 
 def job(
@@ -71,14 +80,17 @@ def job(
     retry: Retry | None = None,
     description: str | None = None,
     not_found: Literal["fail", "retry", "skip"] = "fail",
+    runs_in: Literal["process"] | None = None,
     internal: bool = False,
 ) -> Callable[[Function], Function]:
     """Make a function the handler of type `name`: `def` or `async def`, of (payload, ctx), returning JSON or None.
 
     The annotation of its first parameter is the payload's type (a pydantic model, a dataclass, a `dict`); its JSON
     Schema is what the API checks submissions against. `timeout` is in seconds. `async def` handlers run on the
-    event loop, `def` ones in a thread. Handlers run at least once; their outcome is recorded once. `not_found` says
-    what `NotFound` means for the type: "fail", "retry", or "skip" (it succeeds with {"skipped": true}).
+    event loop, `def` ones in a thread; with `runs_in="process"` both run in a process, which is killed on timeout and
+    cancel, and which looks for them in the modules of ACCEPTED_HANDLERS. Handlers run at least once; their outcome is
+    recorded once. `not_found` says what `NotFound` means for the type: "fail", "retry", or "skip" (it succeeds with
+    {"skipped": true}).
     """
 
     if not TYPE_NAME.fullmatch(name) or not re.fullmatch(QUEUE_PATTERN, queue):
@@ -98,7 +110,7 @@ def job(
             internal=internal,
             not_found=OnNotFound(not_found),
         )
-        handler = Handler(kind, function, adapter, inspect.iscoroutinefunction(function))
+        handler = Handler(kind, function, adapter, inspect.iscoroutinefunction(function), runs_in == "process")
         setattr(function, MARK, handler)
         return function
 

@@ -21,6 +21,9 @@ from workers import registry
 from workers.alerts import alert_handler
 from workers.egress import Egress
 from workers.executor import Executor
+from workers.mail import Mail
+from workers.pool import ProcessPool
+from workers.pool_messages import Setup
 from workers.scheduler import base, loops
 from workers.webhooks import webhook_handler
 from workers.worker import Worker
@@ -61,6 +64,8 @@ def scheduler(settings: Settings) -> None:
 async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
     """Serve `queues` (all there are, when none is named) until `stopping` is set."""
     egress = Egress(settings.egress_allow)
+    mail = Mail(settings.smtp_url, settings.smtp_from)
+    pool = ProcessPool(_setup(settings))
     async with _connections(settings) as (engine, broker):
         handlers = registry.load(settings.handlers)
         webhooks = webhook_handler(engine, settings.webhook_secret)
@@ -71,7 +76,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             engine,
             broker,
             handlers,
-            Executor(handlers, egress, concurrency, settings.max_result_bytes),
+            Executor(handlers, egress, concurrency, settings.max_result_bytes, mail=mail, pool=pool),
             queue_names=queues,
             concurrency=concurrency,
             lease_ttl=settings.lease_ttl,
@@ -83,7 +88,19 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         await _first(running, stopping)
         running_worker.stop()
         await running
+    await pool.aclose()
     await egress.aclose()
+
+
+def _setup(settings: Settings) -> Setup:
+    """What a child process of the worker has to know of the settings."""
+    return Setup(
+        modules=settings.handlers,
+        egress_allow=str(settings.egress_allow),
+        smtp_server=settings.smtp_url,
+        smtp_sender=settings.smtp_from,
+        max_result_bytes=settings.max_result_bytes,
+    )
 
 
 async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:

@@ -7,17 +7,21 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from workers.pool import RaisedInChild
+
 MAX_BYTES = 16 * 1024
 """Of a traceback, from its end: the last frames and the message say most."""
 
 MAX_FRAMES = 60
 """Innermost frames. A recursion of a thousand would take longer to write down than the handler ran."""
 
-_OURS = {str(Path(__file__).with_name(name)) for name in ("executor.py", "run.py", "threads.py")}
+_OURS = {str(Path(__file__).with_name(name)) for name in ("executor.py", "pool_child.py", "run.py", "threads.py")}
 
 
 def of(error: BaseException) -> str | None:
     """The traceback of what a handler raised; None for what we raised ourselves."""
+    if isinstance(error, RaisedInChild):
+        return error.traceback
     frames = _from_the_handler_on(error.__traceback__)
     if frames is None:
         return None

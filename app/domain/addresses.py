@@ -109,6 +109,10 @@ class EgressAllow:
                 raise ValueError(f"not a network or host name: {part!r}")
         return cls(tuple(networks), frozenset(hosts))
 
+    def __str__(self) -> str:
+        """What `parse` reads back."""
+        return ",".join([*map(str, self.networks), *sorted(self.hosts)])
+
     def covers(self, address: IPAddress) -> bool:
         """True if one of the networks holds `address`, or the IPv4 address that it maps."""
         return any(form in net for form in (address, unmapped(address)) for net in self.networks)

@@ -15,6 +15,8 @@ from app.domain.retry import Retry
 MAX_CRASHES = 3
 """A job that took its worker down this often is a dead letter, whatever `max_attempts` says."""
 
+VANISHED = "the worker died, or was silent for longer than its lease, while it ran this job"
+
 MAX_MESSAGE = 2000
 """Characters of an error's text that are kept."""
 
@@ -85,13 +87,14 @@ def failed(
     return Transition(held=held, status=Status.RETRYING, outcome=kind, error=error, traceback=traceback, wait=wait)
 
 
-def crashed(held: Held, chance: float) -> Transition:
-    """running -> queued when the worker fell silent; on the schedule from the second crash on, failed at the third.
+def crashed(held: Held, chance: float, message: str = VANISHED) -> Transition:
+    """running -> queued when the worker fell silent or the attempt's own process died; on the schedule from the second
+    crash on, failed at the third.
 
     The first crash is most often the worker's fault (a deploy, a lost machine), so the job does not wait for it.
     """
     kind, crashes = FailureClass.CRASHED, held.crashes + 1
-    message = f"the worker died, or was silent for longer than its lease, while it ran this job: crash {crashes} of it"
+    message = f"{message}: crash {crashes} of it"
     if crashes >= MAX_CRASHES or held.attempt >= held.max_attempts:
         why = f"{message}, and {MAX_CRASHES} are the most" if crashes >= MAX_CRASHES else message
         return msgspec.structs.replace(_dead(held, kind, why), crashes=1)

@@ -36,6 +36,9 @@ from tests.support.waiting import until
 from workers import registry
 from workers.egress import Egress
 from workers.executor import Executor
+from workers.mail import Mail
+from workers.pool import ProcessPool
+from workers.pool_messages import Setup
 from workers.scheduler.relay import Relay
 from workers.worker import Worker
 
@@ -235,8 +238,10 @@ async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
     handlers = registry.load(["workers.handlers"])
+    pool = ProcessPool(Setup(("workers.handlers",), "", None, None, 1000))
+    executor = Executor(handlers, Egress(EgressAllow()), 2, 1000, mail=Mail(None, None), pool=pool)
     worker = Worker(
-        engine, broker, handlers, Executor(handlers, Egress(EgressAllow()), 2, 1000),
+        engine, broker, handlers, executor,
         queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600,
     )  # fmt: skip
     running = asyncio.create_task(worker.run())

@@ -19,11 +19,15 @@ from workers import registry
 from workers.egress import Egress
 from workers.executor import Executor
 from workers.job import MARK, Handler
+from workers.mail import Mail
+from workers.pool import ProcessPool
+from workers.pool_messages import Setup
 from workers.scheduler import base
 from workers.scheduler.relay import Relay
 from workers.worker import Worker
 
 HANDLERS = registry.load(["workers.handlers"])
+SETUP = Setup(("workers.handlers", "tests.support.process_handlers"), "", None, None, 1000)
 
 
 def handlers_of(*functions: Callable[..., Any]) -> dict[str, Handler]:
@@ -45,7 +49,8 @@ async def working(
     ack_within: float = 600,
 ) -> AsyncIterator[Worker]:
     """A worker of `queue` with a relay beside it, both stopped at the end."""
-    executor = Executor(handlers, Egress(EgressAllow()), concurrency, 1000)
+    pool = ProcessPool(SETUP)
+    executor = Executor(handlers, Egress(EgressAllow()), concurrency, 1000, mail=Mail(None, None), pool=pool)
     one = Worker(
         engine, broker, handlers, executor, queue_names=[queue], concurrency=concurrency, lease_ttl=lease_ttl,
         shutdown_grace=shutdown_grace, ack_within=ack_within,
@@ -59,6 +64,7 @@ async def working(
         relaying.cancel()
         await asyncio.wait({relaying})
         await running
+        await pool.aclose()
 
 
 async def accept(engine: AsyncEngine, broker: Broker, type_: str, payload: str = "{}", **fields: Any) -> UUID:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.smtp import SmtpServer
 from app.errors import ConfigurationError
 from app.settings import Settings, load
 
@@ -40,6 +41,8 @@ DEFAULTS = {
     "max_payload_bytes": 256 * 1024,
     "max_result_bytes": 256 * 1024,
     "webhook_secret": None,
+    "smtp_url": None,
+    "smtp_from": None,
     "retention": 7 * 86400,
     "retention_failed": 30 * 86400,
     "shutdown_grace": 30,
@@ -69,6 +72,8 @@ def test_the_defaults_are_the_contracts(name: str) -> None:
         ("SHUTDOWN_GRACE", "0", "shutdown_grace", 0),
         ("LEASE_TTL", "1", "lease_ttl", 1),
         ("WEBHOOK_SECRET", "whsec_" + "A" * 32, "webhook_secret", "whsec_" + "A" * 32),
+        ("SMTP_URL", f"smtp://u:{SECRET}@h", "smtp_url", SmtpServer("h", 587, "starttls", "u", SECRET)),
+        ("SMTP_FROM", "noreply@shop.example", "smtp_from", "noreply@shop.example"),
         ("AUTH", "", "auth", "required"),
     ],
 )
@@ -93,6 +98,8 @@ def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute
         ("MAX_RESULT_BYTES", "-1"),
         ("EGRESS_ALLOW", "300.0.0.0/8"),
         ("WEBHOOK_SECRET", SECRET),
+        ("SMTP_URL", f"smtp+plain://u:{SECRET}@h"),
+        ("SMTP_FROM", "nobody"),
         ("WEBHOOK_SECRET", f"whsec_{SECRET}"),
         ("RETENTION", "7 weeks"),
         ("RETENTION", "-7d"),

@@ -1,0 +1,90 @@
+"""Job types that run in processes, and do there whatever a handler can do. Served through ACCEPTED_HANDLERS."""
+
+import asyncio
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from workers import Context, RateLimited, Retry, job
+
+
+class Deed(BaseModel):
+    """What to do; `arg` is its argument."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    do: str
+    arg: Any = None
+
+
+@job("deed", queue="deeds", timeout=60, retry=Retry(max_attempts=5, schedule=(0.1,), jitter=0), runs_in="process")
+def deed(payload: Deed, ctx: Context) -> Any:
+    """Does it, in its process."""
+    return DEEDS[payload.do](payload.arg, ctx)
+
+
+@job("deed.async", queue="deeds", runs_in="process")
+async def async_deed(payload: Deed, ctx: Context) -> Any:
+    """Waits, calls out, and says so."""
+    await asyncio.sleep(0.01)
+    if payload.do == "call":
+        answer = await ctx.egress.send("GET", payload.arg, {}, b"", timeout=5, max_bytes=100)
+        return {"status": answer.status_code}
+    return {"pid": os.getpid()}
+
+
+def _compute(seconds: float, ctx: Context) -> Any:
+    """Python code that never lets go of the processor."""
+    until = time.monotonic() + seconds
+    rounds = 0
+    while time.monotonic() < until:
+        rounds += 1
+    return {"rounds": rounds, "pid": os.getpid()}
+
+
+def _hold_the_lock(path: str, ctx: Context) -> Any:
+    """Native code that keeps the interpreter's lock for a minute, beside a program that this has started."""
+    other = subprocess.Popen(["sleep", "60"])
+    Path(path).write_text(f"{os.getpid()} {other.pid}")
+    ctypes.PyDLL(None).sleep(60)
+
+
+def _raise(name: str, ctx: Context) -> Any:
+    errors = {"limited": RateLimited("slow down", retry_after=7), "value": ValueError("bad \ud800 value")}
+    raise errors[name]
+
+
+def _report(parts: list[float], ctx: Any) -> Any:
+    for percent in parts:
+        ctx.progress(percent, f"{percent} %")
+
+
+def _grow(megabytes: int, ctx: Context) -> Any:
+    _kept.append(b"x" * megabytes * 2**20)
+    return {"pid": os.getpid()}
+
+
+_kept: list[bytes] = []
+
+DEEDS = {
+    "compute": _compute,
+    "exit": lambda code, ctx: os._exit(code),
+    "sys.exit": lambda code, ctx: sys.exit(code),
+    "signal": lambda number, ctx: os.kill(os.getpid(), number),
+    "close": lambda _, ctx: os.closerange(3, 100) or time.sleep(60),
+    "hold": _hold_the_lock,
+    "raise": _raise,
+    "report": _report,
+    "grow": _grow,
+    "allocate": lambda share, ctx: {"bytes": len(bytearray(int(share * os.sysconf("SC_PHYS_PAGES")) * 4096))},
+    "print": lambda text, ctx: print(text),
+    "result": lambda size, ctx: "x" * size,
+    "unfit": lambda _, ctx: object(),
+    "pid": lambda _, ctx: {"pid": os.getpid(), "nice": os.nice(0), "attempt": ctx.job.attempt},
+}

@@ -1,0 +1,31 @@
+"""What goes into a handler and what comes out of it: the same borders in the worker and in its child processes."""
+
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from app.domain.failures import InvalidJob
+from app.domain.job import Job
+from workers.job import Handler
+
+
+def payload_of(handler: Handler, job: Job) -> Any:
+    """The payload as the handler's own type. Raises `InvalidJob` for one that does not fit it, without its values."""
+    try:
+        return handler.payload.validate_json(job.payload)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+        where = "/".join(map(str, wrong["loc"]))
+        raise InvalidJob(f"the payload does not fit its type: /{where}: {wrong['msg']}") from None
+
+
+def result_of(value: object, max_bytes: int) -> str:
+    """What a handler returned, as JSON text. Raises `InvalidJob` for what is no JSON, or too much of it."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except Exception as error:  # also what the properties of a result object raise
+        raise InvalidJob(f"the result is not JSON: {type(error).__name__}") from None
+    if len(encoded) > max_bytes:
+        raise InvalidJob(f"the result is larger than {max_bytes} bytes")
+    return encoded.decode()
