@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from app.domain.urls import MAX_URL_CHARS
 from workers import failures
 from workers.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
+from workers.handlers.fields import Url
 from workers.job import Context, job
 
 MAX_HEADERS = 50
@@ -69,7 +69,6 @@ Headers = Annotated[
         }
     ),
 ]
-Url = Annotated[str, Field(max_length=MAX_URL_CHARS, json_schema_extra={"format": "accepted-url"})]
 StatusCode = Annotated[int, Field(ge=100, le=599)]
 
 
