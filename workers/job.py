@@ -95,6 +95,8 @@ def job(
 
     if not TYPE_NAME.fullmatch(name) or not re.fullmatch(QUEUE_PATTERN, queue):
         raise ConfigurationError(f"{name!r} on queue {queue!r}: no name for a type or for a queue")
+    if runs_in not in (None, "process"):
+        raise ConfigurationError(f"{name!r}: runs_in is process, or left out")
     if not_found not in set(OnNotFound):
         raise ConfigurationError(f"{name!r}: not_found is one of {', '.join(OnNotFound)}")
 

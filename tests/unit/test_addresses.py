@@ -69,6 +69,12 @@ def test_an_empty_list_allows_nothing() -> None:
     assert EgressAllow.parse("") == EgressAllow.parse(" , ") == EgressAllow()
 
 
+def test_what_is_allowed_can_be_told_to_another_process() -> None:
+    allow = EgressAllow.parse("127.0.0.0/8,fd00::/8,my.host,a.b")
+    assert EgressAllow.parse(str(allow)) == allow
+    assert EgressAllow.parse(str(EgressAllow())) == EgressAllow()
+
+
 @pytest.mark.parametrize("part", ["127.1", "10.0.0.1/8", "*.host", "http://x", "a b", "0x7f000001", "fe80::/200"])
 def test_parse_names_the_bad_part(part: str) -> None:
     with pytest.raises(ValueError, match="not a network or host name") as refusal:

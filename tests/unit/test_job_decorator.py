@@ -48,3 +48,23 @@ def test_what_is_registered() -> None:
     assert (kind.name, kind.queue, kind.timeout, kind.retry.max_attempts) == ("thumbnail.make", "images", 60, 3)
     assert kind.description == "Makes a thumbnail."
     assert json.loads(kind.payload_schema)["required"] == ["url"]
+
+
+def test_what_can_be_made_to_end() -> None:
+    @job("a.thread")
+    def in_a_thread(payload: Thumbnail, ctx: Context) -> None: ...
+
+    @job("a.process", runs_in="process")
+    def in_a_process(payload: Thumbnail, ctx: Context) -> None: ...
+
+    @job("a.coroutine")
+    async def on_the_loop(payload: Thumbnail, ctx: Context) -> None: ...
+
+    handlers: list[Handler] = [each.__dict__[MARK] for each in (in_a_thread, in_a_process, on_the_loop)]
+    assert [handler.interruptible for handler in handlers] == [False, True, True]
+    assert [handler.in_process for handler in handlers] == [False, True, False]
+
+
+def test_there_is_no_other_place_to_run_in() -> None:
+    with pytest.raises(ConfigurationError, match="runs_in"):
+        job("one", runs_in="thread")  # type: ignore[arg-type]
