@@ -28,6 +28,7 @@ from app.api.state import State
 from app.broker import create_broker
 from app.services.catalogue import Catalogue
 from app.services.changes import Changes
+from app.services.intake import Intake
 from app.services.keys import Keys
 from app.services.submission import Submissions
 from app.settings import Settings, load
@@ -42,13 +43,15 @@ def create_app(settings: Settings) -> FastAPI:
     """The application. Nothing is connected before it starts, and nothing is needed to start it."""
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
+    catalogue = Catalogue(engine, settings.egress_allow)
     state = State(
         settings=settings,
         engine=engine,
         broker=broker,
         submissions=Submissions(engine, broker, settings.idempotency_ttl),
         changes=Changes(engine, settings.require_database()),
-        catalogue=Catalogue(engine, settings.egress_allow),
+        catalogue=catalogue,
+        intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
     )
 

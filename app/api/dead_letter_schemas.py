@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
-from app.api.schemas import YEAR, Moment, Number
 from app.domain.failures import FailureClass
 from app.domain.job import QUEUE_PATTERN
+from app.services.job_request import YEAR, Moment, Number
 from app.storage.dead_letters import LetterFilter
 
 MAX_IDS = 1000

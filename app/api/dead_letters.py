@@ -23,10 +23,10 @@ from app.api.job_answers import JSON, header_docs
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.state import State, state_of
-from app.api.validation import checked
 from app.domain import cursor, json_text
 from app.errors import FieldError, InvalidRequest
 from app.services import dead_letters as service
+from app.services.validation import checked
 from app.storage import dead_letters
 from app.storage.dead_letters import Group, Letter
 from app.storage.engine import reading

@@ -18,13 +18,13 @@ from app.api.query import only_query
 from app.api.representations import JobView
 from app.api.state import State, state_of
 from app.api.submit import largest_body
-from app.api.validation import checked
 from app.domain import json_text
 from app.domain.job import INTERNAL_TYPES, RETRYABLE, Job, to_wire
 from app.errors import Conflict, FieldError, InvalidRequest, TooLarge
 from app.services import dead_letters as service
 from app.services.dead_letters import Edited
 from app.services.keys import Principal
+from app.services.validation import checked
 
 router = APIRouter(dependencies=[*documented, Depends(only_query())])
 

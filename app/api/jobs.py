@@ -18,12 +18,12 @@ from app.api.job_answers import JSON, body_and_etag, header_docs, matches, retry
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.representations import AttemptList, JobPage, JobView
-from app.api.schemas import Moment
 from app.api.state import State, state_of
 from app.domain import cursor, json_text
 from app.domain.ids import age_of
 from app.domain.job import QUEUE_PATTERN, Job, Status, to_wire
 from app.errors import FieldError, Gone, InvalidRequest, NotFound
+from app.services.job_request import Moment
 from app.storage.engine import reading
 from app.storage.reading import Attempt, JobFilter, list_jobs
 from app.storage.retrying import Edit, edits_of

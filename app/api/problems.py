@@ -20,9 +20,9 @@ from starlette.types import Scope
 
 from app import errors
 from app.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
-from app.api.validation import MAX_LISTED, describe
 from app.domain.json_text import encode, escape_pointer
 from app.errors import AcceptedError, FieldError, InvalidRequest, Refused
+from app.services.validation import MAX_LISTED, describe
 
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/Problem"

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from app.broker.base import Broker
 from app.services.catalogue import Catalogue
 from app.services.changes import Changes
+from app.services.intake import Intake
 from app.services.keys import Keys
 from app.services.submission import Submissions
 from app.settings import Settings
@@ -23,6 +24,7 @@ class State:
     submissions: Submissions
     changes: Changes
     catalogue: Catalogue
+    intake: Intake
     keys: Keys
 
 

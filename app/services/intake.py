@@ -1,0 +1,99 @@
+"""What is asked of a job before it is accepted: at the door, and of the children that a handler submits."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from app.domain import json_text
+from app.domain.addresses import EgressAllow
+from app.domain.ids import new_id
+from app.domain.job import END_EVENTS, NewJob
+from app.domain.retry import Retry
+from app.domain.tracing import is_traceparent
+from app.domain.urls import UrlRefused, check_url
+from app.errors import FieldError, InvalidRequest, TooLarge
+from app.services.catalogue import Catalogue, KnownType
+from app.services.job_request import YEAR, JobRequest
+from app.services.validation import invalid
+
+
+class Intake:
+    """Checks bodies of POST /jobs, and makes jobs of them."""
+
+    def __init__(self, catalogue: Catalogue, allow: EgressAllow, max_payload_bytes: int) -> None:
+        self._catalogue = catalogue
+        self._allow = allow
+        self._max_payload_bytes = max_payload_bytes
+
+    async def check(self, tenant: str, parsed: Any, traceparent: str | None) -> NewJob:
+        """The job that the body asks for. Raises `InvalidRequest` or `TooLarge`."""
+        if not isinstance(parsed, dict):
+            raise InvalidRequest([FieldError("", "must be an object")])
+        try:
+            asked = JobRequest.model_validate(parsed)
+        except ValidationError as error:
+            raise invalid(error, JobRequest) from None
+        known = await self._catalogue.get(asked.type)
+        payload = json_text.encode(asked.payload)
+        if len(payload) > self._max_payload_bytes:
+            raise TooLarge(f"the payload is larger than {self._max_payload_bytes} bytes")
+        known.check(asked.payload)
+        _check_times(asked)
+        self._check_callback(asked)
+        return _new_job(tenant, asked, known, payload.decode(), traceparent)
+
+    def _check_callback(self, asked: JobRequest) -> None:
+        if asked.callback_url is None:
+            if asked.callback_events is not None:
+                raise InvalidRequest([FieldError("/callback_events", "needs a callback_url")])
+            return
+        try:
+            check_url(asked.callback_url, self._allow)
+        except UrlRefused as refused:
+            raise InvalidRequest([FieldError("/callback_url", str(refused))]) from None
+
+
+def _check_times(asked: JobRequest) -> None:
+    """A past `expires_at` is accepted, and expires: a replay of its key must find the first job, however late."""
+    if asked.run_at is None:
+        return
+    if asked.delay is not None:
+        raise InvalidRequest([FieldError("/delay", "give run_at or delay, not both")])
+    if asked.run_at > datetime.now(UTC) + timedelta(seconds=YEAR):
+        raise InvalidRequest([FieldError("/run_at", "must be at most 366 days ahead")])
+
+
+def _new_job(tenant: str, asked: JobRequest, known: KnownType, payload: str, traceparent: str | None) -> NewJob:
+    policy = _policy(asked, known.type.retry)
+    return NewJob(
+        id=new_id(),
+        tenant=tenant,
+        type=asked.type,
+        queue=asked.queue or known.type.queue,
+        payload=payload,
+        priority=asked.priority,
+        max_attempts=(policy or known.type.retry).max_attempts,
+        retry=None if policy is None else msgspec.json.encode(policy).decode(),
+        timeout=asked.timeout,
+        run_at=asked.run_at,
+        delay=None if asked.delay is None else float(asked.delay),
+        expires_at=asked.expires_at,
+        callback_url=asked.callback_url,
+        callback_events=END_EVENTS if asked.callback_events is None else tuple(asked.callback_events),
+        tags=tuple(asked.tags),
+        metadata=json_text.encode(asked.metadata).decode() if asked.metadata else "{}",
+        traceparent=traceparent if traceparent and is_traceparent(traceparent) else None,
+    )
+
+
+def _policy(asked: JobRequest, default: Retry) -> Retry | None:
+    if asked.retry is None:
+        return None
+    given = asked.retry
+    return Retry(
+        max_attempts=default.max_attempts if given.max_attempts is None else given.max_attempts,
+        schedule=default.schedule if given.schedule is None else tuple(map(float, given.schedule)),
+        jitter=default.jitter if given.jitter is None else float(given.jitter),
+    )
