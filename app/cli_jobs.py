@@ -78,11 +78,12 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
+        TextColumn("{task.fields[said]}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         disable=as_json,
     ) as bar:
-        shown = bar.add_task("waiting", total=None)
+        shown = bar.add_task("waiting", total=None, said="")
         etag: str | None = None
         while True:
             headers = {"If-None-Match": etag} if etag else {}
@@ -90,13 +91,17 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
             if answer.status_code == 304:
                 continue
             etag, job = answer.headers["etag"], answer.json()
-            percent = (job["progress"] or {}).get("percent")
-            bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", completed=percent or 0,
-                       total=100 if percent is not None else None)  # fmt: skip
+            bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", **_said(job["progress"]))
             if job["status"] in FINISHED:
                 break
     _show(job, as_json)
     raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+
+
+def _said(progress: dict[str, Any] | None) -> dict[str, Any]:
+    if progress is None:
+        return {"completed": 0, "total": None, "said": ""}
+    return {"completed": progress["percent"], "total": 100, "said": f"{progress['percent']:g} % {progress['message']}"}
 
 
 def _call(method: str, path: str, **how: Any) -> httpx.Response:

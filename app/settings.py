@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     retention: Seconds = Field(7 * 86400, ge=60)
     retention_failed: Seconds = Field(30 * 86400, ge=60)
     alert_url: str | None = Field(None, description="http:// or https:// without user-info")
+    max_fanout_depth: int = Field(5, ge=0, le=1000)
+    max_fanout_jobs: int = Field(10_000, ge=0, le=1_000_000)
     shutdown_grace: Seconds = Field(30, ge=0, le=3600)
     ack_within: Seconds = Field(600, ge=1)
     lease_ttl: Seconds = Field(30, ge=1, le=3600)

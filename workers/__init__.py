@@ -2,7 +2,8 @@
 
 from app.domain.failures import AuthError, InvalidJob, NotFound, RateLimited, TransientError
 from app.domain.retry import Retry
-from workers.job import Context, job
+from workers.context import Context
+from workers.job import job
 
 __all__ = [
     "AuthError",

@@ -11,8 +11,9 @@ from app.domain.failures import TransientError
 from app.domain.job import ALERT_TYPE, WEBHOOK_QUEUE
 from app.domain.retry import WEBHOOK_RETRY
 from app.domain.urls import allowing_host_of
+from workers.context import Context
 from workers.egress import Egress
-from workers.job import MARK, Context, Handler, job
+from workers.job import MARK, Handler, job
 from workers.webhooks import TIMEOUT, post
 
 

@@ -22,13 +22,13 @@ from app.domain.transitions import Held, Transition
 from app.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from app.storage.claims import Claim
 from workers import failures, tracebacks
-from workers.egress import Egress
-from workers.job import DEFAULT_TIMEOUT, Context, Handler
+from workers.context import Context
+from workers.job import DEFAULT_TIMEOUT, Handler
 from workers.left_behind import LeftBehind
-from workers.mail import Mail
 from workers.pool import START_SECONDS, Crashed, ProcessPool
 from workers.run import Ended, Run, Why
 from workers.threads import Threads
+from workers.tools import Tools
 from workers.values import payload_of, result_of
 
 log = structlog.get_logger("attempt")
@@ -38,18 +38,10 @@ class Executor:
     """Runs claims with the handlers of this worker. Never raises for what a handler does."""
 
     def __init__(
-        self,
-        handlers: dict[str, Handler],
-        egress: Egress,
-        threads: int,
-        max_result_bytes: int,
-        *,
-        mail: Mail,
-        pool: ProcessPool,
+        self, handlers: dict[str, Handler], tools: Tools, threads: int, max_result_bytes: int, pool: ProcessPool
     ) -> None:
         self._handlers = handlers
-        self._egress = egress
-        self._mail = mail
+        self.tools = tools
         self._pool = pool
         self._runs: dict[tuple[UUID, int], Run] = {}
         self._left_behind = LeftBehind()
@@ -64,7 +56,7 @@ class Executor:
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
         started = time.monotonic()
-        transition = await self._attempt(claim)
+        transition = await self.tools.close(await self._attempt(claim))
         seconds = time.monotonic() - started
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
@@ -95,11 +87,11 @@ class Executor:
         held = _held(claim, handler)
         if handler is None:
             return _failed(held, TransientError(f"no handler for type {claim.job.type!r} in this worker"))
-        context = Context(claim.job, self._egress, self._mail)
         limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
+        context = self.tools.open(claim, limit)
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
         if handler.in_process:
-            call = partial(self._pool.run, claim.job, limit, _unheard)
+            call = partial(self._pool.run, claim.job, limit, partial(self.tools.progress.say, claim.lease))
         run = Run(call, context.ending, self._left_behind, interruptible=handler.interruptible)
         self._runs[held.job_id, held.attempt] = run
         try:
@@ -140,10 +132,6 @@ class Executor:
             return transitions.succeeded(held, result_of(result, self._max_result_bytes))
         except InvalidJob as error:
             return _failed(held, error)
-
-
-def _unheard(percent: float, message: str) -> None:
-    """The worker does not pass on progress yet."""
 
 
 def _held(claim: Claim, handler: Handler | None) -> Held:

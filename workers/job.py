@@ -1,4 +1,4 @@
-"""What a handler sees: the `@job` decorator that gives a function its type, and the `Context` of one attempt."""
+"""The `@job` decorator: it gives a function the type that it runs."""
 
 import inspect
 import re
@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
-import structlog
 from pydantic import TypeAdapter
 
 from app.domain.failures import OnNotFound
-from app.domain.job import DEFAULT_QUEUE, QUEUE_PATTERN, Job
+from app.domain.job import DEFAULT_QUEUE, QUEUE_PATTERN
 from app.domain.retry import Retry
 from app.errors import ConfigurationError
 from app.storage.job_types import JobType
-from workers.egress import Egress
-from workers.mail import Mail
-from workers.run import Ending
 
 DEFAULT_TIMEOUT = 900.0
 """Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
@@ -28,32 +24,6 @@ TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MARK = "__accepted_handler__"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Context:
-    """One attempt, as its handler sees it."""
-
-    def __init__(self, job: Job, egress: Egress, mail: Mail) -> None:
-        self.job = job
-        """The job as it was claimed; `job.attempt` counts from 1."""
-        self.egress = egress
-        """The guarded HTTP client: public addresses only, one deadline, capped answers."""
-        self.mail = mail
-        """The operator's mail server."""
-        self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
-        """A logger bound to this attempt."""
-        self.ending = Ending()
-        """Set by the worker."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the attempt is to end early: its job was cancelled, its time is up, or its worker stops.
-
-        An `async def` handler gets a CancelledError as well. A thread cannot be interrupted, so a `def` handler that
-        takes long looks here now and then, and returns or raises; whatever it does after a True, the job ends as it
-        was told to. May be read from any thread.
-        """
-        return self.ending.look()
 
 
 @dataclass(frozen=True)

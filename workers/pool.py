@@ -50,8 +50,8 @@ BOOTSTRAP = (
 
 STDERR = 2
 
-OnProgress = Callable[[float, str], None]
-"""Percent and message, as the handler gave them to `ctx.progress`. Called on the worker's event loop."""
+OnProgress = Callable[[str], None]
+"""Called on the worker's event loop with what the handler gave to `ctx.progress`, as the ledger keeps it."""
 
 _decoder: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 
@@ -222,7 +222,7 @@ class Child:
         while True:
             answer = await self._receive()
             if isinstance(answer, Progressed):
-                on_progress(answer.percent, answer.message)
+                on_progress(answer.value)
                 continue
             self._answered = True
             if isinstance(answer, Raised):

@@ -27,6 +27,7 @@ import structlog
 from app import logs, memory
 from app.domain.addresses import EgressAllow
 from app.domain.job import Job
+from app.domain.progress import progress as progress_of
 from workers import failures, registry, tracebacks
 from workers.egress import Egress
 from workers.job import Handler
@@ -101,8 +102,8 @@ class ProcessContext:
         self._channel = channel
 
     def progress(self, percent: float, message: str = "") -> Awaitable[None]:
-        """Done when it returns, so that a `def` handler, which cannot await it, may call it too."""
-        self._channel.send(Progressed(percent, _readable(message[:MAX_TEXT])))
+        """As `Context.progress`. Done when it returns, so that a `def` handler may call it too."""
+        self._channel.send(Progressed(progress_of(percent, message)))
         return _Turn()
 
 

@@ -37,10 +37,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progressed(msgspec.Struct, frozen=True, tag=True):
-    """The handler has called `ctx.progress`."""
+    """The handler has called `ctx.progress`; `value` is JSON text, as the ledger keeps it."""
 
-    percent: float
-    message: str
+    value: str
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):

@@ -25,6 +25,7 @@ from workers.mail import Mail
 from workers.pool import ProcessPool
 from workers.pool_messages import Setup
 from workers.scheduler import base, loops
+from workers.tools import Tools
 from workers.webhooks import webhook_handler
 from workers.worker import Worker
 
@@ -72,11 +73,12 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         handlers[webhooks.type.name] = webhooks
         alerts = alert_handler(settings.alert_url, settings.webhook_secret)
         handlers[alerts.type.name] = alerts
+        tools = Tools(engine, egress, mail, settings, threads=concurrency)
         running_worker = Worker(
             engine,
             broker,
             handlers,
-            Executor(handlers, egress, concurrency, settings.max_result_bytes, mail=mail, pool=pool),
+            Executor(handlers, tools, concurrency, settings.max_result_bytes, pool),
             queue_names=queues,
             concurrency=concurrency,
             lease_ttl=settings.lease_ttl,
@@ -88,6 +90,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         await _first(running, stopping)
         running_worker.stop()
         await running
+        await tools.aclose()
     await pool.aclose()
     await egress.aclose()
 

@@ -18,8 +18,9 @@ from app.domain.retry import WEBHOOK_RETRY
 from app.domain.retry_after import parse_retry_after
 from app.storage import webhook_secrets
 from app.storage.engine import transaction
+from workers.context import Context
 from workers.egress import Answer, Egress
-from workers.job import MARK, Context, Handler, job
+from workers.job import MARK, Handler, job
 
 TIMEOUT = 15.0
 """Seconds for a receiver to answer, in all."""

@@ -18,18 +18,16 @@ from app.domain import transitions
 from app.domain.ids import new_id
 from app.domain.transitions import Transition
 from app.errors import LedgerUnavailable, WorkerExhausted
-from app.services.completion import MOST, Outcomes
+from app.services.completion import MOST
 from app.storage import cancelling, job_types, queues, workers
 from app.storage.engine import reading, transaction
 from workers.executor import Executor
 from workers.job import Handler
+from workers.recording import RETRY, Recorder
 from workers.slots import Slots
 
 FIND_QUEUES = 2.0
 """Seconds between looks for queues that did not exist before."""
-
-RETRY = 0.5
-"""Seconds before the ledger is asked again after it did not answer."""
 
 UNHEARD_OF = 10.0
 """Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
@@ -74,7 +72,7 @@ class Worker:
         self._executor = executor
         self._queue_names = list(queue_names)
         self._slots = Slots(concurrency)
-        self._outcomes = Outcomes(engine, broker)
+        self._recorder = Recorder(engine, broker, executor.tools)
         self._subscription = broker.subscribe(self.id, concurrency)
         self._heartbeat_every = lease_ttl / 3
         self._grace = shutdown_grace
@@ -108,7 +106,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         self._executor.stop()
-        await self._outcomes.close()
+        await self._recorder.close()
         await self._retire()
         if self._executor.exhausted.is_set():
             raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
@@ -148,7 +146,7 @@ class Worker:
         early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
         try:
             transition = await self._execute(delivery)
-            await self._record(transition)
+            await self._recorder.record(transition)
             await self._ack(delivery)
         finally:
             early.cancel()
@@ -177,24 +175,6 @@ class Worker:
         finally:
             self._executing.discard(task)
 
-    async def _record(self, transition: Transition) -> None:
-        """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
-        while True:
-            try:
-                committed = await self._outcomes.record(transition)
-            except LedgerUnavailable as error:
-                log.warning("outcome_waits", job_id=str(transition.held.job_id), error=str(error))
-                await asyncio.sleep(RETRY)
-                continue
-            except Exception:
-                log.exception("outcome_refused", job_id=str(transition.held.job_id))
-                transition = transitions.unrecordable(transition.held)
-                await asyncio.sleep(RETRY)
-                continue
-            if not committed:
-                log.warning("outcome_fenced", job_id=str(transition.held.job_id), attempt=transition.held.attempt)
-            return
-
     async def _finish(self, taking: asyncio.Task[None]) -> None:
         """Let running attempts end within the grace, then hand back the rest."""
         deadline = asyncio.get_running_loop().time() + max(self._grace - HANDING_BACK, 0)
@@ -215,7 +195,7 @@ class Worker:
         lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]
         if lost:
             log.warning("claims_unheard_of", count=len(lost))
-            await asyncio.gather(*(self._record(transitions.handed_back(held)) for held in lost))
+            await asyncio.gather(*(self._recorder.record(transitions.handed_back(held)) for held in lost))
 
     async def _cancel_requested(self) -> None:
         if not self._held:

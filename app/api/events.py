@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 from fastapi import APIRouter, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -31,7 +32,7 @@ KEEP_ALIVE = 15.0
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "Events `status`, until the job is finished.",
+            "description": "Events `status` and `progress`, until the job is finished.",
             "content": {"text/event-stream": {}},
         },
         **responses_for(
@@ -58,10 +59,17 @@ async def events(
 
 async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
     current: Job | None = job
+    told: bytes | None = None
     while current is not None:
-        for event in timeline(current, await state.changes.attempts(job.id), seen):
-            seen = event.number
-            yield _frame(event)
+        news = timeline(current, await state.changes.attempts(job.id), seen)
+        frames = [_status(event) for event in news]
+        progress = _progress(current)
+        if progress is not None and progress != told and (news or not current.finished):
+            told = progress
+            frames.insert(len(frames) - current.finished, progress)
+        for frame in frames:
+            yield frame
+        seen = news[-1].number if news else seen
         if current.finished or state.changes.closed:
             return
         try:
@@ -72,11 +80,23 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
 
 
 async def _next(state: State, job: Job) -> Job | None:
-    """The job once its state has changed, or as it is after `KEEP_ALIVE`."""
-    before = (job.status, job.attempt)
-    return await state.changes.wait(job.id, lambda now: (now.status, now.attempt) != before, KEEP_ALIVE)
+    """The job once its state or progress has changed, or as it is after `KEEP_ALIVE`."""
+    before = _seen_of(job)
+    return await state.changes.wait(job.id, lambda now: _seen_of(now) != before, KEEP_ALIVE)
 
 
-def _frame(event: Event) -> bytes:
+def _seen_of(job: Job) -> tuple[object, ...]:
+    return job.status, job.attempt, job.progress
+
+
+def _status(event: Event) -> bytes:
     data = json_text.encode({"status": event.status, "attempt": event.attempt, "at": event.at})
     return b"id: %d\nevent: status\ndata: %b\n\n" % (event.number, data)
+
+
+def _progress(job: Job) -> bytes | None:
+    """Without an id: whoever is cut off goes on after the last status, and is told the latest progress again."""
+    if job.progress is None:
+        return None
+    data = json_text.encode({**msgspec.json.decode(job.progress, type=dict[str, Any]), "attempt": job.attempt})
+    return b"event: progress\ndata: %b\n\n" % data

@@ -82,3 +82,12 @@ class NotFound(HandlerError):
     """The target says that the thing is not there: what its type makes of it, `OnNotFound`."""
 
     failure_class = FailureClass.NOT_FOUND
+
+
+class LeaseLost(HandlerError):
+    """The attempt is over, or another worker has it: nothing that it still does counts. Raised by `ctx`."""
+
+    failure_class = FailureClass.CRASHED
+
+    def __init__(self) -> None:
+        super().__init__("this attempt has lost its lease")

@@ -46,7 +46,8 @@ END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancel
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job that was checked and is to be inserted. JSON columns are held as text, ready for the ledger.
 
-    `run_at` and `delay` (seconds) exclude each other; both absent means now, by the ledger's clock.
+    `run_at` and `delay` (seconds) exclude each other; both absent means now, by the ledger's clock. `parent_id` and
+    `root_id` are None for a job that nobody's handler submitted; `depth` is how many generations lie between.
     """
 
     id: UUID
@@ -66,10 +67,13 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     metadata: str = "{}"
     traceparent: str | None = None
+    parent_id: UUID | None = None
+    root_id: UUID | None = None
+    depth: int = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as the ledger holds it. JSON columns are text; times are aware and in UTC."""
+    """A job as the ledger holds it. JSON columns are text; times are aware and in UTC; no `root_id`: its own root."""
 
     id: UUID
     tenant: str
@@ -92,6 +96,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     retried_after: list[int] | None = None
     """After which attempts somebody asked for another run, in order: once for each explicit retry and replay."""
+    parent_id: UUID | None = None
+    root_id: UUID | None = None
+    depth: int = 0
 
     @property
     def finished(self) -> bool:
@@ -117,8 +124,8 @@ def to_wire(job: Job) -> dict[str, Any]:
         "metadata": _raw(job.metadata),
         "ordering_key": None,
         "batch_id": None,
-        "parent_id": None,
-        "root_id": job.id,
+        "parent_id": job.parent_id,
+        "root_id": job.root_id or job.id,
         "created_at": job.created_at,
         "run_at": job.run_at,
         "expires_at": job.expires_at,

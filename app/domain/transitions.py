@@ -9,8 +9,10 @@ from uuid import UUID
 import msgspec
 
 from app.domain.failures import AT_ONCE, FailureClass, OnNotFound
-from app.domain.job import Status
+from app.domain.job import NewJob, Status
+from app.domain.lease import Lease
 from app.domain.retry import Retry
+from app.domain.texts import storable
 
 MAX_CRASHES = 3
 """A job that took its worker down this often is a dead letter, whatever `max_attempts` says."""
@@ -47,9 +49,16 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
         left = self.max_attempts - self.attempt
         return min(max(self.retry.max_attempts - left, 1), self.attempt)
 
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.job_id, self.attempt, self.worker_id)
+
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox."""
+    """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox.
+
+    `progress` is what the attempt said last, as JSON text; `children` are the jobs that become real with a success.
+    """
 
     held: Held
     status: Status
@@ -60,6 +69,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     wait: float | None = None
     crashes: int = 0
     extra_attempts: int = 0
+    progress: str | None = None
+    children: tuple[NewJob, ...] = ()
 
 
 def succeeded(held: Held, result: str) -> Transition:
@@ -132,6 +143,5 @@ def _dead(held: Held, kind: FailureClass, message: str, traceback: str | None = 
 
 
 def _error(held: Held, kind: FailureClass, message: str) -> str:
-    readable = message[:MAX_MESSAGE].encode(errors="replace").decode().replace("\0", "�")  # lone surrogates are no text
-    error = {"class": kind, "message": readable, "attempt": held.attempt}
+    error = {"class": kind, "message": storable(message, MAX_MESSAGE), "attempt": held.attempt}
     return msgspec.json.encode(error).decode()

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.broker.base import Broker
 from app.coalescing import Coalescer
+from app.domain.failures import InvalidJob
+from app.domain.job import NewJob
 from app.domain.transitions import Transition
 from app.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from app.services import webhooks
-from app.storage import changes, completion, outbox
+from app.storage import changes, completion, fanout, outbox, submission
 from app.storage.direct import Connection, Direct
 from app.storage.engine import transaction
+from app.storage.submission import Entry
 
 MOST = changes.MOST
 
@@ -29,6 +32,35 @@ async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition
         done = await _apply(conn, broker, batch)
         await conn.commit()
     return done
+
+
+async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transition, most: int) -> bool:
+    """Commit a success with its children, on `conn` together with whatever that transaction holds already.
+
+    False: the fence held it off. Raises `InvalidJob` when its root would have more than `most` descendants, and
+    `LedgerUnavailable` or what the driver raises. Only `True` means that anything was committed for sure.
+    """
+    children = success.children
+    if children and not await fanout.grow(conn, children[0].root_id or success.held.job_id, len(children), most):
+        raise InvalidJob(f"more than {most} jobs from one root")
+    settled = await completion.apply(conn, [success])
+    if not settled:
+        OUTCOMES_FENCED.inc()
+        return False
+    await _accept(conn, broker, children)
+    await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
+    await conn.commit()
+    return True
+
+
+async def _accept(conn: AsyncConnection, broker: Broker, children: Sequence[NewJob]) -> None:
+    handoff = None if broker.handoff is None else 0.0
+    for start in range(0, len(children), MOST):
+        batch = [Entry(child, handoff=handoff) for child in children[start : start + MOST]]
+        await submission.insert(conn, batch, idempotency_ttl=0)
+    if queues := {child.queue for child in children}:
+        await submission.announce_queues(conn, list(queues))
+        await broker.announce(conn, queues)
 
 
 async def expire(engine: AsyncEngine, broker: Broker, most: int) -> int:

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from app.domain.job import Job
+from app.domain.lease import Lease
 from app.storage import changes
 from app.storage.direct import Connection, Statement
 
@@ -23,6 +24,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     retry: str | None
     timeout: float | None
     traceparent: str | None
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.job.id, self.job.attempt, self.worker_id)
 
 
 _LOCK_REFS = """
@@ -51,7 +56,8 @@ WITH locked AS MATERIALIZED ({lock}), taken AS (
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
     RETURNING j.id, j.tenant, j.type, j.queue, j.status, j.priority, j.attempt, j.max_attempts,
               CAST(j.payload AS text), j.tags, CAST(j.metadata AS text), j.created_at, j.run_at,
-              j.expires_at, j.started_at, j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent
+              j.expires_at, j.started_at, j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent,
+              j.parent_id, j.root_id, j.depth
 ), leased AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at)
     SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
@@ -88,11 +94,13 @@ async def known(conn: Connection, ids: list[UUID]) -> set[UUID]:
 def _read(row: Sequence[Any], worker_id: UUID) -> Claim:
     (
         job_id, tenant, type_, queue, status, priority, attempt, max_attempts, payload, tags,
-        metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent, _,
+        metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent,
+        parent_id, root_id, depth, _,
     ) = row  # fmt: skip
     job = Job(
         id=job_id, tenant=tenant, type=type_, queue=queue, status=status, priority=priority, attempt=attempt,
         max_attempts=max_attempts, payload=payload, tags=tags, metadata=metadata, created_at=created_at,
-        run_at=run_at, expires_at=expires_at, started_at=started_at,
+        run_at=run_at, expires_at=expires_at, started_at=started_at, parent_id=parent_id, root_id=root_id,
+        depth=depth,
     )  # fmt: skip
     return Claim(job=job, worker_id=worker_id, crashes=crashes, retry=retry, timeout=timeout, traceparent=traceparent)

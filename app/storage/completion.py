@@ -33,8 +33,9 @@ WITH arrow AS MATERIALIZED (
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
         CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
         CAST(:crashes AS int4[]), CAST(:extra AS int4[]), CAST(:finished AS bool[]),
-        CAST(:tracebacks AS text[])
-    ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback)
+        CAST(:tracebacks AS text[]), CAST(:progress AS text[])
+    ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback,
+           progress)
 ), locked AS MATERIALIZED (
     SELECT j.id FROM jobs j JOIN arrow a ON a.job_id = j.id
     WHERE j.status = 'running' AND j.attempt = a.attempt
@@ -51,6 +52,7 @@ WITH arrow AS MATERIALIZED (
         error = CASE WHEN c.cancel
                      THEN json_build_object('class', 'cancelled', 'message', '{ON_REQUEST}', 'attempt', a.attempt)
                      ELSE CAST(a.error AS json) END,
+        progress = COALESCE(CAST(a.progress AS json), j.progress),
         crashes = j.crashes + a.crashes, max_attempts = j.max_attempts + a.extra,
         run_at = CASE WHEN a.wait > 0 AND NOT c.cancel THEN now() + a.wait * interval '1 second' ELSE j.run_at END,
         finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
@@ -89,5 +91,6 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[Settled]:
         extra=[t.extra_attempts for t in batch],
         finished=[t.status in FINISHED for t in batch],
         tracebacks=[t.traceback for t in batch],
+        progress=[t.progress for t in batch],
     )
     return [Settled(*row[:4]) for row in rows]

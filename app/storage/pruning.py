@@ -19,6 +19,8 @@ WITH old AS MATERIALIZED (
     DELETE FROM dead_letters d USING old WHERE d.job_id = old.id
 ), their_edits AS (
     DELETE FROM payload_edits e USING old WHERE e.job_id = old.id
+), their_steps AS (
+    DELETE FROM steps s USING old WHERE s.job_id = old.id
 )
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)

@@ -50,9 +50,11 @@ WITH input AS MATERIALIZED (
         CAST(:max_attempts AS int4[]), CAST(:retries AS text[]), CAST(:timeouts AS float8[]),
         CAST(:payloads AS text[]), CAST(:tags AS text[]), CAST(:metadatas AS text[]),
         CAST(:callback_urls AS text[]), CAST(:callback_events AS text[]), CAST(:traceparents AS text[]),
-        CAST(:run_ats AS timestamptz[]), CAST(:delays AS float8[]), CAST(:expires_ats AS timestamptz[])
+        CAST(:run_ats AS timestamptz[]), CAST(:delays AS float8[]), CAST(:expires_ats AS timestamptz[]),
+        CAST(:parent_ids AS uuid[]), CAST(:root_ids AS uuid[]), CAST(:depths AS int2[])
     ) AS i(id, tenant, key, fingerprint, handoff, type, queue, priority, max_attempts, retry, timeout,
-           payload, tags, metadata, callback_url, callback_events, traceparent, asked_run_at, delay, expires_at)
+           payload, tags, metadata, callback_url, callback_events, traceparent, asked_run_at, delay, expires_at,
+           parent_id, root_id, depth)
 ), remembered AS (
     INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
     SELECT tenant, key, fingerprint, id, now() + CAST(:ttl AS float8) * interval '1 second'
@@ -67,10 +69,11 @@ WITH input AS MATERIALIZED (
     FROM input WHERE key IS NULL OR id IN (SELECT job_id FROM remembered)
 ), written AS (
     INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags,
-                      metadata, callback_url, callback_events, traceparent, run_at, expires_at)
+                      metadata, callback_url, callback_events, traceparent, run_at, expires_at, parent_id, root_id,
+                      depth)
     SELECT id, tenant, type, queue, status, priority, max_attempts, CAST(retry AS json), timeout,
            CAST(payload AS json), CAST(tags AS text[]), CAST(metadata AS json), callback_url,
-           CAST(callback_events AS text[]), traceparent, run_at, expires_at
+           CAST(callback_events AS text[]), traceparent, run_at, expires_at, parent_id, root_id, depth
     FROM accepted
 ), on_the_road AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
@@ -134,6 +137,9 @@ def _columns(batch: list[Entry]) -> dict[str, object]:
         "run_ats": [j.run_at for j in jobs],
         "delays": [j.delay for j in jobs],
         "expires_ats": [j.expires_at for j in jobs],
+        "parent_ids": [j.parent_id for j in jobs],
+        "root_ids": [j.root_id for j in jobs],
+        "depths": [j.depth for j in jobs],
     }
 
 

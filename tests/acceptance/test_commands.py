@@ -28,6 +28,8 @@ WRONG = {
     "EGRESS_ALLOW": ("300.0.0.0/8", ""),
     "RETENTION": ("5 fortnights", ""),
     "SHUTDOWN_GRACE": ("-1", ""),
+    "MAX_FANOUT_DEPTH": ("-1", ""),
+    "MAX_FANOUT_JOBS": ("many", ""),
     "ACK_WITHIN": ("soon", ""),
     "LEASE_TTL": ("0", ""),
     "HANDLERS": ("no.such.module", ""),

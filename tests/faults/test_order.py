@@ -25,6 +25,7 @@ from app.domain.retry import Retry
 from app.domain.transitions import Held
 from app.services.completion import settle
 from app.services.submission import Submission, Submissions
+from app.settings import Settings
 from app.storage.claims import Claim, claim_next
 from app.storage.engine import create_engine, transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
@@ -40,6 +41,7 @@ from workers.mail import Mail
 from workers.pool import ProcessPool
 from workers.pool_messages import Setup
 from workers.scheduler.relay import Relay
+from workers.tools import Tools
 from workers.worker import Worker
 
 QUEUE = "ordered"
@@ -239,9 +241,10 @@ async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
 async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
     handlers = registry.load(["workers.handlers"])
     pool = ProcessPool(Setup(("workers.handlers",), "", None, None, 1000))
-    executor = Executor(handlers, Egress(EgressAllow()), 2, 1000, mail=Mail(None, None), pool=pool)
+    settings = Settings(database_url="postgresql://unused")
+    tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)
     worker = Worker(
-        engine, broker, handlers, executor,
+        engine, broker, handlers, Executor(handlers, tools, 2, 1000, pool),
         queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600,
     )  # fmt: skip
     running = asyncio.create_task(worker.run())

@@ -258,6 +258,7 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
         for table, columns, values in (
             ("dead_letters", "tenant, queue, type, class, message", "'t', 'q', 'noop', 'transient', 'x'"),
             ("payload_edits", "attempt, payload_before, edited_by", "1, '{}', 'me'"),
+            ("steps", "name, attempt, result", "'s', 1, '1'"),
         ):
             await do(engine, f"INSERT INTO {table} (job_id, {columns}) VALUES (:id, {values})", id=job.id)
         return job.id
@@ -276,6 +277,6 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
     left = {row["id"] for row in await rows(engine, "SELECT id FROM jobs")}
     assert not left & set(gone)
     assert {*kept, waiting.id} <= left
-    for table in ("attempts", "dead_letters", "payload_edits"):
+    for table in ("attempts", "dead_letters", "payload_edits", "steps"):
         assert {row["job_id"] for row in await rows(engine, f"SELECT job_id FROM {table}")} == set(kept), table
     assert [row["key"] for row in await rows(engine, "SELECT key FROM idempotency_keys")] == ["new"]

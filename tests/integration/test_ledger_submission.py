@@ -58,6 +58,12 @@ async def do(engine: AsyncEngine, sql: str, **values: Any) -> int:
     return int(done.rowcount)
 
 
+async def waits_for_a_lock(engine: AsyncEngine) -> bool:
+    """Whether somebody on this database does."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await rows(engine, waiting))
+
+
 async def the_job(engine: AsyncEngine, id: UUID) -> Any:
     (row,) = await rows(engine, "SELECT * FROM jobs WHERE id = :id", id=id)
     return row
@@ -88,13 +94,16 @@ async def test_every_column_is_written(engine: AsyncEngine) -> None:
         "tags": ('a"b', "c\\d", "e,f", "{g}", "NULL", "", "ü"),
         "metadata": '{"k": "v"}',
         "traceparent": "00-x",
+        "parent_id": UUID(int=1),
+        "root_id": UUID(int=2),
+        "depth": 3,
     }
     job = a_job(**given)
     accepted = await insert(engine, Entry(job))
     as_text = "CAST(payload AS text) p, CAST(retry AS text) r, CAST(metadata AS text) m"
     (row,) = await rows(engine, f"SELECT *, {as_text} FROM jobs")
     for name in ("tenant", "type", "queue", "priority", "max_attempts", "timeout", "run_at", "expires_at",
-                 "callback_url", "traceparent"):  # fmt: skip
+                 "callback_url", "traceparent", "parent_id", "root_id", "depth"):  # fmt: skip
         assert row[name] == given[name], name
     assert (row["p"], row["r"], row["m"]) == (given["payload"], given["retry"], given["metadata"])
     assert (tuple(row["tags"]), tuple(row["callback_events"])) == (given["tags"], given["callback_events"])

@@ -13,6 +13,7 @@ from app.domain.addresses import EgressAllow
 from app.domain.ids import new_id
 from app.domain.job import Job, NewJob
 from app.services.submission import Submission, Submissions
+from app.settings import Settings
 from app.storage.engine import transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
 from workers import registry
@@ -24,6 +25,7 @@ from workers.pool import ProcessPool
 from workers.pool_messages import Setup
 from workers.scheduler import base
 from workers.scheduler.relay import Relay
+from workers.tools import Tools
 from workers.worker import Worker
 
 HANDLERS = registry.load(["workers.handlers"])
@@ -49,8 +51,10 @@ async def working(
     ack_within: float = 600,
 ) -> AsyncIterator[Worker]:
     """A worker of `queue` with a relay beside it, both stopped at the end."""
+    settings = Settings(database_url="postgresql://unused")
+    tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
     pool = ProcessPool(SETUP)
-    executor = Executor(handlers, Egress(EgressAllow()), concurrency, 1000, mail=Mail(None, None), pool=pool)
+    executor = Executor(handlers, tools, concurrency, 1000, pool)
     one = Worker(
         engine, broker, handlers, executor, queue_names=[queue], concurrency=concurrency, lease_ttl=lease_ttl,
         shutdown_grace=shutdown_grace, ack_within=ack_within,

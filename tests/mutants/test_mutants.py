@@ -58,11 +58,11 @@ MUTANTS = (
         (
             Edit(
                 "workers/worker.py",
-                """            await self._record(transition)
+                """            await self._recorder.record(transition)
             await self._ack(delivery)
 """,
                 """            await self._ack(delivery)
-            await self._record(transition)
+            await self._recorder.record(transition)
 """,
             ),
         ),

@@ -7,8 +7,9 @@ it and the job is tried again, so that no retry brings it to anyone twice; only 
 from typing import Any
 
 from app.domain.failures import InvalidJob
+from workers.context import Context
 from workers.handlers.email_message import Email, address_of, compose
-from workers.job import Context, job
+from workers.job import job
 
 
 @job("email.send", timeout=300, description="Send an e-mail.")

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from workers import failures
+from workers.context import Context
 from workers.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
 from workers.handlers.fields import Url
-from workers.job import Context, job
+from workers.job import job
 
 MAX_HEADERS = 50
 MAX_HEADER_NAME = 256

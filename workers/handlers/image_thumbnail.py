@@ -13,9 +13,10 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.domain.failures import InvalidJob
+from workers.context import Context
 from workers.handlers.fields import Base64, Url
 from workers.handlers.http_request import judge
-from workers.job import Context, job
+from workers.job import job
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """What is read. Pillow knows many more, whose decoders fewer people have tried to break."""

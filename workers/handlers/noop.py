@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from workers.job import Context, job
+from workers.context import Context
+from workers.job import job
 
 
 @job("noop")

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.failures import TransientError
-from workers.job import Context, job
+from workers.context import Context
+from workers.job import job
 
 DAY = 86400.0
 

@@ -1,0 +1,68 @@
+"""The tools of an attempt, called from its event loop, from threads, and after its end."""
+
+import asyncio
+import threading
+
+import pytest
+
+from app.domain.failures import LeaseLost
+from tests.support.waiting import until
+from workers.calling import Calls
+
+
+async def answer() -> int:
+    await asyncio.sleep(0)
+    return 42
+
+
+async def test_on_the_loop_it_is_awaited_and_in_a_thread_it_blocks() -> None:
+    calls = Calls()
+    assert await calls(answer()) == 42
+    assert await asyncio.to_thread(lambda: calls(answer())) == 42
+
+
+async def test_a_handler_with_an_event_loop_of_its_own_awaits_it_there() -> None:
+    calls = Calls()
+
+    async def elsewhere() -> int:
+        return int(await calls(answer()))
+
+    assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == 42
+
+
+async def test_an_error_is_raised_where_the_call_was_made() -> None:
+    calls = Calls()
+
+    async def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await asyncio.to_thread(lambda: calls(fail()))
+
+
+async def test_after_the_end_nothing_is_called() -> None:
+    calls, heard = Calls(), []
+    calls.soon(heard.append, "in time")
+    calls.end()
+    calls.soon(heard.append, "late")
+    await asyncio.to_thread(calls.soon, heard.append, "late, from a thread")
+    await asyncio.sleep(0)
+    assert heard == ["in time"]
+    with pytest.raises(LeaseLost):
+        calls(answer())
+    with pytest.raises(LeaseLost):
+        await asyncio.to_thread(lambda: calls(answer()))
+
+
+async def test_the_end_breaks_off_what_a_thread_waits_for() -> None:
+    calls, begun = Calls(), threading.Event()
+
+    async def never() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(asyncio.to_thread(lambda: calls(never())))
+    await until(begun.is_set, 10, "the call to be under way")
+    calls.end()
+    with pytest.raises(LeaseLost):
+        await waiting

@@ -1,0 +1,57 @@
+"""The jobs that one attempt submits: checked at once as at the door, real only with its success."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.domain import json_text
+from app.domain.failures import InvalidJob
+from app.domain.job import NewJob
+from app.errors import Refused
+from app.services.intake import Intake
+from app.storage.claims import Claim
+
+
+class FanOut(msgspec.Struct, frozen=True):
+    """How far jobs may grow from one root: generations, and jobs in all."""
+
+    depth: int
+    jobs: int
+
+
+class Children:
+    """The children of one attempt so far."""
+
+    def __init__(self, claim: Claim, intake: Intake, most: FanOut) -> None:
+        self._claim = claim
+        self._intake = intake
+        self._most = most
+        self._made: list[NewJob] = []
+
+    @property
+    def made(self) -> tuple[NewJob, ...]:
+        return tuple(self._made)
+
+    async def submit(self, body: dict[str, Any]) -> UUID:
+        """Check a body of POST /jobs, and keep it for the end of the attempt. Raises `InvalidJob`."""
+        parent = self._claim.job
+        if parent.depth >= self._most.depth:
+            raise InvalidJob(f"children of children beyond {self._most.depth} generations")
+        if len(self._made) >= self._most.jobs:
+            raise InvalidJob(f"more than {self._most.jobs} jobs from one root")
+        child = msgspec.structs.replace(
+            await self._checked(body), parent_id=parent.id, root_id=parent.root_id or parent.id, depth=parent.depth + 1
+        )
+        self._made.append(child)
+        return child.id
+
+    async def _checked(self, body: dict[str, Any]) -> NewJob:
+        """Through JSON and back: a payload means what it would mean had it come over HTTP."""
+        try:
+            parsed = json_text.parse(json_text.encode(body))
+            return await self._intake.check(self._claim.job.tenant, parsed, self._claim.traceparent)
+        except Refused as refused:
+            raise InvalidJob(f"a child of this job is refused: {refused}") from None
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidJob(f"a child of this job is no JSON: {type(error).__name__}") from None

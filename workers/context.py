@@ -1,0 +1,150 @@
+"""What a handler sees of its attempt.
+
+The same calls work in every handler that runs in the worker's own process: `await` them in an `async def`, just call
+them in a `def`. Once an attempt is over, they do nothing more for it.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from app.domain.progress import progress as progress_of
+from app.domain.retry import Retry
+from app.storage.claims import Claim
+from workers.calling import Calls
+from workers.children import Children
+from workers.egress import Egress
+from workers.mail import Mail
+from workers.progress import ProgressWriter
+from workers.run import Ending
+from workers.steps import Steps
+from workers.transactions import AttemptTransaction
+
+
+class Context:
+    """One attempt, as its handler sees it."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        egress: Egress,
+        mail: Mail,
+        calls: Calls,
+        progress: ProgressWriter,
+        steps: Steps,
+        children: Children,
+        transaction: AttemptTransaction,
+    ) -> None:
+        self.job = claim.job
+        """The job as it was claimed. `job.id` is the same on every attempt: a good key for what you do elsewhere.
+        `job.attempt` counts from 1 and never goes down. Nothing here changes while the handler runs."""
+        self.egress = egress
+        """The guarded HTTP client: public addresses only, one deadline, capped answers. For `async def` handlers."""
+        self.mail = mail
+        """The operator's mail server. For `async def` handlers."""
+        self.log = structlog.get_logger("handler").bind(
+            job_id=str(claim.job.id), type=claim.job.type, attempt=claim.job.attempt
+        )
+        """A logger that adds job_id, type and attempt to each line; it knows nothing of the payload.
+        If the process dies on the next line: what was logged was written."""
+        self.ending = Ending()
+        """Set by the worker."""
+        self._lease = claim.lease
+        self._calls = calls
+        self._progress = progress
+        self._steps = steps
+        self._children = children
+        self._transaction = transaction
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is to end early: its job was cancelled, its time is up, or its worker stops.
+
+        An `async def` handler gets a CancelledError as well. A thread cannot be interrupted, so a `def` handler that
+        takes long looks here now and then, and returns or raises; whatever it does after a True, the job ends as it
+        was told to. May be read from any thread.
+        """
+        return self.ending.look()
+
+    def progress(self, percent: float, message: str = "") -> Awaitable[None]:
+        """Say how far this attempt is: 0 to 100, and up to 500 characters for people.
+
+        Returns at once and never fails because of the ledger: what was said last is written up to four times a
+        second, and again with the outcome. Raises `ValueError` for any other percentage. Watchers see it in the job,
+        in `events` and in long polls; the next attempt starts without.
+        If the process dies on the next line: it may not have been written, and nothing else depends on it.
+        """
+        self._calls.soon(self._progress.say, self._lease, progress_of(percent, message))
+        return _A_TURN
+
+    def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run `function(*args, **kwargs)` once for this job, and remember its result across attempts and crashes.
+
+        `function` may be async or not; one that is not runs in a thread. What comes back, on this attempt and on
+        every later one, is its result as read back from JSON (a tuple as a list, a date as a string). If it raises,
+        nothing is remembered, and the next attempt runs it again. Steps stay when the job is retried or replayed.
+        Raises `LeaseLost` when another worker has the job by now: nothing is remembered then. A result that is no
+        JSON, or over `MAX_RESULT_BYTES`, is `InvalidJob`. While the ledger is away, it waits.
+        If the process dies on the next line: it is remembered, and never runs again. Only if the process dies within
+        the step may `function` have run without that being known: give what it calls `ctx.job.id` as a key.
+        """
+        return self._calls(self._steps.run(name, function, *args, **kwargs))
+
+    def transaction(self) -> AttemptTransaction:
+        """A transaction on the ledger's database that commits together with this job's success, or not at all.
+
+        `async with ctx.transaction() as conn` gives a SQLAlchemy `AsyncConnection`; in a `def` handler
+        `with ctx.transaction() as conn` gives a connection with a blocking `execute`. Leaving the block does not
+        commit: the transaction stays open, holding its locks, until the handler has returned; then it, the job's
+        status, its attempt, its webhook and its children commit at once. If the block raises, or the attempt fails,
+        times out, is cancelled or has lost its lease, all of it is rolled back. An attempt has one. `commit` and
+        `rollback` are refused. A connection that dies fails the attempt as `transient`.
+        If the process dies on the next line: nothing of it has happened. If it dies after the handler has returned:
+        either all of it has, the success too, and the job does not run again, or nothing.
+        """
+        return self._transaction
+
+    def submit(
+        self,
+        type: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        delay: float | None = None,
+        expires_at: datetime | None = None,
+        timeout: float | None = None,
+        retry: Retry | Mapping[str, Any] | None = None,
+        callback_url: str | None = None,
+        callback_events: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Submit a child: a job that becomes real only if this attempt succeeds. Returns its id.
+
+        The options are the fields of POST /jobs, checked now as there: what would be refused there raises
+        `InvalidJob` here, as does a child of too many generations (`MAX_FANOUT_DEPTH`). Children are written in the
+        transaction of the success; if their root then has more descendants than `MAX_FANOUT_JOBS`, nothing is, and
+        the attempt fails as `invalid`. A `delay` counts from then on.
+        If the process dies on the next line: there is no child, and the next attempt submits its own.
+        """
+        given = {
+            "queue": queue, "priority": priority, "run_at": run_at, "delay": delay, "expires_at": expires_at,
+            "timeout": timeout, "retry": retry, "callback_url": callback_url, "callback_events": callback_events,
+            "tags": tags, "metadata": metadata,
+        }  # fmt: skip
+        options = {name: value for name, value in given.items() if value is not None}
+        return self._calls(self._children.submit({"type": type, "payload": payload or {}, **options}))
+
+
+class _Turn:
+    """Awaiting it gives the other attempts a turn, so that a handler which reports in a loop starves nobody."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+_A_TURN = _Turn()

@@ -1,0 +1,103 @@
+"""The remembered steps of one attempt: run what was not run before, commit what it came to, and only then go on."""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.failures import InvalidJob, LeaseLost
+from app.domain.lease import Lease
+from app.errors import LedgerUnavailable
+from app.storage import steps
+from app.storage.engine import reading, transaction
+
+AGAIN = 0.5
+"""Seconds before a ledger that did not answer is asked again. The attempt's own timeout is the end of it: a step that
+has run is worth the wait, for forgetting it would run it twice."""
+
+MAX_NAME = 200
+"""Characters of a step's name."""
+
+Value = TypeVar("Value")
+
+log = structlog.get_logger(__name__)
+
+
+class Steps:
+    """The steps of one attempt. For use on the worker's event loop alone."""
+
+    def __init__(self, engine: AsyncEngine, lease: Lease, threads: Executor, max_bytes: int) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._threads = threads
+        self._max_bytes = max_bytes
+        self._known: dict[str, str] | None = None
+        self._reading = asyncio.Lock()
+        self._running: dict[str, asyncio.Lock] = {}
+
+    async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """The result of the step called `name`, from the ledger or from running `function`."""
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise ValueError(f"a step's name has 1 to {MAX_NAME} printable characters")
+        known = await self._recalled()
+        async with self._running.setdefault(name, asyncio.Lock()):
+            if name not in known:
+                result = self._encoded(name, await self._call(partial(function, *args, **kwargs)))
+                await self._commit(name, result)
+                known[name] = result
+        return msgspec.json.decode(known[name])
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        if inspect.iscoroutinefunction(function):
+            return await function()
+        context = contextvars.copy_context()
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, context.run, function)
+        return await result if inspect.isawaitable(result) else result
+
+    def _encoded(self, name: str, result: Any) -> str:
+        """A result that cannot be remembered ends the job: to run the step again is just what must not happen."""
+        try:
+            encoded = msgspec.json.encode(result)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidJob(f"the result of step {name!r} is not JSON: {type(error).__name__}") from None
+        if len(encoded) > self._max_bytes:
+            raise InvalidJob(f"the result of step {name!r} is larger than {self._max_bytes} bytes")
+        return encoded.decode()
+
+    async def _recalled(self) -> dict[str, str]:
+        async with self._reading:
+            if self._known is None:
+                self._known = await self._until_answered(self._recall)
+            return self._known
+
+    async def _recall(self) -> dict[str, str]:
+        async with reading(self._engine) as conn:
+            known = await steps.recall(conn, self._lease)
+        if known is None:
+            raise LeaseLost
+        return known
+
+    async def _commit(self, name: str, result: str) -> None:
+        async def commit() -> bool:
+            async with transaction(self._engine) as conn:
+                held = await steps.remember(conn, self._lease, name, result)
+                await conn.commit()
+            return held
+
+        if not await self._until_answered(commit):
+            raise LeaseLost
+
+    async def _until_answered(self, work: Callable[[], Awaitable[Value]]) -> Value:
+        while True:
+            try:
+                return await work()
+            except LedgerUnavailable as error:
+                log.warning("step_waits", job_id=str(self._lease.job_id), error=str(error))
+                await asyncio.sleep(AGAIN)

@@ -1,0 +1,94 @@
+"""What the contexts of one worker share, and what is to become of it when an attempt ends."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.job import Status
+from app.domain.lease import Lease
+from app.domain.transitions import Transition
+from app.services.catalogue import Catalogue
+from app.services.intake import Intake
+from app.settings import Settings
+from app.storage.claims import Claim
+from app.storage.lent import Lender, Lent
+from workers.calling import Calls
+from workers.children import Children, FanOut
+from workers.context import Context
+from workers.egress import Egress
+from workers.mail import Mail
+from workers.progress import ProgressWriter
+from workers.steps import Steps
+from workers.transactions import AttemptTransaction
+
+
+class _Attempt(NamedTuple):
+    """What an attempt has open until it ends."""
+
+    calls: Calls
+    children: Children
+    transaction: AttemptTransaction
+
+
+class Tools:
+    """Makes the context of each attempt, and sees it closed. For use on the worker's event loop alone."""
+
+    def __init__(self, engine: AsyncEngine, egress: Egress, mail: Mail, settings: Settings, threads: int) -> None:
+        """`threads`: for the steps of as many attempts at once."""
+        self.most = FanOut(settings.max_fanout_depth, settings.max_fanout_jobs)
+        self._engine = engine
+        self._egress = egress
+        self._mail = mail
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="step")
+        self._max_result_bytes = settings.max_result_bytes
+        catalogue = Catalogue(engine, settings.egress_allow)
+        self._intake = Intake(catalogue, settings.egress_allow, settings.max_payload_bytes)
+        self._lender = Lender(settings.require_database())
+        self.progress = ProgressWriter(engine)
+        self._open: dict[Lease, _Attempt] = {}
+        self._to_commit: dict[Lease, Lent] = {}
+
+    def open(self, claim: Claim, seconds: float) -> Context:
+        """The context for this attempt's handler, which may take `seconds`."""
+        lease, calls = claim.lease, Calls()
+        children = Children(claim, self._intake, self.most)
+        transaction = AttemptTransaction(self._lender, lease, seconds, calls)
+        steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
+        self._open[lease] = _Attempt(calls, children, transaction)
+        return Context(claim, self._egress, self._mail, calls, self.progress, steps, children, transaction)
+
+    async def close(self, transition: Transition) -> Transition:
+        """The attempt has come to `transition`: close its context, and add what goes along with the outcome.
+
+        The transaction of a success stays open until it is taken; any other is rolled back here.
+        """
+        held = transition.held
+        attempt = self._open.pop(held.lease, None)
+        if attempt is None:
+            return transition
+        attempt.calls.end()
+        if transition.status is Status.SUCCEEDED and attempt.transaction.within:
+            transition = transitions.failed(held, FailureClass.INVALID, _LEFT_OPEN, random.random())
+        progress = self.progress.end(held.lease)
+        if transition.status is not Status.SUCCEEDED:
+            await attempt.transaction.abandon()
+            return msgspec.structs.replace(transition, progress=progress)
+        if lent := attempt.transaction.take():
+            self._to_commit[held.lease] = lent
+        return msgspec.structs.replace(transition, progress=progress, children=attempt.children.made)
+
+    def take(self, lease: Lease) -> Lent | None:
+        """The transaction that commits with this attempt's success, if it had one."""
+        return self._to_commit.pop(lease, None)
+
+    async def aclose(self) -> None:
+        """Let go of every connection."""
+        await self._lender.close()
+
+
+_LEFT_OPEN = "the handler returned and left its transaction open: return from within or after the block"
