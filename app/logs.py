@@ -1,10 +1,18 @@
-"""One JSON object a line on standard error, with the same keys everywhere. No payload, no secret."""
+"""One JSON object a line on standard error, with the same keys everywhere. No payload, no secret.
+
+A log that cannot be written to costs its lines and nothing else: no request fails and no loop waits because a disk is
+full, or because nobody reads the other end of a pipe.
+"""
 
 import asyncio
+import io
 import logging
+import os
+import stat
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import msgspec
 import structlog
@@ -15,8 +23,8 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 
 def configure(pretty: bool = False) -> None:
     """Set up logging for this process; `pretty` is for people at a terminal."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     if pretty:
+        _configure_library(sys.stderr)
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
@@ -29,13 +37,20 @@ def configure(pretty: bool = False) -> None:
             cache_logger_on_first_use=True,
         )
         return
-    lines = _Lines(sys.stderr.buffer)
+    log = io.BufferedWriter(_Unfailing(sys.stderr.fileno()))
+    _configure_library(io.TextIOWrapper(log, write_through=True))
+    lines = _Lines(log)
     structlog.configure(
         processors=[_to_json],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
+
+
+def _configure_library(stream: TextIO) -> None:
+    """What libraries log goes the same way."""
+    logging.basicConfig(level=logging.WARNING, stream=stream, format="%(levelname)s %(name)s %(message)s")
 
 
 def _to_json(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
@@ -45,6 +60,23 @@ def _to_json(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
     event["level"] = level
     event["timestamp"] = datetime.now(UTC)
     return _encoder.encode(event)
+
+
+class _Unfailing(io.RawIOBase):
+    """A file descriptor to write to, for as long as that neither fails nor waits. A pipe is told not to wait."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.set_blocking(descriptor, False)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, line: Any) -> int:
+        with suppress(OSError):
+            os.write(self._descriptor, line)
+        return len(line)
 
 
 class _Lines:
