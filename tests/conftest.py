@@ -93,6 +93,7 @@ def rabbitmq_node(request: pytest.FixtureRequest) -> Iterator[RabbitMQNode]:
     yield node
     node.start()
     node.set_memory_alarm(False)
+    node.set_disk_alarm(False)
 
 
 @dataclass(frozen=True)

@@ -79,14 +79,17 @@ class PostgresServer(DatabaseServer):
     """Our own server process. `fsync=False` is for benchmarks of everything but the disk.
 
     (A killed process loses nothing that it has written, fsync or not: only a crash of the machine would.)
+    `home` is an empty directory for it, for instance on a disk of its own; else it makes one.
     """
 
-    def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, fsync: bool = True, settings: Mapping[str, str] | None = None, home: Path | None = None
+    ) -> None:
         self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
         self._settings = {**SETTINGS, "fsync": "on" if fsync else "off", **(settings or {})}
         self._user = SYSTEM_USER if os.geteuid() == 0 else None
-        self._home = Path(tempfile.mkdtemp(prefix="accepted-postgres-"))
+        self._home = home or Path(tempfile.mkdtemp(prefix="accepted-postgres-"))
         self._data = self._home / "data"
         self._log = self._home / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,6 +127,22 @@ class PostgresServer(DatabaseServer):
 
     def restart(self) -> None:
         self.stop()
+        self.start()
+
+    def back_up(self, to: Path) -> None:
+        """A cold backup: the server is stopped for it, and runs again afterwards."""
+        self.stop()
+        shutil.copytree(self._data, to, symlinks=True)
+        self.start()
+
+    def restore(self, backup: Path) -> None:
+        """Everything since that backup is gone."""
+        self.stop("immediate")
+        shutil.rmtree(self._data)
+        shutil.copytree(backup, self._data, symlinks=True)
+        if self._user is not None:
+            for path in (self._data, *self._data.rglob("*")):
+                shutil.chown(path, self._user, self._user)
         self.start()
 
     def remove(self) -> None:

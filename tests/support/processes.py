@@ -50,10 +50,10 @@ class Service:
         """None while it runs; negative for the signal that ended it."""
         return None if self._process is None else self._process.poll()
 
-    def start(self) -> "Service":
-        """Start it, or start it again after it ended; the log goes on."""
+    def start(self, *, log: Path | None = None) -> "Service":
+        """Start it, or start it again after it ended; the log goes on, unless this once it is to go to `log`."""
         assert not self.running, f"{self.name} runs already"
-        self._process = spawn([ACCEPTED, *self.arguments], env=self._env, log=self._log, cwd=self._home)
+        self._process = spawn([ACCEPTED, *self.arguments], env=self._env, log=log or self._log, cwd=self._home)
         return self
 
     async def wait_ready(self, ready: Ready, timeout: float = READY_WITHIN) -> "Service":

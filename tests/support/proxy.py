@@ -6,6 +6,8 @@
     blackhole  connections stay open and nothing comes through, in both directions or one; what was sent is
                kept and flows on after `heal`, as TCP would have it
     delay      each chunk is held for a while, its successors behind it
+    slice      what comes in one piece goes on in small ones
+    half-close the receiving side of one direction hears the end of the stream; the other direction flows on
 
 `watch` sees each chunk before it is passed on and may itself change the mode: "cut the link when the COMMIT
 has gone up" is `lambda direction, chunk: proxy.cut() if b"COMMIT" in chunk else None`.
@@ -39,8 +41,11 @@ class Proxy:
         self.mode = "pass"
         self.watch = watch
         self._delay = 0.0
+        self._slice = CHUNK
         self._open: dict[Direction, asyncio.Event] = {"up": asyncio.Event(), "down": asyncio.Event()}
         self._writers: set[asyncio.StreamWriter] = set()
+        self._ends: dict[Direction, set[asyncio.StreamWriter]] = {"up": set(), "down": set()}
+        self._ended: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -82,7 +87,7 @@ class Proxy:
     def cut(self) -> None:
         self._set("cut")
         for writer in self._writers:
-            _reset(writer)
+            reset(writer)
 
     def refuse(self) -> None:
         self.cut()
@@ -96,8 +101,19 @@ class Proxy:
     def delay(self, seconds: float) -> None:
         self._set("delay", delay=seconds)
 
-    def _set(self, mode: str, *, delay: float = 0.0, closed: tuple[Direction, ...] = ()) -> None:
-        self.mode, self._delay = mode, delay
+    def slice(self, size: int) -> None:
+        """Pieces of at most `size` bytes."""
+        self._set("slice", size=size)
+
+    def half_close(self, direction: Direction) -> None:
+        """End the stream in this direction on every connection that is open; new ones are whole."""
+        for writer in self._ends[direction] - self._ended:
+            self._ended.add(writer)
+            if not writer.is_closing():
+                writer.write_eof()
+
+    def _set(self, mode: str, *, delay: float = 0.0, size: int = CHUNK, closed: tuple[Direction, ...] = ()) -> None:
+        self.mode, self._delay, self._slice = mode, delay, size
         for direction, opened in self._open.items():
             opened.clear() if direction in closed else opened.set()
 
@@ -122,7 +138,7 @@ class Proxy:
         finally:
             self._tasks.discard(task)
             self._writers.discard(writer)
-            _reset(writer) if self._broken else writer.close()
+            reset(writer) if self._broken else writer.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._open["up"].wait()
@@ -130,6 +146,9 @@ class Proxy:
             return
         upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
         self._writers.add(upstream_writer)
+        ends: dict[Direction, asyncio.StreamWriter] = {"up": upstream_writer, "down": writer}
+        for direction, end in ends.items():
+            self._ends[direction].add(end)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump("up", reader, upstream_writer))
@@ -138,7 +157,10 @@ class Proxy:
             pass
         finally:
             self._writers.discard(upstream_writer)
-            _reset(upstream_writer) if self._broken else upstream_writer.close()
+            for direction, end in ends.items():
+                self._ends[direction].discard(end)
+                self._ended.discard(end)
+            reset(upstream_writer) if self._broken else upstream_writer.close()
 
     async def _pump(self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK):
@@ -148,14 +170,17 @@ class Proxy:
             await self._open[direction].wait()
             if self._broken:
                 return
-            writer.write(chunk)
-            await writer.drain()
+            if writer in self._ended:
+                return
+            for start in range(0, len(chunk), self._slice):
+                writer.write(chunk[start : start + self._slice])
+                await writer.drain()
         await self._open[direction].wait()
-        if writer.can_write_eof() and not self._broken:
+        if writer.can_write_eof() and not self._broken and writer not in self._ended:
             writer.write_eof()
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(writer: asyncio.StreamWriter) -> None:
     peer: socket.socket | None = writer.get_extra_info("socket")
     if peer is not None and peer.fileno() >= 0:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

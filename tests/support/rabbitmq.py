@@ -30,10 +30,15 @@ ADVANCED = "[{rabbit, [{quorum_tick_interval, 200}]}].\n"
 
 
 class RabbitMQNode:
-    """One node without plugins. `config` adds to rabbitmq.conf: `{"consumer_timeout": "60000"}`."""
+    """One node without plugins. `config` adds to rabbitmq.conf: `{"consumer_timeout": "60000"}`.
 
-    def __init__(self, config: Mapping[str, str] | None = None) -> None:
-        self.port, self._distribution_port, self._epmd_port = free_port(), free_port(), free_port()
+    Nodes that are to be one cluster share the epmd of their `seed`.
+    """
+
+    def __init__(self, config: Mapping[str, str] | None = None, *, seed: "RabbitMQNode | None" = None) -> None:
+        self.port, self._distribution_port = free_port(), free_port()
+        self._epmd_port = free_port() if seed is None else seed._epmd_port
+        self._seed = seed
         self.name = f"accepted-{os.getpid()}-{self.port}@localhost"
         self._home = Path(tempfile.mkdtemp(prefix="accepted-rabbitmq-"))
         self._log = self._home / "rabbitmq.log"
@@ -57,7 +62,7 @@ class RabbitMQNode:
         """Start and wait until it speaks AMQP, with every virtual host that was added."""
         if self.running:
             return
-        if self._epmd is None:
+        if self._epmd is None and self._seed is None:
             epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
             self._epmd = spawn(epmd, env=self._environment(), log=self._log, cwd=self._home)
         # With RABBITMQ_ALLOW_INPUT the script becomes the Erlang VM (exec), so its pid is the one to signal.
@@ -127,9 +132,37 @@ class RabbitMQNode:
         self._write_definitions()
         self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>)')
 
+    def join(self) -> None:
+        """Become one cluster with the seed; what this node held is gone."""
+        assert self._seed is not None
+        self.ctl("stop_app")
+        self.ctl("join_cluster", self._seed.name)
+        self.ctl("start_app")
+
+    def leader_of(self, queue: str, vhost: str = "/") -> str:
+        """The name of the node on which this quorum queue has its leader."""
+        return self.eval(f"{_found(queue, vhost)}, {{_, N}} = amqqueue:get_pid(Q), N").strip("'")
+
+    def restart_app(self) -> None:
+        """`rabbitmqctl stop_app` and `start_app`: the node stops serving and starts again, in one Erlang VM."""
+        self.ctl("stop_app")
+        self.ctl("start_app")
+
     def set_memory_alarm(self, on: bool) -> None:
         """As if memory ran out: every connection that publishes is blocked, until it is taken back."""
-        alarm = "{resource_limit, memory, node()}"
+        self._set_alarm("memory", on)
+
+    def set_disk_alarm(self, on: bool) -> None:
+        """The same for the disk."""
+        self._set_alarm("disk", on)
+
+    def limit_queues(self, pattern: str, length: int, vhost: str) -> None:
+        """A policy: queues of that name hold so many messages and refuse the next."""
+        definition = json.dumps({"max-length": length, "overflow": "reject-publish"})
+        self.ctl("set_policy", "-p", vhost, "full", pattern, definition, "--apply-to", "queues")
+
+    def _set_alarm(self, source: str, on: bool) -> None:
+        alarm = f"{{resource_limit, {source}, node()}}"
         self.eval(f"rabbit_alarm:set_alarm({{{alarm}, []}})" if on else f"rabbit_alarm:clear_alarm({alarm})")
 
     def delete_queue(self, name: str, vhost: str = "/") -> None:

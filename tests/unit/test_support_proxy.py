@@ -100,3 +100,24 @@ async def test_watch_can_cut_the_link_at_a_chunk(proxy: Proxy) -> None:
 async def test_url_for_keeps_everything_but_the_address(proxy: Proxy) -> None:
     url = proxy.url_for("amqp://guest:p%40ss@10.0.0.1:5672/vhost?heartbeat=5")
     assert url == f"amqp://guest:p%40ss@127.0.0.1:{proxy.port}/vhost?heartbeat=5"
+
+
+async def test_slices_pass_all_bytes_in_order(proxy: Proxy) -> None:
+    seen: list[int] = []
+    streams = await dial(proxy)
+    proxy.slice(3)
+    text = bytes(range(256)) * 4
+    assert await say(streams, text) == text
+    proxy.watch = lambda direction, chunk: seen.append(len(chunk))
+    await say(streams, b"hello again")
+    assert seen, "the link still carries what comes after"
+
+
+async def test_a_half_closed_link_flows_on_the_other_way(proxy: Proxy) -> None:
+    streams = await dial(proxy)
+    await say(streams, b"hello")
+    proxy.half_close("down")
+    assert await asyncio.wait_for(streams[0].read(), 5) == b""
+    streams[1].write(b"into the void")
+    await streams[1].drain()
+    assert await say(await dial(proxy), b"whole") == b"whole"
