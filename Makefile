@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench faults mutants lock clean servers
+.PHONY: help setup demo test lint format bench faults soak mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -44,8 +44,11 @@ format: setup ## lay the code out, and mend what can be mended by machine
 bench: setup servers ## measure: submissions, throughput, latency, memory
 	@$(BIN)/python -m tests.benchmarks
 
-faults: setup servers ## kill, cut, stop and wipe everything, at every moment, the slow tests too
-	@$(BIN)/pytest tests/faults -m "slow or not slow"
+faults: setup servers ## kill, cut, stop and wipe everything, at every moment, the slow tests too; writes docs/faults.md
+	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults -m "slow or not slow"
+
+soak: setup servers ## faults at random under a steady load: make soak MINUTES=10 SEED=7
+	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s
 
 mutants: setup servers ## break the code on purpose and see that a test notices
 	@$(BIN)/pytest tests/mutants

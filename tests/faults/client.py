@@ -1,12 +1,11 @@
 """A client that behaves as ours are told to: it sends each job under a key, and again until it hears 202.
 
-Every call is written down, before and after: what was attempted, what came back and how long that took. The
-checker holds the ledger against it.
+Every call is written down and synced, before and after: what was attempted, what came back and how long that took.
+The checker holds the ledger against it.
 """
 
 import asyncio
 import itertools
-import json
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -18,6 +17,8 @@ from uuid import uuid4
 import httpx
 
 from tests.faults import effects
+from tests.faults.checker import Verdict
+from tests.faults.journal import Journal
 
 TIMEOUT = 15.0  # seconds for one call; three times what the service promises
 BETWEEN = 0.05  # seconds between the tries of one client
@@ -44,15 +45,21 @@ class Call:
 
 
 class Client:
-    """`async with Client(url, directory) as client`; `calls` is the journal, in memory and on disk."""
+    """`async with Client(url, directory) as client`; `calls` is the journal, in memory and on disk.
+
+    After `visit`, calls go to several APIs in turn.
+    """
 
     def __init__(self, url: str, directory: Path) -> None:
-        self._http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=TIMEOUT)
-        self._journal = (directory / "calls").open("a", buffering=1)
+        self._http = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT)
+        self._urls = [url]
+        self._turns = itertools.cycle(self._urls)
+        self._journal = Journal(directory / "calls")
         self._numbers = itertools.count()
         self._run = uuid4().hex[:8]
         self.attempted: set[str] = set()
         self.calls: list[Call] = []
+        self.verdict: Verdict | None = None
 
     async def __aenter__(self) -> "Client":
         return self
@@ -76,6 +83,11 @@ class Client:
     def ids(self) -> set[str]:
         return {job_id for ids in self.acknowledged.values() for job_id in ids}
 
+    def visit(self, url: str) -> None:
+        """Another API that calls go to, in turn with the others."""
+        self._urls.append(url)
+        self._turns = itertools.cycle(self._urls)
+
     def new_key(self) -> str:
         return f"{self._run}-{next(self._numbers)}"
 
@@ -84,13 +96,13 @@ class Client:
         key = key or self.new_key()
         self.attempted.add(key)
         body = {"type": effects.TYPE, "payload": payload or {}, "metadata": {"key": key}, **fields}
-        self._note({"attempt": key, "body": body})
+        await self._journal.note({"attempt": key, "body": body})
         begun = time.monotonic()
         try:
-            answer = await self._http.post("/jobs", json=body, headers={"Idempotency-Key": key})
+            answer = await self._http.post(f"{next(self._turns)}/jobs", json=body, headers={"Idempotency-Key": key})
         except httpx.TransportError as error:
-            return self._seen(key, begun, None, error=type(error).__name__)
-        return self._seen(key, begun, answer)
+            return await self._seen(key, begun, None, error=type(error).__name__)
+        return await self._seen(key, begun, answer)
 
     async def accept(self, payload: dict[str, Any] | None = None, *, key: str | None = None, **fields: Any) -> str:
         """Submit under one key until it is accepted, as a client has to; the id."""
@@ -114,7 +126,7 @@ class Client:
 
         return [job_id for ids in await asyncio.gather(*(one() for _ in range(clients))) for job_id in ids]
 
-    def _seen(self, key: str, begun: float, answer: httpx.Response | None, error: str = "") -> Call:
+    async def _seen(self, key: str, begun: float, answer: httpx.Response | None, error: str = "") -> Call:
         ok = answer is not None and answer.status_code == ACCEPTED
         call = Call(
             key=key,
@@ -126,8 +138,5 @@ class Client:
             at=time.time(),
         )
         self.calls.append(call)
-        self._note({**asdict(call), "error": error})
+        await self._journal.note({**asdict(call), "error": error})
         return call
-
-    def _note(self, what: dict[str, Any]) -> None:
-        self._journal.write(json.dumps(what) + "\n")

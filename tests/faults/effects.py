@@ -22,16 +22,23 @@ JOURNAL = "FAULTS_JOURNAL"
 
 TYPE = "effect"
 QUEUE = "effects"
+MOST_EATEN = 2000  # MiB; where nothing limits a process, the machine survives all the same
 
 
 class Effect(BaseModel):
-    """`seconds` to take on the first `slow_attempts` attempts; `die_attempts` of them take the worker along."""
+    """`seconds` to take on the first `slow_attempts` attempts; `die_attempts` of them take the worker along.
+
+    `block_seconds` of the first attempt are spent without giving way to the event loop; `eat_attempts` attempts take
+    memory until somebody stops them.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     seconds: float = Field(0.0, ge=0)
     slow_attempts: int = 1000
     die_attempts: int = 0
+    block_seconds: float = 0.0
+    eat_attempts: int = 0
     fail_text: str | None = None
     poison: str | None = None
 
@@ -52,6 +59,10 @@ async def effect(payload: Effect, ctx: Context) -> dict[str, Any]:
     _append("started", ctx)
     if ctx.job.attempt <= payload.die_attempts:
         os.kill(os.getpid(), signal.SIGKILL)
+    if ctx.job.attempt <= payload.eat_attempts:
+        _eat()
+    if ctx.job.attempt == 1:
+        time.sleep(payload.block_seconds)  # noqa: ASYNC251 - the very thing that a handler must not do
     if ctx.job.attempt <= payload.slow_attempts:
         await asyncio.sleep(payload.seconds)
     if payload.fail_text is not None:
@@ -69,6 +80,12 @@ def read(journal: Path) -> list[Line]:
 
 def of(lines: Iterable[Line], what: str, attempt: int | None = None) -> list[Line]:
     return [line for line in lines if line.what == what and attempt in (None, line.attempt)]
+
+
+def _eat() -> None:
+    eaten = []
+    while len(eaten) < MOST_EATEN:
+        eaten.append(bytearray(os.urandom(1)) * 2**20)
 
 
 def _append(what: Literal["started", "finished"], ctx: Context) -> None:

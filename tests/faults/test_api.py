@@ -3,12 +3,15 @@
 import asyncio
 import random
 
+import pytest
+
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.support.waiting import until
 
 
+@pytest.mark.fault("F01", moment="under load")
 async def test_the_api_killed_at_random_moments_under_load(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     await cluster.start()
     load = asyncio.create_task(client.load(250, clients=16))
@@ -26,6 +29,7 @@ async def test_the_api_killed_at_random_moments_under_load(cluster: Cluster, cli
     assert any(call.status is None for call in client.calls), "nobody was cut off: the kills came too late"
 
 
+@pytest.mark.fault("F14", moment="under load")
 async def test_the_api_told_to_stop_under_load_answers_what_it_holds(
     cluster: Cluster, client: Client, ledger: Ledger
 ) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from tests.conftest import VirtualHost
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
@@ -17,6 +19,7 @@ FAST = 1.0  # seconds for a 202, on a machine that runs other tests too
 QUEUE = f"accepted.q.{effects.QUEUE}"
 
 
+@pytest.mark.fault("F29", moment="under load")
 async def test_the_broker_killed_and_restarted(
     cluster: Cluster, client: Client, ledger: Ledger, rabbitmq_node: RabbitMQNode, measured: Measured
 ) -> None:
@@ -33,6 +36,7 @@ async def test_the_broker_killed_and_restarted(
     assert {call.status for call in client.calls} == {202}
 
 
+@pytest.mark.fault("F35", moment="backlog")
 async def test_the_broker_wiped(
     cluster: Cluster, client: Client, ledger: Ledger, rabbitmq_node: RabbitMQNode, measured: Measured
 ) -> None:
@@ -47,6 +51,7 @@ async def test_the_broker_wiped(
     measured(f"from the wiped broker's return to the last of {waiting} jobs", time.monotonic() - back, 60)
 
 
+@pytest.mark.fault("F32", moment="under load")
 async def test_a_memory_alarm(
     cluster: Cluster, client: Client, ledger: Ledger, rabbitmq_node: RabbitMQNode, measured: Measured
 ) -> None:
@@ -66,6 +71,7 @@ async def test_a_memory_alarm(
     measured("from the end of the alarm to the last job", time.monotonic() - cleared, 30)
 
 
+@pytest.mark.fault("F35", moment="backlog")
 async def test_a_queue_deleted_under_a_live_worker(
     cluster: Cluster,
     client: Client,

@@ -31,6 +31,7 @@ JOBS_OF = "SELECT count(*) FROM jobs WHERE metadata->>'key' = $1"
 KEYS_OF = "SELECT count(*) FROM idempotency_keys WHERE key = $1"
 
 
+@pytest.mark.fault("F03", moment="at COMMIT")
 @pytest.mark.parametrize("code", [DISK_FULL, NO_OUTAGE])
 async def test_a_commit_that_fails_leaves_nothing_and_the_key_free(
     code: str, cluster: Cluster, client: Client, ledger: Ledger
@@ -51,6 +52,7 @@ async def test_a_commit_that_fails_leaves_nothing_and_the_key_free(
     await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.fault("F03", moment="at COMMIT")
 async def test_a_poisoned_member_of_a_batch_fails_alone(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     await cluster.start(workers=1)
     await ledger.execute(REFUSE_AT_COMMIT)
@@ -60,6 +62,7 @@ async def test_a_poisoned_member_of_a_batch_fails_alone(cluster: Cluster, client
     assert len(jobs) == 45
 
 
+@pytest.mark.fault("F03", moment="before COMMIT")
 async def test_a_link_cut_before_the_commit(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     async with _behind_proxy(cluster, ledger) as proxy:
         await cluster.start(workers=1)
@@ -76,6 +79,7 @@ async def test_a_link_cut_before_the_commit(cluster: Cluster, client: Client, le
         await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.fault("F02", moment="after COMMIT")
 async def test_a_link_cut_after_the_commit(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     """The job is there, and nobody was told: the same key finds it."""
     async with _behind_proxy(cluster, ledger) as proxy:
@@ -93,6 +97,7 @@ async def test_a_link_cut_after_the_commit(cluster: Cluster, client: Client, led
         await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.fault("F04", moment="after COMMIT")
 async def test_no_202_before_the_commit_is_answered(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     """While the ledger's answer to COMMIT is on its way, the client waits too."""
     async with _behind_proxy(cluster, ledger) as proxy:

@@ -5,6 +5,8 @@ import random
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
@@ -14,6 +16,7 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 
+@pytest.mark.fault("F57", moment="under load")
 async def test_everything_killed_at_once_and_started_in_any_order(
     cluster: Cluster,
     client: Client,

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Call, Client
@@ -17,6 +19,7 @@ SLACK = 0.5  # seconds for the client and the machine
 HOLE = 12.0  # seconds: longer than every deadline on the way
 
 
+@pytest.mark.fault("F18", moment="under load")
 async def test_postgres_killed_and_restarted(
     cluster: Cluster, client: Client, ledger: Ledger, postgres_server: PostgresServer, measured: Measured
 ) -> None:
@@ -41,6 +44,7 @@ async def test_postgres_killed_and_restarted(
     measured("from the ledger's return to the last job", time.monotonic() - back, 60)
 
 
+@pytest.mark.fault("F20", moment="under load")
 async def test_the_api_behind_a_black_hole_that_heals(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
 ) -> None:
@@ -62,6 +66,7 @@ async def test_the_api_behind_a_black_hole_that_heals(
         assert {call.status for call in client.calls} == {202, 503}
 
 
+@pytest.mark.fault("F20", moment="backlog")
 async def test_workers_and_scheduler_behind_a_black_hole_that_heals(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
 ) -> None:

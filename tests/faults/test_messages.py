@@ -6,6 +6,7 @@ from itertools import chain, islice, repeat
 from uuid import uuid4
 
 import aio_pika
+import pytest
 
 from tests.conftest import VirtualHost
 from tests.faults import effects
@@ -56,6 +57,7 @@ ODD = [
 ]
 
 
+@pytest.mark.fault("F38", "F55", moment="under load")
 async def test_a_thousand_duplicates_and_a_hundred_bad_messages(
     cluster: Cluster,
     client: Client,
@@ -98,6 +100,7 @@ async def test_a_thousand_duplicates_and_a_hundred_bad_messages(
         assert kept == sorted(bad), "what nobody can read is kept as it came"
 
 
+@pytest.mark.fault("F38", moment="job runs")
 async def test_a_message_for_a_job_that_is_running_or_gone_on_runs_nothing(
     cluster: Cluster, client: Client, ledger: Ledger, amqp_vhost: VirtualHost
 ) -> None:
@@ -115,6 +118,7 @@ async def test_a_message_for_a_job_that_is_running_or_gone_on_runs_nothing(
     assert len(effects.of(effects.read(cluster.journal), "started")) == 1
 
 
+@pytest.mark.fault("F38", moment="ledger away")
 async def test_a_bad_message_that_comes_while_the_ledger_is_away_is_rejected_once(
     cluster: Cluster,
     client: Client,

@@ -72,6 +72,7 @@ async def rabbit(engine: AsyncEngine, amqp_vhost: VirtualHost) -> AsyncIterator[
     await broker.close()
 
 
+@pytest.mark.fault("F10", moment="jobs run")
 async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
     """The first worker was taken for dead; the second one's success stands, whatever the first says later."""
     job = await _accept(engine, ledger_road)
@@ -93,6 +94,7 @@ async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_road: 
     assert before[0].result == '"second"'
 
 
+@pytest.mark.fault("F10", moment="jobs run")
 async def test_another_workers_lease_is_not_ours_to_end(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
     await _accept(engine, ledger_road)
     held = _held(await _claim(engine))
@@ -101,6 +103,7 @@ async def test_another_workers_lease_is_not_ours_to_end(engine: AsyncEngine, led
     assert await settle(engine, ledger_road, [transitions.succeeded(held, "1")]) == [True]
 
 
+@pytest.mark.fault("F09", moment="at COMMIT")
 async def test_a_message_is_acked_only_after_its_outcome_is_committed(
     engine: AsyncEngine, rabbit: RabbitBroker, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
 ) -> None:
@@ -116,6 +119,7 @@ async def test_a_message_is_acked_only_after_its_outcome_is_committed(
         await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][:2] == (0, 0), 20, "its message to be acked")
 
 
+@pytest.mark.fault("F02", moment="after COMMIT")
 async def test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay(
     engine: AsyncEngine, rabbit: RabbitBroker, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
 ) -> None:
@@ -152,6 +156,7 @@ async def test_the_relay_finds_a_row_that_commits_after_a_later_one(
     assert not await _value(engine, "SELECT count(*) FROM outbox WHERE NOT published")
 
 
+@pytest.mark.fault("F52", moment="before COMMIT")
 async def test_a_key_that_another_process_is_just_inserting(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
     """The second submission waits for the first one's COMMIT, and is answered with its job."""
     first, second = _new(), _new()
@@ -167,6 +172,7 @@ async def test_a_key_that_another_process_is_just_inserting(engine: AsyncEngine,
     assert await _value(engine, "SELECT count(*) FROM jobs") == 1
 
 
+@pytest.mark.fault("F35", moment="idle")
 async def test_a_message_that_no_queue_takes_is_not_published(
     engine: AsyncEngine, rabbit: RabbitBroker, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
 ) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
@@ -13,6 +15,7 @@ from tests.support.waiting import until
 GRACE = 5.0  # seconds
 
 
+@pytest.mark.fault("F13", moment="under load")
 async def test_a_worker_told_to_stop_hands_back_what_it_cannot_finish(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
 ) -> None:
@@ -41,6 +44,7 @@ async def test_a_worker_told_to_stop_hands_back_what_it_cannot_finish(
     assert not await ledger.value("SELECT count(*) FROM attempts WHERE outcome = 'crashed'")
 
 
+@pytest.mark.fault("F13", moment="under load")
 async def test_workers_replaced_one_after_another_under_load(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     await cluster.start(concurrency=4)
     load = asyncio.create_task(client.load(120, {"seconds": 0.05}))

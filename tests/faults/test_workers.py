@@ -23,6 +23,7 @@ def _short_lease(cluster: Cluster) -> None:
     cluster.env["ACCEPTED_LEASE_TTL"] = f"{LEASE:g}"
 
 
+@pytest.mark.fault("F07", moment="jobs run")
 async def test_jobs_of_a_killed_worker_run_again_within_two_leases(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
 ) -> None:
@@ -43,6 +44,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_two_leases(
         assert await ledger.outcomes(job_id) == ["crashed", "succeeded"]
 
 
+@pytest.mark.fault("F07", moment="under load")
 async def test_workers_killed_at_random_moments_under_load(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     await cluster.start(concurrency=4)
     load = asyncio.create_task(client.load(150, {"seconds": 0.05}))
@@ -55,6 +57,7 @@ async def test_workers_killed_at_random_moments_under_load(cluster: Cluster, cli
     await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.fault("F10", moment="jobs run")
 async def test_a_worker_that_slept_past_its_lease_cannot_write(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
 ) -> None:
@@ -86,6 +89,7 @@ async def test_a_worker_that_slept_past_its_lease_cannot_write(
         await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.fault("F16", moment="idle")
 async def test_a_job_that_kills_its_worker_is_given_up_and_holds_up_nobody(
     cluster: Cluster, client: Client, ledger: Ledger
 ) -> None:
@@ -95,9 +99,8 @@ async def test_a_job_that_kills_its_worker_is_given_up_and_holds_up_nobody(
         await until(lambda: not cluster.workers[0].running, 30, "the worker is taken along")
         cluster.workers[0].start()
     await client.load(5)
-    await ledger.drained(30)
-    jobs = await ledger.jobs()
     assert poison.job_id is not None
+    jobs = await check(ledger, client, cluster.journal, within=30, failed={poison.job_id})
     dead = jobs.pop(poison.job_id)
     assert (dead["status"], dead["error"], dead["attempt"]) == ("failed", "crashed", 3)
     assert {job["status"] for job in jobs.values()} == {"succeeded"}

@@ -1,0 +1,77 @@
+"""Three RabbitMQ nodes on this machine: the leader dies, then the majority; nothing is lost, and 202 goes on."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import StartService
+from tests.faults import effects
+from tests.faults.checker import Ledger, check
+from tests.faults.client import Client
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import Measured
+from tests.support.rabbitmq import RabbitMQNode
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+QUEUE = f"accepted.q.{effects.QUEUE}"
+FAST = 2.0  # seconds for a 202, on a machine that runs other tests too
+WITHIN = 60.0  # seconds for an election and for what was not confirmed to be published again
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[RabbitMQNode]]:
+    first = RabbitMQNode()
+    made = [first, RabbitMQNode(seed=first), RabbitMQNode(seed=first)]
+    try:
+        for node in made:
+            node.start()
+        for node in made[1:]:
+            node.join()
+        yield made
+    finally:
+        for node in reversed(made):
+            node.remove()
+
+
+@pytest.mark.fault("F40", moment="under load")
+async def test_the_leader_killed_then_the_majority(
+    start_service: StartService,
+    cluster: Cluster,
+    client: Client,
+    ledger: Ledger,
+    nodes: list[RabbitMQNode],
+    measured: Measured,
+) -> None:
+    cluster.env["ACCEPTED_BROKER_URL"] = ",".join(node.url for node in nodes)
+    await cluster.start(concurrency=4)
+    await client.load(20)
+    await ledger.drained(60)
+
+    leader = await _leader(nodes)
+    load = asyncio.create_task(client.load(150, {"seconds": 0.1}, clients=4))
+    await until(lambda: len(client.ids) >= 60, 60, "some accepted")
+    await asyncio.to_thread(leader.kill)
+    killed = time.monotonic()
+    await load
+    await ledger.drained(WITHIN)
+    measured("from the leader's death to the last job", time.monotonic() - killed, WITHIN)
+
+    await asyncio.to_thread(leader.start)
+    await asyncio.gather(*(asyncio.to_thread(node.kill) for node in nodes[1:]))
+    await client.load(60, {"seconds": 0.1}, clients=4)
+    assert await ledger.count("queued"), "a minority took and delivered messages"
+    await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes[1:]))
+    back = time.monotonic()
+    await check(ledger, client, cluster.journal, within=90)
+    measured("from the majority's return to the last job", time.monotonic() - back, 90)
+    assert {call.status for call in client.calls} == {202}
+    measured("slowest answer", max(call.seconds for call in client.calls), FAST)
+
+
+async def _leader(nodes: list[RabbitMQNode]) -> RabbitMQNode:
+    name = await asyncio.to_thread(nodes[0].leader_of, QUEUE)
+    return next(node for node in nodes if node.name == name)
