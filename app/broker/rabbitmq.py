@@ -133,7 +133,8 @@ class RabbitBroker:
                 for queue in sorted(missing):
                     await declare_queue(channel, queue)
                     self._declared.add(queue)
-        assert self._publishing is not None
+        if self._publishing is None:
+            raise BrokerUnavailable("another publish has dropped the connection")
         return self._publishing
 
     async def _connected(self) -> AbstractConnection:

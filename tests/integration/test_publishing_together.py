@@ -1,0 +1,48 @@
+"""Several publishes share one connection: when one of them drops it, the others have failed, and say so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.rabbitmq import RabbitBroker
+from app.domain.ids import new_id
+from app.domain.message import JobRef
+from app.storage.engine import create_engine
+from tests.conftest import VirtualHost
+from tests.support.proxy import Direction, Proxy
+
+CHANNEL_CLOSE = b"\x00\x14\x00\x28"  # class and method of AMQP 0-9-1: the end of what declares a queue
+NEW_QUEUE = b"accepted.q.new"
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_engine(database_url)
+    yield made
+    await made.dispose()
+
+
+async def test_a_connection_dropped_while_a_queue_is_declared(engine: AsyncEngine, amqp_vhost: VirtualHost) -> None:
+    async with Proxy(amqp_vhost.url) as proxy:
+        broker = RabbitBroker([proxy.url_for(amqp_vhost.url)], engine)
+        assert await broker.publish([_ref("old")])
+        seen = b""
+        dropping: list[asyncio.Task[None]] = []
+
+        def drop_at_the_end_of_declaring(direction: Direction, chunk: bytes) -> None:
+            nonlocal seen
+            seen += chunk if direction == "up" else b""
+            if not dropping and CHANNEL_CLOSE in seen.partition(NEW_QUEUE)[2]:
+                dropping.append(asyncio.ensure_future(broker.close()))
+
+        proxy.watch = drop_at_the_end_of_declaring
+        assert await broker.publish([_ref("new")]) == []
+        await dropping[0]
+        proxy.watch = None
+        await broker.close()
+
+
+def _ref(queue: str) -> JobRef:
+    return JobRef(new_id(), 0, queue, "noop", 4)
