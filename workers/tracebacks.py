@@ -15,7 +15,9 @@ MAX_BYTES = 16 * 1024
 MAX_FRAMES = 60
 """Innermost frames. A recursion of a thousand would take longer to write down than the handler ran."""
 
-_OURS = {str(Path(__file__).with_name(name)) for name in ("executor.py", "pool_child.py", "run.py", "threads.py")}
+_OURS = {
+    str(Path(__file__).with_name(f"{name}.py")) for name in ("executor", "pool_child", "run", "threads", "values")
+}
 
 
 def of(error: BaseException) -> str | None:
