@@ -10,7 +10,8 @@ import pytest
 
 from tests.acceptance import tooled as tooled_handlers
 from tests.acceptance.client import Client
-from tests.acceptance.conftest import BOOT_WITHIN, Running, accepted, serving, types_known
+from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
+from tests.conftest import StartService
 from tests.support.postgres import DatabaseServer
 from tests.support.waiting import until
 
@@ -73,13 +74,15 @@ async def test_a_long_poll_wakes_at_progress(client: Client) -> None:
     assert second.json()["progress"] != first.json()["progress"]
 
 
-async def test_watch_shows_a_bar(tooled: Running, client: Client) -> None:
-    job = await client.submit("reports", {"parts": 8, "seconds": 0.5})
+async def test_watch_shows_a_bar(tooled: Running, client: Client, start_service: StartService, tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    job = await client.submit("reports", {"seconds": 0.1, "wait_for": str(go_on)})
     env = {"ACCEPTED_URL": tooled.url, "COLUMNS": "120", "FORCE_COLOR": "1"}
-    watched = await accepted("jobs", "watch", job["id"], env=env)
-    assert watched.code == 0, watched
-    assert "50 % part 4" in watched.err
-    assert "100 % done" in watched.err
+    watch = start_service("jobs", "watch", job["id"], env=env)
+    await until(lambda: "50 % part 2" in watch.log(10_000), BOOT_WITHIN, "the bar to show where the job is")
+    go_on.touch()
+    assert await watch.wait_exit() == 0
+    assert "100 % done" in watch.log(10_000)
 
 
 async def test_a_worker_killed_before_the_commit_leaves_its_steps_and_nothing_else(

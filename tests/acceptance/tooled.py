@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import text
 
+from tests.support.waiting import until
 from workers import Context, Retry, job
 
 JOURNAL = "TOOLED_JOURNAL"
@@ -15,10 +16,11 @@ JOURNAL = "TOOLED_JOURNAL"
 
 
 class Parts(BaseModel):
-    """How many parts the work has, and how long each takes."""
+    """How many parts the work has, how long each takes, and the file without which the last is not begun."""
 
     parts: int = 4
     seconds: float = 0.5
+    wait_for: str | None = None
 
 
 @job("reports")
@@ -27,6 +29,8 @@ async def reports(payload: Parts, ctx: Context) -> None:
     for part in range(payload.parts):
         await ctx.progress(100 * part / payload.parts, f"part {part}")
         await asyncio.sleep(payload.seconds)
+        if payload.wait_for and part == payload.parts - 2:
+            await until(Path(payload.wait_for).exists, 60)
     await ctx.progress(100, "done")
 
 
