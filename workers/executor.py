@@ -103,8 +103,8 @@ class Executor:
                 return _failed(held, TargetTimeout(f"ran longer than {limit:g} s"), ended and ended.error)
             case Why.CANCELLED:
                 return transitions.cancelled(held)
-            case Why.STOPPING:
-                return self._stopped(held, ended)
+            case Why.STOPPING:  # also if it returned: many take a CancelledError for a reason to return half-way
+                return transitions.handed_back(held)
             case _:
                 return self._outcome(held, ended or Ended(error=asyncio.CancelledError()))
 
@@ -114,18 +114,15 @@ class Executor:
             return await handler.function(payload, context)
         return await self._threads.call(partial(handler.function, payload, context))
 
-    def _stopped(self, held: Held, ended: Ended | None) -> Transition:
-        """The worker stops. What succeeded in the last moment has succeeded; anything else is handed back."""
-        if ended is None or ended.error is not None:
-            return transitions.handed_back(held)
-        return self._succeeded(held, ended.result)
-
     def _outcome(self, held: Held, ended: Ended) -> Transition:
+        if ended.error is None:
+            return self._succeeded(held, ended.result)
         if isinstance(ended.error, Crashed):
             return transitions.crashed(held, random.random(), str(ended.error))
-        if ended.error is not None:
+        try:
             return _failed(held, failures.of(ended.error), ended.error)
-        return self._succeeded(held, ended.result)
+        except Exception as error:  # an exception of the handler's own making can be anything
+            return _failed(held, TransientError(failures.describe(error)))
 
     def _succeeded(self, held: Held, result: object) -> Transition:
         try:

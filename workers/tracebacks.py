@@ -16,7 +16,8 @@ MAX_FRAMES = 60
 """Innermost frames. A recursion of a thousand would take longer to write down than the handler ran."""
 
 _OURS = {
-    str(Path(__file__).with_name(f"{name}.py")) for name in ("executor", "pool_child", "run", "threads", "values")
+    str(Path(__file__).with_name(name))
+    for name in ("executor.py", "pool.py", "pool_child.py", "run.py", "threads.py", "values.py")
 }
 
 

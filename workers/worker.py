@@ -78,6 +78,7 @@ class Worker:
         self._grace = shutdown_grace
         self._ack_within = ack_within
         self._stopping = asyncio.Event()
+        self._exhausted = False
         self._attempts: set[asyncio.Task[None]] = set()
         self._held: set[tuple[UUID, int]] = set()
         self._acked_early: set[tuple[UUID, int]] = set()
@@ -108,13 +109,16 @@ class Worker:
         self._executor.stop()
         await self._recorder.close()
         await self._retire()
-        if self._executor.exhausted.is_set():
+        if self._exhausted:
             raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
 
     async def _stop_when_exhausted(self) -> None:
+        """What is left behind while it stops anyway does not count."""
         await self._executor.exhausted.wait()
-        log.error("worker_exhausted", worker_id=str(self.id))
-        self.stop()
+        if not self._stopping.is_set():
+            log.error("worker_exhausted", worker_id=str(self.id))
+            self._exhausted = True
+            self.stop()
 
     async def _register(self) -> None:
         async with transaction(self._engine) as conn:

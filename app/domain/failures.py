@@ -57,7 +57,7 @@ class RateLimited(HandlerError):
 
     def __init__(self, message: str = "rate limited", *, retry_after: float | str | None = None) -> None:
         super().__init__(message)
-        self.retry_after = parse_retry_after(retry_after, time.time()) if isinstance(retry_after, str) else retry_after
+        self.retry_after = _seconds(retry_after)
 
 
 class TargetTimeout(HandlerError):
@@ -91,3 +91,9 @@ class LeaseLost(HandlerError):
 
     def __init__(self) -> None:
         super().__init__("this attempt has lost its lease")
+
+
+def _seconds(retry_after: float | str | None) -> float | None:
+    if isinstance(retry_after, str):
+        return parse_retry_after(retry_after, time.time())
+    return None if retry_after is None else float(retry_after)

@@ -1,9 +1,11 @@
 """What a handler can do to its worker: nothing. Whatever it raises or refuses is the outcome of its own attempt."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -17,9 +19,9 @@ from app.domain.retry import Retry
 from app.errors import WorkerExhausted
 from app.metrics import HANDLERS_LEFT_BEHIND
 from app.storage.engine import create_engine
-from tests.integration.workplace import accept, attempts, handlers_of, has, working
+from tests.integration.workplace import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
-from workers import Context, NotFound, left_behind
+from workers import Context, NotFound, RateLimited, left_behind
 from workers import job as a_type
 
 ENDS = ("succeeded", "failed", "cancelled", "expired")
@@ -58,6 +60,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "MemoryError": MemoryError,
     "RecursionError": RecursionError,
     "ExceptionGroup": lambda: ExceptionGroup("several", [ValueError("of an ExceptionGroup")]),
+    "timedelta": lambda: RateLimited(retry_after=timedelta(1)),  # type: ignore[arg-type]
     "ConnectTimeout": lambda: httpx.ConnectTimeout("too long"),
     "BaseException": BaseException,
 }
@@ -219,6 +222,21 @@ async def test_a_handler_that_will_not_end_is_timed_out_and_gives_its_slot_back(
         for job in jobs:
             (attempt,) = await attempts(engine, job.id)
             assert attempt.outcome == "timeout"
+
+
+@a_type("returns.early")
+async def returns_early(payload: dict[str, Any], ctx: Context) -> str:
+    """Takes its cancelling for a reason to return."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(600)
+    return "half-way"
+
+
+async def test_what_returns_because_its_worker_stops_is_no_success(engine: AsyncEngine, broker: PostgresBroker) -> None:
+    async with working(engine, broker, handlers=handlers_of(returns_early), shutdown_grace=2.5):
+        job_id = await accept(engine, broker, "returns.early")
+        await until(has(engine, job_id, "running"), 10, "it runs")
+    assert (await read(engine, job_id)).status == "queued"
 
 
 async def test_a_worker_with_too_many_of_them_gives_back_what_it_holds_and_ends(
