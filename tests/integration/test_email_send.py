@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.domain.addresses import EgressAllow
 from app.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
 from app.domain.job import Job
 from app.domain.smtp import SmtpServer
@@ -18,10 +17,8 @@ from tests.support import mail_server
 from tests.support.mail_server import USER, MailServer
 from tests.support.ports import free_port
 from workers import mail as mail_module
-from workers.egress import Egress
 from workers.handlers.email_message import Email
-from workers.handlers.email_send import email_send
-from workers.job import Context
+from workers.handlers.email_send import deliver
 from workers.mail import Mail
 
 ID = uuid4()
@@ -54,7 +51,7 @@ async def send(url: str | None, *, id: UUID = ID, attempt: int = 1, **payload: A
     )  # fmt: skip
     mail = Mail(SmtpServer.parse(url) if url else None, FROM)
     email = {"to": ["jane@example.com"], "subject": "Hello", "text": "Hi.\n", **payload}
-    return await email_send(Email.model_validate(email), Context(job, Egress(EgressAllow()), mail))
+    return await deliver(Email.model_validate(email), job, mail)
 
 
 async def test_what_arrives(server: MailServer) -> None:
@@ -195,4 +192,4 @@ async def test_a_sender_is_needed() -> None:
         payload="{}", created_at=now, run_at=now,
     )  # fmt: skip
     with pytest.raises(InvalidJob, match="ACCEPTED_SMTP_FROM"):
-        await email_send(email, Context(job, Egress(EgressAllow()), Mail(None, None)))
+        await deliver(email, job, Mail(None, None))

@@ -50,10 +50,10 @@ def a_job(do: str, arg: Any = None, type: str = "deed", attempt: int = 1) -> Job
 
 
 async def run(pool: ProcessPool, do: str, arg: Any = None, type: str = "deed") -> Any:
-    reports: list[tuple[float, str]] = []
+    reports: list[str] = []
     async with pool.child() as child:
-        result = json.loads(bytes(await child.run(a_job(do, arg, type), lambda *report: reports.append(report))))
-    return reports or result
+        result = json.loads(bytes(await child.run(a_job(do, arg, type), reports.append)))
+    return [json.loads(report) for report in reports] or result
 
 
 async def test_a_child_is_kept_and_runs_both_kinds_of_functions(pool: ProcessPool) -> None:
@@ -113,7 +113,8 @@ async def test_a_payload_that_does_not_fit_is_invalid(pool: ProcessPool) -> None
 
 
 async def test_progress_comes_up_the_pipe(pool: ProcessPool) -> None:
-    assert await run(pool, "report", [10, 99.5]) == [(10, "10 %"), (99.5, "99.5 %")]
+    reports = await run(pool, "report", [10, 99.5])
+    assert reports == [{"percent": 10, "message": "10 %"}, {"percent": 99.5, "message": "99.5 %"}]
 
 
 async def test_calls_out_of_a_child_are_guarded(pool: ProcessPool) -> None:

@@ -12,13 +12,16 @@ import pytest
 from app.domain.addresses import EgressAllow
 from app.domain.job import Status
 from app.domain.transitions import Transition
+from app.settings import Settings
 from app.storage.claims import Claim
+from app.storage.engine import create_engine
 from tests.integration.test_pool import SETUP, a_job, family_in, gone
 from workers import registry
 from workers.egress import Egress
 from workers.executor import Executor
 from workers.mail import Mail
 from workers.pool import ProcessPool
+from workers.tools import Tools
 
 HANDLERS = registry.load(SETUP.modules)
 
@@ -31,7 +34,11 @@ async def executor() -> AsyncIterator[Executor]:
 
 
 def an_executor(pool: ProcessPool) -> Executor:
-    return Executor(HANDLERS, Egress(EgressAllow()), 2, 1000, mail=Mail(None, None), pool=pool)
+    settings = Settings(database_url="postgresql://nobody.asks")
+    engine = create_engine(settings.require_database())
+    return Executor(
+        HANDLERS, Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2), 2, 1000, pool
+    )
 
 
 def claim(do: str, arg: Any = None, **fields: Any) -> Claim:
@@ -50,9 +57,9 @@ async def test_success(executor: Executor) -> None:
 
 
 async def test_a_start_is_not_charged_to_the_timeout() -> None:
-    """It takes a second; the timeout is a tenth of that."""
+    """It takes a second; the timeout is half of that."""
     pool = ProcessPool(SETUP)
-    transition = await an_executor(pool).run(claim("pid", timeout=0.1))
+    transition = await an_executor(pool).run(claim("pid", timeout=0.5))
     assert transition.status is Status.SUCCEEDED
     await pool.aclose()
 
@@ -68,7 +75,7 @@ async def test_failures_keep_their_class_and_say_where(executor: Executor) -> No
 async def test_a_crash_is_counted_as_one(executor: Executor) -> None:
     first = await executor.run(claim("exit", 5))
     assert (first.status, first.outcome, first.crashes) == (Status.QUEUED, "crashed", 1)
-    assert error(first)["message"].endswith("exit code 5")
+    assert "exit code 5" in error(first)["message"]
     third = await executor.run(claim("exit", 5, crashes=2))
     assert (third.status, error(third)["class"]) == (Status.FAILED, "crashed")
 
