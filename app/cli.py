@@ -13,6 +13,7 @@ import uvloop
 from uvicorn.supervisors import Multiprocess
 
 from app import embedded, logs, serving
+from app.cli_dead_letters import dead_letters
 from app.cli_jobs import jobs
 from app.cli_keys import keys
 from app.errors import AcceptedError
@@ -24,6 +25,7 @@ from workers import processes
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
+app.add_typer(dead_letters, name="dead-letters")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]

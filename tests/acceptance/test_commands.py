@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -142,6 +143,44 @@ async def test_jobs_at_a_terminal(terminal: dict[str, str], client: Client) -> N
     assert wrong.code not in (0, -9)
     assert '"noop"' in wrong.err
     assert "Traceback" not in wrong.err
+
+
+async def test_dead_letters_at_a_terminal(terminal: dict[str, str], client: Client) -> None:
+    queue = f"cli-{uuid4().hex[:8]}"
+    fails = {"payload": {"seconds": 0, "fail_attempts": 1}, "retry": {"max_attempts": 1}, "queue": queue}
+    one, two, three = [await client.finish("sleep", **fails) for _ in range(3)]
+
+    async def said(*arguments: str) -> Any:
+        done = await accepted("dead-letters", *arguments, "--json", env=terminal)
+        assert done.code == 0, done
+        return json.loads(done.out)
+
+    listed, by_id, plain, grouped, dry, nothing, wrong = await asyncio.gather(
+        said("list", "--queue", queue),
+        said("list", one["id"], "--ids", f"{two['id']},", "--type", "sleep", "--class", "transient"),
+        accepted("dead-letters", "list", "--queue", queue, env=terminal),
+        said("list", "--queue", queue, "--group"),
+        said("replay", "--queue", queue, "--dry-run"),
+        said("discard", "--ids", ""),
+        accepted("dead-letters", "discard", "--queue", queue, "--class", "bad", env=terminal),
+    )
+    assert [each["id"] for each in listed["items"]] == [three["id"], two["id"], one["id"]]
+    assert {each["id"] for each in by_id["items"]} == {one["id"], two["id"]}
+    assert all(each["id"] in plain.out for each in (one, two, three))
+    assert [group["count"] for group in grouped["items"]] == [3]
+    assert (dry, nothing) == ({"matched": 3, "replayed": 0}, {"matched": 0, "discarded": 0})
+    assert wrong.code not in (0, -9)
+    assert "/class" in wrong.err
+
+    discarded, replayed, retried = await asyncio.gather(
+        said("discard", one["id"]),
+        said("replay", two["id"], three["id"], "--before", "2999-01-01T00:00:00Z", "--spread-over", "1"),
+        accepted("jobs", "retry", one["id"], "--json", env=terminal),
+    )
+    assert (discarded["matched"], replayed) == (discarded["discarded"], {"matched": 2, "replayed": 2})
+    assert json.loads(retried.out)["id"] == one["id"]
+    for job in (one, two, three):
+        assert (await client.finished(job["id"]))["status"] == "succeeded"
 
 
 async def test_watch_ends_with_1_when_the_job_fails_and_an_unknown_job_is_an_error(
