@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import aio_pika
 import pytest
 
-from tests.acceptance.client import PATIENCE, Client, from_now
+from tests.acceptance.client import PATIENCE, TIME, Client, from_now
 from tests.acceptance.conftest import serving, types_known
 from tests.support.postgres import DatabaseServer
 from tests.support.receiver import Receiver
@@ -16,10 +18,20 @@ from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
-async def rabbit(database_server: DatabaseServer, database_template: str, session_broker: str) -> AsyncIterator[Client]:
+async def operator() -> AsyncIterator[Receiver]:
+    """Who hears of dead letters."""
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+async def rabbit(
+    database_server: DatabaseServer, database_template: str, session_broker: str, operator: Receiver
+) -> AsyncIterator[Client]:
     name = f"rabbit_{uuid4().hex}"
     url = database_server.create_database(name, template=database_template)
-    async with serving(url, {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": session_broker}) as running:
+    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": session_broker, "ACCEPTED_ALERT_URL": f"{operator.url}/alert"}
+    async with serving(url, env) as running:
         client = running.client()
         await types_known(client)
         yield client
@@ -140,3 +152,35 @@ async def test_the_messages_are_as_the_contract_has_them(rabbit: Client, session
         assert message.message_id == f"{id}:0"
         assert message.type == "noop"
         assert "4bf92f3577b34da6a3ce929d0e0e4736" in str(message.headers["traceparent"])
+
+
+async def test_a_dead_letter_is_told_to_the_operator_and_replayed(rabbit: Client, operator: Receiver) -> None:
+    fails = {"payload": {"seconds": 0, "fail_attempts": 1}, "retry": {"max_attempts": 1}}
+    job = await rabbit.finish("sleep", queue="dead", **fails)
+    assert job["status"] == "failed"
+    requests = await operator.wait_for(lambda all: any(job["id"].encode() in each.body for each in all), 40)
+    (request,) = [each for each in requests if job["id"].encode() in each.body]
+    assert request.path == "/alert"
+    assert json.loads(request.body)["type"] in ("dead_letter.created", "dead_letters.created")
+    done = await rabbit.http.post("/dead-letters/replay", json={"queue": "dead", "spread_over": 1})
+    assert done.json() == {"matched": 1, "replayed": 1}
+    assert (await rabbit.finished(job["id"]))["status"] == "succeeded"
+
+
+async def test_rejected_messages_are_shown_and_counted(rabbit: Client, session_broker: str) -> None:
+    await rabbit.finish("noop", queue="shown")
+    async with await aio_pika.connect(session_broker) as connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange("accepted.jobs")
+        await exchange.publish(aio_pika.Message(b"no reference"), routing_key="accepted.q.shown")
+
+        async def shown() -> Any:
+            page = (await rabbit.get("/dead-letters/messages?limit=100")).json()
+            return next((each for each in page["items"] if each["queue"] == "shown" and page["count"]), None)
+
+        message = await until(shown, 30, "the message", interval=0.2)
+        assert (message["reason"], message["body"]) == ("rejected", "no reference")
+        assert TIME.fullmatch(message["rejected_at"])
+        metrics = (await rabbit.get("/metrics")).text
+        assert re.search(r"^accepted_rejected_messages [1-9]", metrics, re.MULTILINE)
+        await (await channel.get_queue("accepted.dead")).purge()
