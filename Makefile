@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 	@touch $@
 
 demo: setup ## boot the embedded service and show a job's life, a retry, a dead letter and a signed webhook
-	@$(BIN)/python deploy/demo.py
+	@$(BIN)/python -m deploy.demo
 
 test: setup servers ## the whole suite but the tests marked slow
 	@$(BIN)/pytest -m "not slow"
