@@ -160,6 +160,11 @@ async def test_what_a_handler_raised_in_its_process_is_told(client: Client) -> N
     assert "pool" not in attempt["traceback"]
 
 
+async def test_progress_of_a_process_is_seen(client: Client) -> None:
+    job = await client.finish("deed", {"do": "report", "arg": [10, 60]})
+    assert job["progress"] == {"percent": 60, "message": "60 %"}
+
+
 async def test_an_email(client: Client, mail: tuple[MailServer, Path]) -> None:
     server, _ = mail
     email = {"to": ["Jane <jane@example.com>", "550.x@example.com"], "subject": "Hello", "text": "Hi."}
