@@ -158,7 +158,7 @@ async def test_tls_from_the_first_byte(certificates: ssl.SSLContext) -> None:
 async def test_without_tls_only_where_the_operator_says_so() -> None:
     async with mail_server.serving(None) as server:
         with pytest.raises(TransientError, match="STARTTLS"):
-            await send(url(server.port))
+            await send(f"smtp://localhost:{server.port}")
         assert server.received == []
         await send(f"smtp+plain://localhost:{server.port}")
     assert [received.encrypted for received in server.received] == [False]

@@ -153,6 +153,7 @@ BROKEN = {
     "a JPEG's start": JPEG[:4],
     "half a PNG": picture("PNG")[:60],
     "a PNG with a wrong sum": picture("PNG").replace(b"IDAT", b"IDAX"),
+    "a PNG with a header of 2 bytes": picture("PNG").replace(b"\x0dIHDR", b"\x02IHDR"),
     "a JPEG with broken EXIF": JPEG[:2] + b"\xff\xe1\x00\x10Exif\0\0II*\0\xff\xff\xff\xff" + JPEG[20 : len(JPEG) // 2],
     "a TIFF": written(Image.new("RGB", (9, 9)), "TIFF"),
     "a PDF": written(Image.new("RGB", (9, 9)), "PDF"),
