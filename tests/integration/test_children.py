@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
+from app.broker.rabbitmq import RabbitBroker
 from app.domain import transitions
 from app.services.completion import settle_whole
 from app.storage import fanout
@@ -230,3 +231,15 @@ async def test_children_and_a_transaction_are_one_commit(engine: AsyncEngine, da
     assert '"class":"invalid"' in (late.error or "")
     assert len(await rows(engine, "SELECT 1 FROM effects")) == 1, "rolled back with the children"
     assert len(await rows(engine, "SELECT 1 FROM jobs WHERE type = 'leaf'")) == 3
+
+
+async def test_on_a_broker_children_are_the_relays_at_once(engine: AsyncEngine) -> None:
+    """Here nobody waits for an answer, so nobody publishes them but the relay: their rows are due now."""
+    (job_id,) = await put(engine)
+    (claimed,) = await claim(engine)
+    child = a_job(type="leaf", parent_id=job_id, root_id=job_id, depth=1)
+    success = msgspec.structs.replace(transitions.succeeded(held(claimed), "1"), children=(child,))
+    async with transaction(engine) as conn:
+        assert await settle_whole(conn, RabbitBroker(["amqp://unused"], engine), success, 10)
+    (row,) = await rows(engine, "SELECT job_id, published, due_at <= now() AS due FROM outbox")
+    assert dict(row) == {"job_id": child.id, "published": False, "due": True}

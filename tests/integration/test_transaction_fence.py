@@ -7,12 +7,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.broker.postgres import PostgresBroker
 from app.domain import transitions
 from app.domain.failures import LeaseLost
 from app.domain.lease import Lease
 from app.services.completion import settle, settle_whole
 from app.storage.lent import Lender
-from tests.integration.at_work import Shop, at_work
+from tests.integration.at_work import at_work
 from tests.integration.test_ledger_completion import held
 from tests.integration.test_ledger_submission import claim, do, put, the_job
 from tests.integration.test_transactions import WRITE, effects, engine, mine, nobody_holds_a_transaction, writes
@@ -63,7 +64,7 @@ async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attem
             await conn.execute(text("UPDATE effects SET attempt = attempt + 1"))
 
     async with at_work(engine, database_url, writes) as shop:
-        await rescue(shop, claimed)
+        await rescue(engine, shop.broker, claimed)
         done = await shop.finished(job_id)
     assert (done.status, done.attempt, await effects(engine)) == ("succeeded", 2, [1])
     await zombie.abandon()
@@ -73,8 +74,8 @@ async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attem
     await hangs.close()
 
 
-async def rescue(shop: Shop, claimed: Any) -> None:
-    assert await settle(shop.engine, shop.broker, [transitions.crashed(held(claimed), 0.0)]) == [True]
+async def rescue(engine: AsyncEngine, broker: PostgresBroker, claimed: Any) -> None:
+    assert await settle(engine, broker, [transitions.crashed(held(claimed), 0.0)]) == [True]
 
 
 async def test_a_commit_without_an_answer_is_given_up_and_the_fence_decides(
@@ -97,14 +98,14 @@ async def test_the_fence_of_the_commit(engine: AsyncEngine, database_url: str) -
     (job_id,) = await put(engine)
     (claimed,) = await claim(engine)
     lender = Lender(database_url)
-    shop = Shop(engine, database_url, {})
+    broker = PostgresBroker(engine, database_url)
     for wrong in (Lease(job_id, 2, claimed.worker_id), Lease(job_id, 1, job_id)):
         with pytest.raises(LeaseLost):
             await lender.begin(wrong, 60)
     lent = await lender.begin(claimed.lease, 60)
     await lent.own.execute(WRITE, {"job_id": job_id, "attempt": 1})
-    await rescue(shop, claimed)
-    assert await settle_whole(lent.own, shop.broker, transitions.succeeded(held(claimed), "1"), 10) is False
+    await rescue(engine, broker, claimed)
+    assert await settle_whole(lent.own, broker, transitions.succeeded(held(claimed), "1"), 10) is False
     await lent.abandon()
     assert ((await the_job(engine, job_id))["status"], await effects(engine)) == ("queued", [])
     await lender.close()

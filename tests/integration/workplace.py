@@ -29,6 +29,7 @@ from workers.tools import Tools
 from workers.worker import Worker
 
 HANDLERS = registry.load(["workers.handlers"])
+NOWHERE = Settings(database_url="postgresql://unused")
 SETUP = Setup(("workers.handlers", "tests.support.process_handlers"), "", None, None, 1000)
 
 
@@ -49,9 +50,9 @@ async def working(
     lease_ttl: float = 3,
     shutdown_grace: float = 3,
     ack_within: float = 600,
+    settings: Settings = NOWHERE,
 ) -> AsyncIterator[Worker]:
-    """A worker of `queue` with a relay beside it, both stopped at the end."""
-    settings = Settings(database_url="postgresql://unused")
+    """A worker of `queue` with a relay beside it, both stopped at the end. `settings` are those of its tools."""
     tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
     pool = ProcessPool(SETUP)
     executor = Executor(handlers, tools, concurrency, 1000, pool)
@@ -68,6 +69,7 @@ async def working(
         relaying.cancel()
         await asyncio.wait({relaying})
         await running
+        await tools.aclose()
         await pool.aclose()
 
 
