@@ -45,6 +45,8 @@ async def test_events_tell_progress_between_the_statuses(client: Client) -> None
     assert {data["attempt"] for what, data in told if what == "progress"} == {1}
     assert told[-1][1]["status"] == "succeeded", "the end comes last"
     assert all("id" not in event for event in events if event["event"] == "progress")
+    afterwards = await client.all_events(job["id"])
+    assert [event["event"] for event in afterwards[-2:]] == ["progress", "status"], "to who comes late, too"
 
 
 async def test_a_stream_resumed_after_progress_misses_nothing(client: Client) -> None:
