@@ -5,12 +5,15 @@ that stop, crash or wipe a server are then skipped, and tests share the one virt
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.broker.postgres import PostgresBroker
+from app.storage.engine import create_engine
 from tests.support.postgres import DatabaseServer, PostgresServer
 from tests.support.processes import Service, run
 from tests.support.rabbitmq import RabbitMQNode
@@ -63,6 +66,20 @@ def database_url(database_server: DatabaseServer, database_template: str) -> Ite
     name = f"test_{uuid4().hex}"
     yield database_server.create_database(name, template=database_template)
     _started(database_server).drop_database(name)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """That database, spoken to as the service does."""
+    made = create_engine(database_url, pool_size=20)
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+def broker(engine: AsyncEngine, database_url: str) -> PostgresBroker:
+    """The same ledger as the road."""
+    return PostgresBroker(engine, database_url)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from app.services.completion import settle
 from app.services.submission import Submission, Submissions
 from app.settings import Settings
 from app.storage.claims import Claim, claim_next
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
 from app.storage.submission import Entry, insert
 from tests.conftest import VirtualHost
@@ -51,13 +51,6 @@ TTL = 60.0  # seconds
 WAITS_FOR_A_LOCK = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,6 @@ from app.domain.job import Job
 from app.domain.retry import Retry
 from app.errors import WorkerExhausted
 from app.metrics import HANDLERS_LEFT_BEHIND
-from app.storage.engine import create_engine
 from tests.integration.workplace import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
 from workers import Context, NotFound, RateLimited, left_behind
@@ -29,18 +28,6 @@ ONCE = Retry(max_attempts=2, schedule=(0.05,), jitter=0.0)
 
 release = threading.Event()
 """Lets every handler go that hangs in a thread."""
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
-def broker(engine: AsyncEngine, database_url: str) -> PostgresBroker:
-    return PostgresBroker(engine, database_url)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Cancelling on request: every state, every outcome that it meets, and the races between them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from app.errors import Conflict
 from app.services.cancelling import cancel as cancel_job
 from app.services.completion import settle
 from app.storage.claims import Claim
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from app.storage.reading import jobs_by_id
 from tests.integration.test_ledger_submission import claim, do, put, rows, the_job
 from tests.support.waiting import until
@@ -36,13 +36,6 @@ FINAL: dict[str, Callable[[Held], Transition]] = {
 }
 ENDS = {"succeeded": "succeeded", "invalid": "failed", "cancelled": "cancelled"}
 ROUNDS = 15
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 def held(claimed: Claim) -> Held:

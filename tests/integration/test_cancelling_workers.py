@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.broker.postgres import PostgresBroker
 from app.domain.job import Job
 from app.services.cancelling import cancel as cancel_job
-from app.storage.engine import create_engine
 from tests.integration.workplace import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
 from workers import Context, InvalidJob, job
@@ -22,18 +20,6 @@ ENDS = ("succeeded", "failed", "cancelled", "expired")
 PROMISED = 2.0  # seconds, contract section 4
 finish = threading.Event()
 heard: list[str] = []
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
-
-
-@pytest.fixture
-def broker(engine: AsyncEngine, database_url: str) -> PostgresBroker:
-    return PostgresBroker(engine, database_url)
 
 
 @pytest.fixture(autouse=True)

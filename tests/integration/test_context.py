@@ -1,21 +1,10 @@
 """What a handler has without asking: its job, and a log that says whose it is."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.storage.engine import create_engine
 from tests.integration.at_work import at_work
 from workers import Context, job
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 async def test_a_line_of_its_log_says_whose_it_is_and_nothing_of_the_payload(

@@ -1,7 +1,6 @@
 """Deciding about many dead letters: filters, pacing, batches, and nothing lost or done twice on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -14,18 +13,11 @@ from app.services import dead_letters as service
 from app.services.dead_letters import MOST, Decided
 from app.storage import dead_letters
 from app.storage.dead_letters import Letter, LetterFilter
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from tests.integration.letters import fail, run_again
 from tests.integration.test_ledger_submission import do, rows
 
 ALL = LetterFilter()
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, pool_size=20)
-    yield engine
-    await engine.dispose()
 
 
 async def letters(engine: AsyncEngine, wanted: LetterFilter = ALL, tenant: str = "t", **how: Any) -> list[Letter]:

@@ -10,18 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import LedgerUnavailable
 from app.storage.direct import Direct, Statement
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 
 PUT = Statement("INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) RETURNING name")
 COUNT = Statement("SELECT count(*) FROM queues WHERE name = :name")
 WHO = Statement("SELECT pg_backend_pid()")
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -2,25 +2,16 @@
 
 import re
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.storage.engine import create_engine
 from tests.integration.at_work import at_work
 from tests.integration.test_ledger_submission import do, rows
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "handlers.md"
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 @pytest.fixture

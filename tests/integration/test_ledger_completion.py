@@ -1,7 +1,6 @@
 """running -> anything, through the fence: the wrong attempt, worker, status or a second time change nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import msgspec
@@ -15,15 +14,7 @@ from app.domain.retry import Retry
 from app.domain.transitions import Held, Transition
 from app.services.completion import settle
 from app.storage.claims import Claim
-from app.storage.engine import create_engine
 from tests.integration.test_ledger_submission import claim, do, put, rows, the_job
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 def held(claimed: Claim) -> Held:

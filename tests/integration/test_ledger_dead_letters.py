@@ -1,6 +1,6 @@
 """running -> failed writes a dead letter, in the same statement, whatever brought the failure about."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -10,16 +10,8 @@ from app.domain import transitions
 from app.domain.failures import FailureClass
 from app.domain.job import ALERT_TYPE
 from app.domain.transitions import Held, Transition
-from app.storage.engine import create_engine
 from tests.integration.test_ledger_completion import apply, held
 from tests.integration.test_ledger_submission import claim, put, rows
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 async def running(engine: AsyncEngine, type: str = "noop") -> Held:

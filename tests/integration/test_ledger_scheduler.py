@@ -1,7 +1,7 @@
 """One round of each loop of the scheduler, and two of them at once: what there is to do is done once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -13,7 +13,7 @@ from app.domain.ids import new_id
 from app.domain.message import JobRef
 from app.domain.retry import Retry
 from app.storage import job_types, workers
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from app.storage.job_types import JobType
 from app.storage.submission import Entry
 from tests.integration.test_ledger_submission import WORKER, a_job, claim, do, insert, put, rows, the_job
@@ -47,13 +47,6 @@ class Road(PostgresBroker):
 
     async def depths(self, queues: object) -> dict[str, int]:
         return self.there
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, pool_size=20)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

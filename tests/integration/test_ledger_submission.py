@@ -1,7 +1,7 @@
 """The statement that accepts jobs: every column, the ledger's clock, and keys that decide by the unique index."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from app.domain.ids import new_id
 from app.domain.job import NewJob
 from app.storage import submission
 from app.storage.claims import Claim, claim_next
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from app.storage.submission import Accepted, Entry
 
 DAY = 86400.0
@@ -67,13 +67,6 @@ async def waits_for_a_lock(engine: AsyncEngine) -> bool:
 async def the_job(engine: AsyncEngine, id: UUID) -> Any:
     (row,) = await rows(engine, "SELECT * FROM jobs WHERE id = :id", id=id)
     return row
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 async def test_every_column_is_written(engine: AsyncEngine) -> None:

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
-import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
@@ -15,7 +13,7 @@ from app.domain import transitions
 from app.domain.ids import new_id
 from app.domain.lease import Lease
 from app.storage import completion, progress
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from tests.integration.at_work import at_work
 from tests.integration.test_ledger_completion import held
 from tests.integration.test_ledger_submission import claim, put, the_job, waits_for_a_lock
@@ -23,13 +21,6 @@ from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
 from workers import Context, TransientError, job
 from workers.progress import ProgressWriter
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 async def test_progress_is_seen_while_the_handler_runs_and_the_last_word_stays(

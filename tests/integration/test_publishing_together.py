@@ -1,27 +1,17 @@
 """Several publishes share one connection: when one of them drops it, the others have failed, and say so."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.rabbitmq import RabbitBroker
 from app.domain.ids import new_id
 from app.domain.message import JobRef
-from app.storage.engine import create_engine
 from tests.conftest import VirtualHost
 from tests.support.proxy import Direction, Proxy
 
 CHANNEL_CLOSE = b"\x00\x14\x00\x28"  # class and method of AMQP 0-9-1: the end of what declares a queue
 NEW_QUEUE = b"accepted.q.new"
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 async def test_a_connection_dropped_while_a_queue_is_declared(engine: AsyncEngine, amqp_vhost: VirtualHost) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,23 +17,13 @@ from app.domain.job import ALERT_TYPE
 from app.domain.urls import UrlRefused, allowing_host_of
 from app.services.alerts import OPERATOR
 from app.settings import Settings
-from app.storage.engine import create_engine
 from tests.integration.letters import fail, read
 from tests.integration.test_ledger_completion import apply, held
 from tests.integration.test_ledger_submission import claim, do, rows
 from tests.support.receiver import Answer, Receiver, Request
 from workers.alerts import alert_handler
-from workers.egress import Egress
-from workers.job import Context
 from workers.scheduler import loops
 from workers.scheduler.reporter import Reporter
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, pool_size=20)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture
@@ -163,7 +153,7 @@ async def deliver(engine: AsyncEngine, url: str | None, secret: str | None) -> A
     (job,) = await rows(engine, "SELECT id FROM jobs WHERE type = :type", type=ALERT_TYPE)
     handler = alert_handler(url, secret)
     alert = await read(engine, job["id"])
-    return await handler.function(handler.payload.validate_json(alert.payload), Context(alert, Egress(EgressAllow())))
+    return await handler.function(handler.payload.validate_json(alert.payload), SimpleNamespace(job=alert))
 
 
 async def test_the_operators_own_host_is_called_though_it_is_private(engine: AsyncEngine, reporter: Reporter) -> None:

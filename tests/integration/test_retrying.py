@@ -1,7 +1,6 @@
 """An explicit retry: failed, cancelled, expired -> queued, with a fresh budget, once, whoever asks at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import msgspec
@@ -11,17 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.domain.retry import Retry
 from app.services.dead_letters import Edited, replay_one, retry
 from app.storage import job_types
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from app.storage.job_types import JobType
 from tests.integration.letters import ended_as, fail, from_now, read, run_again
 from tests.integration.test_ledger_submission import do, put, rows, the_job
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, pool_size=20)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,20 +16,13 @@ from app.domain.ids import new_id
 from app.domain.lease import Lease
 from app.services.completion import settle
 from app.storage import steps
-from app.storage.engine import create_engine, reading, transaction
+from app.storage.engine import reading, transaction
 from tests.integration.at_work import MAX_RESULT, at_work
 from tests.integration.test_ledger_completion import held
 from tests.integration.test_ledger_submission import claim, do, put, rows, waits_for_a_lock
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
 from workers import Context, TransientError, job
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 async def test_a_step_runs_once_for_all_attempts(engine: AsyncEngine, database_url: str) -> None:

@@ -1,25 +1,16 @@
 """What a worker does about the attempts it holds: those it never heard of, and those that take long."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.claims import claim_next
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from tests.integration.workplace import accept, attempts, has, read, working
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers import worker
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    yield made
-    await made.dispose()
 
 
 async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
