@@ -43,6 +43,10 @@ SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 
+_BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises for a connection that is gone, or about to be: the server's last words have arrived and the
+end of the stream has not."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -82,7 +86,7 @@ def translated() -> Iterator[None]:
     """Driver errors that mean an outage become `LedgerUnavailable`; what a statement itself raises stays as it is."""
     try:
         yield
-    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, *_BROKEN) as error:
         if is_unavailable(error):
             raise LedgerUnavailable(type(error).__name__) from error
         raise
@@ -126,7 +130,7 @@ def is_unavailable(error: BaseException) -> bool:
         )
     if isinstance(error, asyncpg.PostgresError):
         return _is_outage(error.sqlstate or "")
-    return isinstance(error, (PoolTimeout, OSError, TimeoutError, asyncpg.InterfaceError))
+    return isinstance(error, (PoolTimeout, OSError, TimeoutError, *_BROKEN))
 
 
 class _Connection(asyncpg.Connection):
