@@ -62,8 +62,6 @@ FAULTS = {
 }
 
 NOT_MADE = {
-    "F41": "needs network namespaces for the nodes; nodes of ours share loopback, and killing two of three (F40) takes "
-    "the majority away too",
     "F46": "libfaketime hangs threads on Python 3.11 (wolfcw/libfaketime#390) and the kernel has one clock; that due "
     "times and leases are judged by the ledger's clock alone is what F47 shows",
 }

@@ -51,7 +51,7 @@ class Client:
     """
 
     def __init__(self, url: str, directory: Path) -> None:
-        self._http = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT)
+        self._http = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=httpx.Limits(max_connections=200))
         self._urls = [url]
         self._turns = itertools.cycle(self._urls)
         self._journal = Journal(directory / "calls")

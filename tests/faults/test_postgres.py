@@ -141,16 +141,26 @@ async def test_a_lock_on_the_whole_table(cluster: Cluster, client: Client, ledge
 
 @pytest.mark.fault("F28", moment="before COMMIT")
 async def test_a_deadlock_whose_victim_we_are(cluster: Cluster, client: Client, ledger: Ledger) -> None:
-    """Another session holds the last key and then asks for all the others, which our batch has inserted by then."""
+    """Another session holds the last key and then asks for all the others, which our batch has inserted by then.
+
+    They become one batch while the one before them waits for a key that a third session holds.
+    """
     await cluster.start()
     keys = [f"deadlock-{number:02}" for number in range(20)]
     record = "INSERT INTO idempotency_keys VALUES ('{0}', '{1}', 'x', gen_random_uuid(), now()) ON CONFLICT DO NOTHING"
     await client.accept()
     tenant = await ledger.value("SELECT tenant FROM idempotency_keys LIMIT 1")
-    held = record.format(tenant, keys[-1])
-    async with _session(ledger, "SET deadlock_timeout = '1min'", "BEGIN", held) as session:
-        load = asyncio.gather(*(client.accept(key=key) for key in keys))
-        await until(lambda: ledger.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), 10, "we wait")
+    held, before = record.format(tenant, keys[-1]), record.format(tenant, "before")
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with (
+        _session(ledger, "BEGIN", before) as first,
+        _session(ledger, "SET deadlock_timeout = '1min'", "BEGIN", held) as session,
+    ):
+        load = asyncio.gather(client.accept(key="before"), *(client.accept(key=key) for key in keys))
+        await until(lambda: ledger.value(waits), 10, "the batch before waits")
+        await asyncio.sleep(1.5)  # nobody outside sees the batch grow; a lock is waited for for 3 s
+        await first.execute("ROLLBACK")
+        await until(lambda: _waits_for(ledger, session), 10, "the batch waits for the last key")
         for key in reversed(keys[:-1]):
             await session.execute(record.format(tenant, key))
         await session.execute("ROLLBACK")
@@ -159,6 +169,11 @@ async def test_a_deadlock_whose_victim_we_are(cluster: Cluster, client: Client, 
     await until(lambda: ledger.value(deadlocks), 15, "PostgreSQL has seen a deadlock")
     await check(ledger, client, cluster.journal)
     assert {call.status for call in client.calls} <= {202, 503}
+
+
+async def _waits_for(ledger: Ledger, session: asyncpg.Connection) -> bool:
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+    return bool(await ledger.value(sql, session.get_server_pid()))
 
 
 async def _rate(client: Client, ledger: Ledger) -> float:

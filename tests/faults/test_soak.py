@@ -21,7 +21,7 @@ from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.nemesis import Stage
 from tests.faults.watch import MemoryWatch
-from tests.faults.webhooks import WebhookJournal
+from tests.faults.webhooks import NO_LONGER_WAITING, WebhookJournal
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import Proxy
@@ -30,8 +30,8 @@ from tests.support.waiting import until
 
 MINUTES = float(os.environ.get("MINUTES") or 0.75)
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(10_000))
-RATE = 80.0  # jobs a second, when nothing is broken
-CLIENTS = 48
+RATE = 100.0  # jobs a second, when nothing is broken
+CLIENTS = 128
 TOLD = 0.25  # share of the jobs that want a webhook
 PEACE = 180.0  # seconds for everything to be done once the faults are over
 LONG = 5.0  # minutes from which on the memory is judged; before, processes still warm up
@@ -121,7 +121,7 @@ async def _peace(ledger: Ledger) -> None:
     """Webhooks that failed twice would wait for minutes: their waits are cut short, and all of it ends."""
 
     async def quiet() -> bool:
-        await ledger.execute("UPDATE outbox SET due_at = now() WHERE queue = 'webhooks' AND NOT published")
+        await ledger.execute(NO_LONGER_WAITING)
         return not await ledger.value("SELECT count(*) FROM outbox")
 
     await until(quiet, PEACE, "everything to be done", interval=0.5)

@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 class MemoryWatch:
-    """`async with`-less: start `run` as a task, cancel it, then ask for `slopes`."""
+    """Start `run` as a task, cancel it, then ask for `slopes`."""
 
     def __init__(self, services: Mapping[str, Service]) -> None:
         self._services = services
