@@ -20,6 +20,9 @@ from workers.tools import Tools
 RETRY = 0.5
 """Seconds before the ledger is asked again after it did not answer."""
 
+REFUSALS = 3
+"""After so many the fault is in the outcome itself, and not in a ledger that has trouble of a kind that we do not know."""
+
 COMMIT_WITHIN = 10.0
 """Seconds for a handler's transaction to commit with the outcome. Its connection has no other deadline."""
 
@@ -43,6 +46,7 @@ class Recorder:
             if failure is None:
                 return
             transition = failure
+        refusals = 0
         while True:
             try:
                 committed = await self._commit(transition)
@@ -55,7 +59,9 @@ class Recorder:
                 continue
             except Exception:
                 log.exception("outcome_refused", job_id=str(transition.held.job_id))
-                transition = transitions.unrecordable(transition.held)
+                refusals += 1
+                if refusals == REFUSALS:
+                    transition = transitions.unrecordable(transition.held)
                 await asyncio.sleep(RETRY)
                 continue
             if not committed:
