@@ -21,7 +21,7 @@ RETRY = 0.5
 """Seconds before the ledger is asked again after it did not answer."""
 
 REFUSALS = 3
-"""After so many the fault is in the outcome itself, and not in a ledger that has trouble of a kind that we do not know."""
+"""After so many the fault is in the outcome, not in a ledger with trouble of a kind that we do not know."""
 
 COMMIT_WITHIN = 10.0
 """Seconds for a handler's transaction to commit with the outcome. Its connection has no other deadline."""
