@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
@@ -28,6 +29,8 @@ LANES = 1
 
 DEADLINE = 4.5
 """Seconds. A client hears 503 within 5 s when the ledger does not answer."""
+
+log = structlog.get_logger(__name__)
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -69,24 +72,23 @@ class Submissions:
         await self._ledger.close()
 
     async def _accept_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
-        """BEGIN, insert, COMMIT, and only then is anybody answered and anything published."""
+        """One statement inserts and commits; only then is anybody answered and anything published."""
         BATCH_SIZE.labels("submissions").observe(len(batch))
         first = _first_of_each_key(batch)
         granted = self._publisher.reserve(len(first))
         entries = [self._entry(one, number < granted) for number, one in enumerate(first)]
         published = 0
         try:
-            async with self._ledger.transaction() as conn:
+            async with self._ledger.statements() as conn:
+                await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
-                remembered = await self._recall(conn, batch, accepted)
-                await self._announce(conn, entries, accepted)
-                await conn.execute("COMMIT")
-            self._known_queues.update(entry.job.queue for entry in entries)
+            # COMMIT: the statement was its own transaction, and it has been answered.
             refs = [_ref(e.job) for e in entries[:granted] if _is_queued(accepted.get(e.job.id))]
             published = len(refs)
             self._publisher.offer(refs)
         finally:
             self._publisher.release(granted - published)
+        remembered = await self._follow_up(batch, entries, accepted)
         for queue, count in Counter(entry.job.queue for entry in entries if entry.job.id in accepted).items():
             JOBS_ACCEPTED.labels(queue).inc(count)
         return [_answer(one, accepted, remembered) for one in batch]
@@ -95,22 +97,36 @@ class Submissions:
         handoff = self._broker.handoff
         return Entry(one.job, one.key, one.fingerprint, handoff if publishes or handoff is None else 0.0)
 
-    async def _recall(
-        self, conn: Connection, batch: list[Submission], accepted: dict[UUID, Accepted]
-    ) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
-        """What became of every key in `batch` that did not make a job of its own just now."""
-        keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}
-        if not keys:
-            return {}
-        records = await ledger.recall(conn, sorted(keys))
-        jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
-        return {key: (record.fingerprint, jobs.get(record.job_id)) for key, record in records.items()}
-
-    async def _announce(self, conn: Connection, entries: list[Entry], accepted: dict[UUID, Accepted]) -> None:
-        new = {entry.job.queue for entry in entries if entry.job.id in accepted}
-        if fresh := new - self._known_queues:
+    async def _name_queues(self, conn: Connection, entries: list[Entry]) -> None:
+        """Before their first job: a queue without jobs is harmless, a job on a queue that no worker knows is not."""
+        if fresh := {entry.job.queue for entry in entries} - self._known_queues:
             await ledger.announce_queues(conn, list(fresh))
-        await self._broker.announce(conn, new)
+            self._known_queues |= fresh
+
+    async def _follow_up(
+        self, batch: list[Submission], entries: list[Entry], accepted: dict[UUID, Accepted]
+    ) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
+        """The hint to workers, and what became of every key in `batch` that did not make a job of its own just now.
+
+        Nothing here takes back what is committed: a hint that is lost costs a second, and without an answer only
+        those who sent a known key hear 503.
+        """
+        keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}
+        if not keys and self._broker.handoff is not None:
+            return {}
+        try:
+            async with self._ledger.statements() as conn:
+                await self._broker.announce(conn, {e.job.queue for e in entries if e.job.id in accepted})
+                return await _recall(conn, keys) if keys else {}
+        except LedgerUnavailable as error:
+            log.warning("follow_up_failed", error=str(error), replays=len(keys))
+            return {}
+
+
+async def _recall(conn: Connection, keys: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
+    records = await ledger.recall(conn, sorted(keys))
+    jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
+    return {key: (record.fingerprint, jobs.get(record.job_id)) for key, record in records.items()}
 
 
 def _first_of_each_key(batch: list[Submission]) -> list[Submission]:

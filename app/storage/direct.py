@@ -50,22 +50,27 @@ class Direct:
         self._free = asyncio.Lock()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Driver]:
-        """BEGIN; the caller commits in plain sight with `await conn.execute("COMMIT")`, else it rolls back.
+    async def statements(self) -> AsyncIterator[Driver]:
+        """Each statement is a transaction of its own: PostgreSQL commits it before it answers.
 
-        Raises as `app.storage.engine.transaction` does. Transactions wait for each other.
+        Raises as `app.storage.engine.transaction` does. Users wait for each other.
         """
         async with self._free:
             with translated():
                 try:
-                    driver = await self._ready()
-                    await driver.execute("BEGIN")
-                    yield driver
-                    if driver.is_in_transaction():
-                        await driver.execute("ROLLBACK")
+                    yield await self._ready()
                 except BaseException:
                     await self._drop()
                     raise
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Driver]:
+        """BEGIN; the caller commits in plain sight with `await conn.execute("COMMIT")`, else it rolls back."""
+        async with self.statements() as driver:
+            await driver.execute("BEGIN")
+            yield driver
+            if driver.is_in_transaction():
+                await driver.execute("ROLLBACK")
 
     async def close(self) -> None:
         """Give the connection back to the pool."""

@@ -123,12 +123,14 @@ async def _behind_proxy(cluster: Cluster, ledger: Ledger) -> AsyncIterator[Proxy
 
 
 def _on_commit(direction: Direction, then: object) -> object:
-    """`COMMIT;` goes up as a query and comes down as its command tag (PostgreSQL protocol, CommandComplete)."""
-    seen: list[bool] = []
+    """The statement that commits itself goes up with its jobs in it; its answer has the first status of a job in it."""
+    marks = {"up": b'"max_attempts":', "down": b"queued"}
+    seen: list[str] = []
 
     def watch(where: Direction, chunk: bytes) -> None:
-        if where == direction and b"COMMIT" in chunk and not seen:
-            seen.append(True)
-            then()  # type: ignore[operator]
+        if marks[where] in chunk and where not in seen and (where == "up" or "up" in seen):
+            seen.append(where)
+            if where == direction:
+                then()  # type: ignore[operator]
 
     return watch

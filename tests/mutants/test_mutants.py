@@ -73,17 +73,14 @@ MUTANTS = (
         (
             Edit(
                 "app/services/submission.py",
-                """            async with self._ledger.transaction() as conn:
+                """            async with self._ledger.statements() as conn:
+                await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
-                remembered = await self._recall(conn, batch, accepted)
-                await self._announce(conn, entries, accepted)
-                await conn.execute("COMMIT")
 """,
                 """            transaction = self._ledger.transaction()
             conn = await transaction.__aenter__()
+            await self._name_queues(conn, entries)
             accepted = await ledger.insert(conn, entries, self._ttl)
-            remembered = await self._recall(conn, batch, accepted)
-            await self._announce(conn, entries, accepted)
             asyncio.create_task(_commit(transaction, conn))
 """,
             ),

@@ -89,21 +89,25 @@ def opening(module: str) -> None:
     owner.transaction = transaction
 
 
-def calling(module: str, name: str) -> None:
-    """The point is the moment before this coroutine function of the module runs."""
+def calling(module: str, name: str, *, before: bool = True) -> None:
+    """The point is the moment before, or just after, this coroutine function of the module runs."""
     owner = importlib.import_module(module)
     original = getattr(owner, name)
 
     async def called(*args: Any, **kwargs: Any) -> Any:
-        await _reach()
-        return await original(*args, **kwargs)
+        if before:
+            await _reach()
+        result = await original(*args, **kwargs)
+        if not before:
+            await _reach()
+        return result
 
     setattr(owner, name, called)
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "api before COMMIT": lambda: commit("app.services.submission", before=True),
-    "api after COMMIT": lambda: commit("app.services.submission", before=False),
+    "api before COMMIT": lambda: calling("app.storage.submission", "insert"),  # a statement that commits itself
+    "api after COMMIT": lambda: calling("app.storage.submission", "insert", before=False),
     "api before the answer": lambda: calling("app.api.submit", "_answer"),
     "api after the confirm": lambda: opening("app.services.publishing"),
     "relay after taking": lambda: calling("workers.scheduler.relay", "publish"),
