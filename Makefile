@@ -45,7 +45,7 @@ bench: setup servers ## measure: submissions, throughput, latency, memory
 	@$(BIN)/python -m tests.benchmarks
 
 faults: setup servers ## kill, cut, stop and wipe everything, at every moment, the slow tests too; writes docs/faults.md
-	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults -m "slow or not slow"
+	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults tests/model -m "slow or not slow"
 
 soak: setup servers ## faults at random under a steady load: make soak MINUTES=10 SEED=7
 	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s

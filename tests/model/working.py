@@ -1,0 +1,154 @@
+"""Rules of workers: they claim, and end what they have claimed, in time or too late."""
+
+import msgspec
+from hypothesis import strategies as st
+
+from app.domain import transitions
+from app.domain.failures import FailureClass, OnNotFound
+from app.domain.transitions import Held, Transition
+from app.storage.claims import Claim
+from tests.model.ledger import held as held_of
+from tests.model.model import Job
+from tests.model.rows import UNIT
+from tests.model.stage import QUEUES, WORKERS, Stage, pick, picks, step, workers
+
+FAILURES = [
+    FailureClass.TRANSIENT, FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.INVALID, FailureClass.AUTH,
+]  # fmt: skip
+CHANCE = 0.5  # of a jitter of nothing
+SERVED = [QUEUES, QUEUES[:1], QUEUES[1:]]
+SLOTS = [500, 2, 1]
+
+
+class Working(Stage):
+    @step(when=lambda self: self._ready(), worker=workers, queues=st.sampled_from(SERVED), most=st.sampled_from(SLOTS))
+    async def claim(self, worker, queues, most) -> None:
+        """By priority, then by age: just those, if it cannot take all that is ready."""
+        await self.beat(worker)
+        ready = sorted((job for job in self._ready() if job.queue in queues), key=_order)
+        while most < len(ready) and _order(ready[most]) == _order(ready[most - 1]):
+            most += 1
+        self._claimed(worker, ready[:most], await self.ledger.claim_next(worker, queues, most))
+
+    @step(when=lambda self: self.references, worker=workers, numbers=st.lists(picks, min_size=1, max_size=4))
+    async def claim_by_reference(self, worker, numbers) -> None:
+        """What was ever published may come (again): it claims a job that still waits for that attempt, or nothing."""
+        await self.beat(worker)
+        references = [pick(self.references, number) for number in numbers]
+        references.append(references[0])
+        meant = [
+            job for job in self.jobs.values()
+            if (job.id, job.attempt) in references and job.waits_now and not job.late(self.now)
+        ]  # fmt: skip
+        self._claimed(worker, meant, await self.ledger.claim_refs(worker, references))
+
+    @step(when=Stage.live, number=picks, result=st.integers(0, 9))
+    async def succeed(self, number, result) -> None:
+        held, job = self._one(number)
+        await self._settle(transitions.succeeded(held, str(result)))
+        job.succeed(str(result))
+
+    @step(when=Stage.live, number=picks, kind=st.sampled_from(FAILURES))
+    async def fail(self, number, kind) -> None:
+        held, job = self._one(number)
+        await self._settle(transitions.failed(held, kind, "x", CHANCE))
+        job.fail(kind, self.now)
+
+    @step(when=Stage.live, number=picks, retry_after=st.integers(0, 3))
+    async def be_rate_limited(self, number, retry_after) -> None:
+        """Not before `Retry-After`, then the schedule: whichever is later."""
+        held, job = self._one(number)
+        await self._settle(transitions.failed(held, FailureClass.RATE_LIMITED, "x", CHANCE, retry_after * UNIT))
+        job.fail("rate_limited", self.now, retry_after)
+
+    @step(when=Stage.live, number=picks, choice=st.sampled_from(list(OnNotFound)))
+    async def not_find(self, number, choice) -> None:
+        held, job = self._one(number)
+        held = msgspec.structs.replace(held, not_found=choice)
+        await self._settle(transitions.failed(held, FailureClass.NOT_FOUND, "x", CHANCE))
+        if choice is OnNotFound.SKIP:
+            job.succeed('{"skipped":true}')
+        else:
+            job.fail("not_found", self.now, at_once=choice is OnNotFound.FAIL)
+
+    @step(when=Stage.live, number=picks)
+    async def crash(self, number) -> None:
+        """Its own process died, and its worker lives to say so. What has crashed before is likelier to do it again."""
+        held = max(self.live(), key=lambda one: one.crashes) if number % 2 else pick(self.live(), number)
+        job = self.jobs[held.job_id]
+        await self._settle(transitions.crashed(held, CHANCE))
+        job.crash(self.now)
+
+    @step(when=Stage.live, number=picks)
+    async def hand_back(self, number) -> None:
+        held, job = self._one(number)
+        await self._settle(transitions.handed_back(held))
+        job.hand_back(self.now)
+
+    @step(when=Stage.live, number=picks)
+    async def be_unrecordable(self, number) -> None:
+        held, job = self._one(number)
+        await self._settle(transitions.unrecordable(held))
+        job.fail("invalid", self.now)
+
+    @step(when=Stage.live, number=picks)
+    async def let_go(self, number) -> None:
+        """The job is to be cancelled, and its handler ends at once."""
+        held, job = self._one(number)
+        assert await self.cancel(job) == "running"
+        await self._settle(transitions.cancelled(held))
+        job.let_go()
+
+    @step(when=Stage.over, number=picks, arrow=picks)
+    async def end_too_late(self, number, arrow) -> None:
+        """The attempt was rescued, settled or cancelled meanwhile: nothing changes."""
+        await self._fenced_off(pick(self.over(), number), arrow)
+
+    @step(when=Stage.live, number=picks, arrow=picks, wrong=st.sampled_from(["worker_id", "attempt"]))
+    async def end_what_another_one_has(self, number, arrow, wrong) -> None:
+        held, _ = self._one(number)
+        other = {"worker_id": pick([one for one in WORKERS if one != held.worker_id], number), "attempt": 99}[wrong]
+        await self._fenced_off(msgspec.structs.replace(held, **{wrong: other}), arrow)
+
+    @step(when=lambda self: self.live() and self.over(), number=picks, late=picks)
+    async def succeed_beside_a_late_one(self, number, late) -> None:
+        """In one batch each has its own fence."""
+        held, job = self._one(number)
+        past = pick(self.over(), late)
+        batch = [transitions.succeeded(held, "1")]
+        if past.job_id != held.job_id:
+            batch.append(transitions.succeeded(past, "2"))
+        assert list(await self.ledger.settle(*batch)) == [True, False][: len(batch)]
+        job.succeed("1")
+
+    def _ready(self) -> list[Job]:
+        on_the_road = (job for job in self.having("queued") if job.place and job.place.published)
+        return [job for job in on_the_road if not job.late(self.now)]
+
+    def _one(self, number: int) -> tuple[Held, Job]:
+        held = pick(self.live(), number)
+        return held, self.jobs[held.job_id]
+
+    async def _settle(self, arrow: Transition) -> None:
+        assert list(await self.ledger.settle(arrow)) == [True]
+
+    async def _fenced_off(self, held: Held, arrow: int) -> None:
+        arrows = [
+            transitions.succeeded(held, "666"), transitions.failed(held, FailureClass.TRANSIENT, "late", CHANCE),
+            transitions.failed(held, FailureClass.INVALID, "late", CHANCE), transitions.crashed(held, CHANCE),
+            transitions.handed_back(held), transitions.cancelled(held),
+        ]  # fmt: skip
+        assert list(await self.ledger.settle(pick(arrows, arrow))) == [False]
+
+    def _claimed(self, worker, expected: list[Job], claims: list[Claim]) -> None:
+        assert {claim.job.id for claim in claims} == {job.id for job in expected}
+        for claim in sorted(claims, key=lambda claim: claim.job.id):
+            job = self.jobs[claim.job.id]
+            job.claim(worker)
+            assert (claim.job.attempt, claim.crashes, claim.job.payload) == (job.attempt, job.crashes, job.payload)
+            self.claimed.append(held_of(claim))
+
+
+def _order(job: Job) -> tuple[int, int]:
+    assert job.place is not None
+    return -job.priority, job.place.turn
