@@ -14,6 +14,7 @@ from tests.support.postgres import DatabaseServer
 
 ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
+LIFE = "tests/model/test_life.py::"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -154,6 +155,11 @@ def _first_of_each_key(""",
         "a returned message counts as published",
         (Edit("app/broker/rabbitmq.py", "on_return_raises=True", "on_return_raises=False"),),
         (ORDER + "test_a_message_that_no_queue_takes_is_not_published",),
+    ),
+    Mutant(
+        "a cancel overrules an end",
+        (Edit("app/storage/completion.py", " AND NOT a.finished AS cancel", " AS cancel"),),
+        (LIFE + "test_a_life_is_as_the_contract_has_it",),
     ),
 )
 
