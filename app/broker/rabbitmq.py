@@ -8,14 +8,14 @@ from uuid import UUID
 import aiormq
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from pamqp.commands import Basic
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.broker import frames
 from app.broker.base import HANDOFF, Rejected, Subscription
 from app.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from app.broker.consuming import RabbitSubscription
 from app.broker.rejected import peek
-from app.broker.topology import EXCHANGE, declare_base, declare_queue, queue_name
+from app.broker.topology import declare_base, declare_queue, queue_name
 from app.domain.message import JobRef
 from app.errors import BrokerUnavailable
 from app.storage.direct import Connection
@@ -25,8 +25,6 @@ PUBLISH_DEADLINE = 5.0
 
 RETRY_AFTER = 1.0
 """Seconds for which no new connection is tried after one failed, so that a dead broker costs callers nothing."""
-
-PERSISTENT = 2
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +52,12 @@ class RabbitBroker:
         try:
             async with asyncio.timeout(PUBLISH_DEADLINE):
                 channel = await self._ready({ref.queue for ref in refs})
-                done = await asyncio.gather(*(self._publish_one(channel, ref) for ref in refs))
+                done = await frames.publish(channel, refs)
         except (*Failure, BrokerUnavailable) as error:
             log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
             await self._drop()
             return []
-        return [ref for ref, confirmed in zip(refs, done, strict=True) if confirmed]
+        return [ref for ref, one in zip(refs, done, strict=True) if self._confirmed(ref, one)]
 
     def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
         return RabbitSubscription(self._connector, self._engine, worker_id, slots)
@@ -100,30 +98,11 @@ class RabbitBroker:
     async def close(self) -> None:
         await self._drop()
 
-    async def _publish_one(self, channel: aiormq.Channel, ref: JobRef) -> bool:
-        properties = Basic.Properties(
-            content_type="application/json",
-            delivery_mode=PERSISTENT,
-            priority=ref.priority,
-            message_id=ref.message_id,
-            message_type=ref.type,
-            headers={"traceparent": ref.trace},
-        )
-        try:
-            await channel.basic_publish(
-                ref.body(),
-                exchange=EXCHANGE,
-                routing_key=queue_name(ref.queue),
-                properties=properties,
-                mandatory=True,
-                wait=False,
-            )
-        except aiormq.exceptions.PublishError:  # returned: its queue is gone, and is declared before the next try
+    def _confirmed(self, ref: JobRef, confirmation: "asyncio.Future[object]") -> bool:
+        error = confirmation.exception()
+        if isinstance(error, aiormq.exceptions.PublishError):  # returned: its queue is gone, to be declared anew
             self._declared.discard(ref.queue)
-            return False
-        except aiormq.exceptions.DeliveryError:  # refused, for instance by a length limit: it stays in the outbox
-            return False
-        return True
+        return error is None  # refused, for instance by a length limit: it stays in the outbox
 
     async def _ready(self, queues: set[str]) -> aiormq.Channel:
         connection = await self._connected()
