@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -65,6 +65,7 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
         pool_reset_on_return="rollback",
     )
     event.listen(engine.sync_engine, "handle_error", _distrust_the_pool)
+    event.listen(engine.sync_engine, "checkout", _only_open)
     return engine
 
 
@@ -147,6 +148,12 @@ def _distrust_the_pool(context: ExceptionContext) -> None:
     """
     if isinstance(context.original_exception, TimeoutError):
         context.invalidate_pool_on_disconnect = True
+
+
+def _only_open(connection: Any, *_: object) -> None:
+    """The driver knows when the server has ended a connection: nobody need be the one to find out."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _is_outage(sqlstate: str) -> bool:

@@ -132,7 +132,7 @@ async def test_an_unknown_query_parameter_of_a_submission_is_422(client: Client)
 async def test_attempts_tell_of_each_run(client: Client) -> None:
     job = await client.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 3, "schedule": [0.1]})
     failed, succeeded = await client.attempts(job["id"])
-    assert set(failed) == {"attempt", "worker", "started_at", "finished_at", "outcome", "error"}
+    assert set(failed) == {"attempt", "worker", "started_at", "finished_at", "outcome", "error", "traceback"}
     assert set(failed["error"]) == {"class", "message", "attempt"}
     assert (failed["attempt"], failed["error"]["class"], failed["error"]["attempt"]) == (1, "transient", 1)
     assert (succeeded["attempt"], succeeded["outcome"], succeeded["error"]) == (2, "succeeded", None)

@@ -28,6 +28,18 @@ async def backend(engine: AsyncEngine) -> int:
         return int((await conn.execute(text("SELECT pg_backend_pid(), pg_sleep(0.3)"))).scalar_one())
 
 
+async def test_what_the_server_has_ended_costs_nobody_an_error(engine: AsyncEngine, database_url: str) -> None:
+    """After a restart of PostgreSQL there is a pool full of them."""
+    pids = await asyncio.gather(*(backend(engine) for _ in range(POOL_SIZE)))
+    other = create_engine(database_url)
+    async with transaction(other) as conn:
+        for pid in pids:
+            assert (await conn.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})).scalar_one()
+    await other.dispose()
+    again = await asyncio.gather(*(backend(engine) for _ in range(POOL_SIZE)))
+    assert not set(pids) & set(again)
+
+
 async def test_one_timeout_replaces_every_connection_of_the_pool(engine: AsyncEngine) -> None:
     """Else each of the ten would cost its user four seconds: a service that takes 40 s to come back."""
     pids = await asyncio.gather(*(backend(engine) for _ in range(POOL_SIZE)))
