@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -121,8 +121,9 @@ async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     found = await state.changes.attempts(job_id)
-    edits = await _edits(state, job)
-    body = {"items": [_shown(one) for one in found], "edits": [_shown_edit(one) for one in edits]}
+    body: dict[str, Any] = {"items": [_shown(one) for one in found]}
+    if edits := await _edits(state, job):
+        body["edits"] = [_shown_edit(one) for one in edits]
     return Response(json_text.encode(body), media_type=JSON)
 
 

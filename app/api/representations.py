@@ -82,7 +82,7 @@ class EditView(BaseModel):
 
 class AttemptList(BaseModel):
     items: list[AttemptView]
-    edits: list[EditView]
+    edits: list[EditView] = Field(default=[], description="Payloads that a replay has replaced, if any.")
 
 
 class RetryView(BaseModel):
