@@ -84,7 +84,7 @@ DEEDS = {
     "exit": lambda code, ctx: os._exit(code),
     "sys.exit": lambda code, ctx: sys.exit(code),
     "signal": lambda number, ctx: os.kill(os.getpid(), number),
-    "close": lambda _, ctx: os.closerange(3, 100) or time.sleep(60),
+    "close": lambda _, ctx: os.closerange(3, 4096) or time.sleep(60),
     "hold": _hold_the_lock,
     "raise": _raise,
     "report": _report,
