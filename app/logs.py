@@ -21,6 +21,10 @@ from structlog.typing import EventDict, WrappedLogger
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
+_lines: "_Lines | None" = None
+"""Where lines go once `configure` has been called, unless they are for people."""
+
+
 def configure(pretty: bool = False) -> None:
     """Set up logging for this process; `pretty` is for people at a terminal."""
     if pretty:
@@ -39,13 +43,22 @@ def configure(pretty: bool = False) -> None:
         return
     log = io.BufferedWriter(_Unfailing(sys.stderr.fileno()))
     _configure_library(io.TextIOWrapper(log, write_through=True))
-    lines = _Lines(log)
+    global _lines
+    _lines = lines = _Lines(log)
     structlog.configure(
         processors=[_to_json],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
+
+
+def write(event: str, **fields: object) -> None:
+    """A line at level info, for the one that every request writes: structlog's way costs three times as much."""
+    if _lines is None:
+        structlog.get_logger().info(event, **fields)
+    else:
+        _lines.msg(_to_json(None, "info", {"event": event, **fields}))
 
 
 def _configure_library(stream: TextIO) -> None:

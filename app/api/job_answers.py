@@ -30,6 +30,10 @@ HEADERS = {
 }
 
 
+_WIRE = {name: name.lower().encode() for name in HEADERS}
+"""The names as they are sent."""
+
+
 def header_docs(*names: str) -> dict[str, Any]:
     """These headers as an OpenAPI response lists them."""
     return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
@@ -68,7 +72,7 @@ class Answer(Response):
         self.raw_headers = [
             (b"content-length", b"%d" % len(body)),
             (b"content-type", _JSON),
-            *[(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+            *[(_WIRE[name], value.encode("latin-1")) for name, value in headers.items()],
         ]
 
 

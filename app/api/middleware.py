@@ -11,10 +11,10 @@ further, because the server would print the text.
 from time import perf_counter
 from typing import Any
 
-import structlog
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api.problems import internal_error
 
 UNMATCHED = "unmatched"
@@ -34,7 +34,7 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp, *, access_log: bool = True) -> None:
         self._app = app
-        self._info: Any = structlog.get_logger("accepted.http").bind().info if access_log else None
+        self._access_log = access_log
         self._meters: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +63,7 @@ class RequestLog:
             self._meters[key] = meters
         meters[0]()
         meters[1](seconds)
-        if self._info is not None:
+        if self._access_log:
             fields = {
                 "method": method, "route": route, "status": seen.status,
                 "duration_ms": round(seconds * 1000, 3), "bytes_in": seen.bytes_in,
@@ -71,7 +71,7 @@ class RequestLog:
             state = scope.get("state")
             if state and "tenant" in state:
                 fields["tenant"] = state["tenant"]
-            self._info("request", **fields)
+            logs.write("request", **fields)
 
 
 class _Seen:

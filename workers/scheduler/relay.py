@@ -13,7 +13,7 @@ MOST = 500
 HOLD = 10.0
 """Seconds for which taken rows are this relay's; twice the publish deadline. If it dies, they come due again."""
 
-LONGEST_PAUSE = 0.2
+LONGEST_PAUSE = 0.25
 """Seconds. A row that becomes due without our knowing waits no longer than this."""
 
 AFTER_REFUSAL = 1.0
