@@ -81,7 +81,7 @@ class Broker(Protocol):
         ...
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
-        """Called in the transaction that puts rows on the road, for what has to commit along with them."""
+        """Tell workers of rows on the road: in the transaction that puts them there, or right after it."""
         ...
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:

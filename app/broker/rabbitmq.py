@@ -44,7 +44,7 @@ class RabbitBroker:
         self._not_before = 0.0
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
-        """Nothing has to commit along: references are published after the commit."""
+        """Nothing: workers hear of it once the references are published, after the commit."""
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
         if not refs:
