@@ -101,7 +101,7 @@ def all_exceptions(root: type[BaseException]) -> list[type[BaseException]]:
 def test_every_kind_of_exception_there_is_has_a_class(kind: type[BaseException]) -> None:
     try:
         error = kind()
-    except TypeError:
+    except Exception:  # some want arguments, and say so in their own way
         assume(False)
     assert isinstance(failures.of(error), HandlerError)
 
