@@ -78,20 +78,24 @@ MUTANTS = (
                 await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
 """,
-                """            transaction = self._ledger.transaction()
-            conn = await transaction.__aenter__()
-            await self._name_queues(conn, entries)
-            accepted = await ledger.insert(conn, entries, self._ttl)
-            asyncio.create_task(_commit(transaction, conn))
+                """            async with self._ledger.statements() as conn:
+                await self._name_queues(conn, entries)
+            now = datetime.now(UTC)
+            accepted = {entry.job.id: Accepted("queued", now, now) for entry in entries}
+            asyncio.create_task(_insert(self._ledger, entries, self._ttl))
 """,
             ),
-            Edit("app/services/submission.py", "import msgspec", "import asyncio\n\nimport msgspec"),
+            Edit(
+                "app/services/submission.py",
+                "import msgspec",
+                "import asyncio\nfrom datetime import UTC, datetime\n\nimport msgspec",
+            ),
             Edit(
                 "app/services/submission.py",
                 "def _first_of_each_key(",
-                """async def _commit(transaction, conn) -> None:
-    await conn.execute("COMMIT")
-    await transaction.__aexit__(None, None, None)
+                """async def _insert(direct, entries, ttl) -> None:
+    async with direct.statements() as conn:
+        await ledger.insert(conn, entries, ttl)
 
 
 def _first_of_each_key(""",
