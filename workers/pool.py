@@ -156,9 +156,11 @@ class Child:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        pipe: socket.socket,
         lifeline: int,
     ) -> None:
         self._process = process
+        self._pipe = pipe
         self._reader = reader
         self._writer = writer
         self._lifeline: int | None = lifeline
@@ -189,7 +191,7 @@ class Child:
             raise
         finally:
             os.close(end_of_life)
-        return cls(process, reader, writer, lifeline)
+        return cls(process, reader, writer, ours, lifeline)
 
     @property
     def pid(self) -> int:
@@ -197,7 +199,13 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        return self._lifeline is not None
+        """As the kernel has it now: the event loop may not have heard of the end yet."""
+        try:
+            return self._lifeline is not None and self._pipe.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     @property
     def worn_out(self) -> bool:

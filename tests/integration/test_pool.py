@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -142,10 +143,11 @@ async def test_a_child_that_dies_is_a_crash_and_is_replaced(pool: ProcessPool, d
 
 
 async def test_a_child_that_died_while_it_was_idle_is_no_crash_of_the_next_job(pool: ProcessPool) -> None:
-    child = psutil.Process((await run(pool, "pid"))["pid"])
-    child.kill()
-    await until(lambda: not child.is_running(), 5, "the worker to take it away")
-    assert (await run(pool, "pid"))["pid"] != child.pid
+    pid = (await run(pool, "pid"))["pid"]
+    with os.fdopen(os.pidfd_open(pid)) as ended:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([ended], [], [], 5)[0], "the kernel has ended it, and the event loop has not heard of it"
+    assert (await run(pool, "pid"))["pid"] != pid
 
 
 async def test_a_request_to_stop_is_not_for_the_child(pool: ProcessPool) -> None:
