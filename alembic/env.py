@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from app.storage.tables import metadata
+from app.storage.flow_tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata)

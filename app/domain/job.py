@@ -43,11 +43,12 @@ FINISHED = RETRYABLE | {Status.SUCCEEDED}
 END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancelled", "expired"))
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job that was checked and is to be inserted. JSON columns are held as text, ready for the ledger.
 
     `run_at` and `delay` (seconds) exclude each other; both absent means now, by the ledger's clock. `parent_id` and
     `root_id` are None for a job that nobody's handler submitted; `depth` is how many generations lie between.
+    `blockers` counts the jobs that it waits for: with any, it is accepted as blocked. `ref` is its name in a workflow.
     """
 
     id: UUID
@@ -70,6 +71,11 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: UUID | None = None
     root_id: UUID | None = None
     depth: int = 0
+    concurrency_key: str | None = None
+    ordering_key: str | None = None
+    batch_id: UUID | None = None
+    ref: str | None = None
+    blockers: int = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +105,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: UUID | None = None
     root_id: UUID | None = None
     depth: int = 0
+    ordering_key: str | None = None
+    batch_id: UUID | None = None
 
     @property
     def finished(self) -> bool:
@@ -122,8 +130,8 @@ def to_wire(job: Job) -> dict[str, Any]:
         "progress": _raw(job.progress),
         "tags": job.tags,
         "metadata": _raw(job.metadata),
-        "ordering_key": None,
-        "batch_id": None,
+        "ordering_key": job.ordering_key,
+        "batch_id": job.batch_id,
         "parent_id": job.parent_id,
         "root_id": job.root_id or job.id,
         "created_at": job.created_at,

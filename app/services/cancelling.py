@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.broker.base import Broker
 from app.domain.job import Job
 from app.errors import Conflict, LedgerUnavailable, NotFound
-from app.services import webhooks
+from app.services import ending
 from app.storage import cancelling, changes
 from app.storage.engine import reading, transaction
 from app.storage.reading import jobs_by_id
@@ -39,9 +39,8 @@ async def _try(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
         done = await cancelling.cancel(conn, job.id)
         if done is None:
             return False
-        if done.wants_webhook:
-            await webhooks.record(conn, broker, [job.id])
-        if done.ended:
+        await ending.follow(conn, broker, [done])
+        if done.finished:
             await changes.announce(conn, [job.id])
         await conn.commit()
     return True

@@ -10,7 +10,7 @@ from app.domain.failures import InvalidJob
 from app.domain.job import NewJob
 from app.domain.transitions import Transition
 from app.metrics import BATCH_SIZE, OUTCOMES_FENCED
-from app.services import webhooks
+from app.services import ending
 from app.storage import changes, completion, fanout, outbox, submission
 from app.storage.direct import Connection, Direct
 from app.storage.engine import transaction
@@ -48,7 +48,7 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
         OUTCOMES_FENCED.inc()
         return False
     await _accept(conn, broker, children)
-    await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
+    await ending.follow(conn, broker, settled)
     await conn.commit()
     return True
 
@@ -67,8 +67,8 @@ async def expire(engine: AsyncEngine, broker: Broker, most: int) -> int:
     """waiting -> expired for up to `most` jobs past their `expires_at`, with their webhooks. Returns how many."""
     async with transaction(engine) as conn:
         late = await outbox.expire(conn, most)
-        await webhooks.record(conn, broker, [job_id for job_id, wants_webhook in late if wants_webhook])
-        await changes.announce(conn, [job_id for job_id, _ in late])
+        await ending.follow(conn, broker, late)
+        await changes.announce(conn, [one.job_id for one in late])
         await conn.commit()
     return len(late)
 
@@ -94,7 +94,7 @@ class Outcomes:
 async def _apply(conn: Connection, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
     BATCH_SIZE.labels("outcomes").observe(len(batch))
     settled = await completion.apply(conn, list(batch))
-    await webhooks.record(conn, broker, [one.job_id for one in settled if one.wants_webhook])
+    await ending.follow(conn, broker, settled)
     done = {one.job_id for one in settled}
     OUTCOMES_FENCED.inc(len(batch) - len(done))
     return [transition.held.job_id in done for transition in batch]

@@ -5,38 +5,33 @@ open lease in `attempts`. A job that is just on its way from one to the other ma
 snapshot: then nothing is changed, and the caller looks again.
 """
 
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.transitions import ON_REQUEST
+from app.storage.moved import COLUMNS, Moved
 
 _END = f"""
     status = 'cancelled', finished_at = now(),
     error = json_build_object('class', 'cancelled', 'message', '{ON_REQUEST}', 'attempt', j.attempt)
 """
 
-_ENDED = "j.callback_url IS NOT NULL AND 'job.cancelled' = ANY(j.callback_events) AS wants_webhook"
-
 _CANCEL = text(f"""
 WITH taken AS (
     DELETE FROM outbox WHERE job_id = :id RETURNING job_id, attempt
 ), waiting AS (
     UPDATE jobs j SET {_END} FROM taken t
-    WHERE j.id = t.job_id AND j.attempt = t.attempt AND j.status IN ('scheduled', 'queued', 'retrying')
-    RETURNING {_ENDED}
-), blocked AS (
-    UPDATE jobs j SET {_END} WHERE j.id = :id AND j.status = 'blocked' RETURNING {_ENDED}
+    WHERE j.id = t.job_id AND j.attempt = t.attempt AND j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
+    RETURNING {COLUMNS}
 ), running AS (
     UPDATE attempts SET cancel_requested_at = coalesce(cancel_requested_at, now())
     WHERE job_id = :id AND finished_at IS NULL
     RETURNING job_id
 )
-SELECT true, wants_webhook FROM waiting
-UNION ALL SELECT true, wants_webhook FROM blocked
-UNION ALL SELECT false, false FROM running
+SELECT * FROM waiting
+UNION ALL SELECT job_id, 'running', false, false, NULL FROM running
 """)
 
 _REQUESTED = text("""
@@ -45,17 +40,13 @@ WHERE worker_id = :worker_id AND finished_at IS NULL AND cancel_requested_at IS 
 """)
 
 
-class Cancelled(NamedTuple):
-    """What cancelling did: the job has `ended`, or whoever runs it will be told."""
+async def cancel(conn: AsyncConnection, job_id: UUID) -> Moved | None:
+    """End a job that waits; for one that runs, tell its worker. None when it was found doing neither.
 
-    ended: bool
-    wants_webhook: bool
-
-
-async def cancel(conn: AsyncConnection, job_id: UUID) -> Cancelled | None:
-    """Cancel a job that waits or runs; None when it was found doing neither. The caller commits, unless None."""
+    The caller commits, unless None.
+    """
     row = (await conn.execute(_CANCEL, {"id": job_id})).first()
-    return None if row is None else Cancelled(*row)
+    return None if row is None else Moved(*row)
 
 
 async def requested(conn: AsyncConnection, worker_id: UUID) -> list[tuple[UUID, int]]:

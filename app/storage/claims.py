@@ -33,7 +33,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 _LOCK_REFS = """
     SELECT o.job_id, o.attempt FROM outbox o
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
-    WHERE o.expires_at IS NULL OR o.expires_at > now()
+    WHERE NOT o.held AND (o.expires_at IS NULL OR o.expires_at > now())
     ORDER BY o.job_id FOR UPDATE OF o
 """
 

@@ -8,24 +8,11 @@ A job that becomes `failed` becomes a dead letter in the same statement. One tha
 so that it raises no other.
 """
 
-from uuid import UUID
-
-import msgspec
-
 from app.domain.job import ALERT_TYPE, FINISHED
 from app.domain.transitions import ON_REQUEST, Transition
 from app.storage.changes import HINT
 from app.storage.direct import Connection, Statement
-
-
-class Settled(msgspec.Struct, frozen=True):
-    """A transition that took place, and whom to tell of it."""
-
-    job_id: UUID
-    status: str
-    queue: str
-    wants_webhook: bool
-
+from app.storage.moved import COLUMNS, Moved
 
 _APPLY = Statement(f"""
 WITH arrow AS MATERIALIZED (
@@ -58,12 +45,11 @@ WITH arrow AS MATERIALIZED (
         finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
     FROM arrow a JOIN closed c ON c.job_id = a.job_id
     WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
-    RETURNING j.id, j.status, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, a.error,
-              CASE WHEN NOT c.cancel THEN a.wait END AS wait,
-              j.callback_url IS NOT NULL AND 'job.' || j.status = ANY(j.callback_events) AS wants_webhook
+    RETURNING {COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key, a.error,
+              CASE WHEN NOT c.cancel THEN a.wait END AS wait
 ), waiting AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
-    SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at, concurrency_key)
+    SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at, concurrency_key
     FROM moved WHERE wait IS NOT NULL
 ), dead AS (
     INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, alerted_at)
@@ -71,11 +57,11 @@ WITH arrow AS MATERIALIZED (
            CASE WHEN type = '{ALERT_TYPE}' THEN now() END
     FROM moved WHERE status = 'failed'
 )
-SELECT id, status, queue, wants_webhook, {HINT.format(rows="moved")} FROM moved
+SELECT id, status, wants_webhook, has_dependents, batch_id, {HINT.format(rows="moved")} FROM moved
 """)
 
 
-async def apply(conn: Connection, batch: list[Transition]) -> list[Settled]:
+async def apply(conn: Connection, batch: list[Transition]) -> list[Moved]:
     """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
     rows = await _APPLY.rows(
         conn,
@@ -93,4 +79,4 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[Settled]:
         tracebacks=[t.traceback for t in batch],
         progress=[t.progress for t in batch],
     )
-    return [Settled(*row[:4]) for row in rows]
+    return [Moved(*row[:5]) for row in rows]

@@ -3,7 +3,8 @@
 `published` says that the row is on the road (on the broker, or simply open to claims where the ledger is the
 broker). Until then `due_at` is also the moment from which the relay has to see to it, so whoever publishes a row
 first pushes `due_at` on: if he dies, the row comes due again. Each row is found by its state, never by a cursor:
-ids and sequence numbers do not commit in order.
+ids and sequence numbers do not commit in order. A row that is `held` waits for something else than a moment
+(docs/waiting.md): for room on its queue, or, with `due_at` at infinity, for other jobs.
 """
 
 from collections.abc import Iterable
@@ -14,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.message import JobRef
 from app.storage.direct import Connection, Statement
+from app.storage.moved import COLUMNS, Moved
 
 _TAKE_DUE = Statement("""
 WITH due AS MATERIALIZED (
-    SELECT job_id FROM outbox WHERE NOT published AND due_at <= now()
+    SELECT job_id FROM outbox WHERE NOT published AND NOT held AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
 ), held AS (
     UPDATE outbox o SET due_at = now() + CAST(:hold AS float8) * interval '1 second'
@@ -41,7 +43,8 @@ UPDATE outbox o SET published = true, due_at = now() FROM sent WHERE o.job_id = 
 """)
 
 _NEXT_DUE = Statement(
-    "SELECT CAST(EXTRACT(epoch FROM due_at - now()) AS float8) FROM outbox WHERE NOT published ORDER BY due_at LIMIT 1"
+    "SELECT CAST(EXTRACT(epoch FROM due_at - now()) AS float8) FROM outbox "
+    "WHERE NOT published AND NOT held ORDER BY due_at LIMIT 1"
 )
 
 _ON_THE_ROAD = text("""
@@ -58,7 +61,7 @@ WITH lost AS MATERIALIZED (
 UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id = lost.job_id
 """)
 
-_EXPIRE = text("""
+_EXPIRE = text(f"""
 WITH late AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE expires_at <= now()
     ORDER BY job_id LIMIT :most FOR UPDATE SKIP LOCKED
@@ -68,8 +71,8 @@ WITH late AS MATERIALIZED (
 UPDATE jobs j SET status = 'expired', finished_at = now(),
     error = json_build_object('class', 'expired', 'message', 'not started by expires_at', 'attempt', j.attempt)
 FROM late
-WHERE j.id = late.job_id AND j.attempt = late.attempt AND j.status IN ('scheduled', 'queued', 'retrying')
-RETURNING j.id, j.callback_url IS NOT NULL AND 'job.expired' = ANY(j.callback_events)
+WHERE j.id = late.job_id AND j.attempt = late.attempt AND j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
+RETURNING {COLUMNS}
 """)
 
 
@@ -102,6 +105,6 @@ async def publish_again(conn: AsyncConnection, queue: str, older_than: float, mo
     return int(done.rowcount)
 
 
-async def expire(conn: AsyncConnection, most: int) -> list[tuple[UUID, bool]]:
-    """waiting -> expired, for up to `most` jobs that were not started in time. Returns (id, wants a webhook)."""
-    return [(row[0], row[1]) for row in await conn.execute(_EXPIRE, {"most": most})]
+async def expire(conn: AsyncConnection, most: int) -> list[Moved]:
+    """waiting -> expired, for up to `most` jobs that were not started in time."""
+    return [Moved(*row) for row in await conn.execute(_EXPIRE, {"most": most})]

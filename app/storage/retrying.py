@@ -33,10 +33,10 @@ WITH chosen AS MATERIALIZED ({chosen}), cleared AS (
         retried_after = array_append(j.retried_after, j.attempt)
     FROM chosen c {condition}
     WHERE j.id = c.id AND j.status IN ('failed', 'cancelled', 'expired')
-    RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at
+    RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at, j.concurrency_key
 ), waiting AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
-    SELECT id, attempt, queue, priority, run_at, false, expires_at FROM moved
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at, concurrency_key)
+    SELECT id, attempt, queue, priority, run_at, false, expires_at, concurrency_key FROM moved
 )
 SELECT id, {hint} FROM moved
 """

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.domain.job import NewJob
+from app.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
 from app.storage.direct import Connection, Statement
 
 _encoder = msgspec.json.Encoder()
@@ -43,7 +43,7 @@ class Remembered(msgspec.Struct, frozen=True):
     job_id: UUID
 
 
-_INSERT = Statement("""
+_INSERT = Statement(f"""
 WITH input AS MATERIALIZED (
     SELECT i.*, COALESCE(i.asked_run_at, now() + i.delay * interval '1 second', now()) > now() AS later
     FROM ROWS FROM (
@@ -51,12 +51,12 @@ WITH input AS MATERIALIZED (
             id uuid, tenant text, type text, queue text, payload text, priority int2, max_attempts int4, retry text,
             timeout float8, run_at timestamptz, delay float8, expires_at timestamptz, callback_url text,
             callback_events text[], tags text[], metadata text, traceparent text, parent_id uuid, root_id uuid,
-            depth int2
+            depth int2, concurrency_key text, ordering_key text, batch_id uuid, ref text, blockers int4
         ),
         unnest(CAST(:keys AS text[])), unnest(CAST(:fingerprints AS bytea[])), unnest(CAST(:handoffs AS float8[]))
     ) AS i(id, tenant, type, queue, payload, priority, max_attempts, retry, timeout, asked_run_at, delay, expires_at,
-           callback_url, callback_events, tags, metadata, traceparent, parent_id, root_id, depth,
-           key, fingerprint, handoff)
+           callback_url, callback_events, tags, metadata, traceparent, parent_id, root_id, depth, concurrency_key,
+           ordering_key, batch_id, ref, blockers, key, fingerprint, handoff)
 ), remembered AS (
     INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
     SELECT tenant, key, fingerprint, id, now() + CAST(:ttl AS float8) * interval '1 second'
@@ -66,23 +66,27 @@ WITH input AS MATERIALIZED (
         WHERE k.expires_at <= now()
     RETURNING job_id
 ), accepted AS MATERIALIZED (
-    SELECT input.*, CASE WHEN later THEN 'scheduled' ELSE 'queued' END AS status,
+    SELECT input.*,
+        CASE WHEN blockers > 0 THEN 'blocked' WHEN later THEN 'scheduled' ELSE 'queued' END AS status,
         CASE WHEN later THEN COALESCE(asked_run_at, now() + delay * interval '1 second') ELSE now() END AS run_at
     FROM input WHERE key IS NULL OR id IN (SELECT job_id FROM remembered)
 ), written AS (
     INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags,
                       metadata, callback_url, callback_events, traceparent, run_at, expires_at, parent_id, root_id,
-                      depth)
-    SELECT id, tenant, type, queue, status, priority, max_attempts, CAST(retry AS json), timeout,
-           CAST(payload AS json), tags, CAST(metadata AS json), callback_url,
-           CASE WHEN callback_url IS NOT NULL THEN callback_events END, traceparent, run_at, expires_at, parent_id,
-           root_id, depth
+                      depth, concurrency_key, ordering_key, batch_id, ref, blockers)
+    SELECT id, tenant, type, queue, status, COALESCE(priority, {DEFAULT_PRIORITY}), max_attempts, CAST(retry AS json),
+           timeout, CAST(payload AS json), COALESCE(tags, '{{}}'), COALESCE(CAST(metadata AS json), '{{}}'),
+           callback_url,
+           CASE WHEN callback_url IS NOT NULL THEN COALESCE(callback_events, CAST(:end_events AS text[])) END,
+           traceparent, run_at, expires_at, parent_id, root_id, COALESCE(depth, 0), concurrency_key,
+           ordering_key, batch_id, ref, COALESCE(blockers, 0)
     FROM accepted
 ), on_the_road AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at)
-    SELECT id, 0, queue, priority,
-           CASE WHEN later THEN run_at ELSE now() + COALESCE(handoff, 0) * interval '1 second' END,
-           NOT later AND handoff IS NULL, expires_at
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
+    SELECT id, 0, queue, COALESCE(priority, {DEFAULT_PRIORITY}),
+           CASE status WHEN 'blocked' THEN 'infinity' WHEN 'scheduled' THEN run_at
+                       ELSE now() + COALESCE(handoff, 0) * interval '1 second' END,
+           status = 'queued' AND handoff IS NULL, status = 'blocked', expires_at, concurrency_key
     FROM accepted
 )
 SELECT id, status, now() AS created_at, run_at FROM accepted
@@ -101,7 +105,7 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
     """Insert what is new in `batch`; the members that are missing from the answer met a remembered key.
 
     The keys within one batch must differ. The caller commits. The jobs travel as one JSON text: an array for each
-    column cost the driver more than all the rest of a batch.
+    column cost the driver more than all the rest of a batch. What has its default does not travel at all.
     """
     rows = await _INSERT.rows(
         conn,
@@ -109,6 +113,7 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
         keys=[entry.key for entry in batch],
         fingerprints=[entry.fingerprint for entry in batch],
         handoffs=[entry.handoff for entry in batch],
+        end_events=END_EVENTS,
         ttl=float(idempotency_ttl),
     )
     return {row[0]: Accepted(row[1], row[2], row[3]) for row in rows}

@@ -63,12 +63,19 @@ jobs = Table(
     Column("depth", SmallInteger, nullable=False, server_default="0"),
     Column("descendants", Integer, nullable=False, server_default="0"),
     Column("retried_after", ARRAY(Integer)),
+    Column("concurrency_key", Text),
+    Column("ordering_key", Text),
+    Column("batch_id", UUID),
+    Column("ref", Text),
+    Column("blockers", Integer, nullable=False, server_default="0"),
+    Column("has_dependents", Boolean, nullable=False, server_default="false"),
     CheckConstraint(
         "status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying', "
         "'succeeded', 'failed', 'cancelled', 'expired')",
         name="jobs_status_check",
     ),
     Index("jobs_by_tenant", "tenant", text("id DESC")),
+    Index("jobs_by_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -82,7 +89,12 @@ outbox = Table(
     Column("due_at", Moment, nullable=False),
     Column("published", Boolean, nullable=False),
     Column("expires_at", Moment),
-    Index("outbox_due", "due_at", postgresql_where=text("NOT published")),
+    Column("held", Boolean, nullable=False, server_default="false"),
+    Column("admitted", Boolean, nullable=False, server_default="false"),
+    Column("concurrency_key", Text),
+    Index("outbox_due", "due_at", postgresql_where=text("NOT published AND NOT held")),
+    Index("outbox_held", "queue", "concurrency_key", text("priority DESC"), "due_at", postgresql_where=text("held")),
+    Index("outbox_admitted", "queue", "concurrency_key", postgresql_where=text("admitted")),
     Index("outbox_ready", "queue", text("priority DESC"), "due_at", postgresql_where=text("published")),
     Index("outbox_expiring", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
@@ -166,6 +178,15 @@ queues = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("gated", Boolean, nullable=False, server_default="false"),
+    Column("paused", Boolean, nullable=False, server_default="false"),
+    Column("max_running", Integer),
+    Column("rate_jobs", Integer),
+    Column("rate_per", Float),
+    Column("max_running_per_key", Integer),
+    Column("max_depth", Integer),
+    Column("next_start", Moment),
+    Column("turn", Text),
 )
 
 job_types = Table(
@@ -182,6 +203,7 @@ job_types = Table(
     Column("internal", Boolean, nullable=False, server_default="false"),
     Column("updated_at", Moment, nullable=False, server_default=func.now()),
     Column("not_found", Text, nullable=False, server_default="fail"),
+    Column("external", Boolean, nullable=False, server_default="false"),
 )
 
 workers = Table(
@@ -191,6 +213,9 @@ workers = Table(
     Column("name", Text, nullable=False),
     Column("started_at", Moment, nullable=False, server_default=func.now()),
     Column("heartbeat_at", Moment, nullable=False, server_default=func.now()),
+    Column("slots", Integer, nullable=False, server_default="0"),
+    Column("queues", ARRAY(Text)),
+    Column("types", ARRAY(Text)),
 )
 
 api_keys = Table(

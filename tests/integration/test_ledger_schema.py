@@ -7,7 +7,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from app.storage.engine import create_engine, transaction
-from app.storage.tables import metadata
+from app.storage.flow_tables import metadata
 
 OPTIONS = {"compare_type": True}  # defaults: below; Alembic compares them with =, which json has not
 INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> :ours"

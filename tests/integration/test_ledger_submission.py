@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ids import new_id
 from app.domain.job import NewJob
-from app.storage import submission
-from app.storage.claims import Claim, claim_next
+from app.storage import outbox, submission
+from app.storage.claims import Claim, claim_next, claim_refs
 from app.storage.engine import transaction
 from app.storage.submission import Accepted, Entry
 
@@ -90,13 +90,18 @@ async def test_every_column_is_written(engine: AsyncEngine) -> None:
         "parent_id": UUID(int=1),
         "root_id": UUID(int=2),
         "depth": 3,
+        "concurrency_key": "c",
+        "ordering_key": "o",
+        "batch_id": UUID(int=3),
+        "ref": "load",
     }
     job = a_job(**given)
     accepted = await insert(engine, Entry(job))
     as_text = "CAST(payload AS text) p, CAST(retry AS text) r, CAST(metadata AS text) m"
     (row,) = await rows(engine, f"SELECT *, {as_text} FROM jobs")
     for name in ("tenant", "type", "queue", "priority", "max_attempts", "timeout", "run_at", "expires_at",
-                 "callback_url", "traceparent", "parent_id", "root_id", "depth"):  # fmt: skip
+                 "callback_url", "traceparent", "parent_id", "root_id", "depth", "concurrency_key", "ordering_key",
+                 "batch_id", "ref"):  # fmt: skip
         assert row[name] == given[name], name
     assert (row["p"], row["r"], row["m"]) == (given["payload"], given["retry"], given["metadata"])
     assert (tuple(row["tags"]), tuple(row["callback_events"])) == (given["tags"], given["callback_events"])
@@ -106,8 +111,19 @@ async def test_every_column_is_written(engine: AsyncEngine) -> None:
     (waiting,) = await rows(engine, "SELECT * FROM outbox")
     assert dict(waiting) == {
         "job_id": job.id, "attempt": 0, "queue": "a-queue", "priority": 9, "due_at": later, "published": False,
-        "expires_at": given["expires_at"],
+        "expires_at": given["expires_at"], "held": False, "admitted": False, "concurrency_key": "c",
     }  # fmt: skip
+
+
+async def test_a_job_that_waits_for_others_is_blocked_and_on_no_road(engine: AsyncEngine) -> None:
+    job = a_job(blockers=2)
+    assert (await insert(engine, Entry(job)))[job.id].status == "blocked"
+    (waiting,) = await rows(engine, "SELECT published, held, due_at = 'infinity' AS never FROM outbox")
+    assert dict(waiting) == {"published": False, "held": True, "never": True}
+    async with transaction(engine) as conn:
+        assert await claim_refs(conn, WORKER, [(job.id, 0)]) == []
+        assert await claim_next(conn, WORKER, ["q"], 10) == []
+        assert await outbox.take_due(conn, 10, 60.0) == ([], [])
 
 
 async def test_many_at_once_keep_their_own_values(engine: AsyncEngine) -> None:

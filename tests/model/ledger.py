@@ -23,8 +23,8 @@ from app.services.submission import Submissions
 from app.storage import claims, outbox, workers
 from app.storage.claims import Claim
 from app.storage.engine import create_engine, transaction
+from app.storage.flow_tables import metadata
 from app.storage.reading import jobs_by_id
-from app.storage.tables import metadata
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
 from workers.scheduler.expiry import Expiry

@@ -1,0 +1,140 @@
+"""Time and flow: dependencies, batches, gated queues, schedules, unique keys, quotas and targets (docs/waiting.md)."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+STATEMENTS = """
+ALTER TABLE jobs
+    ADD COLUMN concurrency_key text,
+    ADD COLUMN ordering_key text,
+    ADD COLUMN batch_id uuid,
+    ADD COLUMN ref text,
+    ADD COLUMN blockers integer NOT NULL DEFAULT 0,
+    ADD COLUMN has_dependents boolean NOT NULL DEFAULT false;
+CREATE INDEX jobs_by_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
+
+ALTER TABLE outbox
+    ADD COLUMN held boolean NOT NULL DEFAULT false,
+    ADD COLUMN admitted boolean NOT NULL DEFAULT false,
+    ADD COLUMN concurrency_key text;
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT held;
+CREATE INDEX outbox_held ON outbox (queue, concurrency_key, priority DESC, due_at) WHERE held;
+CREATE INDEX outbox_admitted ON outbox (queue, concurrency_key) WHERE admitted;
+
+ALTER TABLE queues
+    ADD COLUMN gated boolean NOT NULL DEFAULT false,
+    ADD COLUMN paused boolean NOT NULL DEFAULT false,
+    ADD COLUMN max_running integer,
+    ADD COLUMN rate_jobs integer,
+    ADD COLUMN rate_per double precision,
+    ADD COLUMN max_running_per_key integer,
+    ADD COLUMN max_depth integer,
+    ADD COLUMN next_start timestamptz,
+    ADD COLUMN turn text;
+
+ALTER TABLE workers
+    ADD COLUMN slots integer NOT NULL DEFAULT 0,
+    ADD COLUMN queues text[],
+    ADD COLUMN types text[];
+
+ALTER TABLE job_types ADD COLUMN external boolean NOT NULL DEFAULT false;
+
+CREATE TABLE dependencies (
+    needs uuid NOT NULL,
+    job_id uuid NOT NULL,
+    on_success boolean NOT NULL,
+    broken boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (needs, job_id)
+);
+CREATE INDEX dependencies_of ON dependencies (job_id);
+
+CREATE TABLE ordering_keys (
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    key text NOT NULL,
+    job_id uuid NOT NULL,
+    PRIMARY KEY (tenant, queue, key)
+);
+
+CREATE TABLE batches (
+    id uuid PRIMARY KEY,
+    tenant text NOT NULL,
+    workflow boolean NOT NULL,
+    total integer NOT NULL,
+    remaining integer NOT NULL,
+    on_failure text NOT NULL DEFAULT 'continue',
+    callback_url text,
+    counts json,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz
+);
+
+CREATE TABLE batch_ends (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch_id uuid NOT NULL,
+    ended integer NOT NULL,
+    failed boolean NOT NULL
+);
+
+CREATE TABLE unique_keys (
+    tenant text NOT NULL,
+    key text NOT NULL,
+    until text NOT NULL,
+    job_id uuid NOT NULL,
+    PRIMARY KEY (tenant, key)
+);
+
+CREATE TABLE schedules (
+    tenant text NOT NULL,
+    name text NOT NULL,
+    cron text NOT NULL,
+    timezone text NOT NULL,
+    job json NOT NULL,
+    on_missed text NOT NULL,
+    overlap text NOT NULL,
+    spread_over double precision NOT NULL,
+    enabled boolean NOT NULL,
+    next_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, name)
+);
+CREATE INDEX schedules_due ON schedules (next_at) WHERE enabled;
+
+CREATE TABLE schedule_runs (
+    tenant text NOT NULL,
+    name text NOT NULL,
+    scheduled_at timestamptz NOT NULL,
+    fired_at timestamptz NOT NULL DEFAULT now(),
+    outcome text NOT NULL,
+    job_id uuid,
+    PRIMARY KEY (tenant, name, scheduled_at)
+);
+
+CREATE TABLE targets (
+    tenant text NOT NULL,
+    host text NOT NULL,
+    failures integer NOT NULL,
+    reason text NOT NULL,
+    held_until timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, host)
+);
+
+CREATE TABLE quotas (
+    tenant text PRIMARY KEY,
+    jobs integer NOT NULL,
+    per double precision NOT NULL,
+    used double precision NOT NULL DEFAULT 0,
+    counted_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS.split(";\n"):
+        if statement.strip():
+            op.execute(statement)

@@ -1,0 +1,14 @@
+"""What follows from the end of a job, in the transaction that ends it: nobody has to come back and look for it."""
+
+from collections.abc import Sequence
+
+from app.broker.base import Broker
+from app.services import webhooks
+from app.storage.direct import Connection
+from app.storage.moved import Moved
+
+
+async def follow(conn: Connection, broker: Broker, moved: Sequence[Moved]) -> None:
+    """For those of `moved` that have ended by it: their webhooks. The caller commits."""
+    ended = [one for one in moved if one.finished]
+    await webhooks.record(conn, broker, [one.job_id for one in ended if one.wants_webhook])
