@@ -13,6 +13,8 @@ ALTER TABLE jobs
     ADD COLUMN ref text,
     ADD COLUMN blockers integer NOT NULL DEFAULT 0,
     ADD COLUMN has_dependents boolean NOT NULL DEFAULT false;
+DROP INDEX jobs_by_tenant;
+CREATE INDEX jobs_by_tenant ON jobs (tenant, id);
 CREATE INDEX jobs_by_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
 
 ALTER TABLE outbox

@@ -74,7 +74,7 @@ jobs = Table(
         "'succeeded', 'failed', 'cancelled', 'expired')",
         name="jobs_status_check",
     ),
-    Index("jobs_by_tenant", "tenant", text("id DESC")),
+    Index("jobs_by_tenant", "tenant", "id"),
     Index("jobs_by_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},
 )
