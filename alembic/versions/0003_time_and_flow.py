@@ -71,8 +71,10 @@ CREATE TABLE batches (
     callback_url text,
     counts json,
     created_at timestamptz NOT NULL DEFAULT now(),
+    cancel_requested_at timestamptz,
     finished_at timestamptz
 );
+CREATE INDEX batches_to_cancel ON batches (id) WHERE cancel_requested_at IS NOT NULL;
 
 CREATE TABLE batch_ends (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

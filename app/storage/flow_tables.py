@@ -54,7 +54,9 @@ batches = Table(
     Column("callback_url", Text),
     Column("counts", JSON),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("cancel_requested_at", Moment),
     Column("finished_at", Moment),
+    Index("batches_to_cancel", "id", postgresql_where=text("cancel_requested_at IS NOT NULL")),
 )
 
 batch_ends = Table(
