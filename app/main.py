@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app import logs, memory
 from app.api import (
+    batches,
     cancel,
     dead_letters,
     deciding,
@@ -26,12 +27,14 @@ from app.api.express import Application
 from app.api.middleware import RequestLog
 from app.api.state import State
 from app.broker import create_broker
+from app.services.batches import Batches
 from app.services.catalogue import Catalogue
 from app.services.changes import Changes
 from app.services.intake import Intake
 from app.services.keys import Keys
 from app.services.submission import Submissions
 from app.settings import Settings, load
+from app.slices import Slices
 from app.storage.engine import create_engine
 
 DESCRIPTION = (
@@ -49,10 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
         engine=engine,
         broker=broker,
         submissions=Submissions(engine, broker, settings.idempotency_ttl),
+        batches=Batches(engine, broker, settings.idempotency_ttl),
         changes=Changes(engine, settings.require_database()),
         catalogue=catalogue,
         intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
+        slices=Slices(),
     )
 
     @contextlib.asynccontextmanager
@@ -75,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (
         submit,
+        batches,
         jobs,
         cancel,
         deciding,

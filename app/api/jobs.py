@@ -156,10 +156,8 @@ async def _changed(state: State, job: Job, if_none_match: str | None, seconds: f
 
 
 async def _page(state: State, tenant: str, asked: Listing, before: UUID | None) -> list[Job]:
-    if asked.batch_id is not None:
-        return []
     wanted = JobFilter(
-        status=asked.status, queue=asked.queue, type=asked.type, tag=asked.tag,
+        status=asked.status, queue=asked.queue, type=asked.type, tag=asked.tag, batch_id=asked.batch_id,
         created_after=asked.created_after, created_before=asked.created_before, before=before,
     )  # fmt: skip
     async with reading(state.engine) as conn:

@@ -59,6 +59,17 @@ class JobPage(BaseModel):
     next: str | None
 
 
+class BatchView(BaseModel):
+    """A batch, and what its jobs have come to: how many there are in each status, where there are any."""
+
+    id: UUID
+    total: int
+    counts: dict[Status, int]
+    finished: bool
+    created_at: datetime
+    finished_at: datetime | None
+
+
 class AttemptView(BaseModel):
     """One run of a job by a worker."""
 

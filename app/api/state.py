@@ -6,12 +6,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 
 from app.broker.base import Broker
+from app.services.batches import Batches
 from app.services.catalogue import Catalogue
 from app.services.changes import Changes
 from app.services.intake import Intake
 from app.services.keys import Keys
 from app.services.submission import Submissions
 from app.settings import Settings
+from app.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class State:
     engine: AsyncEngine
     broker: Broker
     submissions: Submissions
+    batches: Batches
     changes: Changes
     catalogue: Catalogue
     intake: Intake
     keys: Keys
+    slices: Slices
 
 
 def state_of(request: Request) -> State:

@@ -41,16 +41,17 @@ class Intake:
             raise TooLarge(f"the payload is larger than {self._max_payload_bytes} bytes")
         known.check(asked.payload)
         _check_times(asked)
-        self._check_callback(asked)
+        if asked.callback_url is None and asked.callback_events is not None:
+            raise InvalidRequest([FieldError("/callback_events", "needs a callback_url")])
+        self.check_callback(asked.callback_url)
         return _new_job(tenant, asked, known, payload.decode(), traceparent)
 
-    def _check_callback(self, asked: JobRequest) -> None:
-        if asked.callback_url is None:
-            if asked.callback_events is not None:
-                raise InvalidRequest([FieldError("/callback_events", "needs a callback_url")])
+    def check_callback(self, url: str | None) -> None:
+        """Raises `InvalidRequest` for a `callback_url` that is wrong on its face."""
+        if url is None:
             return
         try:
-            check_url(asked.callback_url, self._allow)
+            check_url(url, self._allow)
         except UrlRefused as refused:
             raise InvalidRequest([FieldError("/callback_url", str(refused))]) from None
 

@@ -38,6 +38,7 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None = None
     type: str | None = None
     tag: str | None = None
+    batch_id: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     before: UUID | None = None
@@ -97,6 +98,8 @@ def _listing(tenant: str, wanted: JobFilter) -> Select[Any]:
         query = query.where(jobs.c.type.not_in(INTERNAL_TYPES))
     if wanted.tag is not None:
         query = query.where(jobs.c.tags.contains([wanted.tag]))
+    if wanted.batch_id is not None:
+        query = query.where(jobs.c.batch_id == wanted.batch_id)
     if wanted.created_after is not None:
         query = query.where(jobs.c.created_at > wanted.created_after)
     if wanted.created_before is not None:

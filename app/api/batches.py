@@ -1,0 +1,150 @@
+"""POST /batches and GET /batches/{id}: many jobs accepted as one, and what they have come to."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import errors
+from app.api.auth import Reader, Writer, documented
+from app.api.body import body_docs, read_json
+from app.api.job_answers import JSON, header_docs
+from app.api.problems import responses_for
+from app.api.query import only_query
+from app.api.representations import BatchView
+from app.api.state import State, state_of
+from app.domain import json_text
+from app.domain.batch import Batch, to_wire
+from app.domain.idempotency import fingerprint, read_key
+from app.domain.ids import age_of
+from app.errors import FieldError, Gone, InvalidRequest, MalformedRequest, NotFound
+from app.services.batch_intake import Members
+from app.services.batch_request import BatchQuery, BatchRequest
+from app.services.batches import BatchReceipt, BatchSubmission
+from app.services.validation import checked
+from app.settings import Settings
+from app.storage import batches
+from app.storage.engine import reading
+
+router = APIRouter(tags=["batches"], dependencies=documented)
+
+PATH = "/batches"
+OPTIONS = tuple(BatchQuery.model_fields)
+
+COUNTED_IN_A_SECOND = 100_000
+"""Members. Looking at a batch that is not finished counts them all, so a large one asks for fewer looks."""
+
+_WATCHED = ("Location", "Operation-Location", "Link")
+_DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+_MISSING = (errors.NotFound, errors.Gone)
+
+
+@router.post(
+    PATH,
+    status_code=202,
+    response_model=BatchView,
+    dependencies=[Depends(only_query(*OPTIONS))],
+    responses={
+        202: {
+            "description": "The batch is committed, with all its jobs.",
+            "headers": header_docs(*_WATCHED, "Idempotent-Replayed", "Retry-After"),
+        },
+        **responses_for(
+            errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone, *_DENIED
+        ),
+    },
+    openapi_extra=body_docs(BatchRequest),
+)
+async def submit(
+    request: Request,
+    who: Writer,
+    options: Annotated[BatchQuery, Query()],
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Accept up to 10,000 jobs, all or none. With `spread_over` their run times are smeared evenly over the window."""
+    state = state_of(request)
+    key = key_of(request, state.settings)
+    receipt = await state.batches.accept(await _from_json(request, who.tenant, options, key))
+    return answer(receipt)
+
+
+@router.get(
+    "/batches/{batch_id}",
+    response_model=BatchView,
+    dependencies=[Depends(only_query())],
+    responses={
+        200: {"description": "The batch.", "headers": header_docs("Retry-After")},
+        **responses_for(*_MISSING, *_DENIED),
+    },
+)
+async def get(request: Request, who: Reader, batch_id: UUID) -> Response:
+    """The batch, with its jobs counted by status."""
+    batch = await find(state_of(request), who.tenant, batch_id)
+    headers = {} if batch.finished_at is not None else {"Retry-After": retry_after(batch)}
+    return Response(json_text.encode(to_wire(batch)), 200, headers, media_type=JSON)
+
+
+def key_of(request: Request, settings: Settings) -> str | None:
+    """The Idempotency-Key that the request came with. Raises `MalformedRequest`."""
+    key = read_key(request.headers.getlist("idempotency-key"))
+    if key is None and settings.idempotency_key == "required":
+        raise MalformedRequest("send an Idempotency-Key header")
+    return key
+
+
+async def find(state: State, tenant: str, batch_id: UUID) -> Batch:
+    """The tenant's batch. Raises `Gone` for an id older than the retention, else `NotFound`."""
+    async with reading(state.engine) as conn:
+        batch = await batches.find(conn, batch_id)
+    if batch is not None and batch.tenant == tenant:
+        return batch
+    age = age_of(batch_id, datetime.now(UTC))
+    if age is not None and age > state.settings.retention:
+        raise Gone("this batch is past its retention")
+    raise NotFound("no such batch")
+
+
+def answer(receipt: BatchReceipt) -> Response:
+    """202, with where the batch can be watched."""
+    path = f"{PATH}/{receipt.batch.id}"
+    headers = {"Location": path, "Operation-Location": path, "Link": f'<{path}>; rel="monitor"'}
+    if receipt.batch.finished_at is None:
+        headers["Retry-After"] = retry_after(receipt.batch)
+    if receipt.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(json_text.encode(to_wire(receipt.batch)), 202, headers, media_type=JSON)
+
+
+def retry_after(batch: Batch) -> str:
+    """Whole seconds until a look may be worth its cost."""
+    return str(max(1, batch.total // COUNTED_IN_A_SECOND))
+
+
+async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str | None) -> BatchSubmission:
+    state = state_of(request)
+    if named := sorted(query.model_fields_set):
+        raise InvalidRequest([FieldError(f"/{name}", "belongs into the JSON body, beside jobs") for name in named])
+    parsed = await read_json(request, state.settings.max_body_bytes)
+    asked = checked(BatchRequest, parsed)
+    members = Members(state.intake, tenant, asked, request.headers.get("traceparent"))
+    jobs = []
+    async with state.slices as slices:
+        for number, one in enumerate(asked.jobs):
+            job = await members.check(one, f"/jobs/{number}")
+            if job is not None:
+                jobs.append(job)
+            elif members.too_many_errors:
+                break
+            await slices.breathe()
+    batch = members.batch()
+    spread = members.spread
+    return BatchSubmission(
+        batch=batch,
+        jobs=[spread.placed(job, number, batch.total) for number, job in enumerate(jobs)],
+        queues=frozenset(members.queues),
+        key=key,
+        fingerprint=None if key is None else fingerprint("POST", PATH, parsed),
+    )
