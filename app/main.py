@@ -19,6 +19,7 @@ from app.api import (
     job_types,
     jobs,
     problems,
+    queues,
     rejected_messages,
     submit,
     webhook_secret,
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         rejected_messages,
         events,
         job_types,
+        queues,
         webhook_secret,
         health,
     ):

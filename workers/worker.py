@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.broker.base import Broker, Delivery
 from app.domain import transitions
@@ -71,6 +71,7 @@ class Worker:
         self._handlers = handlers
         self._executor = executor
         self._queue_names = list(queue_names)
+        self._concurrency = concurrency
         self._slots = Slots(concurrency)
         self._recorder = Recorder(engine, broker, executor.tools)
         self._subscription = broker.subscribe(self.id, concurrency)
@@ -123,7 +124,7 @@ class Worker:
     async def _register(self) -> None:
         async with transaction(self._engine) as conn:
             await job_types.register(conn, [handler.type for handler in self._handlers.values()])
-            await workers.heartbeat(conn, self.id, self._name)
+            await self._beat(conn)
             await conn.commit()
         await self._find_queues()
 
@@ -193,13 +194,19 @@ class Worker:
 
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
-            await workers.heartbeat(conn, self.id, self._name)
+            await self._beat(conn)
             open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, MOST)
             await conn.commit()
         lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]
         if lost:
             log.warning("claims_unheard_of", count=len(lost))
             await asyncio.gather(*(self._recorder.record(transitions.handed_back(held)) for held in lost))
+
+    async def _beat(self, conn: AsyncConnection) -> None:
+        """A worker that stops offers no more slots than it still fills: nothing more is to be admitted for it."""
+        slots = len(self._held) if self._stopping.is_set() else self._concurrency
+        queues = self._queue_names or None
+        await workers.heartbeat(conn, self.id, self._name, slots=slots, queues=queues, types=sorted(self._handlers))
 
     async def _cancel_requested(self) -> None:
         if not self._held:

@@ -1,11 +1,84 @@
-"""The names of the queues there are. A queue exists as soon as a job names it."""
+"""Queues as the ledger knows them: their names, and the limits that were set for them.
 
-from sqlalchemy import select
+A queue exists as soon as a job, or somebody who sets a limit, names it. It is `gated` (docs/waiting.md) from its first
+limit on, or from the first job of it that names a priority or a concurrency key; and it stays gated, so that whoever
+has once read that it is may go on believing it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import literal, or_, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.direct import Connection, Statement
 from app.storage.tables import queues
+
+CHANNEL = "accepted_held"
+"""Hints that something about a gated queue has changed; the payload is its name, or several with commas between."""
+
+_NOTIFY = Statement("SELECT pg_notify(:channel, :names)")
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """No more than `jobs` begin in `per` seconds, evenly."""
+
+    jobs: int
+    per: float
+
+
+class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What was set for a queue; None is no limit."""
+
+    name: str
+    paused: bool
+    max_running: int | None
+    rate_limit: RateLimit | None
+    max_running_per_key: int | None
+    max_depth: int | None
+
+
+_COLUMNS = (
+    queues.c.name, queues.c.paused, queues.c.max_running, queues.c.rate_jobs, queues.c.rate_per,
+    queues.c.max_running_per_key, queues.c.max_depth,
+)  # fmt: skip
+
+_GATING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
 
 
 async def names(conn: AsyncConnection) -> list[str]:
     """Every queue, by name."""
     return [row[0] for row in await conn.execute(select(queues.c.name).order_by(queues.c.name))]
+
+
+async def settings_of(conn: AsyncConnection, name: str) -> QueueSettings | None:
+    """What was set for this queue; None when nobody has named it."""
+    row = (await conn.execute(select(*_COLUMNS).where(queues.c.name == name))).first()
+    return None if row is None else _read(row)
+
+
+async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -> QueueSettings:
+    """Set these columns of a queue, and make it known if nobody has named it. The caller commits."""
+    gated = any(changes.get(column) for column in _GATING)
+    values = {**changes, "gated": or_(queues.c.gated, literal(gated))}
+    made = insert(queues).values(name=name, **changes, gated=gated)
+    changed = made.on_conflict_do_update(index_elements=["name"], set_=values).returning(*_COLUMNS)
+    row = (await conn.execute(changed)).one()
+    await hint(conn, name)
+    return _read(row)
+
+
+async def hint(conn: Connection, *changed: str) -> None:
+    """Tell the gate of these queues when this transaction commits."""
+    await _NOTIFY.rows(conn, channel=CHANNEL, names=",".join(sorted(changed)))
+
+
+def _read(row: Any) -> QueueSettings:
+    name, paused, max_running, rate_jobs, rate_per, max_running_per_key, max_depth = row
+    return QueueSettings(
+        name=name, paused=paused, max_running=max_running,
+        rate_limit=None if rate_jobs is None else RateLimit(rate_jobs, rate_per),
+        max_running_per_key=max_running_per_key, max_depth=max_depth,
+    )  # fmt: skip

@@ -5,16 +5,18 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.retry import Retry
 from app.domain.transitions import Held
 
 _HEARTBEAT = text("""
-INSERT INTO workers (id, name) VALUES (:id, :name)
-ON CONFLICT (id) DO UPDATE SET heartbeat_at = now()
-""")
+INSERT INTO workers (id, name, slots, queues, types) VALUES (:id, :name, :slots, :queues, :types)
+ON CONFLICT (id) DO UPDATE SET
+    heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
+""").bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text)))
 
 _RETIRE = text("DELETE FROM workers WHERE id = :id")
 
@@ -44,9 +46,21 @@ _HELD_BY = text(
 )
 
 
-async def heartbeat(conn: AsyncConnection, worker_id: UUID, name: str) -> None:
-    """This worker lives; its leases are good for another `LEASE_TTL`. The first call makes it known."""
-    await conn.execute(_HEARTBEAT, {"id": worker_id, "name": name})
+async def heartbeat(
+    conn: AsyncConnection,
+    worker_id: UUID,
+    name: str,
+    *,
+    slots: int = 0,
+    queues: Sequence[str] | None = None,
+    types: Sequence[str] | None = None,
+) -> None:
+    """This worker lives; its leases are good for another `LEASE_TTL`. The first call makes it known.
+
+    It has `slots` in all, and serves `queues` and `types`; None is all there are.
+    """
+    values = {"slots": slots, "queues": _list(queues), "types": _list(types)}
+    await conn.execute(_HEARTBEAT, {"id": worker_id, "name": name, **values})
 
 
 async def retire(conn: AsyncConnection, worker_id: UUID) -> None:
@@ -63,6 +77,10 @@ async def held_by(conn: AsyncConnection, worker_id: UUID, older_than: float, mos
     """Up to `most` attempts that the ledger says this worker has been running for `older_than` seconds."""
     found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "most": most})
     return [_held(row) for row in found]
+
+
+def _list(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
 
 
 def _held(row: Sequence[Any]) -> Held:

@@ -43,6 +43,8 @@ async def document(client: Client) -> Any:
         ("POST", "/dead-letters/{job_id}/replay"),
         ("GET", "/dead-letters/messages"),
         ("GET", "/job-types"),
+        ("GET", "/queues/{name}"),
+        ("PATCH", "/queues/{name}"),
         ("GET", "/webhook-secret"),
         ("POST", "/webhook-secret/rotate"),
         ("GET", "/healthz"),

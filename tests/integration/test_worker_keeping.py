@@ -7,7 +7,8 @@ from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.claims import claim_next
 from app.storage.engine import transaction
-from tests.integration.workplace import accept, attempts, has, read, working
+from tests.integration.test_ledger_submission import rows
+from tests.integration.workplace import HANDLERS, accept, attempts, has, read, working
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers import worker
@@ -28,6 +29,22 @@ async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
         await until(has(engine, job_id, "queued"), 20, "the lost claim to be handed back")
     job = await read(engine, job_id)
     assert (job.attempt, job.max_attempts) == (1, 6), "the attempt is not charged"
+
+
+async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, database_url: str) -> None:
+    broker = PostgresBroker(engine, database_url)
+    async with working(engine, broker, "q", concurrency=3, lease_ttl=0.3) as one:
+        (row,) = await until(lambda: rows(engine, "SELECT slots, queues, types FROM workers"), 20, "the worker's row")
+        assert row == {"slots": 3, "queues": ["q"], "types": sorted(HANDLERS)}
+        job_id = await accept(engine, broker, "sleep", '{"seconds": 2}')
+        await until(has(engine, job_id, "running"), 20, "the job to run")
+        one.stop()
+        await until(lambda: slots(engine, 1), 5, "a stopping worker to offer only what it still fills")
+    assert await rows(engine, "SELECT * FROM workers") == []
+
+
+async def slots(engine: AsyncEngine, expected: int) -> bool:
+    return [row["slots"] for row in await rows(engine, "SELECT slots FROM workers")] == [expected]
 
 
 async def test_a_long_job_is_acked_early_and_ends_once(
