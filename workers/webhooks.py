@@ -32,10 +32,11 @@ GONE = 410
 
 
 class Delivery(BaseModel):
-    """What to send, and where. `event` is the body as JSON text."""
+    """What to send, and where: of the end of a job or of a batch. `event` is the body as JSON text."""
 
     url: str
-    job_id: str
+    job_id: str | None = None
+    batch_id: str | None = None
     event: str
 
 

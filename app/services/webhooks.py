@@ -5,6 +5,7 @@ once, here, and is the same on every try.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -47,8 +48,11 @@ def delivery(tenant: str, type_: str, payload: object) -> NewJob:
     )
 
 
+def event(type_: str, at: datetime | None, data: object) -> str:
+    """The body of a webhook, as JSON text."""
+    return msgspec.json.encode({"type": type_, "timestamp": at, "data": data}).decode()
+
+
 def _webhook(job: Job, url: str) -> NewJob:
-    event = msgspec.json.encode(
-        {"type": f"job.{job.status}", "timestamp": job.finished_at, "data": to_wire(job)}
-    ).decode()
-    return delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": event})
+    told = event(f"job.{job.status}", job.finished_at, to_wire(job))
+    return delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": told})

@@ -2,7 +2,7 @@
 
 The attempt number goes on rising, which keeps every fence sound; the fresh budget is `max_attempts`, raised to the
 attempt plus what the policy allows. The statement that resets the job also takes its dead letter away and writes its
-outbox row, so a job is never both waiting and a dead letter, nor neither.
+outbox row, so a job is never both waiting and a dead letter, nor neither. Its batch waits for one end more.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,14 @@ WITH chosen AS MATERIALIZED ({chosen}), cleared AS (
         retried_after = array_append(j.retried_after, j.attempt)
     FROM chosen c {condition}
     WHERE j.id = c.id AND j.status IN ('failed', 'cancelled', 'expired')
-    RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at, j.concurrency_key
+    RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at, j.concurrency_key, j.batch_id
+), told AS MATERIALIZED (
+    SELECT batch_id, count(*) AS members FROM moved WHERE batch_id IS NOT NULL GROUP BY batch_id
+), locked AS MATERIALIZED (
+    SELECT b.id FROM batches b JOIN told t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
+), opened AS (
+    UPDATE batches b SET remaining = b.remaining + t.members, finished_at = NULL, counts = NULL
+    FROM told t JOIN locked l ON l.id = t.batch_id WHERE b.id = t.batch_id
 ), waiting AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at, concurrency_key)
     SELECT id, attempt, queue, priority, run_at, false, expires_at, concurrency_key FROM moved

@@ -5,6 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.broker.base import Broker
 from app.settings import Settings
 from workers.scheduler.base import Loop
+from workers.scheduler.batches import Batches
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.pruner import Pruner
 from workers.scheduler.reconciler import Reconciler
@@ -21,6 +22,7 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]
         Rescuer(engine, broker, settings.lease_ttl),
         Reconciler(engine, broker),
         Expiry(engine, broker),
+        Batches(engine, broker),
         Pruner(engine, settings.retention, settings.retention_failed),
         Rejections(broker),
     ]
