@@ -20,7 +20,8 @@ from app.domain import json_text
 from app.domain.batch import Batch, to_wire
 from app.domain.idempotency import fingerprint, read_key
 from app.domain.ids import age_of
-from app.errors import FieldError, Gone, InvalidRequest, MalformedRequest, NotFound
+from app.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, NotFound
+from app.services.batch_cancelling import cancel as cancel_batch
 from app.services.batch_intake import Members
 from app.services.batch_request import BatchQuery, BatchRequest
 from app.services.batches import BatchReceipt, BatchSubmission
@@ -85,6 +86,29 @@ async def get(request: Request, who: Reader, batch_id: UUID) -> Response:
     batch = await find(state_of(request), who.tenant, batch_id)
     headers = {} if batch.finished_at is not None else {"Retry-After": retry_after(batch)}
     return Response(json_text.encode(to_wire(batch)), 200, headers, media_type=JSON)
+
+
+@router.post(
+    "/batches/{batch_id}/cancel",
+    status_code=202,
+    response_model=BatchView,
+    dependencies=[Depends(only_query())],
+    responses={
+        202: {
+            "description": "The batch: its waiting jobs are cancelled, or about to be; running ones are told.",
+            "headers": header_docs(*_WATCHED, "Retry-After"),
+        },
+        **responses_for(errors.Conflict, *_MISSING, *_DENIED),
+    },
+)
+async def cancel(request: Request, who: Writer, batch_id: UUID) -> Response:
+    """Cancel every job of the batch that has not finished. Of a large batch that goes on after the answer."""
+    state = state_of(request)
+    begun = await cancel_batch(state.engine, state.broker, who.tenant, batch_id)
+    batch = await find(state, who.tenant, batch_id)
+    if not begun:
+        raise Conflict("the batch has finished")
+    return answer(BatchReceipt(batch))
 
 
 def key_of(request: Request, settings: Settings) -> str | None:

@@ -10,7 +10,7 @@ from app.domain.batch import FINISHED_EVENT, Batch, to_wire
 from app.domain.job import WEBHOOK_TYPE, NewJob
 from app.services import webhooks
 from app.storage import batch_ends, batches
-from app.storage.engine import reading, transaction
+from app.storage.engine import transaction
 
 MOST = 1000
 """Rows added up in one transaction, each of which tells of up to 200 ends."""
@@ -18,9 +18,6 @@ MOST = 1000
 
 async def add_up(engine: AsyncEngine, broker: Broker) -> int:
     """Tell batches of what has ended since, and finish those of which everything has. Returns how many were told."""
-    async with reading(engine) as conn:
-        if not await batch_ends.are_there(conn):
-            return 0
     async with transaction(engine) as conn:
         added = await batch_ends.add_up(conn, MOST)
         await _finish(conn, broker, added.complete)

@@ -28,7 +28,10 @@ INSERT INTO batch_ends (batch_id, ended, failed)
 SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:ended AS int4[]), CAST(:failed AS bool[]))
 """)
 
-_ARE_THERE = text("SELECT EXISTS (SELECT FROM batch_ends)")
+_TO_DO = text("""
+SELECT EXISTS (SELECT FROM batch_ends),
+       ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :most)
+""")
 
 _ADD_UP = text("""
 WITH taken AS MATERIALIZED (
@@ -81,9 +84,10 @@ async def append(conn: Connection, ended: Iterable[Moved]) -> None:
         )
 
 
-async def are_there(conn: AsyncConnection) -> bool:
-    """Whether there is anything to add up."""
-    return bool((await conn.execute(_ARE_THERE)).scalar_one())
+async def to_do(conn: AsyncConnection, most: int) -> tuple[bool, list[UUID]]:
+    """Whether there is anything to add up, and up to `most` batches that are to be cancelled."""
+    row = (await conn.execute(_TO_DO, {"most": most})).one()
+    return row[0], row[1]
 
 
 async def add_up(conn: AsyncConnection, most: int) -> Added:

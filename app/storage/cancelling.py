@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.transitions import ON_REQUEST
 from app.storage.moved import COLUMNS, Moved
 
-_END = f"""
+END = f"""
     status = 'cancelled', finished_at = now(),
     error = json_build_object('class', 'cancelled', 'message', '{ON_REQUEST}', 'attempt', j.attempt)
 """
@@ -22,7 +22,7 @@ _CANCEL = text(f"""
 WITH taken AS (
     DELETE FROM outbox WHERE job_id = :id RETURNING job_id, attempt
 ), waiting AS (
-    UPDATE jobs j SET {_END} FROM taken t
+    UPDATE jobs j SET {END} FROM taken t
     WHERE j.id = t.job_id AND j.attempt = t.attempt AND j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
     RETURNING {COLUMNS}
 ), running AS (

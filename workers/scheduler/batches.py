@@ -1,25 +1,38 @@
-"""Batches: told of the ends of their members, and finished when all of them have ended."""
+"""Batches: told of the ends of their members, finished when all of them have ended, cancelled where that is asked."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
-from app.services import batch_ends
+from app.services.batch_cancelling import Canceller
+from app.services.batch_ends import add_up
+from app.storage import batch_ends
+from app.storage.engine import reading
 
 EVERY = 0.25
 """Seconds. So much later than its last job a batch may finish."""
 
+CANCELS = 20
+"""Batches that are cancelled beside each other."""
+
 
 class Batches:
-    """Deletes what it adds up, and finishes by a guarded statement: each end counts once, each batch finishes once."""
+    """Deletes what it adds up, finishes by a guarded statement, and passes over members that others have locked."""
 
     name = "batches"
 
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
         self._broker = broker
+        self._canceller = Canceller(engine, broker)
+        self._busy = False
 
     async def run_once(self) -> int:
-        return await batch_ends.add_up(self._engine, self._broker)
+        async with reading(self._engine) as conn:
+            ends, cancels = await batch_ends.to_do(conn, CANCELS)
+        told = await add_up(self._engine, self._broker) if ends else 0
+        cancelled = await self._canceller.round(cancels)
+        self._busy = told > 0 or any(map(self._canceller.is_under_way, cancels))
+        return told + cancelled
 
     def pause(self, done: int) -> float:
-        return 0.0 if done else EVERY
+        return 0.0 if self._busy else EVERY
