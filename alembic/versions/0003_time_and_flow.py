@@ -114,9 +114,11 @@ CREATE TABLE schedule_runs (
     scheduled_at timestamptz NOT NULL,
     fired_at timestamptz NOT NULL DEFAULT now(),
     outcome text NOT NULL,
+    reason text,
     job_id uuid,
     PRIMARY KEY (tenant, name, scheduled_at)
 );
+CREATE INDEX schedule_runs_by_age ON schedule_runs (scheduled_at);
 
 CREATE TABLE targets (
     tenant text NOT NULL,

@@ -60,8 +60,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     spread_over: float
     enabled: bool
     next_at: datetime | None = None
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
     @property
     def line(self) -> CronLine:

@@ -7,14 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.broker.base import Broker
 from app.coalescing import Coalescer
 from app.domain.failures import InvalidJob
-from app.domain.job import NewJob
 from app.domain.transitions import Transition
 from app.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from app.services import ending
-from app.storage import changes, completion, fanout, outbox, submission
+from app.services.accepting import accept
+from app.storage import changes, completion, fanout, outbox
 from app.storage.direct import Connection, Direct
 from app.storage.engine import transaction
-from app.storage.submission import Entry
 
 MOST = changes.MOST
 
@@ -47,20 +46,10 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
     if not settled:
         OUTCOMES_FENCED.inc()
         return False
-    await _accept(conn, broker, children)
+    await accept(conn, broker, children)
     await ending.follow(conn, broker, settled)
     await conn.commit()
     return True
-
-
-async def _accept(conn: AsyncConnection, broker: Broker, children: Sequence[NewJob]) -> None:
-    handoff = None if broker.handoff is None else 0.0
-    for start in range(0, len(children), MOST):
-        batch = [Entry(child, handoff=handoff) for child in children[start : start + MOST]]
-        await submission.insert(conn, batch, idempotency_ttl=0)
-    if queues := {child.queue for child in children}:
-        await submission.announce_queues(conn, list(queues))
-        await broker.announce(conn, queues)
 
 
 async def expire(engine: AsyncEngine, broker: Broker, most: int) -> int:

@@ -105,8 +105,10 @@ schedule_runs = Table(
     Column("scheduled_at", Moment, nullable=False),
     Column("fired_at", Moment, nullable=False, server_default=func.now()),
     Column("outcome", Text, nullable=False),
+    Column("reason", Text),
     Column("job_id", UUID),
     PrimaryKeyConstraint("tenant", "name", "scheduled_at"),
+    Index("schedule_runs_by_age", "scheduled_at"),
 )
 
 targets = Table(

@@ -7,6 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.ids import floor_at
 
+SHORTEST = 86400.0
+"""Seconds for which runs of schedules are kept at least: their rows are what keeps a time from firing twice."""
+
 _JOBS = text("""
 WITH old AS MATERIALIZED (
     SELECT id FROM jobs
@@ -30,6 +33,16 @@ WITH old AS MATERIALIZED (
 )
 DELETE FROM idempotency_keys k USING old WHERE k.tenant = old.tenant AND k.key = old.key
 """)
+_RUNS = text("""
+WITH old AS MATERIALIZED (
+    SELECT r.tenant, r.name, r.scheduled_at FROM schedule_runs r
+    WHERE r.scheduled_at < now() - CAST(:retention AS float8) * interval '1 second'
+      AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = r.job_id AND j.finished_at IS NULL)
+    ORDER BY r.scheduled_at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+DELETE FROM schedule_runs r USING old
+WHERE r.tenant = old.tenant AND r.name = old.name AND r.scheduled_at = old.scheduled_at
+""")
 _WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
 _SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
@@ -48,6 +61,11 @@ async def prune_jobs(conn: AsyncConnection, retention: float, retention_failed: 
 async def prune_keys(conn: AsyncConnection, most: int) -> int:
     """Delete up to `most` idempotency records that are past their time."""
     return int((await conn.execute(_KEYS, {"most": most})).rowcount)
+
+
+async def prune_runs(conn: AsyncConnection, retention: float, most: int) -> int:
+    """Delete up to `most` runs of schedules older than `retention` seconds (a day at least) without a job at work."""
+    return int((await conn.execute(_RUNS, {"retention": max(retention, SHORTEST), "most": most})).rowcount)
 
 
 async def prune_rest(conn: AsyncConnection) -> None:

@@ -3,9 +3,12 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
+from app.services.catalogue import Catalogue
+from app.services.intake import Intake
 from app.settings import Settings
 from workers.scheduler.base import Loop
 from workers.scheduler.batches import Batches
+from workers.scheduler.cron import Cron
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.pruner import Pruner
 from workers.scheduler.reconciler import Reconciler
@@ -17,12 +20,14 @@ from workers.scheduler.rescuer import Rescuer
 
 def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]:
     """Every duty of the scheduler."""
+    intake = Intake(Catalogue(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
         Relay(engine, broker),
         Rescuer(engine, broker, settings.lease_ttl),
         Reconciler(engine, broker),
         Expiry(engine, broker),
         Batches(engine, broker),
+        Cron(engine, broker, intake),
         Pruner(engine, settings.retention, settings.retention_failed),
         Rejections(broker),
     ]

@@ -1,4 +1,4 @@
-"""The pruner: finished jobs past their retention, and idempotency records past their time, are forgotten."""
+"""The pruner: finished jobs and runs of schedules past their retention, and old idempotency records, are forgotten."""
 
 from datetime import UTC, datetime
 
@@ -30,7 +30,10 @@ class Pruner:
             keys = await pruning.prune_keys(conn, MOST)
             await pruning.prune_rest(conn)
             await conn.commit()
-        return jobs + keys
+        async with transaction(self._engine) as conn:
+            runs = await pruning.prune_runs(conn, self._retention, MOST)
+            await conn.commit()
+        return jobs + keys + runs
 
     def pause(self, done: int) -> float:
         return 1.0 if done >= MOST else EVERY
