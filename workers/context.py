@@ -122,6 +122,7 @@ class Context:
         callback_events: Sequence[str] | None = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        ordering_key: str | None = None,
     ) -> Any:
         """Submit a child: a job that becomes real only if this attempt succeeds. Returns its id.
 
@@ -134,7 +135,7 @@ class Context:
         given = {
             "queue": queue, "priority": priority, "run_at": run_at, "delay": delay, "expires_at": expires_at,
             "timeout": timeout, "retry": retry, "callback_url": callback_url, "callback_events": callback_events,
-            "tags": tags, "metadata": metadata,
+            "tags": tags, "metadata": metadata, "ordering_key": ordering_key,
         }  # fmt: skip
         options = {name: value for name, value in given.items() if value is not None}
         return self._calls(self._children.submit({"type": type, "payload": payload or {}, **options}))

@@ -49,7 +49,7 @@ CREATE TABLE dependencies (
     job_id uuid NOT NULL,
     on_success boolean NOT NULL,
     broken boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (needs, job_id)
+    PRIMARY KEY (needs, job_id, on_success)
 );
 CREATE INDEX dependencies_of ON dependencies (job_id);
 

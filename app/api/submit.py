@@ -24,7 +24,7 @@ from app.domain.job import to_wire
 from app.domain.preferences import read_wait
 from app.errors import MalformedRequest
 from app.services.job_request import JobRequest
-from app.services.submission import Receipt, Submission
+from app.services.receipts import Receipt, Submission
 from app.settings import Settings
 
 LONGEST_SPELLING = 6

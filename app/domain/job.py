@@ -48,7 +48,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `run_at` and `delay` (seconds) exclude each other; both absent means now, by the ledger's clock. `parent_id` and
     `root_id` are None for a job that nobody's handler submitted; `depth` is how many generations lie between.
-    `blockers` counts the jobs that it waits for: with any, it is accepted as blocked. `ref` is its name in a workflow.
+    `blockers` counts the jobs that it waits for: with any, it is accepted as blocked. `has_dependents` says that others
+    wait for it, or may come to. `ref` is its name in a workflow.
     """
 
     id: UUID
@@ -76,6 +77,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch_id: UUID | None = None
     ref: str | None = None
     blockers: int = 0
+    has_dependents: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,9 @@ MAX_MESSAGE = 2000
 
 ON_REQUEST = "cancelled on request"
 
+NEEDED = "needed job"
+"""How the message begins of a job that was cancelled because one that it needs did not succeed; no other begins so."""
+
 SKIPPED = '{"skipped":true}'
 """The result of a job that did not find what it was to work on, where its type says that this is fine."""
 

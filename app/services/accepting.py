@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from app.broker.base import Broker
 from app.domain.job import NewJob
+from app.services import ordering
 from app.storage import changes, submission
 from app.storage.direct import Connection
 from app.storage.submission import Entry
@@ -15,6 +16,7 @@ MOST = changes.MOST
 async def accept(conn: Connection, broker: Broker, jobs: Sequence[NewJob]) -> None:
     """Insert these jobs, which were checked as at the door. They are published by the relay. The caller commits."""
     handoff = None if broker.handoff is None else 0.0
+    jobs = await ordering.line_up(conn, jobs)
     for start in range(0, len(jobs), MOST):
         batch = [Entry(job, handoff=handoff) for job in jobs[start : start + MOST]]
         await submission.insert(conn, batch, idempotency_ttl=0)

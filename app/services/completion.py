@@ -46,8 +46,8 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
     if not settled:
         OUTCOMES_FENCED.inc()
         return False
-    await accept(conn, broker, children)
     await ending.follow(conn, broker, settled)
+    await accept(conn, broker, children)
     await conn.commit()
     return True
 

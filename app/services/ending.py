@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 
 from app.broker.base import Broker
-from app.services import webhooks
+from app.services import dependents, webhooks
 from app.storage import batch_ends
 from app.storage.direct import Connection
 from app.storage.moved import Moved
 
 
 async def follow(conn: Connection, broker: Broker, moved: Sequence[Moved]) -> None:
-    """For those of `moved` that have ended by it: their webhooks, and word to their batches. The caller commits."""
+    """For those of `moved` that have ended by it: whoever waits for them, all webhooks, and word to their batches.
+
+    The caller commits.
+    """
     ended = [one for one in moved if one.finished]
+    ended += await dependents.follow(conn, broker, ended)
     await batch_ends.append(conn, ended)
     await webhooks.record(conn, broker, [one.job_id for one in ended if one.wants_webhook])

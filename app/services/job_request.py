@@ -20,6 +20,7 @@ from app.domain.job import DEFAULT_PRIORITY, QUEUE_PATTERN
 YEAR = 366 * 86400.0
 MAX_TIMEOUT = 7 * 86400.0
 MAX_ATTEMPTS = 100
+MAX_KEY = 255
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
@@ -95,5 +96,7 @@ class JobRequest(BaseModel):
         default_factory=dict
     )
     concurrency_key: Later = None
-    ordering_key: Later = None
+    ordering_key: Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)] | None = (
+        None
+    )
     unique: Later = None

@@ -4,21 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
 from app.coalescing import Coalescer
 from app.deadlines import Deadlines
-from app.domain.job import Job, NewJob
-from app.domain.message import JobRef
-from app.errors import Gone, KeyReused, LedgerUnavailable
-from app.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from app.errors import LedgerUnavailable
+from app.metrics import BATCH_SIZE, JOBS_ACCEPTED
+from app.services.keyed_submission import KeyedSubmissions, needs_a_place
 from app.services.publishing import Publisher
+from app.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_queued, recall, ref
 from app.storage import submission as ledger
 from app.storage.direct import Connection, Direct
-from app.storage.reading import jobs_by_id
 from app.storage.submission import Accepted, Entry
 
 MOST = 200
@@ -33,21 +31,6 @@ DEADLINE = 4.5
 log = structlog.get_logger(__name__)
 
 
-class Submission(msgspec.Struct, frozen=True):
-    """What a client asks for: a job, and the idempotency key that came with it, with the body's fingerprint."""
-
-    job: NewJob
-    key: str | None = None
-    fingerprint: bytes | None = None
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """A job that is in the ledger; `replayed` says that it was so before this submission."""
-
-    job: Job
-    replayed: bool = False
-
-
 class Submissions:
     """The door of the ledger: `accept` returns once the job is committed, never before."""
 
@@ -58,23 +41,25 @@ class Submissions:
         self._publisher = Publisher(engine, broker)
         self._deadlines = Deadlines(DEADLINE, lambda: LedgerUnavailable("timeout"))
         self._known_queues: set[str] = set()
+        self._keyed = KeyedSubmissions(engine, broker, self._publisher, idempotency_ttl)
         self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, most=MOST, lanes=LANES)
 
     async def accept(self, submission: Submission) -> Receipt:
         """Raises `KeyReused` for a key that came with another body, `LedgerUnavailable` within 5 s."""
-        accepted = self._accept(submission)
+        accepted = (self._keyed.accept if needs_a_place(submission.job) else self._accept)(submission)
         self._deadlines.add(accepted)
         return await accepted
 
     async def close(self) -> None:
         """Wait for what is under way, and let go of the ledger."""
         await self._publisher.drain()
+        await self._keyed.close()
         await self._ledger.close()
 
     async def _accept_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
         """One statement inserts and commits; only then is anybody answered and anything published."""
         BATCH_SIZE.labels("submissions").observe(len(batch))
-        first = _first_of_each_key(batch)
+        first = first_of_each_key(batch)
         granted = self._publisher.reserve(len(first))
         entries = [self._entry(one, number < granted) for number, one in enumerate(first)]
         published = 0
@@ -83,7 +68,7 @@ class Submissions:
                 await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
             # COMMIT: the statement was its own transaction, and it has been answered.
-            refs = [_ref(e.job) for e in entries[:granted] if _is_queued(accepted.get(e.job.id))]
+            refs = [ref(e.job) for e in entries[:granted] if is_queued(accepted.get(e.job.id))]
             published = len(refs)
             self._publisher.offer(refs)
         finally:
@@ -91,7 +76,7 @@ class Submissions:
         remembered = await self._follow_up(batch, entries, accepted)
         for queue, count in Counter(entry.job.queue for entry in entries if entry.job.id in accepted).items():
             JOBS_ACCEPTED.labels(queue).inc(count)
-        return [_answer(one, accepted, remembered) for one in batch]
+        return [answer(one, accepted, remembered) for one in batch]
 
     def _entry(self, one: Submission, publishes: bool) -> Entry:
         handoff = self._broker.handoff
@@ -103,9 +88,7 @@ class Submissions:
             await ledger.announce_queues(conn, list(fresh))
             self._known_queues |= fresh
 
-    async def _follow_up(
-        self, batch: list[Submission], entries: list[Entry], accepted: dict[UUID, Accepted]
-    ) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
+    async def _follow_up(self, batch: list[Submission], entries: list[Entry], accepted: dict[UUID, Accepted]) -> Known:
         """The hint to workers, and what became of every key in `batch` that did not make a job of its own just now.
 
         Nothing here takes back what is committed: a hint that is lost costs a second, and without an answer only
@@ -117,58 +100,7 @@ class Submissions:
         try:
             async with self._ledger.statements() as conn:
                 await self._broker.announce(conn, {e.job.queue for e in entries if e.job.id in accepted})
-                return await _recall(conn, keys) if keys else {}
+                return await recall(conn, keys) if keys else {}
         except LedgerUnavailable as error:
             log.warning("follow_up_failed", error=str(error), replays=len(keys))
             return {}
-
-
-async def _recall(conn: Connection, keys: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, Job | None]]:
-    records = await ledger.recall(conn, sorted(keys))
-    jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
-    return {key: (record.fingerprint, jobs.get(record.job_id)) for key, record in records.items()}
-
-
-def _first_of_each_key(batch: list[Submission]) -> list[Submission]:
-    """One member for each key: the others of that key are answered from what becomes of it."""
-    first: dict[object, Submission] = {}
-    for one in batch:
-        first.setdefault(one.job.id if one.key is None else (one.job.tenant, one.key), one)
-    return list(first.values())
-
-
-def _answer(
-    one: Submission,
-    accepted: dict[UUID, Accepted],
-    remembered: dict[tuple[str, str], tuple[bytes, Job | None]],
-) -> Receipt | Exception:
-    made = accepted.get(one.job.id)
-    if made is not None:
-        return Receipt(_as_accepted(one.job, made))
-    record = remembered.get((one.job.tenant, one.key or ""))
-    if record is None:
-        return LedgerUnavailable("the record of this key was being pruned")
-    fingerprint, job = record
-    if fingerprint != one.fingerprint:
-        return KeyReused("this Idempotency-Key was used before with another body")
-    if job is None:
-        return Gone("the job of this Idempotency-Key is past its retention")
-    SUBMISSIONS_REPLAYED.inc()
-    return Receipt(job, replayed=True)
-
-
-def _as_accepted(job: NewJob, made: Accepted) -> Job:
-    """The row as it was just written, without reading it back."""
-    return Job(
-        id=job.id, tenant=job.tenant, type=job.type, queue=job.queue, status=made.status, priority=job.priority,
-        attempt=0, max_attempts=job.max_attempts, payload=job.payload, tags=list(job.tags), metadata=job.metadata,
-        created_at=made.created_at, run_at=made.run_at, expires_at=job.expires_at,
-    )  # fmt: skip
-
-
-def _is_queued(made: Accepted | None) -> bool:
-    return made is not None and made.status == "queued"
-
-
-def _ref(job: NewJob) -> JobRef:
-    return JobRef(job.id, 0, job.queue, job.type, job.priority, job.traceparent)

@@ -28,7 +28,7 @@ dependencies = Table(
     Column("job_id", UUID, nullable=False),
     Column("on_success", Boolean, nullable=False),
     Column("broken", Boolean, nullable=False, server_default="false"),
-    PrimaryKeyConstraint("needs", "job_id"),
+    PrimaryKeyConstraint("needs", "job_id", "on_success"),
     Index("dependencies_of", "job_id"),
 )
 

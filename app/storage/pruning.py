@@ -12,7 +12,7 @@ SHORTEST = 86400.0
 
 _JOBS = text("""
 WITH old AS MATERIALIZED (
-    SELECT id FROM jobs
+    SELECT id, tenant, queue, ordering_key FROM jobs
     WHERE id < :newest AND finished_at < now() - CAST(:retention AS float8) * interval '1 second'
       AND (status <> 'failed' OR finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
     ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
@@ -24,9 +24,17 @@ WITH old AS MATERIALIZED (
     DELETE FROM payload_edits e USING old WHERE e.job_id = old.id
 ), their_steps AS (
     DELETE FROM steps s USING old WHERE s.job_id = old.id
+), their_needs AS (
+    DELETE FROM dependencies d USING old WHERE d.job_id = old.id AND d.on_success
+), their_lines AS (
+    DELETE FROM ordering_keys k USING old
+    WHERE (k.tenant, k.queue, k.key) = (old.tenant, old.queue, old.ordering_key) AND k.job_id = old.id
+      AND NOT EXISTS (SELECT 1 FROM dependencies d WHERE d.job_id = old.id AND NOT d.on_success)
 )
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)
+"""A line goes with its last job, unless that was cancelled before its turn and those before it are still at work."""
+
 _KEYS = text("""
 WITH old AS MATERIALIZED (
     SELECT tenant, key FROM idempotency_keys WHERE expires_at <= now() LIMIT :most FOR UPDATE SKIP LOCKED

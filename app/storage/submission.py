@@ -51,12 +51,13 @@ WITH input AS MATERIALIZED (
             id uuid, tenant text, type text, queue text, payload text, priority int2, max_attempts int4, retry text,
             timeout float8, run_at timestamptz, delay float8, expires_at timestamptz, callback_url text,
             callback_events text[], tags text[], metadata text, traceparent text, parent_id uuid, root_id uuid,
-            depth int2, concurrency_key text, ordering_key text, batch_id uuid, ref text, blockers int4
+            depth int2, concurrency_key text, ordering_key text, batch_id uuid, ref text, blockers int4,
+            has_dependents bool
         ),
         unnest(CAST(:keys AS text[])), unnest(CAST(:fingerprints AS bytea[])), unnest(CAST(:handoffs AS float8[]))
     ) AS i(id, tenant, type, queue, payload, priority, max_attempts, retry, timeout, asked_run_at, delay, expires_at,
            callback_url, callback_events, tags, metadata, traceparent, parent_id, root_id, depth, concurrency_key,
-           ordering_key, batch_id, ref, blockers, key, fingerprint, handoff)
+           ordering_key, batch_id, ref, blockers, has_dependents, key, fingerprint, handoff)
 ), remembered AS (
     INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
     SELECT tenant, key, fingerprint, id, now() + CAST(:ttl AS float8) * interval '1 second'
@@ -73,13 +74,13 @@ WITH input AS MATERIALIZED (
 ), written AS (
     INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags,
                       metadata, callback_url, callback_events, traceparent, run_at, expires_at, parent_id, root_id,
-                      depth, concurrency_key, ordering_key, batch_id, ref, blockers)
+                      depth, concurrency_key, ordering_key, batch_id, ref, blockers, has_dependents)
     SELECT id, tenant, type, queue, status, COALESCE(priority, {DEFAULT_PRIORITY}), max_attempts, CAST(retry AS json),
            timeout, CAST(payload AS json), COALESCE(tags, '{{}}'), COALESCE(CAST(metadata AS json), '{{}}'),
            callback_url,
            CASE WHEN callback_url IS NOT NULL THEN COALESCE(callback_events, CAST(:end_events AS text[])) END,
            traceparent, run_at, expires_at, parent_id, root_id, COALESCE(depth, 0), concurrency_key,
-           ordering_key, batch_id, ref, COALESCE(blockers, 0)
+           ordering_key, batch_id, ref, COALESCE(blockers, 0), COALESCE(has_dependents, false)
     FROM accepted
 ), on_the_road AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
@@ -90,6 +91,18 @@ WITH input AS MATERIALIZED (
     FROM accepted
 )
 SELECT id, status, now() AS created_at, run_at FROM accepted
+""")
+
+_REMEMBER = Statement("""
+INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
+SELECT i.tenant, i.key, i.fingerprint, i.job_id, now() + CAST(:ttl AS float8) * interval '1 second'
+FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[]), CAST(:fingerprints AS bytea[]), CAST(:ids AS uuid[]))
+    AS i(tenant, key, fingerprint, job_id)
+ORDER BY i.tenant, i.key
+ON CONFLICT (tenant, key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+    WHERE k.expires_at <= now()
+RETURNING job_id
 """)
 
 _RECALL = Statement("""
@@ -117,6 +130,24 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
         ttl=float(idempotency_ttl),
     )
     return {row[0]: Accepted(row[1], row[2], row[3]) for row in rows}
+
+
+async def remember(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> list[NewJob]:
+    """Write the idempotency records alone. Returns the jobs that are to be inserted by it: those whose key is new.
+
+    For whoever has to know that before he inserts them, with `Entry(job)`, in the same transaction.
+    """
+    keyed = [entry for entry in batch if entry.key is not None]
+    rows = await _REMEMBER.rows(
+        conn,
+        tenants=[entry.job.tenant for entry in keyed],
+        keys=[entry.key for entry in keyed],
+        fingerprints=[entry.fingerprint for entry in keyed],
+        ids=[entry.job.id for entry in keyed],
+        ttl=float(idempotency_ttl),
+    )
+    new = {row[0] for row in rows}
+    return [entry.job for entry in batch if entry.key is None or entry.job.id in new]
 
 
 async def recall(conn: Connection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Remembered]:

@@ -24,7 +24,8 @@ from app.domain.message import JobRef
 from app.domain.retry import Retry
 from app.domain.transitions import Held
 from app.services.completion import settle
-from app.services.submission import Submission, Submissions
+from app.services.receipts import Submission
+from app.services.submission import Submissions
 from app.settings import Settings
 from app.storage.claims import Claim, claim_next
 from app.storage.engine import transaction

@@ -5,36 +5,21 @@ RabbitMQ and PostgreSQL must be told apart by nothing but speed; what is RabbitM
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from app.broker.base import Broker, Rejected, Subscription
-from app.broker.postgres import PostgresBroker
-from app.broker.rabbitmq import RabbitBroker
+from app.broker.base import Rejected, Subscription
 from app.domain import transitions
 from app.domain.message import JobRef
 from app.services.completion import settle
 from app.storage import workers
-from app.storage.engine import create_engine, transaction
+from app.storage.engine import transaction
 from tests.integration.road import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
 from tests.integration.test_ledger_submission import do, rows
 from tests.support.waiting import until
 from workers.scheduler.relay import Relay
-
-
-@pytest.fixture(params=["postgres", "rabbitmq"])
-async def road(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Road]:
-    engine = create_engine(database_url)
-    if request.param == "postgres":
-        broker: Broker = PostgresBroker(engine, database_url)
-    else:
-        broker = RabbitBroker([request.getfixturevalue("amqp_url")], engine)
-    road = Road(request.param, engine, broker)
-    yield road
-    await road.close()
 
 
 async def test_what_is_published_is_claimed_once_over_two_subscriptions(road: Road) -> None:

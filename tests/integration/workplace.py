@@ -12,7 +12,8 @@ from app.broker.base import Broker
 from app.domain.addresses import EgressAllow
 from app.domain.ids import new_id
 from app.domain.job import Job, NewJob
-from app.services.submission import Submission, Submissions
+from app.services.receipts import Submission
+from app.services.submission import Submissions
 from app.settings import Settings
 from app.storage.engine import transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id

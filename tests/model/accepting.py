@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.domain.idempotency import fingerprint
 from app.domain.job import END_EVENTS
 from app.errors import KeyReused
-from app.services.submission import Receipt
+from app.services.receipts import Receipt
 from tests.model.ledger import KEYS_TTL
 from tests.model.model import Job, Place
 from tests.model.rows import UNIT

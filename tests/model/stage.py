@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from app.domain.job import NewJob
 from app.domain.transitions import Held
 from app.services import cancelling
-from app.services.submission import Submission
+from app.services.receipts import Submission
 from tests.model import contract
 from tests.model.ledger import LEASE_TTL, Ledger
 from tests.model.model import Job

@@ -87,18 +87,18 @@ MUTANTS = (
             ),
             Edit(
                 "app/services/submission.py",
-                "import msgspec",
-                "import asyncio\nfrom datetime import UTC, datetime\n\nimport msgspec",
+                "import structlog",
+                "import asyncio\nfrom datetime import UTC, datetime\n\nimport structlog",
             ),
             Edit(
                 "app/services/submission.py",
-                "def _first_of_each_key(",
+                "class Submissions:",
                 """async def _insert(direct, entries, ttl) -> None:
     async with direct.statements() as conn:
         await ledger.insert(conn, entries, ttl)
 
 
-def _first_of_each_key(""",
+class Submissions:""",
             ),
         ),
         (
@@ -108,7 +108,7 @@ def _first_of_each_key(""",
     ),
     Mutant(
         "jobs are published from memory only",
-        (Edit("app/storage/submission.py", "NOT later AND handoff IS NULL, expires_at", "NOT later, expires_at"),),
+        (Edit("app/storage/submission.py", "status = 'queued' AND handoff IS NULL, ", "status = 'queued', "),),
         (ORDER + "test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay",),
     ),
     Mutant(

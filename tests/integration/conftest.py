@@ -1,0 +1,23 @@
+"""What tests on either broker start from."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.broker.base import Broker
+from app.broker.postgres import PostgresBroker
+from app.broker.rabbitmq import RabbitBroker
+from app.storage.engine import create_engine
+from tests.integration.road import Road
+
+
+@pytest.fixture(params=["postgres", "rabbitmq"])
+async def road(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Road]:
+    engine = create_engine(database_url)
+    if request.param == "postgres":
+        broker: Broker = PostgresBroker(engine, database_url)
+    else:
+        broker = RabbitBroker([request.getfixturevalue("amqp_url")], engine)
+    road = Road(request.param, engine, broker)
+    yield road
+    await road.close()

@@ -1,0 +1,92 @@
+"""Workers that do nothing but claim and end jobs, as fast as they can and at the same time, on either broker."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from app.broker.base import Delivery, Subscription
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.job import FINISHED
+from app.domain.transitions import Transition
+from app.services.completion import settle
+from app.services.receipts import Submission
+from app.services.submission import Submissions
+from tests.integration.road import Road, held
+from tests.integration.test_ledger_submission import a_job, rows
+from tests.support.waiting import until
+from workers.scheduler import base
+from workers.scheduler.expiry import Expiry
+from workers.scheduler.relay import Relay
+
+PATIENCE = 60.0
+UNFINISHED = "SELECT id, status, blockers, attempt FROM jobs WHERE finished_at IS NULL"
+
+Outcome = Callable[[Delivery], Transition]
+
+
+def success(delivery: Delivery) -> Transition:
+    return transitions.succeeded(held(delivery), "{}")
+
+
+def anything(delivery: Delivery) -> Transition:
+    """Success, failure for good, a crash or a hand-back."""
+    one = held(delivery)
+    first_crash = transitions.crashed(one, 0.0) if not one.crashes else transitions.succeeded(one, "{}")
+    ended = [transitions.succeeded(one, "{}"), transitions.failed(one, FailureClass.INVALID, "no", 0.0)]
+    return random.choice([*ended, first_crash, transitions.handed_back(one)])
+
+
+@asynccontextmanager
+async def at_work(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -> AsyncIterator[list[UUID]]:
+    """`count` workers and a scheduler; yields the ids in the order of the claims, which grows."""
+    order: list[UUID] = []
+    subscriptions = [road.subscribe(most, "q") for _ in range(count)]
+    working = [asyncio.create_task(_work(road, one, outcome, order, most)) for one in subscriptions]
+    loops = [Relay(road.engine, road.broker), Expiry(road.engine, road.broker)]
+    scheduling = asyncio.create_task(base.run(loops))
+    try:
+        yield order
+    finally:
+        for one in subscriptions:
+            await one.stop()
+        scheduling.cancel()
+        done = await asyncio.gather(*working, return_exceptions=True)
+        assert [error for error in done if error is not None] == []
+
+
+async def _work(road: Road, subscription: Subscription, outcome: Outcome, order: list[UUID], most: int) -> None:
+    while deliveries := await subscription.claim(most):
+        order.extend(each.claim.job.id for each in deliveries)
+        await asyncio.sleep(0)
+        await settle(road.engine, road.broker, [outcome(each) for each in deliveries])
+        await subscription.settle(deliveries)
+
+
+async def all_finished(road: Road) -> None:
+    """Wait for the end of every job; what is left is in the failure."""
+    left: list[Any] = []
+
+    async def none_left() -> bool:
+        left[:] = await rows(road.engine, UNFINISHED)
+        return not left
+
+    await until(none_left, PATIENCE, lambda: f"the end of {[dict(row) for row in left[:20]]}", interval=0.1)
+    statuses = {row["status"] for row in await rows(road.engine, "SELECT DISTINCT status FROM jobs")}
+    assert statuses <= FINISHED
+    assert await rows(road.engine, "SELECT * FROM outbox") == []
+
+
+@asynccontextmanager
+async def door(road: Road) -> AsyncIterator[Submissions]:
+    submissions = Submissions(road.engine, road.broker, 60)
+    yield submissions
+    await submissions.close()
+
+
+async def accept(submissions: Submissions, key: str | None = None, **fields: Any) -> UUID:
+    fingerprint = None if key is None else b"1"
+    return (await submissions.accept(Submission(a_job(**fields), key, fingerprint))).job.id
