@@ -3,6 +3,7 @@
 AcceptedError
 ├── Refused                     the caller asked for something we will not do; carries a problem slug
 │   ├── MalformedRequest        400  not JSON, not UTF-8, a broken header
+│   │   └── MalformedLines           some lines of a body are not; carries a list of FieldError
 │   ├── InvalidRequest          422  well-formed, but a field is wrong; carries a list of FieldError
 │   ├── UnsupportedMedia        415
 │   ├── TooLarge                413
@@ -45,6 +46,14 @@ class Refused(AcceptedError):
 
 class MalformedRequest(Refused):
     """Not readable at all: broken JSON, broken UTF-8, a header outside its grammar."""
+
+
+class MalformedLines(MalformedRequest):
+    """A body by lines, of which some are not readable."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__("; ".join(e.detail for e in errors[:3]))
+        self.errors = errors
 
 
 class InvalidRequest(Refused):

@@ -10,19 +10,21 @@ from starlette.responses import Response
 
 from app import errors
 from app.api.auth import Reader, Writer, documented
-from app.api.body import body_docs, read_json
+from app.api.body import body_docs, is_ndjson, read_json, read_lines
 from app.api.job_answers import JSON, header_docs
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.representations import BatchView
 from app.api.state import State, state_of
+from app.api.submit import largest_body
 from app.domain import json_text
 from app.domain.batch import Batch, to_wire
-from app.domain.idempotency import fingerprint, read_key
+from app.domain.idempotency import LinesFingerprint, fingerprint, read_key
 from app.domain.ids import age_of
 from app.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, NotFound
 from app.services.batch_cancelling import cancel as cancel_batch
 from app.services.batch_intake import Members
+from app.services.batch_lines import Lines
 from app.services.batch_request import BatchQuery, BatchRequest
 from app.services.batches import BatchReceipt, BatchSubmission
 from app.services.validation import checked
@@ -57,7 +59,9 @@ _MISSING = (errors.NotFound, errors.Gone)
             errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone, *_DENIED
         ),
     },
-    openapi_extra=body_docs(BatchRequest),
+    openapi_extra=body_docs(
+        BatchRequest, by_lines="A job a line, each as POST /jobs takes it. Empty lines are skipped."
+    ),
 )
 async def submit(
     request: Request,
@@ -65,11 +69,15 @@ async def submit(
     options: Annotated[BatchQuery, Query()],
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Accept up to 10,000 jobs, all or none. With `spread_over` their run times are smeared evenly over the window."""
+    """Accept many jobs, all or none: up to 10,000 as JSON, or up to 1,000,000 as NDJSON, a job a line.
+
+    With `spread_over` their run times are smeared evenly over the window. With NDJSON the options are in the query.
+    """
     state = state_of(request)
     key = key_of(request, state.settings)
-    receipt = await state.batches.accept(await _from_json(request, who.tenant, options, key))
-    return answer(receipt)
+    if is_ndjson(request):
+        return answer(await _by_lines(request, who.tenant, options, key))
+    return answer(await state.batches.accept(await _from_json(request, who.tenant, options, key)))
 
 
 @router.get(
@@ -145,6 +153,16 @@ def answer(receipt: BatchReceipt) -> Response:
 def retry_after(batch: Batch) -> str:
     """Whole seconds until a look may be worth its cost."""
     return str(max(1, batch.total // COUNTED_IN_A_SECOND))
+
+
+async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str | None) -> BatchReceipt:
+    state = state_of(request)
+    members = Members(state.intake, tenant, options, request.headers.get("traceparent"))
+    seen_as = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
+    with Lines(members, seen_as) as lines:
+        async for some in read_lines(request, largest_body(state.settings)):
+            await lines.take(some, state.slices)
+        return await state.batches.accept(lines.submission(key))
 
 
 async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str | None) -> BatchSubmission:

@@ -17,6 +17,9 @@ from app.errors import MalformedRequest, TooLarge, UnsupportedMedia
 
 JSON = b"application/json"
 NDJSON = b"application/x-ndjson"
+MORE_TIME = "accepted.more_time"
+"""Under this name a request's scope has a function that lets the time begin anew within which it must have arrived."""
+
 _UTF8 = {b"charset=utf-8", b'charset="utf-8"', b""}
 
 
@@ -43,21 +46,44 @@ async def read_optional_json(request: Request, max_bytes: int) -> ParsedJSON:
     return await read_json(request, max_bytes)
 
 
-def body_docs(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """What OpenAPI says of a body that a route reads by itself, for `openapi_extra`."""
+def body_docs(model: type[BaseModel], *, required: bool = True, by_lines: str = "") -> dict[str, Any]:
+    """What OpenAPI says of a body that a route reads by itself, for `openapi_extra`; `by_lines` if as NDJSON, too."""
     schema = model.model_json_schema()
     content = {JSON.decode(): {"schema": _inlined(schema, schema.pop("$defs", {}))}}
+    if by_lines:
+        content[NDJSON.decode()] = {"schema": {"type": "string", "description": by_lines}}
     return {"requestBody": {"required": required, "content": content}}
 
 
-async def stream(request: Request, max_bytes: int, media_type: bytes = NDJSON) -> AsyncIterator[bytes]:
-    """The body piece by piece, as it arrives, never more than `max_bytes` in all; for NDJSON."""
-    check_headers(request, media_type, max_bytes)
-    async for piece in _pieces(request, max_bytes, 0):
-        yield piece
+async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[list[bytes]]:
+    """The lines of an NDJSON body, some at a time as they arrive: any number of them, each of up to `max_bytes`.
+
+    Each time a line has come whole, the client has the full deadline for the next one. Raises as `read_json`.
+    """
+    check_headers(request, NDJSON, None)
+    more_time = request.scope.get(MORE_TIME, _nothing)
+    rest, seen, more = b"", 0, True
+    while more:
+        message = await request.receive()
+        *lines, rest = (rest + _piece(message)).split(b"\n")
+        if max(map(len, lines), default=0) > max_bytes or len(rest) > max_bytes:
+            first = next((n for n, line in enumerate(lines) if len(line) > max_bytes), len(lines))
+            raise TooLarge(f"line {seen + first + 1} is larger than {max_bytes} bytes")
+        seen += len(lines)
+        if lines:
+            more_time()
+            yield lines
+        more = message.get("more_body", False)
+    if rest:
+        yield [rest]
 
 
-def check_headers(request: Request, media_type: bytes, max_bytes: int) -> None:
+def is_ndjson(request: Request) -> bool:
+    """Whether the body says that it comes by lines."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON.decode()
+
+
+def check_headers(request: Request, media_type: bytes, max_bytes: int | None) -> None:
     """Refuses what the headers already tell, before a byte of the body is read."""
     has_type = False
     for name, value in request.scope["headers"]:
@@ -68,10 +94,14 @@ def check_headers(request: Request, media_type: bytes, max_bytes: int) -> None:
         elif name == b"content-encoding":
             if value.strip().lower() not in (b"identity", b""):
                 raise UnsupportedMedia("a body must not be compressed: send it without Content-Encoding")
-        elif name == b"content-length":
+        elif name == b"content-length" and max_bytes is not None:
             _check_length(value, max_bytes)
     if not has_type:
         raise UnsupportedMedia(f"Content-Type is missing: send {media_type.decode()}")
+
+
+def _nothing() -> None:
+    """Where no server counts the time."""
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from starlette.types import Scope
 from app import errors
 from app.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
 from app.domain.json_text import encode, escape_pointer
-from app.errors import AcceptedError, FieldError, InvalidRequest, Refused
+from app.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
 from app.services.validation import MAX_LISTED, describe
 
 MEDIA_TYPE = "application/problem+json"
@@ -56,7 +56,7 @@ def problem_response(exc: AcceptedError, instance: str) -> Response:
     """The answer to `exc`; `instance` is the path of the request."""
     problem = problem_of(type(exc))
     detail = exc.detail if isinstance(exc, Refused) else ""
-    listed = exc.errors if isinstance(exc, InvalidRequest) else None
+    listed = exc.errors if isinstance(exc, (InvalidRequest, MalformedLines)) else None
     retry_after = getattr(exc, "retry_after", None)
     headers = None if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
     return _answer(problem, instance, detail, listed, headers)

@@ -2,8 +2,9 @@
 
 A request, head and body, must have arrived whole within `RECEIVE_DEADLINE` of its first byte (of the opening of
 the connection, for the first one): against slowloris, and sockets that connect and stay silent. Time in which
-we ourselves do not read, because a handler is slower than its client, does not count. Answers may take any time:
-long polls and event streams are not touched, and an idle connection is closed by uvicorn's keep-alive timeout.
+we ourselves do not read, because a handler is slower than its client, does not count. A body that is read by lines
+may take any time, as long as each line comes within the deadline (`MORE_TIME`). Answers may take any time: long polls
+and event streams are not touched, and an idle connection is closed by uvicorn's keep-alive timeout.
 
 What can still be answered is answered with a problem. The timer is one for each connection, looked at when it
 fires, so a request pays two assignments for all this.
@@ -17,6 +18,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.api.body import MORE_TIME
 from app.api.problems import status_response
 
 
@@ -71,6 +73,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self._declining:
             return
         super().on_headers_complete()
+        self.scope[MORE_TIME] = self._more_time  # type: ignore[literal-required]
         self._in_head = False
 
     def on_body(self, body: bytes) -> None:
@@ -119,6 +122,11 @@ class DeadlineProtocol(HttpToolsProtocol):
         else:
             return
         raise ValueError(self._refusal.phrase)
+
+    def _more_time(self) -> None:
+        """The deadline begins anew, for what has come makes sense by itself: a line of a body that is read by lines."""
+        if self._arriving_since is not None:
+            self._arriving_since = self.loop.time()
 
     def _on_timer(self) -> None:
         """Drops the connection when its request is overdue; looks again when it may be, at the earliest."""

@@ -34,6 +34,20 @@ def read_key(values: list[str]) -> str | None:
     return key
 
 
+class LinesFingerprint:
+    """The fingerprint of a request whose body comes line by line, each a JSON value, compared as such."""
+
+    def __init__(self, method: str, path: str) -> None:
+        self._digest = hashlib.blake2b(f"{method} {path} by lines\n".encode(), digest_size=FINGERPRINT_BYTES)
+
+    def add(self, line: ParsedJSON) -> None:
+        self._digest.update(canonical(line))
+        self._digest.update(b"\n")
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+
 def fingerprint(method: str, path: str, body: ParsedJSON) -> bytes:
     """The same 16 bytes for the same request: `body` is compared as JSON, not as bytes."""
     digest = hashlib.blake2b(f"{method} {path}\n".encode(), digest_size=FINGERPRINT_BYTES)

@@ -48,6 +48,11 @@ class Members:
     def too_many_errors(self) -> bool:
         return len(self.errors) >= MAX_LISTED
 
+    def refuse(self, *found: FieldError) -> None:
+        """More is wrong with the members; what comes after the first hundred is not told."""
+        self.errors += found
+        del self.errors[MAX_LISTED:]
+
     async def check(self, parsed: Any, pointer: str, where: str = "") -> NewJob | None:
         """The member that `parsed` asks for; None if something is wrong with it, or was with one before it.
 
@@ -57,11 +62,10 @@ class Members:
         try:
             job = await self._checked(parsed)
         except InvalidRequest as refused:
-            self.errors += [FieldError(pointer + error.pointer, where + error.detail) for error in refused.errors]
-            del self.errors[MAX_LISTED:]
+            self.refuse(*(FieldError(pointer + error.pointer, where + error.detail) for error in refused.errors))
             return None
         except TooLarge as refused:
-            raise TooLarge(f"{pointer}: {refused.detail}") from None
+            raise TooLarge(f"{where or pointer + ': '}{refused.detail}") from None
         if self.errors:
             return None
         self.queues.add(job.queue)

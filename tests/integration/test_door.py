@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.api.protocol import DeadlineProtocol
-from tests.support.door import CANARY, HEAD, MAX_BODY, answer, ask, check_problem, connected, post, serving
+from tests.support.door import CANARY, HEAD, MAX_BODY, MAX_LINE, answer, ask, check_problem, connected, post, serving
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +107,28 @@ def test_a_body_without_a_length_is_counted_also_when_it_comes_at_once(port: int
     assert ask(port, HEAD.replace(b"/echo", b"/small") + chunked)[0] == status
 
 
-def test_lines_are_counted_too(port: int) -> None:
+def test_a_body_by_lines_has_no_limit_but_that_of_a_line(port: int) -> None:
     url = f"http://127.0.0.1:{port}/lines"
     type_ = {"content-type": "application/x-ndjson"}
-    assert httpx.post(url, content=b"{}\n" * 9, headers=type_, trust_env=False).text == "27"
-    assert httpx.post(url, content=b"{}\n" * MAX_BODY, headers=type_, trust_env=False).status_code == 413
-    assert httpx.post(url, content=iter([b"{}\n" * MAX_BODY]), headers=type_, trust_env=False).status_code == 413
+    assert httpx.post(url, content=b"{}\n{}\r\n\n[]", headers=type_, trust_env=False).json() == [2, 3, 0, 2]
+    assert httpx.post(url, content=b"{}\n", headers=type_, trust_env=False).json() == [2]
+    assert httpx.post(url, content=b"", headers=type_, trust_env=False).json() == []
+    assert len(httpx.post(url, content=b"{}\n" * MAX_BODY, headers=type_, trust_env=False).json()) == MAX_BODY
+    assert httpx.post(url, content=b"x" * MAX_LINE, headers=type_, trust_env=False).json() == [MAX_LINE]
+    for long in (b"x" * (MAX_LINE + 1), b"{}\n" + b"x" * (MAX_LINE + 1) + b"\n{}", [b"{}\n" * 9, b"x" * MAX_BODY]):
+        refused = httpx.post(
+            url, content=long if isinstance(long, bytes) else iter(long), headers=type_, trust_env=False
+        )
+        assert refused.status_code == 413
+        assert f"line {1 if long[:1] == b'x' else 2 if isinstance(long, bytes) else 10} " in refused.json()["detail"]
     assert httpx.post(url, content=b"{}\n", trust_env=False).status_code == 415
+
+
+def test_lines_may_be_cut_anywhere(port: int) -> None:
+    head = HEAD.replace(b"/echo", b"/lines").replace(b"application/json", b"application/x-ndjson")
+    body = b"[1]\n[2,3]\n\n[4]"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    assert ask(port, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)[2] == b"[3, 5, 0, 3]"
 
 
 def test_chunked_bodies_and_extensions_are_read(port: int) -> None:

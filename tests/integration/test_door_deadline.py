@@ -72,6 +72,25 @@ def test_an_overdue_request_is_told_so(hasty_port: int, sent: bytes) -> None:
     check_problem(408, headers, body)
 
 
+LINES = HEAD.replace(b"/echo", b"/lines").replace(b"application/json", b"application/x-ndjson")
+
+
+def test_a_body_by_lines_may_take_any_time(hasty_port: int) -> None:
+    """Four times the deadline, a line each tenth of it."""
+    with connected(hasty_port, LINES + b"Content-Length: 120\r\n\r\n") as sock:
+        for _ in range(39):
+            sock.sendall(b"{}\n")
+            assert still_open(sock, DEADLINE / 10)
+        sock.sendall(b"{}\n")
+        assert answer(sock)[0] == 200
+
+
+@pytest.mark.parametrize("drip", [b"", b" "], ids=["stall", "drip"])
+def test_a_line_that_does_not_come_in_time_is_dropped(hasty_port: int, drip: bytes) -> None:
+    with connected(hasty_port, LINES + b"Content-Length: 1000\r\n\r\n{}\n{}\n{") as sock:
+        assert DEADLINE * 0.8 < seconds_until_dropped(sock, drip) < DEADLINE * 3
+
+
 def test_a_refused_body_that_goes_on_is_not_refused_twice(hasty_port: int) -> None:
     with connected(hasty_port, HEAD + b"Content-Length: 9999999\r\n\r\n") as sock:
         received = b"".join(iter(lambda: sock.recv(65536), b""))

@@ -18,12 +18,13 @@ from starlette.responses import Response, StreamingResponse
 
 from app import errors
 from app.api import problems
-from app.api.body import read_json, stream
+from app.api.body import read_json, read_lines
 from app.api.middleware import RequestLog
 from app.api.protocol import DeadlineProtocol
 from app.domain import json_text
 
 MAX_BODY = 100_000
+MAX_LINE = 1000
 DEADLINE = 0.6  # seconds, in the place of 30
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 CANARY = "CanaryValue7"
@@ -47,7 +48,7 @@ def build() -> FastAPI:
 
     @app.post("/lines")
     async def lines(request: Request) -> Response:
-        return Response(str(sum([len(piece) async for piece in stream(request, MAX_BODY)])))
+        return Response(str([len(line) async for some in read_lines(request, MAX_LINE) for line in some]))
 
     @app.get("/echo")
     async def listed(limit: Annotated[int, Query(ge=1, le=200)] = 50) -> int:
