@@ -51,6 +51,15 @@ WITH old AS MATERIALIZED (
 DELETE FROM schedule_runs r USING old
 WHERE r.tenant = old.tenant AND r.name = old.name AND r.scheduled_at = old.scheduled_at
 """)
+_BATCHES = text("""
+WITH old AS MATERIALIZED (
+    SELECT b.id FROM batches b
+    WHERE b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
+      AND (SELECT j.id FROM jobs j WHERE j.batch_id = b.id LIMIT 1) IS NULL
+    ORDER BY b.id LIMIT :most FOR UPDATE SKIP LOCKED
+)
+DELETE FROM batches b USING old WHERE b.id = old.id
+""")
 _WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
 _SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
@@ -74,6 +83,11 @@ async def prune_keys(conn: AsyncConnection, most: int) -> int:
 async def prune_runs(conn: AsyncConnection, retention: float, most: int) -> int:
     """Delete up to `most` runs of schedules older than `retention` seconds (a day at least) without a job at work."""
     return int((await conn.execute(_RUNS, {"retention": max(retention, SHORTEST), "most": most})).rowcount)
+
+
+async def prune_batches(conn: AsyncConnection, retention: float, most: int) -> int:
+    """Delete up to `most` batches that finished more than `retention` seconds ago and have no member left."""
+    return int((await conn.execute(_BATCHES, {"retention": float(retention), "most": most})).rowcount)
 
 
 async def prune_rest(conn: AsyncConnection) -> None:

@@ -1,8 +1,10 @@
 """POST /batches as NDJSON, over HTTP: what is accepted, and what is refused, with the number of its line."""
 
 import asyncio
+import gc
 import json
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -142,3 +144,28 @@ async def test_a_key_stands_for_its_lines(http: httpx.AsyncClient, engine: Async
     check_problem(await send(http, lines[::-1], "k"), 422)
     check_problem(await send(http, lines, "k", spread_over="1"), 422)
     check_problem(await http.post("/jobs", json=json.loads(lines[0]), headers={"idempotency-key": "k"}), 422)
+
+
+async def longest_turn(work: Awaitable[httpx.Response]) -> tuple[httpx.Response, float]:
+    """What `work` comes to, and the longest that others waited for the event loop meanwhile, in seconds of its CPU
+    time: neither how busy the machine is counts, nor looking through what pytest has in memory."""
+    gc.disable()
+    task, longest, last = asyncio.ensure_future(work), 0.0, time.thread_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        longest, last = max(longest, time.thread_time() - last), time.thread_time()
+    gc.enable()
+    return await task, longest
+
+
+async def test_nobody_is_held_up_by_a_large_batch(http: httpx.AsyncClient) -> None:
+    """Checking it takes some half a second. Reading 10,000 members as one JSON text is what is not done in slices."""
+    lines = b"\n".join(map(line, range(10_000)))
+    for content, type_, most in (
+        (lines, "application/x-ndjson", 0.05),
+        (b'{"jobs":[%b]}' % lines.replace(b"\n", b","), "application/json", 0.15),
+    ):
+        request = http.post("/batches", content=content, headers={"content-type": type_})
+        answer, longest = await longest_turn(request)
+        assert answer.status_code == 202
+        assert longest < most, type_

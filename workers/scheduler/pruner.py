@@ -1,4 +1,4 @@
-"""The pruner: finished jobs and runs of schedules past their retention, and old idempotency records, are forgotten."""
+"""The pruner: finished jobs, batches and runs of schedules past their retention, and old keys, are forgotten."""
 
 from datetime import UTC, datetime
 
@@ -32,8 +32,9 @@ class Pruner:
             await conn.commit()
         async with transaction(self._engine) as conn:
             runs = await pruning.prune_runs(conn, self._retention, MOST)
+            batches = await pruning.prune_batches(conn, self._retention, MOST)
             await conn.commit()
-        return jobs + keys + runs
+        return jobs + keys + runs + batches
 
     def pause(self, done: int) -> float:
         return 1.0 if done >= MOST else EVERY
