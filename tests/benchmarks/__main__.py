@@ -12,11 +12,11 @@ import time
 
 import uvloop
 
-from tests.benchmarks import draining, quiet, submissions
+from tests.benchmarks import draining, quiet, submissions, uploads
 from tests.benchmarks.figures import HEADER, Failed, Row
 from tests.benchmarks.stage import stage
 
-PARTS = ("submit", "broker", "worker", "latency", "idle")
+PARTS = ("submit", "broker", "worker", "latency", "idle", "lines")
 
 
 def main() -> int:
@@ -48,6 +48,8 @@ async def _measure(only: set[str], rounds: int) -> None:
             _say(*await draining.drained(built, fewer))
         if only & {"latency", "idle"}:
             _say(*await quiet.measured(built, latency="latency" in only, idle="idle" in only))
+        if "lines" in only:
+            _say(*await uploads.uploaded(built))
 
 
 def _say(*rows: Row) -> None:

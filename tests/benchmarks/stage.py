@@ -80,9 +80,13 @@ class Stage:
 
     async def sweep(self, queue: str = "default") -> None:
         """Forget every job, in the ledger and on the broker, so that no round pays for another's rows."""
-        async with self.ledger() as conn:
-            await conn.execute("TRUNCATE jobs, outbox, attempts, idempotency_keys")
+        await self.forget()
         self._rabbitmq.purge(queue_name(queue))
+
+    async def forget(self) -> None:
+        """The same for jobs that are not on the broker."""
+        async with self.ledger() as conn:
+            await conn.execute("TRUNCATE jobs, outbox, attempts, idempotency_keys, batches")
 
     async def until_published(self, timeout: float = 60.0) -> None:
         """Until every job is on the broker and confirmed."""
