@@ -186,7 +186,7 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
     return BatchSubmission(
         batch=batch,
         jobs=[spread.placed(job, number, batch.total) for number, job in enumerate(jobs)],
-        queues=frozenset(members.queues),
+        queues=members.queues,
         key=key,
         fingerprint=None if key is None else fingerprint("POST", PATH, parsed),
     )

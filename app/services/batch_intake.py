@@ -3,6 +3,7 @@
 Errors are gathered over the whole batch, each with a pointer that begins with its member's.
 """
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,7 +36,7 @@ class Members:
         self._id = new_id()
         self._placed = options.spread_over is not None or options.start_at is not None
         self.errors: list[FieldError] = []
-        self.queues: set[str] = set()
+        self.queues: Counter[str] = Counter()
         self.total = 0
         _check_moments(options)
         intake.check_callback(options.callback_url)
@@ -68,7 +69,7 @@ class Members:
             raise TooLarge(f"{where or pointer + ': '}{refused.detail}") from None
         if self.errors:
             return None
-        self.queues.add(job.queue)
+        self.queues[job.queue] += 1
         return msgspec.structs.replace(job, batch_id=self._id)
 
     def batch(self) -> NewBatch:

@@ -96,7 +96,7 @@ class Lines:
         return BatchSubmission(
             batch=batch,
             jobs=(spread.placed(job, number, batch.total) for number, job in enumerate(self._spool.jobs())),
-            queues=frozenset(self._members.queues),
+            queues=self._members.queues,
             key=key,
             fingerprint=None if self._seen_as is None else self._seen_as.digest(),
         )

@@ -6,7 +6,7 @@ So a slow client never holds one open, and each statement in it is short.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from uuid import UUID
@@ -40,13 +40,14 @@ LARGE = 10_000
 
 class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asks for. `jobs` are `batch.total` members, each with its `batch_id`; they are walked once.
+    `queues` says how many there are for each queue.
 
     `edges` are (needs, job_id) pairs of members; the `blockers` of those that wait are set already.
     """
 
     batch: NewBatch
     jobs: Iterable[NewJob]
-    queues: frozenset[str]
+    queues: Mapping[str, int]
     edges: Sequence[tuple[UUID, UUID]] = ()
     key: str | None = None
     fingerprint: bytes | None = None
@@ -134,7 +135,7 @@ class Batches:
         SUBMISSIONS_REPLAYED.inc()
         return BatchReceipt(batch, replayed=True)
 
-    async def _name_queues(self, queues: frozenset[str]) -> None:
+    async def _name_queues(self, queues: Iterable[str]) -> None:
         """Before their first job, and in a transaction of their own: the lock on a new name would hold others up."""
         names = iter(sorted(queues))
         async with reading(self._engine) as conn:

@@ -1,6 +1,7 @@
 """Accepting batches: everything in one transaction, told only after its COMMIT, and once for each key."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +25,7 @@ def a_batch(jobs: list[NewJob], key: str | None = None, fingerprint: bytes = b"1
     batch = NewBatch(id=new_id(), tenant="t", total=len(jobs))
     members = [a_job(queue=job.queue, payload=job.payload, batch_id=batch.id) for job in jobs]
     return BatchSubmission(
-        batch=batch, jobs=members, queues=frozenset(job.queue for job in members), key=key,
+        batch=batch, jobs=members, queues=Counter(job.queue for job in members), key=key,
         fingerprint=fingerprint if key else None, **more,
     )  # fmt: skip
 
@@ -89,7 +90,7 @@ async def test_nobody_waits_on_a_key_for_as_long_as_a_batch_takes(engine: AsyncE
 async def test_edges_wait_for_success(engine: AsyncEngine, broker: Broker) -> None:
     batch = NewBatch(id=new_id(), tenant="t", total=2, workflow=True)
     first, second = a_job(batch_id=batch.id, ref="a"), a_job(batch_id=batch.id, ref="b", blockers=1)
-    asked = BatchSubmission(batch=batch, jobs=[first, second], queues=frozenset({"q"}), edges=[(first.id, second.id)])
+    asked = BatchSubmission(batch=batch, jobs=[first, second], queues={"q": 2}, edges=[(first.id, second.id)])
     receipt = await Batches(engine, broker, 60).accept(asked)
     assert receipt.batch.counts == {"queued": 1, "blocked": 1}
     (edge,) = await rows(engine, "SELECT * FROM dependencies")
