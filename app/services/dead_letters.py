@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.job import Job
-from app.storage import dead_letters, retrying
+from app.services.resuming import run_again
+from app.storage import dead_letters, resuming, retrying
 from app.storage.dead_letters import LetterFilter
 from app.storage.engine import reading, transaction
 from app.storage.reading import jobs_by_id
@@ -33,10 +34,13 @@ class Edited(msgspec.Struct, frozen=True):
 
 
 async def retry(engine: AsyncEngine, job: Job) -> Job | None:
-    """Run `job`, as it was read, again. None when it has changed since."""
+    """Run `job`, as it was read, again. None when it has changed. Raises `Conflict` if what it needs has failed."""
     async with transaction(engine) as conn:
-        if not await retrying.retry(conn, job.tenant, job.id, job.attempt):
+        await resuming.lock(conn, [job.id])
+        if not (chosen := await retrying.choose(conn, job.tenant, job.id, job.attempt)):
             return None
+        await retrying.clear(conn, [job.id])
+        await run_again(conn, chosen)
         again = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return again[job.id]
@@ -45,8 +49,11 @@ async def retry(engine: AsyncEngine, job: Job) -> Job | None:
 async def replay_one(engine: AsyncEngine, job: Job, edited: Edited | None) -> Job | None:
     """Run `job`, as it was read, again, with its payload or another one. None when it is no dead letter."""
     async with transaction(engine) as conn:
-        if not await retrying.replay_one(conn, job.tenant, job.id, job.attempt):
+        await resuming.lock(conn, [job.id])
+        chosen = await retrying.choose(conn, job.tenant, job.id, job.attempt)
+        if not chosen or not await retrying.clear(conn, [job.id]):
             return None
+        await run_again(conn, chosen)
         if edited is not None:
             await retrying.edit(conn, job.id, edited.payload, edited.by)
         again = await jobs_by_id(conn, [job.id])
@@ -68,7 +75,10 @@ async def replay(engine: AsyncEngine, tenant: str, wanted: LetterFilter, spread_
     step = spread_over / matched if matched else 0.0
 
     async def some(conn: AsyncConnection, done: int) -> int:
-        return await retrying.replay(conn, tenant, wanted, start, done, step, MOST)
+        chosen = await retrying.choose_letters(conn, tenant, wanted, start, done, step, MOST)
+        cleared = await retrying.clear(conn, [one.id for one in chosen])
+        await run_again(conn, [one for one in chosen if one.id in cleared])
+        return len(cleared)
 
     return Decided(matched, await _all(engine, some))
 

@@ -5,7 +5,8 @@ asks only for an end goes with it, for that job may be retried and end again. So
 (`app.storage.ordering`) is there, it is not met: what it needs has not ended, or it ended without having had its turn.
 
 Whoever waits is found by its held outbox row, and rows are locked as a cancel and expiry lock them: outbox, then jobs,
-each in id order.
+each in id order. The steps of a recursion are written so that each can only be a look-up in an index (a LATERAL with
+OFFSET, a scalar subquery): as joins they are planned as a scan of all jobs for every link of a chain.
 """
 
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ _CANCEL_BEHIND = Statement(f"""
 WITH RECURSIVE behind AS (
     SELECT needs, job_id FROM dependencies WHERE needs = ANY(CAST(:ended AS uuid[])) AND on_success
     UNION
-    SELECT d.needs, d.job_id FROM behind b JOIN jobs j ON j.id = b.job_id AND j.status = 'blocked'
-    CROSS JOIN LATERAL (SELECT * FROM dependencies e WHERE e.needs = j.id AND e.on_success OFFSET 0) AS d
+    SELECT d.needs, d.job_id FROM behind b
+    CROSS JOIN LATERAL (SELECT * FROM dependencies e WHERE e.needs = b.job_id AND e.on_success OFFSET 0) AS d
+    WHERE (SELECT j.status FROM jobs j WHERE j.id = b.job_id) = 'blocked'
 ), {_LOCKED.format(found="behind")}, taken AS (
     DELETE FROM outbox o USING locked l WHERE o.job_id = l.id
 ), why AS (
@@ -61,7 +63,7 @@ WITH RECURSIVE line AS (
     UNION
     SELECT d.needs, d.job_id FROM line l
     CROSS JOIN LATERAL (SELECT * FROM dependencies e WHERE e.needs = l.job_id AND NOT e.on_success OFFSET 0) AS d
-    WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = l.job_id AND j.status = 'blocked')
+    WHERE (SELECT j.status FROM jobs j WHERE j.id = l.job_id) IS DISTINCT FROM 'blocked'
 ), moved_on AS (
     DELETE FROM dependencies d USING line l WHERE d.needs = l.needs AND d.job_id = l.job_id AND NOT d.on_success
 ), met AS MATERIALIZED (

@@ -45,6 +45,20 @@ WHERE j.id = ANY(CAST(:ids AS uuid[]))
 ORDER BY k.tenant, k.queue, k.key FOR SHARE OF k
 """)
 
+_IN_LINE = Statement("""
+SELECT job_id FROM dependencies WHERE job_id = ANY(CAST(:ids AS uuid[])) AND NOT on_success ORDER BY job_id
+""")
+
+_LEAVE = Statement("""
+WITH place AS (
+    DELETE FROM dependencies WHERE job_id = :id AND NOT on_success RETURNING needs
+), bypassed AS (
+    UPDATE dependencies d SET needs = p.needs FROM place p WHERE d.needs = :id AND NOT d.on_success
+)
+UPDATE ordering_keys k SET job_id = p.needs FROM place p, jobs j
+WHERE j.id = :id AND k.tenant = j.tenant AND k.queue = j.queue AND k.key = j.ordering_key AND k.job_id = j.id
+""")
+
 
 class Line(NamedTuple):
     tenant: str
@@ -69,6 +83,16 @@ async def append(conn: Connection, edges: Sequence[tuple[UUID, UUID]], lines: Ma
     """Write who waits for whom, as (needs, job), and the new last jobs of lines that are held. The caller commits."""
     needs, job_ids = [edge[0] for edge in edges], [edge[1] for edge in edges]
     await _APPEND.rows(conn, needs=needs, job_ids=job_ids, **_columns(lines), ids=list(lines.values()))
+
+
+async def in_line(conn: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Of these jobs, whose lines are held, those that still have a place in theirs."""
+    return [row[0] for row in await _IN_LINE.rows(conn, ids=list(ids))]
+
+
+async def leave(conn: Connection, job_id: UUID) -> None:
+    """Give up a place in a line that is held: whoever is behind it waits for the one before. The caller commits."""
+    await _LEAVE.rows(conn, id=job_id)
 
 
 async def share(conn: Connection, ids: Sequence[UUID]) -> None:

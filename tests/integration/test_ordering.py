@@ -14,6 +14,7 @@ from app.domain.failures import FailureClass
 from app.errors import Conflict
 from app.services.cancelling import cancel
 from app.services.completion import expire
+from app.services.dead_letters import retry
 from app.storage import pruning
 from app.storage.engine import transaction
 from tests.integration.crew import accept, all_finished, anything, at_work, door, success
@@ -131,6 +132,43 @@ async def test_one_that_expires_passes_the_turn_on(ledger: Road, engine: AsyncEn
     assert [await end_next(engine), await end_next(engine)] == [first, third]
 
 
+async def test_a_retried_job_joins_its_line_at_the_end(ledger: Road, engine: AsyncEngine) -> None:
+    first, second, third = await put(ledger, 3)
+    assert await end_next(engine, "failed") == first
+    again = await retry(engine, await read(engine, first))
+    assert again is not None
+    assert again.status == "blocked"
+    await cancel(engine, ledger.broker, await read(engine, third))
+    assert await retry(engine, await read(engine, third)) is not None
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    assert [await end_next(engine) for _ in range(3)] == [second, first, third]
+    assert await rows(engine, "SELECT * FROM dependencies") == []
+
+
+async def test_one_cancelled_before_its_turn_gives_up_its_place_when_it_is_retried(
+    ledger: Road, engine: AsyncEngine
+) -> None:
+    first, second, third, fourth = await put(ledger, 4)
+    for id in (second, fourth):
+        await cancel(engine, ledger.broker, await read(engine, id))
+    for id in (second, fourth):
+        again = await retry(engine, await read(engine, id))
+        assert again is not None
+        assert again.status == "blocked"
+    assert [await end_next(engine) for _ in range(4)] == [first, third, second, fourth]
+    assert await rows(engine, "SELECT * FROM dependencies") == []
+
+
+async def test_a_retry_in_an_empty_line_waits_for_nobody(ledger: Road, engine: AsyncEngine) -> None:
+    (first,) = await put(ledger, 1)
+    await end_next(engine, "failed")
+    again = await retry(engine, await read(engine, first))
+    assert again is not None
+    assert again.status == "queued"
+    (second,) = await put(ledger, 1)
+    assert await statuses(engine, second) == ["blocked"]
+
+
 async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: Road, engine: AsyncEngine) -> None:
     first, last = await put(ledger, 1), []
     async with door(ledger) as submissions:
@@ -181,7 +219,7 @@ async def test_many_lines_on_many_workers_each_in_its_order(road: Road) -> None:
 
 
 async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: Road, engine: AsyncEngine) -> None:
-    """Three lines, contended for by all: who adds, who ends and who is cancelled in the middle, in any order."""
+    """Three lines, contended for by all: who adds, ends, is cancelled in the middle and comes back, in any order."""
     async with door(ledger) as one, door(ledger) as two, at_work(ledger, success, count=4, most=2):
 
         async def add_and_cancel(n: int) -> None:
@@ -192,6 +230,8 @@ async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: Road, en
                         await cancel(engine, ledger.broker, await read(engine, id))
                     except Conflict:
                         continue
+                    if random.random() < 0.5:
+                        await retry(engine, await read(engine, id))
 
         await asyncio.gather(*(add_and_cancel(n) for n in range(9)))
         await all_finished(ledger)
