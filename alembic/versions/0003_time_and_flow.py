@@ -23,7 +23,7 @@ ALTER TABLE outbox
     ADD COLUMN concurrency_key text;
 DROP INDEX outbox_due;
 CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT held;
-CREATE INDEX outbox_held ON outbox (queue, concurrency_key, priority DESC, due_at) WHERE held;
+CREATE INDEX outbox_held ON outbox (queue, concurrency_key, priority DESC, due_at) WHERE held AND due_at < 'infinity';
 CREATE INDEX outbox_admitted ON outbox (queue, concurrency_key) WHERE admitted;
 
 ALTER TABLE queues
@@ -36,6 +36,7 @@ ALTER TABLE queues
     ADD COLUMN max_depth integer,
     ADD COLUMN next_start timestamptz,
     ADD COLUMN turn text;
+CREATE INDEX queues_gated ON queues (name) WHERE gated;
 
 ALTER TABLE workers
     ADD COLUMN slots integer NOT NULL DEFAULT 0,

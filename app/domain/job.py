@@ -79,6 +79,11 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     blockers: int = 0
     has_dependents: bool = False
 
+    @property
+    def ordered(self) -> bool:
+        """Whether arrival alone does not say when it is its turn: then its queue needs the gate (docs/waiting.md)."""
+        return self.concurrency_key is not None or self.priority != DEFAULT_PRIORITY
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as the ledger holds it. JSON columns are text; times are aware and in UTC; no `root_id`: its own root."""

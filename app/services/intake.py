@@ -86,6 +86,7 @@ def _new_job(tenant: str, asked: JobRequest, known: KnownType, payload: str, tra
         tags=tuple(asked.tags),
         metadata=json_text.encode(asked.metadata).decode() if asked.metadata else "{}",
         traceparent=traceparent if traceparent and is_traceparent(traceparent) else None,
+        concurrency_key=asked.concurrency_key,
         ordering_key=asked.ordering_key,
     )
 

@@ -57,6 +57,7 @@ Moment = Annotated[
 ]
 Number = StrictFloat
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)]
 Later = Annotated[None, BeforeValidator(_not_yet, json_schema_input_type=None)]
 EndEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"]
 
@@ -95,8 +96,6 @@ class JobRequest(BaseModel):
     metadata: Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)] = Field(
         default_factory=dict
     )
-    concurrency_key: Later = None
-    ordering_key: Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)] | None = (
-        None
-    )
+    concurrency_key: Key | None = None
+    ordering_key: Key | None = None
     unique: Later = None

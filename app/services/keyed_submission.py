@@ -15,7 +15,7 @@ from app.errors import LedgerUnavailable
 from app.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from app.services import ordering
 from app.services.publishing import Publisher
-from app.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_queued, recall, ref
+from app.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from app.storage import submission as ledger
 from app.storage.direct import Direct
 from app.storage.submission import Entry
@@ -57,7 +57,7 @@ class KeyedSubmissions:
                 accepted = await ledger.insert(conn, entries, self._ttl)
                 await self._broker.announce(conn, {job.queue for job in jobs})
                 await conn.execute("COMMIT")
-            refs = [ref(job) for job in jobs[:granted] if is_queued(accepted[job.id])]
+            refs = [ref(job) for job in jobs[:granted] if is_ready(accepted[job.id])]
             self._publisher.offer(refs)
         finally:
             self._publisher.release(granted - len(refs))

@@ -74,8 +74,8 @@ def _as_accepted(job: NewJob, made: Accepted) -> Job:
     )  # fmt: skip
 
 
-def is_queued(made: Accepted | None) -> bool:
-    return made is not None and made.status == "queued"
+def is_ready(made: Accepted | None) -> bool:
+    return made is not None and made.status == "queued" and not made.held
 
 
 def ref(job: NewJob) -> JobRef:

@@ -14,7 +14,7 @@ from app.errors import LedgerUnavailable
 from app.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from app.services.keyed_submission import KeyedSubmissions, needs_a_place
 from app.services.publishing import Publisher
-from app.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_queued, recall, ref
+from app.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from app.storage import submission as ledger
 from app.storage.direct import Connection, Direct
 from app.storage.submission import Accepted, Entry
@@ -68,7 +68,7 @@ class Submissions:
                 await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
             # COMMIT: the statement was its own transaction, and it has been answered.
-            refs = [ref(e.job) for e in entries[:granted] if is_queued(accepted.get(e.job.id))]
+            refs = [ref(e.job) for e in entries[:granted] if is_ready(accepted.get(e.job.id))]
             published = len(refs)
             self._publisher.offer(refs)
         finally:

@@ -1,6 +1,8 @@
 """queued -> running. A claim takes the outbox row away, counts the attempt and opens its lease, in one statement.
 
 The open row in `attempts` is the lease: it belongs to a worker for as long as that worker's heartbeat is fresh.
+A row of a gated queue is claimed only if the gate has admitted it, and not while the queue is paused: whatever the road
+brings, this is where a limit is kept.
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from app.domain.job import Job
 from app.domain.lease import Lease
 from app.storage import changes
 from app.storage.direct import Connection, Statement
+from app.storage.queues import GATED, PAUSED
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,22 +33,35 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return Lease(self.job.id, self.job.attempt, self.worker_id)
 
 
-_LOCK_REFS = """
+ALLOWED = f"NOT o.held AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {GATED} END)"
+"""The condition on `outbox o` under which a row may be claimed, whatever brought it."""
+
+_LOCK_REFS = f"""
     SELECT o.job_id, o.attempt FROM outbox o
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
-    WHERE NOT o.held AND (o.expires_at IS NULL OR o.expires_at > now())
+    WHERE {ALLOWED} AND (o.expires_at IS NULL OR o.expires_at > now())
     ORDER BY o.job_id FOR UPDATE OF o
 """
 
-_LOCK_NEXT = """
+_READY = """
+        SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o
+        WHERE {condition} AND o.queue = q.name AND o.published AND NOT o.held
+          AND (o.expires_at IS NULL OR o.expires_at > now())
+        ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
+"""
+
+_LOCK_NEXT = f"""
     SELECT ready.job_id, ready.attempt FROM unnest(CAST(:queues AS text[])) AS q(name)
     CROSS JOIN LATERAL (
-        SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o
-        WHERE o.queue = q.name AND o.published AND (o.expires_at IS NULL OR o.expires_at > now())
-        ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
+        SELECT * FROM ({_READY.format(condition=f"q.name <> ALL({GATED})")}) AS free
+        UNION ALL
+        SELECT * FROM ({_READY.format(condition=f"q.name = ANY({GATED}) AND q.name <> ALL({PAUSED}) AND o.admitted")})
+        AS admitted
     ) AS ready
     ORDER BY ready.priority DESC, ready.due_at LIMIT :most
 """
+"""One half for queues that are not gated, one for those that are: what is on the road of the latter and was not
+admitted may be many rows, which a filter would have to pass over one by one."""
 
 _CLAIM = """
 WITH locked AS MATERIALIZED ({lock}), taken AS (

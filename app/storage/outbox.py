@@ -16,28 +16,33 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.message import JobRef
 from app.storage.direct import Connection, Statement
 from app.storage.moved import COLUMNS, Moved
+from app.storage.queues import GATED, HINT
 
-_TAKE_DUE = Statement("""
+_TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
-    SELECT job_id FROM outbox WHERE NOT published AND NOT held AND due_at <= now()
+    SELECT job_id, NOT admitted AND queue = ANY({GATED}) AS waits
+    FROM outbox WHERE NOT published AND NOT held AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
-), held AS (
-    UPDATE outbox o SET due_at = now() + CAST(:hold AS float8) * interval '1 second'
+), taken AS MATERIALIZED (
+    UPDATE outbox o SET
+        held = due.waits,
+        due_at = CASE WHEN due.waits THEN o.due_at ELSE now() + CAST(:hold AS float8) * interval '1 second' END
     FROM due WHERE o.job_id = due.job_id
-    RETURNING o.job_id, o.attempt, o.queue, o.priority
+    RETURNING o.job_id, o.attempt, o.queue, o.priority, o.held
 ), promoted AS (
     UPDATE jobs j SET status = 'queued' FROM due WHERE j.id = due.job_id AND j.status IN ('scheduled', 'retrying')
     RETURNING j.id
 )
-SELECT held.job_id, held.attempt, held.queue, j.type, held.priority, j.traceparent, promoted.id IS NOT NULL
-FROM held JOIN jobs j ON j.id = held.job_id LEFT JOIN promoted ON promoted.id = j.id
+SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL,
+       CASE WHEN t.held THEN {HINT.format(rows="taken")} ELSE false END
+FROM taken t JOIN jobs j ON j.id = t.job_id LEFT JOIN promoted ON promoted.id = j.id
 """)
 
 _MARK_PUBLISHED = Statement("""
 WITH sent AS MATERIALIZED (
     SELECT o.job_id FROM outbox o
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
-    ORDER BY o.job_id FOR UPDATE OF o
+    WHERE NOT o.held ORDER BY o.job_id FOR UPDATE OF o
 )
 UPDATE outbox o SET published = true, due_at = now() FROM sent WHERE o.job_id = sent.job_id
 """)
@@ -77,13 +82,16 @@ RETURNING {COLUMNS}
 
 
 async def take_due(conn: Connection, most: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
-    """Up to `most` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it."""
+    """Up to `most` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it.
+
+    Rows of gated queues are not taken but held, until the gate admits them.
+    """
     rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
-    return [JobRef(*row[:6]) for row in rows], [row[0] for row in rows if row[6]]
+    return [JobRef(*row[:6]) for row in rows if not row[7]], [row[0] for row in rows if row[6]]
 
 
 async def mark_published(conn: Connection, refs: Iterable[JobRef]) -> None:
-    """These are on the road. A row that was claimed meanwhile is gone, and stays gone."""
+    """These are on the road. A row that was claimed meanwhile is gone, and stays gone; one that is held, stays so."""
     sent = list(refs)
     await _MARK_PUBLISHED.rows(conn, ids=[r.job_id for r in sent], attempts=[r.attempt for r in sent])
 

@@ -5,7 +5,7 @@ limit on, or from the first job of it that names a priority or a concurrency key
 has once read that it is may go on believing it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +18,23 @@ from app.storage.tables import queues
 
 CHANNEL = "accepted_held"
 """Hints that something about a gated queue has changed; the payload is its name, or several with commas between."""
+
+GATED = "ARRAY(SELECT name FROM queues WHERE gated)"
+"""The gated queues, in a statement: looked up once, and only if it comes to that."""
+
+PAUSED = "ARRAY(SELECT name FROM queues WHERE gated AND paused)"
+
+HINT = f"""(
+    SELECT CAST(pg_notify('{CHANNEL}', names) AS text) IS NOT NULL
+    FROM (SELECT string_agg(DISTINCT queue, ',') AS names FROM {{rows}} WHERE held) AS changed
+)"""
+"""Tells the gate of the queues of those `rows` that are `held`; true. To be asked for only if there are any."""
+
+_GATE = Statement(f"""
+INSERT INTO queues (name, gated)
+SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> ALL({GATED}) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET gated = true
+""")
 
 _NOTIFY = Statement("SELECT pg_notify(:channel, :names)")
 
@@ -68,6 +85,11 @@ async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -
     row = (await conn.execute(changed)).one()
     await hint(conn, name)
     return _read(row)
+
+
+async def gate(conn: Connection, names: Iterable[str]) -> None:
+    """From here on these queues are gated. Those that are already are not locked for it."""
+    await _GATE.rows(conn, names=sorted(names))
 
 
 async def hint(conn: Connection, *changed: str) -> None:

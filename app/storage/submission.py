@@ -11,6 +11,7 @@ import msgspec
 
 from app.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
 from app.storage.direct import Connection, Statement
+from app.storage.queues import GATED, HINT, gate
 
 _encoder = msgspec.json.Encoder()
 
@@ -29,11 +30,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What the ledger decided about a new job, by its own clock."""
+    """What the ledger decided about a new job, by its own clock; `held`: ready, and kept back until there is room."""
 
     status: str
     created_at: datetime
     run_at: datetime
+    held: bool = False
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -69,7 +71,8 @@ WITH input AS MATERIALIZED (
 ), accepted AS MATERIALIZED (
     SELECT input.*,
         CASE WHEN blockers > 0 THEN 'blocked' WHEN later THEN 'scheduled' ELSE 'queued' END AS status,
-        CASE WHEN later THEN COALESCE(asked_run_at, now() + delay * interval '1 second') ELSE now() END AS run_at
+        CASE WHEN later THEN COALESCE(asked_run_at, now() + delay * interval '1 second') ELSE now() END AS run_at,
+        COALESCE(blockers, 0) = 0 AND NOT later AND queue = ANY({GATED}) AS held
     FROM input WHERE key IS NULL OR id IN (SELECT job_id FROM remembered)
 ), written AS (
     INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags,
@@ -86,12 +89,15 @@ WITH input AS MATERIALIZED (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
     SELECT id, 0, queue, COALESCE(priority, {DEFAULT_PRIORITY}),
            CASE status WHEN 'blocked' THEN 'infinity' WHEN 'scheduled' THEN run_at
-                       ELSE now() + COALESCE(handoff, 0) * interval '1 second' END,
-           status = 'queued' AND handoff IS NULL, status = 'blocked', expires_at, concurrency_key
+                       ELSE now() + CASE WHEN held THEN 0 ELSE COALESCE(handoff, 0) END * interval '1 second' END,
+           status = 'queued' AND handoff IS NULL AND NOT held, held OR status = 'blocked', expires_at, concurrency_key
     FROM accepted
 )
-SELECT id, status, now() AS created_at, run_at FROM accepted
+SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {HINT.format(rows="accepted")} ELSE false END
+FROM accepted
 """)
+"""Jobs of gated queues are held, and the gate is told, in the same statement: where nothing is held, for nothing."""
+
 
 _REMEMBER = Statement("""
 INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
@@ -120,6 +126,8 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
     The keys within one batch must differ. The caller commits. The jobs travel as one JSON text: an array for each
     column cost the driver more than all the rest of a batch. What has its default does not travel at all.
     """
+    if ordered := {entry.job.queue for entry in batch if entry.job.ordered}:
+        await gate(conn, ordered)
     rows = await _INSERT.rows(
         conn,
         jobs=_encoder.encode([entry.job for entry in batch]).decode(),
@@ -129,7 +137,7 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
         end_events=END_EVENTS,
         ttl=float(idempotency_ttl),
     )
-    return {row[0]: Accepted(row[1], row[2], row[3]) for row in rows}
+    return {row[0]: Accepted(row[1], row[2], row[3], row[4]) for row in rows}
 
 
 async def remember(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> list[NewJob]:

@@ -93,7 +93,14 @@ outbox = Table(
     Column("admitted", Boolean, nullable=False, server_default="false"),
     Column("concurrency_key", Text),
     Index("outbox_due", "due_at", postgresql_where=text("NOT published AND NOT held")),
-    Index("outbox_held", "queue", "concurrency_key", text("priority DESC"), "due_at", postgresql_where=text("held")),
+    Index(
+        "outbox_held",
+        "queue",
+        "concurrency_key",
+        text("priority DESC"),
+        "due_at",
+        postgresql_where=text("held AND due_at < 'infinity'"),
+    ),
     Index("outbox_admitted", "queue", "concurrency_key", postgresql_where=text("admitted")),
     Index("outbox_ready", "queue", text("priority DESC"), "due_at", postgresql_where=text("published")),
     Index("outbox_expiring", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
@@ -187,6 +194,7 @@ queues = Table(
     Column("max_depth", Integer),
     Column("next_start", Moment),
     Column("turn", Text),
+    Index("queues_gated", "name", postgresql_where=text("gated")),
 )
 
 job_types = Table(

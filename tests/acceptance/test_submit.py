@@ -170,11 +170,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "metadata a list": ({"metadata": ["k"]}, "/metadata", ""),
     "an unknown event": ({"callback_url": "http://a.com", "callback_events": ["job.done"]}, "/callback_events/0", ""),
     "events in a string": ({"callback_url": "http://a.com", "callback_events": "job.failed"}, "/callback_events", ""),
-    "a later version's concurrency_key": ({"concurrency_key": "k"}, "/concurrency_key", ""),
     "an empty ordering_key": ({"ordering_key": ""}, "/ordering_key", ""),
     "a long ordering_key": ({"ordering_key": "k" * 256}, "/ordering_key", ""),
     "an ordering_key that is a number": ({"ordering_key": 1}, "/ordering_key", ""),
     "an ordering_key with a line end": ({"ordering_key": "a\nb"}, "/ordering_key", ""),
+    "an empty concurrency_key": ({"concurrency_key": ""}, "/concurrency_key", ""),
+    "a long concurrency_key": ({"concurrency_key": "x" * 256}, "/concurrency_key", ""),
+    "a concurrency_key that is a number": ({"concurrency_key": 1}, "/concurrency_key", ""),
+    "a concurrency_key with NUL": ({"concurrency_key": "a\x00"}, "", ""),
     "a later version's unique": ({"unique": {"key": "k", "until": "finished"}}, "/unique", ""),
 }
 

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
 from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.engine import create_engine
+from tests.integration.gated import Queue
 from tests.integration.road import Road
 
 
@@ -21,3 +23,8 @@ async def road(request: pytest.FixtureRequest, database_url: str) -> AsyncIterat
     road = Road(request.param, engine, broker)
     yield road
     await road.close()
+
+
+@pytest.fixture
+def queue(engine: AsyncEngine, broker: PostgresBroker, database_url: str) -> Queue:
+    return Queue(engine, broker, database_url)

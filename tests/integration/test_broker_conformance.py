@@ -8,14 +8,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import pytest
-
 from app.broker.base import Rejected, Subscription
 from app.domain import transitions
 from app.domain.message import JobRef
 from app.services.completion import settle
 from app.storage import workers
 from app.storage.engine import transaction
+from tests.integration import gated
 from tests.integration.road import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
 from tests.integration.test_ledger_submission import do, rows
 from tests.support.waiting import until
@@ -232,15 +231,18 @@ async def test_check_says_ok(road: Road) -> None:
     assert await road.broker.check() == "ok"
 
 
-async def test_the_higher_priority_is_claimed_first(road: Road, request: pytest.FixtureRequest) -> None:
-    if road.kind == "rabbitmq":
-        request.applymarker(
-            pytest.mark.xfail(reason="no priority bands on RabbitMQ yet (contract, section 7)", strict=True)
-        )
-    await road.put("q", 3, priority=0)
-    await road.put("q", 1, priority=9)
-    (first,) = await claim(road.subscribe(1, "q"), 1)
-    assert first.claim.job.priority == 9
+async def test_the_higher_priority_is_claimed_first(road: Road, database_url: str) -> None:
+    """A queue with priorities is gated: the road is short, and its order is the ledger's."""
+    for priority in (0, 9, 4):
+        await gated.put(road.engine, road.broker, 2, priority=priority)
+    await gated.a_worker(road.engine, slots=1)
+    gate = gated.a_gate(road.engine, road.broker, database_url)
+    subscription = road.subscribe(1, "q")
+    found = []
+    for _ in range(6):
+        assert await gate.run_once() == 1
+        found += [one.claim.job.priority for one in await claim_all(road, subscription, 1)]
+    assert found == [9, 9, 4, 4, 0, 0]
 
 
 async def test_a_reference_to_what_is_finished_waiting_or_running_changes_nothing(road: Road) -> None:

@@ -10,6 +10,7 @@ from workers.scheduler.base import Loop
 from workers.scheduler.batches import Batches
 from workers.scheduler.cron import Cron
 from workers.scheduler.expiry import Expiry
+from workers.scheduler.gate import Gate
 from workers.scheduler.pruner import Pruner
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.rejections import Rejections
@@ -23,6 +24,7 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]
     intake = Intake(Catalogue(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
         Relay(engine, broker),
+        Gate(engine, broker, settings.require_database(), settings.lease_ttl),
         Rescuer(engine, broker, settings.lease_ttl),
         Reconciler(engine, broker),
         Expiry(engine, broker),

@@ -5,7 +5,7 @@ Each loop is safe in any number of processes at once: its rows are locked, or it
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -32,11 +32,26 @@ class Loop(Protocol):
         ...
 
 
+@runtime_checkable
+class Hinted(Loop, Protocol):
+    """A loop that hears when there is something to do."""
+
+    async def listen(self) -> None:
+        """Listen until cancelled."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so long, or sooner, when something was heard."""
+        ...
+
+
 async def run(loops: Sequence[Loop]) -> None:
     """Run the loops beside each other until cancelled; one that fails tries again, and stops no other."""
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(_run(loop))
+            if isinstance(loop, Hinted):
+                group.create_task(loop.listen())
 
 
 async def _run(loop: Loop) -> None:
@@ -53,4 +68,4 @@ async def _run(loop: Loop) -> None:
             LOOP_FAILED.labels(loop.name).inc()
             log.exception("loop_failed", loop=loop.name)
             pause = AFTER_FAILURE
-        await asyncio.sleep(pause)
+        await (loop.sleep(pause) if isinstance(loop, Hinted) else asyncio.sleep(pause))

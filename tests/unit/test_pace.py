@@ -1,0 +1,49 @@
+"""The pace of a rate limit: exact in the long run, never more than a moment's worth at once."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain.pace import CATCH_UP, Pace
+
+INTERVALS = st.floats(0.001, 60)
+
+
+@settings(deadline=None)
+@given(INTERVALS, st.lists(st.floats(0, 1), max_size=200))
+def test_no_more_than_the_rate_and_a_moment(interval: float, pauses: list[float]) -> None:
+    pace, now, next_start, started = Pace(interval), 0.0, None, 0
+    for pause in pauses:
+        now += pause
+        ready = pace.ready(None if next_start is None else next_start - now)
+        count = pace.allowed(ready)
+        started += count
+        if count:
+            next_start = now + pace.after(ready, count)
+        assert started <= (now + CATCH_UP) / interval + 1.001
+
+
+@given(INTERVALS)
+@settings(deadline=None)
+def test_nothing_is_lost_by_looking_late(interval: float) -> None:
+    """Whoever looks every so often, and not later than can be made up for, starts as many as the rate says."""
+    pace, next_start, started, every = Pace(interval), None, 0, CATCH_UP / 3
+    for step in range(int(10 * max(interval, every) / every)):
+        now = step * every
+        ready = pace.ready(None if next_start is None else next_start - now)
+        count = pace.allowed(ready)
+        started += count
+        if count:
+            next_start = now + pace.after(ready, count)
+    assert started >= now / interval - 0.001
+
+
+def test_a_first_start_is_no_burst() -> None:
+    assert Pace(0.1).allowed(Pace(0.1).ready(None)) == 1
+
+
+def test_an_idle_time_is_made_up_for_by_a_moment_only() -> None:
+    assert Pace(0.1).allowed(Pace(0.1).ready(-3600)) == 3
+
+
+def test_a_clock_that_was_set_back_or_another_rate_stops_nothing() -> None:
+    assert Pace(0.1).ready(3600) == 0.1

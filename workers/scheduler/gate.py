@@ -1,0 +1,137 @@
+"""The gate: lets jobs of gated queues onto the road, as many as there is room for, in their order (docs/waiting.md).
+
+Dying after the commit leaves rows that are admitted, unpublished and due: the relay publishes them. Any number of
+gates may run: each queue is one gate's for the length of a transaction.
+"""
+
+import asyncio
+import contextlib
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.broker.base import Broker
+from app.domain.message import JobRef
+from app.domain.pace import Pace
+from app.services.publishing import publish
+from app.storage import gate
+from app.storage.engine import reading, transaction
+from app.storage.gate import Limits, Room
+from app.storage.listening import Listener
+from app.storage.queues import CHANNEL
+
+MOST = 500
+"""Rows admitted, or held again, in one transaction."""
+
+HOLD = 10.0
+"""Seconds for which admitted rows are this gate's to publish, as the relay's."""
+
+POLL = 0.015
+"""Seconds between looks while something waits for a slot. No hint tells of a slot that becomes free."""
+
+NOBODY = 0.25
+"""Seconds between looks while something waits and no worker that lives serves its queue."""
+
+IDLE = 1.0
+"""Seconds between looks while nothing is held. A hint comes sooner; this is for those that are missed."""
+
+
+class Gate:
+    """Admits for one queue after another, each in a transaction of its own."""
+
+    name = "gate"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._lease_ttl = lease_ttl
+        self._hold = None if broker.handoff is None else HOLD
+        self._hinted = asyncio.Event()
+        self._listener = Listener(url, CHANNEL, lambda _: self._hinted.set())
+        self._pause = IDLE
+
+    async def run_once(self) -> int:
+        self._hinted.clear()
+        self._pause = IDLE
+        async with reading(self._engine) as conn:
+            found = await gate.look(conn)
+        done = 0
+        for one in found:
+            if one.strays:
+                done += await self._hold_strays(one.queue)
+            if one.waits:
+                done += await self._admit(one.queue)
+        return done
+
+    def pause(self, done: int) -> float:
+        return self._pause
+
+    async def listen(self) -> None:
+        """Hear of what is submitted to gated queues, until cancelled."""
+        await self._listener.run()
+
+    async def sleep(self, seconds: float) -> None:
+        """For so long, or until something is heard of; that alone makes no room for what is held already."""
+        if seconds < IDLE:
+            await asyncio.sleep(min(seconds, POLL))
+            seconds -= POLL
+        if seconds <= 0:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hinted.wait()
+
+    def _again_in(self, seconds: float) -> None:
+        self._pause = min(self._pause, seconds)
+
+    async def _hold_strays(self, queue: str) -> int:
+        async with transaction(self._engine) as conn:
+            done = await gate.hold(conn, queue, MOST)
+            await conn.commit()
+        self._again_in(0.0 if done == MOST else POLL)
+        return done
+
+    async def _admit(self, queue: str) -> int:
+        async with transaction(self._engine) as conn:
+            limits = await gate.lock(conn, queue)
+            if limits is None:
+                self._again_in(POLL)
+                return 0
+            refs = await self._admitted(conn, queue, limits)
+            await self._broker.announce(conn, [queue] if refs else [])
+            await conn.commit()
+        if self._hold is not None and refs:
+            await publish(self._engine, self._broker, refs, self.name)
+        return len(refs)
+
+    async def _admitted(self, conn: AsyncConnection, queue: str, limits: Limits) -> list[JobRef]:
+        """Admit what there is room for, and say when to look again."""
+        keyed = limits.max_running_per_key is not None
+        room = await gate.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
+        left = self._left(room, limits)
+        if left <= 0:
+            self._again_in(NOBODY if room.free is None else POLL)
+            return []
+        pace = None if limits.interval is None else Pace(limits.interval)
+        ready = 0.0 if pace is None else pace.ready(limits.next_start)
+        most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready))
+        if most == 0:
+            self._again_in(ready)
+            return []
+        busy = room.admitted + (room.run or 0) if keyed else 0
+        admitted = await gate.admit(conn, queue, most, limits, steps=most + busy, hold=self._hold)
+        started = len(admitted.refs)
+        wait = None if pace is None else pace.after(ready, started)
+        if started and (wait is not None or admitted.turn != limits.turn):
+            await gate.pass_on(conn, queue, admitted.turn, limits.now, wait)
+        if 0 < started < most:
+            self._again_in(0.0)
+        else:
+            self._again_in(POLL if wait is None else max(wait, POLL))
+        return admitted.refs
+
+    def _left(self, room: Room, limits: Limits) -> int:
+        """How many more there is room for, by slots and by `max_running`."""
+        if room.free is None:
+            return 0
+        left = room.free - room.admitted
+        return left if limits.max_running is None else min(left, limits.max_running - room.admitted - (room.run or 0))
