@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from app.domain.transitions import NEEDED
+from app.storage import queues
 from app.storage.changes import HINT
 from app.storage.direct import Connection, Statement
 from app.storage.moved import COLUMNS, Moved
@@ -80,12 +81,16 @@ WITH RECURSIVE line AS (
 ), free AS (
     SELECT * FROM moved WHERE status <> 'blocked'
 ), due AS (
-    UPDATE outbox o SET held = false, due_at = GREATEST(f.run_at, now()), published = f.status = 'queued' AND :published
-    FROM free f WHERE o.job_id = f.id
+    UPDATE outbox o SET
+        held = f.status = 'queued' AND f.queue = ANY({queues.GATED}), due_at = GREATEST(f.run_at, now()),
+        published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.GATED})
+    FROM free f WHERE o.job_id = f.id RETURNING o.queue, o.held
 )
-SELECT id, queue, {HINT.format(rows="free")} FROM free
+SELECT id, queue, {HINT.format(rows="free")},
+       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.HINT.format(rows="due")} END
+FROM free
 UNION ALL
-SELECT l.job_id, NULL, NULL FROM line l JOIN jobs j ON j.id = l.job_id AND j.status = 'blocked'
+SELECT l.job_id, NULL, NULL, NULL FROM line l JOIN jobs j ON j.id = l.job_id AND j.status = 'blocked'
 WHERE l.job_id NOT IN (SELECT id FROM moved)
 """)
 """A line moves from its head: a job that was cancelled further back passes the turn on when it comes to it. One that

@@ -1,6 +1,8 @@
 """A gated queue under test: limits, jobs on it, its gate, and a worker of its."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +21,8 @@ from app.storage.claims import Claim, claim_next
 from app.storage.engine import transaction
 from app.storage.submission import Entry
 from tests.integration.test_ledger_submission import a_job, rows
+from tests.support.waiting import until
+from workers.scheduler import base
 from workers.scheduler.gate import Gate
 
 LEASE_TTL = 30.0
@@ -104,3 +108,46 @@ class Queue:
             order.append(claimed.job.id)
             await self.finish([claimed])
         return order
+
+
+@asynccontextmanager
+async def gating(engine: AsyncEngine, broker: Broker, url: str, count: int = 1) -> AsyncIterator[None]:
+    """So many gates beside each other, as so many schedulers have them."""
+    gates = [a_gate(engine, broker, url) for _ in range(count)]
+    running = asyncio.create_task(base.run(gates))
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def all_finished(engine: AsyncEngine, count: int, timeout: float) -> None:
+    async def done() -> bool:
+        (row,) = await rows(engine, "SELECT count(*) n FROM jobs WHERE status = 'succeeded'")
+        return int(row["n"]) >= count
+
+    async def state() -> str:
+        return str(await rows(engine, "SELECT status, count(*) FROM jobs GROUP BY 1"))
+
+    try:
+        await until(done, timeout, f"{count} jobs to succeed", interval=0.1)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {await state()}") from None
+
+
+async def most_at_once(engine: AsyncEngine, of: str = "true") -> int:
+    """How many attempts were open at the same time, of those jobs `j` that `of` selects."""
+    attempts = f"(SELECT t.* FROM attempts t JOIN jobs j ON j.id = t.job_id WHERE {of})"
+    (row,) = await rows(
+        engine,
+        f"""SELECT max((SELECT count(*) FROM {attempts} AS b WHERE b.started_at <= a.started_at
+            AND (b.finished_at IS NULL OR b.finished_at > a.started_at))) n FROM {attempts} AS a""",
+    )
+    return int(row["n"])
+
+
+async def starts(engine: AsyncEngine) -> list[float]:
+    """When each job began, in seconds after the first."""
+    found = await rows(engine, "SELECT EXTRACT(epoch FROM started_at) AS at FROM jobs ORDER BY started_at")
+    return [float(row["at"] - found[0]["at"]) for row in found if row["at"] is not None]

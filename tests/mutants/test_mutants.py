@@ -108,7 +108,7 @@ class Submissions:""",
     ),
     Mutant(
         "jobs are published from memory only",
-        (Edit("app/storage/submission.py", "status = 'queued' AND handoff IS NULL, ", "status = 'queued', "),),
+        (Edit("app/storage/submission.py", "handoff IS NULL AND NOT held, ", "NOT held, "),),
         (ORDER + "test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay",),
     ),
     Mutant(
