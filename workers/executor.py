@@ -20,6 +20,7 @@ from app.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTime
 from app.domain.retry import Retry
 from app.domain.transitions import Held, Transition
 from app.metrics import ATTEMPT_SECONDS, ATTEMPTS
+from app.services.measuring import Runs
 from app.storage.claims import Claim
 from workers import failures, tracebacks
 from workers.context import Context
@@ -42,6 +43,7 @@ class Executor:
     ) -> None:
         self._handlers = handlers
         self.tools = tools
+        self.runs = Runs()
         self._pool = pool
         self._runs: dict[tuple[UUID, int], Run] = {}
         self._left_behind = LeftBehind()
@@ -60,6 +62,8 @@ class Executor:
         seconds = time.monotonic() - started
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
+        if not transition.extra_attempts:  # else it was handed back, and has not run
+            self.runs.count(claim.job.queue, seconds)
         log.info(
             "attempt",
             job_id=str(claim.job.id),

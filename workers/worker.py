@@ -19,6 +19,7 @@ from app.domain.ids import new_id
 from app.domain.transitions import Transition
 from app.errors import LedgerUnavailable, WorkerExhausted
 from app.services.completion import MOST
+from app.services.measuring import REPORT_EVERY
 from app.storage import cancelling, job_types, queues, workers
 from app.storage.engine import reading, transaction
 from workers.executor import Executor
@@ -98,6 +99,7 @@ class Worker:
             asyncio.create_task(self._subscription.run()),
             asyncio.create_task(self._stop_when_exhausted()),
             asyncio.create_task(self._every(LOOK_FOR_CANCELS, self._cancel_requested)),
+            asyncio.create_task(self._every(REPORT_EVERY, self._report)),
         ]
         taking = asyncio.create_task(self._take())
         log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
@@ -224,8 +226,12 @@ class Worker:
             found = set(await queues.names(conn))
         self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
 
+    async def _report(self) -> None:
+        await self._executor.runs.report(self._engine)
+
     async def _retire(self) -> None:
         try:
+            await self._report()
             async with transaction(self._engine) as conn:
                 await workers.retire(conn, self.id)
                 await conn.commit()

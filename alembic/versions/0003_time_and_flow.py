@@ -138,6 +138,15 @@ CREATE TABLE quotas (
     used double precision NOT NULL DEFAULT 0,
     counted_at timestamptz NOT NULL DEFAULT now()
 );
+
+CREATE TABLE queue_samples (
+    queue text NOT NULL,
+    at timestamptz NOT NULL,
+    depth integer NOT NULL DEFAULT 0,
+    runs integer NOT NULL DEFAULT 0,
+    seconds double precision NOT NULL DEFAULT 0,
+    PRIMARY KEY (queue, at)
+);
 """
 
 

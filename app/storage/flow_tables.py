@@ -132,3 +132,14 @@ quotas = Table(
     Column("used", Float, nullable=False, server_default="0"),
     Column("counted_at", Moment, nullable=False, server_default=func.now()),
 )
+
+queue_samples = Table(
+    "queue_samples",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("depth", Integer, nullable=False, server_default="0"),
+    Column("runs", Integer, nullable=False, server_default="0"),
+    Column("seconds", Float, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("queue", "at"),
+)

@@ -61,6 +61,7 @@ WITH old AS MATERIALIZED (
 DELETE FROM batches b USING old WHERE b.id = old.id
 """)
 _WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
+_SAMPLES = text("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
 _SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
@@ -91,6 +92,7 @@ async def prune_batches(conn: AsyncConnection, retention: float, most: int) -> i
 
 
 async def prune_rest(conn: AsyncConnection) -> None:
-    """Delete workers that have been silent for a day and secrets whose rotation is over."""
+    """Delete workers silent for a day, secrets whose rotation is over, and samples that no rate is made of any more."""
     await conn.execute(_WORKERS)
+    await conn.execute(_SAMPLES)
     await conn.execute(_SECRETS)

@@ -17,6 +17,7 @@ from workers.scheduler.rejections import Rejections
 from workers.scheduler.relay import Relay
 from workers.scheduler.reporter import Reporter
 from workers.scheduler.rescuer import Rescuer
+from workers.scheduler.sampler import Sampler
 
 
 def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]:
@@ -32,5 +33,6 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]
         Cron(engine, broker, intake),
         Pruner(engine, settings.retention, settings.retention_failed),
         Rejections(broker),
+        Sampler(engine),
     ]
     return always if settings.alert_url is None else [*always, Reporter(engine, broker)]

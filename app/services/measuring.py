@@ -1,0 +1,30 @@
+"""What a process that runs jobs tells of them: how many attempts ended on each queue, and how long they ran."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.storage import measuring
+from app.storage.engine import transaction
+
+REPORT_EVERY = 5.0
+"""Seconds between reports. What a dying process has not reported is not counted: this is for estimates."""
+
+
+class Runs:
+    """Counted in memory, so that an attempt costs the ledger nothing more."""
+
+    def __init__(self) -> None:
+        self._ended: dict[str, tuple[int, float]] = {}
+
+    def count(self, queue: str, seconds: float) -> None:
+        """One attempt on `queue` has ended after `seconds`."""
+        runs, total = self._ended.get(queue, (0, 0.0))
+        self._ended[queue] = runs + 1, total + seconds
+
+    async def report(self, engine: AsyncEngine) -> None:
+        """Add what was counted since the last report to the ledger. Raises `LedgerUnavailable`, with that forgotten."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, {}
+        async with transaction(engine) as conn:
+            await measuring.add_runs(conn, ended)
+            await conn.commit()

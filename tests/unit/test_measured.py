@@ -1,0 +1,39 @@
+"""Little's law over what was measured."""
+
+import pytest
+
+from app.domain.measured import Measured, size
+
+
+def measured(rate_in: float, mean: float | None) -> Measured:
+    return Measured(300.0, rate_in, rate_in, mean)
+
+
+def test_nothing_measured_says_so() -> None:
+    sizing = size(Measured(), 5)
+    assert (sizing.slots_at_least, sizing.slots_advised) == (None, None)
+    assert "Nothing was measured yet" in sizing.detail
+
+
+def test_jobs_that_none_has_ended_of_say_so() -> None:
+    sizing = size(measured(2.0, None), 5)
+    assert sizing.slots_at_least is None
+    assert "how long one takes" in sizing.detail
+
+
+@pytest.mark.parametrize(
+    ("rate", "mean", "backlog", "within", "at_least", "advised"),
+    [
+        (10.0, 0.5, 0, 300.0, 5, 7),  # 5 busy; 80 % of 7 is 5.6
+        (10.0, 0.4, 0, 300.0, 4, 5),  # exactly 4 busy is no fifth slot
+        (0.01, 0.1, 0, 300.0, 1, 1),
+        (0.0, 2.0, 0, 300.0, 0, 0),
+        (0.0, None, 0, 300.0, 0, 0),
+        (0.0, 2.0, 600, 300.0, 0, 4),  # 1200 s of work in 300 s
+        (10.0, 0.5, 600, 60.0, 5, 12),  # 6.25 + 5
+    ],
+)
+def test_slots(rate: float, mean: float | None, backlog: int, within: float, at_least: int, advised: int) -> None:
+    sizing = size(measured(rate, mean), backlog, within)
+    assert (sizing.slots_at_least, sizing.slots_advised) == (at_least, advised)
+    assert f"{backlog} waiting jobs" in sizing.detail
