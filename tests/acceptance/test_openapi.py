@@ -34,6 +34,7 @@ async def document(client: Client) -> Any:
         ("GET", "/jobs"),
         ("GET", "/jobs/{job_id}"),
         ("GET", "/jobs/{job_id}/attempts"),
+        ("GET", "/jobs/{job_id}/explain"),
         ("GET", "/jobs/{job_id}/events"),
         ("POST", "/jobs/{job_id}/cancel"),
         ("POST", "/jobs/{job_id}/retry"),
@@ -123,6 +124,7 @@ OPERATIONS = {
     ("GET", "/jobs"): {200: {"Link"}, 401: {"WWW-Authenticate"}, 403: set(), 422: set(), 503: {"Retry-After"}},
     ("GET", "/jobs/{job_id}/attempts"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
     ("GET", "/jobs/{job_id}/events"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
+    ("GET", "/jobs/{job_id}/explain"): {200: set(), 401: {"WWW-Authenticate"}, 403: set(), 404: set(), 410: set()},
     ("POST", "/jobs/{job_id}/cancel"): {
         202: {"Location", "Operation-Location", "Link", "Retry-After"},
         401: {"WWW-Authenticate"},
