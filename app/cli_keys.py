@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.quota import Standing
 from app.errors import ConfigurationError, NotFound
 from app.services.keys import SCOPES, create
 from app.settings import load
-from app.storage import api_keys
+from app.storage import api_keys, quotas
 from app.storage.engine import create_engine, transaction
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -66,6 +67,30 @@ def revoke_key(key_id: UUID) -> None:
     if not _with_ledger(end):
         raise NotFound("no such key, or revoked already")
     typer.echo("revoked")
+
+
+@keys.command()
+def quota(
+    tenant: Annotated[str, typer.Option(help="Whose.")],
+    jobs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="So many jobs may be submitted")] = None,
+    per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="in so many seconds.")] = 60,
+    none: Annotated[bool, typer.Option("--none", help="Take the quota away.")] = False,
+) -> None:
+    """How many jobs a tenant may submit: set it, take it away, or show it. Processes follow within seconds."""
+
+    async def change(engine: AsyncEngine) -> Standing | None:
+        async with transaction(engine) as conn:
+            if none:
+                await quotas.remove(conn, tenant)
+            elif jobs is not None:
+                await quotas.put(conn, tenant, jobs, per)
+            await conn.commit()
+            return await quotas.of(conn, tenant)
+
+    if none and jobs is not None:
+        raise ConfigurationError("give --jobs or --none, not both")
+    now = _with_ledger(change)
+    typer.echo("no quota" if now is None else f"{now.jobs} jobs in {now.per:g} s, {now.remaining} left")
 
 
 def _with_ledger(work: Callable[[AsyncEngine], Awaitable[Answer]]) -> Answer:

@@ -11,6 +11,7 @@ AcceptedError
 │   ├── Forbidden               403
 │   ├── NotFound                404
 │   ├── Gone                    410
+│   ├── QuotaExceeded           429  the tenant may not submit so much now; carries how its quota stands
 │   ├── Conflict                409  its state does not allow that
 │   └── KeyReused               422  an idempotency key came with another body
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
@@ -22,6 +23,8 @@ HTTP status codes live in `app/api/problem_table.py` and nowhere else; the numbe
 """
 
 from dataclasses import dataclass
+
+from app.domain.quota import Standing
 
 
 class AcceptedError(Exception):
@@ -86,6 +89,15 @@ class NotFound(Refused):
 
 class Gone(Refused):
     """It was here once, and is past its retention."""
+
+
+class QuotaExceeded(Refused):
+    """More than the tenant's quota has left; `retry_after` in seconds."""
+
+    def __init__(self, detail: str, standing: Standing, wanted: int) -> None:
+        super().__init__(detail)
+        self.retry_after = max(standing.wait_for(wanted), 1.0)
+        self.standing = standing
 
 
 class Conflict(Refused):

@@ -29,11 +29,13 @@ from app.api.express import Application
 from app.api.middleware import RequestLog
 from app.api.state import State
 from app.broker import create_broker
+from app.services.admission import Admission, LimitedBatches
 from app.services.batches import Batches
 from app.services.catalogue import Catalogue
 from app.services.changes import Changes
 from app.services.intake import Intake
 from app.services.keys import Keys
+from app.services.limits import Limits
 from app.services.submission import Submissions
 from app.settings import Settings, load
 from app.slices import Slices
@@ -49,12 +51,17 @@ def create_app(settings: Settings) -> FastAPI:
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
     catalogue = Catalogue(engine, settings.egress_allow)
+    submissions = Submissions(engine, broker, settings.idempotency_ttl)
+    limits = Limits(engine)
+    admission = Admission(engine, limits, submissions)
     state = State(
         settings=settings,
         engine=engine,
         broker=broker,
-        submissions=Submissions(engine, broker, settings.idempotency_ttl),
-        batches=Batches(engine, broker, settings.idempotency_ttl),
+        submissions=submissions,
+        limits=limits,
+        admission=admission,
+        batches=LimitedBatches(admission, Batches(engine, broker, settings.idempotency_ttl)),
         changes=Changes(engine, settings.require_database()),
         catalogue=catalogue,
         intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
@@ -64,12 +71,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        listening = asyncio.create_task(state.changes.run())
+        background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
         _on_stop(state.changes.close)
         memory.settle()
         yield
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await state.submissions.close()
         await broker.close()
         await engine.dispose()

@@ -14,6 +14,7 @@ from app.api.body import body_docs, is_ndjson, read_json, read_lines
 from app.api.job_answers import JSON, header_docs
 from app.api.problems import responses_for
 from app.api.query import only_query
+from app.api.rate_limit import RATE_LIMIT, rate_limit_headers
 from app.api.representations import BatchView
 from app.api.state import State, state_of
 from app.api.submit import largest_body
@@ -53,10 +54,16 @@ _MISSING = (errors.NotFound, errors.Gone)
     responses={
         202: {
             "description": "The batch is committed, with all its jobs.",
-            "headers": header_docs(*_WATCHED, "Idempotent-Replayed", "Retry-After"),
+            "headers": header_docs(*_WATCHED, "Idempotent-Replayed", "Retry-After", *RATE_LIMIT),
         },
         **responses_for(
-            errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone, *_DENIED
+            errors.MalformedRequest,
+            errors.KeyReused,
+            errors.UnsupportedMedia,
+            errors.TooLarge,
+            errors.Gone,
+            errors.QuotaExceeded,
+            *_DENIED,
         ),
     },
     openapi_extra=body_docs(
@@ -147,6 +154,8 @@ def answer(receipt: BatchReceipt) -> Response:
         headers["Retry-After"] = retry_after(receipt.batch)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"
+    if receipt.standing is not None:
+        headers |= rate_limit_headers(receipt.standing)
     return Response(json_text.encode(to_wire(receipt.batch)), 202, headers, media_type=JSON)
 
 

@@ -25,6 +25,8 @@ HEADERS = {
     "Idempotent-Replayed": "true when this key was seen before",
     "Preference-Applied": "the wait that was applied",
     "Vary": "Prefer, where the answer depends on it",
+    "RateLimit-Policy": 'the tenant\'s quota, if it has one: "jobs";q=100;w=60 is 100 jobs in 60 seconds',
+    "RateLimit": 'how that stands: "jobs";r=57;t=1 is 57 jobs now, and one more in 1 second',
     "ETag": "a strong validator of the representation",
     "Cache-Control": "private, no-cache: ask again, with If-None-Match",
 }

@@ -68,6 +68,12 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "It was here once, and has been deleted since, as finished jobs are.",
         "Fetch results earlier, receive them by webhook, or raise the retention.",
     ),
+    errors.QuotaExceeded: Problem(
+        "quota-exceeded", 429, "The quota is used up",
+        "The tenant has submitted as many jobs as its quota allows for now. No job was made of this request.",
+        "Repeat the request after Retry-After. RateLimit says how many jobs are left, and when there is one more.",
+        {"Retry-After": "1"},
+    ),
     errors.Conflict: Problem(
         "conflict", 409, "Its state does not allow this",
         "What you asked for cannot be done to it in the state that it is in.",

@@ -19,7 +19,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from app import errors
+from app.api.job_answers import header_docs
 from app.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
+from app.api.rate_limit import RATE_LIMIT, rate_limit_headers
 from app.domain.json_text import encode, escape_pointer
 from app.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
 from app.services.validation import MAX_LISTED, describe
@@ -58,7 +60,9 @@ def problem_response(exc: AcceptedError, instance: str) -> Response:
     detail = exc.detail if isinstance(exc, Refused) else ""
     listed = exc.errors if isinstance(exc, (InvalidRequest, MalformedLines)) else None
     retry_after = getattr(exc, "retry_after", None)
-    headers = None if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+    headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+    if isinstance(exc, errors.QuotaExceeded):
+        headers |= rate_limit_headers(exc.standing)
     return _answer(problem, instance, detail, listed, headers)
 
 
@@ -125,6 +129,8 @@ def responses_for(*classes: type[AcceptedError]) -> dict[int | str, dict[str, An
         entry["description"] = "; ".join(filter(None, [entry["description"], problem.title]))
         for name in problem.headers:
             entry.setdefault("headers", {})[name] = {"schema": _STRING}
+        if problem is PROBLEMS[errors.QuotaExceeded]:
+            entry["headers"] |= header_docs(*RATE_LIMIT)
     return found
 
 

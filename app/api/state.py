@@ -6,11 +6,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 
 from app.broker.base import Broker
-from app.services.batches import Batches
+from app.services.admission import Admission, LimitedBatches
 from app.services.catalogue import Catalogue
 from app.services.changes import Changes
 from app.services.intake import Intake
 from app.services.keys import Keys
+from app.services.limits import Limits
 from app.services.submission import Submissions
 from app.settings import Settings
 from app.slices import Slices
@@ -24,7 +25,9 @@ class State:
     engine: AsyncEngine
     broker: Broker
     submissions: Submissions
-    batches: Batches
+    limits: Limits
+    admission: Admission
+    batches: LimitedBatches
     changes: Changes
     catalogue: Catalogue
     intake: Intake

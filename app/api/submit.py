@@ -16,6 +16,7 @@ from app.api.body import read_json
 from app.api.job_answers import Answer, header_docs, monitor_headers
 from app.api.problems import responses_for
 from app.api.query import refuse_unknown_query
+from app.api.rate_limit import RATE_LIMIT, rate_limit_headers
 from app.api.representations import JobView
 from app.api.state import State, state_of
 from app.domain import json_text
@@ -36,7 +37,9 @@ ENVELOPE = 64 * 1024
 
 router = APIRouter(tags=["jobs"])
 
-_MONITORED = ("Location", "Operation-Location", "Link", "Idempotent-Replayed", "Preference-Applied", "Vary")
+_MONITORED = (
+    "Location", "Operation-Location", "Link", "Idempotent-Replayed", "Preference-Applied", "Vary", *RATE_LIMIT,
+)  # fmt: skip
 
 
 @router.post(
@@ -50,7 +53,8 @@ _MONITORED = ("Location", "Operation-Location", "Link", "Idempotent-Replayed", "
               "headers": header_docs(*_MONITORED)},
         **responses_for(
             errors.MalformedRequest, errors.InvalidRequest, errors.KeyReused, errors.UnsupportedMedia,
-            errors.TooLarge, errors.Unauthenticated, errors.Forbidden, errors.Gone, errors.LedgerUnavailable,
+            errors.TooLarge, errors.Unauthenticated, errors.Forbidden, errors.Gone, errors.QuotaExceeded,
+            errors.LedgerUnavailable,
         ),
     },
 )  # fmt: skip
@@ -76,9 +80,9 @@ async def accept(request: Request) -> Response:
     parsed = await read_json(request, largest_body(state.settings))
     job = await state.intake.check(principal.tenant, parsed, asked.traceparent)
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
-    receipt = await state.submissions.accept(Submission(job, key, seen_as))
+    receipt, standing = await state.admission.job(Submission(job, key, seen_as))
     wait = read_wait(asked.preferences) if asked.preferences else None
-    return await _answer(state, receipt, wait)
+    return await _answer(state, receipt, wait, None if standing is None else rate_limit_headers(standing))
 
 
 class _Headers:
@@ -102,7 +106,7 @@ def largest_body(settings: Settings) -> int:
     return min(settings.max_body_bytes, LONGEST_SPELLING * settings.max_payload_bytes + ENVELOPE)
 
 
-async def _answer(state: State, receipt: Receipt, wait: int | None) -> Response:
+async def _answer(state: State, receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
     job = receipt.job
     if wait is not None and not job.finished:
         job = await state.changes.wait(job.id, lambda now: now.finished, wait) or job
@@ -112,5 +116,7 @@ async def _answer(state: State, receipt: Receipt, wait: int | None) -> Response:
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
         headers["Vary"] = "Prefer"
+    if more is not None:
+        headers |= more
     status = 200 if wait is not None and job.finished else 202
     return Answer(json_text.encode(to_wire(job)), status, headers)

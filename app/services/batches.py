@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.broker.base import Broker
 from app.domain.batch import Batch, NewBatch
 from app.domain.job import NewJob
+from app.domain.quota import Standing
 from app.errors import Gone, KeyReused, LedgerUnavailable
 from app.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from app.storage import batches as ledger
@@ -54,10 +55,14 @@ class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchReceipt(msgspec.Struct, frozen=True):
-    """A batch that is in the ledger; `replayed` says that it was so before this submission."""
+    """A batch that is in the ledger; `replayed` says that it was so before this submission.
+
+    `standing` is how the tenant's quota stands, if he has one.
+    """
 
     batch: Batch
     replayed: bool = False
+    standing: Standing | None = None
 
 
 class Batches:

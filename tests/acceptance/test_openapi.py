@@ -109,6 +109,7 @@ OPERATIONS = {
         413: set(),
         415: set(),
         422: set(),
+        429: {"Retry-After", "RateLimit", "RateLimit-Policy"},
         503: {"Retry-After"},
     },
     ("GET", "/jobs/{job_id}"): {
