@@ -16,6 +16,7 @@ from app import embedded, logs, serving
 from app.cli_dead_letters import dead_letters
 from app.cli_jobs import jobs
 from app.cli_keys import keys
+from app.cli_schedules import schedules
 from app.errors import AcceptedError
 from app.main import create_app
 from app.settings import PREFIX, Settings, load
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(schedules, name="schedules")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
@@ -63,7 +65,7 @@ def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
 
 @app.command()
 def scheduler() -> None:
-    """Publishes what is due, rescues what was abandoned, expires and forgets."""
+    """Publishes what is due, fires schedules, rescues what was abandoned, expires and forgets."""
     processes.scheduler(load())
 
 

@@ -22,6 +22,8 @@ from app.api import (
     problems,
     queues,
     rejected_messages,
+    schedule_runs,
+    schedules,
     submit,
     webhook_secret,
 )
@@ -100,6 +102,8 @@ def create_app(settings: Settings) -> FastAPI:
         explain,
         job_types,
         queues,
+        schedules,
+        schedule_runs,
         webhook_secret,
         health,
     ):

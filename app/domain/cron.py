@@ -10,7 +10,7 @@ twice happens twice. cronsim itself walks in steps of an hour, and loses times a
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import islice, product
+from itertools import islice, product, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -23,6 +23,9 @@ ALL_YEARS = range(2000, 2028)
 
 GIVE_UP = 50
 """Years without a day of the line. 40 is the most: one weekday on 29 February, past a year like 2100 without it."""
+
+FORESEEN = timedelta(days=200 * 366)
+"""Further ahead no run is shown: a line that fires every 28 years could keep us busy looking."""
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -46,8 +49,9 @@ class CronLine:
             raise CronError(NEVER)
 
     def next_runs(self, after: datetime, count: int) -> list[datetime]:
-        """The first `count` moments after `after`, in UTC."""
-        return list(islice(self.runs(after), count))
+        """The first `count` moments after `after`, in UTC, as far as can be foreseen."""
+        until = after + FORESEEN
+        return list(takewhile(lambda moment: moment < until, islice(self.runs(after), count)))
 
     def runs(self, after: datetime) -> Iterator[datetime]:
         """Every moment after `after`, in UTC, strictly rising. Ends when nothing comes for `GIVE_UP` years."""

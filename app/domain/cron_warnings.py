@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 
 from app.domain.cron import CronLine
 
-A_YEAR = timedelta(days=366)
+A_YEAR = timedelta(days=365)
 
 MOST = 20
 """Warnings of one line."""

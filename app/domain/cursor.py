@@ -35,16 +35,26 @@ def read_moment(cursor: str, scope: str) -> tuple[datetime, UUID]:
         raise ValueError("not a cursor of ours") from None
 
 
+def write_text(last: str, scope: str) -> str:
+    """The same for a list that is sorted by a name."""
+    return _seal(last.encode(), scope)
+
+
+def read_text(cursor: str, scope: str) -> str:
+    """Raises as `read` does."""
+    return _open(cursor, None, scope).decode()
+
+
 def _seal(position: bytes, scope: str) -> str:
     return base64.urlsafe_b64encode(position + _check(position, scope)).decode()
 
 
-def _open(cursor: str, length: int, scope: str) -> bytes:
+def _open(cursor: str, length: int | None, scope: str) -> bytes:
     raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-    if len(raw) != length + _CHECK_BYTES:
+    if length is not None and len(raw) != length + _CHECK_BYTES:
         raise ValueError("not a cursor")
-    position = raw[:length]
-    if not hmac.compare_digest(raw[length:], _check(position, scope)):
+    position = raw[:-_CHECK_BYTES]
+    if not hmac.compare_digest(raw[-_CHECK_BYTES:], _check(position, scope)):
         raise ValueError("a cursor of another list")
     return position
 

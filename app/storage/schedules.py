@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.schedule import Schedule
+from app.storage.direct import Connection, Statement
 
 Key = tuple[str, str]
 """The tenant and the name of a schedule."""
@@ -39,7 +40,7 @@ WHERE s.tenant = :tenant AND (CAST(:after AS text) IS NULL OR s.name > CAST(:aft
 ORDER BY s.name LIMIT :most
 """)
 
-_NEXT_DUE = text(
+_NEXT_DUE = Statement(
     "SELECT CAST(EXTRACT(epoch FROM next_at - now()) AS float8) FROM schedules "
     "WHERE enabled AND next_at IS NOT NULL ORDER BY next_at LIMIT 1"
 )
@@ -95,10 +96,10 @@ async def page(conn: AsyncConnection, tenant: str, after: str | None, most: int)
     return [_schedule(row) for row in await conn.execute(_PAGE, {"tenant": tenant, "after": after, "most": most})]
 
 
-async def next_due(conn: AsyncConnection) -> float | None:
+async def next_due(conn: Connection) -> float | None:
     """Seconds until the next schedule is due (negative: it is), None when there is none."""
-    found = (await conn.execute(_NEXT_DUE)).scalar_one_or_none()
-    return None if found is None else float(found)
+    found = await _NEXT_DUE.rows(conn)
+    return float(found[0][0]) if found else None
 
 
 async def lock_due(conn: AsyncConnection, most: int) -> tuple[list[Schedule], datetime | None]:
