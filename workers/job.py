@@ -10,16 +10,10 @@ import msgspec
 from pydantic import TypeAdapter
 
 from app.domain.failures import OnNotFound
-from app.domain.job import DEFAULT_QUEUE, QUEUE_PATTERN
+from app.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN
 from app.domain.retry import Retry
 from app.errors import ConfigurationError
 from app.storage.job_types import JobType
-
-DEFAULT_TIMEOUT = 900.0
-"""Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
-
-TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""It travels as a short string of AMQP, and is a label of metrics."""
 
 MARK = "__accepted_handler__"
 
@@ -63,7 +57,7 @@ def job(
     {"skipped": true}).
     """
 
-    if not TYPE_NAME.fullmatch(name) or not re.fullmatch(QUEUE_PATTERN, queue):
+    if not re.fullmatch(TYPE_PATTERN, name) or not re.fullmatch(QUEUE_PATTERN, queue):
         raise ConfigurationError(f"{name!r} on queue {queue!r}: no name for a type or for a queue")
     if runs_in not in (None, "process"):
         raise ConfigurationError(f"{name!r}: runs_in is process, or left out")

@@ -14,20 +14,20 @@ from app.services.keys import EVERYONE, Principal
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `accepted keys create`")
 
 
-async def authenticate(request: Request, scope: str) -> Principal:
-    """The caller, if he may do what needs `scope`. Raises `Unauthenticated`, `Forbidden` or `LedgerUnavailable`."""
+async def authenticate(request: Request, *scopes: str) -> Principal:
+    """The caller, if he has one of `scopes`. Raises `Unauthenticated`, `Forbidden` or `LedgerUnavailable`."""
     principal = await _principal(request)
     request.scope.setdefault("state", {})["tenant"] = principal.tenant
-    if scope not in principal.scopes:
-        raise Forbidden(f"this API key lacks the scope {scope}")
+    if principal.scopes.isdisjoint(scopes):
+        raise Forbidden(f"this API key lacks the scope {' or '.join(scopes)}")
     return principal
 
 
-def needs(scope: str) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that lets in who has `scope`."""
+def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency that lets in who has one of `scopes`."""
 
     async def dependency(request: Request) -> Principal:
-        return await authenticate(request, scope)
+        return await authenticate(request, *scopes)
 
     return dependency
 
@@ -37,6 +37,8 @@ documented = [Security(_SCHEME)]
 
 Reader = Annotated[Principal, Depends(needs("jobs:read"))]
 Writer = Annotated[Principal, Depends(needs("jobs:write"))]
+Worker = Annotated[Principal, Depends(needs("jobs:work"))]
+Registrar = Annotated[Principal, Depends(needs("jobs:work", "admin"))]
 Admin = Annotated[Principal, Depends(needs("admin"))]
 
 

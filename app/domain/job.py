@@ -14,6 +14,12 @@ import msgspec
 DEFAULT_PRIORITY = 4
 DEFAULT_QUEUE = "default"
 QUEUE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""A type's name travels as a short string of AMQP, and is a label of metrics."""
+
+DEFAULT_TIMEOUT = 900.0
+"""Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
+
 WEBHOOK_TYPE = "webhook.deliver"
 WEBHOOK_QUEUE = "webhooks"
 ALERT_TYPE = "alert.deliver"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +14,7 @@ from app.domain.json_text import escape_pointer
 from app.domain.nearest import did_you_mean
 from app.domain.urls import UrlRefused, check_url
 from app.errors import FieldError, InvalidRequest
+from app.services.payload_schema import compile_schema
 from app.storage import job_types
 from app.storage.engine import reading
 from app.storage.job_types import JobType
@@ -71,6 +71,17 @@ class Catalogue:
         await self._refresh()
         return [known.type for known in self._types.values() if not known.type.internal]
 
+    async def known(self, name: str) -> bool:
+        """Whether there is such a type that may be submitted; looks again for one that was not there."""
+        if name not in self._types:
+            await self._refresh()
+        known = self._types.get(name)
+        return known is not None and not known.type.internal
+
+    def forget(self) -> None:
+        """What is known is out of date: this process has changed it."""
+        self._looked_at = -FRESH
+
     async def _lookup(self, name: str) -> KnownType | None:
         age = time.monotonic() - self._looked_at
         if age > FRESH or (name not in self._types and age > SOON):
@@ -88,7 +99,7 @@ class Catalogue:
         if before is not None and before.type == one:
             return before
         schema = msgspec.json.decode(one.payload_schema)
-        validator = jsonschema_rs.validator_for(schema, formats=self._formats, validate_formats=True, mask="the value")
+        validator = compile_schema(schema, self._formats, of_client=one.external)
         return KnownType(one, validator, tuple(schema.get("properties", ())))
 
 

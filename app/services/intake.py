@@ -10,7 +10,6 @@ from app.domain import json_text
 from app.domain.addresses import EgressAllow
 from app.domain.ids import new_id
 from app.domain.job import END_EVENTS, NewJob
-from app.domain.retry import Retry
 from app.domain.tracing import is_traceparent
 from app.domain.urls import UrlRefused, check_url
 from app.errors import FieldError, InvalidRequest, TooLarge
@@ -67,7 +66,7 @@ def _check_times(asked: JobRequest) -> None:
 
 
 def _new_job(tenant: str, asked: JobRequest, known: KnownType, payload: str, traceparent: str | None) -> NewJob:
-    policy = _policy(asked, known.type.retry)
+    policy = None if asked.retry is None else asked.retry.over(known.type.retry)
     return NewJob(
         id=new_id(),
         tenant=tenant,
@@ -88,15 +87,4 @@ def _new_job(tenant: str, asked: JobRequest, known: KnownType, payload: str, tra
         traceparent=traceparent if traceparent and is_traceparent(traceparent) else None,
         concurrency_key=asked.concurrency_key,
         ordering_key=asked.ordering_key,
-    )
-
-
-def _policy(asked: JobRequest, default: Retry) -> Retry | None:
-    if asked.retry is None:
-        return None
-    given = asked.retry
-    return Retry(
-        max_attempts=default.max_attempts if given.max_attempts is None else given.max_attempts,
-        schedule=default.schedule if given.schedule is None else tuple(map(float, given.schedule)),
-        jitter=default.jitter if given.jitter is None else float(given.jitter),
     )

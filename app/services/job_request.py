@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from app.domain.job import DEFAULT_PRIORITY, QUEUE_PATTERN
+from app.domain.retry import Retry
 
 YEAR = 366 * 86400.0
 MAX_TIMEOUT = 7 * 86400.0
@@ -72,6 +73,14 @@ class RetryRequest(BaseModel):
         None
     )
     jitter: Annotated[Number, Field(ge=0, le=1)] | None = None
+
+    def over(self, default: Retry) -> Retry:
+        """The policy, with what was left out taken from `default`."""
+        return Retry(
+            max_attempts=default.max_attempts if self.max_attempts is None else self.max_attempts,
+            schedule=default.schedule if self.schedule is None else tuple(map(float, self.schedule)),
+            jitter=default.jitter if self.jitter is None else float(self.jitter),
+        )
 
 
 class JobRequest(BaseModel):
