@@ -19,6 +19,7 @@ from app.api import (
     health,
     job_types,
     jobs,
+    leases,
     problems,
     queues,
     rejected_messages,
@@ -37,6 +38,8 @@ from app.services.catalogue import Catalogue
 from app.services.changes import Changes
 from app.services.intake import Intake
 from app.services.keys import Keys
+from app.services.lease_desk import Desk
+from app.services.leases import Leases
 from app.services.limits import Limits
 from app.services.submission import Submissions
 from app.settings import Settings, load
@@ -56,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
     limits = Limits(engine)
     admission = Admission(engine, limits, submissions)
+    held = Leases(engine, broker)
     state = State(
         settings=settings,
         engine=engine,
@@ -69,17 +73,21 @@ def create_app(settings: Settings) -> FastAPI:
         intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
         slices=Slices(),
+        leases=held,
+        desk=Desk(engine, broker, settings.require_database(), held, settings.lease_ttl),
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
         _on_stop(state.changes.close)
+        _on_stop(state.desk.close)
         memory.settle()
         yield
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await state.desk.aclose()
         await state.submissions.close()
         await broker.close()
         await engine.dispose()
@@ -104,6 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
         queues,
         schedules,
         schedule_runs,
+        leases,
         webhook_secret,
         health,
     ):

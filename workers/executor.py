@@ -17,6 +17,7 @@ import structlog
 
 from app.domain import transitions
 from app.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
+from app.domain.job import DEFAULT_TIMEOUT
 from app.domain.retry import Retry
 from app.domain.transitions import Held, Transition
 from app.metrics import ATTEMPT_SECONDS, ATTEMPTS
@@ -24,7 +25,7 @@ from app.services.measuring import Runs
 from app.storage.claims import Claim
 from workers import failures, tracebacks
 from workers.context import Context
-from workers.job import DEFAULT_TIMEOUT, Handler
+from workers.job import Handler
 from workers.left_behind import LeftBehind
 from workers.pool import START_SECONDS, Crashed, ProcessPool
 from workers.run import Ended, Run, Why
@@ -90,7 +91,7 @@ class Executor:
         handler = self._handlers.get(claim.job.type)
         held = _held(claim, handler)
         if handler is None:
-            return _failed(held, TransientError(f"no handler for type {claim.job.type!r} in this worker"))
+            return transitions.unserved(held, claim.job.type)
         limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
         context = self.tools.open(claim, limit)
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)

@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Serves `queue_names`, or every queue there is when none is given, with `concurrency` slots."""
+    """Serves `queue_names` with `concurrency` slots; when none is given, every queue but those of other types only."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class Worker:
             self._subscription.serve(self._queue_names)
             return
         async with reading(self._engine) as conn:
-            found = set(await queues.names(conn))
+            found = set(await queues.served_by(conn, list(self._handlers)))
         self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
 
     async def _report(self) -> None:

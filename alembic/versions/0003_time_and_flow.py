@@ -41,7 +41,8 @@ CREATE INDEX queues_gated ON queues (name) WHERE gated;
 ALTER TABLE workers
     ADD COLUMN slots integer NOT NULL DEFAULT 0,
     ADD COLUMN queues text[],
-    ADD COLUMN types text[];
+    ADD COLUMN types text[],
+    ADD COLUMN ends_at timestamptz;
 
 ALTER TABLE job_types ADD COLUMN external boolean NOT NULL DEFAULT false;
 

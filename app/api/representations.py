@@ -111,11 +111,32 @@ class JobTypeView(BaseModel):
     retry: RetryView
     timeout: float | None
     not_found: OnNotFound
+    external: bool = Field(description="Registered by PUT: run by workers that lease its jobs over HTTP.")
     payload_schema: dict[str, Any]
 
 
 class JobTypeList(BaseModel):
     items: list[JobTypeView]
+
+
+class LeasedView(BaseModel):
+    """A job to run, and the lease under which it is run."""
+
+    lease: str
+    job: JobView
+    expires_at: datetime
+
+
+class LeaseList(BaseModel):
+    items: list[LeasedView]
+
+
+class LeaseView(BaseModel):
+    """A lease that holds, and whether its job is to be cancelled."""
+
+    lease: str
+    expires_at: datetime
+    cancelled: bool
 
 
 class SecretView(BaseModel):

@@ -11,6 +11,8 @@ from app.services.catalogue import Catalogue
 from app.services.changes import Changes
 from app.services.intake import Intake
 from app.services.keys import Keys
+from app.services.lease_desk import Desk
+from app.services.leases import Leases
 from app.services.limits import Limits
 from app.services.submission import Submissions
 from app.settings import Settings
@@ -33,6 +35,8 @@ class State:
     intake: Intake
     keys: Keys
     slices: Slices
+    leases: Leases
+    desk: Desk
 
 
 def state_of(request: Request) -> State:

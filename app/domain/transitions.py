@@ -22,6 +22,10 @@ VANISHED = "the worker died, or was silent for longer than its lease, while it r
 MAX_MESSAGE = 2000
 """Characters of an error's text that are kept."""
 
+UNSERVED_WAIT = 2.0
+MAX_UNSERVED_WAIT = 60.0
+"""Seconds before a job is offered again after a worker had no handler for it: at first, and at most."""
+
 ON_REQUEST = "cancelled on request"
 
 NEEDED = "needed job"
@@ -122,6 +126,16 @@ def crashed(held: Held, chance: float, message: str = VANISHED) -> Transition:
 def handed_back(held: Held) -> Transition:
     """running -> queued because the worker is stopping. The attempt is not charged: the budget grows by one."""
     return Transition(held=held, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
+
+
+def unserved(held: Held, type_name: str) -> Transition:
+    """running -> queued because the worker that took it has no handler for its type. Not charged, as in a hand-back.
+
+    It waits a little, so that a worker that has one may be faster next time: longer each time, for as long as none is.
+    """
+    wait = min(UNSERVED_WAIT * 2.0 ** min(held.attempt - held.failures, 10), MAX_UNSERVED_WAIT)
+    error = _error(held, FailureClass.TRANSIENT, f"handed back: no handler for type {type_name!r} in this worker")
+    return Transition(held=held, status=Status.QUEUED, outcome="handed_back", error=error, wait=wait, extra_attempts=1)
 
 
 def cancelled(held: Held) -> Transition:

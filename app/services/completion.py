@@ -28,7 +28,7 @@ async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition
     is then held off by its own fence.
     """
     async with transaction(engine) as conn:
-        done = await _apply(conn, broker, batch)
+        done = await record(conn, broker, batch)
         await conn.commit()
     return done
 
@@ -75,12 +75,13 @@ class Outcomes:
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         async with self._ledger.transaction() as conn:
-            done = await _apply(conn, self._broker, batch)
+            done = await record(conn, self._broker, batch)
             await conn.execute("COMMIT")
         return done
 
 
-async def _apply(conn: Connection, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
+async def record(conn: Connection, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
+    """Apply the transitions, with what follows from them; which of them counted. The caller commits."""
     BATCH_SIZE.labels("outcomes").observe(len(batch))
     settled = await completion.apply(conn, list(batch))
     await ending.follow(conn, broker, settled)

@@ -63,8 +63,8 @@ _LOCK_NEXT = f"""
 """One half for queues that are not gated, one for those that are: what is on the road of the latter and was not
 admitted may be many rows, which a filter would have to pass over one by one."""
 
-_CLAIM = """
-WITH locked AS MATERIALIZED ({lock}), taken AS (
+RUN = """
+taken AS (
     DELETE FROM outbox o USING locked l WHERE o.job_id = l.job_id AND o.attempt = l.attempt
 ), running AS (
     UPDATE jobs j SET status = 'running', attempt = j.attempt + 1, started_at = now(), progress = NULL
@@ -74,15 +74,19 @@ WITH locked AS MATERIALIZED ({lock}), taken AS (
               CAST(j.payload AS text), j.tags, CAST(j.metadata AS text), j.created_at, j.run_at,
               j.expires_at, j.started_at, j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent,
               j.parent_id, j.root_id, j.depth
-), leased AS (
+)"""
+"""What becomes of the rows `locked`: their outbox rows are gone, and their jobs are `running`."""
+
+_CLAIM = """
+WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at)
     SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
 )
 SELECT running.*, {hint} FROM running
 """
 
-_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, hint=changes.HINT.format(rows="running")))
-_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, hint=changes.HINT.format(rows="running")))
+_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, hint=changes.HINT.format(rows="running")))
+_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, hint=changes.HINT.format(rows="running")))
 _KNOWN = Statement("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 

@@ -5,11 +5,11 @@ limit on, or from the first job of it that names a priority or a concurrency key
 has once read that it is may go on believing it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import literal, or_, select
+from sqlalchemy import literal, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,6 +38,13 @@ ON CONFLICT (name) DO UPDATE SET gated = true
 
 _NOTIFY = Statement("SELECT pg_notify(:channel, :names)")
 
+_SERVED_BY = text("""
+SELECT q.name FROM queues q
+WHERE NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)
+   OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name AND y.name = ANY(CAST(:types AS text[])))
+ORDER BY q.name
+""")
+
 
 class RateLimit(msgspec.Struct, frozen=True):
     """No more than `jobs` begin in `per` seconds, evenly."""
@@ -65,9 +72,12 @@ _COLUMNS = (
 _GATING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
 
 
-async def names(conn: AsyncConnection) -> list[str]:
-    """Every queue, by name."""
-    return [row[0] for row in await conn.execute(select(queues.c.name).order_by(queues.c.name))]
+async def served_by(conn: AsyncConnection, types: Sequence[str]) -> list[str]:
+    """The queues for a worker that has handlers for `types` and was told to serve every queue, by name.
+
+    Left out are those that are the default queue of other types only: their jobs are for others.
+    """
+    return [row[0] for row in await conn.execute(_SERVED_BY, {"types": list(types)})]
 
 
 async def settings_of(conn: AsyncConnection, name: str) -> QueueSettings | None:

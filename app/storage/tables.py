@@ -224,6 +224,7 @@ workers = Table(
     Column("slots", Integer, nullable=False, server_default="0"),
     Column("queues", ARRAY(Text)),
     Column("types", ARRAY(Text)),
+    Column("ends_at", Moment),
 )
 
 api_keys = Table(

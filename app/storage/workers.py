@@ -1,4 +1,4 @@
-"""Worker processes as the ledger knows them: who is alive, and which attempts nobody keeps alive any more."""
+"""Workers as the ledger knows them: who is alive, and which attempts nobody keeps alive any more."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -70,20 +70,21 @@ async def retire(conn: AsyncConnection, worker_id: UUID) -> None:
 
 async def abandoned(conn: AsyncConnection, lease_ttl: float, most: int) -> list[Held]:
     """Up to `most` running attempts whose worker has been silent for `lease_ttl` seconds, or is unknown."""
-    return [_held(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
+    return [held_of(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
 
 
 async def held_by(conn: AsyncConnection, worker_id: UUID, older_than: float, most: int) -> list[Held]:
     """Up to `most` attempts that the ledger says this worker has been running for `older_than` seconds."""
     found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "most": most})
-    return [_held(row) for row in found]
+    return [held_of(row) for row in found]
 
 
 def _list(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def _held(row: Sequence[Any]) -> Held:
+def held_of(row: Sequence[Any]) -> Held:
+    """Of job_id, attempt, worker_id, max_attempts, crashes, retry, and the type's max_attempts, schedule, jitter."""
     job_id, attempt, worker_id, max_attempts, crashes, retry, *of_type = row
     return Held(
         job_id=job_id,

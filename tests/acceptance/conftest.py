@@ -33,7 +33,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / f"accepted-pycache-{os.getuid()}"))
 
 BOOT_WITHIN = 90.0  # seconds: several processes start at once on two noisy cores
-ALL_SCOPES = "jobs:read,jobs:write,admin"
+ALL_SCOPES = "jobs:read,jobs:write,jobs:work,admin"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from workers.scheduler.batches import Batches
 from workers.scheduler.cron import Cron
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.gate import Gate
+from workers.scheduler.overdue import Overdue
 from workers.scheduler.pruner import Pruner
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.rejections import Rejections
@@ -27,6 +28,7 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]
         Relay(engine, broker),
         Gate(engine, broker, settings.require_database(), settings.lease_ttl),
         Rescuer(engine, broker, settings.lease_ttl),
+        Overdue(engine, broker),
         Reconciler(engine, broker),
         Expiry(engine, broker),
         Batches(engine, broker),

@@ -1,0 +1,54 @@
+"""Overdue: an attempt under a lease over HTTP that runs past its timeout is ended as `timeout`.
+
+A worker process times its attempts itself; a client elsewhere may not, and could renew its lease for ever.
+"""
+
+import random
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.transitions import Transition
+from app.services.completion import MOST, settle
+from app.services.leases import note
+from app.storage import leases
+from app.storage.engine import reading, transaction
+from app.storage.leases import Found
+
+EVERY = 1.0
+"""Seconds. By so much an attempt may be late, and a job that its worker was told to let go of."""
+
+
+class Overdue:
+    """Also forgets the workers of leases that the rescuer has ended."""
+
+    name = "overdue"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+
+    async def run_once(self) -> int:
+        async with reading(self._engine) as conn:
+            found = await leases.overdue(conn, MOST)
+        ending = [_end(one) for one in found]
+        done = await settle(self._engine, self._broker, ending) if ending else []
+        for one, transition, counted in zip(found, ending, done, strict=True):
+            if counted:
+                note(one, transition)
+        async with transaction(self._engine) as conn:
+            await leases.retire_idle(conn)
+            await conn.commit()
+        return sum(done)
+
+    def pause(self, done: int) -> float:
+        return 0.0 if done == MOST else EVERY
+
+
+def _end(found: Found) -> Transition:
+    if found.cancelled:
+        return transitions.cancelled(found.held)
+    message = f"ran longer than {found.timeout:g} s"
+    return transitions.failed(found.held, FailureClass.TIMEOUT, message, random.random())
