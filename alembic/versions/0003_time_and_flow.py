@@ -44,6 +44,8 @@ ALTER TABLE workers
     ADD COLUMN types text[],
     ADD COLUMN ends_at timestamptz;
 
+ALTER TABLE idempotency_keys ADD COLUMN duplicate boolean NOT NULL DEFAULT false;
+
 ALTER TABLE job_types ADD COLUMN external boolean NOT NULL DEFAULT false;
 
 CREATE TABLE dependencies (
@@ -92,6 +94,7 @@ CREATE TABLE unique_keys (
     job_id uuid NOT NULL,
     PRIMARY KEY (tenant, key)
 );
+CREATE INDEX unique_keys_of ON unique_keys (job_id);
 
 CREATE TABLE schedules (
     tenant text NOT NULL,

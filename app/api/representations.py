@@ -52,6 +52,12 @@ class JobView(BaseModel):
     links: LinksView
 
 
+class SubmittedView(JobView):
+    """A job, with `duplicate` where it was there before, by another submission with its `unique` key."""
+
+    duplicate: Literal[True] = Field(default=True, description="only there if it is so")
+
+
 class JobPage(BaseModel):
     """A page of jobs, newest first; `next` is the cursor of the next one."""
 

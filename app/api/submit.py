@@ -17,7 +17,7 @@ from app.api.job_answers import Answer, header_docs, monitor_headers
 from app.api.problems import responses_for
 from app.api.query import refuse_unknown_query
 from app.api.rate_limit import RATE_LIMIT, rate_limit_headers
-from app.api.representations import JobView
+from app.api.representations import JobView, SubmittedView
 from app.api.state import State, state_of
 from app.domain import json_text
 from app.domain.idempotency import fingerprint, read_key
@@ -49,8 +49,8 @@ _MONITORED = (
     dependencies=documented,
     responses={
         202: {"description": "The job is committed.", "headers": header_docs(*_MONITORED, "Retry-After")},
-        200: {"description": "The job ended within `Prefer: wait`.", "model": JobView,
-              "headers": header_docs(*_MONITORED)},
+        200: {"description": "The job ended within `Prefer: wait`; or it was there before, with that `unique` key.",
+              "model": SubmittedView, "headers": header_docs(*_MONITORED, "Retry-After")},
         **responses_for(
             errors.MalformedRequest, errors.InvalidRequest, errors.KeyReused, errors.UnsupportedMedia,
             errors.TooLarge, errors.Unauthenticated, errors.Forbidden, errors.Gone, errors.QuotaExceeded,
@@ -118,5 +118,8 @@ async def _answer(state: State, receipt: Receipt, wait: int | None, more: dict[s
         headers["Vary"] = "Prefer"
     if more is not None:
         headers |= more
-    status = 200 if wait is not None and job.finished else 202
-    return Answer(json_text.encode(to_wire(job)), status, headers)
+    shown = to_wire(job)
+    if receipt.duplicate:
+        shown["duplicate"] = True
+    status = 200 if receipt.duplicate or (wait is not None and job.finished) else 202
+    return Answer(json_text.encode(shown), status, headers)

@@ -49,6 +49,13 @@ FINISHED = RETRYABLE | {Status.SUCCEEDED}
 END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancelled", "expired"))
 
 
+class Unique(msgspec.Struct, frozen=True):
+    """A key that one job of a tenant has at a time, until its first attempt has `started` or it has `finished`."""
+
+    key: str
+    until: str
+
+
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job that was checked and is to be inserted. JSON columns are held as text, ready for the ledger.
 
@@ -80,6 +87,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     depth: int = 0
     concurrency_key: str | None = None
     ordering_key: str | None = None
+    unique: Unique | None = None
     batch_id: UUID | None = None
     ref: str | None = None
     blockers: int = 0

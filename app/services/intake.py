@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from app.domain import json_text
 from app.domain.addresses import EgressAllow
 from app.domain.ids import new_id
-from app.domain.job import END_EVENTS, NewJob
+from app.domain.job import END_EVENTS, NewJob, Unique
 from app.domain.tracing import is_traceparent
 from app.domain.urls import UrlRefused, check_url
 from app.errors import FieldError, InvalidRequest, TooLarge
@@ -87,4 +87,5 @@ def _new_job(tenant: str, asked: JobRequest, known: KnownType, payload: str, tra
         traceparent=traceparent if traceparent and is_traceparent(traceparent) else None,
         concurrency_key=asked.concurrency_key,
         ordering_key=asked.ordering_key,
+        unique=None if asked.unique is None else Unique(asked.unique.key, asked.unique.until),
     )

@@ -83,6 +83,15 @@ class RetryRequest(BaseModel):
         )
 
 
+class UniqueRequest(BaseModel):
+    """While a job with this key is there, another is not accepted: it is answered with that job."""
+
+    model_config = ConfigDict(extra="forbid", title="Unique")
+
+    key: Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)]
+    until: Literal["started", "finished"]
+
+
 class JobRequest(BaseModel):
     """A job to accept."""
 
@@ -107,4 +116,4 @@ class JobRequest(BaseModel):
     )
     concurrency_key: Key | None = None
     ordering_key: Key | None = None
-    unique: Later = None
+    unique: UniqueRequest | None = None

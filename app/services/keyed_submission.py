@@ -4,20 +4,21 @@ Jobs without such a key never come here: they share one statement (`app.services
 """
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
 from app.coalescing import Coalescer
-from app.domain.job import NewJob
+from app.domain.job import Job, NewJob
 from app.errors import LedgerUnavailable
 from app.metrics import BATCH_SIZE, JOBS_ACCEPTED
-from app.services import ordering
+from app.services import ordering, uniqueness
 from app.services.publishing import Publisher
 from app.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from app.storage import submission as ledger
-from app.storage.direct import Direct
+from app.storage.direct import Connection, Direct
 from app.storage.submission import Entry
 
 MOST = 200
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 def needs_a_place(job: NewJob) -> bool:
-    return job.ordering_key is not None
+    return job.ordering_key is not None or job.unique is not None
 
 
 class KeyedSubmissions:
@@ -44,7 +45,10 @@ class KeyedSubmissions:
         await self._ledger.close()
 
     async def _accept_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
-        """Which are new, then where they stand, then the jobs: a replay has no place, and moves nobody else's."""
+        """Which are new, which of those are the only ones of their key, where they stand, then the jobs.
+
+        A replay has no place, and moves nobody else's; nor has a double.
+        """
         BATCH_SIZE.labels("keyed submissions").observe(len(batch))
         first = [Entry(one.job, one.key, one.fingerprint) for one in first_of_each_key(batch)]
         granted = self._publisher.reserve(len(first))
@@ -52,9 +56,12 @@ class KeyedSubmissions:
         try:
             async with self._ledger.transaction() as conn:
                 await ledger.announce_queues(conn, list({entry.job.queue for entry in first}))
-                jobs = await ordering.line_up(conn, await ledger.remember(conn, first, self._ttl))
+                new, doubles = await uniqueness.first_of_each(conn, await ledger.remember(conn, first, self._ttl))
+                jobs = await ordering.line_up(conn, new)
                 entries = [Entry(job, handoff=self._handoff(number < granted)) for number, job in enumerate(jobs)]
                 accepted = await ledger.insert(conn, entries, self._ttl)
+                there = await uniqueness.those_there(conn, doubles)
+                await self._redirect(conn, first, there)
                 await self._broker.announce(conn, {job.queue for job in jobs})
                 await conn.execute("COMMIT")
             refs = [ref(job) for job in jobs[:granted] if is_ready(accepted[job.id])]
@@ -63,8 +70,14 @@ class KeyedSubmissions:
             self._publisher.release(granted - len(refs))
         for job in jobs:
             JOBS_ACCEPTED.labels(job.queue).inc()
-        remembered = await self._replayed([one for one in batch if one.job.id not in accepted])
-        return [answer(one, accepted, remembered) for one in batch]
+        remembered = await self._replayed([o for o in batch if o.job.id not in accepted and o.job.id not in there])
+        return [_double(one, there) or answer(one, accepted, remembered) for one in batch]
+
+    async def _redirect(self, conn: Connection, entries: list[Entry], there: dict[UUID, Job]) -> None:
+        """A replay of a double is answered as that was: with the job that was there."""
+        doubles = {(e.job.tenant, e.key): there[e.job.id].id for e in entries if e.key and e.job.id in there}
+        if doubles:
+            await ledger.redirect(conn, doubles)
 
     def _handoff(self, publishes: bool) -> float | None:
         handoff = self._broker.handoff
@@ -81,3 +94,7 @@ class KeyedSubmissions:
         except LedgerUnavailable as error:
             log.warning("follow_up_failed", error=str(error), replays=len(keys))
             return {}
+
+
+def _double(one: Submission, there: dict[UUID, Job]) -> Receipt | None:
+    return Receipt(there[one.job.id], duplicate=True) if one.job.id in there else None

@@ -1,6 +1,6 @@
 """What is asked of the door of the ledger, and what each member of a batch is answered once that has committed."""
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -14,8 +14,20 @@ from app.storage.direct import Connection
 from app.storage.reading import jobs_by_id
 from app.storage.submission import Accepted
 
-Known: TypeAlias = "dict[tuple[str, str], tuple[bytes, Job | None]]"
-"""By tenant and idempotency key: the first body's fingerprint, and the job as it is now unless it was pruned."""
+
+class Recalled(NamedTuple):
+    """What an idempotency key stands for: the first body's fingerprint, and its job, unless that was pruned.
+
+    `duplicate`: that job was another's, with the same unique key.
+    """
+
+    fingerprint: bytes
+    job: Job | None
+    duplicate: bool
+
+
+Known: TypeAlias = dict[tuple[str, str], Recalled]
+"""By tenant and idempotency key."""
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -27,17 +39,20 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """A job that is in the ledger; `replayed` says that it was so before this submission."""
+    """A job that is in the ledger. `replayed`: by an earlier try of this; `duplicate`: another of its unique key."""
 
     job: Job
     replayed: bool = False
+    duplicate: bool = False
 
 
 async def recall(conn: Connection, keys: set[tuple[str, str]]) -> Known:
     """What these (tenant, key) pairs stand for."""
     records = await ledger.recall(conn, sorted(keys))
     jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
-    return {key: (record.fingerprint, jobs.get(record.job_id)) for key, record in records.items()}
+    return {
+        key: Recalled(record.fingerprint, jobs.get(record.job_id), record.duplicate) for key, record in records.items()
+    }
 
 
 def first_of_each_key(batch: list[Submission]) -> list[Submission]:
@@ -56,13 +71,13 @@ def answer(one: Submission, accepted: dict[UUID, Accepted], remembered: Known) -
     record = remembered.get((one.job.tenant, one.key or ""))
     if record is None:
         return LedgerUnavailable("the record of this key was being pruned")
-    fingerprint, job = record
+    fingerprint, job, duplicate = record
     if fingerprint != one.fingerprint:
         return KeyReused("this Idempotency-Key was used before with another body")
     if job is None:
         return Gone("the job of this Idempotency-Key is past its retention")
     SUBMISSIONS_REPLAYED.inc()
-    return Receipt(job, replayed=True)
+    return Receipt(job, replayed=True, duplicate=duplicate)
 
 
 def _as_accepted(job: NewJob, made: Accepted) -> Job:

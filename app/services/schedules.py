@@ -32,11 +32,14 @@ def check_line(cron: str, timezone: str) -> CronLine:
 
 
 async def check_job(intake: Intake, tenant: str, body: Any) -> NewJob:
-    """The job of a schedule, as POST /jobs would accept it now. Raises `InvalidRequest` or `TooLarge`."""
+    """The job of a schedule, as POST /jobs would now, but for `unique`. Raises `InvalidRequest` or `TooLarge`."""
     try:
-        return await intake.check(tenant, body, None)
+        job = await intake.check(tenant, body, None)
     except InvalidRequest as refused:
         raise InvalidRequest([FieldError(f"/job{one.pointer}", one.detail) for one in refused.errors]) from None
+    if job.unique is not None:
+        raise InvalidRequest([FieldError("/job/unique", "is not taken in a schedule: see its overlap")])
+    return job
 
 
 async def put(engine: AsyncEngine, wanted: Schedule) -> tuple[Schedule, bool]:

@@ -76,6 +76,7 @@ unique_keys = Table(
     Column("until", Text, nullable=False),
     Column("job_id", UUID, nullable=False),
     PrimaryKeyConstraint("tenant", "key"),
+    Index("unique_keys_of", "job_id"),
 )
 
 schedules = Table(

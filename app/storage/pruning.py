@@ -26,6 +26,10 @@ WITH old AS MATERIALIZED (
     DELETE FROM steps s USING old WHERE s.job_id = old.id
 ), their_needs AS (
     DELETE FROM dependencies d USING old WHERE d.job_id = old.id AND d.on_success
+), keys AS MATERIALIZED (
+    SELECT u.tenant, u.key FROM unique_keys u JOIN old ON old.id = u.job_id ORDER BY u.tenant, u.key FOR UPDATE OF u
+), their_keys AS (
+    DELETE FROM unique_keys u USING keys WHERE u.tenant = keys.tenant AND u.key = keys.key
 ), their_lines AS (
     DELETE FROM ordering_keys k USING old
     WHERE (k.tenant, k.queue, k.key) = (old.tenant, old.queue, old.ordering_key) AND k.job_id = old.id

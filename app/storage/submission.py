@@ -4,6 +4,7 @@ Which keys were new is decided by the unique index on (tenant, key), never by lo
 its time is taken over in the same statement. Rows are locked in key order, so two batches cannot deadlock.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -43,6 +44,7 @@ class Remembered(msgspec.Struct, frozen=True):
 
     fingerprint: bytes
     job_id: UUID
+    duplicate: bool = False
 
 
 _INSERT = Statement(f"""
@@ -65,7 +67,8 @@ WITH input AS MATERIALIZED (
     SELECT tenant, key, fingerprint, id, now() + CAST(:ttl AS float8) * interval '1 second'
     FROM input WHERE key IS NOT NULL ORDER BY tenant, key
     ON CONFLICT (tenant, key) DO UPDATE
-        SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+        SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
+            duplicate = false
         WHERE k.expires_at <= now()
     RETURNING job_id
 ), accepted AS MATERIALIZED (
@@ -106,13 +109,20 @@ FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[]), CAST(:fingerprints 
     AS i(tenant, key, fingerprint, job_id)
 ORDER BY i.tenant, i.key
 ON CONFLICT (tenant, key) DO UPDATE
-    SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+    SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
+            duplicate = false
     WHERE k.expires_at <= now()
 RETURNING job_id
 """)
 
+_REDIRECT = Statement("""
+UPDATE idempotency_keys k SET job_id = n.job_id, duplicate = true
+FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[]), CAST(:ids AS uuid[])) AS n(tenant, key, job_id)
+WHERE k.tenant = n.tenant AND k.key = n.key
+""")
+
 _RECALL = Statement("""
-SELECT k.tenant, k.key, k.fingerprint, k.job_id
+SELECT k.tenant, k.key, k.fingerprint, k.job_id, k.duplicate
 FROM idempotency_keys k
 JOIN unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS wanted(tenant, key) USING (tenant, key)
 """)
@@ -158,10 +168,15 @@ async def remember(conn: Connection, batch: list[Entry], idempotency_ttl: float)
     return [entry.job for entry in batch if entry.key is None or entry.job.id in new]
 
 
+async def redirect(conn: Connection, keys: Mapping[tuple[str, str], UUID]) -> None:
+    """Let these (tenant, key) records, written in this transaction, stand for jobs that were there before."""
+    await _REDIRECT.rows(conn, tenants=[k[0] for k in keys], keys=[k[1] for k in keys], ids=list(keys.values()))
+
+
 async def recall(conn: Connection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Remembered]:
     """The records of these (tenant, key) pairs."""
     found = await _RECALL.rows(conn, tenants=[k[0] for k in keys], keys=[k[1] for k in keys])
-    return {(row[0], row[1]): Remembered(row[2], row[3]) for row in found}
+    return {(row[0], row[1]): Remembered(row[2], row[3], row[4]) for row in found}
 
 
 async def announce_queues(conn: Connection, names: list[str]) -> None:

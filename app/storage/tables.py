@@ -176,6 +176,7 @@ idempotency_keys = Table(
     Column("fingerprint", LargeBinary, nullable=False),
     Column("job_id", UUID, nullable=False),
     Column("expires_at", Moment, nullable=False),
+    Column("duplicate", Boolean, nullable=False, server_default="false"),
     PrimaryKeyConstraint("tenant", "key"),
     Index("idempotency_keys_expiring", "expires_at"),
 )
