@@ -99,6 +99,13 @@ class Broker(Protocol):
         """How many references wait on each queue. Raises `BrokerUnavailable`."""
         ...
 
+    async def clear(self, queue: str, beyond: int) -> int:
+        """Throw away what waits on a queue that no worker consumes, if that is more than `beyond`. Returns how much.
+
+        What of it was not stale is lost by that, and published again by the reconciler. Raises `BrokerUnavailable`.
+        """
+        ...
+
     async def rejected(self, most: int) -> Rejected:
         """What was no reference to a job and was kept for people to see, `most` of it; nothing is taken away.
 

@@ -45,6 +45,10 @@ class PostgresBroker:
         """Nothing can be lost on this road, so there is nothing to compare with."""
         return {}
 
+    async def clear(self, queue: str, beyond: int) -> int:
+        """A claimed row is gone, whoever claimed it."""
+        return 0
+
     async def rejected(self, most: int) -> Rejected:
         """A row of the outbox is written with its job: there is nothing on this road that refers to none."""
         return Rejected(0, [])

@@ -78,6 +78,21 @@ class RabbitBroker:
                 raise BrokerUnavailable("the broker did not answer") from error
         return found
 
+    async def clear(self, queue: str, beyond: int) -> int:
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT), connection.channel() as channel:
+                there = await channel.declare_queue(queue_name(queue), passive=True)
+                found = there.declaration_result
+                if found.consumer_count or (found.message_count or 0) <= beyond:
+                    return 0
+                return (await there.purge()).message_count or 0
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return 0
+        except Failure as error:
+            await self._drop()
+            raise BrokerUnavailable("the broker did not answer") from error
+
     async def rejected(self, most: int) -> Rejected:
         connection = await self._connected()
         try:

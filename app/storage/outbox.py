@@ -57,6 +57,14 @@ SELECT queue, count(*) FROM outbox
 WHERE published AND due_at < now() - CAST(:older_than AS float8) * interval '1 second' GROUP BY queue
 """)
 
+_LEASED = text("""
+SELECT q.name, (SELECT count(*) FROM outbox o WHERE o.queue = q.name AND o.published)
+FROM (
+    SELECT queue FROM job_types WHERE external
+    UNION SELECT unnest(queues) FROM workers WHERE ends_at IS NOT NULL
+) AS q(name)
+""")
+
 _PUBLISH_AGAIN = text("""
 WITH lost AS MATERIALIZED (
     SELECT job_id FROM outbox
@@ -105,6 +113,11 @@ async def next_due(conn: Connection) -> float | None:
 async def on_the_road(conn: AsyncConnection, older_than: float) -> dict[str, int]:
     """By queue, how many rows were published more than `older_than` seconds ago and not claimed since."""
     return {row[0]: row[1] for row in await conn.execute(_ON_THE_ROAD, {"older_than": older_than})}
+
+
+async def leased(conn: AsyncConnection) -> dict[str, int]:
+    """Queues whose jobs are leased over HTTP, past the road, with how many rows of each are on it."""
+    return {row[0]: row[1] for row in await conn.execute(_LEASED)}
 
 
 async def publish_again(conn: AsyncConnection, queue: str, older_than: float, most: int) -> int:

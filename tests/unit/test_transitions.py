@@ -44,11 +44,23 @@ def arrows(draw: st.DrawFn) -> Transition:
                 transitions.failed(held, draw(classes), message, chance, draw(st.none() | st.floats(0, 1e6))),
                 transitions.crashed(held, chance),
                 transitions.handed_back(held),
+                transitions.unserved(held, "a.type"),
                 transitions.unrecordable(held),
                 transitions.cancelled(held),
             ]
         )
     )
+
+
+def test_a_job_that_nobody_serves_waits_longer_each_time_and_is_not_charged() -> None:
+    held = Held(job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=3, crashes=0, retry=Retry(3))
+    waits = []
+    for _ in range(8):
+        arrow = transitions.unserved(held, "a.type")
+        assert (arrow.status, arrow.extra_attempts, arrow.crashes) == (Status.QUEUED, 1, 0)
+        waits.append(arrow.wait)
+        held = replace(held, attempt=held.attempt + 1, max_attempts=held.max_attempts + 1)
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
 @given(arrows())

@@ -3,6 +3,9 @@
 It compares numbers, not messages: for each queue, references published a while ago and not claimed, against what
 the broker has. The oldest of the surplus go back to the relay. Some of them may not be the lost ones; their
 doubles are harmless, and the lost ones become the oldest in their turn.
+
+And the other way round: jobs that are leased over HTTP leave their references behind. Where no worker consumes them,
+nobody would ever drop them, and the queue would grow for ever.
 """
 
 import structlog
@@ -18,6 +21,10 @@ SETTLED = 15.0
 a wiped queue is back well within the minute that the contract gives."""
 
 MOST = 10_000
+
+STALE = 1000
+"""References left behind on a queue before it is cleared; and not before they outnumber those that are good, which are
+then published again: so clearing costs less than what it clears."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +43,9 @@ class Reconciler:
             return 0
         async with reading(self._engine) as conn:
             expected = await outbox.on_the_road(conn, SETTLED)
+            leased = await outbox.leased(conn)
+        for queue, good in leased.items():
+            await self._clear(queue, good)
         if not expected:
             return 0
         there = await self._broker.depths(expected)
@@ -43,6 +53,11 @@ class Reconciler:
 
     def pause(self, done: int) -> float:
         return EVERY
+
+    async def _clear(self, queue: str, good: int) -> None:
+        cleared = await self._broker.clear(queue, good + max(good, STALE))
+        if cleared:
+            log.info("references_cleared", queue=queue, count=cleared)
 
     async def _restore(self, queue: str, missing: int) -> int:
         if missing <= 0:
