@@ -17,6 +17,7 @@ from app.cli_dead_letters import dead_letters
 from app.cli_jobs import jobs
 from app.cli_keys import keys
 from app.cli_schedules import schedules
+from app.cli_targets import targets
 from app.errors import AcceptedError
 from app.main import create_app
 from app.settings import PREFIX, Settings, load
@@ -28,6 +29,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(schedules, name="schedules")
+app.add_typer(targets, name="targets")
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]

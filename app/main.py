@@ -26,6 +26,7 @@ from app.api import (
     schedule_runs,
     schedules,
     submit,
+    targets,
     webhook_secret,
 )
 from app.api.express import Application
@@ -113,6 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
         schedules,
         schedule_runs,
         leases,
+        targets,
         webhook_secret,
         health,
     ):

@@ -19,6 +19,11 @@ HANDLERS_LEFT_BEHIND = Gauge(
     "Handlers that still run although their attempt is over, by what holds them.",
     ["in"],
 )
+TARGETS_HELD = Counter(
+    "accepted_targets_held_total",
+    'Times that this worker had a host held back. What it spared is accepted_attempts_total{outcome="held_back"}.',
+    ["reason"],
+)
 OUTCOMES_FENCED = Counter("accepted_outcomes_fenced_total", "Late outcomes that the fence kept out of the ledger.")
 MESSAGES_DROPPED = Counter(
     "accepted_messages_dropped_total",

@@ -29,6 +29,7 @@ from workers.job import Handler
 from workers.left_behind import LeftBehind
 from workers.pool import START_SECONDS, Crashed, ProcessPool
 from workers.run import Ended, Run, Why
+from workers.targets import HeldBack
 from workers.threads import Threads
 from workers.tools import Tools
 from workers.values import payload_of, result_of
@@ -92,6 +93,18 @@ class Executor:
         held = _held(claim, handler)
         if handler is None:
             return transitions.unserved(held, claim.job.type)
+        try:
+            call = await self.tools.targets.ask(claim.job)
+        except asyncio.CancelledError:
+            return transitions.handed_back(held)
+        if isinstance(call, HeldBack):
+            return transitions.held_back(held, *call)
+        transition = await self._run(claim, handler, held)
+        if call is not None:
+            self.tools.targets.tell(call, transition)
+        return transition
+
+    async def _run(self, claim: Claim, handler: Handler, held: Held) -> Transition:
         limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
         context = self.tools.open(claim, limit)
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)

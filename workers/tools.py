@@ -24,6 +24,7 @@ from workers.egress import Egress
 from workers.mail import Mail
 from workers.progress import ProgressWriter
 from workers.steps import Steps
+from workers.targets import Targets
 from workers.transactions import AttemptTransaction
 
 
@@ -50,6 +51,7 @@ class Tools:
         self._intake = Intake(catalogue, settings.egress_allow, settings.max_payload_bytes)
         self._lender = Lender(settings.require_database())
         self.progress = ProgressWriter(engine)
+        self.targets = Targets(engine)
         self._open: dict[Lease, _Attempt] = {}
         self._to_commit: dict[Lease, Lent] = {}
 
@@ -88,6 +90,7 @@ class Tools:
 
     async def aclose(self) -> None:
         """Let go of every connection."""
+        await self.targets.aclose()
         await self._lender.close()
 
 

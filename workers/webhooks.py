@@ -4,19 +4,22 @@ The id is the delivery job's own, so it is the same on every try; the timestamp 
 on each; the body is what was recorded with the end state, byte for byte.
 """
 
+import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain import signing
-from app.domain.failures import InvalidJob, RateLimited, TransientError
+from app.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from app.domain.retry import WEBHOOK_RETRY
 from app.domain.retry_after import parse_retry_after
-from app.storage import webhook_secrets
+from app.errors import LedgerUnavailable
+from app.storage import webhook_secrets, webhook_urls
 from app.storage.engine import transaction
 from workers.context import Context
 from workers.egress import Answer, Egress
@@ -29,6 +32,10 @@ KEPT = 1024
 """Bytes of the receiver's answer that are kept."""
 
 GONE = 410
+
+NOTHING_FOR_DAYS = "given up: every delivery to this URL has failed for 5 days; replay one to have it tried again"
+
+Note = Callable[[AsyncConnection, str, str], Awaitable[None]]
 
 
 class Delivery(BaseModel):
@@ -49,8 +56,26 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
         async with transaction(engine) as conn:
             fresh = default_secret or signing.new_secret()
             secrets = await webhook_secrets.current(conn, ctx.job.tenant, fresh)
+            failing_for = await webhook_urls.failing_for(conn, ctx.job.tenant, payload.url)
             await conn.commit()
-        return await post(ctx.egress, payload.url, ctx.job.id, payload.event, secrets)
+        if failing_for is not None and failing_for >= webhook_urls.GIVEN_UP:
+            raise InvalidJob(NOTHING_FOR_DAYS)
+        try:
+            told = await post(ctx.egress, payload.url, ctx.job.id, payload.event, secrets)
+        except HandlerError:
+            if failing_for is None:
+                await _note(webhook_urls.failed, ctx.job.tenant, payload.url)
+            raise
+        if failing_for is not None:
+            await _note(webhook_urls.answered, ctx.job.tenant, payload.url)
+        return told
+
+    async def _note(what: Note, tenant: str, url: str) -> None:
+        """A ledger that is away must not turn a delivery that was made into one to be made again."""
+        with contextlib.suppress(LedgerUnavailable):
+            async with transaction(engine) as conn:
+                await what(conn, tenant, url)
+                await conn.commit()
 
     handler: Handler = deliver.__dict__[MARK]
     return handler

@@ -135,6 +135,13 @@ CREATE TABLE targets (
     PRIMARY KEY (tenant, host)
 );
 
+CREATE TABLE webhook_urls (
+    tenant text NOT NULL,
+    url text NOT NULL,
+    failing_since timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, url)
+);
+
 CREATE TABLE quotas (
     tenant text PRIMARY KEY,
     jobs integer NOT NULL,

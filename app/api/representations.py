@@ -152,6 +152,29 @@ class SecretView(BaseModel):
     previous: list[str]
 
 
+class TargetView(BaseModel):
+    """A host whose last call failed (`closed`: it is still called), or that is held back (`open`), or is to be tried
+    by the next job for it (`half_open`)."""
+
+    host: str
+    state: Literal["closed", "open", "half_open"]
+    failures: int = Field(description="In a row.")
+    reason: FailureClass
+    held_until: datetime | None
+    updated_at: datetime
+
+
+class TargetList(BaseModel):
+    items: list[TargetView]
+
+
+class ReleasedView(BaseModel):
+    """`released` is the number of jobs that waited for the host."""
+
+    host: str
+    released: int
+
+
 class RejectedMessageView(BaseModel):
     """A message that was no reference to a job, and why and when the broker put it aside."""
 

@@ -31,6 +31,9 @@ ON_REQUEST = "cancelled on request"
 NEEDED = "needed job"
 """How the message begins of a job that was cancelled because one that it needs did not succeed; no other begins so."""
 
+HELD_BACK = "held_back"
+"""The outcome of an attempt that was given back before it called anybody."""
+
 SKIPPED = '{"skipped":true}'
 """The result of a job that did not find what it was to work on, where its type says that this is fine."""
 
@@ -65,6 +68,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox.
 
     `progress` is what the attempt said last, as JSON text; `children` are the jobs that become real with a success.
+    `retry_after` (seconds) is how long the target asked to be left alone: it is not stored with the job.
     """
 
     held: Held
@@ -78,6 +82,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     extra_attempts: int = 0
     progress: str | None = None
     children: tuple[NewJob, ...] = ()
+    retry_after: float | None = None
 
 
 def succeeded(held: Held, result: str) -> Transition:
@@ -100,9 +105,12 @@ def failed(
     if kind is FailureClass.NOT_FOUND and held.not_found is OnNotFound.SKIP:
         return succeeded(held, SKIPPED)
     if not _may_run_again(held, kind):
-        return _dead(held, kind, message, traceback)
+        return msgspec.structs.replace(_dead(held, kind, message, traceback), retry_after=retry_after)
     wait, error = held.retry.wait(held.failures, chance, retry_after), _error(held, kind, message)
-    return Transition(held=held, status=Status.RETRYING, outcome=kind, error=error, traceback=traceback, wait=wait)
+    return Transition(
+        held=held, status=Status.RETRYING, outcome=kind, error=error, traceback=traceback, wait=wait,
+        retry_after=retry_after,
+    )  # fmt: skip
 
 
 def crashed(held: Held, chance: float, message: str = VANISHED) -> Transition:
@@ -136,6 +144,17 @@ def unserved(held: Held, type_name: str) -> Transition:
     wait = min(UNSERVED_WAIT * 2.0 ** min(held.attempt - held.failures, 10), MAX_UNSERVED_WAIT)
     error = _error(held, FailureClass.TRANSIENT, f"handed back: no handler for type {type_name!r} in this worker")
     return Transition(held=held, status=Status.QUEUED, outcome="handed_back", error=error, wait=wait, extra_attempts=1)
+
+
+def held_back(held: Held, kind: FailureClass, message: str, wait: float) -> Transition:
+    """running -> retrying, `wait` seconds from now, because the host that it would call is held back.
+
+    Nothing was called, so nothing is charged: the budget grows by one. `kind` is what the host is held back for.
+    """
+    error = _error(held, kind, message)
+    return Transition(
+        held=held, status=Status.RETRYING, outcome=HELD_BACK, error=error, wait=wait, extra_attempts=1
+    )  # fmt: skip
 
 
 def cancelled(held: Held) -> Transition:

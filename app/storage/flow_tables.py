@@ -124,6 +124,15 @@ targets = Table(
     PrimaryKeyConstraint("tenant", "host"),
 )
 
+webhook_urls = Table(
+    "webhook_urls",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("failing_since", Moment, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("tenant", "url"),
+)
+
 quotas = Table(
     "quotas",
     metadata,

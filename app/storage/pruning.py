@@ -66,6 +66,7 @@ DELETE FROM batches b USING old WHERE b.id = old.id
 """)
 _WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
 _SAMPLES = text("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
+_TARGETS = text("DELETE FROM targets WHERE COALESCE(held_until, updated_at) < now() - interval '1 day'")
 _SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
@@ -96,7 +97,9 @@ async def prune_batches(conn: AsyncConnection, retention: float, most: int) -> i
 
 
 async def prune_rest(conn: AsyncConnection) -> None:
-    """Delete workers silent for a day, secrets whose rotation is over, and samples that no rate is made of any more."""
+    """Delete workers silent for a day, secrets whose rotation is over, samples that no rate is made of any more, and
+    hosts that nobody called for a day."""
     await conn.execute(_WORKERS)
     await conn.execute(_SAMPLES)
+    await conn.execute(_TARGETS)
     await conn.execute(_SECRETS)

@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.job import WEBHOOK_TYPE
 from app.domain.retry import Retry
 from app.storage.changes import HINT
 from app.storage.dead_letters import MATCHES, LetterFilter
@@ -41,7 +42,7 @@ WITH chosen AS MATERIALIZED (
     FROM chosen c
     WHERE j.id = c.id AND j.status IN ('failed', 'cancelled', 'expired')
     RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at, j.concurrency_key, j.batch_id,
-              j.status = 'blocked' AS blocked
+              j.status = 'blocked' AS blocked, j.tenant, j.type, j.payload
 ), told AS MATERIALIZED (
     SELECT batch_id, count(*) AS members FROM moved WHERE batch_id IS NOT NULL GROUP BY batch_id
 ), locked AS MATERIALIZED (
@@ -49,6 +50,9 @@ WITH chosen AS MATERIALIZED (
 ), opened AS (
     UPDATE batches b SET remaining = b.remaining + t.members, finished_at = NULL, counts = NULL
     FROM told t JOIN locked l ON l.id = t.batch_id WHERE b.id = t.batch_id
+), tried_again AS (
+    DELETE FROM webhook_urls u USING moved m
+    WHERE m.type = '{WEBHOOK_TYPE}' AND u.tenant = m.tenant AND u.url = m.payload->>'url'
 ), waiting AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
     SELECT id, attempt, queue, priority, CASE WHEN blocked THEN 'infinity' ELSE run_at END, false, blocked, expires_at,
@@ -56,7 +60,10 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT id, {HINT.format(rows="moved")} FROM moved
 """)
-"""A deadline (`expires_at`) that lies before the new run would end the job unrun, so it falls away."""
+"""A deadline (`expires_at`) that lies before the new run would end the job unrun, so it falls away.
+
+A webhook that is sent again has its URL, given up or about to be, tried for another five days.
+"""
 
 _CHOOSE = text("""
 SELECT id, now(), has_dependents FROM jobs

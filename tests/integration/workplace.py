@@ -52,9 +52,10 @@ async def working(
     shutdown_grace: float = 3,
     ack_within: float = 600,
     settings: Settings = NOWHERE,
+    egress: Egress | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker of `queue` with a relay beside it, both stopped at the end. `settings` are those of its tools."""
-    tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
+    tools = Tools(engine, egress or Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
     pool = ProcessPool(SETUP)
     executor = Executor(handlers, tools, concurrency, 1000, pool)
     one = Worker(

@@ -137,6 +137,7 @@ class Working(Stage):
             transitions.succeeded(held, "666"), transitions.failed(held, FailureClass.TRANSIENT, "late", CHANCE),
             transitions.failed(held, FailureClass.INVALID, "late", CHANCE), transitions.crashed(held, CHANCE),
             transitions.handed_back(held), transitions.cancelled(held),
+            transitions.held_back(held, FailureClass.TIMEOUT, "late", 1.0),
         ]  # fmt: skip
         assert list(await self.ledger.settle(pick(arrows, arrow))) == [False]
 

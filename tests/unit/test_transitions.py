@@ -45,6 +45,7 @@ def arrows(draw: st.DrawFn) -> Transition:
                 transitions.crashed(held, chance),
                 transitions.handed_back(held),
                 transitions.unserved(held, "a.type"),
+                transitions.held_back(held, draw(classes), message, draw(st.floats(0, 1e6))),
                 transitions.unrecordable(held),
                 transitions.cancelled(held),
             ]
@@ -154,6 +155,16 @@ def test_the_third_crash_is_the_last(held: Held, chance: float) -> None:
 def test_handing_back_costs_no_attempt(held: Held) -> None:
     arrow = transitions.handed_back(held)
     assert (arrow.status, arrow.extra_attempts, arrow.crashes, arrow.error) == (Status.QUEUED, 1, 0, None)
+
+
+@given(helds())
+def test_holding_back_costs_no_attempt_and_says_why(held: Held) -> None:
+    arrow = transitions.held_back(held, FailureClass.TIMEOUT, "held back from x: y", 7.5)
+    assert (arrow.status, arrow.wait, arrow.extra_attempts, arrow.crashes) == (Status.RETRYING, 7.5, 1, 0)
+    assert arrow.outcome == "held_back"
+    assert json.loads(arrow.error or "") == {
+        "class": "timeout", "message": "held back from x: y", "attempt": held.attempt,
+    }  # fmt: skip
 
 
 @given(helds(), st.text(alphabet=st.characters(), max_size=3000))
