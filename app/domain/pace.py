@@ -20,9 +20,13 @@ class Pace(msgspec.Struct, frozen=True):
         """
         return 0.0 if next_start is None else max(min(next_start, self.interval), -CATCH_UP)
 
-    def allowed(self, ready: float) -> int:
-        """How many may start now."""
-        return 0 if ready > 0 else int(-ready / self.interval) + 1
+    def allowed(self, ready: float, admitted: int) -> int:
+        """How many may start now, when so many may have started and have not.
+
+        Those will start all at once when somebody comes for them, so they must be no more than may be made up for.
+        """
+        now = 0 if ready > 0 else int(-ready / self.interval) + 1
+        return max(min(now, int(CATCH_UP / self.interval) + 1 - admitted), 0)
 
     def after(self, ready: float, started: int) -> float:
         """The next start, in seconds from now, when so many have just started."""

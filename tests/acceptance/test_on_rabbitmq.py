@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.client import PATIENCE, TIME, Client, from_now
 from tests.acceptance.conftest import serving, types_known
+from tests.acceptance.limits import SCENARIOS, Scenario
 from tests.support.postgres import DatabaseServer
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
@@ -184,3 +185,8 @@ async def test_rejected_messages_are_shown_and_counted(rabbit: Client, session_b
         metrics = (await rabbit.get("/metrics")).text
         assert re.search(r"^accepted_rejected_messages [1-9]", metrics, re.MULTILINE)
         await (await channel.get_queue("accepted.dead")).purge()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
+async def test_a_limit_is_kept(rabbit: Client, scenario: Scenario) -> None:
+    await scenario(rabbit, f"limited-{uuid4().hex[:8]}")

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.acceptance.client import Client, check_problem
+from tests.acceptance.limits import SCENARIOS, Scenario, patch
 
 NO_LIMITS = {"paused": False, "max_running": None, "rate_limit": None, "max_running_per_key": None, "max_depth": None}
 
@@ -15,10 +15,6 @@ NO_LIMITS = {"paused": False, "max_running": None, "rate_limit": None, "max_runn
 @pytest.fixture
 def queue() -> str:
     return f"queue-{uuid4().hex[:8]}"
-
-
-async def patch(client: Client, queue: str, body: Any) -> httpx.Response:
-    return await client.http.patch(f"/queues/{queue}", json=body)
 
 
 async def limits(client: Client, queue: str) -> dict[str, Any]:
@@ -105,3 +101,8 @@ async def test_only_an_administrator_sets_limits(
         check_problem(await patch(trio.client(keys[name]), queue, {"paused": True}), 403)
     check_problem(await trio.client(keys["writer"]).get(f"/queues/{queue}"), 403)
     assert await limits(trio.client(keys["reader"]), queue) == NO_LIMITS
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
+async def test_a_limit_is_kept(client: Client, queue: str, scenario: Scenario) -> None:
+    await scenario(client, queue)

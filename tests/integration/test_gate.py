@@ -152,13 +152,28 @@ async def test_a_late_word_of_its_publishing_does_not_free_what_is_held(queue: Q
 
 async def test_a_rate_admits_one_at_a_time(queue: Queue) -> None:
     await limit(queue.engine, rate_jobs=1, rate_per=3600.0)
-    await a_worker(queue.engine, 5)
+    worker = await a_worker(queue.engine, 5)
     ids = await queue.put(3)
     assert await queue.admit() == ids[:1]
     assert await queue.admit() == ids[:1]
+    assert len(await queue.claim(worker)) == 1
+    assert await queue.admit() == []
     assert queue.gate.pause(0) == module.IDLE
     await do(queue.engine, "UPDATE queues SET next_start = now() - interval '1 hour'")
-    assert await queue.admit() == ids[:2], "an idle hour is no burst"
+    assert await queue.admit() == ids[1:2], "an idle hour is no burst"
+
+
+async def test_a_rate_counts_what_begins_not_what_was_admitted(queue: Queue) -> None:
+    """Nobody came for a while: what waited on the road begins at once, and nothing is made up for on top of that."""
+    await limit(queue.engine, rate_jobs=10, rate_per=1.0)
+    worker = await a_worker(queue.engine, 50)
+    await queue.put(20)
+    while len(await queue.admit()) < 3:
+        await do(queue.engine, "UPDATE queues SET next_start = now() - interval '1 hour'")
+    await do(queue.engine, "UPDATE queues SET next_start = now() - interval '1 hour'")
+    assert len(await queue.admit()) == 3
+    assert len(await queue.claim(worker)) == 3
+    assert await queue.admit() == []
 
 
 async def test_a_killed_worker_takes_its_slots_along_and_leaves_its_jobs(queue: Queue) -> None:

@@ -116,10 +116,10 @@ class Submissions:""",
         (
             Edit(
                 "app/storage/outbox.py",
-                """WHERE NOT published AND due_at <= now()
+                """WHERE NOT published AND NOT held AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
 """,
-                """WHERE NOT published AND due_at <= now() AND job_id > CAST(:last AS uuid)
+                """WHERE NOT published AND NOT held AND due_at <= now() AND job_id > CAST(:last AS uuid)
     ORDER BY job_id LIMIT :most FOR UPDATE SKIP LOCKED
 """,
             ),

@@ -15,7 +15,7 @@ def test_no_more_than_the_rate_and_a_moment(interval: float, pauses: list[float]
     for pause in pauses:
         now += pause
         ready = pace.ready(None if next_start is None else next_start - now)
-        count = pace.allowed(ready)
+        count = pace.allowed(ready, 0)
         started += count
         if count:
             next_start = now + pace.after(ready, count)
@@ -30,7 +30,7 @@ def test_nothing_is_lost_by_looking_late(interval: float) -> None:
     for step in range(int(10 * max(interval, every) / every)):
         now = step * every
         ready = pace.ready(None if next_start is None else next_start - now)
-        count = pace.allowed(ready)
+        count = pace.allowed(ready, 0)
         started += count
         if count:
             next_start = now + pace.after(ready, count)
@@ -38,12 +38,16 @@ def test_nothing_is_lost_by_looking_late(interval: float) -> None:
 
 
 def test_a_first_start_is_no_burst() -> None:
-    assert Pace(0.1).allowed(Pace(0.1).ready(None)) == 1
+    assert Pace(0.1).allowed(Pace(0.1).ready(None), 0) == 1
 
 
 def test_an_idle_time_is_made_up_for_by_a_moment_only() -> None:
-    assert Pace(0.1).allowed(Pace(0.1).ready(-3600)) == 3
+    assert Pace(0.1).allowed(Pace(0.1).ready(-3600), 0) == 3
 
 
 def test_a_clock_that_was_set_back_or_another_rate_stops_nothing() -> None:
     assert Pace(0.1).ready(3600) == 0.1
+
+
+def test_what_nobody_came_for_yet_is_no_burst_when_somebody_does() -> None:
+    assert [Pace(0.1).allowed(-0.25, admitted) for admitted in (0, 1, 2, 3, 10)] == [3, 2, 1, 0, 0]

@@ -113,9 +113,11 @@ class Gate:
             return []
         pace = None if limits.interval is None else Pace(limits.interval)
         ready = 0.0 if pace is None else pace.ready(limits.next_start)
-        most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready))
+        most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready, room.admitted))
         if most == 0:
-            self._again_in(ready)
+            if pace is not None and ready <= 0:  # what was admitted and nobody has come for yet counts as starting now
+                await gate.pass_on(conn, queue, limits.turn, limits.now, pace.interval)
+            self._again_in(max(ready, POLL))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
         admitted = await gate.admit(conn, queue, most, limits, steps=most + busy, hold=self._hold)
