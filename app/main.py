@@ -28,6 +28,7 @@ from app.api import (
     submit,
     targets,
     webhook_secret,
+    workflows,
 )
 from app.api.express import Application
 from app.api.middleware import RequestLog
@@ -116,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         leases,
         targets,
         webhook_secret,
+        workflows,
         health,
     ):
         app.include_router(part.router)

@@ -18,6 +18,7 @@ from workers.children import Children
 from workers.egress import Egress
 from workers.mail import Mail
 from workers.progress import ProgressWriter
+from workers.results import Results
 from workers.run import Ending
 from workers.steps import Steps
 from workers.transactions import AttemptTransaction
@@ -36,6 +37,7 @@ class Context:
         steps: Steps,
         children: Children,
         transaction: AttemptTransaction,
+        results: Results,
     ) -> None:
         self.job = claim.job
         """The job as it was claimed. `job.id` is the same on every attempt: a good key for what you do elsewhere.
@@ -57,6 +59,17 @@ class Context:
         self._steps = steps
         self._children = children
         self._transaction = transaction
+        self._results = results
+
+    @property
+    def results(self) -> Any:
+        """What the jobs that this one depends on came to, by their refs: `(await ctx.results)["load"]`.
+
+        In a `def` handler `ctx.results` itself is that dict. Empty for a job that depends on none. Read from the ledger
+        when it is first asked for, and once for the attempt; while the ledger is away, it waits. A job that is past its
+        retention is missing. Raises `LeaseLost` when another worker has the job by now.
+        """
+        return self._calls(self._results.by_ref())
 
     @property
     def cancelled(self) -> bool:

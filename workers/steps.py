@@ -3,31 +3,22 @@
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.failures import InvalidJob, LeaseLost
 from app.domain.lease import Lease
-from app.errors import LedgerUnavailable
 from app.storage import steps
 from app.storage.engine import reading, transaction
-
-AGAIN = 0.5
-"""Seconds before a ledger that did not answer is asked again. The attempt's own timeout is the end of it: a step that
-has run is worth the wait, for forgetting it would run it twice."""
+from workers.asking import until_answered
 
 MAX_NAME = 200
 """Characters of a step's name."""
-
-Value = TypeVar("Value")
-
-log = structlog.get_logger(__name__)
 
 
 class Steps:
@@ -74,7 +65,7 @@ class Steps:
     async def _recalled(self) -> dict[str, str]:
         async with self._reading:
             if self._known is None:
-                self._known = await self._until_answered(self._recall)
+                self._known = await until_answered(self._recall, self._lease.job_id)
             return self._known
 
     async def _recall(self) -> dict[str, str]:
@@ -91,13 +82,5 @@ class Steps:
                 await conn.commit()
             return held
 
-        if not await self._until_answered(commit):
+        if not await until_answered(commit, self._lease.job_id):
             raise LeaseLost
-
-    async def _until_answered(self, work: Callable[[], Awaitable[Value]]) -> Value:
-        while True:
-            try:
-                return await work()
-            except LedgerUnavailable as error:
-                log.warning("step_waits", job_id=str(self._lease.job_id), error=str(error))
-                await asyncio.sleep(AGAIN)

@@ -23,6 +23,7 @@ from workers.context import Context
 from workers.egress import Egress
 from workers.mail import Mail
 from workers.progress import ProgressWriter
+from workers.results import Results
 from workers.steps import Steps
 from workers.targets import Targets
 from workers.transactions import AttemptTransaction
@@ -62,7 +63,8 @@ class Tools:
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
         steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
         self._open[lease] = _Attempt(calls, children, transaction)
-        return Context(claim, self._egress, self._mail, calls, self.progress, steps, children, transaction)
+        results = Results(self._engine, lease)
+        return Context(claim, self._egress, self._mail, calls, self.progress, steps, children, transaction, results)
 
     async def close(self, transition: Transition) -> Transition:
         """The attempt has come to `transition`: close its context, and add what goes along with the outcome.

@@ -1,7 +1,7 @@
 """POST /batches and GET /batches/{id}: many jobs accepted as one, and what they have come to."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -32,6 +32,7 @@ from app.services.validation import checked
 from app.settings import Settings
 from app.storage import batches
 from app.storage.engine import reading
+from app.storage.members import members_of
 
 router = APIRouter(tags=["batches"], dependencies=documented)
 
@@ -42,8 +43,18 @@ COUNTED_IN_A_SECOND = 100_000
 """Members. Looking at a batch that is not finished counts them all, so a large one asks for fewer looks."""
 
 _WATCHED = ("Location", "Operation-Location", "Link")
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "The batch is committed, with all its jobs.",
+        "headers": header_docs(*_WATCHED, "Idempotent-Replayed", "Retry-After", *RATE_LIMIT),
+    }
+}
 _DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
 _MISSING = (errors.NotFound, errors.Gone)
+REFUSED = (
+    errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone,
+    errors.QuotaExceeded, *_DENIED,
+)  # fmt: skip
 
 
 @router.post(
@@ -51,21 +62,7 @@ _MISSING = (errors.NotFound, errors.Gone)
     status_code=202,
     response_model=BatchView,
     dependencies=[Depends(only_query(*OPTIONS))],
-    responses={
-        202: {
-            "description": "The batch is committed, with all its jobs.",
-            "headers": header_docs(*_WATCHED, "Idempotent-Replayed", "Retry-After", *RATE_LIMIT),
-        },
-        **responses_for(
-            errors.MalformedRequest,
-            errors.KeyReused,
-            errors.UnsupportedMedia,
-            errors.TooLarge,
-            errors.Gone,
-            errors.QuotaExceeded,
-            *_DENIED,
-        ),
-    },
+    responses={**ACCEPTED, **responses_for(*REFUSED)},
     openapi_extra=body_docs(
         BatchRequest, by_lines="A job a line, each as POST /jobs takes it. Empty lines are skipped."
     ),
@@ -83,8 +80,8 @@ async def submit(
     state = state_of(request)
     key = key_of(request, state.settings)
     if is_ndjson(request):
-        return answer(await _by_lines(request, who.tenant, options, key))
-    return answer(await state.batches.accept(await _from_json(request, who.tenant, options, key)))
+        return await answer(state, await _by_lines(request, who.tenant, options, key))
+    return await answer(state, await state.batches.accept(await _from_json(request, who.tenant, options, key)))
 
 
 @router.get(
@@ -97,10 +94,11 @@ async def submit(
     },
 )
 async def get(request: Request, who: Reader, batch_id: UUID) -> Response:
-    """The batch, with its jobs counted by status."""
-    batch = await find(state_of(request), who.tenant, batch_id)
+    """The batch, with its jobs counted by status; of a workflow also each of them, after all that it depends on."""
+    state = state_of(request)
+    batch = await find(state, who.tenant, batch_id)
     headers = {} if batch.finished_at is not None else {"Retry-After": retry_after(batch)}
-    return Response(json_text.encode(to_wire(batch)), 200, headers, media_type=JSON)
+    return Response(json_text.encode(await _shown(state, batch)), 200, headers, media_type=JSON)
 
 
 @router.post(
@@ -123,7 +121,7 @@ async def cancel(request: Request, who: Writer, batch_id: UUID) -> Response:
     batch = await find(state, who.tenant, batch_id)
     if not begun:
         raise Conflict("the batch has finished")
-    return answer(BatchReceipt(batch))
+    return await answer(state, BatchReceipt(batch))
 
 
 def key_of(request: Request, settings: Settings) -> str | None:
@@ -146,7 +144,7 @@ async def find(state: State, tenant: str, batch_id: UUID) -> Batch:
     raise NotFound("no such batch")
 
 
-def answer(receipt: BatchReceipt) -> Response:
+async def answer(state: State, receipt: BatchReceipt) -> Response:
     """202, with where the batch can be watched."""
     path = f"{PATH}/{receipt.batch.id}"
     headers = {"Location": path, "Operation-Location": path, "Link": f'<{path}>; rel="monitor"'}
@@ -156,7 +154,15 @@ def answer(receipt: BatchReceipt) -> Response:
         headers["Idempotent-Replayed"] = "true"
     if receipt.standing is not None:
         headers |= rate_limit_headers(receipt.standing)
-    return Response(json_text.encode(to_wire(receipt.batch)), 202, headers, media_type=JSON)
+    return Response(json_text.encode(await _shown(state, receipt.batch)), 202, headers, media_type=JSON)
+
+
+async def _shown(state: State, batch: Batch) -> dict[str, Any]:
+    body = to_wire(batch)
+    if batch.workflow:
+        async with reading(state.engine) as conn:
+            body["jobs"] = await members_of(conn, batch.tenant, batch.id)
+    return body
 
 
 def retry_after(batch: Batch) -> str:

@@ -65,6 +65,15 @@ class JobPage(BaseModel):
     next: str | None
 
 
+class MemberView(BaseModel):
+    """A job of a workflow, and the refs of those that it waits for."""
+
+    ref: str
+    id: UUID
+    status: Status
+    depends_on: list[str]
+
+
 class BatchView(BaseModel):
     """A batch, and what its jobs have come to: how many there are in each status, where there are any."""
 
@@ -74,6 +83,7 @@ class BatchView(BaseModel):
     finished: bool
     created_at: datetime
     finished_at: datetime | None
+    jobs: list[MemberView] = Field(default=[], description="Of a workflow.")
 
 
 class AttemptView(BaseModel):

@@ -15,7 +15,7 @@ from app.domain.job import NewJob
 from app.errors import FieldError, InvalidRequest, TooLarge
 from app.services.batch_request import BatchOptions
 from app.services.intake import Intake
-from app.services.job_request import YEAR
+from app.services.job_request import YEAR, JobRequest
 
 MAX_LISTED = 100
 """Errors in one answer, after which the rest of a batch is not looked at."""
@@ -27,12 +27,20 @@ ALONE = ("unique", "ordering_key")
 class Members:
     """Checks the members of one batch, in order."""
 
-    def __init__(self, intake: Intake, tenant: str, options: BatchOptions, traceparent: str | None) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        tenant: str,
+        options: BatchOptions,
+        traceparent: str | None,
+        model: type[JobRequest] = JobRequest,
+    ) -> None:
         """Raises `InvalidRequest` if the options themselves are wrong."""
         self._intake = intake
         self._tenant = tenant
         self._options = options
         self._traceparent = traceparent
+        self._model = model
         self._id = new_id()
         self._placed = options.spread_over is not None or options.start_at is not None
         self.errors: list[FieldError] = []
@@ -92,7 +100,7 @@ class Members:
                 ]
             if refused:
                 raise InvalidRequest(refused)
-        return await self._intake.check(self._tenant, parsed, self._traceparent)
+        return await self._intake.check(self._tenant, parsed, self._traceparent, self._model)
 
 
 def _check_moments(options: BatchOptions) -> None:

@@ -26,14 +26,16 @@ class Intake:
         self._allow = allow
         self._max_payload_bytes = max_payload_bytes
 
-    async def check(self, tenant: str, parsed: Any, traceparent: str | None) -> NewJob:
-        """The job that the body asks for. Raises `InvalidRequest` or `TooLarge`."""
+    async def check(
+        self, tenant: str, parsed: Any, traceparent: str | None, model: type[JobRequest] = JobRequest
+    ) -> NewJob:
+        """The job that the body asks for; `model` may know more fields. Raises `InvalidRequest` or `TooLarge`."""
         if not isinstance(parsed, dict):
             raise InvalidRequest([FieldError("", "must be an object")])
         try:
-            asked = JobRequest.model_validate(parsed)
+            asked = model.model_validate(parsed)
         except ValidationError as error:
-            raise invalid(error, JobRequest) from None
+            raise invalid(error, model) from None
         known = await self._catalogue.get(asked.type)
         payload = json_text.encode(asked.payload)
         if len(payload) > self._max_payload_bytes:

@@ -48,7 +48,8 @@ def _not_yet(value: object) -> None:
         raise ValueError("is not supported by this version yet")
 
 
-def _distinct(values: list[str]) -> list[str]:
+def distinct(values: list[str]) -> list[str]:
+    """Each of `values` once, in their order."""
     return list(dict.fromkeys(values))
 
 
@@ -107,10 +108,10 @@ class JobRequest(BaseModel):
     timeout: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT, description="seconds")] | None = None
     retry: RetryRequest | None = None
     callback_url: Annotated[StrictStr, Field(max_length=2048)] | None = None
-    callback_events: Annotated[list[EndEvent], Field(min_length=1, max_length=4), AfterValidator(_distinct)] | None = (
+    callback_events: Annotated[list[EndEvent], Field(min_length=1, max_length=4), AfterValidator(distinct)] | None = (
         None
     )
-    tags: Annotated[list[Name], Field(max_length=20), AfterValidator(_distinct)] = Field(default_factory=list)
+    tags: Annotated[list[Name], Field(max_length=20), AfterValidator(distinct)] = Field(default_factory=list)
     metadata: Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)] = Field(
         default_factory=dict
     )

@@ -231,7 +231,7 @@ async def test_a_step_that_has_run_waits_for_the_ledger(
     with capture_logs() as lines:
         async with at_work(engine, database_url, charges) as shop:
             job_id = await shop.accept("charges")
-            await until(lambda: "step_waits" in [line["event"] for line in lines], 20, "the step to wait")
+            await until(lambda: "handler_waits_for_ledger" in [line["event"] for line in lines], 20, "the step to wait")
             await asyncio.to_thread(postgres_server.start)
             done = await shop.finished(job_id)
     assert (done.status, done.attempt, done.result, ran) == ("succeeded", 1, "7", [1])
