@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F58: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F59: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -59,6 +59,7 @@ FAULTS = {
     "F56": "PostgreSQL restored from a backup, the broker newer",
     "F57": "everything killed at once, started in any order",
     "F58": "soak: faults at random",
+    "F59": "schedulers killed one after another while schedules fire",
 }
 
 NOT_MADE = {
