@@ -5,14 +5,19 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from app.broker import create_broker
+from app.domain.lease import Lease
 from app.storage.engine import transaction
-from tests.acceptance.client import check_problem, from_now
+from tests.acceptance.client import Client, check_problem, from_now
 from tests.integration.leasing import LEASE_TTL, ask, lease, one_lease, register, say, service
-from tests.support.live import Api
+from tests.integration.workplace import working
+from tests.support.live import Api, api
 from tests.support.waiting import until
 
 
@@ -209,3 +214,43 @@ async def test_jobs_are_leased_by_priority_and_type(pg: Api) -> None:
     found = await lease(client, most=10, types=["node.echo"])
     assert [item["job"]["id"] for item in found] == [high["id"], low["id"]]
     assert json.dumps(found).count('"node.other"') == 0
+
+
+async def test_a_python_workers_attempt_is_no_lease(pg: Api) -> None:
+    """The worker of an attempt is shown to who may read the job: a token can be made of it, and opens nothing."""
+    client = await pg.client()
+    await register(client)
+    broker = create_broker(pg.state.settings, pg.state.engine)
+    async with working(pg.state.engine, broker, "q"):
+        job = await until(lambda: _accepted(client), 20, "the worker's types")
+        await client.until_status(job["id"], "running")
+        (attempt,) = await client.attempts(job["id"])
+        token = Lease(UUID(job["id"]), 1, UUID(attempt["worker"])).token
+        for verb, body in (("complete", {"result": 1}), ("fail", {"class": "auth"}), ("heartbeat", {})):
+            check_problem(await say(client, {"lease": token}, verb, **body), 404)
+        assert (await client.finished(job["id"]))["result"] != 1
+
+
+async def _accepted(client: Client) -> dict[str, Any] | None:
+    answer = await client.post({"type": "sleep", "payload": {"seconds": 2}, "queue": "q"})
+    return answer.json() if answer.status_code == 202 else None
+
+
+async def test_webhooks_are_not_leased(pg: Api) -> None:
+    client = await pg.client()
+    await register(client)
+    job = await client.submit("node.echo", callback_url="https://example.com/")
+    await client.http.post(f"/jobs/{job['id']}/cancel")
+    listed = await client.get("/jobs?queue=webhooks")
+    assert [each["type"] for each in listed.json()["items"]] == ["webhook.deliver"]
+    assert await lease(client, "webhooks", wait=1.5) == []
+
+
+async def test_jobs_of_external_types_are_leased_while_the_broker_is_away(database_url: str) -> None:
+    async with api(database_url, "amqp://guest:guest@127.0.0.1:9/") as one:
+        client = await one.client()
+        await register(client)
+        job = await client.submit("node.echo")
+        item = await one_lease(client)
+        assert item["job"]["id"] == job["id"]
+        assert (await say(client, item, "complete")).json()["status"] == "succeeded"
