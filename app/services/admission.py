@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 class _Answer(Protocol):
     @property
-    def replayed(self) -> bool: ...
+    def new(self) -> bool: ...
 
 
 Answer = TypeVar("Answer", bound=_Answer)
@@ -73,7 +73,7 @@ class Admission:
         except Refused:
             await self._give_back(standing, tenant, jobs)
             raise
-        if receipt.replayed:
+        if not receipt.new:
             await self._give_back(standing, tenant, jobs)
         return receipt, standing
 

@@ -64,6 +64,10 @@ class BatchReceipt(msgspec.Struct, frozen=True):
     replayed: bool = False
     standing: Standing | None = None
 
+    @property
+    def new(self) -> bool:
+        return not self.replayed
+
 
 class Batches:
     """The door of the ledger for batches: `accept` returns once all of it is committed, never before."""

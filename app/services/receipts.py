@@ -45,6 +45,10 @@ class Receipt(msgspec.Struct, frozen=True):
     replayed: bool = False
     duplicate: bool = False
 
+    @property
+    def new(self) -> bool:
+        return not (self.replayed or self.duplicate)
+
 
 async def recall(conn: Connection, keys: set[tuple[str, str]]) -> Known:
     """What these (tenant, key) pairs stand for."""

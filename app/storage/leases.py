@@ -16,15 +16,15 @@ from app.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from app.domain.lease import Lease
 from app.domain.transitions import MAX_UNSERVED_WAIT, Held
 from app.storage.changes import HINT
-from app.storage.claims import RUN
+from app.storage.claims import ALLOWED, RUN
 from app.storage.direct import Connection, Statement
 from app.storage.workers import held_of
 
 TOLD = 2.0
 """Seconds that a worker has to let go once it was told that its job is to be cancelled."""
 
-_WANTED = """
-    o.queue = :queue AND (o.expires_at IS NULL OR o.expires_at > now())
+_WANTED = f"""
+    {ALLOWED} AND o.queue = :queue AND (o.expires_at IS NULL OR o.expires_at > now())
     AND j.tenant = :tenant AND j.type <> ALL(CAST(:internal AS text[]))
     AND (CAST(:types AS text[]) IS NULL OR j.type = ANY(CAST(:types AS text[])))
 """
@@ -39,7 +39,7 @@ _LOCK = f"""
         UNION ALL
         SELECT * FROM (
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
-            WHERE NOT o.published AND NOT o.held AND o.due_at < now() + interval '{MAX_UNSERVED_WAIT} seconds'
+            WHERE NOT o.published AND o.due_at < now() + interval '{MAX_UNSERVED_WAIT} seconds'
               AND j.status = 'queued' AND EXISTS (SELECT 1 FROM job_types y WHERE y.name = j.type AND y.external)
               AND {_WANTED}
             ORDER BY o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED

@@ -254,3 +254,20 @@ async def test_jobs_of_external_types_are_leased_while_the_broker_is_away(databa
         item = await one_lease(client)
         assert item["job"]["id"] == job["id"]
         assert (await say(client, item, "complete")).json()["status"] == "succeeded"
+
+
+async def test_limits_hold_for_leases_too(live: Api) -> None:
+    client = await live.client()
+    await register(client)
+    for limits in ({"paused": True}, {"max_running": 2}):
+        assert (await client.http.patch("/queues/node", json=limits)).status_code == 200
+    jobs = [(await client.submit("node.echo"))["id"] for _ in range(3)]
+    assert await lease(client, most=10, wait=1.5) == [], "paused"
+    assert (await client.http.patch("/queues/node", json={"paused": False})).status_code == 200
+    held = await lease(client, most=10)
+    while len(held) < 2:
+        held += await lease(client, most=10)
+    assert [item["job"]["id"] for item in held] == jobs[:2]
+    assert await lease(client, most=10, wait=1) == [], "no more than two at once"
+    await say(client, held[0], "complete")
+    assert (await one_lease(client))["job"]["id"] == jobs[2]
