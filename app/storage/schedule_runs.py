@@ -18,10 +18,12 @@ RECENT = 100
 """Runs with a job among which one that has not finished is looked for."""
 
 _RECORD = text("""
-INSERT INTO schedule_runs (tenant, name, scheduled_at, outcome, reason, job_id)
+INSERT INTO schedule_runs AS r (tenant, name, scheduled_at, outcome, reason, job_id)
 SELECT * FROM unnest(CAST(:tenants AS text[]), CAST(:names AS text[]), CAST(:moments AS timestamptz[]),
                      CAST(:outcomes AS text[]), CAST(:reasons AS text[]), CAST(:jobs AS uuid[]))
-ON CONFLICT DO NOTHING
+ON CONFLICT (tenant, name, scheduled_at) DO UPDATE
+    SET outcome = excluded.outcome, reason = excluded.reason, job_id = excluded.job_id, fired_at = now()
+    WHERE r.job_id IS NULL AND r.fired_at > now()
 RETURNING tenant, name, scheduled_at
 """)
 
@@ -77,7 +79,10 @@ class Run(msgspec.Struct, frozen=True):
 
 
 async def record(conn: AsyncConnection, runs: Sequence[NewRun]) -> list[NewRun]:
-    """Write those whose time has no row yet, and return them. The caller commits."""
+    """Write those whose time has no row yet, and return them. The caller commits.
+
+    A time left out by a clock that was ahead (it says that it did so later than now) is written again.
+    """
     values = {
         "tenants": [run.tenant for run in runs],
         "names": [run.name for run in runs],

@@ -4,14 +4,17 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
 from app.domain.schedule import MISSED, MOST_MISSED, OVERLAP, cron_line, smeared
 from app.services import schedules as service
 from app.services.intake import Intake
+from app.storage.engine import transaction
 from tests.integration.schedules import TENANT, back, door, due, fire, put, runs
-from tests.integration.test_ledger_submission import do, rows
+from tests.integration.test_ledger_submission import do, rows, waits_for_a_lock
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -69,27 +72,41 @@ async def test_a_time_that_has_a_row_makes_no_second_job(
     assert schedule["later"]
 
 
-@pytest.mark.parametrize(("on_missed", "fired"), [("skip", []), ("run_once", [-1]), ("run_all", [0, 1, 2, 3])])
-async def test_what_was_missed(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake, on_missed: str, fired: list[int]
+async def test_a_fire_that_is_cut_off_leaves_nothing(
+    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
 ) -> None:
+    """A scheduler that dies while it submits the jobs: neither the row nor the next time is written."""
+    await put(engine)
+    moment = await due(engine)
+    async with transaction(engine) as conn:
+        await conn.execute(text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
+        firing = asyncio.create_task(fire(engine, broker, intake))
+        await until(lambda: waits_for_a_lock(engine), 30, "the fire to wait")
+        firing.cancel()
+        await asyncio.wait([firing])
+    assert await runs(engine) == []
+    assert await fire(engine, broker, intake) == 1
+    assert [(run["scheduled_at"], run["status"]) for run in await runs(engine)] == [(moment, "queued")]
+
+
+async def test_what_was_missed(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:
     """Every five minutes, and nobody there for twenty: the last one was missed by a minute at least."""
-    await put(engine, cron="*/5 * * * *", on_missed=on_missed)
+    wanted: dict[str, list[int]] = {"skip": [], "run_once": [3], "run_all": [0, 1, 2, 3]}
+    for on_missed in wanted:
+        await put(engine, on_missed, cron="*/5 * * * *", on_missed=on_missed)
     set_back = """
         UPDATE schedules SET next_at = date_trunc('minute', now()) - interval '16 minutes',
             cron = (CAST(EXTRACT(minute FROM now() - interval '1 minute') AS int) % 5) || '-59/5 * * * *'
     """
     await do(engine, set_back)
-    await fire(engine, broker, intake)
-    found = await runs(engine)
-    assert len(found) == 4
-    assert [run["scheduled_at"] for run in found if run["outcome"] == "fired"] == [
-        found[number]["scheduled_at"] for number in fired
-    ]
-    assert {run["reason"] for run in found if run["outcome"] == "skipped"} <= {MISSED}
-    assert [run["job_id"] is not None for run in found] == [run["outcome"] == "fired" for run in found]
-    (schedule,) = await rows(engine, "SELECT next_at > now() AS later FROM schedules")
-    assert schedule["later"]
+    assert await fire(engine, broker, intake) == 3
+    assert await fire(engine, broker, intake) == 0
+    for on_missed, fired in wanted.items():
+        found = await runs(engine, on_missed)
+        assert len(found) == 4
+        assert [number for number, run in enumerate(found) if run["outcome"] == "fired"] == fired
+        assert {run["reason"] for run in found if run["outcome"] == "skipped"} <= {MISSED}
+        assert [run["job_id"] is not None for run in found] == [run["outcome"] == "fired" for run in found]
 
 
 async def test_catching_up_has_an_end(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
+from app.domain.ids import new_id
 from app.domain.schedule import Schedule, cron_line
 from app.errors import NotFound
 from app.services import firing
@@ -160,6 +161,27 @@ async def test_a_clock_that_went_back_neither_doubles_nor_hangs(
     next_minute = cron_line("* * * * *", "UTC").next_runs(clock["now"], 1)[0]
     found = await rows(engine, "SELECT name, next_at FROM schedules WHERE name <> 'untouched'")
     assert {row["next_at"] for row in found} <= {next_minute, next_minute - timedelta(minutes=1)}
+
+
+async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
+    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+) -> None:
+    early = """
+        INSERT INTO schedule_runs (tenant, name, scheduled_at, outcome, fired_at, job_id)
+        VALUES ('acme', :name, :moment, :name, now() + interval '1 hour', :job)
+    """
+    for name in ("skipped", "failed", "fired"):
+        await put(engine, name)
+        job = new_id() if name == "fired" else None
+        await do(engine, early, name=name, moment=await due(engine, name), job=job)
+    await fire(engine, broker, intake)
+    found = {name: (await runs(engine, name))[0] for name in ("skipped", "failed", "fired")}
+    assert {name: (run["outcome"], run["status"]) for name, run in found.items()} == {
+        "skipped": ("fired", "queued"),
+        "failed": ("fired", "queued"),
+        "fired": ("fired", None),
+    }
+    assert len(await rows(engine, "SELECT 1 FROM jobs")) == 2
 
 
 async def test_the_loop_waits_for_what_is_due_next(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:

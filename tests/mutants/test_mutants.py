@@ -15,6 +15,7 @@ from tests.support.postgres import DatabaseServer
 ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
 LIFE = "tests/model/test_life.py::"
+FIRING = "tests/integration/test_firing.py::"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -164,6 +165,30 @@ class Submissions:""",
         "a cancel overrules an end",
         (Edit("app/storage/completion.py", " AND NOT a.finished AS cancel", " AS cancel"),),
         (LIFE + "test_a_life_is_as_the_contract_has_it",),
+    ),
+    Mutant(
+        "a time of a schedule fires whoever has written its row",
+        (
+            Edit(
+                "app/services/firing.py",
+                "for run in recorded if run.job_id is not None",
+                "for run in runs if run.job_id is not None",
+            ),
+        ),
+        (FIRING + "test_a_time_that_has_a_row_makes_no_second_job",),
+    ),
+    Mutant(
+        "a run is committed before its job",
+        (
+            Edit(
+                "app/services/firing.py",
+                "        await accept(conn, broker, [jobs",
+                """        await schedules.move(conn, moved)
+        await conn.commit()
+        await accept(conn, broker, [jobs""",
+            ),
+        ),
+        (FIRING + "test_a_fire_that_is_cut_off_leaves_nothing",),
     ),
 )
 
