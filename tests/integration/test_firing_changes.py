@@ -33,6 +33,7 @@ async def test_a_schedule_that_rests_does_not_fire_and_waking_it_replays_nothing
     await put(engine, on_missed="run_all")
     await back(engine, 600)
     assert (await put(engine, on_missed="run_all", enabled=False)).next_at is None
+    await do(engine, "UPDATE schedules SET next_at = now() - interval '1 second'")
     assert await fire(engine, broker, intake) == 0
     again = await put(engine, on_missed="run_all", enabled=True)
     (clock,) = await rows(engine, "SELECT now() AS now")
