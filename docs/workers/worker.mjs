@@ -26,7 +26,8 @@ async function call(method, path, body, signal) {
   if (KEY) headers.authorization = `Bearer ${KEY}`;
   const answer = await fetch(URL_ + path, { method, headers, body: JSON.stringify(body), signal });
   const text = await answer.text();
-  return { status: answer.status, body: text ? JSON.parse(text) : null };
+  const at = Date.parse(answer.headers.get("date")) || Date.now();
+  return { status: answer.status, body: text ? JSON.parse(text) : null, at };
 }
 
 /** What has to arrive is sent until it does: a lease says itself when it is too late. */
@@ -44,16 +45,15 @@ async function until(method, path, body) {
 
 const log = (event, more) => console.log(JSON.stringify({ event, ...more }));
 
-/** Run one job: a heartbeat at a third of the lease, then its outcome. */
-async function run(item, handler) {
+/** Run one job, leased for `ms`: a heartbeat at a third of that, then its outcome. */
+async function run(item, ms, handler) {
   const path = `/leases/${item.lease}`;
   log("started", { id: item.job.id, attempt: item.job.attempt });
   const ending = new AbortController(); // aborted when the job is cancelled, or the lease is lost
   const heard = (answer) => {
     if (answer.status === 409 || answer.body?.cancelled) ending.abort();
   };
-  const every = Math.max((new Date(item.expires_at) - Date.now()) / 3, 200);
-  const heart = setInterval(() => call("POST", `${path}/heartbeat`, {}).then(heard, () => {}), every);
+  const heart = setInterval(() => call("POST", `${path}/heartbeat`, {}).then(heard, () => {}), Math.max(ms / 3, 200));
   const context = {
     job: item.job,
     signal: ending.signal,
@@ -105,7 +105,8 @@ async function take(queue, names, types, slots, stopping) {
       const answer = await call("POST", `/queues/${queue}/lease`, body, stopping);
       if (answer.status !== 200) throw new Error(answer.body?.detail ?? `status ${answer.status}`);
       for (const item of answer.body.items) {
-        const one = run(item, types[item.job.type].handler).finally(() => running.delete(one));
+        const ms = new Date(item.expires_at) - answer.at; // by the service's clock: ours may be wrong
+        const one = run(item, ms, types[item.job.type].handler).finally(() => running.delete(one));
         running.add(one);
       }
     } catch (error) {

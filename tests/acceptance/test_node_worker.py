@@ -1,14 +1,17 @@
 """docs/workers/worker.mjs as a real process: a worker in another language, on either broker."""
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from tests.acceptance.client import PATIENCE, Client
@@ -119,6 +122,25 @@ async def test_kill_9_mid_job_and_the_late_outcome(trio: Running, nodes: list[No
     assert (late["attempt"], late["answered"]) == (1, 409)
     assert await client.job(asleep["id"]) == done
     assert (done["attempt"], done["result"]["by"] != zombie.process.pid) == (2, True)
+
+
+async def test_a_stopping_api_ends_the_polls(trio: Running) -> None:
+    """The last test of each trio: its API is stopped."""
+    client = trio.client()
+    asking = asyncio.create_task(client.http.post("/queues/empty/lease", json={"wait": 60}))
+    await until(lambda: _waits(trio), 20, "somebody to wait")
+    began = time.monotonic()
+    code = await trio.services["api"].terminate()
+    answer = await asking
+    assert (code, answer.status_code, answer.json()) == (0, 200, {"items": []})
+    assert time.monotonic() - began < 10
+
+
+async def _waits(trio: Running) -> bool:
+    connection = await asyncpg.connect(trio.env["ACCEPTED_DATABASE_URL"])
+    found = await connection.fetchval("SELECT count(*) FROM workers WHERE 'empty' = ANY(queues)")
+    await connection.close()
+    return bool(found)
 
 
 async def _holder(client: Client, nodes: list[Node], job_id: str) -> Node:
