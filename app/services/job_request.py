@@ -43,11 +43,6 @@ def _printable(text: str) -> str:
     return text
 
 
-def _not_yet(value: object) -> None:
-    if value is not None:
-        raise ValueError("is not supported by this version yet")
-
-
 def distinct(values: list[str]) -> list[str]:
     """Each of `values` once, in their order."""
     return list(dict.fromkeys(values))
@@ -60,7 +55,6 @@ Moment = Annotated[
 Number = StrictFloat
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)]
-Later = Annotated[None, BeforeValidator(_not_yet, json_schema_input_type=None)]
 EndEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"]
 
 

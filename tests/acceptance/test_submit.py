@@ -178,7 +178,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a long concurrency_key": ({"concurrency_key": "x" * 256}, "/concurrency_key", ""),
     "a concurrency_key that is a number": ({"concurrency_key": 1}, "/concurrency_key", ""),
     "a concurrency_key with NUL": ({"concurrency_key": "a\x00"}, "", ""),
-    "a later version's unique": ({"unique": {"key": "k", "until": "finished"}}, "/unique", ""),
+    "a unique key without an end": ({"unique": {"key": "k"}}, "/unique/until", "required"),
 }
 
 
