@@ -49,15 +49,16 @@ class RabbitBroker:
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
         if not refs:
             return []
+        confirmed: list[JobRef] = []
         try:
             async with asyncio.timeout(PUBLISH_DEADLINE):
-                channel = await self._ready({ref.queue for ref in refs})
-                done = await frames.publish(channel, refs)
+                returned = await self._send(refs, confirmed)
+                if returned:  # their queue was deleted: without a second try they would wait out the relay's hold
+                    await self._send(returned, confirmed)
         except (*Failure, BrokerUnavailable) as error:
             log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
             await self._drop()
-            return []
-        return [ref for ref, one in zip(refs, done, strict=True) if self._confirmed(ref, one)]
+        return confirmed
 
     def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
         return RabbitSubscription(self._connector, self._engine, worker_id, slots)
@@ -113,11 +114,21 @@ class RabbitBroker:
     async def close(self) -> None:
         await self._drop()
 
-    def _confirmed(self, ref: JobRef, confirmation: "asyncio.Future[object]") -> bool:
-        error = confirmation.exception()
-        if isinstance(error, aiormq.exceptions.PublishError):  # returned: its queue is gone, to be declared anew
-            self._declared.discard(ref.queue)
-        return error is None  # refused, for instance by a length limit: it stays in the outbox
+    async def _send(self, refs: Sequence[JobRef], confirmed: list[JobRef]) -> list[JobRef]:
+        """Publish, adding to `confirmed`. Gives back what was returned because nobody has its queue.
+
+        What was refused, for instance by a length limit, is in neither: it stays in the outbox.
+        """
+        channel = await self._ready({ref.queue for ref in refs})
+        returned: list[JobRef] = []
+        for ref, one in zip(refs, await frames.publish(channel, refs), strict=True):
+            error = one.exception()
+            if error is None:
+                confirmed.append(ref)
+            elif isinstance(error, aiormq.exceptions.PublishError):
+                self._declared.discard(ref.queue)
+                returned.append(ref)
+        return returned
 
     async def _ready(self, queues: set[str]) -> aiormq.Channel:
         connection = await self._connected()
