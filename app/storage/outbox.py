@@ -27,16 +27,20 @@ WITH due AS MATERIALIZED (
     UPDATE outbox o SET
         held = due.waits,
         due_at = CASE WHEN due.waits THEN o.due_at ELSE now() + CAST(:hold AS float8) * interval '1 second' END
-    FROM due WHERE o.job_id = due.job_id
+    FROM due WHERE o.job_id = due.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM due))
     RETURNING o.job_id, o.attempt, o.queue, o.priority, o.held
 ), promoted AS (
-    UPDATE jobs j SET status = 'queued' FROM due WHERE j.id = due.job_id AND j.status IN ('scheduled', 'retrying')
-    RETURNING j.id
+    UPDATE jobs SET status = 'queued'
+    WHERE id = ANY(ARRAY(SELECT job_id FROM due)) AND status IN ('scheduled', 'retrying')
+    RETURNING id
 )
 SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL,
        CASE WHEN t.held THEN {HINT.format(rows="taken")} ELSE false END
-FROM taken t JOIN jobs j ON j.id = t.job_id LEFT JOIN promoted ON promoted.id = j.id
+FROM jobs j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
+WHERE j.id = ANY(ARRAY(SELECT job_id FROM due))
 """)
+"""The ids go round as arrays, which have PostgreSQL look each up by the index. A join it may plan as a scan of all that
+waits: with 100,000 jobs in tables not analyzed yet, as after a large batch, a round of 400 took half a second."""
 
 _MARK_PUBLISHED = Statement("""
 WITH sent AS MATERIALIZED (

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ import pytest
 
 from tests.acceptance.client import PATIENCE, TIME, Client, from_now
 from tests.acceptance.conftest import serving, types_known
+from tests.acceptance.lateness import lateness, percentile
 from tests.acceptance.limits import SCENARIOS, Scenario
 from tests.support.postgres import DatabaseServer
 from tests.support.receiver import Receiver
@@ -63,6 +65,30 @@ async def test_delay_retry_expiry_and_timeout(rabbit: Client) -> None:
     assert (done["status"], done["attempt"]) == ("succeeded", 3)
     assert (await rabbit.finished(late["id"]))["status"] == "expired"
     assert (await rabbit.finished(slow["id"]))["error"]["class"] == "timeout"
+
+
+async def test_delays_are_kept_and_nothing_that_waits_is_on_the_broker(rabbit: Client, session_broker: str) -> None:
+    """(tests/acceptance/test_delays.py has the figures of a quiet machine, with 100,000 jobs that wait.)"""
+    await rabbit.finish("noop", queue="later")
+    waiting = {"jobs": [{"type": "noop", "queue": "later", "delay": 3600}] * 2000}
+    assert (await rabbit.http.post("/batches", json=waiting)).status_code == 202
+    late = await lateness(rabbit, 60, 1, 3, "soon")
+    assert late[0] >= 0
+    assert percentile(late, 0.9) < 0.25, late
+    async with await aio_pika.connect(session_broker) as connection, connection.channel() as channel:
+        declared = await channel.declare_queue("accepted.q.later", passive=True)
+        assert declared.declaration_result.message_count == 0
+
+
+async def test_a_queue_that_was_deleted_does_not_hold_up_the_next_job(rabbit: Client, session_broker: str) -> None:
+    """What RabbitMQ returns is published once more at once: the relay would leave it alone for 10 s."""
+    await rabbit.finish("noop", queue="deleted")
+    async with await aio_pika.connect(session_broker) as connection, connection.channel() as channel:
+        await channel.queue_delete("accepted.q.deleted")
+    started = time.monotonic()
+    answer = await rabbit.post({"type": "noop", "queue": "deleted"}, prefer="wait=30")
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    assert time.monotonic() - started < 6, "2 on a quiet machine"
 
 
 async def test_one_key_a_hundred_times_runs_once(rabbit: Client) -> None:

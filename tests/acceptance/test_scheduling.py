@@ -5,6 +5,7 @@ import time
 from itertools import pairwise
 
 from tests.acceptance.client import PATIENCE, Client, check_job, from_now, seconds_between
+from tests.acceptance.lateness import lateness, percentile
 
 FAILS_ONCE = {"seconds": 0, "fail_attempts": 1}
 FAILS_TWICE = {"seconds": 0, "fail_attempts": 2}
@@ -150,3 +151,12 @@ async def test_many_jobs_all_end(client: Client) -> None:
         page = (await client.get("/jobs?queue=many&status=succeeded&limit=200")).json()
         done = {job["id"] for job in page["items"]} & ids
     assert {len(await client.attempts(id)) for id in list(ids)[:20]} == {1}
+
+
+async def test_delays_are_kept_while_others_wait(client: Client) -> None:
+    """(tests/acceptance/test_delays.py has the figures of a quiet machine, with 100,000 jobs that wait.)"""
+    waiting = {"jobs": [{"type": "noop", "queue": "later", "delay": 3600}] * 2000}
+    assert (await client.http.post("/batches", json=waiting)).status_code == 202
+    late = await lateness(client, 60, 1, 3, "soon")
+    assert late[0] >= 0, "nobody starts early"
+    assert percentile(late, 0.9) < 0.25, late
