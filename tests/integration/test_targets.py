@@ -16,8 +16,9 @@ from app.domain import transitions
 from app.domain.addresses import EgressAllow
 from app.domain.failures import FailureClass
 from app.domain.job import WEBHOOK_TYPE
+from app.services import dead_letters
 from app.services import targets as service
-from app.storage import pruning, retrying, targets
+from app.storage import pruning, targets
 from app.storage.engine import transaction
 from app.storage.targets import Target, Tried
 from tests.integration.test_ledger_completion import apply, held
@@ -210,9 +211,7 @@ async def test_a_url_that_failed_for_five_days_is_given_up_until_a_replay(
         assert len(receiver.requests) == 1
 
         await do(engine, "DELETE FROM targets")
-        async with transaction(engine) as conn:
-            assert await retrying.replay_one(conn, "t", second, 1)
-            await conn.commit()
+        assert await dead_letters.replay_one(engine, await read(engine, second), None) is not None
         assert await failing(engine) == []
         await until(has(engine, second, "retrying"), 10)
         assert (len(receiver.requests), await failing(engine)) == (2, [url]), "tried, and five days begin anew"
