@@ -62,4 +62,4 @@ async def _checked(state: State, tenant: str, parsed: Any, traceparent: str | No
             await slices.breathe()
     batch = msgspec.structs.replace(members.batch(), workflow=True)
     whole = workflow(nodes, jobs)
-    return BatchSubmission(batch=batch, jobs=whole.jobs, edges=whole.edges, queues=frozenset(members.queues))
+    return BatchSubmission(batch=batch, jobs=whole.jobs, edges=whole.edges, queues=members.queues)
