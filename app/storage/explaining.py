@@ -71,7 +71,7 @@ WHERE queue = :queue AND published
 _PLACE_AT_THE_GATE = Statement("""
 WITH line AS MATERIALIZED (
     SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS turn
-    FROM outbox WHERE queue = :queue AND held AND due_at <= now()
+    FROM outbox WHERE queue = :queue AND held AND due_at < 'infinity'
 ), mine AS (
     SELECT turn FROM line WHERE job_id = :id
 )

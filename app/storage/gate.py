@@ -12,6 +12,7 @@ import msgspec
 
 from app.domain.message import JobRef
 from app.storage.direct import Connection, Statement
+from app.storage.workers import SERVES
 
 _WAITS = "o.queue = :queue AND o.held AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
 
@@ -54,7 +55,7 @@ SELECT (
         SELECT count(*) FROM attempts t WHERE t.worker_id = w.id AND t.finished_at IS NULL
     ), 0)) AS int8) FROM workers w
     WHERE w.slots > 0 AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'
-      AND (w.queues IS NULL OR :queue = ANY(w.queues))
+      AND {SERVES}
 ), (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted),
 CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END
 """)

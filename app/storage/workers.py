@@ -18,6 +18,14 @@ ON CONFLICT (id) DO UPDATE SET
     heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
 """).bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text)))
 
+SERVES = """(
+    :queue = ANY(w.queues) OR w.queues IS NULL AND (
+        NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue)
+        OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue AND (w.types IS NULL OR y.name = ANY(w.types)))
+    )
+)"""
+"""The condition on `workers w` under which it takes from :queue; as `app.storage.queues.served_by` tells it to."""
+
 _RETIRE = text("DELETE FROM workers WHERE id = :id")
 
 _OPEN_ATTEMPTS = """

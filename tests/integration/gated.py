@@ -34,11 +34,13 @@ async def limit(engine: AsyncEngine, queue: str = "q", **columns: Any) -> None:
         await conn.commit()
 
 
-async def a_worker(engine: AsyncEngine, slots: int, queues_: Sequence[str] | None = None) -> UUID:
+async def a_worker(
+    engine: AsyncEngine, slots: int, queues_: Sequence[str] | None = None, types: Sequence[str] | None = None
+) -> UUID:
     """A worker that lives, by its row alone."""
     worker_id = new_id()
     async with transaction(engine) as conn:
-        await workers.heartbeat(conn, worker_id, "w", slots=slots, queues=queues_)
+        await workers.heartbeat(conn, worker_id, "w", slots=slots, queues=queues_, types=types)
         await conn.commit()
     return worker_id
 

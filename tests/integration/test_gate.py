@@ -68,6 +68,17 @@ async def test_no_more_than_there_are_free_slots(queue: Queue) -> None:
     assert await queue.admit() == ids[3:5]
 
 
+async def test_a_worker_of_all_queues_leaves_those_of_other_types_alone(queue: Queue) -> None:
+    await limit(queue.engine, max_running=100)
+    await a_worker(queue.engine, 2, types=["noop"])
+    await queue.put(5)
+    register = "INSERT INTO job_types (name, queue, max_attempts, schedule, jitter, payload_schema) "
+    await do(queue.engine, register + "VALUES ('theirs', 'q', 1, '{}', 0, '{}')")
+    assert await queue.admit() == []
+    await do(queue.engine, register + "VALUES ('noop', 'q', 1, '{}', 0, '{}')")
+    assert len(await queue.admit()) == 2
+
+
 async def test_a_slot_that_is_filled_from_another_queue_is_not_free(queue: Queue) -> None:
     await limit(queue.engine, max_running=100)
     worker = await a_worker(queue.engine, 2)
