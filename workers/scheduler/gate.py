@@ -4,9 +4,6 @@ Dying after the commit leaves rows that are admitted, unpublished and due: the r
 gates may run: each queue is one gate's for the length of a transaction.
 """
 
-import asyncio
-import contextlib
-
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.broker.base import Broker
@@ -16,8 +13,7 @@ from app.services.publishing import publish
 from app.storage import gate
 from app.storage.engine import reading, transaction
 from app.storage.gate import Limits, Room
-from app.storage.listening import Listener
-from app.storage.queues import CHANNEL
+from workers.scheduler.hints import APART, Hints
 
 MOST = 500
 """Rows admitted, or held again, in one transaction."""
@@ -25,11 +21,8 @@ MOST = 500
 HOLD = 10.0
 """Seconds for which admitted rows are this gate's to publish, as the relay's."""
 
-POLL = 0.015
-"""Seconds between looks while something waits for a slot. No hint tells of a slot that becomes free."""
-
-NOBODY = 0.25
-"""Seconds between looks while something waits and no worker that lives serves its queue."""
+UNHEARD = 0.25
+"""Seconds between looks while something waits for a slot. Jobs that end are heard of, workers that come are not."""
 
 IDLE = 1.0
 """Seconds between looks while nothing is held. A hint comes sooner; this is for those that are missed."""
@@ -45,15 +38,17 @@ class Gate:
         self._broker = broker
         self._lease_ttl = lease_ttl
         self._hold = None if broker.handoff is None else HOLD
-        self._hinted = asyncio.Event()
-        self._listener = Listener(url, CHANNEL, lambda _: self._hinted.set())
+        self._hints = Hints(url)
         self._pause = IDLE
+        self._holding = False
+        self._for_an_end = False
 
     async def run_once(self) -> int:
-        self._hinted.clear()
-        self._pause = IDLE
+        self._hints.clear()
+        self._pause, self._for_an_end = IDLE, False
         async with reading(self._engine) as conn:
             found = await gate.look(conn)
+        self._holding = bool(found)
         done = 0
         for one in found:
             if one.strays:
@@ -66,35 +61,35 @@ class Gate:
         return self._pause
 
     async def listen(self) -> None:
-        """Hear of what is submitted to gated queues, until cancelled."""
-        await self._listener.run()
+        """Hear of what is held, and of slots while something waits for one, until cancelled."""
+        await self._hints.listen()
 
     async def sleep(self, seconds: float) -> None:
-        """For so long, or until something is heard of; that alone makes no room for what is held already."""
-        if seconds < IDLE:
-            await asyncio.sleep(min(seconds, POLL))
-            seconds -= POLL
-        if seconds <= 0:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hinted.wait()
+        """For so long, or until there is a hint."""
+        if self._holding:
+            await self._hints.wait_held(seconds, for_an_end=self._for_an_end)
+        else:
+            await self._hints.wait(seconds)
 
     def _again_in(self, seconds: float) -> None:
         self._pause = min(self._pause, seconds)
+
+    def _when_one_ends(self) -> None:
+        self._for_an_end = True
+        self._again_in(UNHEARD)
 
     async def _hold_strays(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
             done = await gate.hold(conn, queue, MOST)
             await conn.commit()
-        self._again_in(0.0 if done == MOST else POLL)
+        self._again_in(0.0 if done == MOST else APART)
         return done
 
     async def _admit(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
             limits = await gate.lock(conn, queue)
             if limits is None:
-                self._again_in(POLL)
+                self._again_in(APART)
                 return 0
             refs = await self._admitted(conn, queue, limits)
             await self._broker.announce(conn, [queue] if refs else [])
@@ -109,7 +104,7 @@ class Gate:
         room = await gate.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
         left = self._left(room, limits)
         if left <= 0:
-            self._again_in(NOBODY if room.free is None else POLL)
+            self._when_one_ends()
             return []
         pace = None if limits.interval is None else Pace(limits.interval)
         ready = 0.0 if pace is None else pace.ready(limits.next_start)
@@ -117,7 +112,7 @@ class Gate:
         if most == 0:
             if pace is not None and ready <= 0:  # what was admitted and nobody has come for yet counts as starting now
                 await gate.pass_on(conn, queue, limits.turn, limits.now, pace.interval)
-            self._again_in(max(ready, POLL))
+            self._again_in(max(ready, APART))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
         admitted = await gate.admit(conn, queue, most, limits, steps=most + busy, hold=self._hold)
@@ -125,10 +120,12 @@ class Gate:
         wait = None if pace is None else pace.after(ready, started)
         if started and (wait is not None or admitted.turn != limits.turn):
             await gate.pass_on(conn, queue, admitted.turn, limits.now, wait)
-        if 0 < started < most:
+        if 0 < started < most or started == MOST:
             self._again_in(0.0)
+        elif wait is not None:
+            self._again_in(max(wait, APART))
         else:
-            self._again_in(POLL if wait is None else max(wait, POLL))
+            self._when_one_ends()
         return admitted.refs
 
     def _left(self, room: Room, limits: Limits) -> int:
