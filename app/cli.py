@@ -16,6 +16,7 @@ from app import embedded, logs, serving
 from app.cli_dead_letters import dead_letters
 from app.cli_jobs import jobs
 from app.cli_keys import keys
+from app.cli_queues import queues, size
 from app.cli_schedules import schedules
 from app.cli_targets import targets
 from app.errors import AcceptedError
@@ -30,6 +31,8 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(schedules, name="schedules")
 app.add_typer(targets, name="targets")
+app.add_typer(queues, name="queues")
+app.command("size")(size)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]

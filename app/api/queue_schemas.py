@@ -1,9 +1,10 @@
 """What may be set for a queue, and how a queue is shown."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
+from app.domain.measured import DRAIN_WITHIN
 from app.services.job_request import Number
 
 LARGEST = 1_000_000
@@ -51,8 +52,18 @@ class RateView(BaseModel):
     per: float
 
 
+class DepthView(BaseModel):
+    """Jobs that have not finished, by status."""
+
+    scheduled: int
+    blocked: int
+    queued: int
+    running: int
+    retrying: int
+
+
 class QueueView(BaseModel):
-    """A queue and its limits; null is no limit."""
+    """A queue: its limits (null is no limit), what is on it, and what was measured (null: nothing was)."""
 
     name: str
     paused: bool
@@ -60,3 +71,36 @@ class QueueView(BaseModel):
     rate_limit: RateView | None
     max_running_per_key: int | None
     max_depth: int | None
+    depth: DepthView
+    depth_of: Literal["all", "tenant"] = Field(description="Whose jobs `depth` and `oldest_waiting_age` are about.")
+    oldest_waiting_age: float | None = Field(description="Seconds that the oldest queued job has been ready.")
+    rate_in: float | None = Field(description="Jobs a second that came due.")
+    rate_out: float | None = Field(description="Attempts a second that ended.")
+    mean_run_time: float | None = Field(description="Seconds, of attempts.")
+    measured_over: float | None = Field(description="Seconds that the rates are about.")
+    slots: int = Field(description="Of all live workers that serve it; they may serve other queues, too.")
+
+
+class QueueList(BaseModel):
+    items: list[QueueView]
+
+
+class SizingQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    drain_within: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False, description="seconds")] = DRAIN_WITHIN
+
+
+class SizingView(BaseModel):
+    """How many slots a queue needs, by Little's law; null where that cannot be said yet."""
+
+    queue: str
+    arrival_rate: float | None
+    mean_run_time: float | None
+    measured_over: float | None
+    backlog: int
+    drain_within: float
+    slots: int = Field(description="What there is.")
+    slots_at_least: int | None = Field(description="To keep up with what comes.")
+    slots_advised: int | None = Field(description="With headroom, and to work off the backlog in `drain_within`.")
+    detail: str

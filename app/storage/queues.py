@@ -80,6 +80,11 @@ async def served_by(conn: AsyncConnection, types: Sequence[str]) -> list[str]:
     return [row[0] for row in await conn.execute(_SERVED_BY, {"types": list(types)})]
 
 
+async def every(conn: AsyncConnection) -> list[QueueSettings]:
+    """What was set for each queue, by name."""
+    return [_read(row) for row in await conn.execute(select(*_COLUMNS).order_by(queues.c.name))]
+
+
 async def settings_of(conn: AsyncConnection, name: str) -> QueueSettings | None:
     """What was set for this queue; None when nobody has named it."""
     row = (await conn.execute(select(*_COLUMNS).where(queues.c.name == name))).first()
