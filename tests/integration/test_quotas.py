@@ -74,6 +74,7 @@ async def test_it_comes_back_evenly(door: FrontDoor, client: Client) -> None:
     assert statuses(await submit(client, 7)) == {202: 6, 429: 1}
     await do(door.engine, "UPDATE quotas SET counted_at = counted_at - interval '25 seconds'")
     assert statuses(await submit(client, 4)) == {202: 2, 429: 2}
+    assert statuses(await submit(client, 2)) == {429: 2}, "a time that has passed counts once"
     await do(door.engine, "UPDATE quotas SET counted_at = counted_at - interval '1 day'")
     assert statuses(await submit(client, 8)) == {202: 6, 429: 2}, "and no more than the quota at once"
 
@@ -114,6 +115,16 @@ async def test_one_key_sent_many_times_at_once_counts_once(door: FrontDoor, clie
     answers = await asyncio.gather(*(client.post({"type": "noop"}, idempotency_key="k") for _ in range(10)))
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert statuses(await submit(client, 20)) == {202: 19, 429: 1}
+
+
+async def test_many_bodies_under_one_key_at_once_count_once(door: FrontDoor, client: Client) -> None:
+    await allow(door, 20)
+    answers = await asyncio.gather(
+        *(client.post({"type": "noop", "priority": each}, idempotency_key="k") for each in range(10))
+    )
+    assert statuses(list(answers)) == {202: 1, 422: 9}
+    (row,) = await rows(door.engine, "SELECT used FROM quotas")
+    assert row["used"] == pytest.approx(1, abs=0.1)
 
 
 async def test_a_refused_request_leaves_no_record(door: FrontDoor, client: Client) -> None:
