@@ -12,6 +12,7 @@ AcceptedError
 │   ├── NotFound                404
 │   ├── Gone                    410
 │   ├── QuotaExceeded           429  the tenant may not submit so much now; carries how its quota stands
+│   ├── QueueFull               429  the queue holds as many waiting jobs as it may
 │   ├── Conflict                409  its state does not allow that
 │   └── KeyReused               422  an idempotency key came with another body
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
@@ -98,6 +99,10 @@ class QuotaExceeded(Refused):
         super().__init__(detail)
         self.retry_after = max(standing.wait_for(wanted), 1.0)
         self.standing = standing
+
+
+class QueueFull(Refused):
+    """As many jobs wait on the queue as its `max_depth` lets."""
 
 
 class Conflict(Refused):

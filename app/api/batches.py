@@ -53,7 +53,7 @@ _DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, erro
 _MISSING = (errors.NotFound, errors.Gone)
 REFUSED = (
     errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone,
-    errors.QuotaExceeded, *_DENIED,
+    errors.QuotaExceeded, errors.QueueFull, *_DENIED,
 )  # fmt: skip
 
 

@@ -74,6 +74,12 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "Repeat the request after Retry-After. RateLimit says how many jobs are left, and when there is one more.",
         {"Retry-After": "1"},
     ),
+    errors.QueueFull: Problem(
+        "queue-full", 429, "The queue is full",
+        "As many jobs wait on this queue as its max_depth lets. No job was made of this request.",
+        "Repeat the request after Retry-After, with the same Idempotency-Key, or use another queue.",
+        {"Retry-After": "5"},
+    ),
     errors.Conflict: Problem(
         "conflict", 409, "Its state does not allow this",
         "What you asked for cannot be done to it in the state that it is in.",

@@ -54,7 +54,7 @@ _MONITORED = (
         **responses_for(
             errors.MalformedRequest, errors.InvalidRequest, errors.KeyReused, errors.UnsupportedMedia,
             errors.TooLarge, errors.Unauthenticated, errors.Forbidden, errors.Gone, errors.QuotaExceeded,
-            errors.LedgerUnavailable,
+            errors.QueueFull, errors.LedgerUnavailable,
         ),
     },
 )  # fmt: skip

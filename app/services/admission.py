@@ -73,6 +73,8 @@ class Admission:
         except Refused:
             await self._give_back(standing, tenant, jobs)
             raise
+        finally:
+            self._limits.leave(jobs)
         if not receipt.new:
             await self._give_back(standing, tenant, jobs)
         return receipt, standing

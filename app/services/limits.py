@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.coalescing import Coalescer
 from app.domain.quota import Standing
 from app.errors import LedgerUnavailable, QuotaExceeded
+from app.services.depths import Depths
 from app.storage import quotas
 from app.storage.engine import reading, transaction
 
@@ -34,6 +35,7 @@ class Limits:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._tenants: frozenset[str] = frozenset()
+        self._depths = Depths(engine)
         self._take: Coalescer[str, Standing | None] = Coalescer(self._take_for, most=MOST)
 
     async def run(self) -> None:
@@ -50,20 +52,30 @@ class Limits:
         """Read which limits there are. Raises `LedgerUnavailable`."""
         async with reading(self._engine) as conn:
             self._tenants = await quotas.tenants(conn)
+        await self._depths.refresh()
 
     def concern(self, tenant: str, queues: Iterable[str]) -> bool:
         """Whether anything limits a submission of this tenant to these queues."""
-        return tenant in self._tenants
+        return tenant in self._tenants or self._depths.concern(queues)
 
     async def enter(self, tenant: str, jobs: Mapping[str, int]) -> Standing | None:
         """Let so many jobs, by queue, pass; answers how the tenant's quota stands then, if he has one.
 
-        Raises `QuotaExceeded`. Every call that returns is followed by `leave`.
+        Raises `QueueFull` and `QuotaExceeded`. Every call that returns is followed by `leave`.
         """
+        await self._depths.enter(jobs)
         if tenant not in self._tenants:
             return None
         wanted = sum(jobs.values())
-        return await (self._take(tenant) if wanted == 1 else self._take_all(tenant, wanted))
+        try:
+            return await (self._take(tenant) if wanted == 1 else self._take_all(tenant, wanted))
+        except BaseException:
+            self._depths.leave(jobs)
+            raise
+
+    def leave(self, jobs: Mapping[str, int]) -> None:
+        """What entered has been answered."""
+        self._depths.leave(jobs)
 
     async def give_back(self, tenant: str, jobs: int) -> None:
         """They were no new jobs after all."""

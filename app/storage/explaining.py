@@ -55,7 +55,8 @@ FROM crew
 
 _LOAD = Statement("""
 SELECT count(*), count(*) FILTER (WHERE key = CAST(:key AS text)) FROM (
-    SELECT j.concurrency_key AS key FROM attempts t JOIN jobs j ON j.id = t.job_id
+    SELECT j.concurrency_key AS key
+    FROM attempts t CROSS JOIN LATERAL (SELECT queue, concurrency_key FROM jobs WHERE id = t.job_id OFFSET 0) AS j
     WHERE t.finished_at IS NULL AND j.queue = :queue
     UNION ALL
     SELECT concurrency_key FROM outbox WHERE admitted AND queue = :queue

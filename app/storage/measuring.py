@@ -38,7 +38,9 @@ INSERT INTO queue_samples AS s (queue, at, depth)
 SELECT queue, {_NOW}, sum(jobs) FROM (
     SELECT queue, count(*) AS jobs FROM outbox WHERE due_at <= now() GROUP BY queue
     UNION ALL
-    SELECT j.queue, count(*) FROM attempts t JOIN jobs j ON j.id = t.job_id WHERE t.finished_at IS NULL GROUP BY j.queue
+    SELECT j.queue, count(*)
+    FROM attempts t CROSS JOIN LATERAL (SELECT queue FROM jobs WHERE id = t.job_id OFFSET 0) AS j
+    WHERE t.finished_at IS NULL GROUP BY j.queue
     UNION ALL
     SELECT '', 0
 ) AS counted
