@@ -143,7 +143,8 @@ class Submissions:""",
                 "app/storage/submission.py",
                 """    FROM input WHERE key IS NOT NULL ORDER BY tenant, key
     ON CONFLICT (tenant, key) DO UPDATE
-        SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at
+        SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
+            duplicate = false
         WHERE k.expires_at <= now()
     RETURNING job_id
 """,
