@@ -84,10 +84,10 @@ WITH RECURSIVE line AS (
     UPDATE outbox o SET
         held = f.status = 'queued' AND f.queue = ANY({queues.GATED}), due_at = GREATEST(f.run_at, now()),
         published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.GATED})
-    FROM free f WHERE o.job_id = f.id RETURNING o.queue, o.held
+    FROM free f WHERE o.job_id = f.id RETURNING o.held
 )
 SELECT id, queue, {HINT.format(rows="free")},
-       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.HINT.format(rows="due")} END
+       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.HINT} END
 FROM free
 UNION ALL
 SELECT l.job_id, NULL, NULL, NULL FROM line l JOIN jobs j ON j.id = l.job_id AND j.status = 'blocked'

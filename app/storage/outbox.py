@@ -35,7 +35,7 @@ WITH due AS MATERIALIZED (
     RETURNING id
 )
 SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL,
-       CASE WHEN t.held THEN {HINT.format(rows="taken")} ELSE false END
+       CASE WHEN t.held THEN {HINT} ELSE false END
 FROM jobs j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
 WHERE j.id = ANY(ARRAY(SELECT job_id FROM due))
 """)

@@ -17,18 +17,15 @@ from app.storage.direct import Connection, Statement
 from app.storage.tables import queues
 
 CHANNEL = "accepted_held"
-"""Hints that something about a gated queue has changed; the payload is its name, or several with commas between."""
+"""Hints that something about a gated queue has changed. Which one the gate sees: names would not fit in a hint."""
 
 GATED = "ARRAY(SELECT name FROM queues WHERE gated)"
 """The gated queues, in a statement: looked up once, and only if it comes to that."""
 
 PAUSED = "ARRAY(SELECT name FROM queues WHERE gated AND paused)"
 
-HINT = f"""(
-    SELECT CAST(pg_notify('{CHANNEL}', names) AS text) IS NOT NULL
-    FROM (SELECT string_agg(DISTINCT queue, ',') AS names FROM {{rows}} WHERE held) AS changed
-)"""
-"""Tells the gate of the queues of those `rows` that are `held`; true. To be asked for only if there are any."""
+HINT = f"(SELECT CAST(pg_notify('{CHANNEL}', '') AS text) IS NOT NULL)"
+"""Tells the gate, once a statement; true. To be asked for only where something is held."""
 
 _GATE = Statement(f"""
 INSERT INTO queues (name, gated)
@@ -36,7 +33,7 @@ SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> A
 ON CONFLICT (name) DO UPDATE SET gated = true
 """)
 
-_NOTIFY = Statement("SELECT pg_notify(:channel, :names)")
+_NOTIFY = Statement(f"SELECT {HINT}")
 
 _SERVED_BY = text("""
 SELECT q.name FROM queues q
@@ -98,7 +95,7 @@ async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -
     made = insert(queues).values(name=name, **changes, gated=gated)
     changed = made.on_conflict_do_update(index_elements=["name"], set_=values).returning(*_COLUMNS)
     row = (await conn.execute(changed)).one()
-    await hint(conn, name)
+    await hint(conn)
     return _read(row)
 
 
@@ -107,9 +104,9 @@ async def gate(conn: Connection, names: Iterable[str]) -> None:
     await _GATE.rows(conn, names=sorted(names))
 
 
-async def hint(conn: Connection, *changed: str) -> None:
-    """Tell the gate of these queues when this transaction commits."""
-    await _NOTIFY.rows(conn, channel=CHANNEL, names=",".join(sorted(changed)))
+async def hint(conn: Connection) -> None:
+    """Tell the gate when this transaction commits."""
+    await _NOTIFY.rows(conn)
 
 
 def _read(row: Any) -> QueueSettings:

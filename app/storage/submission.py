@@ -96,7 +96,7 @@ WITH input AS MATERIALIZED (
            status = 'queued' AND handoff IS NULL AND NOT held, held OR status = 'blocked', expires_at, concurrency_key
     FROM accepted
 )
-SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {HINT.format(rows="accepted")} ELSE false END
+SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {HINT} ELSE false END
 FROM accepted
 """)
 """Jobs of gated queues are held, and the gate is told, in the same statement: where nothing is held, for nothing."""

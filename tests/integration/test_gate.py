@@ -3,11 +3,12 @@
 import pytest
 
 from app.services.completion import expire
-from app.storage import cancelling, outbox
+from app.storage import cancelling, outbox, submission
 from app.storage.claims import claim_next, claim_refs
 from app.storage.engine import transaction
+from app.storage.submission import Entry
 from tests.integration.gated import Queue, a_worker, counted, limit
-from tests.integration.test_ledger_submission import do
+from tests.integration.test_ledger_submission import a_job, do
 from workers.scheduler import gate as module
 from workers.scheduler.relay import Relay
 
@@ -25,6 +26,21 @@ async def test_a_job_that_names_its_place_gates_its_queue(queue: Queue, fields: 
     await queue.put(1, **fields)
     await queue.put(1)
     assert (await counted(queue.engine, "NOT held"), await counted(queue.engine, "held")) == (1, 2)
+
+
+async def test_a_hint_is_one_whatever_the_number_and_length_of_the_names(queue: Queue) -> None:
+    """A NOTIFY holds 8,000 bytes."""
+    names = [f"{number:03}{'x' * 61}" for number in range(200)]
+    jobs = [Entry(a_job(queue=name, priority=9)) for name in names]
+    async with transaction(queue.engine) as conn:
+        accepted = await submission.insert(conn, jobs, 60)
+        await conn.commit()
+    assert all(made.held for made in accepted.values())
+    await do(queue.engine, "UPDATE outbox SET held = false")
+    async with transaction(queue.engine) as conn:
+        assert (await outbox.take_due(conn, 500, 10.0))[0] == []
+        await conn.commit()
+    assert await counted(queue.engine, "held") == 200
 
 
 async def test_no_more_than_max_running_are_admitted_or_run(queue: Queue) -> None:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from app.domain.message import JobRef
+from app.storage.engine import create_engine
 from tests.integration.gated import (
     a_gate,
     a_worker,
@@ -91,11 +92,14 @@ async def test_a_rate_is_exact_over_all_workers(road: Road, database_url: str) -
 async def test_ten_a_second_are_six_hundred_in_any_minute(road: Road, database_url: str) -> None:
     await limit(road.engine, rate_jobs=10, rate_per=1.0)
     await put(road.engine, road.broker, 1000)
+    engines = [create_engine(database_url) for _ in range(9)]  # as many processes would have
     async with AsyncExitStack() as stack:
-        for _ in range(8):
-            await stack.enter_async_context(working(road.engine, road.broker, concurrency=5))
-        await stack.enter_async_context(gating(road.engine, road.broker, database_url, 3))
+        for engine in engines[1:]:
+            await stack.enter_async_context(working(engine, road.broker, concurrency=5))
+        await stack.enter_async_context(gating(engines[0], road.broker, database_url, 3))
         await all_finished(road.engine, 800, 2 * MINUTE)
+    for engine in engines:
+        await engine.dispose()
     began = await starts(road.engine)
     windows = [at for at in began if at <= began[-1] - MINUTE]
     counts = {sum(1 for at in began if first <= at < first + MINUTE) for first in windows}
