@@ -63,7 +63,7 @@ async def list_(request: Request, who: Reader, name: str, asked: Annotated[Page,
             "description": "The job is committed.",
             "headers": header_docs("Location", "Operation-Location", "Link", "Retry-After"),
         },
-        **responses_for(*_REFUSED, errors.TooLarge),
+        **responses_for(*_REFUSED, errors.Conflict, errors.TooLarge),
     },
 )
 async def trigger(request: Request, who: Writer, name: str) -> Response:

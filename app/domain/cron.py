@@ -56,7 +56,7 @@ class CronLine:
     def runs(self, after: datetime) -> Iterator[datetime]:
         """Every moment after `after`, in UTC, strictly rising. Ends when nothing comes for `GIVE_UP` years."""
         last = after.astimezone(UTC)
-        first = after.astimezone(self.zone).date() - DAY  # a gap over midnight moves yesterday's times into today
+        first = after.astimezone(self.zone).date()
         while day := self._next_day(first):
             for moment in self._moments(day, last):
                 if moment > last:

@@ -45,6 +45,7 @@ class Outcome(StrEnum):
 
 MISSED = "missed"
 OVERLAP = "the job of an earlier run has not finished"
+UNIQUE = "a job with its unique key is there"
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,9 @@ from app.broker.base import Broker
 from app.domain import json_text
 from app.domain.ids import new_id
 from app.domain.job import NewJob
-from app.domain.schedule import MISSED, OVERLAP, Outcome, Overlap, Schedule, plan, smeared
+from app.domain.schedule import MISSED, OVERLAP, UNIQUE, Outcome, Overlap, Schedule, plan, smeared
 from app.errors import Refused
+from app.services import uniqueness
 from app.services.accepting import accept
 from app.services.intake import Intake
 from app.services.schedules import check_job
@@ -53,7 +54,10 @@ async def fire(engine: AsyncEngine, broker: Broker, intake: Intake) -> int:
             jobs |= {job.id: job for job in fires.jobs}
             moved[_key(one)] = fires.next_at
         recorded = await schedule_runs.record(conn, runs)
-        await accept(conn, broker, [jobs[run.job_id] for run in recorded if run.job_id is not None])
+        wanted = [jobs[run.job_id] for run in recorded if run.job_id is not None]
+        new, doubles = await uniqueness.first_of_each(conn, wanted)
+        await schedule_runs.leave_out(conn, [run for run in recorded if run.job_id in doubles], UNIQUE)
+        await accept(conn, broker, new)
         await schedules.move(conn, moved)
         await conn.commit()
     return len(moved)

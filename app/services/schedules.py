@@ -12,7 +12,8 @@ from app.domain.cron import CronError, CronLine
 from app.domain.job import Job, NewJob
 from app.domain.schedule import Schedule, cron_line
 from app.domain.zones import UnknownZone
-from app.errors import FieldError, InvalidRequest, NotFound
+from app.errors import Conflict, FieldError, InvalidRequest, NotFound
+from app.services import uniqueness
 from app.services.accepting import accept
 from app.services.intake import Intake
 from app.storage import schedule_runs
@@ -32,14 +33,11 @@ def check_line(cron: str, timezone: str) -> CronLine:
 
 
 async def check_job(intake: Intake, tenant: str, body: Any) -> NewJob:
-    """The job of a schedule, as POST /jobs would now, but for `unique`. Raises `InvalidRequest` or `TooLarge`."""
+    """The job of a schedule, as POST /jobs would accept it now. Raises `InvalidRequest` or `TooLarge`."""
     try:
-        job = await intake.check(tenant, body, None)
+        return await intake.check(tenant, body, None)
     except InvalidRequest as refused:
         raise InvalidRequest([FieldError(f"/job{one.pointer}", one.detail) for one in refused.errors]) from None
-    if job.unique is not None:
-        raise InvalidRequest([FieldError("/job/unique", "is not taken in a schedule: see its overlap")])
-    return job
 
 
 async def put(engine: AsyncEngine, wanted: Schedule) -> tuple[Schedule, bool]:
@@ -70,13 +68,19 @@ async def find(engine: AsyncEngine, tenant: str, name: str) -> Schedule:
 
 
 async def trigger(engine: AsyncEngine, broker: Broker, intake: Intake, tenant: str, name: str) -> Job:
-    """Submit the schedule's job now, whatever its line and its `overlap` say. Raises `NotFound` or `InvalidRequest`."""
+    """Submit the schedule's job now, whatever its line and its `overlap` say.
+
+    Raises `NotFound`, `InvalidRequest`, `TooLarge`, or `Conflict` while another job has its unique key.
+    """
     schedule = await find(engine, tenant, name)
     job = await check_job(intake, tenant, json_text.parse(schedule.job.encode()))
     async with transaction(engine) as conn:
         if not await schedule_runs.trigger(conn, tenant, name, job.id):
             raise NotFound("no such schedule any more")
-        await accept(conn, broker, [job])
+        new, doubles = await uniqueness.first_of_each(conn, [job])
+        if doubles:
+            raise Conflict("a job with its unique key is there")
+        await accept(conn, broker, new)
         accepted = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return accepted[job.id]

@@ -5,6 +5,7 @@ The unique row decides: only who has written it submits a job for that time, in 
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,6 +26,13 @@ ON CONFLICT (tenant, name, scheduled_at) DO UPDATE
     SET outcome = excluded.outcome, reason = excluded.reason, job_id = excluded.job_id, fired_at = now()
     WHERE r.job_id IS NULL AND r.fired_at > now()
 RETURNING tenant, name, scheduled_at
+""")
+
+_LEAVE_OUT = text("""
+UPDATE schedule_runs r SET outcome = :outcome, reason = :reason, job_id = NULL
+FROM unnest(CAST(:tenants AS text[]), CAST(:names AS text[]), CAST(:moments AS timestamptz[]))
+    AS one(tenant, name, scheduled_at)
+WHERE (r.tenant, r.name, r.scheduled_at) = (one.tenant, one.name, one.scheduled_at)
 """)
 
 _TRIGGER = text("""
@@ -83,16 +91,19 @@ async def record(conn: AsyncConnection, runs: Sequence[NewRun]) -> list[NewRun]:
 
     A time left out by a clock that was ahead (it says that it did so later than now) is written again.
     """
-    values = {
-        "tenants": [run.tenant for run in runs],
-        "names": [run.name for run in runs],
-        "moments": [run.scheduled_at for run in runs],
+    values = _times(runs) | {
         "outcomes": [str(run.outcome) for run in runs],
         "reasons": [run.reason for run in runs],
         "jobs": [run.job_id for run in runs],
     }
     written = {tuple(row) for row in await conn.execute(_RECORD, values)}
     return [run for run in runs if (run.tenant, run.name, run.scheduled_at) in written]
+
+
+async def leave_out(conn: AsyncConnection, runs: Sequence[NewRun], reason: str) -> None:
+    """These, which this transaction has recorded, come to nothing after all."""
+    if runs:
+        await conn.execute(_LEAVE_OUT, _times(runs) | {"outcome": str(Outcome.SKIPPED), "reason": reason})
 
 
 async def trigger(conn: AsyncConnection, tenant: str, name: str, job_id: UUID) -> bool:
@@ -111,3 +122,11 @@ async def page(conn: AsyncConnection, tenant: str, name: str, before: datetime |
     """Up to `most` runs, the newest first; `before` is the time of the last one of the page before."""
     rows = await conn.execute(_PAGE, {"tenant": tenant, "name": name, "before": before, "most": most})
     return [Run(*row) for row in rows]
+
+
+def _times(runs: Sequence[NewRun]) -> dict[str, list[Any]]:
+    return {
+        "tenants": [run.tenant for run in runs],
+        "names": [run.name for run in runs],
+        "moments": [run.scheduled_at for run in runs],
+    }

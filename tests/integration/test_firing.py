@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
-from app.domain.schedule import MISSED, MOST_MISSED, OVERLAP, cron_line, smeared
+from app.domain.schedule import MISSED, MOST_MISSED, OVERLAP, UNIQUE, cron_line, smeared
+from app.errors import Conflict
 from app.services import schedules as service
 from app.services.intake import Intake
 from app.storage.engine import transaction
@@ -167,6 +168,26 @@ async def test_a_run_that_somebody_asked_for_counts_as_an_overlap(
     found = {run["outcome"]: run for run in await runs(engine)}
     assert found["triggered"]["job_id"] == job.id
     assert found["skipped"]["reason"] == OVERLAP
+
+
+async def test_a_time_at_which_another_job_has_its_unique_key_is_skipped(
+    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+) -> None:
+    await put(engine, on_missed="run_all", job={"type": "noop", "unique": {"key": "k", "until": "finished"}})
+    await back(engine, 180)
+    await fire(engine, broker, intake)
+    first, *others = await runs(engine)
+    assert (first["outcome"], first["status"]) == ("fired", "queued")
+    assert {(run["outcome"], run["reason"], run["job_id"]) for run in others} == {("skipped", UNIQUE, None)}
+    with pytest.raises(Conflict):
+        await service.trigger(engine, broker, intake, TENANT, "s")
+    assert len(await runs(engine)) == 1 + len(others), "what was not triggered is no run"
+
+    await do(engine, "UPDATE jobs SET status = 'succeeded', finished_at = now()")
+    await due(engine)
+    await fire(engine, broker, intake)
+    assert (await runs(engine))[-1]["outcome"] == "fired"
+    assert len(await rows(engine, "SELECT 1 FROM jobs")) == 2
 
 
 async def test_runs_are_smeared_the_same_way_by_whoever_fires(

@@ -183,10 +183,10 @@ class Submissions:""",
         (
             Edit(
                 "app/services/firing.py",
-                "        await accept(conn, broker, [jobs",
+                "        await accept(conn, broker, new)",
                 """        await schedules.move(conn, moved)
         await conn.commit()
-        await accept(conn, broker, [jobs""",
+        await accept(conn, broker, new)""",
             ),
         ),
         (FIRING + "test_a_fire_that_is_cut_off_leaves_nothing",),
