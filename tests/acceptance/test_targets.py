@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.client import Client, Job, check_problem
-from tests.acceptance.conftest import serving, types_known
+from tests.acceptance.conftest import accepted, serving, types_known
 from tests.support.postgres import DatabaseServer
 from tests.support.processes import Service, logged
 from tests.support.receiver import Answer, Receiver, Request
@@ -151,3 +151,35 @@ async def test_webhooks_are_held_back_too_and_can_be_cancelled_and_expire(servic
         await gone.start()
         assert (await service.http.post(f"/targets/127.0.0.1:{gone.port}/release")).status_code == 200
         assert (await gone.wait_for(1, 10))[0].method == "POST"
+
+
+@pytest.mark.slow
+async def test_a_worker_that_dies_trying_does_not_keep_the_others_waiting(database_url: str) -> None:
+    """The try is a lease: when it has run out, the next job tries. (And what the terminal says of it.)"""
+    async with serving(database_url, {"ACCEPTED_AUTH": "off"}) as running, Receiver() as host:
+        client = running.client()
+        await types_known(client)
+        await host.stop()
+        await asyncio.gather(*[client.finish("http.request", {"url": host.url}, retry=ONCE) for _ in range(5)])
+        await held(client, host)
+        assert f"127.0.0.1:{host.port}" in (await accepted("targets", "list", env=running.env)).out
+        assert (await accepted("targets", "release", f"127.0.0.1:{host.port}", env=running.env)).code == 0
+        await asyncio.gather(*[client.finish("http.request", {"url": host.url}, retry=ONCE) for _ in range(5)])
+        await held(client, host)
+        payload = {"url": host.url, "timeout": 3}
+        jobs = [await client.submit("http.request", payload) for _ in range(2)]
+        for job in jobs:
+            await client.until_status(job["id"], "retrying")
+        host.respond = lambda _: Answer(after=60)
+        await host.start()
+        await host.wait_for(1, 20)
+        running.services["worker"].kill()
+        host.respond = lambda _: Answer()
+        running.services["worker"].start()
+        await host.wait_for(2, 30)
+        await until(lambda: succeeded(client, jobs), 30, "the other one's success")
+        assert await target(client, host) is None
+
+
+async def succeeded(client: Client, jobs: list[Job]) -> bool:
+    return any([(await client.job(job["id"]))["status"] == "succeeded" for job in jobs])
