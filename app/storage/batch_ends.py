@@ -28,7 +28,7 @@ INSERT INTO batch_ends (batch_id, ended, failed)
 SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:ended AS int4[]), CAST(:failed AS bool[]))
 """)
 
-_TO_DO = text("""
+_TO_DO = Statement("""
 SELECT EXISTS (SELECT FROM batch_ends),
        ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :most)
 """)
@@ -84,9 +84,9 @@ async def append(conn: Connection, ended: Iterable[Moved]) -> None:
         )
 
 
-async def to_do(conn: AsyncConnection, most: int) -> tuple[bool, list[UUID]]:
+async def to_do(conn: Connection, most: int) -> tuple[bool, list[UUID]]:
     """Whether there is anything to add up, and up to `most` batches that are to be cancelled."""
-    row = (await conn.execute(_TO_DO, {"most": most})).one()
+    (row,) = await _TO_DO.rows(conn, most=most)
     return row[0], row[1]
 
 

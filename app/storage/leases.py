@@ -179,7 +179,7 @@ async def retire(conn: Connection, worker_ids: Sequence[UUID]) -> None:
 
 
 async def retire_idle(conn: Connection) -> None:
-    """Forget the workers of leases that somebody else has ended. The caller commits."""
+    """Forget the workers of leases that somebody else has ended."""
     await _RETIRE_IDLE.rows(conn)
 
 

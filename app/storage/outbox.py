@@ -78,6 +78,8 @@ WITH lost AS MATERIALIZED (
 UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id = lost.job_id
 """)
 
+_ANY_LATE = Statement("SELECT EXISTS (SELECT FROM outbox WHERE expires_at <= now())")
+
 _EXPIRE = text(f"""
 WITH late AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE expires_at <= now()
@@ -128,6 +130,12 @@ async def publish_again(conn: AsyncConnection, queue: str, older_than: float, mo
     """Give the relay the oldest `most` of those rows once more. Returns how many."""
     done = await conn.execute(_PUBLISH_AGAIN, {"queue": queue, "older_than": older_than, "most": most})
     return int(done.rowcount)
+
+
+async def any_late(conn: Connection) -> bool:
+    """Whether a job that waits is past its `expires_at`."""
+    ((found,),) = await _ANY_LATE.rows(conn)
+    return bool(found)
 
 
 async def expire(conn: AsyncConnection, most: int) -> list[Moved]:

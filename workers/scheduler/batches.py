@@ -6,7 +6,7 @@ from app.broker.base import Broker
 from app.services.batch_cancelling import Canceller
 from app.services.batch_ends import add_up
 from app.storage import batch_ends
-from app.storage.engine import reading
+from app.storage.direct import Direct
 
 EVERY = 0.25
 """Seconds. So much later than its last job a batch may finish."""
@@ -20,14 +20,15 @@ class Batches:
 
     name = "batches"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
         self._engine = engine
+        self._looks = looks or Direct(engine)
         self._broker = broker
         self._canceller = Canceller(engine, broker)
         self._busy = False
 
     async def run_once(self) -> int:
-        async with reading(self._engine) as conn:
+        async with self._looks.statements() as conn:
             ends, cancels = await batch_ends.to_do(conn, CANCELS)
         told = await add_up(self._engine, self._broker) if ends else 0
         cancelled = await self._canceller.round(cancels)

@@ -4,6 +4,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Broker
 from app.services.completion import MOST, expire
+from app.storage import outbox
+from app.storage.direct import Direct
 
 EVERY = 1.0
 
@@ -13,12 +15,15 @@ class Expiry:
 
     name = "expiry"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
         self._engine = engine
+        self._looks = looks or Direct(engine)
         self._broker = broker
 
     async def run_once(self) -> int:
-        return await expire(self._engine, self._broker, MOST)
+        async with self._looks.statements() as conn:
+            late = await outbox.any_late(conn)
+        return await expire(self._engine, self._broker, MOST) if late else 0
 
     def pause(self, done: int) -> float:
         return 0.0 if done == MOST else EVERY

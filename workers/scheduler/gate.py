@@ -11,7 +11,8 @@ from app.domain.message import JobRef
 from app.domain.pace import Pace
 from app.services.publishing import publish
 from app.storage import gate
-from app.storage.engine import reading, transaction
+from app.storage.direct import Direct
+from app.storage.engine import transaction
 from app.storage.gate import Limits, Room
 from workers.scheduler.hints import APART, Hints
 
@@ -33,8 +34,11 @@ class Gate:
 
     name = "gate"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, looks: Direct | None = None
+    ) -> None:
         self._engine = engine
+        self._looks = looks or Direct(engine)
         self._broker = broker
         self._lease_ttl = lease_ttl
         self._hold = None if broker.handoff is None else HOLD
@@ -46,7 +50,7 @@ class Gate:
     async def run_once(self) -> int:
         self._hints.clear()
         self._pause, self._for_an_end = IDLE, False
-        async with reading(self._engine) as conn:
+        async with self._looks.statements() as conn:
             found = await gate.look(conn)
         self._holding = bool(found)
         done = 0

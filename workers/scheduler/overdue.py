@@ -14,7 +14,7 @@ from app.domain.transitions import Transition
 from app.services.completion import MOST, settle
 from app.services.leases import note
 from app.storage import leases
-from app.storage.engine import reading, transaction
+from app.storage.direct import Direct
 from app.storage.leases import Found
 
 EVERY = 1.0
@@ -26,21 +26,20 @@ class Overdue:
 
     name = "overdue"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
         self._engine = engine
+        self._looks = looks or Direct(engine)
         self._broker = broker
 
     async def run_once(self) -> int:
-        async with reading(self._engine) as conn:
+        async with self._looks.statements() as conn:
+            await leases.retire_idle(conn)
             found = await leases.overdue(conn, MOST)
         ending = [_end(one) for one in found]
         done = await settle(self._engine, self._broker, ending) if ending else []
         for one, transition, counted in zip(found, ending, done, strict=True):
             if counted:
                 note(one, transition)
-        async with transaction(self._engine) as conn:
-            await leases.retire_idle(conn)
-            await conn.commit()
         return sum(done)
 
     def pause(self, done: int) -> float:

@@ -14,9 +14,9 @@ MOST = 500
 HOLD = 10.0
 """Seconds for which taken rows are this relay's; twice the publish deadline. If it dies, they come due again."""
 
-LONGEST_PAUSE = 0.12
+LONGEST_PAUSE = 0.2
 """Seconds. A row that becomes due without our knowing, a retry or a webhook or a delay of less than that, waits no
-longer than this: well within the 250 ms that a delay may be late. Each look is half a millisecond of CPU."""
+longer than this: well within the 250 ms that a delay may be late. The looks are most of what an idle scheduler costs."""
 
 AFTER_REFUSAL = 1.0
 """Seconds to leave a broker alone that confirmed nothing."""
@@ -27,18 +27,15 @@ class Relay:
 
     name = "relay"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
         self._engine = engine
+        self._looks = looks or Direct(engine)
         self._broker = broker
         self._next_due: float | None = None
         self._refused = False
 
     async def run_once(self) -> int:
-        ledger = Direct(self._engine)
-        try:
-            refs = await self._take(ledger)
-        finally:
-            await ledger.close()
+        refs = await self._take()
         done = await publish(self._engine, self._broker, refs, self.name) if refs else 0
         self._refused = done < len(refs)
         return done
@@ -50,14 +47,18 @@ class Relay:
             return 0.0
         return LONGEST_PAUSE if self._next_due is None else min(max(self._next_due, 0.001), LONGEST_PAUSE)
 
-    async def _take(self, ledger: Direct) -> list[JobRef]:
+    async def _take(self) -> list[JobRef]:
         """What is due, ours for `HOLD`."""
-        async with ledger.statements() as conn:
+        async with self._looks.statements() as conn:
             self._next_due = await outbox.next_due(conn)
         if self._next_due is None or self._next_due > 0:
             return []
-        async with ledger.transaction() as conn:
-            refs, promoted = await outbox.take_due(conn, MOST, HOLD)
-            await changes.announce(conn, promoted)
-            await conn.execute("COMMIT")
+        ledger = Direct(self._engine)
+        try:
+            async with ledger.transaction() as conn:
+                refs, promoted = await outbox.take_due(conn, MOST, HOLD)
+                await changes.announce(conn, promoted)
+                await conn.execute("COMMIT")
+        finally:
+            await ledger.close()
         return refs
