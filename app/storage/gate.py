@@ -33,8 +33,8 @@ WITH strays AS MATERIALIZED (
     WHERE {_STRAYS.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
     ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
 )
-UPDATE outbox o SET held = true, admitted = false, published = false
-FROM strays WHERE o.job_id = strays.job_id RETURNING o.job_id
+UPDATE outbox SET held = true, admitted = false, published = false
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM strays)) RETURNING job_id
 """)
 
 _LOCK = Statement("""
@@ -104,23 +104,25 @@ WITH RECURSIVE later(key, place) AS (
     UNION ALL
     SELECT w.job_id, w.rank, CAST(:steps AS int4) + 1
     FROM ({_MEMBER.format(key="o.concurrency_key IS NULL", most="(SELECT most FROM share)")}) AS w
-), first AS (
+), first AS MATERIALIZED (
     SELECT * FROM chosen ORDER BY rank, place LIMIT :room
 ), locked AS MATERIALIZED (
-    SELECT o.job_id, f.rank, f.place FROM outbox o JOIN first f ON f.job_id = o.job_id
-    WHERE o.held AND o.due_at < 'infinity' ORDER BY o.job_id FOR UPDATE OF o SKIP LOCKED
+    SELECT job_id FROM outbox WHERE job_id = ANY(ARRAY(SELECT job_id FROM first)) AND held AND due_at < 'infinity'
+    ORDER BY job_id FOR UPDATE SKIP LOCKED
 ), admitted AS (
-    UPDATE outbox o SET
+    UPDATE outbox SET
         held = false, admitted = true, published = CAST(:hold AS float8) IS NULL,
         due_at = now() + COALESCE(CAST(:hold AS float8), 0) * interval '1 second'
-    FROM locked l WHERE o.job_id = l.job_id
-    RETURNING o.job_id, o.attempt, o.queue, o.priority, o.concurrency_key, l.rank, l.place
+    WHERE job_id = ANY(ARRAY(SELECT job_id FROM locked))
+    RETURNING job_id, attempt, queue, priority, concurrency_key
 )
 SELECT a.job_id, a.attempt, a.queue, j.type, a.priority, j.traceparent, a.concurrency_key
-FROM admitted a JOIN jobs j ON j.id = a.job_id ORDER BY a.rank, a.place
+FROM jobs j JOIN admitted a ON a.job_id = j.id JOIN first f ON f.job_id = a.job_id
+WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 """)
 """The ring of keys is walked from the turn on by a loose index scan, one probe a key, and of each key only its share is
-read: what waits behind it costs nothing."""
+read: what waits behind it costs nothing. Ids go round as arrays, as in `app.storage.outbox`: a join may be planned as a
+scan of all that waits."""
 
 _TURN = Statement("""
 UPDATE queues SET turn = :turn, next_start = CAST(:now AS timestamptz) + CAST(:wait AS float8) * interval '1 second'
