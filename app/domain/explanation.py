@@ -103,6 +103,8 @@ def _room(f: Facts) -> Explanation | None:
     """Held by a limit of its queue, or by nobody's being there to run it. On the road no limit holds it any more."""
     if f.limits.paused and not f.on_the_road:
         return Explanation("paused", f"Queue {f.queue} is paused.", {"queue": f.queue} | _place(f, None))
+    if f.external and not f.crew.for_type:
+        return _rate(f) or _running_limit(f) or _key(f) or _lease(f)
     if not f.crew.for_queue:
         said = f"No live worker serves queue {f.queue}."
         return Explanation("no_worker_for_queue", said, {"queue": f.queue} | _place(f, None))
@@ -110,6 +112,12 @@ def _room(f: Facts) -> Explanation | None:
         said = f"No live worker of queue {f.queue} has a handler for type {f.type}."
         return Explanation("no_worker_for_type", said, {"queue": f.queue, "type": f.type} | _place(f, None))
     return None if f.on_the_road else _rate(f) or _running_limit(f) or _key(f)
+
+
+def _lease(f: Facts) -> Explanation:
+    """Who leases jobs is known only while he holds one."""
+    said = f"It waits for a worker to lease it from queue {f.queue}; none holds a lease on a job of type {f.type} now."
+    return Explanation("waits_for_lease", said, {"queue": f.queue, "type": f.type} | _place(f, _expected_start(f)))
 
 
 def _rate(f: Facts) -> Explanation | None:

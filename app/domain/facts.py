@@ -69,7 +69,7 @@ class HeldTarget(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """The job, and all that could hold it, at `now`. `error` is JSON text."""
+    """The job, and all that could hold it, at `now`. `error` is JSON text; an `external` type is leased over HTTP."""
 
     id: UUID
     now: datetime
@@ -86,6 +86,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ordering_key: str | None = None
     due_at: datetime | None = None
     on_the_road: bool = False
+    external: bool = False
     held: bool = False
     needs: tuple[Needed, ...] = ()
     holder: Holder | None = None

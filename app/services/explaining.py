@@ -39,7 +39,7 @@ async def _waiting(conn: AsyncConnection, job: Job, row: Row, facts: Facts, leas
         target=await _target(conn, row),
         crew=await explaining.crew(conn, row.queue, row.type, lease_ttl),
         load=await explaining.load(conn, row.queue, row.concurrency_key),
-        place=await explaining.place(conn, job.id, row.queue, job.priority, due_at, row.held),
+        place=await explaining.place(conn, job.id, row.queue, job.priority, due_at, row.gated),
         measured=(await measuring.measured(conn, [row.queue]))[row.queue],
     )
 
@@ -49,7 +49,9 @@ def _facts(job: Job, row: Row) -> Facts:
         id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
         max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
         blockers=row.blockers, concurrency_key=row.concurrency_key, ordering_key=row.ordering_key, due_at=row.due_at,
-        on_the_road=row.published or row.admitted, held=row.held, holder=row.holder, limits=row.limits,
+        on_the_road=row.admitted or (row.published and not row.gated), held=row.held or row.published,
+        holder=row.holder, limits=row.limits,
+        external=row.external,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from app.domain.transitions import Held, Transition
 from app.errors import Conflict, FieldError, InvalidRequest, NotFound
 from app.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from app.services import completion
+from app.services.measuring import Runs
 from app.storage import leases, progress
 from app.storage.engine import reading, transaction
 from app.storage.leases import Beat, Found
@@ -32,6 +33,7 @@ class Leases:
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
         self._broker = broker
+        self.runs = Runs()
         self._record: Coalescer[Transition, bool] = Coalescer(self._settle, most=completion.MOST)
 
     async def complete(self, tenant: str, lease: Lease, result: str) -> None:
@@ -83,7 +85,7 @@ class Leases:
     async def _end(self, found: Found, transition: Transition) -> None:
         if not await self._record(transition):
             raise Conflict(_OVER)
-        note(found, transition)
+        self.runs.count(found.queue, note(found, transition))
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         """Of two outcomes of one attempt the first counts, as it would had the other come later."""
@@ -99,11 +101,11 @@ class Leases:
         return [any(transition is one for one in counted) for transition in batch]
 
 
-def note(found: Found, transition: Transition) -> None:
-    """The canonical line of an attempt, and its metrics."""
-    seconds = (datetime.now(UTC) - found.started_at).total_seconds()
+def note(found: Found, transition: Transition) -> float:
+    """The canonical line of an attempt, and its metrics. Returns for how many seconds it ran."""
+    seconds = max((datetime.now(UTC) - found.started_at).total_seconds(), 0.0)
     ATTEMPTS.labels(found.type, transition.outcome).inc()
-    ATTEMPT_SECONDS.labels(found.type).observe(max(seconds, 0.0))
+    ATTEMPT_SECONDS.labels(found.type).observe(seconds)
     log.info(
         "attempt",
         job_id=str(found.held.job_id),
@@ -114,6 +116,7 @@ def note(found: Found, transition: Transition) -> None:
         status=transition.status,
         duration_ms=round(seconds * 1000, 1),
     )
+    return seconds
 
 
 _OVER = "the lease is lost or settled: the job has gone on without it"

@@ -1,12 +1,18 @@
 """What a process that runs jobs tells of them: how many attempts ended on each queue, and how long they ran."""
 
+import asyncio
+
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.errors import LedgerUnavailable
 from app.storage import measuring
 from app.storage.engine import transaction
 
 REPORT_EVERY = 5.0
 """Seconds between reports. What a dying process has not reported is not counted: this is for estimates."""
+
+log = structlog.get_logger(__name__)
 
 
 class Runs:
@@ -19,6 +25,15 @@ class Runs:
         """One attempt on `queue` has ended after `seconds`."""
         runs, total = self._ended.get(queue, (0, 0.0))
         self._ended[queue] = runs + 1, total + seconds
+
+    async def keep_reporting(self, engine: AsyncEngine) -> None:
+        """Report every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(REPORT_EVERY)
+            try:
+                await self.report(engine)
+            except LedgerUnavailable as error:
+                log.warning("runs_unreported", error=str(error))
 
     async def report(self, engine: AsyncEngine) -> None:
         """Add what was counted since the last report to the ledger. Raises `LedgerUnavailable`, with that forgotten."""

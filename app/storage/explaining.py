@@ -27,12 +27,14 @@ SELECT j.tenant, now(), j.status, j.type, j.queue, j.attempt, j.max_attempts, j.
        CASE WHEN isfinite(o.due_at) THEN o.due_at END, o.published, o.held, o.admitted,
        w.name, CAST(t.worker_id AS text), t.started_at, w.heartbeat_at, COALESCE({_ALIVE}, false),
        t.cancel_requested_at IS NOT NULL,
-       q.paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key, q.next_start
+       q.paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key, q.next_start,
+       COALESCE(y.external, false), COALESCE(q.gated, false) OR COALESCE(o.held, false)
 FROM jobs j
 LEFT JOIN outbox o ON o.job_id = j.id
 LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished_at IS NULL
 LEFT JOIN workers w ON w.id = t.worker_id
 LEFT JOIN queues q ON q.name = j.queue
+LEFT JOIN job_types y ON y.name = j.type
 WHERE j.id = :id
 """)
 
@@ -72,7 +74,7 @@ WHERE queue = :queue AND published
 _PLACE_AT_THE_GATE = Statement("""
 WITH line AS MATERIALIZED (
     SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS turn
-    FROM outbox WHERE queue = :queue AND held AND due_at < 'infinity'
+    FROM outbox WHERE queue = :queue AND (held OR (published AND NOT admitted)) AND due_at < 'infinity'
 ), mine AS (
     SELECT turn FROM line WHERE job_id = :id
 )
@@ -81,7 +83,8 @@ SELECT (SELECT count(*) FROM line WHERE turn < mine.turn)
        mine.turn - 1
 FROM mine
 """)
-"""Keys take turns: before the n-th job of a key go at most n - 1 of each other one."""
+"""Keys take turns: before the n-th job of a key go at most n - 1 of each other one. A row that was published before its
+queue had a gate is about to be held."""
 
 _TARGET = Statement("""
 SELECT held_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now()
@@ -111,6 +114,8 @@ class Row(msgspec.Struct, frozen=True):
     admitted: bool
     holder: Holder | None
     limits: Limits
+    external: bool
+    gated: bool
 
 
 async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequence[str]) -> Row | None:
@@ -119,8 +124,8 @@ async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequenc
     if not found:
         return None
     values = list(found[0])
-    out, holder, limits = values[15:18], values[18:24], values[24:]
-    return Row(*[*values[:15], *map(bool, out), _holder(holder), Limits(bool(limits[0]), *limits[1:])])
+    out, holder, limits = values[15:18], values[18:24], values[24:-2]
+    return Row(*[*values[:15], *map(bool, out), _holder(holder), Limits(bool(limits[0]), *limits[1:]), *values[-2:]])
 
 
 async def needs(conn: Connection, job_id: UUID) -> tuple[Needed, ...]:
@@ -140,9 +145,9 @@ async def load(conn: Connection, queue: str, key: str | None) -> Load:
     return Load(*found)
 
 
-async def place(conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, held: bool) -> Place:
+async def place(conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, gated: bool) -> Place:
     """How many go first."""
-    if held:
+    if gated:
         found = await _PLACE_AT_THE_GATE.rows(conn, id=job_id, queue=queue)
     else:
         found = await _PLACE_ON_THE_ROAD.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)

@@ -112,6 +112,15 @@ async def test_rates_and_sizing(engine: AsyncEngine, client: Client) -> None:
     assert sooner["slots_advised"] == 23
 
 
+async def test_what_ran_under_a_lease_is_measured(door: FrontDoor, engine: AsyncEngine, client: Client) -> None:
+    await client.submit("noop", queue="q")
+    (item,) = (await client.http.post("/queues/q/lease", json={})).json()["items"]
+    await do(engine, "UPDATE attempts SET started_at = started_at - interval '7 seconds'")
+    assert (await client.http.post(f"/leases/{item['lease']}/complete", json={"result": {}})).status_code < 300
+    await door.state.leases.runs.report(engine)
+    assert 7 <= (await shown(client))["mean_run_time"] < 12
+
+
 async def test_nothing_measured_is_said(client: Client) -> None:
     await client.submit("noop", queue="q")
     found = await shown(client, "/queues/q/sizing")
