@@ -114,6 +114,8 @@ async def trigger(conn: AsyncConnection, tenant: str, name: str, job_id: UUID) -
 
 async def busy(conn: AsyncConnection, schedules: Sequence[Key]) -> set[Key]:
     """Those of which a job has not finished."""
+    if not schedules:
+        return set()
     values = {"tenants": [tenant for tenant, _ in schedules], "names": [name for _, name in schedules]}
     return {(row[0], row[1]) for row in await conn.execute(_BUSY, values)}
 

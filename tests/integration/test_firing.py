@@ -80,7 +80,7 @@ async def test_a_fire_that_is_cut_off_leaves_nothing(
     await put(engine)
     moment = await due(engine)
     async with transaction(engine) as conn:
-        await conn.execute(text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"))
+        await conn.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
         firing = asyncio.create_task(fire(engine, broker, intake))
         await until(lambda: waits_for_a_lock(engine), 30, "the fire to wait")
         firing.cancel()
