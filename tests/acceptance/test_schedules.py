@@ -256,6 +256,7 @@ async def test_what_is_wrong_in_a_preview(client: Client, body: dict[str, Any], 
     check_problem(await preview(client, **body), 422, pointer)
 
 
+@pytest.mark.timeout(240)
 async def test_at_a_terminal(trio: Running, keys: Mapping[str, str], name: str) -> None:
     env = {**trio.env, "ACCEPTED_API_KEY": keys["hooks"]}
     berlin = ("--cron", "0 12 * * *", "--timezone", "Europe/Berlin")
