@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import text
 
 from app.broker import create_broker
-from app.domain.lease import Lease
+from app.domain import transitions
+from app.domain.lease import Lease, read_token
+from app.storage import leases
 from app.storage.engine import transaction
 from tests.acceptance.client import Client, check_problem, from_now
 from tests.integration.leasing import LEASE_TTL, ask, lease, one_lease, register, say, service
@@ -151,6 +153,17 @@ async def test_a_cancel_is_told_and_then_nothing_counts(live: Api) -> None:
     check_problem(await say(client, silent, "complete", result=1), 409)
 
 
+async def test_a_holder_that_was_told_and_says_no_more_is_not_waited_for(pg: Api) -> None:
+    client = await pg.client()
+    await register(client)
+    job = await client.submit("node.echo")
+    item = await one_lease(client)
+    await client.http.post(f"/jobs/{job['id']}/cancel")
+    assert (await say(client, item, "heartbeat")).json()["cancelled"] is True
+    await client.until_status(job["id"], "cancelled", timeout=12)  # seconds: well under a lease
+    check_problem(await say(client, item, "complete", result=1), 409)
+
+
 async def test_a_lease_is_of_its_tenant_and_of_its_scope(pg: Api) -> None:
     client, other = await pg.client(), await pg.client("globex")
     reader = await pg.client(scopes=["jobs:read", "jobs:write", "admin"])
@@ -256,18 +269,14 @@ async def test_jobs_of_external_types_are_leased_while_the_broker_is_away(databa
         assert (await say(client, item, "complete")).json()["status"] == "succeeded"
 
 
-async def test_limits_hold_for_leases_too(live: Api) -> None:
-    client = await live.client()
+async def test_of_two_outcomes_in_one_batch_the_first_counts(pg: Api) -> None:
+    client = await pg.client()
     await register(client)
-    for limits in ({"paused": True}, {"max_running": 2}):
-        assert (await client.http.patch("/queues/node", json=limits)).status_code == 200
-    jobs = [(await client.submit("node.echo"))["id"] for _ in range(3)]
-    assert await lease(client, most=10, wait=1.5) == [], "paused"
-    assert (await client.http.patch("/queues/node", json={"paused": False})).status_code == 200
-    held = await lease(client, most=10)
-    while len(held) < 2:
-        held += await lease(client, most=10)
-    assert [item["job"]["id"] for item in held] == jobs[:2]
-    assert await lease(client, most=10, wait=1) == [], "no more than two at once"
-    await say(client, held[0], "complete")
-    assert (await one_lease(client))["job"]["id"] == jobs[2]
+    await client.submit("node.echo")
+    token = read_token((await one_lease(client))["lease"])
+    assert token is not None
+    async with transaction(pg.state.engine) as conn:
+        found = await leases.find(conn, token)
+    assert found is not None
+    both = [pg.state.leases._record(transitions.succeeded(found.held, result)) for result in ("1", "2")]
+    assert await asyncio.gather(*both) == [True, False]
