@@ -114,7 +114,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "relay after the confirm": lambda: opening("app.services.publishing"),
     "worker before the claim's COMMIT": lambda: commit("app.broker.consuming", before=True),
     "worker after the claim's COMMIT": lambda: commit("app.broker.consuming", before=False),
-    "worker after the effect": lambda: calling("app.services.completion", "_apply"),
+    "worker after the effect": lambda: calling("app.services.completion", "record"),
     "worker before the outcome's COMMIT": lambda: commit("app.services.completion", before=True),
     "worker after the outcome's COMMIT": lambda: commit("app.services.completion", before=False),
     "rescuer between finding and ending": lambda: calling("workers.scheduler.rescuer", "settle"),
