@@ -120,11 +120,11 @@ def install(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def responses_for(*classes: type[AcceptedError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a FastAPI operation that can raise these."""
+def responses_for(*refusals: type[AcceptedError] | Problem) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a FastAPI operation that can raise these, or be refused so before it is reached."""
     found: dict[int | str, dict[str, Any]] = {}
     content = {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_REF}}}
-    for problem in map(problem_of, classes):
+    for problem in (one if isinstance(one, Problem) else problem_of(one) for one in refusals):
         entry = found.setdefault(problem.status, {"description": "", "content": content})
         entry["description"] = "; ".join(filter(None, [entry["description"], problem.title]))
         for name in problem.headers:

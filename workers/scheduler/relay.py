@@ -16,7 +16,7 @@ HOLD = 10.0
 
 LONGEST_PAUSE = 0.2
 """Seconds. A row that becomes due without our knowing, a retry or a webhook or a delay of less than that, waits no
-longer than this: well within the 250 ms that a delay may be late. The looks are most of what an idle scheduler costs."""
+longer than this: well within the 250 ms that a delay may be late. Looks are most of what an idle scheduler costs."""
 
 AFTER_REFUSAL = 1.0
 """Seconds to leave a broker alone that confirmed nothing."""
