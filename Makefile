@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench faults soak mutants lock clean servers
+.PHONY: help setup demo test lint format bench slow faults soak mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -41,8 +41,11 @@ format: setup ## lay the code out, and mend what can be mended by machine
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup servers ## measure: submissions, throughput, latency, memory
+bench: setup servers ## measure: submissions, throughput, latency, idle CPU, a million lines
 	@$(BIN)/python -m tests.benchmarks
+
+slow: setup servers ## what takes minutes: a million lines, 100,000 delays, a rate over a minute; about 10 minutes
+	@$(BIN)/pytest tests/integration tests/acceptance -m slow
 
 faults: setup servers ## kill, cut, stop and wipe everything, at every moment, the slow tests too; writes docs/faults.md
 	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults tests/model -m "slow or not slow"
