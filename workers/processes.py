@@ -84,6 +84,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             lease_ttl=settings.lease_ttl,
             shutdown_grace=settings.shutdown_grace,
             ack_within=settings.ack_within,
+            database_url=settings.require_database(),
         )
         memory.settle()
         running = asyncio.create_task(running_worker.run())

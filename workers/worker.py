@@ -5,6 +5,7 @@ the rescuer takes over; after the outcome commits, the redelivered message is st
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,13 +23,14 @@ from app.services.completion import MOST
 from app.services.measuring import REPORT_EVERY
 from app.storage import cancelling, job_types, queues, workers
 from app.storage.engine import reading, transaction
+from app.storage.listening import Listener
 from workers.executor import Executor
 from workers.job import Handler
 from workers.recording import RETRY, Recorder
 from workers.slots import Slots
 
 FIND_QUEUES = 2.0
-"""Seconds between looks for queues that did not exist before."""
+"""Seconds between looks for queues that did not exist before, when no hint of one is heard."""
 
 UNHEARD_OF = 10.0
 """Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
@@ -65,6 +67,7 @@ class Worker:
         lease_ttl: float,
         shutdown_grace: float,
         ack_within: float,
+        database_url: str,
     ) -> None:
         self.id: UUID = new_id()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -79,6 +82,8 @@ class Worker:
         self._heartbeat_every = lease_ttl / 3
         self._grace = shutdown_grace
         self._ack_within = ack_within
+        self._queue_named = asyncio.Event()
+        self._listener = Listener(database_url, queues.NAMED, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
         self._exhausted = False
         self._attempts: set[asyncio.Task[None]] = set()
@@ -95,12 +100,14 @@ class Worker:
         await self._until_answered(self._register)
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
-            asyncio.create_task(self._every(FIND_QUEUES, self._find_queues)),
+            asyncio.create_task(self._every(FIND_QUEUES, self._find_queues, self._queue_named)),
             asyncio.create_task(self._subscription.run()),
             asyncio.create_task(self._stop_when_exhausted()),
             asyncio.create_task(self._every(LOOK_FOR_CANCELS, self._cancel_requested)),
             asyncio.create_task(self._every(REPORT_EVERY, self._report)),
         ]
+        if not self._queue_names:
+            background.append(asyncio.create_task(self._listener.run()))
         taking = asyncio.create_task(self._take())
         log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
         await self._stopping.wait()
@@ -238,9 +245,13 @@ class Worker:
         except LedgerUnavailable:
             log.info("retire_failed")
 
-    async def _every(self, seconds: float, work: Work) -> None:
+    async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
+        """`or_at_once` is set when there is something to do before the time has come."""
+        hint = or_at_once or asyncio.Event()
         while True:
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(hint.wait(), seconds)
+            hint.clear()
             try:
                 await work()
             except LedgerUnavailable as error:

@@ -4,7 +4,8 @@ A request, head and body, must have arrived whole within `RECEIVE_DEADLINE` of i
 the connection, for the first one): against slowloris, and sockets that connect and stay silent. Time in which
 we ourselves do not read, because a handler is slower than its client, does not count. A body that is read by lines
 may take any time, as long as each line comes within the deadline (`MORE_TIME`). Answers may take any time: long polls
-and event streams are not touched, and an idle connection is closed by uvicorn's keep-alive timeout.
+and event streams are not touched, and an idle connection is closed by uvicorn's keep-alive timeout. What they say
+of the time is the time at which they are given.
 
 What can still be answered is answered with a problem. The timer is one for each connection, looked at when it
 fires, so a request pays two assignments for all this.
@@ -17,6 +18,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from app.api.body import MORE_TIME
 from app.api.problems import status_response
@@ -44,6 +46,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _PatientFlow(transport, self)
+        self._current = _CurrentFields(self.server_state)
         self._arriving_since = self.loop.time()
         self._timer = self.loop.call_later(self.RECEIVE_DEADLINE, self._on_timer)
 
@@ -73,6 +76,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self._declining:
             return
         super().on_headers_complete()
+        self.cycle.default_headers = self._current  # type: ignore[assignment]
         self.scope[MORE_TIME] = self._more_time  # type: ignore[literal-required]
         self._in_head = False
 
@@ -160,6 +164,16 @@ class DeadlineProtocol(HttpToolsProtocol):
             target = getattr(self, "url", b"").partition(b"?")[0]
             self.transport.write(_raw(status, target[:256].decode("ascii", "replace")))
         self.transport.close()
+
+
+class _CurrentFields:
+    """The fields that uvicorn adds, as they are when the answer begins: a long poll has not the Date of its request."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    def __add__(self, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        return self._state.default_headers + fields
 
 
 class _PatientFlow(FlowControl):

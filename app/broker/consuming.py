@@ -23,14 +23,19 @@ from app.broker.base import Delivery
 from app.broker.connecting import Connector, Failure, close_quietly
 from app.broker.topology import declare_base, declare_queue, queue_name
 from app.domain.message import MessageBody, read_body
-from app.errors import BrokerUnavailable
+from app.errors import BrokerUnavailable, LedgerUnavailable
 from app.metrics import MESSAGES_DROPPED
+from app.storage import outbox
 from app.storage.claims import claim_refs, known
 from app.storage.direct import Direct
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
 """Seconds for which a delivery may wait for a slot before it goes back to the broker."""
+
+DEAF = 5.0
+"""Seconds without a delivery, with a slot free for one, after which the ledger is asked whether there should have been
+any. No other sign tells of a consumer that the broker believes to be served: unacked messages that were never sent."""
 
 RECONNECT = 1.0
 MAX_PREFETCH = 65535
@@ -51,13 +56,17 @@ class RabbitSubscription:
         self._channel: aiormq.Channel | None = None
         self._buffer: deque[DeliveredMessage] = deque()
         self._arrived = asyncio.Event()
+        self._look = asyncio.Event()
         self._oldest = 0.0
+        self._heard = 0.0
         self._asking = False
         self._paused = False
         self._stopped = False
 
     def serve(self, queues: Sequence[str]) -> None:
-        self._queues = sorted(queues)
+        if set(queues) != set(self._queues):
+            self._queues = sorted(queues)
+            self._look.set()
 
     async def run(self) -> None:
         try:
@@ -161,6 +170,7 @@ class RabbitSubscription:
     async def _watch(self, connection: AbstractConnection, channel: AbstractChannel, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
         while not self._stopped:
+            self._look.clear()
             if underlay.is_closed or connection.is_closed:
                 raise BrokerUnavailable("the channel is closed")
             if any(tag not in underlay.consumers for tag in self._consumers.values()):
@@ -169,9 +179,11 @@ class RabbitSubscription:
                 self._paused = False
             if not self._paused:
                 await self._subscribe(connection, underlay)
+                await self._listen_closely()
             if self._buffer and not self._asking and time.monotonic() - self._oldest > HOLD:
                 await self._pause()
-            await asyncio.sleep(WATCH_EVERY)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), WATCH_EVERY)
 
     async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         for queue in self._queues:
@@ -183,6 +195,23 @@ class RabbitSubscription:
                 ok = await underlay.basic_consume(queue_name(queue), self._on_message)
             assert ok.consumer_tag is not None
             self._consumers[queue] = ok.consumer_tag
+
+    async def _listen_closely(self) -> None:
+        """Raise if the ledger says that messages for us are on the road, and none has come for `DEAF`.
+
+        Another worker may be holding them, for as long as it takes the broker to see that it is frozen. Then a new
+        connection helps as little as the old one, and costs no more than redeliveries that are found stale.
+        """
+        now = time.monotonic()
+        if not self._asking or self._buffer or now - self._heard < DEAF:
+            return
+        self._heard = now
+        left = False
+        with contextlib.suppress(LedgerUnavailable):
+            async with self._ledger.statements() as conn:
+                left = await outbox.any_left(conn, list(self._consumers), DEAF)
+        if left:
+            raise BrokerUnavailable("connected, but what is on the road does not arrive")
 
     async def _pause(self) -> None:
         """Consume nothing, and give back what no slot was free for."""
@@ -199,8 +228,9 @@ class RabbitSubscription:
                     await underlay.basic_reject(message.delivery_tag or 0, requeue=True, wait=False)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
+        self._heard = time.monotonic()
         if not self._buffer:
-            self._oldest = time.monotonic()
+            self._oldest = self._heard
         self._buffer.append(message)
         self._arrived.set()
 

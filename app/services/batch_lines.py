@@ -90,7 +90,7 @@ class Lines:
         """All of it, if nothing is wrong. Raises `InvalidRequest` or `MalformedLines` with a pointer /n for line n."""
         if self._unreadable:
             raise MalformedLines(self._members.errors)
-        if not self._members.total:
+        if not self._members.total and not self._members.errors:
             raise InvalidRequest([FieldError("", "needs at least one line")])
         batch, spread = self._members.batch(), self._members.spread
         return BatchSubmission(

@@ -61,6 +61,14 @@ SELECT queue, count(*) FROM outbox
 WHERE published AND due_at < now() - CAST(:older_than AS float8) * interval '1 second' GROUP BY queue
 """)
 
+_ANY_LEFT = Statement("""
+SELECT EXISTS (
+    SELECT FROM outbox
+    WHERE published AND queue = ANY(CAST(:queues AS text[]))
+      AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
+)
+""")
+
 _LEASED = text("""
 SELECT q.name, (SELECT count(*) FROM outbox o WHERE o.queue = q.name AND o.published)
 FROM (
@@ -119,6 +127,12 @@ async def next_due(conn: Connection) -> float | None:
 async def on_the_road(conn: AsyncConnection, older_than: float) -> dict[str, int]:
     """By queue, how many rows were published more than `older_than` seconds ago and not claimed since."""
     return {row[0]: row[1] for row in await conn.execute(_ON_THE_ROAD, {"older_than": older_than})}
+
+
+async def any_left(conn: Connection, queues: list[str], older_than: float) -> bool:
+    """Whether something of these queues was published more than `older_than` seconds ago and not claimed since."""
+    ((found,),) = await _ANY_LEFT.rows(conn, queues=queues, older_than=older_than)
+    return bool(found)
 
 
 async def leased(conn: AsyncConnection) -> dict[str, int]:

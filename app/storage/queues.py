@@ -19,6 +19,9 @@ from app.storage.tables import queues
 CHANNEL = "accepted_held"
 """Hints that something about a gated queue has changed. Which one the gate sees: names would not fit in a hint."""
 
+NAMED = "accepted_queues"
+"""Hints that there is a queue that was not there before: workers that serve every queue listen for them."""
+
 GATED = "ARRAY(SELECT name FROM queues WHERE gated)"
 """The gated queues, in a statement: looked up once, and only if it comes to that."""
 
@@ -34,6 +37,16 @@ ON CONFLICT (name) DO UPDATE SET gated = true
 """)
 
 _NOTIFY = Statement(f"SELECT {HINT}")
+
+_TELL_WORKERS = Statement(f"SELECT pg_notify('{NAMED}', '')")
+
+_HOLD_ADMITTED = Statement("""
+WITH admitted AS MATERIALIZED (
+    SELECT job_id FROM outbox WHERE queue = :queue AND admitted ORDER BY job_id FOR UPDATE
+)
+UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
+FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM admitted))
+""")
 
 _SERVED_BY = text("""
 SELECT q.name FROM queues q
@@ -89,13 +102,19 @@ async def settings_of(conn: AsyncConnection, name: str) -> QueueSettings | None:
 
 
 async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -> QueueSettings:
-    """Set these columns of a queue, and make it known if nobody has named it. The caller commits."""
+    """Set these columns of a queue, and make it known if nobody has named it. The caller commits.
+
+    What was let go under the limits of before and was not claimed yet is held again, in its old place.
+    """
     gated = any(changes.get(column) for column in _GATING)
     values = {**changes, "gated": or_(queues.c.gated, literal(gated))}
     made = insert(queues).values(name=name, **changes, gated=gated)
     changed = made.on_conflict_do_update(index_elements=["name"], set_=values).returning(*_COLUMNS)
     row = (await conn.execute(changed)).one()
+    if not changes.keys().isdisjoint(_GATING):
+        await _HOLD_ADMITTED.rows(conn, queue=name)
     await hint(conn)
+    await _TELL_WORKERS.rows(conn)
     return _read(row)
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from app.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
 from app.storage.direct import Connection, Statement
-from app.storage.queues import GATED, HINT, gate
+from app.storage.queues import GATED, HINT, NAMED, gate
 
 _encoder = msgspec.json.Encoder()
 
@@ -127,7 +127,12 @@ FROM idempotency_keys k
 JOIN unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS wanted(tenant, key) USING (tenant, key)
 """)
 
-_ANNOUNCE_QUEUES = Statement("INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
+_ANNOUNCE_QUEUES = Statement(f"""
+WITH named AS (
+    INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING RETURNING name
+)
+SELECT pg_notify('{NAMED}', '') FROM named LIMIT 1
+""")
 
 
 async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> dict[UUID, Accepted]:
@@ -180,5 +185,5 @@ async def recall(conn: Connection, keys: list[tuple[str, str]]) -> dict[tuple[st
 
 
 async def announce_queues(conn: Connection, names: list[str]) -> None:
-    """Make these queues known to workers and operators. Names are sorted, so that two batches cannot deadlock."""
+    """Make these queues known; workers look at once if one is new. Names are sorted: two batches cannot deadlock."""
     await _ANNOUNCE_QUEUES.rows(conn, names=sorted(names))

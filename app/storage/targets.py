@@ -79,6 +79,7 @@ WITH waiting AS MATERIALIZED (
     JOIN jobs j ON j.id = o.job_id
     WHERE NOT o.published AND NOT o.held AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz)) AND o.attempt > 0
       AND t.outcome = '{HELD_BACK}' AND starts_with(t.error->>'message', CAST(:said AS text)) AND j.tenant = :tenant
+      AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now())
     ORDER BY o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED
 ), paced AS (
     SELECT job_id, attempt, now() + interval '1 second' * CAST(:ramp AS float8) * ln(
@@ -170,10 +171,10 @@ async def wake(
     """Bring up to `most` jobs forward that wait for `host`, at the pace that the ramp has after `done` of them.
 
     Those due after `after`, in the order in which they were due; returns each with when that was. A job that comes
-    sooner anyway is left as it is.
+    sooner anyway is left as it is; and all are while the host is held back again, or none would be there to try it.
     """
     rows = await _WAKE.rows(
-        conn, tenant=tenant, said=rules.held_from(host), after=after, done=done, most=most, ramp=rules.RAMP,
+        conn, tenant=tenant, host=host, said=rules.held_from(host), after=after, done=done, most=most, ramp=rules.RAMP,
         at_first=float(rules.AT_FIRST),
     )  # fmt: skip
     return [(row[0], row[1]) for row in rows]

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
@@ -92,10 +92,14 @@ def test_every_answer_is_as_documented(
         derandomize=True,
         deadline=None,
         database=None,
+        phases=[Phase.generate],  # a failure tells enough as it is found; each call of a smaller one takes its time
         suppress_health_check=list(HealthCheck),
     )
     def check(case: Any) -> None:
-        assume(not any(value in ([], {}) for value in (case.query or {}).values()))  # of those nothing is sent
+        query = (case.query or {}).values()
+        assume(not any(isinstance(value, list | dict) and len(value) < 2 for value in query))  # sent as nothing, or one
+        if isinstance(case.body, dict) and isinstance(case.body.get("wait"), int | float):
+            case.body["wait"] = min(case.body["wait"], 0.1)
         case.call_and_validate(headers=headers, timeout=30, excluded_checks=NOT_OURS)
 
     check()

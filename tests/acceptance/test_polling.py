@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from email.utils import parsedate_to_datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -52,6 +53,13 @@ async def test_if_none_match(client: Client) -> None:
     for another in ('"x"', 'W/"x"', '"x", "y"', tag.strip('"'), f'"{tag[1:3]}"', ""):
         answer = await client.get(path, headers={"if-none-match": another})
         assert answer.status_code == 200, another
+
+
+async def test_the_date_of_a_long_poll_is_that_of_its_answer(client: Client) -> None:
+    """Workers in other languages reckon by it how long their leases are."""
+    job = await client.submit("noop", delay=3600)
+    answer = await client.get(f"/jobs/{job['id']}?wait=4")
+    assert time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp() < 3
 
 
 async def test_wait_answers_when_the_status_changes(client: Client) -> None:

@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an empty concurrency_key": ({"concurrency_key": ""}, "/concurrency_key", ""),
     "a long concurrency_key": ({"concurrency_key": "x" * 256}, "/concurrency_key", ""),
     "a concurrency_key that is a number": ({"concurrency_key": 1}, "/concurrency_key", ""),
-    "a concurrency_key with NUL": ({"concurrency_key": "a\x00"}, "", ""),
+    "a concurrency_key with NUL": ({"concurrency_key": "a\x00"}, "/concurrency_key", "U+0000"),
     "a unique key without an end": ({"unique": {"key": "k"}}, "/unique/until", "required"),
 }
 

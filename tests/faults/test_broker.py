@@ -3,8 +3,10 @@
 import asyncio
 import time
 
+import aio_pika
 import pytest
 
+from app.broker.topology import declare_queue, queue_name
 from tests.conftest import VirtualHost
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
@@ -16,7 +18,7 @@ from tests.support.waiting import until
 
 ALARM = 20.0  # seconds
 FAST = 1.0  # seconds for a 202, on a machine that runs other tests too
-QUEUE = f"accepted.q.{effects.QUEUE}"
+QUEUE = queue_name(effects.QUEUE)
 
 
 @pytest.mark.fault("F29", moment="under load")
@@ -93,6 +95,24 @@ async def test_a_queue_deleted_under_a_live_worker(
     measured("from the deletion to a new job's end", time.monotonic() - deleted, 30)
     await check(ledger, client, cluster.journal, within=70)
     measured("from the deletion to the last job", time.monotonic() - deleted, 60)
+
+
+@pytest.mark.fault("F35", moment="idle")
+async def test_a_queue_deleted_and_made_anew_under_a_live_worker(
+    cluster: Cluster, client: Client, ledger: Ledger, amqp_vhost: VirtualHost, measured: Measured
+) -> None:
+    """RabbitMQ 3.10.8 moves the consumer to the new queue, and never sends it what the new queue counts as sent."""
+    await cluster.start(concurrency=2)
+    await client.load(5, {"seconds": 0}, clients=1)
+    await check(ledger, client, cluster.journal, within=30)
+    async with await aio_pika.connect(amqp_vhost.url) as connection, connection.channel() as channel:
+        await channel.queue_delete(QUEUE)
+        await declare_queue(channel, effects.QUEUE)
+        fresh = await client.accept()
+        made_anew = time.monotonic()
+    await until(lambda: _succeeded(ledger, fresh), 30, "a new job runs")
+    measured("from the new queue to a new job's end", time.monotonic() - made_anew, 30)
+    await check(ledger, client, cluster.journal, within=30)
 
 
 async def _published(ledger: Ledger) -> bool:

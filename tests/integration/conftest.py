@@ -15,7 +15,7 @@ from tests.integration.road import Road
 
 @pytest.fixture(params=["postgres", "rabbitmq"])
 async def road(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Road]:
-    engine = create_engine(database_url)
+    engine = create_engine(database_url, pool_size=30)  # what several processes would have
     if request.param == "postgres":
         broker: Broker = PostgresBroker(engine, database_url)
     else:

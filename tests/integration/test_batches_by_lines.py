@@ -108,6 +108,12 @@ async def test_a_bad_line_takes_all_with_it(http: httpx.AsyncClient, engine: Asy
     assert (await send(http, many, "k")).status_code == 202
 
 
+async def test_a_batch_of_bad_lines_alone(http: httpx.AsyncClient) -> None:
+    answer = await send(http, [b'{"type": "noop", "payload": {"a": "\\u0000"}}', b""])
+    check_problem(answer, 422, "/1/payload/a", "line 1: ")
+    check_problem(await send(http, [b"", b""]), 422, "", "needs at least one line")
+
+
 async def test_the_first_hundred_errors_are_told_and_no_more_is_read(http: httpx.AsyncClient) -> None:
     problem = check_problem(await send(http, [line(), b"{"] * 70 + [line(queue="No")] * 500), 400)
     assert [error["pointer"] for error in problem["errors"]][:70] == [f"/{2 * n}" for n in range(1, 71)]

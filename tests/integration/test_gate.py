@@ -7,7 +7,7 @@ from app.storage import cancelling, outbox, submission
 from app.storage.claims import claim_next, claim_refs
 from app.storage.engine import transaction
 from app.storage.submission import Entry
-from tests.integration.gated import Queue, a_worker, counted, limit
+from tests.integration.gated import Queue, a_worker, admitted, counted, limit
 from tests.integration.test_ledger_submission import a_job, do
 from workers.scheduler import gate as module
 from workers.scheduler.relay import Relay
@@ -18,6 +18,18 @@ async def test_a_queue_without_limits_is_not_held_and_not_asked_about(queue: Que
     assert await counted(queue.engine, "NOT held AND published") == 3
     assert await queue.gate.run_once() == 0
     assert queue.gate.pause(0) == module.IDLE
+
+
+async def test_a_new_limit_takes_back_what_was_let_go_and_has_not_begun(queue: Queue) -> None:
+    await limit(queue.engine, max_running=4)
+    worker = await a_worker(queue.engine, 10)
+    jobs = [(await queue.put())[0] for _ in range(6)]
+    assert await queue.admit() == jobs[:4]
+    await limit(queue.engine, max_depth=100)
+    assert await admitted(queue.engine) == jobs[:4], "what limits nothing that runs takes nothing back"
+    await limit(queue.engine, max_running=1)
+    assert await queue.claim(worker) == []
+    assert await queue.one_by_one(worker, 6) == jobs
 
 
 @pytest.mark.parametrize("fields", [{"priority": 5}, {"concurrency_key": "k"}], ids=["a priority", "a key"])

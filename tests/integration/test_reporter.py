@@ -143,7 +143,8 @@ async def test_the_report_comes_once_a_day_over_all_schedulers(engine: AsyncEngi
 
 def test_without_a_url_there_is_no_reporter(engine: AsyncEngine) -> None:
     def names(url: str | None) -> set[str]:
-        return {loop.name for loop in loops(engine, PostgresBroker(engine, ""), Settings(alert_url=url))}
+        settings = Settings(database_url="postgresql://127.0.0.1/accepted", alert_url=url)
+        return {loop.name for loop in loops(engine, PostgresBroker(engine, ""), settings)}
 
     assert names("http://127.0.0.1/x") - names(None) == {"reporter"}
 

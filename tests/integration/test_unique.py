@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ids import new_id
 from app.domain.job import Unique
-from app.errors import InvalidRequest
-from app.services.schedules import check_job
 from app.storage import job_types, pruning, uniqueness
 from app.storage.engine import transaction
 from app.storage.uniqueness import Place
@@ -139,9 +137,6 @@ async def test_what_is_refused(apis: list[Api], client: Client) -> None:
         check_problem(await client.post({"type": "noop", "unique": wrong}), 422, pointer)
     body = {"type": "noop", "unique": {"key": "k", "until": "started"}}
     check_problem(await client.http.post("/batches", json={"jobs": [body]}), 422, "/jobs/0/unique")
-    with pytest.raises(InvalidRequest) as refused:
-        await check_job(apis[0].state.intake, "acme", body)
-    assert [error.pointer for error in refused.value.errors] == ["/job/unique"]
 
 
 async def test_a_key_goes_with_its_job_when_that_is_pruned(apis: list[Api], client: Client) -> None:

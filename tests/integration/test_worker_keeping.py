@@ -3,10 +3,12 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.broker import consuming
 from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.claims import claim_next
 from app.storage.engine import transaction
+from tests.integration.road import Road
 from tests.integration.test_ledger_submission import rows
 from tests.integration.workplace import HANDLERS, accept, attempts, has, read, working
 from tests.support.rabbitmq import RabbitMQNode
@@ -41,6 +43,17 @@ async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, data
         one.stop()
         await until(lambda: slots(engine, 1), 5, "a stopping worker to offer only what it still fills")
     assert await rows(engine, "SELECT * FROM workers") == []
+
+
+async def test_a_new_queue_is_served_at_once(road: Road, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by himself here before the test is over."""
+    monkeypatch.setattr(worker, "FIND_QUEUES", 600.0)
+    monkeypatch.setattr(consuming, "WATCH_EVERY", 600.0)
+    async with working(road.engine, road.broker, None, database_url=database_url):
+        known = await accept(road.engine, road.broker, "noop", queue="default")
+        await until(has(road.engine, known, "succeeded"), 30, "the worker to be there")
+        job_id = await accept(road.engine, road.broker, "noop", queue="new")
+        await until(has(road.engine, job_id, "succeeded"), 30, "the job on the new queue")
 
 
 async def slots(engine: AsyncEngine, expected: int) -> bool:

@@ -44,7 +44,7 @@ def handlers_of(*functions: Callable[..., Any]) -> dict[str, Handler]:
 async def working(
     engine: AsyncEngine,
     broker: Broker,
-    queue: str = "q",
+    queue: str | None = "q",
     *,
     handlers: dict[str, Handler] = HANDLERS,
     concurrency: int = 2,
@@ -53,14 +53,18 @@ async def working(
     ack_within: float = 600,
     settings: Settings = NOWHERE,
     egress: Egress | None = None,
+    database_url: str = "",
 ) -> AsyncIterator[Worker]:
-    """A worker of `queue` with a relay beside it, both stopped at the end. `settings` are those of its tools."""
+    """A worker of `queue` with a relay beside it, both stopped at the end. `settings` are those of its tools.
+
+    Without a queue it serves all there are, and needs `database_url` to hear of new ones.
+    """
     tools = Tools(engine, egress or Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
     pool = ProcessPool(SETUP)
     executor = Executor(handlers, tools, concurrency, 1000, pool)
     one = Worker(
-        engine, broker, handlers, executor, queue_names=[queue], concurrency=concurrency, lease_ttl=lease_ttl,
-        shutdown_grace=shutdown_grace, ack_within=ack_within,
+        engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency, lease_ttl=lease_ttl,
+        shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
     relaying = asyncio.create_task(base.run([Relay(engine, broker)]))

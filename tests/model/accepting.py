@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from app.domain.idempotency import fingerprint
-from app.domain.job import END_EVENTS
+from app.domain.job import DEFAULT_PRIORITY, END_EVENTS
 from app.errors import KeyReused
 from app.services.receipts import Receipt
 from tests.model.ledger import KEYS_TTL
@@ -20,7 +20,6 @@ from tests.model.stage import QUEUES, Key, Stage, a_submission, pick, picks, ste
 bodies = st.fixed_dictionaries(
     {
         "queue": st.sampled_from(QUEUES),
-        "priority": st.sampled_from([1, 4, 9]),
         "delay": st.sampled_from([0, 0, 0, 1, 2]),
         "expires": st.sampled_from([None] * 7 + [1.5, 0.5, -0.5]),
         "most": st.sampled_from([3, 5, 2, 1]),
@@ -84,7 +83,7 @@ class Accepting(Stage):
         policy = {"max_attempts": body["most"], "schedule": [wait * UNIT for wait in body["waits"]], "jitter": 0.0}
         until = None if body["expires"] is None else datetime.now(UTC) + timedelta(seconds=body["expires"] * UNIT)
         asked: dict[str, Any] = {
-            "queue": body["queue"], "priority": body["priority"], "max_attempts": body["most"],
+            "queue": body["queue"], "max_attempts": body["most"],
             "retry": json.dumps(policy), "payload": str(body["payload"]), "expires_at": until,
             "delay": body["delay"] * UNIT or None,
         }  # fmt: skip
@@ -96,7 +95,7 @@ class Accepting(Stage):
     def _accepted(self, body: dict[str, Any], receipt: Receipt) -> None:
         due = self.now + body["delay"]
         job = Job(
-            id=receipt.job.id, queue=body["queue"], priority=body["priority"], most=body["most"],
+            id=receipt.job.id, queue=body["queue"], priority=DEFAULT_PRIORITY, most=body["most"],
             waits=tuple(body["waits"]), payload=str(body["payload"]), tells=body["tells"], run_at=due,
             expires=None if body["expires"] is None else self.now + body["expires"],
             status="scheduled", place=Place(due, False), max_attempts=body["most"],

@@ -27,7 +27,7 @@ QUICK, LONG = 100, 2000
 """Examples. The quick ones reach nearly every arrow dozens of times; the few that are rare are walked on purpose."""
 
 A_JOB = {
-    "queue": "a", "priority": 4, "delay": 0, "expires": None, "most": 5, "waits": [2], "tells": True, "payload": 0,
+    "queue": "a", "delay": 0, "expires": None, "most": 5, "waits": [2], "tells": True, "payload": 0,
 }  # fmt: skip
 EVERYTHING = {"worker": WORKERS[0], "queues": QUEUES, "most": 500}
 
