@@ -63,8 +63,8 @@ async def working(
     pool = ProcessPool(SETUP)
     executor = Executor(handlers, tools, concurrency, 1000, pool)
     one = Worker(
-        engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency, lease_ttl=lease_ttl,
-        shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
+        engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency,
+        lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
     relaying = asyncio.create_task(base.run([Relay(engine, broker)]))
