@@ -1,5 +1,6 @@
 """What goes into a handler and what comes out of it: the same borders in the worker and in its child processes."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -26,6 +27,17 @@ def result_of(value: object, max_bytes: int) -> str:
         encoded = msgspec.json.encode(value)
     except Exception as error:  # also what the properties of a result object raise
         raise InvalidJob(f"the result is not JSON: {type(error).__name__}") from None
+    if b"null" in encoded and not _finite(msgspec.to_builtins(value)):
+        raise InvalidJob("the result is not JSON: it holds NaN or Infinity")
     if len(encoded) > max_bytes:
         raise InvalidJob(f"the result is larger than {max_bytes} bytes")
     return encoded.decode()
+
+
+def _finite(value: object) -> bool:
+    """Whether every number in it can be written as JSON; msgspec writes null for one that cannot."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_finite, value))

@@ -32,6 +32,12 @@ URL_FORMAT = "accepted-url"
 
 NO_URL = "is not a URL that a worker may call"
 
+IN_OTHER_WORDS = {
+    "propertyNames": "a name in it is not allowed here",
+    "not": "holds what excludes each other, or is not allowed",
+}
+"""By keyword: what the validator would say by naming the client's own names, or a piece of the schema."""
+
 
 @dataclass(frozen=True)
 class KnownType:
@@ -122,7 +128,9 @@ def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
         return [_unknown(where, name, known) for name in error.kind.as_dict()["unexpected"]]
     if error.kind.name == "required":
         return [FieldError(f"{where}/{escape_pointer(error.kind.as_dict()['property'])}", "is required")]
-    return [FieldError(where, NO_URL if URL_FORMAT in error.message else error.message)]
+    if error.kind.name == "format" and URL_FORMAT in error.message:
+        return [FieldError(where, NO_URL)]
+    return [FieldError(where, IN_OTHER_WORDS.get(error.kind.name, error.message))]
 
 
 def _unknown(where: str, name: str, known: Sequence[str]) -> FieldError:

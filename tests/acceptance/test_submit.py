@@ -113,6 +113,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "payload against its schema": ({"type": "sleep", "payload": {"seconds": -1}}, "/payload/seconds", ""),
     "payload of the wrong type": ({"type": "sleep", "payload": {"seconds": "1"}}, "/payload/seconds", ""),
     "payload with an unknown name": ({"type": "sleep", "payload": {"secnds": 1}}, "/payload/secnds", '"seconds"'),
+    "a header that may not be set": (
+        {"type": "http.request", "payload": {"url": "http://a.com", "headers": {"secret canary": "x"}}},
+        "/payload/headers",
+        "a name in it is not allowed here",
+    ),
+    "a payload of what excludes each other": (
+        {"type": "http.request", "payload": {"url": "http://a.com", "json": 1, "body": "x"}},
+        "/payload",
+        "excludes each other",
+    ),
     "payload with a forbidden address": (
         {"type": "http.request", "payload": {"url": "http://10.0.0.1/"}},
         "/payload/url",
