@@ -23,7 +23,7 @@ from tests.support.postgres import DatabaseServer
 from workers.scheduler import rescuer
 
 STEPS = 50
-QUICK, LONG = 100, 2000
+QUICK, LONG = 100, 500
 """Examples. The quick ones reach nearly every arrow dozens of times; the few that are rare are walked on purpose."""
 
 A_JOB = {
