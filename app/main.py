@@ -27,6 +27,7 @@ from app.api import (
     schedules,
     submit,
     targets,
+    webhook_deliveries,
     webhook_secret,
     workflows,
 )
@@ -117,6 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
         schedule_runs,
         leases,
         targets,
+        webhook_deliveries,
         webhook_secret,
         workflows,
         health,

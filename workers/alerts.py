@@ -14,7 +14,7 @@ from app.domain.urls import allowing_host_of
 from workers.context import Context
 from workers.egress import Egress
 from workers.job import MARK, Handler, job
-from workers.webhooks import TIMEOUT, post
+from workers.webhooks import TIMEOUT, judge, post, shown
 
 
 class Alert(BaseModel):
@@ -32,7 +32,9 @@ def alert_handler(url: str | None, secret: str | None) -> Handler:
         """Tells the operator of dead letters."""
         if url is None or egress is None:
             raise TransientError("this worker has no ACCEPTED_ALERT_URL")
-        return await post(egress, url, ctx.job.id, payload.event, [secret] if secret else [])
+        answer = await post(egress, url, ctx.job.id, payload.event, [secret] if secret else [])
+        judge(answer)
+        return shown(answer)
 
     handler: Handler = alert.__dict__[MARK]
     return handler

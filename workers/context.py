@@ -53,6 +53,9 @@ class Context:
         If the process dies on the next line: what was logged was written."""
         self.ending = Ending()
         """Set by the worker."""
+        self.answer: str | None = None
+        """For handlers of our own: what whoever they called answered, as JSON text. Recorded with the attempt in one
+        commit, whatever the attempt comes to."""
         self._lease = claim.lease
         self._calls = calls
         self._progress = progress

@@ -102,7 +102,7 @@ class Recorder:
 
 def _failed(success: Transition, kind: FailureClass, message: str) -> Transition:
     failure = transitions.failed(success.held, kind, message, random.random())
-    return msgspec.structs.replace(failure, progress=success.progress)
+    return msgspec.structs.replace(failure, progress=success.progress, answer=success.answer)
 
 
 def _fenced(transition: Transition) -> None:

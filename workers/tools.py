@@ -32,6 +32,7 @@ from workers.transactions import AttemptTransaction
 class _Attempt(NamedTuple):
     """What an attempt has open until it ends."""
 
+    context: Context
     calls: Calls
     children: Children
     transaction: AttemptTransaction
@@ -62,9 +63,12 @@ class Tools:
         children = Children(claim, self._intake, self.most)
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
         steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
-        self._open[lease] = _Attempt(calls, children, transaction)
         results = Results(self._engine, lease)
-        return Context(claim, self._egress, self._mail, calls, self.progress, steps, children, transaction, results)
+        context = Context(
+            claim, self._egress, self._mail, calls, self.progress, steps, children, transaction, results
+        )  # fmt: skip
+        self._open[lease] = _Attempt(context, calls, children, transaction)
+        return context
 
     async def close(self, transition: Transition) -> Transition:
         """The attempt has come to `transition`: close its context, and add what goes along with the outcome.
@@ -78,13 +82,13 @@ class Tools:
         attempt.calls.end()
         if transition.status is Status.SUCCEEDED and attempt.transaction.within:
             transition = transitions.failed(held, FailureClass.INVALID, _LEFT_OPEN, random.random())
-        progress = self.progress.end(held.lease)
+        said = {"progress": self.progress.end(held.lease), "answer": attempt.context.answer}
         if transition.status is not Status.SUCCEEDED:
             await attempt.transaction.abandon()
-            return msgspec.structs.replace(transition, progress=progress)
+            return msgspec.structs.replace(transition, **said)
         if lent := attempt.transaction.take():
             self._to_commit[held.lease] = lent
-        return msgspec.structs.replace(transition, progress=progress, children=attempt.children.made)
+        return msgspec.structs.replace(transition, **said, children=attempt.children.made)
 
     def take(self, lease: Lease) -> Lent | None:
         """The transaction that commits with this attempt's success, if it had one."""

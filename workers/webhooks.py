@@ -1,15 +1,18 @@
 """The handler of `webhook.deliver`: one signed POST, by the Standard Webhooks specification.
 
-The id is the delivery job's own, so it is the same on every try; the timestamp and with it the signature are new
-on each; the body is what was recorded with the end state, byte for byte.
+The id is the delivery job's own, or that of the delivery which it is sent again for, so it is the same on every try;
+the timestamp and with it the signature are new on each; the body is what was recorded with the end state, byte for
+byte. What the receiver answers is recorded with the attempt, whatever it means for it.
 """
 
+import codecs
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -39,12 +42,16 @@ Note = Callable[[AsyncConnection, str, str], Awaitable[None]]
 
 
 class Delivery(BaseModel):
-    """What to send, and where: of the end of a job or of a batch. `event` is the body as JSON text."""
+    """What to send, and where: of the end of a job or of a batch. `event` is the body as JSON text.
+
+    `redelivery_of` is the delivery that had succeeded and is sent again.
+    """
 
     url: str
     job_id: str | None = None
     batch_id: str | None = None
     event: str
+    redelivery_of: UUID | None = None
 
 
 def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
@@ -61,14 +68,17 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
         if failing_for is not None and failing_for >= webhook_urls.GIVEN_UP:
             raise InvalidJob(NOTHING_FOR_DAYS)
         try:
-            told = await post(ctx.egress, payload.url, ctx.job.id, payload.event, secrets)
+            webhook_id = payload.redelivery_of or ctx.job.id
+            answer = await post(ctx.egress, payload.url, webhook_id, payload.event, secrets)
+            ctx.answer = msgspec.json.encode(shown(answer)).decode()
+            judge(answer)
         except HandlerError:
             if failing_for is None:
                 await _note(webhook_urls.failed, ctx.job.tenant, payload.url)
             raise
         if failing_for is not None:
             await _note(webhook_urls.answered, ctx.job.tenant, payload.url)
-        return told
+        return shown(answer)
 
     async def _note(what: Note, tenant: str, url: str) -> None:
         """A ledger that is away must not turn a delivery that was made into one to be made again."""
@@ -81,22 +91,30 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
     return handler
 
 
-async def post(egress: Egress, url: str, webhook_id: UUID, event: str, secrets: list[str]) -> dict[str, Any]:
-    """One try at telling `event` (JSON text), signed with each of `secrets`; without any it has no signature."""
+async def post(egress: Egress, url: str, webhook_id: UUID, event: str, secrets: list[str]) -> Answer:
+    """One try at telling `event` (JSON text), signed with each of `secrets`; without any it has no signature.
+
+    Returns whatever was answered, its body up to `KEPT`: the caller judges.
+    """
     body = event.encode()
     headers = signing.headers(str(webhook_id), int(time.time()), body, secrets)
     if not secrets:
         del headers["webhook-signature"]
     more = {"content-type": "application/json", "user-agent": "Accepted-Webhooks/1"}
-    answer = await egress.send("POST", url, headers | more, body, timeout=TIMEOUT, max_bytes=KEPT)
-    return judge(answer)
+    return await egress.send("POST", url, headers | more, body, timeout=TIMEOUT, max_bytes=KEPT)
 
 
-def judge(answer: Answer) -> dict[str, Any]:
+def shown(answer: Answer) -> dict[str, Any]:
+    """What is kept of an answer: its body as text, without a character that the cut went through."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return {"status_code": answer.status_code, "body": decoder.decode(answer.body, final=not answer.truncated)}
+
+
+def judge(answer: Answer) -> None:
     """2xx is a delivery; 410 ends it for good; anything else is tried again, not before a `Retry-After`."""
     status = answer.status_code
     if 200 <= status < 300:
-        return {"status_code": status, "body": answer.body.decode(errors="replace")}
+        return
     if status == GONE:
         raise InvalidJob("the receiver answered 410 Gone")
     wait = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)

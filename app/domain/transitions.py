@@ -68,7 +68,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox.
 
     `progress` is what the attempt said last, as JSON text; `children` are the jobs that become real with a success.
-    `retry_after` (seconds) is how long the target asked to be left alone: it is not stored with the job.
+    `retry_after` (seconds) is how long the target asked to be left alone: it is not stored with the job. `answer` is
+    what the attempt was answered by whom it called, as JSON text: stored with the attempt, and not with the job.
     """
 
     held: Held
@@ -83,6 +84,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     progress: str | None = None
     children: tuple[NewJob, ...] = ()
     retry_after: float | None = None
+    answer: str | None = None
 
 
 def succeeded(held: Held, result: str) -> Transition:

@@ -20,16 +20,17 @@ WITH arrow AS MATERIALIZED (
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
         CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
         CAST(:crashes AS int4[]), CAST(:extra AS int4[]), CAST(:finished AS bool[]),
-        CAST(:tracebacks AS text[]), CAST(:progress AS text[])
+        CAST(:tracebacks AS text[]), CAST(:progress AS text[]), CAST(:answers AS text[])
     ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback,
-           progress)
+           progress, answer)
 ), locked AS MATERIALIZED (
     SELECT j.id FROM jobs j JOIN arrow a ON a.job_id = j.id
     WHERE j.status = 'running' AND j.attempt = a.attempt
     ORDER BY j.id FOR UPDATE OF j
 ), closed AS (
     UPDATE attempts t SET
-        finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback
+        finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback,
+        answer = CAST(a.answer AS json)
     FROM arrow a JOIN locked l ON l.id = a.job_id
     WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
     RETURNING t.job_id, t.cancel_requested_at IS NOT NULL AND NOT a.finished AS cancel
@@ -78,5 +79,6 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[Moved]:
         finished=[t.status in FINISHED for t in batch],
         tracebacks=[t.traceback for t in batch],
         progress=[t.progress for t in batch],
+        answers=[t.answer for t in batch],
     )
     return [Moved(*row[:5]) for row in rows]

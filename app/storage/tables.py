@@ -3,6 +3,7 @@
 The hot path of a job touches `jobs`, `outbox` and `attempts`. `jobs` has no index on anything that changes, so
 every status change is a heap-only (HOT) update; whatever has to be found by state is found through the two small
 tables: a waiting job has a row in `outbox`, a running one an unfinished row in `attempts` (which is its lease).
+(`payload`, by which deliveries are found, changes only by an edited replay, which none of theirs ever does.)
 There are no foreign keys: each would be a look-up per row on the hot path, for rows that are only ever written by
 the statement that writes their job, and deleted by the one that deletes it.
 """
@@ -76,6 +77,13 @@ jobs = Table(
     ),
     Index("jobs_by_tenant", "tenant", "id"),
     Index("jobs_by_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
+    Index(
+        "deliveries_about",
+        text("COALESCE(payload ->> 'job_id', payload ->> 'batch_id')"),
+        "id",
+        postgresql_where=text("type = 'webhook.deliver'"),
+    ),
+    Index("deliveries_by_tenant", "tenant", "id", postgresql_where=text("type = 'webhook.deliver'")),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -119,6 +127,7 @@ attempts = Table(
     Column("error", JSON),
     Column("cancel_requested_at", Moment),
     Column("traceback", Text),
+    Column("answer", JSON),
     PrimaryKeyConstraint("job_id", "attempt"),
     Index("attempts_open", "worker_id", postgresql_where=text("finished_at IS NULL")),
     postgresql_with={"fillfactor": "80"},

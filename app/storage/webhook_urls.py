@@ -1,7 +1,7 @@
 """Webhook URLs that fail: since when without a break. One that has done so for `GIVEN_UP` is told nothing more.
 
-A row is written by the first failure and deleted by the next success, or by whoever runs a delivery to it again
-(`app.storage.retrying`): then it has another five days.
+A row is written by the first failure and deleted by the next success, or by whoever sends a delivery to it again
+(`app.storage.retrying`, `begin_anew`): then it has another five days.
 """
 
 from sqlalchemy import text
@@ -14,7 +14,7 @@ _FAILING_FOR = text("""
 SELECT CAST(EXTRACT(epoch FROM now() - failing_since) AS float8) FROM webhook_urls WHERE tenant = :tenant AND url = :url
 """)
 _FAILED = text("INSERT INTO webhook_urls (tenant, url) VALUES (:tenant, :url) ON CONFLICT DO NOTHING")
-_ANSWERED = text("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
+_FORGET = text("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
 
 
 async def failing_for(conn: AsyncConnection, tenant: str, url: str) -> float | None:
@@ -36,4 +36,9 @@ async def failed(conn: AsyncConnection, tenant: str, url: str) -> None:
 
 async def answered(conn: AsyncConnection, tenant: str, url: str) -> None:
     """A delivery has succeeded. The caller commits."""
-    await conn.execute(_ANSWERED, {"tenant": tenant, "url": url})
+    await conn.execute(_FORGET, {"tenant": tenant, "url": url})
+
+
+async def begin_anew(conn: AsyncConnection, tenant: str, url: str) -> None:
+    """Somebody wants a delivery sent there once more: it is tried, however long it has failed. The caller commits."""
+    await conn.execute(_FORGET, {"tenant": tenant, "url": url})

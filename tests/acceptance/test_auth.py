@@ -19,6 +19,8 @@ GUARDED = [
     ("GET", "/job-types"),
     ("GET", "/webhook-secret"),
     ("POST", "/webhook-secret/rotate"),
+    ("GET", "/webhook-deliveries"),
+    ("POST", "/webhook-deliveries/{id}/redeliver"),
 ]
 WRONG = {
     "none": None,

@@ -176,11 +176,13 @@ async def test_two_batches_of_the_same_jobs_do_not_deadlock(engine: AsyncEngine)
     assert [a != b for a, b in zip(one, two[::-1], strict=True)] == [True] * 60
 
 
-async def test_status_changes_are_heap_only(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("type_", ["noop", "webhook.deliver"])
+async def test_status_changes_are_heap_only(engine: AsyncEngine, type_: str) -> None:
     """`jobs` has no index on anything that changes (app/storage/tables.py), and room on each page: HOT updates."""
+    payload = f'{{"job_id": "{UUID(int=1)}", "event": "{"x" * 100}"}}'
     await do(engine, "SELECT pg_stat_reset()")
     for _ in range(10):
-        await put(engine, 50)
+        await put(engine, 50, type=type_, payload=payload)
         batch = [held(claimed) for claimed in await claim(engine, 50)]
         await apply(engine, *(transitions.failed(one, FailureClass.TRANSIENT, "x", 0.0) for one in batch))
         await do(engine, "UPDATE outbox SET published = true, due_at = now()")

@@ -1,0 +1,149 @@
+"""GET /webhook-deliveries: what was sent to receivers and what they answered; and sending one again."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import errors
+from app.api import batches, jobs
+from app.api.auth import Reader, Writer, documented
+from app.api.job_answers import JSON, header_docs, monitor_headers
+from app.api.problems import responses_for
+from app.api.query import only_query
+from app.api.state import State, state_of
+from app.api.webhook_delivery_schemas import DeliveryPage, DeliveryQuery, DeliveryView
+from app.domain import cursor, json_text
+from app.domain.job import WEBHOOK_TYPE
+from app.errors import FieldError, InvalidRequest, NotFound
+from app.services.redelivery import WAITING
+from app.services.redelivery import redeliver as send_again
+from app.storage import deliveries
+from app.storage.deliveries import Delivery, DeliveryFilter, Try
+from app.storage.engine import reading
+
+router = APIRouter(tags=["webhooks"], dependencies=documented)
+
+PATH = "/webhook-deliveries"
+
+_REFUSED = (
+    errors.NotFound, errors.Gone, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden,
+    errors.LedgerUnavailable,
+)  # fmt: skip
+
+
+@router.get(
+    PATH,
+    response_model=DeliveryPage,
+    responses={200: {"description": "A page.", "headers": header_docs("Link")}, **responses_for(*_REFUSED)},
+)
+async def list_(request: Request, who: Reader, asked: Annotated[DeliveryQuery, Query()]) -> Response:
+    """Webhook deliveries, newest first, each with its attempts. 404 for a job or batch that is not there."""
+    if asked.job_id is not None and asked.batch_id is not None:
+        raise InvalidRequest([FieldError("/batch_id", "a delivery tells of a job or of a batch: name one of them")])
+    state = state_of(request)
+    filters = asked.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
+    scope = f"webhook-deliveries {who.tenant} {urlencode(filters)}"
+    page = await _page(state, who.tenant, asked, DeliveryFilter(**filters, before=_position(asked.cursor, scope)))
+    more = len(page) > asked.limit
+    page = page[: asked.limit]
+    next_ = cursor.write(page[-1].id, scope) if more else None
+    headers = {}
+    if next_ is not None:
+        query = urlencode({**filters, "limit": asked.limit, "cursor": next_})
+        headers["Link"] = f'<{PATH}?{query}>; rel="next"'
+    body = json_text.encode({"items": await _with_tries(state, page), "next": next_})
+    return Response(body, headers=headers, media_type=JSON)
+
+
+@router.post(
+    PATH + "/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=DeliveryView,
+    dependencies=[Depends(only_query())],
+    responses={
+        202: {
+            "description": "The delivery that sends it again. The headers are about its job.",
+            "headers": header_docs("Location", "Operation-Location", "Link", "Retry-After"),
+        },
+        **responses_for(errors.Conflict, *_REFUSED),
+    },
+)
+async def redeliver(request: Request, who: Writer, delivery_id: UUID) -> Response:
+    """Send a webhook again, now, with the same `webhook-id` and body. 409 while it is being sent anyway."""
+    state = state_of(request)
+    job = await jobs.find(state, who.tenant, delivery_id)
+    if job.type != WEBHOOK_TYPE:
+        raise NotFound("this job is no webhook delivery")
+    again = await send_again(state.engine, state.broker, job)
+    async with reading(state.engine) as conn:
+        found = await deliveries.find(conn, who.tenant, again.id)
+    if found is None:
+        raise NotFound("the delivery is past its retention by now")
+    (shown,) = await _with_tries(state, [found])
+    return Response(json_text.encode(shown), 202, monitor_headers(again), media_type=JSON)
+
+
+async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: DeliveryFilter) -> list[Delivery]:
+    """Raises `NotFound` or `Gone` for a job or batch that is not there: nothing of it is not the same as nothing sent.
+
+    Deliveries that are still there are shown, though what they tell of may be past its retention.
+    """
+    async with reading(state.engine) as conn:
+        page = await deliveries.page(conn, tenant, wanted, asked.limit + 1)
+    if not page and asked.job_id is not None:
+        await jobs.find(state, tenant, asked.job_id)
+    if not page and asked.batch_id is not None:
+        await batches.find(state, tenant, asked.batch_id)
+    return page
+
+
+def _position(given: str | None, scope: str) -> UUID | None:
+    try:
+        return None if given is None else cursor.read(given, scope)
+    except ValueError:
+        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
+
+
+async def _with_tries(state: State, page: Sequence[Delivery]) -> list[dict[str, Any]]:
+    if not page:
+        return []
+    async with reading(state.engine) as conn:
+        tries = await deliveries.tries(conn, [one.id for one in page])
+    of: dict[UUID, list[dict[str, Any]]] = {one.id: [] for one in page}
+    for each in tries:
+        of[each.delivery_id].append(_try(each))
+    return [_shown(one) | {"attempts": of[one.id]} for one in page]
+
+
+def _shown(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "job_id": delivery.job_id,
+        "batch_id": delivery.batch_id,
+        "redelivery_of": delivery.redelivery_of,
+        "url": delivery.url,
+        "event": delivery.event,
+        "status": delivery.status,
+        "created_at": delivery.created_at,
+        "next_attempt_at": delivery.run_at if delivery.status in WAITING else None,
+        "finished_at": delivery.finished_at,
+    }
+
+
+def _try(one: Try) -> dict[str, Any]:
+    answer = {} if one.answer is None else msgspec.json.decode(one.answer)
+    return {
+        "attempt": one.attempt,
+        "started_at": one.started_at,
+        "finished_at": one.finished_at,
+        "outcome": one.outcome,
+        "status_code": answer.get("status_code"),
+        "body": answer.get("body"),
+        "error": None if one.error is None else msgspec.Raw(one.error.encode()),
+    }

@@ -1,0 +1,51 @@
+"""What a receiver answers: what is kept of it, and what it means for the delivery."""
+
+import pytest
+
+from app.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
+from workers.egress import Answer
+from workers.webhooks import KEPT, judge, shown
+
+
+def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> Answer:
+    """As `Egress` gives it when it is told to keep `KEPT` bytes."""
+    return Answer(status, list(headers), body[:KEPT], len(body) > KEPT)
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b"", ""),
+        (b"x" * 1024, "x" * 1024),
+        (b"x" * 1025, "x" * 1024),
+        (b"x" + "é".encode() * 600, "x" + "é" * 511),
+        ("😀".encode() * 300, "😀" * 256),
+        (b"x\xff\0y", "x�\0y"),
+        ("é".encode()[:1], "�"),
+    ],
+)
+def test_the_first_1024_bytes_are_kept_as_text(body: bytes, kept: str) -> None:
+    """A character that the cut went through is left out; one that the receiver itself broke is shown as broken."""
+    assert shown(answer(503, body)) == {"status_code": 503, "body": kept}
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_2xx_is_a_delivery(status: int) -> None:
+    judge(answer(status))
+
+
+@pytest.mark.parametrize(
+    ("given", "failure"),
+    [
+        (answer(410), InvalidJob),
+        (answer(503, b"", ("Retry-After", "7")), RateLimited),
+        (answer(503, b"", ("Retry-After", "soon")), TransientError),
+        (answer(500), TransientError),
+        (answer(302), TransientError),
+        (answer(404), TransientError),
+    ],
+)
+def test_anything_else_is_none(given: Answer, failure: type[HandlerError]) -> None:
+    with pytest.raises(failure) as raised:
+        judge(given)
+    assert raised.value.retry_after == (7 if failure is RateLimited else None)
