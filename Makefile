@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.in-step-with-the-lock
 CHECKED := app workers tests deploy alembic
 MAX_LINES := 300
+LONGEST_FIRST := tests/faults tests/model tests/acceptance tests/integration tests/unit
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
@@ -25,7 +26,7 @@ demo: setup ## boot the embedded service and show a job's life, a retry, a dead 
 	@$(BIN)/python -m deploy.demo
 
 test: setup servers ## the whole suite but the tests marked slow
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	@$(BIN)/pytest $(LONGEST_FIRST) -n 2 --dist loadfile -m "not slow"
 
 lint: setup ## everything that is checked without running the code
 	@$(BIN)/ruff check .
