@@ -19,12 +19,17 @@ PREFIX = "ACCEPTED_"
 SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url", "smtp_url"})
 """Settings whose value may hold a password: it is never printed."""
 
+LONGEST_RETENTION = 3660 * 86400.0
+"""Seconds. Ten years: for longer than that a job service is the wrong place, and PostgreSQL's intervals end some day."""
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)):
         return float(found[1]) * _UNITS[found[2]]
+    if isinstance(value, str):
+        raise ValueError("must be a number of seconds, or such as 45s, 30m, 12h, 7d")
     return value
 
 
@@ -62,8 +67,8 @@ class Settings(BaseSettings):
     smtp_from: Annotated[str, Field(pattern=ADDRESS, max_length=MAX_ADDRESS)] | None = Field(
         None, description="an address, e.g. noreply@example.com"
     )
-    retention: Seconds = Field(7 * 86400, ge=60)
-    retention_failed: Seconds = Field(30 * 86400, ge=60)
+    retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
+    retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)
     alert_url: str | None = Field(None, description="http:// or https:// without user-info")
     max_fanout_depth: int = Field(5, ge=0, le=1000)
     max_fanout_jobs: int = Field(10_000, ge=0, le=1_000_000)

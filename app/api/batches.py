@@ -12,7 +12,6 @@ from app import errors
 from app.api.auth import Reader, Writer, documented
 from app.api.body import body_docs, is_ndjson, read_json, read_lines
 from app.api.job_answers import JSON, header_docs
-from app.api.problem_table import URI_TOO_LONG
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.rate_limit import RATE_LIMIT, rate_limit_headers
@@ -63,7 +62,7 @@ REFUSED = (
     status_code=202,
     response_model=BatchView,
     dependencies=[Depends(only_query(*OPTIONS))],
-    responses={**ACCEPTED, **responses_for(*REFUSED, URI_TOO_LONG)},
+    responses={**ACCEPTED, **responses_for(*REFUSED)},
     openapi_extra=body_docs(
         BatchRequest, by_lines="A job a line, each as POST /jobs takes it. Empty lines are skipped."
     ),

@@ -106,19 +106,20 @@ INTERNAL = Problem(
     "Repeat the request with the same Idempotency-Key; if it happens again, report it.",
 )  # fmt: skip
 
-URI_TOO_LONG = Problem(
-    "uri-too-long", 414, "The address is too long",
-    "Path and query together are over the limit.", "Shorten the query; page with the cursor.",
-)  # fmt: skip
+UNHEARD = [
+    Problem("request-timeout", 408, "The request took too long to arrive",
+            "Headers and body must arrive within 30 seconds.", "Send it in one go, or in parts."),
+    Problem("uri-too-long", 414, "The address is too long",
+            "Path and query together are over the limit.", "Shorten the query; page with the cursor."),
+    Problem("headers-too-large", 431, "The headers are too large",
+            "All header fields together are over the limit.", "Send fewer or shorter headers."),
+]  # fmt: skip
+"""What any request may be answered before anybody has looked at what it asks for."""
 
 HTTP_PROBLEMS = [
     Problem("method-not-allowed", 405, "The method is not allowed here",
             "The address exists, but not for this method.", "The Allow header lists the methods."),
-    Problem("request-timeout", 408, "The request took too long to arrive",
-            "Headers and body must arrive within 30 seconds.", "Send it in one go, or in parts."),
-    URI_TOO_LONG,
-    Problem("headers-too-large", 431, "The headers are too large",
-            "All header fields together are over the limit.", "Send fewer or shorter headers."),
+    *UNHEARD,
     INTERNAL,
 ]  # fmt: skip
 """What the HTTP layer answers by itself, without an error of our tree."""

@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 from app import errors
 from app.api.job_answers import header_docs
-from app.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
+from app.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, UNHEARD, Problem
 from app.api.rate_limit import RATE_LIMIT, rate_limit_headers
 from app.domain.json_text import encode, escape_pointer
 from app.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
@@ -120,11 +120,11 @@ def install(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def responses_for(*refusals: type[AcceptedError] | Problem) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a FastAPI operation that can raise these, or be refused so before it is reached."""
+def responses_for(*refusals: type[AcceptedError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a FastAPI operation that can raise these; and what any request may be refused with."""
     found: dict[int | str, dict[str, Any]] = {}
     content = {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_REF}}}
-    for problem in (one if isinstance(one, Problem) else problem_of(one) for one in refusals):
+    for problem in (*map(problem_of, refusals), *UNHEARD):
         entry = found.setdefault(problem.status, {"description": "", "content": content})
         entry["description"] = "; ".join(filter(None, [entry["description"], problem.title]))
         for name in problem.headers:

@@ -23,7 +23,7 @@ MAX_TIMEOUT = 7 * 86400.0
 MAX_ATTEMPTS = 100
 MAX_KEY = 255
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:[0-5]\d)")
 
 
 def _moment(value: object) -> datetime:

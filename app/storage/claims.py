@@ -67,7 +67,7 @@ RUN = """
 taken AS (
     DELETE FROM outbox o USING locked l WHERE o.job_id = l.job_id AND o.attempt = l.attempt
 ), running AS (
-    UPDATE jobs j SET status = 'running', attempt = j.attempt + 1, started_at = now(), progress = NULL
+    UPDATE jobs j SET status = 'running', attempt = j.attempt + 1, started_at = clock_timestamp(), progress = NULL
     FROM locked l
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
     RETURNING j.id, j.tenant, j.type, j.queue, j.status, j.priority, j.attempt, j.max_attempts,
@@ -75,7 +75,8 @@ taken AS (
               j.expires_at, j.started_at, j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent,
               j.parent_id, j.root_id, j.depth
 )"""
-"""What becomes of the rows `locked`: their outbox rows are gone, and their jobs are `running`."""
+"""What becomes of the rows `locked`: their outbox rows are gone, and their jobs are `running`. Not since now(), which
+is the time of BEGIN: what is due as it is read need not have been due then."""
 
 _CLAIM = """
 WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from tests.acceptance.conftest import serving, types_known
 from tests.support.waiting import until
 
 PARKED = {"type": "noop", "delay": 3600}
+TTL = 1  # seconds for which the API of `strict` remembers a key
 
 
 def new_key() -> str:
@@ -174,7 +176,7 @@ async def strict(database_server, database_template) -> AsyncIterator[Client]:  
     """`accepted dev` that wants a key with everything, and remembers it for a second."""
     name = f"strict_{uuid4().hex}"
     url = database_server.create_database(name, template=database_template)
-    env = {"ACCEPTED_IDEMPOTENCY_KEY": "required", "ACCEPTED_IDEMPOTENCY_TTL": "1"}
+    env = {"ACCEPTED_IDEMPOTENCY_KEY": "required", "ACCEPTED_IDEMPOTENCY_TTL": str(TTL)}
     async with serving(url, env, dev=True) as running:
         client = running.client()
         await types_known(client)
@@ -213,13 +215,15 @@ async def test_a_forgotten_key_takes_another_body_and_a_hundred_at_once_still_ma
     async def free() -> bool:  # forgotten again: of many at once, one is the first
         nonlocal firsts
         body = {**PARKED, "priority": 8}
+        began = time.monotonic()
         answers = await asyncio.gather(*(strict.post(body, idempotency_key=key) for _ in range(30)))
+        if time.monotonic() - began > TTL / 2:
+            return False  # on so busy a machine it may have been forgotten between them
         accepted = [answer for answer in answers if answer.status_code == 202]
         assert len({answer.json()["id"] for answer in accepted}) <= 1
         new = sum("idempotent-replayed" not in answer.headers for answer in accepted)
         assert new <= 1
         firsts += new
-        return len(accepted) == 30
+        return firsts > 0 and len(accepted) == 30
 
     await until(free, 20, "one job by thirty", interval=0.1)
-    assert firsts >= 1

@@ -152,6 +152,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "run_at in the week form": ({"run_at": "2026-W01-1T00:00:00Z"}, "/run_at", ""),
     "run_at on no day": ({"run_at": "2026-02-30T00:00:00Z"}, "/run_at", ""),
     "run_at with offset 24:00": ({"run_at": "2026-01-01T00:00:00+24:00"}, "/run_at", ""),
+    "run_at with offset 01:60": ({"run_at": "2026-01-01T00:00:00+01:60"}, "/run_at", ""),
     "run_at in Arabic digits": ({"run_at": "٢٠٢٦-01-01T00:00:00Z"}, "/run_at", ""),
     "run_at beyond the calendar": ({"run_at": "9999-12-31T23:59:59-23:59"}, "/run_at", ""),
     "run_at beyond 366 days": ({"run_at": from_now(366 * DAY + 3600)}, "/run_at", ""),
