@@ -20,7 +20,7 @@ SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url"
 """Settings whose value may hold a password: it is never printed."""
 
 LONGEST_RETENTION = 3660 * 86400.0
-"""Seconds. Ten years: for longer than that a job service is the wrong place, and PostgreSQL's intervals end some day."""
+"""Seconds. Ten years: for longer than that a job service is the wrong place, and PostgreSQL's intervals end, too."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -104,7 +104,7 @@ def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute
         ("RETENTION", "7 weeks"),
         ("RETENTION", "-7d"),
         ("RETENTION", "nan"),
-        ("RETENTION", "3661d"),
+        ("RETENTION", "316310400"),
         ("RETENTION_FAILED", "0"),
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
