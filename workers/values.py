@@ -28,9 +28,10 @@ def result_of(value: object, max_bytes: int) -> str:
     """
     try:
         encoded = msgspec.json.encode(value)
+        finite = b"null" not in encoded or _finite(msgspec.to_builtins(value, enc_hook=msgspec.json.decode))
     except Exception as error:  # also what the properties of a result object raise
         raise InvalidJob(f"the result is not JSON: {type(error).__name__}") from None
-    if b"null" in encoded and not _finite(msgspec.to_builtins(value, enc_hook=msgspec.json.decode)):
+    if not finite:
         raise InvalidJob("the result is not JSON: it holds NaN or Infinity")
     if len(encoded) > max_bytes:
         raise InvalidJob(f"the result is larger than {max_bytes} bytes")
