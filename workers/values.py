@@ -22,12 +22,15 @@ def payload_of(handler: Handler, job: Job) -> Any:
 
 
 def result_of(value: object, max_bytes: int) -> str:
-    """What a handler returned, as JSON text. Raises `InvalidJob` for what is no JSON, or too much of it."""
+    """What a handler returned, as JSON text; from a child process it comes as `msgspec.Raw`, JSON already.
+
+    Raises `InvalidJob` for what is no JSON, or too much of it.
+    """
     try:
         encoded = msgspec.json.encode(value)
     except Exception as error:  # also what the properties of a result object raise
         raise InvalidJob(f"the result is not JSON: {type(error).__name__}") from None
-    if b"null" in encoded and not _finite(msgspec.to_builtins(value)):
+    if b"null" in encoded and not _finite(msgspec.to_builtins(value, enc_hook=msgspec.json.decode)):
         raise InvalidJob("the result is not JSON: it holds NaN or Infinity")
     if len(encoded) > max_bytes:
         raise InvalidJob(f"the result is larger than {max_bytes} bytes")

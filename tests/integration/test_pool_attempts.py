@@ -56,6 +56,11 @@ async def test_success(executor: Executor) -> None:
     assert json.loads(transition.result or "")["attempt"] == 1
 
 
+async def test_a_success_without_a_result(executor: Executor) -> None:
+    transition = await executor.run(claim("print", "done"))
+    assert (transition.status, transition.result) == (Status.SUCCEEDED, "null")
+
+
 async def test_a_start_is_not_charged_to_the_timeout() -> None:
     """It takes a second; the timeout is half of that."""
     pool = ProcessPool(SETUP)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from app.domain.failures import InvalidJob
@@ -14,7 +15,9 @@ class Measured:
     worst: float | None = None
 
 
-@pytest.mark.parametrize("value", [None, {"a": None}, [1.5, None], "null", Measured(1.0)])
+@pytest.mark.parametrize(
+    "value", [None, {"a": None}, [1.5, None], "null", Measured(1.0), msgspec.Raw(b"null"), [msgspec.Raw(b'{"a":null}')]]
+)
 def test_json_is_kept(value: object) -> None:
     assert "null" in result_of(value, 100)
 
