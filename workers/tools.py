@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,7 @@ from app.storage.claims import Claim
 from app.storage.lent import Lender, Lent
 from workers.calling import Calls
 from workers.children import Children, FanOut
-from workers.context import Context
+from workers.context import Context, Means
 from workers.egress import Egress
 from workers.mail import Mail
 from workers.progress import ProgressWriter
@@ -63,8 +64,10 @@ class Tools:
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
         steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
         self._open[lease] = _Attempt(calls, children, transaction)
+        say = partial(calls.soon, self.progress.say, lease)
         results = Results(self._engine, lease)
-        return Context(claim, self._egress, self._mail, calls, self.progress, steps, children, transaction, results)
+        means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
+        return Context(claim.job, self._egress, self._mail, means)
 
     async def close(self, transition: Transition) -> Transition:
         """The attempt has come to `transition`: close its context, and add what goes along with the outcome.
