@@ -18,7 +18,7 @@ class Calls:
 
     def soon(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call `function` on the loop, now or in a moment, unless the attempt is over by then."""
-        if _running_loop() is self._loop:
+        if running_loop() is self._loop:
             self._unless_ended(function, *arguments)
         else:
             self._loop.call_soon_threadsafe(self._unless_ended, function, *arguments)
@@ -31,7 +31,7 @@ class Calls:
         if self._ended:
             work.close()
             raise LeaseLost
-        loop = _running_loop()
+        loop = running_loop()
         if loop is self._loop:
             return work
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -61,7 +61,8 @@ class Calls:
             future.add_done_callback(self._from_threads.discard)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if one does."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

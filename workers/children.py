@@ -5,12 +5,12 @@ from uuid import UUID
 
 import msgspec
 
-from app.domain import json_text
 from app.domain.failures import InvalidJob
 from app.domain.job import NewJob
 from app.errors import Refused
 from app.services.intake import Intake
 from app.storage.claims import Claim
+from workers.values import child_of
 
 
 class FanOut(msgspec.Struct, frozen=True):
@@ -47,11 +47,7 @@ class Children:
         return child.id
 
     async def _checked(self, body: dict[str, Any]) -> NewJob:
-        """Through JSON and back: a payload means what it would mean had it come over HTTP."""
         try:
-            parsed = json_text.parse(json_text.encode(body))
-            return await self._intake.check(self._claim.job.tenant, parsed, self._claim.traceparent)
+            return await self._intake.check(self._claim.job.tenant, child_of(body), self._claim.traceparent)
         except Refused as refused:
             raise InvalidJob(f"a child of this job is refused: {refused}") from None
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidJob(f"a child of this job is no JSON: {type(error).__name__}") from None

@@ -1,68 +1,61 @@
 """What a handler sees of its attempt.
 
-The same calls work in every handler that runs in the worker's own process: `await` them in an `async def`, just call
-them in a `def`. Once an attempt is over, they do nothing more for it.
+The same calls work in every handler: `await` them in an `async def`, just call them in a `def`. Once an attempt is
+over, they do nothing more for it. A handler that runs in a process has the same context, with other `Means`.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 
+from app.domain.job import Job
 from app.domain.progress import progress as progress_of
 from app.domain.retry import Retry
-from app.storage.claims import Claim
-from workers.calling import Calls
-from workers.children import Children
 from workers.egress import Egress
 from workers.mail import Mail
-from workers.progress import ProgressWriter
-from workers.results import Results
 from workers.run import Ending
-from workers.steps import Steps
 from workers.transactions import AttemptTransaction
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the calls of one attempt come down to: the tools themselves, or in a child process what asks for them."""
+
+    call: Callable[[Coroutine[Any, Any, Any]], Any]
+    """Makes what the handler gets of a coroutine: itself to be awaited, or in a plain thread its result."""
+    say: Callable[[str], None]
+    """Progress, as JSON text."""
+    step: Callable[..., Coroutine[Any, Any, Any]]
+    submit: Callable[[dict[str, Any]], Coroutine[Any, Any, UUID]]
+    results: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+    transaction: Callable[[], AttemptTransaction]
 
 
 class Context:
     """One attempt, as its handler sees it."""
 
-    def __init__(
-        self,
-        claim: Claim,
-        egress: Egress,
-        mail: Mail,
-        calls: Calls,
-        progress: ProgressWriter,
-        steps: Steps,
-        children: Children,
-        transaction: AttemptTransaction,
-        results: Results,
-    ) -> None:
-        self.job = claim.job
+    def __init__(self, job: Job, egress: Egress, mail: Mail, means: Means) -> None:
+        self.job = job
         """The job as it was claimed. `job.id` is the same on every attempt: a good key for what you do elsewhere.
         `job.attempt` counts from 1 and never goes down. Nothing here changes while the handler runs."""
         self.egress = egress
         """The guarded HTTP client: public addresses only, one deadline, capped answers. For `async def` handlers."""
         self.mail = mail
         """The operator's mail server. For `async def` handlers."""
-        self.log = structlog.get_logger("handler").bind(
-            job_id=str(claim.job.id), type=claim.job.type, attempt=claim.job.attempt
-        )
+        self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
         """A logger that adds job_id, type and attempt to each line; it knows nothing of the payload.
         If the process dies on the next line: what was logged was written."""
         self.ending = Ending()
-        """Set by the worker."""
+        """Set by the worker, but for an attempt in a process, which is killed instead."""
         self.answer: str | None = None
         """For handlers of our own: what whoever they called answered, as JSON text. Recorded with the attempt in one
         commit, whatever the attempt comes to."""
-        self._lease = claim.lease
-        self._calls = calls
-        self._progress = progress
-        self._steps = steps
-        self._children = children
-        self._transaction = transaction
-        self._results = results
+        self.means = means
+        """For the worker."""
 
     @property
     def results(self) -> Any:
@@ -72,7 +65,7 @@ class Context:
         when it is first asked for, and once for the attempt; while the ledger is away, it waits. A job that is past its
         retention is missing. Raises `LeaseLost` when another worker has the job by now.
         """
-        return self._calls(self._results.by_ref())
+        return self.means.call(self.means.results())
 
     @property
     def cancelled(self) -> bool:
@@ -80,7 +73,7 @@ class Context:
 
         An `async def` handler gets a CancelledError as well. A thread cannot be interrupted, so a `def` handler that
         takes long looks here now and then, and returns or raises; whatever it does after a True, the job ends as it
-        was told to. May be read from any thread.
+        was told to. May be read from any thread. In a process it is never True: such an attempt is killed.
         """
         return self.ending.look()
 
@@ -92,21 +85,21 @@ class Context:
         in `events` and in long polls; the next attempt starts without.
         If the process dies on the next line: it may not have been written, and nothing else depends on it.
         """
-        self._calls.soon(self._progress.say, self._lease, progress_of(percent, message))
+        self.means.say(progress_of(percent, message))
         return _A_TURN
 
     def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run `function(*args, **kwargs)` once for this job, and remember its result across attempts and crashes.
 
-        `function` may be async or not; one that is not runs in a thread. What comes back, on this attempt and on
-        every later one, is its result as read back from JSON (a tuple as a list, a date as a string). If it raises,
-        nothing is remembered, and the next attempt runs it again. Steps stay when the job is retried or replayed.
-        Raises `LeaseLost` when another worker has the job by now: nothing is remembered then. A result that is no
-        JSON, or over `MAX_RESULT_BYTES`, is `InvalidJob`. While the ledger is away, it waits.
+        `function` may be async or not; one that is not runs in a thread, of the handler's process. What comes back, on
+        this attempt and on every later one, is its result as read back from JSON (a tuple as a list, a date as a
+        string). If it raises, nothing is remembered, and the next attempt runs it again. Steps stay when the job is
+        retried or replayed. Raises `LeaseLost` when another worker has the job by now: nothing is remembered then. A
+        result that is no JSON, or over `MAX_RESULT_BYTES`, is `InvalidJob`. While the ledger is away, it waits.
         If the process dies on the next line: it is remembered, and never runs again. Only if the process dies within
         the step may `function` have run without that being known: give what it calls `ctx.job.id` as a key.
         """
-        return self._calls(self._steps.run(name, function, *args, **kwargs))
+        return self.means.call(self.means.step(name, function, *args, **kwargs))
 
     def transaction(self) -> AttemptTransaction:
         """A transaction on the ledger's database that commits together with this job's success, or not at all.
@@ -117,10 +110,11 @@ class Context:
         status, its attempt, its webhook and its children commit at once. If the block raises, or the attempt fails,
         times out, is cancelled or has lost its lease, all of it is rolled back. An attempt has one. `commit` and
         `rollback` are refused. A connection that dies fails the attempt as `transient`.
+        In a process, the call itself raises `InvalidJob`: a connection belongs to one process, and it is the worker's.
         If the process dies on the next line: nothing of it has happened. If it dies after the handler has returned:
         either all of it has, the success too, and the job does not run again, or nothing.
         """
-        return self._transaction
+        return self.means.transaction()
 
     def submit(
         self,
@@ -154,7 +148,7 @@ class Context:
             "tags": tags, "metadata": metadata, "ordering_key": ordering_key,
         }  # fmt: skip
         options = {name: value for name, value in given.items() if value is not None}
-        return self._calls(self._children.submit({"type": type, "payload": payload or {}, **options}))
+        return self.means.call(self.means.submit({"type": type, "payload": payload or {}, **options}))
 
 
 class _Turn:

@@ -28,6 +28,7 @@ from workers.context import Context
 from workers.job import Handler
 from workers.left_behind import LeftBehind
 from workers.pool import START_SECONDS, Crashed, ProcessPool
+from workers.pool_desk import Desk
 from workers.run import Ended, Run, Why
 from workers.targets import HeldBack
 from workers.threads import Threads
@@ -109,7 +110,7 @@ class Executor:
         context = self.tools.open(claim, limit)
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
         if handler.in_process:
-            call = partial(self._pool.run, claim.job, limit, partial(self.tools.progress.say, claim.lease))
+            call = partial(self._in_process, context, limit)
         run = Run(call, context.ending, self._left_behind, interruptible=handler.interruptible)
         self._runs[held.job_id, held.attempt] = run
         try:
@@ -131,6 +132,13 @@ class Executor:
         if handler.is_async:
             return await handler.function(payload, context)
         return await self._threads.call(partial(handler.function, payload, context))
+
+    async def _in_process(self, context: Context, limit: float) -> object:
+        desk = Desk(context.means)
+        try:
+            return await self._pool.run(context.job, limit, desk.hear)
+        finally:
+            desk.close()
 
     def _outcome(self, held: Held, ended: Ended) -> Transition:
         if ended.error is None:

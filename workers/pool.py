@@ -25,7 +25,19 @@ import msgspec
 
 from app.domain.failures import HandlerError, TargetTimeout, TransientError
 from app.domain.job import Job
-from workers.pool_messages import LENGTH, Progressed, Raised, Ready, Returned, Run, Setup, ToChild, ToWorker, encode
+from workers.pool_messages import (
+    LENGTH,
+    Answer,
+    FromAttempt,
+    Raised,
+    Ready,
+    Returned,
+    Run,
+    Setup,
+    ToChild,
+    ToWorker,
+    encode,
+)
 
 MAX_ATTEMPTS = 100
 """Attempts after which a child is replaced: what its libraries leak is given back. A start costs a second of CPU."""
@@ -50,8 +62,8 @@ BOOTSTRAP = (
 
 STDERR = 2
 
-OnProgress = Callable[[str], None]
-"""Called on the worker's event loop with what the handler gave to `ctx.progress`, as the ledger keeps it."""
+Hear = Callable[[FromAttempt, Callable[[Answer], None]], None]
+"""Called on the worker's event loop with what the attempt says and asks, and with what sends an answer to it."""
 
 _decoder: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 
@@ -90,7 +102,7 @@ class ProcessPool:
         finally:
             self._give_back(child)
 
-    async def run(self, job: Job, seconds: float, on_progress: OnProgress) -> msgspec.Raw:
+    async def run(self, job: Job, seconds: float, hear: Hear) -> msgspec.Raw:
         """One attempt, of at most so many seconds once its child is ready; the result as JSON.
 
         Raises `RaisedInChild`, `Crashed`, `TargetTimeout` when the time is up, and `TransientError` when no child
@@ -99,7 +111,7 @@ class ProcessPool:
         async with self.child() as child:
             try:
                 async with asyncio.timeout(seconds):
-                    return await child.run(job, on_progress)
+                    return await child.run(job, hear)
             except TimeoutError:
                 raise TargetTimeout(f"ran longer than {seconds:g} s") from None
 
@@ -222,21 +234,21 @@ class Child:
         self._send(setup)
         assert isinstance(await self._receive(), Ready)
 
-    async def run(self, job: Job, on_progress: OnProgress) -> msgspec.Raw:
+    async def run(self, job: Job, hear: Hear) -> msgspec.Raw:
         """Run one attempt; its result as JSON. Raises `RaisedInChild` and `Crashed`. To give up, leave `child()`."""
         self._attempts += 1
         self._answered = False
         self._send(Run(job))
         while True:
             answer = await self._receive()
-            if isinstance(answer, Progressed):
-                on_progress(answer.value)
-                continue
-            self._answered = True
-            if isinstance(answer, Raised):
-                raise RaisedInChild(answer)
-            assert isinstance(answer, Returned)
-            return answer.result
+            if isinstance(answer, Returned | Raised):
+                break
+            assert not isinstance(answer, Ready)
+            hear(answer, self._send)
+        self._answered = True
+        if isinstance(answer, Raised):
+            raise RaisedInChild(answer)
+        return answer.result
 
     def kill(self) -> None:
         """SIGKILL for the child and everything that it has started."""
@@ -249,7 +261,8 @@ class Child:
         self._writer.close()
 
     def _send(self, message: ToChild) -> None:
-        self._writer.write(encode(message))
+        if self._lifeline is not None:
+            self._writer.write(encode(message))
 
     async def _receive(self) -> ToWorker:
         try:

@@ -104,6 +104,7 @@ def _setup(settings: Settings) -> Setup:
         smtp_server=settings.smtp_url,
         smtp_sender=settings.smtp_from,
         max_result_bytes=settings.max_result_bytes,
+        max_payload_bytes=settings.max_payload_bytes,
     )
 
 

@@ -11,14 +11,12 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.failures import InvalidJob, LeaseLost
+from app.domain.failures import LeaseLost
 from app.domain.lease import Lease
 from app.storage import steps
 from app.storage.engine import reading, transaction
 from workers.asking import until_answered
-
-MAX_NAME = 200
-"""Characters of a step's name."""
+from workers.values import step_name, step_result_of
 
 
 class Steps:
@@ -35,32 +33,15 @@ class Steps:
 
     async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """The result of the step called `name`, from the ledger or from running `function`."""
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise ValueError(f"a step's name has 1 to {MAX_NAME} printable characters")
+        name = step_name(name)
         known = await self._recalled()
         async with self._running.setdefault(name, asyncio.Lock()):
             if name not in known:
-                result = self._encoded(name, await self._call(partial(function, *args, **kwargs)))
+                value = await call(partial(function, *args, **kwargs), self._threads)
+                result = step_result_of(name, value, self._max_bytes)
                 await self._commit(name, result)
                 known[name] = result
         return msgspec.json.decode(known[name])
-
-    async def _call(self, function: Callable[[], Any]) -> Any:
-        if inspect.iscoroutinefunction(function):
-            return await function()
-        context = contextvars.copy_context()
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, context.run, function)
-        return await result if inspect.isawaitable(result) else result
-
-    def _encoded(self, name: str, result: Any) -> str:
-        """A result that cannot be remembered ends the job: to run the step again is just what must not happen."""
-        try:
-            encoded = msgspec.json.encode(result)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidJob(f"the result of step {name!r} is not JSON: {type(error).__name__}") from None
-        if len(encoded) > self._max_bytes:
-            raise InvalidJob(f"the result of step {name!r} is larger than {self._max_bytes} bytes")
-        return encoded.decode()
 
     async def _recalled(self) -> dict[str, str]:
         async with self._reading:
@@ -84,3 +65,12 @@ class Steps:
 
         if not await until_answered(commit, self._lease.job_id):
             raise LeaseLost
+
+
+async def call(function: Callable[[], Any], threads: Executor | None = None) -> Any:
+    """What a step's function returns: on this event loop if it is async, else in a thread (by default, the loop's)."""
+    if inspect.iscoroutinefunction(function):
+        return await function()
+    context = contextvars.copy_context()
+    result = await asyncio.get_running_loop().run_in_executor(threads, context.run, function)
+    return await result if inspect.isawaitable(result) else result

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,7 @@ from app.storage.claims import Claim
 from app.storage.lent import Lender, Lent
 from workers.calling import Calls
 from workers.children import Children, FanOut
-from workers.context import Context
+from workers.context import Context, Means
 from workers.egress import Egress
 from workers.mail import Mail
 from workers.progress import ProgressWriter
@@ -63,10 +64,10 @@ class Tools:
         children = Children(claim, self._intake, self.most)
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
         steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
+        say = partial(calls.soon, self.progress.say, lease)
         results = Results(self._engine, lease)
-        context = Context(
-            claim, self._egress, self._mail, calls, self.progress, steps, children, transaction, results
-        )  # fmt: skip
+        means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
+        context = Context(claim.job, self._egress, self._mail, means)
         self._open[lease] = _Attempt(context, calls, children, transaction)
         return context
 

@@ -6,9 +6,14 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from app.domain import json_text
 from app.domain.failures import InvalidJob
 from app.domain.job import Job
+from app.errors import Refused
 from workers.job import Handler
+
+MAX_STEP_NAME = 200
+"""Characters."""
 
 
 def payload_of(handler: Handler, job: Job) -> Any:
@@ -36,6 +41,37 @@ def result_of(value: object, max_bytes: int) -> str:
     if len(encoded) > max_bytes:
         raise InvalidJob(f"the result is larger than {max_bytes} bytes")
     return encoded.decode()
+
+
+def step_name(name: object) -> str:
+    """Raises `ValueError` for what is no name of a step."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_STEP_NAME or not name.isprintable():
+        raise ValueError(f"a step's name has 1 to {MAX_STEP_NAME} printable characters")
+    return name
+
+
+def step_result_of(name: str, value: object, max_bytes: int) -> str:
+    """What a step came to, as JSON text.
+
+    What cannot be remembered is `InvalidJob`: to run the step again is just what must not happen.
+    """
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidJob(f"the result of step {name!r} is not JSON: {type(error).__name__}") from None
+    if len(encoded) > max_bytes:
+        raise InvalidJob(f"the result of step {name!r} is larger than {max_bytes} bytes")
+    return encoded.decode()
+
+
+def child_of(body: dict[str, Any]) -> Any:
+    """A body for `ctx.submit`, through JSON and back: it means what it would mean had it come over HTTP."""
+    try:
+        return json_text.parse(json_text.encode(body))
+    except Refused as refused:
+        raise InvalidJob(f"a child of this job is refused: {refused}") from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidJob(f"a child of this job is no JSON: {type(error).__name__}") from None
 
 
 def _finite(value: object) -> bool:

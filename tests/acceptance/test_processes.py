@@ -42,7 +42,7 @@ async def place(
     name = f"processes_{uuid4().hex}"
     env = {
         "ACCEPTED_AUTH": "off",
-        "ACCEPTED_HANDLERS": "workers.handlers,tests.support.process_handlers",
+        "ACCEPTED_HANDLERS": "workers.handlers,tests.support.process_handlers,tests.support.process_tools",
         "ACCEPTED_LEASE_TTL": f"{LEASE_TTL:g}",
         "ACCEPTED_SHUTDOWN_GRACE": f"{GRACE:g}",
         "ACCEPTED_SMTP_URL": f"smtp://{USER}:{PASSWORD.replace('@', '%40')}@localhost:{server.port}",
@@ -163,6 +163,25 @@ async def test_what_a_handler_raised_in_its_process_is_told(client: Client) -> N
 async def test_progress_of_a_process_is_seen(client: Client) -> None:
     job = await client.finish("deed", {"do": "report", "arg": [10, 60]})
     assert job["progress"] == {"percent": 60, "message": "60 %"}
+
+
+async def test_the_tools_of_a_process_across_a_crash(client: Client, tmp_path: Path) -> None:
+    """A workflow whose second job dies once, after its step and with a child submitted."""
+    first = {"ref": "a", "type": "use", "payload": {"do": "nothing", "arg": [1]}}
+    second = {"ref": "b", "type": "use", "payload": {"do": "work", "place": str(tmp_path)}, "depends_on": ["a"]}
+    answer = await client.http.post("/workflows", json={"jobs": [first, second]})
+    _, made = answer.json()["jobs"]
+    job = await client.finished(made["id"])
+    assert (job["status"], job["attempt"]) == ("succeeded", 2), job
+    assert (job["result"]["before"], job["result"]["noted"]["paid"]) == ({"a": [1]}, [5, "ran"])
+    assert job["result"]["cancelled"] is False
+    assert [each["outcome"] for each in await client.attempts(job["id"])] == ["crashed", "succeeded"]
+    assert len((tmp_path / "journal").read_text().splitlines()) == 1, "the step ran once"
+    noops = (await client.get("/jobs?type=noop")).json()["items"]
+    (child,) = [each for each in noops if each["parent_id"] == job["id"]]
+    assert (await client.finished(child["id"]))["status"] == "succeeded"
+    refused = await client.finish("use", {"do": "transaction"})
+    assert (refused["status"], refused["attempt"], refused["error"]["class"]) == ("failed", 1, "invalid")
 
 
 async def test_an_email(client: Client, mail: tuple[MailServer, Path]) -> None:

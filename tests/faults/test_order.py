@@ -240,7 +240,7 @@ async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
     handlers = registry.load(["workers.handlers"])
-    pool = ProcessPool(Setup(("workers.handlers",), "", None, None, 1000))
+    pool = ProcessPool(Setup(("workers.handlers",), "", None, None, 1000, 10_000))
     settings = Settings(database_url="postgresql://unused")
     tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)
     worker = Worker(

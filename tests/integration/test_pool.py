@@ -26,7 +26,7 @@ from workers.pool import Crashed, ProcessPool, RaisedInChild
 from workers.pool_child import MEMORY_SHARE
 from workers.pool_messages import Setup
 
-SETUP = Setup(("tests.support.process_handlers",), "127.0.0.0/8", None, None, 1000)
+SETUP = Setup(("tests.support.process_handlers",), "127.0.0.0/8", None, None, 1000, 10_000)
 # A child that may not keep its bytecode compiles all that it imports: 3 s of CPU instead of 1.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
@@ -53,7 +53,7 @@ def a_job(do: str, arg: Any = None, type: str = "deed", attempt: int = 1) -> Job
 async def run(pool: ProcessPool, do: str, arg: Any = None, type: str = "deed") -> Any:
     reports: list[str] = []
     async with pool.child() as child:
-        result = json.loads(bytes(await child.run(a_job(do, arg, type), reports.append)))
+        result = json.loads(bytes(await child.run(a_job(do, arg, type), lambda said, _: reports.append(said.value))))
     return [json.loads(report) for report in reports] or result
 
 
@@ -241,7 +241,7 @@ async def test_an_attempt_that_asks_for_all_memory_gets_an_error(pool: ProcessPo
 
 
 async def test_a_child_that_cannot_load_the_handlers_is_no_crash_of_the_job() -> None:
-    pool = ProcessPool(Setup(("no.such.module",), "", None, None, 1000))
+    pool = ProcessPool(Setup(("no.such.module",), "", None, None, 1000, 10_000))
     with pytest.raises(TransientError, match="no process was ready"):
         async with pool.child():
             pass

@@ -1,0 +1,99 @@
+"""The child's end of the pipe: orders for its main thread, answers for whichever thread of a handler has asked.
+
+One thread reads, and only while somebody waits: what a handler does to its process (closing all files, forking) is not
+to meet it. If the worker is gone, or the pipe is, so are we.
+"""
+
+import os
+import socket
+import threading
+import traceback
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from app.domain.failures import LeaseLost
+from workers.pool_messages import LENGTH, Order, Run, Setup, ToChild, ToWorker, encode
+
+_ORDER = 0
+"""The main thread waits for orders under this id. Requests have others."""
+
+_decoder: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)
+
+
+class Pipe:
+    """For any thread."""
+
+    def __init__(self, pipe: socket.socket) -> None:
+        self._pipe = pipe
+        self._reader = pipe.makefile("rb")
+        self._waiting: dict[int, Future[Any]] = {}
+        self._reading = False
+        self._last_id = _ORDER
+        self.lock = threading.RLock()
+        """Held by who looks at something and sends by it, so that nothing comes between."""
+
+    def send(self, message: ToWorker) -> None:
+        """Returns once the kernel has it: if we die on the next line, the worker still gets it."""
+        frame = encode(message)
+        with self.lock:
+            self._pipe.sendall(frame)
+
+    def order(self) -> Order:
+        """Wait for what the worker wants next."""
+        order: Order = self.expect(_ORDER).result()
+        return order
+
+    def new_id(self) -> int:
+        """For a request; the worker's answer to one that is forgotten is never taken for another's."""
+        with self.lock:
+            self._last_id += 1
+            return self._last_id
+
+    def expect(self, id: int) -> "Future[Any]":
+        """What the worker will say under this id. To be called before it is asked."""
+        with self.lock:
+            if not self._reading:
+                threading.Thread(target=self._read, name="pipe", daemon=True).start()
+                self._reading = True
+            future = self._waiting[id] = Future()
+            return future
+
+    def forget(self, id: int) -> None:
+        """Nobody waits for this any more."""
+        with self.lock:
+            self._waiting.pop(id, None)
+
+    def lose_all(self) -> None:
+        """The attempt is over: threads of its handler that still wait for something hear `LeaseLost`."""
+        with self.lock:
+            waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if future.set_running_or_notify_cancel():
+                future.set_exception(LeaseLost())
+
+    def _read(self) -> None:
+        try:
+            while self._hand_on(self._next()):
+                pass
+        except BaseException:  # without it, nobody would be answered
+            traceback.print_exc()
+            os._exit(1)
+
+    def _next(self) -> ToChild:
+        length = self._reader.read(LENGTH.size)
+        if not length:
+            os._exit(0)
+        return _decoder.decode(self._reader.read(LENGTH.unpack(length)[0]))
+
+    def _hand_on(self, message: ToChild) -> bool:
+        """Whether there is more to wait for."""
+        id = _ORDER if isinstance(message, Setup | Run) else message.id
+        with self.lock:
+            future = self._waiting.pop(id, None)
+            self._reading = bool(self._waiting)
+            go_on = self._reading
+        if future is not None and future.set_running_or_notify_cancel():
+            future.set_result(message)
+        return go_on
