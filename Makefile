@@ -26,7 +26,7 @@ demo: setup ## boot the embedded service and show a job's life, a retry, a dead 
 	@$(BIN)/python -m deploy.demo
 
 test: setup servers ## the whole suite but the tests marked slow
-	@$(BIN)/pytest $(LONGEST_FIRST) -n 2 --dist loadfile -m "not slow"
+	@$(BIN)/pytest $(LONGEST_FIRST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: setup ## everything that is checked without running the code
 	@$(BIN)/ruff check .

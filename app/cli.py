@@ -1,18 +1,19 @@
-"""The `accepted` command. Each long-running command stops on SIGTERM and SIGINT, and then exits 0."""
+"""The `accepted` command. Each long-running command stops on SIGTERM and SIGINT, and then exits 0.
+
+What a command needs is imported as it is called: a worker needs no HTTP server, and a client of the API needs neither
+that nor a database, which together take seconds to load.
+"""
 
 import asyncio
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
-import uvicorn
-import uvloop
-from uvicorn.supervisors import Multiprocess
 
-from app import embedded, logs, serving
+from app import logs
 from app.cli_dead_letters import dead_letters
 from app.cli_jobs import jobs
 from app.cli_keys import keys
@@ -20,10 +21,10 @@ from app.cli_queues import queues, size
 from app.cli_schedules import schedules
 from app.cli_targets import targets
 from app.errors import AcceptedError
-from app.main import create_app
 from app.settings import PREFIX, Settings, load
-from app.storage.migrate import migrate as migrate_ledger
-from workers import processes
+
+if TYPE_CHECKING:
+    import uvicorn
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(keys, name="keys")
@@ -51,6 +52,11 @@ def api(
     insecure: Insecure = False,
 ) -> None:
     """The HTTP API."""
+    from uvicorn.supervisors import Multiprocess
+
+    from app import serving
+    from app.main import create_app
+
     settings = load()
     settings.require_database()
     logs.configure()
@@ -65,12 +71,16 @@ def api(
 @app.command()
 def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
     """Runs jobs."""
+    from workers import processes
+
     processes.worker(load(), [name.strip() for name in queues.split(",") if name.strip()], concurrency)
 
 
 @app.command()
 def scheduler() -> None:
     """Publishes what is due, fires schedules, rescues what was abandoned, expires and forgets."""
+    from workers import processes
+
     processes.scheduler(load())
 
 
@@ -85,6 +95,11 @@ def dev(
     insecure: Insecure = False,
 ) -> None:
     """API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    import uvloop
+
+    from app import embedded, serving
+    from workers import processes
+
     settings = load(database_url=database_url, broker_url=broker_url)
     if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "off"})
@@ -98,6 +113,10 @@ def dev(
 @app.command()
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Brings the schema up to date."""
+    import uvloop
+
+    from app.storage.migrate import migrate as migrate_ledger
+
     settings = load(database_url=database_url)
     uvloop.run(migrate_ledger(settings.require_database()))
     typer.echo("the ledger is up to date")
@@ -113,6 +132,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
     """Migrate, then run everything; when HTTP stops, the rest follows."""
+    from app import serving
+    from app.main import create_app
+    from app.storage.migrate import migrate as migrate_ledger
+    from workers import processes
+
     await migrate_ledger(settings.require_database())
     stopping = asyncio.Event()
     others = [
@@ -128,7 +152,7 @@ async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> No
         await asyncio.gather(*others)
 
 
-async def _serve_beside(server: uvicorn.Server, others: "list[asyncio.Task[None]]") -> None:
+async def _serve_beside(server: "uvicorn.Server", others: "list[asyncio.Task[None]]") -> None:
     serving_task = asyncio.create_task(server.serve())
     await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True

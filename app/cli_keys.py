@@ -2,21 +2,22 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.quota import Standing
+from app.domain.scopes import SCOPES
 from app.errors import ConfigurationError, NotFound
-from app.services.keys import SCOPES, create
 from app.settings import load
-from app.storage import api_keys, quotas
-from app.storage.engine import create_engine, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from app.storage.api_keys import ApiKey
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 
@@ -30,6 +31,8 @@ def create_key(
     scopes: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(SCOPES))] = "jobs:read,jobs:write",
 ) -> None:
     """Make a key. It is printed once and cannot be had again."""
+    from app.services.keys import create
+
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if unknown := [scope for scope in wanted if scope not in SCOPES]:
         raise ConfigurationError(f"unknown scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
@@ -41,8 +44,10 @@ def create_key(
 @keys.command("list")
 def list_keys() -> None:
     """Every key, without its secret."""
+    from app.storage import api_keys
+    from app.storage.engine import transaction
 
-    async def fetch(engine: AsyncEngine) -> list[api_keys.ApiKey]:
+    async def fetch(engine: "AsyncEngine") -> "list[ApiKey]":
         async with transaction(engine) as conn:
             return await api_keys.list_keys(conn)
 
@@ -57,8 +62,10 @@ def list_keys() -> None:
 @keys.command("revoke")
 def revoke_key(key_id: UUID) -> None:
     """End a key; processes that remember it follow within seconds."""
+    from app.storage import api_keys
+    from app.storage.engine import transaction
 
-    async def end(engine: AsyncEngine) -> bool:
+    async def end(engine: "AsyncEngine") -> bool:
         async with transaction(engine) as conn:
             ended = await api_keys.revoke(conn, key_id, datetime.now(UTC))
             await conn.commit()
@@ -77,8 +84,10 @@ def quota(
     none: Annotated[bool, typer.Option("--none", help="Take the quota away.")] = False,
 ) -> None:
     """How many jobs a tenant may submit: set it, take it away, or show it. Processes follow within seconds."""
+    from app.storage import quotas
+    from app.storage.engine import transaction
 
-    async def change(engine: AsyncEngine) -> Standing | None:
+    async def change(engine: "AsyncEngine") -> Standing | None:
         async with transaction(engine) as conn:
             if none:
                 await quotas.remove(conn, tenant)
@@ -93,7 +102,11 @@ def quota(
     typer.echo("no quota" if now is None else f"{now.jobs} jobs in {now.per:g} s, {now.remaining} left")
 
 
-def _with_ledger(work: Callable[[AsyncEngine], Awaitable[Answer]]) -> Answer:
+def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
+    import uvloop
+
+    from app.storage.engine import create_engine
+
     url = load().require_database()
 
     async def run() -> Answer:

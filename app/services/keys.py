@@ -11,11 +11,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.ids import new_id
+from app.domain.scopes import SCOPES
 from app.storage import api_keys
 from app.storage.engine import reading, transaction
 
 PREFIX = "acc_"
-SCOPES = ("jobs:read", "jobs:write", "jobs:work", "admin")
 DEFAULT_TENANT = "default"
 
 REMEMBERED = 5.0

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.api.state import State
 from app.domain.ids import new_id
+from app.domain.scopes import SCOPES
 from app.main import create_app
-from app.services.keys import SCOPES, create
+from app.services.keys import create
 from app.settings import Settings
 from app.storage import job_types
 from app.storage.engine import transaction

@@ -80,6 +80,7 @@ async def test_what_was_rejected_is_shown_and_stays(amqp_url: str, database_url:
     await reject(amqp_url, b"garbage \xff", b"", b"x" * 5000)
     await there(broker, 3)
     for _ in range(3):
+        await there(broker, 3)  # what was looked at a moment ago is on its way back
         found = await broker.rejected(2)
         assert (found.count, len(found.messages)) == (3, 2)
     by_id = {message.message_id: message for message in (await broker.rejected(50)).messages}
