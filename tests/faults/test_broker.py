@@ -97,6 +97,7 @@ async def test_a_queue_deleted_under_a_live_worker(
     measured("from the deletion to the last job", time.monotonic() - deleted, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F35", moment="idle")
 async def test_a_queue_deleted_and_made_anew_under_a_live_worker(
     cluster: Cluster, client: Client, ledger: Ledger, amqp_vhost: VirtualHost, measured: Measured

@@ -66,6 +66,7 @@ async def test_the_api_behind_a_black_hole_that_heals(
         assert {call.status for call in client.calls} == {202, 503}
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F20", moment="backlog")
 async def test_workers_and_scheduler_behind_a_black_hole_that_heals(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured

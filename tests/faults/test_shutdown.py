@@ -44,6 +44,7 @@ async def test_a_worker_told_to_stop_hands_back_what_it_cannot_finish(
     assert not await ledger.value("SELECT count(*) FROM attempts WHERE outcome = 'crashed'")
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F13", moment="under load")
 async def test_workers_replaced_one_after_another_under_load(cluster: Cluster, client: Client, ledger: Ledger) -> None:
     await cluster.start(concurrency=4)

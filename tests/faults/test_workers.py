@@ -89,6 +89,7 @@ async def test_a_worker_that_slept_past_its_lease_cannot_write(
         await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F16", moment="idle")
 async def test_a_job_that_kills_its_worker_is_given_up_and_holds_up_nobody(
     cluster: Cluster, client: Client, ledger: Ledger
