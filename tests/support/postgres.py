@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -174,10 +175,11 @@ class PostgresServer(DatabaseServer):
         """The last line of postmaster.pid says `ready` once recovery is through (miscadmin.h)."""
         assert self._process is not None
         deadline = time.monotonic() + READY_WITHIN
-        lock_file = self._data / "postmaster.pid"
+        lock_file, lines = self._data / "postmaster.pid", [""]
         while time.monotonic() < deadline and self.running:
-            lines = lock_file.read_text().split("\n") if lock_file.exists() else []
-            if lines and lines[0] == str(self._process.pid) and lines[-2].strip() == "ready":
+            with suppress(FileNotFoundError):  # one that a killed server has left is deleted by the next
+                lines = lock_file.read_text().split("\n")
+            if len(lines) > 1 and lines[0] == str(self._process.pid) and lines[-2].strip() == "ready":
                 return
             time.sleep(0.01)
         raise RuntimeError(f"PostgreSQL did not start:\n{self.log()}")
