@@ -37,6 +37,10 @@ DEAF = 5.0
 """Seconds without a delivery, with a slot free for one, after which the ledger is asked whether there should have been
 any. No other sign tells of a consumer that the broker believes to be served: unacked messages that were never sent."""
 
+SETTLED_WITHIN = 5.0
+"""Seconds for an ack to be on its way. aiormq queues them for a writer; one that waits for a place in that queue as the
+connection closes would wait for ever, and keep its slot."""
+
 RECONNECT = 1.0
 MAX_PREFETCH = 65535
 
@@ -143,7 +147,8 @@ class RabbitSubscription:
         MESSAGES_DROPPED.labels(reason).inc()
         log.warning("message_rejected", reason=reason)
         with contextlib.suppress(*Failure):
-            await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
+            async with asyncio.timeout(SETTLED_WITHIN):
+                await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
 
     async def _consume_until_lost(self) -> None:
         try:
@@ -243,4 +248,5 @@ class RabbitSubscription:
 async def _ack(message: DeliveredMessage) -> None:
     """Ack on the channel that delivered. If that is gone, the message comes again and is found stale."""
     with contextlib.suppress(*Failure):
-        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
+        async with asyncio.timeout(SETTLED_WITHIN):
+            await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
