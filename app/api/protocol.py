@@ -69,6 +69,13 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._arriving_since = self.loop.time()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """Raising makes it a parser error, here as in `_check_head`: the parser then keeps to it."""
+        super().on_url(url)
+        if len(self.url) > self.MAX_TARGET:
+            self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
+            raise ValueError(self._refusal.phrase)
+
     def on_headers_complete(self) -> None:
         self._check_head()
         self._no_body_bytes = 0
@@ -116,16 +123,12 @@ class DeadlineProtocol(HttpToolsProtocol):
         return b"\r\n".join(head)
 
     def _check_head(self) -> None:
-        """A head that came whole. Raising makes it a parser error, which the parser then keeps to."""
-        if len(self.url) > self.MAX_TARGET:
-            self._refusal = HTTPStatus.REQUEST_URI_TOO_LONG
-        elif self._no_body_bytes + self._chunk <= self.MAX_HEAD:
+        """The fields of a head that came whole."""
+        if self._no_body_bytes + self._chunk <= self.MAX_HEAD:
             return  # so little came that it need not be counted
-        elif sum(len(name) + len(value) for name, value in self.headers) > self.MAX_HEAD:
+        if sum(len(name) + len(value) for name, value in self.headers) > self.MAX_HEAD:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        else:
-            return
-        raise ValueError(self._refusal.phrase)
+            raise ValueError(self._refusal.phrase)
 
     def _more_time(self) -> None:
         """The deadline begins anew, for what has come makes sense by itself: a line of a body that is read by lines."""

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import cast
 from uuid import UUID
 
 import aiormq
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -48,7 +48,10 @@ log = structlog.get_logger(__name__)
 
 
 class RabbitSubscription:
-    """Keeps one connection consuming; loses it whole when anything about it is in doubt, and opens the next."""
+    """Keeps one connection consuming; loses it whole when anything about it is in doubt, and opens the next.
+
+    Once stopped it takes nothing more, and stays connected until `run` is cancelled: there are acks to come.
+    """
 
     def __init__(self, connector: Connector, engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
         self._connector = connector
@@ -74,7 +77,7 @@ class RabbitSubscription:
 
     async def run(self) -> None:
         try:
-            while not self._stopped:
+            while True:
                 await self._consume_until_lost()
                 await asyncio.sleep(RECONNECT)
         finally:
@@ -146,14 +149,13 @@ class RabbitSubscription:
     async def _reject(self, message: DeliveredMessage, reason: str) -> None:
         MESSAGES_DROPPED.labels(reason).inc()
         log.warning("message_rejected", reason=reason)
-        with contextlib.suppress(*Failure):
-            async with asyncio.timeout(SETTLED_WITHIN):
-                await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
+        async with _or_again():
+            await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
 
     async def _consume_until_lost(self) -> None:
         try:
             await self._consume()
-        except (*Failure, BrokerUnavailable) as error:
+        except Failure as error:
             log.warning("consumer_lost", error=type(error).__name__)
         self._forget()
 
@@ -163,24 +165,22 @@ class RabbitSubscription:
             channel = connection.channel(publisher_confirms=False)
             await channel.initialize()
             await channel.set_qos(prefetch_count=self._slots)
-            underlay = cast(aiormq.Channel, await channel.get_underlay_channel())
+            self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
             async with connection.channel() as base:
                 await declare_base(base)
-            self._channel = underlay
-            await self._watch(connection, channel, underlay)
+            await self._watch(connection, self._channel)
         finally:
-            self._channel = None
             await close_quietly(connection)
 
-    async def _watch(self, connection: AbstractConnection, channel: AbstractChannel, underlay: aiormq.Channel) -> None:
+    async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
-        while not self._stopped:
+        while True:
             self._look.clear()
             if underlay.is_closed or connection.is_closed:
                 raise BrokerUnavailable("the channel is closed")
             if any(tag not in underlay.consumers for tag in self._consumers.values()):
                 raise BrokerUnavailable("connected, but a consumer was cancelled")
-            if self._paused and self._asking:
+            if self._paused and self._asking and not self._stopped:
                 self._paused = False
             if not self._paused:
                 await self._subscribe(connection, underlay)
@@ -224,7 +224,7 @@ class RabbitSubscription:
         underlay, consumers, self._consumers = self._channel, self._consumers, {}
         if underlay is None or underlay.is_closed:
             return
-        with contextlib.suppress(*Failure):
+        with contextlib.suppress(Failure):
             async with asyncio.timeout(5):
                 for tag in consumers.values():
                     await underlay.basic_cancel(tag)
@@ -241,12 +241,19 @@ class RabbitSubscription:
 
     def _forget(self) -> None:
         """The connection is gone, and with it the right to ack: the broker delivers all of it again."""
+        self._channel = None
         self._buffer.clear()
         self._consumers.clear()
 
 
 async def _ack(message: DeliveredMessage) -> None:
-    """Ack on the channel that delivered. If that is gone, the message comes again and is found stale."""
-    with contextlib.suppress(*Failure):
+    async with _or_again():
+        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
+
+
+@contextlib.asynccontextmanager
+async def _or_again() -> AsyncIterator[None]:
+    """For the last word on a message, on the channel that delivered it. If that is gone, the message comes again."""
+    with contextlib.suppress(Failure):
         async with asyncio.timeout(SETTLED_WITHIN):
-            await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
+            yield

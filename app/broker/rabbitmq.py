@@ -60,7 +60,7 @@ class RabbitBroker:
                 if returned:  # their queue was deleted: without a second try they would wait out the relay's hold
                     await asyncio.sleep(LET_GO)
                     await self._send(returned, confirmed)
-        except (*Failure, BrokerUnavailable) as error:
+        except Failure as error:
             log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
             await self._drop()
         return confirmed

@@ -167,3 +167,32 @@ async def test_a_busy_subscription_takes_nothing_until_it_asks(amqp_url: str, da
     await busy.settle([taken])
     assert len(await claim_all(road, busy, 3, most=1)) == 3
     await road.close()
+
+
+async def test_what_is_settled_after_a_stop_is_acked(
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, database_url: str
+) -> None:
+    """A stopping worker finishes what it holds; what it then leaves without an ack would come again, stale."""
+    engine = create_engine(database_url)
+    road = Road("rabbitmq", engine, RabbitBroker([amqp_vhost.url], engine))
+    await road.put("q", 40)
+    stopping = road.subscribe(40, "q")
+    assert isinstance(stopping, RabbitSubscription)
+    taken = await claim(stopping, 20)
+    while len(taken) < 20:
+        taken += await claim(stopping, 20 - len(taken))
+    await stopping.stop()
+    with pytest.raises(AssertionError, match="to let go"):
+        await until(lambda: stopping._channel is None, 2 * WATCH_EVERY, "to let go")
+    assert await stopping.claim(20) == []
+    await road.finish(*taken)
+    await stopping.settle(taken)
+    await road.vanish(stopping)
+
+    def left() -> tuple[int, int]:
+        ready, unacked, _ = rabbitmq_node.queues(amqp_vhost.name)["accepted.q.q"]
+        return ready, unacked
+
+    await until(lambda: left()[1] == 0, PATIENCE, lambda: f"{left()}")
+    assert left() == (20, 0)
+    await road.close()

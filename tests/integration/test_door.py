@@ -176,11 +176,12 @@ def test_broken_framing_is_400_and_closes(port: int, sent: bytes) -> None:
     [
         (b"GET /echo?" + b"x" * 65536 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
         (b"GET /" + b"x" * 65536 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /" + b"x" * 9000, 414),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 65536 + b"\r\n\r\n", 431),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"X-Many: 1234567890123456789012345678\r\n" * 1000 + b"\r\n", 431),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"X-Few: 12345\r\n" * 500 + b"\r\n", 200),
     ],
-    ids=["query", "path", "long", "many", "allowed"],
+    ids=["query", "path", "endless", "long", "many", "allowed"],
 )
 def test_heads_are_bounded(port: int, sent: bytes, status: int) -> None:
     got, headers, body = ask(port, sent)
