@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -27,7 +27,7 @@ def submit(
     """Submit a job."""
     text = sys.stdin.read() if payload == "-" else payload
     try:
-        body: dict[str, Any] = {"type": type_, "payload": json.loads(text)}
+        body: dict[str, Any] = {"type": type_, "payload": json.loads(text, parse_constant=_refuse)}
     except ValueError as error:
         raise RequestFailed(f"the payload is not JSON: {error}") from None
     body |= {name: value for name, value in (("queue", queue), ("delay", delay)) if value is not None}
@@ -94,6 +94,10 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
                 break
     _show(job, as_json)
     raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is none of its values")
 
 
 def _said(progress: dict[str, Any] | None) -> dict[str, Any]:

@@ -36,6 +36,9 @@ def create_key(
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if unknown := [scope for scope in wanted if scope not in SCOPES]:
         raise ConfigurationError(f"unknown scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+    for option, given in (("--tenant", tenant), ("--name", name), ("--scopes", wanted)):
+        if not given or not "".join(given).isprintable():
+            raise ConfigurationError(f"{option} must not be empty, nor hold what cannot be printed")
     key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
     typer.echo(f"id: {key_id}", err=True)
     typer.echo(key)

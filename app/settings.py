@@ -3,6 +3,7 @@
 Read once by the command line and passed in from there; the domain never imports this module.
 """
 
+import os
 import re
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -136,8 +137,9 @@ def _explain(error: ValidationError) -> NoReturn:
     lines = []
     for one in error.errors():
         name = str(one["loc"][0])
-        shown = "(hidden)" if name in SECRETS else repr(one["input"])
+        variable = PREFIX + name.upper()
+        shown = "(hidden)" if name in SECRETS else repr(os.environ.get(variable, one["input"]))
         hint = Settings.model_fields[name].description
         reason = one["msg"].removeprefix("Value error, ")
-        lines.append(f"{PREFIX}{name.upper()}={shown}: {reason}" + (f" ({hint})" if hint else ""))
+        lines.append(f"{variable}={shown}: {reason}" + (f" ({hint})" if hint else ""))
     raise ConfigurationError("; ".join(lines)) from None

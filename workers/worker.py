@@ -250,7 +250,8 @@ class Worker:
         hint = or_at_once or asyncio.Event()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hint.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await hint.wait()
             hint.clear()
             try:
                 await work()

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
+from app.api.paging import Page
 from app.domain.failures import FailureClass
 from app.domain.job import QUEUE_PATTERN
 from app.services.job_request import YEAR, Moment, Number
@@ -67,13 +68,11 @@ class Selection(Asked):
         return LetterFilter(queue=self.queue, type=self.type, class_=self.class_, before=self.before, ids=self.ids)
 
 
-class LetterQuery(Selection):
+class LetterQuery(Page, Selection):
     """The query of GET /dead-letters."""
 
     ids: Annotated[list[UUID], Field(max_length=MAX_IDS_IN_QUERY), BeforeValidator(_separated)] | None = None
     group: Literal["error"] | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=100)] | None = None
 
 
 class DiscardRequest(Selection):

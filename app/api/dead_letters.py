@@ -1,7 +1,6 @@
 """GET /dead-letters, and what is decided about many of them: replay and discard."""
 
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from app.api.dead_letter_schemas import (
     ReplayRequest,
 )
 from app.api.job_answers import JSON, header_docs
+from app.api.paging import Listing
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.state import State, state_of
@@ -50,18 +50,12 @@ async def list_(request: Request, who: Reader, asked: Annotated[LetterQuery, Que
     state = state_of(request)
     if asked.group is not None:
         return await _grouped(state, who.tenant, asked)
-    filters = asked.model_dump(mode="json", by_alias=True, exclude={"limit", "cursor"}, exclude_none=True)
-    scope = f"dead-letters {who.tenant} {urlencode(filters, doseq=True)}"
-    page = await _page(state, who.tenant, asked, scope)
-    more = len(page) > asked.limit
-    page = page[: asked.limit]
-    next_ = cursor.write_moment(page[-1].failed_at, page[-1].job_id, scope) if more else None
-    headers = {}
-    if next_ is not None:
-        query = urlencode({**filters, "limit": asked.limit, "cursor": next_}, doseq=True)
-        headers["Link"] = f'</dead-letters?{query}>; rel="next"'
-    body = json_text.encode({"items": [_letter(one) for one in page], "next": next_})
-    return Response(body, headers=headers, media_type=JSON)
+    listing = Listing("/dead-letters", who.tenant, asked)
+    after = listing.begin(cursor.read_moment)
+    async with reading(state.engine) as conn:
+        found = await dead_letters.page(conn, who.tenant, asked.filter(), after, asked.limit + 1)
+    items = [_letter(one) for one in found[: asked.limit]]
+    return listing.answer(found, items, lambda one, scope: cursor.write_moment(one.failed_at, one.job_id, scope))
 
 
 @router.post(
@@ -96,15 +90,6 @@ async def discard(request: Request, who: Writer) -> Response:
     act = service.count if asked.dry_run else service.discard
     decided = await act(engine, who.tenant, asked.filter())
     return Response(json_text.encode({"matched": decided.matched, "discarded": decided.done}), media_type=JSON)
-
-
-async def _page(state: State, tenant: str, asked: LetterQuery, scope: str) -> list[Letter]:
-    try:
-        after = None if asked.cursor is None else cursor.read_moment(asked.cursor, scope)
-    except ValueError:
-        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
-    async with reading(state.engine) as conn:
-        return list(await dead_letters.page(conn, tenant, asked.filter(), after, asked.limit + 1))
 
 
 async def _grouped(state: State, tenant: str, asked: LetterQuery) -> Response:

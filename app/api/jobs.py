@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import errors
 from app.api.auth import Reader, documented
 from app.api.job_answers import JSON, body_and_etag, header_docs, matches, retry_after
+from app.api.paging import Listing, Page
 from app.api.problems import responses_for
-from app.api.query import only_query
+from app.api.query import Whole, only_query
 from app.api.representations import AttemptList, JobPage, JobView
 from app.api.state import State, state_of
 from app.domain import cursor, json_text
@@ -35,10 +35,8 @@ _DENIED = (errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
 MAX_WAIT = 60
 
 
-class Listing(BaseModel):
+class JobQuery(Page):
     """The query of GET /jobs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     status: Status | None = None
     queue: Annotated[str, Field(pattern=QUEUE_PATTERN)] | None = None
@@ -47,8 +45,6 @@ class Listing(BaseModel):
     batch_id: UUID | None = None
     created_after: Moment | None = None
     created_before: Moment | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=100)] | None = None
 
 
 @router.get(
@@ -59,21 +55,13 @@ class Listing(BaseModel):
         **responses_for(errors.InvalidRequest, *_DENIED),
     },
 )
-async def list_(request: Request, who: Reader, asked: Annotated[Listing, Query()]) -> Response:
+async def list_(request: Request, who: Reader, asked: Annotated[JobQuery, Query()]) -> Response:
     """The tenant's jobs, newest first. Webhook deliveries are listed only by their own type or queue."""
     _refuse_nul(asked)
-    filters = asked.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
-    scope = f"{who.tenant} {urlencode(filters)}"
-    page = await _page(state_of(request), who.tenant, asked, _position(asked.cursor, scope))
-    more = len(page) > asked.limit
-    page = page[: asked.limit]
-    next_ = cursor.write(page[-1].id, scope) if more else None
-    headers = {}
-    if next_ is not None:
-        query = urlencode({**filters, "limit": asked.limit, "cursor": next_})
-        headers["Link"] = f'</jobs?{query}>; rel="next"'
-    body = json_text.encode({"items": [to_wire(job) for job in page], "next": next_})
-    return Response(body, headers=headers, media_type=JSON)
+    listing = Listing("/jobs", who.tenant, asked)
+    found = await _page(state_of(request), who.tenant, asked, listing.begin(cursor.read))
+    items = [to_wire(job) for job in found[: asked.limit]]
+    return listing.answer(found, items, lambda job, scope: cursor.write(job.id, scope))
 
 
 @router.get(
@@ -93,7 +81,7 @@ async def get(
     request: Request,
     who: Reader,
     job_id: UUID,
-    wait: Annotated[int | None, Query(ge=0, le=MAX_WAIT)] = None,
+    wait: Annotated[Whole | None, Query(ge=0, le=MAX_WAIT)] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The job. With `wait`, as soon as it differs from If-None-Match (or, without it, changes its status)."""
@@ -155,7 +143,7 @@ async def _changed(state: State, job: Job, if_none_match: str | None, seconds: f
     return await state.changes.wait(job.id, differs, seconds) or job
 
 
-async def _page(state: State, tenant: str, asked: Listing, before: UUID | None) -> list[Job]:
+async def _page(state: State, tenant: str, asked: JobQuery, before: UUID | None) -> list[Job]:
     wanted = JobFilter(
         status=asked.status, queue=asked.queue, type=asked.type, tag=asked.tag, batch_id=asked.batch_id,
         created_after=asked.created_after, created_before=asked.created_before, before=before,
@@ -164,14 +152,7 @@ async def _page(state: State, tenant: str, asked: Listing, before: UUID | None) 
         return await list_jobs(conn, tenant, wanted, asked.limit + 1)
 
 
-def _position(given: str | None, scope: str) -> UUID | None:
-    try:
-        return None if given is None else cursor.read(given, scope)
-    except ValueError:
-        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
-
-
-def _refuse_nul(asked: Listing) -> None:
+def _refuse_nul(asked: JobQuery) -> None:
     """PostgreSQL holds no NUL in a text, so nothing can match one."""
     for name in ("type", "tag"):
         if "\0" in (getattr(asked, name) or ""):

@@ -1,12 +1,25 @@
 """Query parameters that an operation does not know are refused, with the nearest name: a typo must not be silent."""
 
+import re
 from collections.abc import Callable
+from typing import Annotated
 
+from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from app.domain.json_text import escape_pointer
 from app.domain.nearest import did_you_mean
 from app.errors import FieldError, InvalidRequest
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_digits)]
+"""A number as people write it: Python's own reading takes 1_0 and 1.0, too."""
 
 
 def only_query(*known: str) -> Callable[[Request], None]:

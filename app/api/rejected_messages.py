@@ -10,7 +10,7 @@ from app import errors
 from app.api.auth import Admin, documented
 from app.api.job_answers import JSON
 from app.api.problems import responses_for
-from app.api.query import only_query
+from app.api.query import Whole, only_query
 from app.api.representations import RejectedView
 from app.api.state import state_of
 from app.domain import json_text
@@ -29,7 +29,7 @@ router = APIRouter(tags=["dead letters"], dependencies=[*documented, Depends(onl
         errors.BrokerUnavailable,
     ),
 )
-async def messages(request: Request, who: Admin, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> Response:
+async def messages(request: Request, who: Admin, limit: Annotated[Whole, Query(ge=1, le=100)] = 20) -> Response:
     """The oldest messages of `accepted.dead` and how many there are, of all tenants. They stay where they are."""
     found = await state_of(request).broker.rejected(limit)
     return Response(json_text.encode({"count": found.count, "items": found.messages}), media_type=JSON)

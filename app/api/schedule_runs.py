@@ -1,6 +1,5 @@
 """GET /schedules/{name}/runs, and POST /schedules/{name}/trigger."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -11,15 +10,15 @@ from starlette.responses import Response
 from app import errors
 from app.api.auth import Reader, Writer, documented
 from app.api.job_answers import JSON, header_docs, monitor_headers
+from app.api.paging import Listing, Page
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.representations import JobView
-from app.api.schedule_schemas import Page, RunPage
-from app.api.schedules import known, page_answer
+from app.api.schedule_schemas import RunPage
+from app.api.schedules import known
 from app.api.state import state_of
 from app.domain import cursor, json_text
 from app.domain.job import to_wire
-from app.errors import FieldError, InvalidRequest
 from app.services import schedules as service
 from app.storage import schedule_runs
 from app.storage.engine import reading
@@ -44,13 +43,12 @@ async def list_(request: Request, who: Reader, name: str, asked: Annotated[Page,
     """What became of each time of this schedule, newest first; those of an earlier schedule of that name, too."""
     engine = state_of(request).engine
     await service.find(engine, who.tenant, known(name))
-    scope = f"schedule-runs {who.tenant} {name}"
-    before = None if asked.cursor is None else _position(asked.cursor, scope)
+    listing = Listing(f"/schedules/{name}/runs", who.tenant, asked)
+    before = listing.begin(cursor.read_moment)
     async with reading(engine) as conn:
-        page = await schedule_runs.page(conn, who.tenant, name, before, asked.limit + 1)
-    more = len(page) > asked.limit
-    next_ = cursor.write_moment(page[asked.limit - 1].scheduled_at, NOBODY, scope) if more else None
-    return page_answer(f"/schedules/{name}/runs", [_shown(one) for one in page[: asked.limit]], next_, asked.limit)
+        found = await schedule_runs.page(conn, who.tenant, name, before and before[0], asked.limit + 1)
+    items = [_shown(one) for one in found[: asked.limit]]
+    return listing.answer(found, items, lambda one, scope: cursor.write_moment(one.scheduled_at, NOBODY, scope))
 
 
 @router.post(
@@ -71,13 +69,6 @@ async def trigger(request: Request, who: Writer, name: str) -> Response:
     state = state_of(request)
     job = await service.trigger(state.engine, state.broker, state.intake, who.tenant, known(name))
     return Response(json_text.encode(to_wire(job)), 202, monitor_headers(job), media_type=JSON)
-
-
-def _position(given: str, scope: str) -> datetime:
-    try:
-        return cursor.read_moment(given, scope)[0]
-    except ValueError:
-        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
 
 
 def _shown(run: Run) -> dict[str, object]:

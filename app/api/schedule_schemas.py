@@ -68,15 +68,6 @@ class PreviewRequest(BaseModel):
     count: Annotated[StrictInt, Field(ge=1, le=100)] = SHOWN
 
 
-class Page(BaseModel):
-    """The query of a list."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=100)] | None = None
-
-
 class ScheduleLinks(BaseModel):
     self: str
     runs: str

@@ -3,7 +3,6 @@
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
@@ -14,11 +13,11 @@ from app import errors
 from app.api.auth import Reader, Writer, documented
 from app.api.body import body_docs, read_json
 from app.api.job_answers import JSON, header_docs
+from app.api.paging import Listing, Page
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.schedule_schemas import (
     SHOWN,
-    Page,
     PreviewRequest,
     PreviewView,
     SchedulePage,
@@ -59,12 +58,12 @@ _NAMED = {"headers": {"Location": {"description": "the schedule", "schema": {"ty
 )
 async def list_(request: Request, who: Reader, asked: Annotated[Page, Query()]) -> Response:
     """The tenant's schedules, by name."""
-    scope = f"schedules {who.tenant}"
-    after = None if asked.cursor is None else _position(asked.cursor, scope)
+    listing = Listing("/schedules", who.tenant, asked)
+    after = listing.begin(cursor.read_text)
     async with reading(state_of(request).engine) as conn:
-        page = await ledger.page(conn, who.tenant, after, asked.limit + 1)
-    next_ = cursor.write_text(page[asked.limit - 1].name, scope) if len(page) > asked.limit else None
-    return page_answer("/schedules", [_shown(one) for one in page[: asked.limit]], next_, asked.limit)
+        found = await ledger.page(conn, who.tenant, after, asked.limit + 1)
+    items = [_shown(one) for one in found[: asked.limit]]
+    return listing.answer(found, items, lambda one, scope: cursor.write_text(one.name, scope))
 
 
 @router.post(
@@ -133,21 +132,6 @@ def known(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise NotFound("no such schedule")
     return name
-
-
-def page_answer(path: str, items: list[dict[str, object]], next_: str | None, limit: int) -> Response:
-    """One page of the list at `path`."""
-    headers = {}
-    if next_ is not None:
-        headers["Link"] = f'<{path}?{urlencode({"limit": limit, "cursor": next_})}>; rel="next"'
-    return Response(json_text.encode({"items": items, "next": next_}), headers=headers, media_type=JSON)
-
-
-def _position(given: str, scope: str) -> str:
-    try:
-        return known(cursor.read_text(given, scope))
-    except (ValueError, NotFound):
-        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
 
 
 def _shown(one: Schedule) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Annotated, Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -14,6 +13,7 @@ from app import errors
 from app.api import batches, jobs
 from app.api.auth import Reader, Writer, documented
 from app.api.job_answers import JSON, header_docs, monitor_headers
+from app.api.paging import Listing
 from app.api.problems import responses_for
 from app.api.query import only_query
 from app.api.state import State, state_of
@@ -47,18 +47,11 @@ async def list_(request: Request, who: Reader, asked: Annotated[DeliveryQuery, Q
     if asked.job_id is not None and asked.batch_id is not None:
         raise InvalidRequest([FieldError("/batch_id", "a delivery tells of a job or of a batch: name one of them")])
     state = state_of(request)
-    filters = asked.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
-    scope = f"webhook-deliveries {who.tenant} {urlencode(filters)}"
-    page = await _page(state, who.tenant, asked, DeliveryFilter(**filters, before=_position(asked.cursor, scope)))
-    more = len(page) > asked.limit
-    page = page[: asked.limit]
-    next_ = cursor.write(page[-1].id, scope) if more else None
-    headers = {}
-    if next_ is not None:
-        query = urlencode({**filters, "limit": asked.limit, "cursor": next_})
-        headers["Link"] = f'<{PATH}?{query}>; rel="next"'
-    body = json_text.encode({"items": await _with_tries(state, page), "next": next_})
-    return Response(body, headers=headers, media_type=JSON)
+    listing = Listing(PATH, who.tenant, asked)
+    wanted = DeliveryFilter(**listing.filters, before=listing.begin(cursor.read))
+    found = await _page(state, who.tenant, asked, wanted)
+    items = await _with_tries(state, found[: asked.limit])
+    return listing.answer(found, items, lambda one, scope: cursor.write(one.id, scope))
 
 
 @router.post(
@@ -101,13 +94,6 @@ async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: Deliver
     if not page and asked.batch_id is not None:
         await batches.find(state, tenant, asked.batch_id)
     return page
-
-
-def _position(given: str | None, scope: str) -> UUID | None:
-    try:
-        return None if given is None else cursor.read(given, scope)
-    except ValueError:
-        raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
 
 
 async def _with_tries(state: State, page: Sequence[Delivery]) -> list[dict[str, Any]]:

@@ -4,22 +4,19 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from app.api.paging import Page
 from app.api.representations import ErrorView
 from app.domain.job import Status
 
 
-class DeliveryQuery(BaseModel):
+class DeliveryQuery(Page):
     """The query of GET /webhook-deliveries."""
-
-    model_config = ConfigDict(extra="forbid")
 
     job_id: Annotated[UUID, Field(description="those that tell of this job")] | None = None
     batch_id: Annotated[UUID, Field(description="those that tell of this batch")] | None = None
     status: Status | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str, Field(max_length=100)] | None = None
 
 
 class DeliveryAttemptView(BaseModel):

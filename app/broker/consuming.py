@@ -28,6 +28,7 @@ from app.metrics import MESSAGES_DROPPED
 from app.storage import outbox
 from app.storage.claims import claim_refs, known
 from app.storage.direct import Direct
+from app.tasks import told_to_end
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
@@ -77,7 +78,7 @@ class RabbitSubscription:
 
     async def run(self) -> None:
         try:
-            while True:
+            while not told_to_end():
                 await self._consume_until_lost()
                 await asyncio.sleep(RECONNECT)
         finally:
@@ -174,7 +175,7 @@ class RabbitSubscription:
 
     async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
-        while True:
+        while not told_to_end():
             self._look.clear()
             if underlay.is_closed or connection.is_closed:
                 raise BrokerUnavailable("the channel is closed")
@@ -188,7 +189,8 @@ class RabbitSubscription:
             if self._buffer and not self._asking and time.monotonic() - self._oldest > HOLD:
                 await self._pause()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), WATCH_EVERY)
+                async with asyncio.timeout(WATCH_EVERY):
+                    await self._look.wait()
 
     async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         for queue in self._queues:

@@ -42,7 +42,10 @@ def write_text(last: str, scope: str) -> str:
 
 def read_text(cursor: str, scope: str) -> str:
     """Raises as `read` does."""
-    return _open(cursor, None, scope).decode()
+    text = _open(cursor, None, scope).decode()
+    if "\0" in text:  # the check holds off accidents, not people
+        raise ValueError("not a cursor of ours")
+    return text
 
 
 def _seal(position: bytes, scope: str) -> str:

@@ -227,7 +227,8 @@ class Desk:
         left = min(line.until - asyncio.get_running_loop().time(), POLL)
         if left > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(line.hint.wait(), left)
+                async with asyncio.timeout(left):
+                    await line.hint.wait()
 
     async def _hand_back(self, given: list[Lease]) -> None:
         with contextlib.suppress(LedgerUnavailable):  # then they run out

@@ -47,6 +47,8 @@ _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises for a connection that is gone, or about to be: the server's last words have arrived and the
 end of the stream has not."""
 
+_OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
+
 log = structlog.get_logger(__name__)
 
 
@@ -157,11 +159,12 @@ def _only_open(connection: Any, *_: object) -> None:
 
 
 def _is_outage(sqlstate: str) -> bool:
-    """Classes 08 connection, 25 read-only, 40 rollback, 53 resources, 55 lock, 57 operator, 58 system, XX internal.
+    """Classes 08 connection, 25 read-only, 28 authorization, 3D no such database, 40 rollback, 53 resources, 55 lock,
+    57 operator, 58 system, XX internal.
 
     And a table or column that is not there: this code is waiting for `accepted migrate`.
     """
-    return sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58", "XX"} or sqlstate in {"42P01", "42703"}
+    return sqlstate[:2] in _OUTAGES or sqlstate in {"42P01", "42703"}
 
 
 def _bound_socket(connection: "asyncpg.Connection[Any]") -> None:

@@ -151,10 +151,18 @@ async def test_a_key_is_made_listed_and_revoked(trio: Running, anonymous: Client
 
 
 async def test_the_command_refuses_wrong_keys_in_one_line(trio: Running) -> None:
-    wrong_scope, unknown = await asyncio.gather(
+    elsewhere = trio.env | {"ACCEPTED_DATABASE_URL": trio.env["ACCEPTED_DATABASE_URL"] + "-not-there"}
+    wrong_scope, unknown, *others = await asyncio.gather(
         accepted("keys", "create", "--tenant", "t", "--name", "n", "--scopes", "jobs:fly", env=trio.env),
         accepted("keys", "revoke", "01a20a5f-5eca-7433-9bac-af4993e68657", env=trio.env),
+        accepted("keys", "create", "--tenant", "", "--name", "n", env=trio.env),
+        accepted("keys", "create", "--tenant", "t", "--name", "a\nb", env=trio.env),
+        accepted("keys", "create", "--tenant", "t", "--name", "n", "--scopes", ",", env=trio.env),
+        accepted("keys", "list", env=elsewhere),
     )
+    for other in others:
+        assert other.code == 1
+        assert len(other.err.splitlines()) == 1
     assert wrong_scope.code != 0
     assert "jobs:fly" in wrong_scope.err
     assert "jobs:read" in wrong_scope.err

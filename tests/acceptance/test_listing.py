@@ -158,6 +158,8 @@ async def test_a_cursor_is_for_its_own_list(client: Client, other: Client) -> No
         "limit=201",
         "limit=-1",
         "limit=x",
+        "limit=1_0",
+        "limit=1.0",
         "limit=100000000000000000000",
         "status=done",
         "status=QUEUED",

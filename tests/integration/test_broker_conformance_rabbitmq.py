@@ -1,15 +1,20 @@
 """What only RabbitMQ can get wrong: messages that are none of ours, and how many are delivered ahead."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import aio_pika
 import pytest
+from aio_pika.abc import AbstractConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Rejected
+from app.broker.connecting import Connector
 from app.broker.consuming import WATCH_EVERY, RabbitSubscription
 from app.broker.rabbitmq import RabbitBroker
 from app.broker.topology import declare_base, declare_queue
+from app.domain.ids import new_id
 from app.storage.engine import create_engine
 from tests.conftest import VirtualHost
 from tests.integration.road import PATIENCE, Road, claim, claim_all, ids
@@ -196,3 +201,26 @@ async def test_what_is_settled_after_a_stop_is_acked(
     await until(lambda: left()[1] == 0, PATIENCE, lambda: f"{left()}")
     assert left() == (20, 0)
     await road.close()
+
+
+class LosesACancel(Connector):
+    """Connects though it was cancelled meanwhile, as `asyncio.wait_for` may."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__([url])
+        self.connecting = asyncio.Event()
+
+    async def open(self, name: str) -> AbstractConnection:
+        self.connecting.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(PATIENCE)
+        return await super().open(name)
+
+
+async def test_a_lost_cancel_ends_a_subscription_all_the_same(amqp_url: str, engine: AsyncEngine) -> None:
+    connector = LosesACancel(amqp_url)
+    running = asyncio.create_task(RabbitSubscription(connector, engine, new_id(), 1).run())
+    await connector.connecting.wait()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=10)
+    assert done == {running}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.domain.cursor import _seal, read, read_moment, write, write_moment
+from app.domain.cursor import _seal, read, read_moment, read_text, write, write_moment
 
 
 @given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])))
@@ -42,6 +42,11 @@ def test_a_moment_is_read_back(at: datetime, last: UUID, scope: str) -> None:
 def test_a_forged_moment_beyond_all_times_is_refused() -> None:
     with pytest.raises(ValueError, match="cursor"):
         read_moment(_seal(b"\xff" * 24, "a"), "a")
+
+
+def test_a_forged_name_that_no_text_in_postgresql_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        read_text(_seal(b"a\0b", "a"), "a")
 
 
 @given(st.text())

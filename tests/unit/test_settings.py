@@ -105,6 +105,7 @@ def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute
         ("RETENTION", "-7d"),
         ("RETENTION", "nan"),
         ("RETENTION", "316310400"),
+        ("RETENTION", "3661d"),
         ("RETENTION_FAILED", "0"),
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),

@@ -11,6 +11,7 @@ import structlog
 
 from app.errors import AcceptedError
 from app.metrics import LOOP_DONE, LOOP_FAILED
+from app.tasks import told_to_end
 
 AFTER_FAILURE = 1.0
 """Seconds before a failed round is tried again. PostgreSQL's return is noticed within this."""
@@ -55,7 +56,7 @@ async def run(loops: Sequence[Loop]) -> None:
 
 
 async def _run(loop: Loop) -> None:
-    while True:
+    while not told_to_end():
         try:
             done = await loop.run_once()
             LOOP_DONE.labels(loop.name).inc(done)
