@@ -66,7 +66,7 @@ class RabbitSubscription:
         self._arrived = asyncio.Event()
         self._look = asyncio.Event()
         self._oldest = 0.0
-        self._heard = 0.0
+        self._listening_since = 0.0
         self._asking = False
         self._paused = False
         self._stopped = False
@@ -86,6 +86,7 @@ class RabbitSubscription:
 
     async def claim(self, most: int) -> list[Delivery]:
         self._asking = True
+        self._listening_since = time.monotonic()
         try:
             while await self._anything():
                 batch = [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
@@ -202,17 +203,18 @@ class RabbitSubscription:
                 ok = await underlay.basic_consume(queue_name(queue), self._on_message)
             assert ok.consumer_tag is not None
             self._consumers[queue] = ok.consumer_tag
+            self._listening_since = time.monotonic()
 
     async def _listen_closely(self) -> None:
-        """Raise if the ledger says that messages for us are on the road, and none has come for `DEAF`.
+        """Raise if the ledger says that messages for us are on the road, and for `DEAF` none came that could have come.
 
         Another worker may be holding them, for as long as it takes the broker to see that it is frozen. Then a new
         connection helps as little as the old one, and costs no more than redeliveries that are found stale.
         """
         now = time.monotonic()
-        if not self._asking or self._buffer or now - self._heard < DEAF:
+        if not self._asking or self._buffer or now - self._listening_since < DEAF:
             return
-        self._heard = now
+        self._listening_since = now
         left = False
         with contextlib.suppress(LedgerUnavailable):
             async with self._ledger.statements() as conn:
@@ -235,9 +237,9 @@ class RabbitSubscription:
                     await underlay.basic_reject(message.delivery_tag or 0, requeue=True, wait=False)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        self._heard = time.monotonic()
+        self._listening_since = time.monotonic()
         if not self._buffer:
-            self._oldest = self._heard
+            self._oldest = self._listening_since
         self._buffer.append(message)
         self._arrived.set()
 

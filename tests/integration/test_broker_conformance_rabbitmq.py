@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Rejected
 from app.broker.connecting import Connector
-from app.broker.consuming import WATCH_EVERY, RabbitSubscription
+from app.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
 from app.broker.rabbitmq import RabbitBroker
 from app.broker.topology import declare_base, declare_queue
 from app.domain.ids import new_id
 from app.storage.engine import create_engine
 from tests.conftest import VirtualHost
 from tests.integration.road import PATIENCE, Road, claim, claim_all, ids
+from tests.integration.test_ledger_submission import do
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers.scheduler.rejections import Rejections
@@ -153,6 +154,27 @@ async def test_no_more_is_delivered_than_there_are_slots(
 
     await until(looked, PATIENCE, lambda: f"{seen}", interval=0.1)
     assert max(seen) <= 3
+    await road.close()
+
+
+async def test_an_old_backlog_is_no_sign_of_deafness(amqp_url: str, database_url: str) -> None:
+    """Neither as a worker starts, nor as it is free again after a job that was longer than its patience."""
+    engine = create_engine(database_url)
+    road = Road("rabbitmq", engine, RabbitBroker([amqp_url], engine))
+    await road.put("q", 4)
+    await do(engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    worker = road.subscribe(1, "q")
+    assert isinstance(worker, RabbitSubscription)
+    (taken,) = await claim(worker, 1)
+    channel = worker._channel
+    worker._listening_since -= 2 * DEAF
+    asking = asyncio.ensure_future(worker.claim(1))
+    with pytest.raises(AssertionError, match="to connect anew"):
+        await until(lambda: worker._channel is not channel, 2 * WATCH_EVERY, "to connect anew")
+    await road.finish(taken)
+    await worker.settle([taken])
+    assert len(await asyncio.wait_for(asking, PATIENCE)) == 1
+    assert worker._channel is channel
     await road.close()
 
 
