@@ -202,6 +202,7 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
         batch=batch,
         jobs=[spread.placed(job, number, batch.total) for number, job in enumerate(jobs)],
         queues=members.queues,
+        lines=members.lines,
         key=key,
         fingerprint=None if key is None else fingerprint("POST", PATH, parsed),
     )

@@ -4,6 +4,7 @@ Errors are gathered over the whole batch, each with a pointer that begins with i
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,12 +17,15 @@ from app.errors import FieldError, InvalidRequest, TooLarge
 from app.services.batch_request import BatchOptions
 from app.services.intake import Intake
 from app.services.job_request import YEAR, JobRequest
+from app.services.ordering import line_of
+from app.storage.ordering import Line
 
 MAX_LISTED = 100
 """Errors in one answer, after which the rest of a batch is not looked at."""
 
-ALONE = ("unique", "ordering_key")
-"""What needs a look at other jobs while one is accepted. Members are accepted many at a time."""
+MAX_IN_LINE = 10_000
+"""Members of a batch in which some have an `ordering_key`: while it is inserted, nobody else adds to those lines, or
+ends a job of them."""
 
 
 class Members:
@@ -34,17 +38,20 @@ class Members:
         options: BatchOptions,
         traceparent: str | None,
         model: type[JobRequest] = JobRequest,
+        alone: Sequence[str] = ("unique",),
     ) -> None:
-        """Raises `InvalidRequest` if the options themselves are wrong."""
+        """`alone`: fields that only a job by itself can have. Raises `InvalidRequest` if the options are wrong."""
         self._intake = intake
         self._tenant = tenant
         self._options = options
         self._traceparent = traceparent
         self._model = model
+        self._alone = alone
         self._id = new_id()
         self._placed = options.spread_over is not None or options.start_at is not None
         self.errors: list[FieldError] = []
         self.queues: Counter[str] = Counter()
+        self.lines: set[Line] = set()
         self.total = 0
         _check_moments(options)
         intake.check_callback(options.callback_url)
@@ -78,6 +85,10 @@ class Members:
         if self.errors:
             return None
         self.queues[job.queue] += 1
+        if (line := line_of(job)) is not None:
+            self.lines.add(line)
+        if self.lines and self.total > MAX_IN_LINE:
+            raise TooLarge(f"more than {MAX_IN_LINE} jobs in a batch in which some have an ordering_key")
         return msgspec.structs.replace(job, batch_id=self._id)
 
     def batch(self) -> NewBatch:
@@ -91,7 +102,7 @@ class Members:
 
     async def _checked(self, parsed: Any) -> NewJob:
         if isinstance(parsed, dict):
-            refused = [FieldError(f"/{name}", "is not taken in a batch") for name in ALONE if parsed.get(name)]
+            refused = [FieldError(f"/{name}", "is not taken here") for name in self._alone if parsed.get(name)]
             if self._placed:
                 refused += [
                     FieldError(f"/{name}", "the batch says when its jobs run: spread_over, start_at")

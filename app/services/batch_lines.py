@@ -97,6 +97,7 @@ class Lines:
             batch=batch,
             jobs=(spread.placed(job, number, batch.total) for number, job in enumerate(self._spool.jobs())),
             queues=self._members.queues,
+            lines=self._members.lines,
             key=key,
             fingerprint=None if self._seen_as is None else self._seen_as.digest(),
         )

@@ -6,7 +6,7 @@ So a slow client never holds one open, and each statement in it is short.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from uuid import UUID
@@ -20,9 +20,11 @@ from app.domain.job import NewJob
 from app.domain.quota import Standing
 from app.errors import Gone, KeyReused, LedgerUnavailable
 from app.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from app.services import ordering
 from app.storage import batches as ledger
 from app.storage import submission
 from app.storage.engine import reading, transaction
+from app.storage.ordering import Line
 from app.storage.submission import Entry
 
 CHUNK = 500
@@ -41,7 +43,7 @@ LARGE = 10_000
 
 class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asks for. `jobs` are `batch.total` members, each with its `batch_id`; they are walked once.
-    `queues` says how many there are for each queue.
+    `queues` says how many there are for each queue, `lines` which lines their ordering keys are of.
 
     `edges` are (needs, job_id) pairs of members; the `blockers` of those that wait are set already.
     """
@@ -49,6 +51,7 @@ class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
     batch: NewBatch
     jobs: Iterable[NewJob]
     queues: Mapping[str, int]
+    lines: Collection[Line] = ()
     edges: Sequence[tuple[UUID, UUID]] = ()
     key: str | None = None
     fingerprint: bytes | None = None
@@ -106,8 +109,11 @@ class Batches:
         queues: Counter[str] = Counter()
         async with transaction(self._engine) as conn:
             created_at = await ledger.create(conn, asked.batch)
+            await ordering.hold(conn, asked.lines, asked.batch.id)
             deadline.reschedule(None)
             for chunk in _chunks(asked.jobs):
+                if asked.lines:
+                    chunk = await ordering.line_up(conn, chunk)
                 entries = [Entry(job, handoff=None if self._broker.handoff is None else 0.0) for job in chunk]
                 accepted = await submission.insert(conn, entries, self._ttl)
                 counts.update(one.status for one in accepted.values())

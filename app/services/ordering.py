@@ -1,6 +1,6 @@
 """Where a job with an `ordering_key` stands: at the end of the line of its tenant, queue and key, as it is accepted."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ async def line_up(conn: Connection, jobs: Sequence[NewJob]) -> list[NewJob]:
 
     Holds the lines until the transaction ends; so they are asked for last, and at once, by whoever needs more locks.
     """
-    lines = {job.id: _line(job) for job in jobs if job.ordering_key is not None}
+    lines = {job.id: line for job in jobs if (line := line_of(job)) is not None}
     if not lines:
         return list(jobs)
     waits_for = await queue_up(conn, lines)
@@ -36,8 +36,17 @@ async def queue_up(conn: Connection, lines: dict[UUID, Line]) -> dict[UUID, UUID
     return {job_id: needs for needs, job_id in edges}
 
 
-def _line(job: NewJob) -> Line:
-    return Line(job.tenant, job.queue, job.ordering_key or "")
+async def hold(conn: Connection, lines: Collection[Line], batch_id: UUID) -> None:
+    """Hold the lines of all members of a batch, which are lined up some at a time: nobody comes between them.
+
+    A line that is new belongs to the batch until its first member is there, which therefore waits for nobody.
+    """
+    if lines:
+        await ordering.lock(conn, dict.fromkeys(sorted(lines), batch_id))
+
+
+def line_of(job: NewJob) -> Line | None:
+    return None if job.ordering_key is None else Line(job.tenant, job.queue, job.ordering_key)
 
 
 def _placed(job: NewJob, waits_for: dict[UUID, UUID]) -> NewJob:

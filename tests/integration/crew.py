@@ -56,6 +56,7 @@ async def at_work(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -
         for one in subscriptions:
             await one.stop()
         scheduling.cancel()
+        await asyncio.wait([scheduling])
         errors = [error for error in await asyncio.gather(*working, return_exceptions=True) if error is not None]
         if errors:
             raise BaseExceptionGroup("workers that came to grief", errors)

@@ -97,6 +97,11 @@ async def test_start_at_alone_is_for_all(http: httpx.AsyncClient, engine: AsyncE
     assert await run_times(engine) == [datetime.fromisoformat(start)] * 3
 
 
+async def test_members_of_one_key_wait_for_each_other(http: httpx.AsyncClient) -> None:
+    batch = await accepted(http, [*noops(3, ordering_key="k"), *noops(2)])
+    assert batch["counts"] == {"queued": 3, "blocked": 2}
+
+
 NONSENSE: list[tuple[Any, str, str]] = [
     ({}, "/jobs", "required"),
     ({"jobs": []}, "/jobs", ""),
@@ -106,7 +111,6 @@ NONSENSE: list[tuple[Any, str, str]] = [
     ({"jobs": [*noops(3), {"type": "http.request", "payload": {}}]}, "/jobs/3/payload/url", "required"),
     ({"jobs": [{"type": "noop", "priorty": 1}]}, "/jobs/0/priorty", "priority"),
     ({"jobs": [{"type": "noop", "unique": {"key": "k", "until": "started"}}]}, "/jobs/0/unique", "not taken"),
-    ({"jobs": [{"type": "noop", "ordering_key": "k"}]}, "/jobs/0/ordering_key", "not taken"),
     ({"jobs": noops(1, delay=1), "spread_over": 60}, "/jobs/0/delay", "batch says"),
     ({"jobs": noops(1, run_at=from_now(9)), "start_at": from_now(9)}, "/jobs/0/run_at", "batch says"),
     ({"jobs": noops(1), "spread_over": -1}, "/spread_over", ""),

@@ -96,6 +96,17 @@ WRONG: list[tuple[list[bytes], dict[str, str], int, str, str]] = [
 ]
 
 
+async def test_lines_with_a_key_are_no_more_than_a_large_body_holds(
+    http: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    keyed = line(0, ordering_key="k")
+    check_problem(await send(http, [*map(line, range(10_000)), keyed]), 413)
+    check_problem(await send(http, [keyed, *map(line, range(10_000))]), 413)
+    assert await nothing_is_stored(engine)
+    answer = await send(http, [keyed, *map(line, range(9_998)), keyed])
+    assert answer.json()["counts"] == {"queued": 9_999, "blocked": 1}
+
+
 async def test_a_bad_line_takes_all_with_it(http: httpx.AsyncClient, engine: AsyncEngine) -> None:
     for lines, query, status, pointer, says in WRONG:
         check_problem(await send(http, lines, "k", **query), status, pointer, says)
