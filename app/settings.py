@@ -6,6 +6,7 @@ Read once by the command line and passed in from there; the domain never imports
 import os
 import re
 from typing import Annotated, Any, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -40,6 +41,15 @@ def _comma_separated(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+def _check_ports(url: str) -> None:
+    """Of each host that the URL names. Their connections would be tried for ever."""
+    try:
+        for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
+            _ = urlsplit("//" + host).port
+    except ValueError:  # whose text may hold a piece of the password
+        raise ValueError("has a port that is none; what is special in a password must be percent-encoded") from None
 
 
 class Settings(BaseSettings):
@@ -92,6 +102,7 @@ class Settings(BaseSettings):
     def _is_postgresql(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
+        _check_ports(value or "")
         return value
 
     @field_validator("broker_url")
@@ -99,6 +110,8 @@ class Settings(BaseSettings):
     def _is_broker(cls, value: str) -> str:
         if value != "postgres" and not all(u.strip().startswith(("amqp://", "amqps://")) for u in value.split(",")):
             raise ValueError("must be postgres, or amqp:// or amqps:// URLs")
+        for url in value.split(","):
+            _check_ports(url)
         return value
 
     @field_validator("webhook_secret")

@@ -52,6 +52,8 @@ async def events(
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
+    if seen > timeline(job, ())[-1].number:
+        seen = 0  # an id of another stream: it must not hide the end of this one
     return StreamingResponse(
         _stream(state, job, seen), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )

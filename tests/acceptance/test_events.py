@@ -82,6 +82,13 @@ async def test_many_streams_at_once(client: Client) -> None:
     assert all(json.loads(events[-1]["data"])["status"] == "succeeded" for events in streams)
 
 
+async def test_an_id_of_another_stream_hides_nothing(client: Client) -> None:
+    job = await client.finish("noop")
+    events = await client.all_events(job["id"], "99999999")
+    assert events == await client.all_events(job["id"])
+    assert json.loads(events[-1]["data"])["status"] == "succeeded"
+
+
 @pytest.mark.parametrize("last", ["x", "-1", "99999999999999999999999", "1.5", "' OR 1=1"])
 async def test_a_strange_last_event_id_is_no_500(client: Client, last: str) -> None:
     job = await client.finish("noop")

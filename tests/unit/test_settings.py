@@ -60,6 +60,8 @@ def test_the_defaults_are_the_contracts(name: str) -> None:
     ("name", "value", "attribute", "read"),
     [
         ("DATABASE_URL", "postgresql://u:p@h/d", "database_url", "postgresql://u:p@h/d"),
+        ("DATABASE_URL", "postgres://u@[::1]:5433,h:5432/d", "database_url", "postgres://u@[::1]:5433,h:5432/d"),
+        ("DATABASE_URL", "postgresql:///d?host=/run", "database_url", "postgresql:///d?host=/run"),
         ("BROKER_URL", "amqp://a, amqps://b", "broker_urls", ("amqp://a", "amqps://b")),
         ("HANDLERS", "one, two.three", "handlers", ("one", "two.three")),
         ("AUTH", "off", "auth", "off"),
@@ -85,6 +87,9 @@ def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute
     ("name", "value"),
     [
         ("DATABASE_URL", f"mysql://u:{SECRET}@h/d"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h:99999/d"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}/@h/d"),
+        ("BROKER_URL", f"amqp://u:{SECRET}@h:99999/,amqp://u:{SECRET}@h/"),
         ("BROKER_URL", f"redis://u:{SECRET}@h"),
         ("BROKER_URL", f"amqp://ok,redis://u:{SECRET}@h"),
         ("AUTH", "on"),
