@@ -21,7 +21,7 @@ from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.nemesis import Stage
 from tests.faults.watch import MemoryWatch
-from tests.faults.webhooks import NO_LONGER_WAITING, WebhookJournal
+from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJournal
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import Proxy
@@ -121,7 +121,7 @@ async def _peace(ledger: Ledger) -> None:
     """Webhooks that failed twice would wait for minutes: their waits are cut short, and all of it ends."""
 
     async def quiet() -> bool:
-        await ledger.execute(NO_LONGER_WAITING)
+        await ledger.execute(NO_LONGER_WAITING, NOTHING_AGAINST)
         return not await ledger.value("SELECT count(*) FROM outbox")
 
     await until(quiet, PEACE, "everything to be done", interval=0.5)

@@ -10,7 +10,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import QUEUES, Cluster, misled
 from tests.faults.conftest import Measured
-from tests.faults.webhooks import NO_LONGER_WAITING, WebhookJournal
+from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJournal
 from tests.support.receiver import HANG_UP, Answer, Request
 from tests.support.waiting import until
 
@@ -162,7 +162,7 @@ async def _wait_no_longer(ledger: Ledger, status: str, count: int) -> None:
     """Let every wait of a delivery be over at once, until so many have that status."""
 
     async def hurried() -> bool:
-        await ledger.execute(NO_LONGER_WAITING)
+        await ledger.execute(NO_LONGER_WAITING, NOTHING_AGAINST)
         return await _deliveries(ledger, status) >= count
 
     await until(hurried, RETRIED_WITHIN, f"{count} deliveries {status}", interval=0.3)

@@ -26,6 +26,9 @@ UPDATE outbox o SET due_at = now() FROM waiting WHERE o.job_id = waiting.job_id
 """
 """Lets every wait of a delivery be over at once: the schedule is of days."""
 
+NOTHING_AGAINST = "DELETE FROM targets"
+"""Nor is a host in trouble left alone any longer."""
+
 
 class WebhookJournal:
     """`async with Receiver(journal.respond) as receiver`; `journal.answer` says how, and may be replaced."""
