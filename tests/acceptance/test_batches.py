@@ -19,7 +19,6 @@ from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
 from tests.integration.test_ledger_submission import rows, waits_for_a_lock
 from tests.integration.workplace import HANDLERS
 from tests.support.ports import free_port
-from tests.support.postgres import DatabaseServer
 from tests.support.processes import Service, answers
 from tests.support.receiver import Receiver
 from tests.support.uploading import peak_of, upload
@@ -29,19 +28,14 @@ JOBS = 10_000
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-@pytest.fixture(scope="module", params=["postgres", "rabbitmq"])
-async def road(
-    request: pytest.FixtureRequest, database_server: DatabaseServer, database_template: str
-) -> AsyncIterator[Running]:
+@pytest.fixture(scope="module")
+async def road(broker_url: str, own_database: str) -> AsyncIterator[Running]:
     """The three processes; what a dead worker held is given to others after 2 s."""
-    broker = "postgres" if request.param == "postgres" else request.getfixturevalue("session_broker")
-    name = f"batches_{uuid4().hex}"
-    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker, "ACCEPTED_LEASE_TTL": "2"}
+    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker_url, "ACCEPTED_LEASE_TTL": "2"}
     env["ACCEPTED_WEBHOOK_SECRET"] = SECRET
-    async with serving(database_server.create_database(name, template=database_template), env) as running:
+    async with serving(own_database, env) as running:
         await types_known(running.client())
         yield running
-    database_server.drop_database(name)
 
 
 async def finished(client: Client, batch: str) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from uuid import uuid4
 
 import aio_pika
 import asyncpg
@@ -12,7 +11,6 @@ import pytest
 from tests.acceptance.client import Client
 from tests.acceptance.conftest import serving, types_known
 from tests.acceptance.lateness import lateness, percentile
-from tests.support.postgres import DatabaseServer
 
 WAITING = 100_000
 LATE = 0.25  # seconds: issue 4
@@ -36,25 +34,19 @@ class Stage:
     worker: psutil.Process
 
 
-@pytest.fixture(scope="module", params=["postgres", "rabbitmq"])
-async def stage(
-    request: pytest.FixtureRequest, database_server: DatabaseServer, database_template: str
-) -> AsyncIterator[Stage]:
-    name = f"delays_{uuid4().hex}"
-    url = database_server.create_database(name, template=database_template)
-    broker = "postgres" if request.param == "postgres" else request.getfixturevalue("session_broker")
-    async with serving(url, {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker}) as running:
+@pytest.fixture(scope="module")
+async def stage(broker_url: str, own_database: str) -> AsyncIterator[Stage]:
+    async with serving(own_database, {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker_url}) as running:
         client = running.client()
         await types_known(client)
         await client.finish("noop", queue="later")
         before = psutil.Process(running.services["worker"].pid).memory_info().rss
-        ledger = await asyncpg.connect(url)
+        ledger = await asyncpg.connect(own_database)
         await ledger.execute(INSERT)
         await ledger.close()
         worker = psutil.Process(running.services["worker"].pid)
-        yield Stage(client, broker, worker)
+        yield Stage(client, broker_url, worker)
         assert worker.memory_info().rss - before < 64 * 2**20, "the worker's memory has grown with what waits"
-    database_server.drop_database(name)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -18,7 +17,6 @@ from tests.acceptance.client import PATIENCE, Client
 from tests.acceptance.conftest import Running, serving, types_known
 from tests.support.children import kill_tree, spawn, tail
 from tests.support.node import node
-from tests.support.postgres import DatabaseServer
 from tests.support.processes import ROOT
 from tests.support.waiting import until
 
@@ -51,18 +49,12 @@ class Node:
         shutil.rmtree(self._home, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", params=["postgres", "rabbitmq"])
-async def trio(
-    request: pytest.FixtureRequest, database_server: DatabaseServer, database_template: str
-) -> AsyncIterator[Running]:
-    broker = "postgres" if request.param == "postgres" else request.getfixturevalue("session_broker")
-    name = f"node_{uuid4().hex}"
-    url = database_server.create_database(name, template=database_template)
-    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker, "ACCEPTED_LEASE_TTL": str(LEASE_TTL)}
-    async with serving(url, env) as running:
+@pytest.fixture(scope="module")
+async def trio(broker_url: str, own_database: str) -> AsyncIterator[Running]:
+    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker_url, "ACCEPTED_LEASE_TTL": str(LEASE_TTL)}
+    async with serving(own_database, env) as running:
         await types_known(running.client())
         yield running
-    database_server.drop_database(name)
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from tests.acceptance.client import Client, Job, check_problem
 from tests.acceptance.conftest import accepted, serving, types_known
-from tests.support.postgres import DatabaseServer
 from tests.support.processes import Service, logged
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.waiting import until
@@ -22,14 +20,9 @@ ONCE = {"max_attempts": 1}
 AT_ONCE = {"max_attempts": 3, "schedule": [0.5], "jitter": 0}
 
 
-@pytest.fixture(scope="module", params=["postgres", "rabbitmq"])
-async def service(
-    request: pytest.FixtureRequest, database_server: DatabaseServer, database_template: str
-) -> AsyncIterator[Client]:
-    name = f"targets_{uuid4().hex}"
-    url = database_server.create_database(name, template=database_template)
-    broker = "postgres" if request.param == "postgres" else request.getfixturevalue("session_broker")
-    async with serving(url, {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker}) as running:
+@pytest.fixture(scope="module")
+async def service(broker_url: str, own_database: str) -> AsyncIterator[Client]:
+    async with serving(own_database, {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker_url}) as running:
         second = Service("worker", "--concurrency", "4", env=running.env).start()
         try:
             await second.wait_ready(logged("worker_ready"))
@@ -38,7 +31,6 @@ async def service(
             yield client
         finally:
             second.remove()
-    database_server.drop_database(name)
 
 
 async def call(client: Client, receiver: Receiver, **fields: Any) -> Job:
