@@ -42,7 +42,7 @@ async def hold(conn: Connection, lines: Collection[Line], batch_id: UUID) -> Non
     A line that is new belongs to the batch until its first member is there, which therefore waits for nobody.
     """
     if lines:
-        await ordering.lock(conn, dict.fromkeys(sorted(lines), batch_id))
+        await ordering.lock(conn, dict.fromkeys(lines, batch_id))
 
 
 def line_of(job: NewJob) -> Line | None:

@@ -147,6 +147,12 @@ def new_database(database_server: DatabaseServer, database_template: str) -> Ite
     database_server.drop_database(name)
 
 
+@pytest.fixture
+def queue() -> str:
+    """The name of a queue that no other test uses."""
+    return f"queue-{uuid4().hex[:8]}"
+
+
 @pytest.fixture(scope="module", params=["postgres", "rabbitmq"])
 def broker_url(request: pytest.FixtureRequest) -> str:
     """`ACCEPTED_BROKER_URL` for either road, for modules that start services of their own on both."""

@@ -13,11 +13,6 @@ from tests.support.receiver import Answer, Receiver
 from tests.support.waiting import until
 
 
-@pytest.fixture
-def queue() -> str:
-    return f"dead-{uuid4().hex[:8]}"
-
-
 async def some(client: Client, queue: str, count: int, **fields: Any) -> list[Job]:
     return list(await asyncio.gather(*(failed(client, queue=queue, **fields) for _ in range(count))))
 

@@ -22,11 +22,6 @@ async def client(broker_url: str, own_database: str) -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.fixture
-def queue() -> str:
-    return f"flow-{uuid4()}"
-
-
 async def why(client: Client, job_id: str) -> dict[str, Any]:
     answer = await client.get(f"/jobs/{job_id}/explain")
     assert answer.status_code == 200, answer.text

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -10,11 +9,6 @@ from tests.acceptance.client import Client, check_problem
 from tests.acceptance.limits import SCENARIOS, Scenario, patch
 
 NO_LIMITS = {"paused": False, "max_running": None, "rate_limit": None, "max_running_per_key": None, "max_depth": None}
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"queue-{uuid4().hex[:8]}"
 
 
 async def limits(client: Client, queue: str) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers.scheduler.rejections import Rejections
 
+on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 
-async def test_garbage_goes_to_the_dead_queue(amqp_url: str, database_url: str) -> None:
-    engine = create_engine(database_url)
-    road = Road("rabbitmq", engine, RabbitBroker([amqp_url], engine))
+
+@on_rabbitmq
+async def test_garbage_goes_to_the_dead_queue(road: Road, amqp_url: str) -> None:
     garbage = [
         b"",
         b"garbage \xff",
@@ -137,12 +138,11 @@ async def test_more_rejected_messages_are_said_once(amqp_url: str, database_url:
     await engine.dispose()
 
 
+@on_rabbitmq
 async def test_no_more_is_delivered_than_there_are_slots(
-    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, database_url: str
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, road: Road
 ) -> None:
     """Before anything is given back: the prefetch itself is the bound."""
-    engine = create_engine(database_url)
-    road = Road("rabbitmq", engine, RabbitBroker([amqp_vhost.url], engine))
     await road.put("q", 40)
     await claim(road.subscribe(3, "q"), 1)
     seen: list[int] = []
@@ -157,12 +157,11 @@ async def test_no_more_is_delivered_than_there_are_slots(
     await road.close()
 
 
-async def test_an_old_backlog_is_no_sign_of_deafness(amqp_url: str, database_url: str) -> None:
-    """Neither as a worker starts, nor as it is free again after a job that was longer than its patience."""
-    engine = create_engine(database_url)
-    road = Road("rabbitmq", engine, RabbitBroker([amqp_url], engine))
+@on_rabbitmq
+async def test_an_old_backlog_is_no_sign_of_deafness(road: Road) -> None:
+    """Not for a worker that is free again after a job which was longer than its patience."""
     await road.put("q", 4)
-    await do(engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
     worker = road.subscribe(1, "q")
     assert isinstance(worker, RabbitSubscription)
     (taken,) = await claim(worker, 1)
@@ -178,10 +177,29 @@ async def test_an_old_backlog_is_no_sign_of_deafness(amqp_url: str, database_url
     await road.close()
 
 
-async def test_a_busy_subscription_takes_nothing_until_it_asks(amqp_url: str, database_url: str) -> None:
+@on_rabbitmq
+async def test_time_without_a_consumer_is_none_of_silence(road: Road, amqp_url: str) -> None:
+    """A worker that asks while the broker is away has heard nothing for long, and could not."""
+    (ref,) = await road.put("q")
+    await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    async with await aio_pika.connect(amqp_url) as other:
+        channel = await other.channel()
+        await (await channel.get_queue("accepted.q.q")).get()
+        worker = road.subscribe(1, "q")
+        assert isinstance(worker, RabbitSubscription)
+        asking = asyncio.ensure_future(worker.claim(1))
+        await asyncio.sleep(0)
+        worker._listening_since -= 2 * DEAF
+        first = await until(lambda: worker._channel, PATIENCE, "to be connected", interval=0.001)
+        with pytest.raises(AssertionError, match="to connect anew"):
+            await until(lambda: worker._channel is not first, 2 * WATCH_EVERY, "to connect anew")
+        assert worker._consumers
+    assert ids(await asyncio.wait_for(asking, PATIENCE)) == [ref.job_id]
+
+
+@on_rabbitmq
+async def test_a_busy_subscription_takes_nothing_until_it_asks(road: Road) -> None:
     """Taking and giving back in turns would bring every waiting message to its delivery limit."""
-    engine = create_engine(database_url)
-    road = Road("rabbitmq", engine, RabbitBroker([amqp_url], engine))
     await road.put("one", 2)
     await road.put("two", 2)
     busy = road.subscribe(1, "one", "two")
@@ -196,12 +214,11 @@ async def test_a_busy_subscription_takes_nothing_until_it_asks(amqp_url: str, da
     await road.close()
 
 
+@on_rabbitmq
 async def test_what_is_settled_after_a_stop_is_acked(
-    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, database_url: str
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, road: Road
 ) -> None:
     """A stopping worker finishes what it holds; what it then leaves without an ack would come again, stale."""
-    engine = create_engine(database_url)
-    road = Road("rabbitmq", engine, RabbitBroker([amqp_vhost.url], engine))
     await road.put("q", 40)
     stopping = road.subscribe(40, "q")
     assert isinstance(stopping, RabbitSubscription)
