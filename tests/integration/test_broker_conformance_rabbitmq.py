@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Rejected
 from app.broker.connecting import Connector
-from app.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
+from app.broker.consuming import DEAF, SETTLED_WITHIN, WATCH_EVERY, RabbitSubscription
 from app.broker.rabbitmq import RabbitBroker
 from app.broker.topology import declare_base, declare_queue
 from app.domain.ids import new_id
@@ -19,6 +19,7 @@ from app.storage.engine import create_engine
 from tests.conftest import VirtualHost
 from tests.integration.road import PATIENCE, Road, claim, claim_all, ids
 from tests.integration.test_ledger_submission import do
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers.scheduler.rejections import Rejections
@@ -263,3 +264,20 @@ async def test_a_lost_cancel_ends_a_subscription_all_the_same(amqp_url: str, eng
     running.cancel()
     done, _ = await asyncio.wait({running}, timeout=10)
     assert done == {running}
+
+
+async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost, database_url: str) -> None:
+    """More than the queue of frames takes, as the connection is lost: their slots come back all the same."""
+    engine = create_engine(database_url)
+    async with Proxy(amqp_vhost.url) as proxy:
+        road = Road("rabbitmq", engine, RabbitBroker([proxy.url_for(amqp_vhost.url)], engine))
+        await road.put("q")
+        subscription = road.subscribe(1, "q")
+        deliveries = await claim(subscription)
+        proxy.cut()
+        acks = [asyncio.create_task(subscription.settle(deliveries)) for _ in range(5000)]
+        _, waiting = await asyncio.wait(acks, timeout=SETTLED_WITHIN / 2)
+        assert waiting, "the queue of frames took them all"
+        _, waiting = await asyncio.wait(waiting, timeout=SETTLED_WITHIN)
+        assert not waiting
+        await road.close()
