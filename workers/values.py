@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.domain import json_text
 from app.domain.failures import InvalidJob
@@ -31,16 +31,7 @@ def result_of(value: object, max_bytes: int) -> str:
 
     Raises `InvalidJob` for what is no JSON, or too much of it.
     """
-    try:
-        encoded = msgspec.json.encode(value)
-        finite = b"null" not in encoded or _finite(msgspec.to_builtins(value, enc_hook=msgspec.json.decode))
-    except Exception as error:  # also what the properties of a result object raise
-        raise InvalidJob(f"the result is not JSON: {type(error).__name__}") from None
-    if not finite:
-        raise InvalidJob("the result is not JSON: it holds NaN or Infinity")
-    if len(encoded) > max_bytes:
-        raise InvalidJob(f"the result is larger than {max_bytes} bytes")
-    return encoded.decode()
+    return _json_of("the result", value, max_bytes)
 
 
 def step_name(name: object) -> str:
@@ -55,13 +46,7 @@ def step_result_of(name: str, value: object, max_bytes: int) -> str:
 
     What cannot be remembered is `InvalidJob`: to run the step again is just what must not happen.
     """
-    try:
-        encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidJob(f"the result of step {name!r} is not JSON: {type(error).__name__}") from None
-    if len(encoded) > max_bytes:
-        raise InvalidJob(f"the result of step {name!r} is larger than {max_bytes} bytes")
-    return encoded.decode()
+    return _json_of(f"the result of step {name!r}", value, max_bytes)
 
 
 def child_of(body: dict[str, Any]) -> Any:
@@ -72,6 +57,34 @@ def child_of(body: dict[str, Any]) -> Any:
         raise InvalidJob(f"a child of this job is refused: {refused}") from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidJob(f"a child of this job is no JSON: {type(error).__name__}") from None
+
+
+def _json_of(what: str, value: object, max_bytes: int) -> str:
+    try:
+        encoded = msgspec.json.encode(value, enc_hook=_plain)
+        finite = b"null" not in encoded or _finite(msgspec.to_builtins(value, enc_hook=_plain))
+    except _NoJson as error:
+        raise InvalidJob(f"{what} is not JSON: it holds {error}") from None
+    except Exception as error:  # also what the properties of a result object raise
+        raise InvalidJob(f"{what} is not JSON: {type(error).__name__}") from None
+    if not finite:
+        raise InvalidJob(f"{what} is not JSON: it holds NaN or Infinity")
+    if len(encoded) > max_bytes:
+        raise InvalidJob(f"{what} is larger than {max_bytes} bytes")
+    return encoded.decode()
+
+
+class _NoJson(Exception):
+    """Its text names the type of what is none."""
+
+
+def _plain(value: object) -> Any:
+    """What msgspec asks when it does not know a type."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
+    raise _NoJson(f"an object of type {type(value).__name__}")
 
 
 def _finite(value: object) -> bool:

@@ -1,12 +1,14 @@
-"""What a handler may return."""
+"""What a handler may return, and a step."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from pydantic import BaseModel
 
 from app.domain.failures import InvalidJob
-from workers.values import result_of
+from workers.values import result_of, step_result_of
 
 
 @dataclass
@@ -15,22 +17,65 @@ class Measured:
     worst: float | None = None
 
 
+class Picture(BaseModel):
+    taken: datetime | None = None
+    scale: float = 1.0
+
+
 @pytest.mark.parametrize(
-    "value", [None, {"a": None}, [1.5, None], "null", Measured(1.0), msgspec.Raw(b"null"), [msgspec.Raw(b'{"a":null}')]]
+    "value",
+    [
+        None,
+        {"a": None},
+        [1.5, None],
+        "null",
+        Measured(1.0),
+        msgspec.Raw(b"null"),
+        [msgspec.Raw(b'{"a":null}')],
+        {"of": [Picture()]},
+    ],
 )
 def test_json_is_kept(value: object) -> None:
     assert "null" in result_of(value, 100)
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), {"a": [{"b": float("inf")}]}, (None, float("-inf")), Measured(float("nan"))]
+    "value",
+    [
+        float("nan"),
+        {"a": [{"b": float("inf")}]},
+        (None, float("-inf")),
+        Measured(float("nan")),
+        Picture(scale=float("inf")),
+    ],
 )
 def test_numbers_that_json_has_not_are_refused(value: object) -> None:
     with pytest.raises(InvalidJob, match="NaN or Infinity"):
         result_of(value, 100)
 
 
-@pytest.mark.parametrize("value", [object(), {"a": object()}, 1j])
-def test_what_is_no_json_is_refused(value: object) -> None:
-    with pytest.raises(InvalidJob, match="not JSON"):
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (object(), "it holds an object of type object"),
+        ({"a": [1j]}, "it holds an object of type complex"),
+        ({(1, 2): 3}, "it holds an object of type tuple"),
+        ("\ud800", "UnicodeEncodeError"),
+    ],
+)
+def test_what_is_no_json_is_refused(value: object, what: str) -> None:
+    with pytest.raises(InvalidJob, match=f"^the result is not JSON: {what}$"):
         result_of(value, 100)
+
+
+def test_a_pydantic_model_is_its_json() -> None:
+    assert (
+        result_of(Picture(taken=datetime(2026, 1, 1, tzinfo=UTC)), 100)
+        == '{"taken":"2026-01-01T00:00:00Z","scale":1.0}'
+    )
+
+
+def test_a_step_comes_to_what_a_job_may_come_to() -> None:
+    assert step_result_of("s", Picture(), 100) == result_of(Picture(), 100)
+    with pytest.raises(InvalidJob, match="step 's' is not JSON: it holds NaN"):
+        step_result_of("s", [float("nan")], 100)
