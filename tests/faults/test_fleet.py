@@ -83,9 +83,10 @@ async def test_a_handler_that_blocks_its_worker(cluster: Cluster, client: Client
     """Its lease and its broker connection are lost; others do its work, and each outcome is recorded once."""
     cluster.env["ACCEPTED_LEASE_TTL"] = f"{LEASE:g}"
     await cluster.start(workers=1, concurrency=4)
-    await asyncio.gather(*(client.accept({"seconds": 1}) for _ in range(3)))
+    await asyncio.gather(*(client.accept({"seconds": 3}) for _ in range(3)))
+    await until(lambda: _begun(cluster) == 3, 30, "the others have begun")
     blocking = await client.accept({"block_seconds": BLOCKED})
-    await until(lambda: len(effects.read(cluster.journal)) >= 4, 30, "all begun")
+    await until(lambda: _begun(cluster) == 4, 30, "it has begun as well")
     await cluster.add_worker()
     begun = time.monotonic()
     await client.load(20)
@@ -116,6 +117,10 @@ async def test_workers_whose_clocks_are_wrong(cluster: Cluster, client: Client, 
     early = "SELECT count(*) FROM jobs WHERE id = ANY($1::uuid[]) AND started_at < run_at"
     assert await ledger.value(early, list(later)) == 0
     assert len({line.pid for line in effects.read(cluster.journal)}) == 3
+
+
+def _begun(cluster: Cluster) -> int:
+    return len(effects.of(effects.read(cluster.journal), "started"))
 
 
 async def _succeeded(ledger: Ledger, job_id: str) -> bool:
