@@ -224,6 +224,7 @@ async def dev_alone(tmp_path: Path) -> AsyncIterator[tuple[Client, Running]]:
         client = running.client()
         await types_known(client)
         yield client, running
+        await running.services["dev"].terminate(60)  # killed, it would leave its PostgreSQL behind
 
 
 async def test_dev_needs_nothing_and_keeps_its_data(dev_alone: tuple[Client, Running]) -> None:
