@@ -20,6 +20,9 @@ _ROUND = 4
 """Numbers of one round: of an attempt and what follows it, or of an explicit retry, which takes an ended job back to
 waiting at the same attempt and so needs numbers beyond that end."""
 
+NOTHING = -1
+"""Before the first number: that of a job which is blocked and has never run is 0."""
+
 _NOT_COUNTED = frozenset({FailureClass.CRASHED, "handed_back"})
 """Outcomes after which the job was queued again rather than made to wait."""
 
@@ -46,7 +49,7 @@ class Event(msgspec.Struct, frozen=True):
     at: datetime | None = None
 
 
-def timeline(job: Job, runs: Sequence[Run], after: int = 0) -> list[Event]:
+def timeline(job: Job, runs: Sequence[Run], after: int = NOTHING) -> list[Event]:
     """The events beyond number `after`, up to the present state. `runs` are sorted by attempt.
 
     States that nothing recorded (how long a retry then sat queued, how a job ended before it was retried) are passed

@@ -95,3 +95,16 @@ async def test_a_strange_last_event_id_is_no_500(client: Client, last: str) -> N
     answer = await client.get(f"/jobs/{job['id']}/events", headers={"last-event-id": last})
     if answer.status_code != 200:
         check_problem(answer, 422)
+
+
+async def test_a_job_that_waits_for_another_has_a_stream(client: Client) -> None:
+    jobs = [
+        {"ref": "first", "type": "sleep", "payload": {"seconds": 2}},
+        {"ref": "then", "type": "noop", "depends_on": ["first"]},
+    ]
+    answer = await client.http.post("/workflows", json={"jobs": jobs})
+    listed = (await client.get(f"/batches/{answer.json()['id']}")).json()["jobs"]
+    then = next(job["id"] for job in listed if job["ref"] == "then")
+    events = await asyncio.wait_for(client.all_events(then), 40)
+    statuses = [json.loads(event["data"])["status"] for event in events if event["event"] == "status"]
+    assert (statuses[0], statuses[-1]) == ("blocked", "succeeded")
