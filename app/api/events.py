@@ -18,7 +18,7 @@ from app.api.query import only_query
 from app.api.state import State, state_of
 from app.domain import json_text
 from app.domain.job import Job
-from app.domain.timeline import NOTHING, Event, timeline
+from app.domain.timeline import Event, timeline
 from app.errors import LedgerUnavailable
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
@@ -51,9 +51,9 @@ async def events(
     """The job's past and future as events; `Last-Event-ID` goes on where a stream was cut off."""
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
-    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else NOTHING
+    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
     if seen > timeline(job, ())[-1].number:
-        seen = NOTHING  # an id of another stream: it must not hide the end of this one
+        seen = 0  # an id of another stream: it must not hide the end of this one
     return StreamingResponse(
         _stream(state, job, seen), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )

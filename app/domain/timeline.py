@@ -14,14 +14,11 @@ import msgspec
 from app.domain.failures import FailureClass
 from app.domain.job import FINISHED, Job, Status
 
-_RANK = {Status.BLOCKED: 0, Status.SCHEDULED: 1, Status.RETRYING: 1, Status.QUEUED: 2, Status.RUNNING: 0}
-_END = 3
-_ROUND = 4
+_RANK = {Status.RUNNING: 0, Status.BLOCKED: 1, Status.SCHEDULED: 2, Status.RETRYING: 2, Status.QUEUED: 3}
+_END = 4
+_ROUND = 5
 """Numbers of one round: of an attempt and what follows it, or of an explicit retry, which takes an ended job back to
 waiting at the same attempt and so needs numbers beyond that end."""
-
-NOTHING = -1
-"""Before the first number: that of a job which is blocked and has never run is 0."""
 
 _NOT_COUNTED = frozenset({FailureClass.CRASHED, "handed_back"})
 """Outcomes after which the job was queued again rather than made to wait."""
@@ -49,7 +46,7 @@ class Event(msgspec.Struct, frozen=True):
     at: datetime | None = None
 
 
-def timeline(job: Job, runs: Sequence[Run], after: int = NOTHING) -> list[Event]:
+def timeline(job: Job, runs: Sequence[Run], after: int = 0) -> list[Event]:
     """The events beyond number `after`, up to the present state. `runs` are sorted by attempt.
 
     States that nothing recorded (how long a retry then sat queued, how a job ended before it was retried) are passed

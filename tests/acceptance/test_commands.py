@@ -239,6 +239,7 @@ async def test_dev_needs_nothing_and_keeps_its_data(dev_alone: tuple[Client, Run
     assert await client.job(job["id"]) == job
     finished = await client.finished(running_job["id"])
     assert (finished["status"], finished["attempt"]) == ("succeeded", 1), "finished within the grace"
+    assert "Warning" not in dev.log()
 
 
 async def test_a_stopping_worker_hands_back_what_it_cannot_finish(database_url: str) -> None:
