@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import hmac
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -53,11 +52,10 @@ def _seal(position: bytes, scope: str) -> str:
 
 
 def _open(cursor: str, length: int | None, scope: str) -> bytes:
-    raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-    if length is not None and len(raw) != length + _CHECK_BYTES:
+    position = base64.urlsafe_b64decode(cursor.encode("ascii"))[:-_CHECK_BYTES]
+    if length is not None and len(position) != length:
         raise ValueError("not a cursor")
-    position = raw[:-_CHECK_BYTES]
-    if not hmac.compare_digest(raw[-_CHECK_BYTES:], _check(position, scope)):
+    if _seal(position, scope) != cursor:  # the text, not its bytes: base64 has several texts for the same
         raise ValueError("a cursor of another list")
     return position
 
