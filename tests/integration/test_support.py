@@ -119,6 +119,11 @@ async def test_rabbitmq_blocks_publishers_by_a_memory_alarm(
         await asyncio.wait_for(waiting, 10)
 
 
+async def test_rabbitmq_answers_several_at_once(rabbitmq_node: RabbitMQNode) -> None:
+    answers = await asyncio.gather(*(asyncio.to_thread(rabbitmq_node.eval, f"{n} + 1") for n in range(50)))
+    assert answers == [str(n + 1) for n in range(50)]
+
+
 async def test_children_die_with_the_test_run(tmp_path: Path) -> None:
     """Even when that is killed, and when what started them was a thread that has long ended."""
     parent = await asyncio.create_subprocess_exec(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from tests.support.children import kill_tree, spawn, tail
 from tests.support.ports import free_port
@@ -192,8 +193,9 @@ class RabbitMQNode:
 
     def eval(self, erlang: str) -> str:
         """Evaluate an Erlang expression on the node; what it gives, as Erlang writes it."""
+        caller = f"c{uuid4().hex}"  # all are `c17` else, and one is refused while the node still knows the one before
         done = subprocess.run(
-            ["erl_call", "-address", f"localhost:{self._distribution_port}", "-c", COOKIE, "-e"],
+            ["erl_call", "-h", caller, "-address", f"localhost:{self._distribution_port}", "-c", COOKIE, "-e"],
             input=f"{erlang}.\n",
             capture_output=True,
             text=True,
