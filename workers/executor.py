@@ -58,6 +58,10 @@ class Executor:
         """Set when this process has to be replaced: too many handlers did not let go."""
         return self._left_behind.too_many
 
+    def when_there_is_room(self, go_on: Callable[[], None]) -> None:
+        """Calls `go_on`: at once, or, with too many handlers left behind to run another, when one of them returns."""
+        self._left_behind.when_there_is_room(go_on)
+
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
         started = time.monotonic()
@@ -131,7 +135,8 @@ class Executor:
         payload = payload_of(handler, context.job)
         if handler.is_async:
             return await handler.function(payload, context)
-        return await self._threads.call(partial(handler.function, payload, context))
+        allowed = handler.type.timeout or DEFAULT_TIMEOUT
+        return await self._threads.call(partial(handler.function, payload, context), allowed)
 
     async def _in_process(self, context: Context, limit: float) -> object:
         desk = Desk(context.means)

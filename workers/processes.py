@@ -47,8 +47,8 @@ def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURR
     async def run() -> None:
         await run_worker(settings, queues, concurrency, stop_on_signals())
 
-    with leaving():
-        uvloop.run(run())
+    with leaving(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _at_once():
+        runner.run(run())
 
 
 def scheduler(settings: Settings) -> None:
@@ -140,6 +140,18 @@ def leaving() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[None]:
+    """Ends the process where a callback that a handler left in the loop raised `SystemExit`: closing the loop would
+    cancel the attempts of others, and record that as their failure. This way their leases run out."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        sys.stderr.write(f"accepted: {type(error).__name__} in the event loop\n")
+        sys.stderr.flush()
+        os._exit(os.EX_SOFTWARE)
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,8 @@ cancelling, is an outcome like others; and a handler that will not end is left b
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -104,7 +105,42 @@ class Run:
             self._over.set_result(None)
 
 
+_OF_A_HANDLER: ContextVar[bool] = ContextVar("_OF_A_HANDLER", default=False)
+
+
+def containing(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
+    """A task factory. asyncio ends the loop, whoever awaits the task, when one raises `SystemExit` or
+    `KeyboardInterrupt`: in the tasks that a handler starts (`gather`, `TaskGroup`) they are errors like others."""
+    return asyncio.Task(_ExitingNobody(work) if _OF_A_HANDLER.get() else work, loop=loop, **more)
+
+
+class _ExitingNobody(Coroutine[Any, Any, Any]):
+    """`work`, step by step: a coroutine around it would leave it unawaited when the task is cancelled early."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._work = work
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._work.send, value)
+
+    def throw(self, *raised: Any) -> Any:
+        return self._step(self._work.throw, *raised)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._work.__await__()
+
+    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return step(*given)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
 async def _contained(call: Callable[[], Coroutine[Any, Any, object]]) -> Ended:
+    _OF_A_HANDLER.set(True)
     try:
         return Ended(await call())
     except BaseException as error:

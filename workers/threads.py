@@ -1,7 +1,7 @@
 """`def` handlers, each in a thread. One that never returns costs a thread, never the slot of another job.
 
 Python cannot stop a thread. When an attempt is over and its thread is not, the thread is left behind: there is one
-more to take its place, as long as the worker may go on with so many (`workers.left_behind.MOST`).
+more to take its place, for as many as there is room for (`workers.left_behind.MOST`).
 """
 
 import asyncio
@@ -22,15 +22,19 @@ class Threads:
         self._left_behind = behind
         self._pool = ThreadPoolExecutor(count + left_behind.MOST + 1, thread_name_prefix="handler")
 
-    async def call(self, function: Callable[[], object]) -> object:
-        """What `function` returns or raises. Cancelling this leaves the thread behind."""
+    async def call(self, function: Callable[[], object], allowed: float) -> object:
+        """What `function` returns or raises. Cancelling this leaves the thread behind; `allowed` is the time in seconds
+        after which one that has not returned is taken to hang."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         threads: list[int] = []
         running = self._pool.submit(_contained, function, threads)
         try:
             ended = await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             if threads and not running.done():
-                self._left_behind.add(running, "thread", _where(threads[0]))
+                left = began + allowed - loop.time()
+                self._left_behind.add(running, "thread", _where(threads[0]), left)
             raise
         if ended.error is not None:
             raise ended.error

@@ -27,6 +27,7 @@ from app.storage.listening import Listener
 from workers.executor import Executor
 from workers.job import Handler
 from workers.recording import RETRY, Recorder
+from workers.run import containing
 from workers.slots import Slots
 
 FIND_QUEUES = 2.0
@@ -97,6 +98,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop` is called. Raises `WorkerExhausted`, holding nothing, when this process is used up."""
+        asyncio.get_running_loop().set_task_factory(containing)
         await self._until_answered(self._register)
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
@@ -146,6 +148,10 @@ class Worker:
                 log.warning("claim_failed", error=str(error))
                 await asyncio.sleep(RETRY)
                 continue
+            except Exception:
+                log.exception("claim_failed")
+                await asyncio.sleep(RETRY)
+                continue
             for delivery in deliveries:
                 self._slots.take()
                 self._held.add(_attempt_of(delivery))
@@ -166,7 +172,7 @@ class Worker:
             early.cancel()
             self._acked_early.discard(_attempt_of(delivery))
             self._held.discard(_attempt_of(delivery))
-            self._slots.give_back()
+            self._executor.when_there_is_room(self._slots.give_back)
 
     def _ack_early(self, delivery: Delivery) -> None:
         """From here on the lease alone keeps the job, and the broker's consumer timeout cannot touch it."""
@@ -204,7 +210,7 @@ class Worker:
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
             await self._beat(conn)
-            open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, MOST)
+            open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, len(self._held) + MOST)
             await conn.commit()
         lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]
         if lost:
@@ -257,6 +263,8 @@ class Worker:
                 await work()
             except LedgerUnavailable as error:
                 log.warning("ledger_unavailable", error=str(error))
+            except Exception:
+                log.exception("duty_failed", duty=work.__name__)
 
     async def _until_answered(self, work: Work) -> None:
         """At start the ledger may not be there yet: wait for it rather than die of it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from typing import Any, Literal
 
@@ -71,7 +72,7 @@ class Harm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    how: Literal["exit", "block", "memory"]
+    how: Literal["exit", "exit_in_task", "exit_in_callback", "block", "memory"]
     attempts: int = Field(1, ge=0)
     seconds: float = 0.0
 
@@ -82,12 +83,28 @@ async def harms(payload: Harm, ctx: Context) -> dict[str, Any]:
     if ctx.job.attempt <= payload.attempts:
         if payload.how == "exit":
             os._exit(3)
+        elif payload.how == "exit_in_task":
+            await asyncio.gather(leave(), asyncio.sleep(600))
+        elif payload.how == "exit_in_callback":
+            asyncio.get_running_loop().call_soon(sys.exit, 0)
+            await asyncio.sleep(600)
         elif payload.how == "block":
             time.sleep(payload.seconds)  # noqa: ASYNC251
         else:
             hoard = [bytes(2**28) for _ in range(1000)]
             del hoard
     return {"attempt": ctx.job.attempt}
+
+
+async def leave() -> None:
+    await asyncio.sleep(0)
+    sys.exit(0)
+
+
+@job("dawdles", queue="harm", retry=Retry(max_attempts=1))
+def dawdles(payload: dict[str, Any], ctx: Context) -> None:
+    """Takes longer than some want to wait, and returns."""
+    time.sleep(payload["seconds"])
 
 
 @job("hangs", queue="harm", timeout=0.3, retry=Retry(max_attempts=1))

@@ -1,5 +1,6 @@
 """Handlers that end their process, block it or take its memory: no other job waits for longer than the lease."""
 
+import os
 import resource
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -107,6 +108,42 @@ async def test_a_handler_that_takes_all_memory_fails_alone(client: Client, runni
         assert first["error"]["message"] == "MemoryError"
     assert (await client.finished(beside["id"]))["status"] == "succeeded"
     assert running.services["worker"].running
+
+
+async def test_an_exit_in_a_task_of_a_handler_is_its_own_failure(client: Client, running: Running) -> None:
+    beside = await client.submit("sleep", {"seconds": 1})
+    await client.until_status(beside["id"], "running")
+    job = await client.submit("harms", {"how": "exit_in_task"})
+    done = await client.finished(job["id"])
+    assert (done["status"], done["result"]) == ("succeeded", {"attempt": 2})
+    first, _ = await client.attempts(job["id"])
+    assert (first["outcome"], first["error"]["message"]) == ("transient", "RuntimeError: SystemExit: 0")
+    done = await client.finished(beside["id"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 1)
+    assert running.services["worker"].running
+
+
+async def test_an_exit_in_a_callback_is_no_failure_of_the_jobs_beside_it(client: Client, running: Running) -> None:
+    beside = await client.submit("sleep", {"seconds": 2})
+    await client.until_status(beside["id"], "running")
+    job = await client.submit("harms", {"how": "exit_in_callback"})
+    assert await running.services["worker"].wait_exit(30) == os.EX_SOFTWARE
+    running.services["worker"].start()
+    assert (await client.finished(job["id"]))["result"] == {"attempt": 2}
+    assert (await client.finished(beside["id"]))["status"] == "succeeded"
+    assert [one["outcome"] for one in await client.attempts(beside["id"])] == ["crashed", "succeeded"]
+
+
+async def test_jobs_that_ask_for_less_time_than_their_handler_takes_do_not_end_its_worker(
+    client: Client, running: Running
+) -> None:
+    jobs = [await client.submit("dawdles", {"seconds": 3}, timeout=0.2) for _ in range(45)]
+    for job in jobs:
+        done = await client.finished(job["id"])
+        assert (done["status"], done["error"]["class"]) == ("failed", "timeout")
+    assert (await client.finish("noop"))["status"] == "succeeded"
+    assert running.services["worker"].running
+    assert "worker_exhausted" not in running.services["worker"].log()
 
 
 async def test_threads_that_never_return_end_their_worker_when_they_are_too_many(

@@ -91,6 +91,7 @@ async def test_what_was_rejected_is_shown_and_stays(amqp_url: str, database_url:
         await there(broker, 3)  # what was looked at a moment ago is on its way back
         found = await broker.rejected(2)
         assert (found.count, len(found.messages)) == (3, 2)
+    await there(broker, 3)
     by_id = {message.message_id: message for message in (await broker.rejected(50)).messages}
     assert sorted(by_id) == ["m0", "m1", "m2"]  # type: ignore[type-var]
     garbage, long = by_id["m0"], by_id["m2"]

@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from app.broker import consuming
 from app.broker.postgres import PostgresBroker
@@ -9,7 +10,7 @@ from app.broker.rabbitmq import RabbitBroker
 from app.storage.claims import claim_next
 from app.storage.engine import transaction
 from tests.integration.road import Road
-from tests.integration.test_ledger_submission import rows
+from tests.integration.test_ledger_submission import do, rows
 from tests.integration.workplace import HANDLERS, accept, attempts, has, read, working
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
@@ -31,6 +32,42 @@ async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
         await until(has(engine, job_id, "queued"), 20, "the lost claim to be handed back")
     job = await read(engine, job_id)
     assert (job.attempt, job.max_attempts) == (1, 6), "the attempt is not charged"
+
+
+async def test_an_attempt_is_found_behind_all_that_the_worker_holds(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "UNHEARD_OF", 0.5)
+    monkeypatch.setattr(worker, "MOST", 1)
+    broker = PostgresBroker(engine, database_url)
+    held = [await accept(engine, broker, "sleep", '{"seconds": 600}') for _ in range(3)]
+    async with working(engine, broker, "q", concurrency=3) as one:
+        for job_id in held:
+            await until(has(engine, job_id, "running"), 20, "the others to run")
+        job_id = await accept(engine, broker, "noop", queue="elsewhere")
+        async with transaction(engine) as conn:
+            assert len(await claim_next(conn, one.id, ["elsewhere"], 1)) == 1
+            await conn.commit()
+        await until(has(engine, job_id, "queued"), 20, "the lost claim to be handed back")
+
+
+@pytest.mark.parametrize(("table", "event"), [("workers", "duty_failed"), ("attempts", "claim_failed")])
+async def test_no_error_ends_what_a_worker_does_all_the_time(
+    engine: AsyncEngine, database_url: str, table: str, event: str
+) -> None:
+    """One that nobody thought of: here a table that takes no rows for a while."""
+    broker = PostgresBroker(engine, database_url)
+    async with working(engine, broker, "q", lease_ttl=0.3) as one:
+        await until(lambda: rows(engine, "SELECT 1 FROM workers"), 20, "the worker to be there")
+        with capture_logs() as lines:
+            await do(engine, f"ALTER TABLE {table} ADD CONSTRAINT never CHECK (false) NOT VALID")
+            job_id = await accept(engine, broker, "noop")
+            await until(lambda: event in {line["event"] for line in lines}, 20, "a failure")
+            await do(engine, f"ALTER TABLE {table} DROP CONSTRAINT never")
+        await until(has(engine, job_id, "succeeded"), 20, "the worker to take the job")
+        await do(engine, "UPDATE workers SET heartbeat_at = now() - interval '1 h'")
+        beaten = "SELECT 1 FROM workers WHERE id = :id AND heartbeat_at > now() - interval '1 minute'"
+        await until(lambda: rows(engine, beaten, id=one.id), 20, "a heartbeat")
 
 
 async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, database_url: str) -> None:

@@ -15,7 +15,7 @@ async def called(handler: object) -> BaseException:
     """What a handler raises, after the way that it takes through a worker's thread."""
     behind = LeftBehind()
     threads = Threads(1, behind)
-    run = Run(lambda: threads.call(handler), Ending(), behind, interruptible=False)  # type: ignore[arg-type]
+    run = Run(lambda: threads.call(handler, 30), Ending(), behind, interruptible=False)  # type: ignore[arg-type]
     ended = await run.within(30)
     threads.close()
     assert isinstance(ended, Ended)
