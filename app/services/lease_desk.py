@@ -219,7 +219,10 @@ class Desk:
             return
         async with transaction(self._engine) as conn:
             name = f"waiting {asked.name}"
-            await workers.heartbeat(conn, line.worker_id, name, slots=slots, queues=[asked.queue], types=asked.types)
+            await workers.heartbeat(
+                conn, line.worker_id, name,
+                slots=slots, queues=[asked.queue], types=asked.types, tenant=asked.tenant,
+            )  # fmt: skip
             await conn.commit()
         line.attended = (slots, now)
 

@@ -7,14 +7,26 @@ attempt, in one statement.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
+from app.domain.job import INTERNAL_TYPES
 from app.domain.message import JobRef
 from app.storage.direct import Connection, Statement
 from app.storage.workers import SERVES
 
 _WAITS = "o.queue = :queue AND o.held AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
+
+_LIVES = (
+    "w.slots > 0 AND w.ends_at IS NULL AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
+)
+
+_WANTED = f"""EXISTS (
+    SELECT 1 FROM jobs j JOIN workers w ON w.tenant = j.tenant AND (w.types IS NULL OR j.type = ANY(w.types))
+    WHERE j.id = o.job_id AND j.type <> ALL(CAST(:internal AS text[])) AND :queue = ANY(w.queues) AND {_LIVES}
+)"""
+"""Whether somebody waits for a lease that this row of `outbox o` would do for. Worker processes take whatever comes."""
 
 _STRAYS = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
 
@@ -50,36 +62,53 @@ _OPEN = """
 """Open attempts are few and jobs are many: OFFSET 0 keeps the planner from ever reading all jobs for them."""
 
 _ROOM = Statement(f"""
-SELECT (
-    SELECT CAST(sum(GREATEST(w.slots - (
+WITH free AS MATERIALIZED (
+    SELECT w.tenant, GREATEST(w.slots - (
         SELECT count(*) FROM attempts t WHERE t.worker_id = w.id AND t.finished_at IS NULL
-    ), 0)) AS int8) FROM workers w
-    WHERE w.slots > 0 AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'
-      AND {SERVES}
-), (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted),
-CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END
+    ), 0) AS slots
+    FROM workers w WHERE {_LIVES} AND {SERVES}
+), waiting AS MATERIALIZED (
+    SELECT CAST(COALESCE(sum(slots), 0) AS int8) AS leases FROM free WHERE tenant IS NOT NULL
+)
+SELECT (SELECT CAST(COALESCE(sum(slots), 0) AS int8) FROM free WHERE tenant IS NULL), waiting.leases,
+       (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted),
+       CASE WHEN waiting.leases = 0 THEN 0
+            ELSE (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted AND {_WANTED}) END,
+       CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END
+FROM waiting
 """)
 
-_NEXT_KEY = f"""
-    SELECT o.concurrency_key FROM outbox o WHERE {_WAITS} AND o.concurrency_key > {{after}}
+_TAKE_BACK = Statement(f"""
+WITH idle AS MATERIALIZED (
+    SELECT o.job_id FROM outbox o WHERE o.queue = :queue AND o.admitted AND NOT {_WANTED}
+    ORDER BY o.priority, o.due_at DESC LIMIT :most FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
+FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM idle)) RETURNING o.job_id
+""")
+
+_NEXT_KEY = """
+    SELECT o.concurrency_key FROM outbox o WHERE {waits} AND o.concurrency_key > {after}
     ORDER BY o.concurrency_key LIMIT 1
 """
 
-_MEMBER = f"""
+_MEMBER = """
     SELECT o.job_id, row_number() OVER (ORDER BY o.priority DESC, o.due_at) AS rank
-    FROM outbox o WHERE {_WAITS} AND {{key}} ORDER BY o.priority DESC, o.due_at LIMIT {{most}}
+    FROM outbox o WHERE {waits} AND {key} ORDER BY o.priority DESC, o.due_at LIMIT {most}
 """
 
-_ADMIT = Statement(f"""
+
+def _admit(waits: str) -> Statement:
+    return Statement(f"""
 WITH RECURSIVE later(key, place) AS (
-    SELECT ({_NEXT_KEY.format(after="COALESCE(CAST(:turn AS text), '')")}), 1
+    SELECT ({_NEXT_KEY.format(waits=waits, after="COALESCE(CAST(:turn AS text), '')")}), 1
     UNION ALL
-    SELECT ({_NEXT_KEY.format(after="l.key")}), l.place + 1
+    SELECT ({_NEXT_KEY.format(waits=waits, after="l.key")}), l.place + 1
     FROM later l WHERE l.key IS NOT NULL AND l.place < CAST(:steps AS int4)
 ), earlier(key, place) AS (
-    SELECT ({_NEXT_KEY.format(after="''")}), 1 WHERE CAST(:turn AS text) IS NOT NULL
+    SELECT ({_NEXT_KEY.format(waits=waits, after="''")}), 1 WHERE CAST(:turn AS text) IS NOT NULL
     UNION ALL
-    SELECT ({_NEXT_KEY.format(after="e.key")}), e.place + 1
+    SELECT ({_NEXT_KEY.format(waits=waits, after="e.key")}), e.place + 1
     FROM earlier e WHERE e.key < CAST(:turn AS text) AND e.place < CAST(:steps AS int4)
 ), ring AS MATERIALIZED (
     SELECT key, place FROM later WHERE key IS NOT NULL
@@ -96,14 +125,15 @@ WITH RECURSIVE later(key, place) AS (
 ), chosen AS (
     SELECT w.job_id, w.rank, r.place FROM ring r LEFT JOIN busy b ON b.key = r.key
     CROSS JOIN LATERAL ({
-    _MEMBER.format(
-        key="o.concurrency_key = r.key",
-        most="GREATEST(LEAST((SELECT most FROM share), CAST(:per_key AS int4) - COALESCE(b.n, 0)), 0)",
-    )
-}) AS w
+        _MEMBER.format(
+            waits=waits,
+            key="o.concurrency_key = r.key",
+            most="GREATEST(LEAST((SELECT most FROM share), CAST(:per_key AS int4) - COALESCE(b.n, 0)), 0)",
+        )
+    }) AS w
     UNION ALL
     SELECT w.job_id, w.rank, CAST(:steps AS int4) + 1
-    FROM ({_MEMBER.format(key="o.concurrency_key IS NULL", most="(SELECT most FROM share)")}) AS w
+    FROM ({_MEMBER.format(waits=waits, key="o.concurrency_key IS NULL", most="(SELECT most FROM share)")}) AS w
 ), first AS MATERIALIZED (
     SELECT * FROM chosen ORDER BY rank, place LIMIT :room
 ), locked AS MATERIALIZED (
@@ -120,9 +150,15 @@ SELECT a.job_id, a.attempt, a.queue, j.type, a.priority, j.traceparent, a.concur
 FROM jobs j JOIN admitted a ON a.job_id = j.id JOIN first f ON f.job_id = a.job_id
 WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 """)
+
+
+_ADMIT = _admit(_WAITS)
 """The ring of keys is walked from the turn on by a loose index scan, one probe a key, and of each key only its share is
 read: what waits behind it costs nothing. Ids go round as arrays, as in `app.storage.outbox`: a join may be planned as a
 scan of all that waits."""
+
+_ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
+"""What nobody waits for is passed over row by row, as a claim of a lease does."""
 
 _TURN = Statement("""
 UPDATE queues SET turn = :turn, next_start = CAST(:now AS timestamptz) + CAST(:wait AS float8) * interval '1 second'
@@ -150,12 +186,24 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """`free` slots of the live workers that serve the queue (None: there is no such worker), rows `admitted` and not
-    yet claimed, and how many `run`, if that was asked."""
+    """`free` slots of the live worker processes that serve the queue, and `leases` that are waited for over HTTP; rows
+    `admitted` and not yet claimed, how many of them are `wanted` by who waits for a lease, and how many `run`, if that
+    was asked."""
 
-    free: int | None
+    free: int
+    leases: int
     admitted: int
+    wanted: int
     run: int | None
+
+    @property
+    def for_any(self) -> int:
+        """Below 0: so many are admitted that only worker processes would take, and these have no slot for."""
+        return self.free - (self.admitted - self.wanted)
+
+    @property
+    def for_wanted(self) -> int:
+        return max(self.leases - self.wanted, 0)
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -183,8 +231,13 @@ async def lock(conn: Connection, queue: str) -> Limits | None:
 
 async def room(conn: Connection, queue: str, lease_ttl: float, limited: bool) -> Room:
     """What there is room for; `limited` asks how many run, too. To be asked after `lock`."""
-    (row,) = await _ROOM.rows(conn, queue=queue, lease_ttl=lease_ttl, limited=limited)
+    (row,) = await _ROOM.rows(conn, queue=queue, lease_ttl=lease_ttl, limited=limited, internal=list(INTERNAL_TYPES))
     return Room(*row)
+
+
+async def take_back(conn: Connection, queue: str, lease_ttl: float, most: int) -> int:
+    """Hold again, each in its place, up to `most` rows that were admitted and nobody who waits for a lease wants."""
+    return len(await _TAKE_BACK.rows(conn, queue=queue, lease_ttl=lease_ttl, most=most, internal=list(INTERNAL_TYPES)))
 
 
 async def admit(conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None) -> Admitted:
@@ -192,13 +245,30 @@ async def admit(conn: Connection, queue: str, most: int, limits: Limits, steps: 
 
     They are ours to publish for `hold` seconds, then the relay's; None: they are on the road with the commit.
     """
-    rows: Sequence[Sequence[object]] = await _ADMIT.rows(
-        conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold
+    return _admitted(
+        await _ADMIT.rows(
+            conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold
+        )
     )
-    turn = str(rows[-1][6]) if rows and rows[-1][6] is not None else None
-    return Admitted([JobRef(*row[:6]) for row in rows], turn)  # type: ignore[arg-type]
+
+
+async def admit_wanted(
+    conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None, lease_ttl: float
+) -> Admitted:
+    """The same, of those rows that somebody who waits for a lease would take."""
+    return _admitted(
+        await _ADMIT_WANTED.rows(
+            conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold,
+            lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
+        )
+    )  # fmt: skip
 
 
 async def pass_on(conn: Connection, queue: str, turn: str | None, now: datetime, wait: float | None) -> None:
     """The next turn comes after `turn`, and the next start `wait` seconds after `now`. The caller commits."""
     await _TURN.rows(conn, queue=queue, turn=turn, now=now, wait=wait)
+
+
+def _admitted(rows: Sequence[Sequence[Any]]) -> Admitted:
+    turn = str(rows[-1][6]) if rows and rows[-1][6] is not None else None
+    return Admitted([JobRef(*row[:6]) for row in rows], turn)

@@ -235,6 +235,7 @@ workers = Table(
     Column("queues", ARRAY(Text)),
     Column("types", ARRAY(Text)),
     Column("ends_at", Moment),
+    Column("tenant", Text),
 )
 
 api_keys = Table(

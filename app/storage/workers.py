@@ -13,7 +13,7 @@ from app.domain.retry import Retry
 from app.domain.transitions import Held
 
 _HEARTBEAT = text("""
-INSERT INTO workers (id, name, slots, queues, types) VALUES (:id, :name, :slots, :queues, :types)
+INSERT INTO workers (id, name, slots, queues, types, tenant) VALUES (:id, :name, :slots, :queues, :types, :tenant)
 ON CONFLICT (id) DO UPDATE SET
     heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
 """).bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text)))
@@ -62,12 +62,13 @@ async def heartbeat(
     slots: int = 0,
     queues: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
+    tenant: str | None = None,
 ) -> None:
     """This worker lives; its leases are good for another `LEASE_TTL`. The first call makes it known.
 
-    It has `slots` in all, and serves `queues` and `types`; None is all there are.
+    It has `slots` in all, and serves `queues`, `types` and `tenant`; None is all there are.
     """
-    values = {"slots": slots, "queues": _list(queues), "types": _list(types)}
+    values = {"slots": slots, "queues": _list(queues), "types": _list(types), "tenant": tenant}
     await conn.execute(_HEARTBEAT, {"id": worker_id, "name": name, **values})
 
 

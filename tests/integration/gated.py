@@ -35,12 +35,16 @@ async def limit(engine: AsyncEngine, queue: str = "q", **columns: Any) -> None:
 
 
 async def a_worker(
-    engine: AsyncEngine, slots: int, queues_: Sequence[str] | None = None, types: Sequence[str] | None = None
+    engine: AsyncEngine,
+    slots: int,
+    queues_: Sequence[str] | None = None,
+    types: Sequence[str] | None = None,
+    tenant: str | None = None,
 ) -> UUID:
     """A worker that lives, by its row alone."""
     worker_id = new_id()
     async with transaction(engine) as conn:
-        await workers.heartbeat(conn, worker_id, "w", slots=slots, queues=queues_, types=types)
+        await workers.heartbeat(conn, worker_id, "w", slots=slots, queues=queues_, types=types, tenant=tenant)
         await conn.commit()
     return worker_id
 

@@ -4,6 +4,7 @@ Dying after the commit leaves rows that are admitted, unpublished and due: the r
 gates may run: each queue is one gate's for the length of a transaction.
 """
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.broker.base import Broker
@@ -13,7 +14,7 @@ from app.services.publishing import publish
 from app.storage import gate
 from app.storage.direct import Direct
 from app.storage.engine import transaction
-from app.storage.gate import Limits, Room
+from app.storage.gate import Admitted, Limits, Room
 from workers.scheduler.hints import APART, Hints
 
 MOST = 500
@@ -106,7 +107,10 @@ class Gate:
         """Admit what there is room for, and say when to look again."""
         keyed = limits.max_running_per_key is not None
         room = await gate.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
-        left = self._left(room, limits)
+        if room.leases and room.for_any < 0 and await gate.take_back(conn, queue, self._lease_ttl, -room.for_any):
+            self._again_in(0.0)
+            return []
+        left = _left(room, limits)
         if left <= 0:
             self._when_one_ends()
             return []
@@ -119,22 +123,35 @@ class Gate:
             self._again_in(max(ready, APART))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
-        admitted = await gate.admit(conn, queue, most, limits, steps=most + busy, hold=self._hold)
-        started = len(admitted.refs)
+        refs, turn = await self._let_go(conn, queue, most, limits, room, steps=most + busy)
+        started = len(refs)
         wait = None if pace is None else pace.after(ready, started)
-        if started and (wait is not None or admitted.turn != limits.turn):
-            await gate.pass_on(conn, queue, admitted.turn, limits.now, wait)
+        if started and (wait is not None or turn != limits.turn):
+            await gate.pass_on(conn, queue, turn, limits.now, wait)
         if 0 < started < most or started == MOST:
             self._again_in(0.0)
         elif wait is not None:
             self._again_in(max(wait, APART))
         else:
             self._when_one_ends()
-        return admitted.refs
+        return refs
 
-    def _left(self, room: Room, limits: Limits) -> int:
-        """How many more there is room for, by slots and by `max_running`."""
-        if room.free is None:
-            return 0
-        left = room.free - room.admitted
-        return left if limits.max_running is None else min(left, limits.max_running - room.admitted - (room.run or 0))
+    async def _let_go(
+        self, conn: AsyncConnection, queue: str, most: int, limits: Limits, room: Room, steps: int
+    ) -> tuple[list[JobRef], str | None]:
+        """Whatever comes first, for the slots of worker processes; then what those who wait for leases would take."""
+        first, turn = Admitted([], limits.turn), limits.turn
+        if (slots := min(most, room.for_any)) > 0:
+            first = await gate.admit(conn, queue, slots, limits, steps, self._hold)
+            turn = first.turn if first.refs else turn
+        if (leases := min(most - len(first.refs), room.for_wanted)) <= 0:
+            return first.refs, turn
+        limits = msgspec.structs.replace(limits, turn=turn)
+        then = await gate.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
+        return [*first.refs, *then.refs], then.turn if then.refs else turn
+
+
+def _left(room: Room, limits: Limits) -> int:
+    """How many more there is room for, by slots and by `max_running`."""
+    left = max(room.for_any, 0) + room.for_wanted
+    return left if limits.max_running is None else min(left, limits.max_running - room.admitted - (room.run or 0))
