@@ -37,7 +37,7 @@ async def _waiting(conn: AsyncConnection, job: Job, row: Row, facts: Facts, leas
     return msgspec.structs.replace(
         facts,
         target=await _target(conn, row),
-        crew=await explaining.crew(conn, row.queue, row.type, lease_ttl),
+        crew=await explaining.crew(conn, row.tenant, row.queue, row.type, lease_ttl),
         load=await explaining.load(conn, row.queue, row.concurrency_key),
         place=await explaining.place(conn, job.id, row.queue, job.priority, due_at, row.gated),
         measured=(await measuring.measured(conn, [row.queue]))[row.queue],

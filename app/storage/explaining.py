@@ -14,6 +14,7 @@ import msgspec
 
 from app.domain.facts import Crew, Holder, Limits, Load, Needed, Place
 from app.storage.direct import Connection, Statement
+from app.storage.workers import SERVES
 
 MOST_NEEDED = 20
 """Jobs waited for that are named; how many there are in all is said, too."""
@@ -48,7 +49,7 @@ ORDER BY d.broken DESC, d.needs LIMIT :most
 _CREW = Statement(f"""
 WITH crew AS MATERIALIZED (
     SELECT w.id, w.slots, w.types IS NULL OR CAST(:type AS text) = ANY(w.types) AS able
-    FROM workers w WHERE {_ALIVE} AND (w.queues IS NULL OR CAST(:queue AS text) = ANY(w.queues))
+    FROM workers w WHERE {_ALIVE} AND {SERVES} AND (w.tenant IS NULL OR w.tenant = CAST(:tenant AS text))
 )
 SELECT count(*), count(*) FILTER (WHERE able), COALESCE(sum(slots) FILTER (WHERE able), 0),
        (SELECT count(*) FROM attempts t JOIN crew c ON c.id = t.worker_id AND c.able WHERE t.finished_at IS NULL)
@@ -133,9 +134,9 @@ async def needs(conn: Connection, job_id: UUID) -> tuple[Needed, ...]:
     return tuple(Needed(*one) for one in await _NEEDS.rows(conn, id=job_id, most=MOST_NEEDED))
 
 
-async def crew(conn: Connection, queue: str, type_: str, lease_ttl: float) -> Crew:
+async def crew(conn: Connection, tenant: str, queue: str, type_: str, lease_ttl: float) -> Crew:
     """Who could run it."""
-    (found,) = await _CREW.rows(conn, queue=queue, type=type_, lease_ttl=float(lease_ttl))
+    (found,) = await _CREW.rows(conn, tenant=tenant, queue=queue, type=type_, lease_ttl=float(lease_ttl))
     return Crew(*found)
 
 

@@ -50,7 +50,8 @@ FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM ad
 
 _SERVED_BY = text("""
 SELECT q.name FROM queues q
-WHERE NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)
+WHERE NOT q.dedicated
+   OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)
    OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name AND y.name = ANY(CAST(:types AS text[])))
 ORDER BY q.name
 """)
@@ -85,7 +86,8 @@ _GATING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
 async def served_by(conn: AsyncConnection, types: Sequence[str]) -> list[str]:
     """The queues for a worker that has handlers for `types` and was told to serve every queue, by name.
 
-    Left out are those that are the default queue of other types only: their jobs are for others.
+    Left out are those that are the default queue of other types only, and were so before their first job: what is on
+    them is for others.
     """
     return [row[0] for row in await conn.execute(_SERVED_BY, {"types": list(types)})]
 

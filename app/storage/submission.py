@@ -129,7 +129,10 @@ JOIN unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS wanted(tenant, k
 
 _ANNOUNCE_QUEUES = Statement(f"""
 WITH named AS (
-    INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING RETURNING name
+    INSERT INTO queues AS q (name, dedicated)
+    SELECT n.name, EXISTS (SELECT 1 FROM job_types y WHERE y.queue = n.name)
+    FROM unnest(CAST(:names AS text[])) AS n(name)
+    ON CONFLICT (name) DO UPDATE SET dedicated = excluded.dedicated WHERE q.dedicated IS NULL RETURNING name
 )
 SELECT pg_notify('{NAMED}', '') FROM named LIMIT 1
 """)
@@ -185,5 +188,9 @@ async def recall(conn: Connection, keys: list[tuple[str, str]]) -> dict[tuple[st
 
 
 async def announce_queues(conn: Connection, names: list[str]) -> None:
-    """Make these queues known; workers look at once if one is new. Names are sorted: two batches cannot deadlock."""
+    """Make these queues known; workers look at once if one is new. Names are sorted: two batches cannot deadlock.
+
+    With its first job a queue becomes that of workers with the types whose default it is by then; or else everybody's,
+    whatever types come to call it their default.
+    """
     await _ANNOUNCE_QUEUES.rows(conn, names=sorted(names))

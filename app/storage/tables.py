@@ -204,6 +204,7 @@ queues = Table(
     Column("max_depth", Integer),
     Column("next_start", Moment),
     Column("turn", Text),
+    Column("dedicated", Boolean),
     Index("queues_gated", "name", postgresql_where=text("gated")),
 )
 

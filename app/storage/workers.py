@@ -20,7 +20,8 @@ ON CONFLICT (id) DO UPDATE SET
 
 SERVES = """(
     :queue = ANY(w.queues) OR w.queues IS NULL AND (
-        NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue)
+        EXISTS (SELECT 1 FROM queues q WHERE q.name = :queue AND NOT q.dedicated)
+        OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue)
         OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue AND (w.types IS NULL OR y.name = ANY(w.types)))
     )
 )"""

@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker import create_broker
 from app.broker.postgres import PostgresBroker
-from app.storage import job_types, queues
+from app.storage import explaining, gate, job_types, queues, workers
 from app.storage.engine import transaction
 from tests.acceptance.client import Client, check_problem
+from tests.integration.gated import LEASE_TTL, a_worker
 from tests.integration.leasing import lease, one_lease, register, say, service
 from tests.integration.workplace import HANDLERS, accept, handlers_of, working
 from tests.support.live import Api
@@ -85,8 +86,7 @@ async def test_a_type_belongs_to_who_has_its_handler(one: Api) -> None:
 
 async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine, database_url: str) -> None:
     broker = PostgresBroker(engine, database_url)
-    for queue in ("default", "node", "both", "nobodys"):
-        await accept(engine, broker, "noop", queue=queue)
+    await accept(engine, broker, "noop", queue="before")
 
     @job("py", queue="both")
     async def py(payload: dict, ctx: object) -> None: ...
@@ -97,10 +97,29 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
     @job("js2", queue="both")
     async def js2(payload: dict, ctx: object) -> None: ...
 
+    @job("js3", queue="before")
+    async def js3(payload: dict, ctx: object) -> None: ...
+
+    every = [HANDLERS["noop"].type, *(h.type for h in handlers_of(py, js, js2, js3).values())]
     async with transaction(engine) as conn:
-        await job_types.register(conn, [HANDLERS["noop"].type, *(h.type for h in handlers_of(py, js, js2).values())])
-        assert set(await queues.served_by(conn, ["noop", "py"])) == {"both", "default", "nobodys"}
-        assert set(await queues.served_by(conn, ["js", "js2"])) == {"both", "node", "nobodys"}
+        await job_types.register(conn, every)
+        await queues.change(conn, "node", {"max_depth": 9})
+        await conn.commit()
+    for queue in ("default", "node", "both", "nobodys", "before"):
+        await accept(engine, broker, "noop", queue=queue)
+    for theirs, served in (
+        (["noop", "py"], {"both", "default", "nobodys", "before"}),
+        (["js", "js2"], {"both", "node", "nobodys", "before"}),
+    ):
+        worker = await a_worker(engine, 1, types=theirs)
+        async with transaction(engine) as conn:
+            assert set(await queues.served_by(conn, theirs)) == served
+            for queue in ("default", "node", "both", "nobodys", "before"):
+                seen = (await gate.room(conn, queue, LEASE_TTL, limited=False)).free
+                assert seen == int(queue in served), "the gate knows it too"
+                assert (await explaining.crew(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
+            await workers.retire(conn, worker)
+            await conn.commit()
 
 
 @pytest.mark.parametrize("kind", ["postgres", "rabbitmq"])

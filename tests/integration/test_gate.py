@@ -99,9 +99,9 @@ async def test_no_more_than_there_are_free_slots(queue: Queue) -> None:
 async def test_a_worker_of_all_queues_leaves_those_of_other_types_alone(queue: Queue) -> None:
     await limit(queue.engine, max_running=100)
     await a_worker(queue.engine, 2, types=["noop"])
-    await queue.put(5)
     register = "INSERT INTO job_types (name, queue, max_attempts, schedule, jitter, payload_schema) "
     await do(queue.engine, register + "VALUES ('theirs', 'q', 1, '{}', 0, '{}')")
+    await queue.put(5)
     assert await queue.admit() == []
     await do(queue.engine, register + "VALUES ('noop', 'q', 1, '{}', 0, '{}')")
     assert len(await queue.admit()) == 2
