@@ -24,12 +24,16 @@ from app.domain.retry_after import parse_retry_after
 from app.errors import LedgerUnavailable
 from app.storage import webhook_secrets, webhook_urls
 from app.storage.engine import transaction
+from workers.asking import until_answered
 from workers.context import Context
 from workers.egress import Answer, Egress
 from workers.job import MARK, Handler, job
 
 TIMEOUT = 15.0
 """Seconds for a receiver to answer, in all."""
+
+LEDGER = 600.0
+"""Seconds for a ledger that is away to come back, before the delivery begins. It is no fault of the receiver."""
 
 KEPT = 1024
 """Bytes of the receiver's answer that are kept."""
@@ -57,15 +61,20 @@ class Delivery(BaseModel):
 def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
     """The handler, with what it signs with: the tenant's secrets, the first of which is `default_secret` if set."""
 
-    @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + 5, retry=WEBHOOK_RETRY, internal=True)
+    @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + LEDGER, retry=WEBHOOK_RETRY, internal=True)
     async def deliver(payload: Delivery, ctx: Context) -> dict[str, Any]:
         """Delivers one webhook."""
-        async with transaction(engine) as conn:
-            fresh = default_secret or signing.new_secret()
-            secrets = await webhook_secrets.current(conn, ctx.job.tenant, fresh)
-            failing_for = await webhook_urls.failing_for(conn, ctx.job.tenant, payload.url)
-            await conn.commit()
-        if failing_for is not None and failing_for >= webhook_urls.GIVEN_UP:
+
+        async def prepare() -> tuple[list[str], bool | None]:
+            async with transaction(engine) as conn:
+                fresh = default_secret or signing.new_secret()
+                secrets = await webhook_secrets.current(conn, ctx.job.tenant, fresh)
+                given_up = await webhook_urls.given_up(conn, ctx.job.tenant, payload.url)
+                await conn.commit()
+                return secrets, given_up
+
+        secrets, given_up = await until_answered(prepare, ctx.job.id)
+        if given_up:
             raise InvalidJob(NOTHING_FOR_DAYS)
         try:
             webhook_id = payload.redelivery_of or ctx.job.id
@@ -73,10 +82,9 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
             ctx.answer = msgspec.json.encode(shown(answer)).decode()
             judge(answer)
         except HandlerError:
-            if failing_for is None:
-                await _note(webhook_urls.failed, ctx.job.tenant, payload.url)
+            await _note(webhook_urls.failed, ctx.job.tenant, payload.url)
             raise
-        if failing_for is not None:
+        if given_up is not None:
             await _note(webhook_urls.answered, ctx.job.tenant, payload.url)
         return shown(answer)
 

@@ -130,6 +130,7 @@ webhook_urls = Table(
     Column("tenant", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("failing_since", Moment, nullable=False, server_default=func.now()),
+    Column("failed_at", Moment, nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("tenant", "url"),
 )
 

@@ -8,25 +8,27 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 GIVEN_UP = 5 * 86400.0
-"""Seconds: contract section 6."""
+"""Seconds: contract section 6. From the first failure to the last: a URL that nobody calls does not fail."""
 
-_FAILING_FOR = text("""
-SELECT CAST(EXTRACT(epoch FROM now() - failing_since) AS float8) FROM webhook_urls WHERE tenant = :tenant AND url = :url
+BREAK = 2 * 86400.0
+"""Seconds without a failure after which the next is a first one again. Each delivery is tried once a day at least."""
+
+_GIVEN_UP = text(f"""
+SELECT failed_at >= failing_since + interval '{GIVEN_UP} seconds' FROM webhook_urls
+WHERE tenant = :tenant AND url = :url
 """)
-_FAILED = text("INSERT INTO webhook_urls (tenant, url) VALUES (:tenant, :url) ON CONFLICT DO NOTHING")
+_FAILED = text(f"""
+INSERT INTO webhook_urls AS u (tenant, url) VALUES (:tenant, :url)
+ON CONFLICT (tenant, url) DO UPDATE SET failed_at = now(),
+    failing_since = CASE WHEN u.failed_at < now() - interval '{BREAK} seconds' THEN now() ELSE u.failing_since END
+""")
 _FORGET = text("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
 
 
-async def failing_for(conn: AsyncConnection, tenant: str, url: str) -> float | None:
-    """Seconds since the first failure that no success has followed; None when there is none."""
-    row = (await conn.execute(_FAILING_FOR, {"tenant": tenant, "url": url})).first()
-    return None if row is None else float(row[0])
-
-
-async def given_up(conn: AsyncConnection, tenant: str, url: str) -> bool:
-    """Whether nothing more is to be sent there."""
-    seconds = await failing_for(conn, tenant, url)
-    return seconds is not None and seconds >= GIVEN_UP
+async def given_up(conn: AsyncConnection, tenant: str, url: str) -> bool | None:
+    """Whether nothing more is to be sent there; None when it has not failed since it last succeeded."""
+    row = (await conn.execute(_GIVEN_UP, {"tenant": tenant, "url": url})).first()
+    return None if row is None else bool(row[0])
 
 
 async def failed(conn: AsyncConnection, tenant: str, url: str) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from structlog.testing import capture_logs
 
 from app.broker.postgres import PostgresBroker
 from app.domain import targets as rules
@@ -218,6 +219,38 @@ async def test_a_url_that_failed_for_five_days_is_given_up_until_a_replay(
         receiver.respond = lambda _: Answer()
         await until(has(engine, await deliver(engine, broker, url), "succeeded"), 10)
         assert await failing(engine) == []
+
+
+async def test_days_in_which_nobody_called_are_no_days_of_failure(engine: AsyncEngine, broker: PostgresBroker) -> None:
+    handler = webhook_handler(engine, None)
+    egress = Egress(EgressAllow.parse("127.0.0.0/8"))
+    since = "SELECT failing_since > now() - interval '1 minute' AS anew FROM webhook_urls"
+    async with Receiver(lambda _: Answer(500)) as receiver, working(
+        engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress
+    ):  # fmt: skip
+        url = f"{receiver.url}/hook"
+        await until(has(engine, await deliver(engine, broker, url), "failed"), 10)
+        await do(engine, "UPDATE webhook_urls SET failing_since = now() - interval '6 days', "
+                         "failed_at = now() - interval '25 hours'")  # fmt: skip
+        await until(has(engine, await deliver(engine, broker, url), "failed"), 10)
+        assert (len(receiver.requests), await rows(engine, since)) == (2, [{"anew": False}])
+        await do(engine, "UPDATE webhook_urls SET failed_at = now() - interval '49 hours', "
+                         "failing_since = now() - interval '6 days'")  # fmt: skip
+        await until(has(engine, await deliver(engine, broker, url), "failed"), 10)
+        assert (len(receiver.requests), await rows(engine, since)) == (3, [{"anew": True}])
+
+
+async def test_a_ledger_that_is_away_is_no_fault_of_the_receiver(engine: AsyncEngine, broker: PostgresBroker) -> None:
+    handler = webhook_handler(engine, None)
+    egress = Egress(EgressAllow.parse("127.0.0.0/8"))
+    async with Receiver() as receiver, working(engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress):
+        with capture_logs() as lines:
+            await do(engine, "ALTER TABLE webhook_secrets RENAME TO gone")
+            delivery = await deliver(engine, broker, f"{receiver.url}/hook")
+            await until(lambda: [line for line in lines if line["event"] == "handler_waits_for_ledger"], 10)
+            await do(engine, "ALTER TABLE gone RENAME TO webhook_secrets")
+        await until(has(engine, delivery, "succeeded"), 10)
+        assert (len(receiver.requests), len(await attempts(engine, delivery))) == (1, 1)
 
 
 async def test_a_worker_that_cannot_ask_calls_all_the_same(engine: AsyncEngine, broker: PostgresBroker) -> None:
