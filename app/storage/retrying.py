@@ -37,7 +37,7 @@ WITH chosen AS MATERIALIZED (
             CAST(:default_attempts AS int4)
         ),
         crashes = 0, result = NULL, error = NULL, progress = NULL, finished_at = NULL, run_at = c.due_at,
-        expires_at = CASE WHEN j.expires_at > c.due_at THEN j.expires_at END,
+        expires_at = CASE WHEN j.expires_at > GREATEST(c.due_at, now()) THEN j.expires_at END,
         retried_after = array_append(j.retried_after, j.attempt)
     FROM chosen c
     WHERE j.id = c.id AND j.status IN ('failed', 'cancelled', 'expired')
@@ -60,7 +60,8 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT id, {HINT.format(rows="moved")} FROM moved
 """)
-"""A deadline (`expires_at`) that lies before the new run would end the job unrun, so it falls away.
+"""A deadline (`expires_at`) that lies before the new run would end the job unrun, so it falls away. A new run is not
+before now, though the `due_at` of a job that was put back behind another may be long past.
 
 A webhook that is sent again has its URL, given up or about to be, tried for another five days.
 """

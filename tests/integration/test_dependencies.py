@@ -20,7 +20,7 @@ from app.storage.claims import Claim
 from app.storage.dead_letters import LetterFilter
 from tests.integration.crew import all_finished, at_work, success
 from tests.integration.graphs import DIAMOND, put_graph, statuses
-from tests.integration.letters import read
+from tests.integration.letters import from_now, read
 from tests.integration.road import Road
 from tests.integration.test_ledger_completion import held
 from tests.integration.test_ledger_submission import claim, do, rows, the_job
@@ -176,5 +176,22 @@ async def test_what_somebody_cancelled_himself_stays_so(ledger: Road, engine: As
     again = await retry(engine, await read(engine, ids["b"]))
     assert again is not None
     assert again.status == "blocked"
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    assert await run(ledger, ids) == ["a", "b", "d", "c"]
+
+
+async def test_a_deadline_that_passed_meanwhile_falls_away_behind_a_retried_job_too(
+    ledger: Road, engine: AsyncEngine
+) -> None:
+    """Else the retry would end at once what it has put back."""
+    ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "b", "d": "a"})
+    assert await run(ledger, ids, failing="a") == ["a"]
+    hour = from_now(3600)
+    await do(engine, "UPDATE jobs SET run_at = now() - interval '1 hour', expires_at = now() - interval '1 second'")
+    await do(engine, "UPDATE jobs SET expires_at = :hour WHERE id = :id", hour=hour, id=ids["d"])
+    await retry(engine, await read(engine, ids["a"]))
+    deadlines = {row["job_id"]: row["expires_at"] for row in await rows(engine, "SELECT * FROM outbox")}
+    assert deadlines == {**dict.fromkeys(ids.values()), ids["d"]: hour}
+    assert await expire(engine, ledger.broker, 10) == 0
     await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
     assert await run(ledger, ids) == ["a", "b", "d", "c"]
