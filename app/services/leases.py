@@ -56,10 +56,11 @@ class Leases:
     async def heartbeat(self, tenant: str, lease: Lease, said: str | None = None) -> Beat:
         """The lease is good for longer; with what the attempt says of its progress (JSON text), if anything."""
         async with transaction(self._engine) as conn:
-            beat = await leases.heartbeat(conn, tenant, lease)
-            if beat is not None and said is not None:
+            if said is not None:  # first, for outcomes lock the job before the worker too
                 await progress.write(conn, {lease: said})
-            await conn.commit()
+            beat = await leases.heartbeat(conn, tenant, lease)
+            if beat is not None:
+                await conn.commit()
         if beat is None:
             await self._find(tenant, lease)
             raise Conflict(_OVER)

@@ -30,10 +30,13 @@ WITH old AS MATERIALIZED (
     SELECT u.tenant, u.key FROM unique_keys u JOIN old ON old.id = u.job_id ORDER BY u.tenant, u.key FOR UPDATE OF u
 ), their_keys AS (
     DELETE FROM unique_keys u USING keys WHERE u.tenant = keys.tenant AND u.key = keys.key
+), lines AS MATERIALIZED (
+    SELECT k.tenant, k.queue, k.key FROM ordering_keys k
+    JOIN old ON (k.tenant, k.queue, k.key) = (old.tenant, old.queue, old.ordering_key) AND k.job_id = old.id
+    WHERE NOT EXISTS (SELECT 1 FROM dependencies d WHERE d.job_id = old.id AND NOT d.on_success)
+    ORDER BY k.tenant, k.queue, k.key FOR UPDATE OF k
 ), their_lines AS (
-    DELETE FROM ordering_keys k USING old
-    WHERE (k.tenant, k.queue, k.key) = (old.tenant, old.queue, old.ordering_key) AND k.job_id = old.id
-      AND NOT EXISTS (SELECT 1 FROM dependencies d WHERE d.job_id = old.id AND NOT d.on_success)
+    DELETE FROM ordering_keys k USING lines l WHERE (k.tenant, k.queue, k.key) = (l.tenant, l.queue, l.key)
 )
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)

@@ -280,3 +280,18 @@ async def test_of_two_outcomes_in_one_batch_the_first_counts(pg: Api) -> None:
     assert found is not None
     both = [pg.state.leases._record(transitions.succeeded(found.held, result)) for result in ("1", "2")]
     assert await asyncio.gather(*both) == [True, False]
+
+
+async def test_progress_and_the_outcome_at_once_do_not_lock_each_other_out(pg: Api) -> None:
+    """Both lock the job and its lease: were it in another order, one of the two would be a 503 now and then."""
+    client = await pg.client()
+    await register(client)
+    for _ in range(10):
+        await asyncio.gather(*(client.submit("node.echo") for _ in range(20)))
+        items: list[Any] = []
+        while len(items) < 20:
+            items += await lease(client, most=20 - len(items))
+        said = asyncio.gather(*(say(client, item, "progress", percent=n) for item in items for n in (1, 2)))
+        done = await asyncio.gather(*(say(client, item, "complete", result=1) for item in items))
+        assert {answer.status_code for answer in done} == {200}
+        assert {answer.status_code for answer in await said} <= {200, 409}
