@@ -24,7 +24,7 @@ async def follow(conn: Connection, broker: Broker, ended: Sequence[Moved]) -> li
     succeeded = [one.job_id for one in needed if one.status == Status.SUCCEEDED]
     await ordering.share(conn, over)
     queues: set[str] = set()
-    while over:
+    while over:  # a statement passes a bounded part of a line; the next goes on here, so nobody else has to
         released = await dependencies.release(conn, over, succeeded, published=broker.handoff is None)
         queues |= released.queues
         over, succeeded = released.passed_by, []

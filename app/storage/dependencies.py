@@ -20,6 +20,9 @@ from app.storage.changes import HINT
 from app.storage.direct import Connection, Statement
 from app.storage.moved import COLUMNS, Moved
 
+MOST = 5_000
+"""Places in lines that one statement passes on: about 50 ms. More could be ahead than its deadline allows."""
+
 _LOCKED = """
     waiting AS MATERIALIZED (
         SELECT o.job_id FROM outbox o WHERE o.held AND o.job_id IN (SELECT job_id FROM {found})
@@ -59,12 +62,14 @@ SELECT *, {HINT.format(rows="moved")} FROM moved
 
 _RELEASE = Statement(f"""
 WITH RECURSIVE line AS (
-    SELECT d.needs, d.job_id FROM dependencies d WHERE d.needs = ANY(CAST(:ended AS uuid[])) AND NOT d.on_success
+    SELECT d.needs, d.job_id, 1 AS place FROM dependencies d
+    WHERE d.needs = ANY(CAST(:ended AS uuid[])) AND NOT d.on_success
       AND NOT EXISTS (SELECT 1 FROM dependencies e WHERE e.job_id = d.needs AND NOT e.on_success)
     UNION
-    SELECT d.needs, d.job_id FROM line l
+    SELECT d.needs, d.job_id, l.place + 1 FROM line l
     CROSS JOIN LATERAL (SELECT * FROM dependencies e WHERE e.needs = l.job_id AND NOT e.on_success OFFSET 0) AS d
     WHERE (SELECT j.status FROM jobs j WHERE j.id = l.job_id) IS DISTINCT FROM 'blocked'
+      AND l.place < CAST(:most AS int4)
 ), moved_on AS (
     DELETE FROM dependencies d USING line l WHERE d.needs = l.needs AND d.job_id = l.job_id AND NOT d.on_success
 ), met AS MATERIALIZED (
@@ -90,11 +95,13 @@ SELECT id, queue, {HINT.format(rows="free")},
        CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.HINT} END
 FROM free
 UNION ALL
-SELECT l.job_id, NULL, NULL, NULL FROM line l JOIN jobs j ON j.id = l.job_id AND j.status = 'blocked'
-WHERE l.job_id NOT IN (SELECT id FROM moved)
+SELECT l.job_id, NULL, NULL, NULL FROM line l
+WHERE (l.place = CAST(:most AS int4) OR (SELECT j.status FROM jobs j WHERE j.id = l.job_id) = 'blocked')
+  AND l.job_id NOT IN (SELECT id FROM moved)
 """)
-"""A line moves from its head: a job that was cancelled further back passes the turn on when it comes to it. One that
-was blocked when the statement began, and cancelled while that waited for its row, is returned for another round.
+"""A line moves from its head: a job that was cancelled further back passes the turn on when it comes to it. For another
+round are returned the last of `most` places that were passed, and one that was blocked when the statement began, and
+cancelled while that waited for its row.
 """
 
 
@@ -116,7 +123,9 @@ async def cancel_behind(conn: Connection, ended: Sequence[UUID]) -> list[Moved]:
 async def release(conn: Connection, ended: Sequence[UUID], succeeded: Sequence[UUID], published: bool) -> Released:
     """blocked -> queued or scheduled for those whose last unmet edge was to one of these. The caller commits.
 
-    `succeeded` are those of `ended` that did; `published` says that being in the outbox is being on the road.
+    `succeeded` are those of `ended` that did; `published` says that being in the outbox is being on the road. Whoever
+    is in `passed_by` has ended, too: the caller goes on from there, in the same transaction.
     """
-    rows = await _RELEASE.rows(conn, ended=list(ended), succeeded=list(succeeded), published=published)
+    most = max(1, MOST // max(1, len(ended)))
+    rows = await _RELEASE.rows(conn, ended=list(ended), succeeded=list(succeeded), published=published, most=most)
     return Released({row[1] for row in rows if row[1] is not None}, [row[0] for row in rows if row[1] is None])

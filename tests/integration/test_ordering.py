@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
@@ -15,7 +16,7 @@ from app.errors import Conflict
 from app.services.cancelling import cancel
 from app.services.completion import expire
 from app.services.dead_letters import retry
-from app.storage import pruning
+from app.storage import dependencies, pruning
 from app.storage.engine import transaction
 from tests.integration.crew import accept, all_finished, anything, at_work, door, success
 from tests.integration.letters import read
@@ -28,6 +29,19 @@ OVERLAPS = """
 SELECT count(*) FROM attempts a JOIN jobs j ON j.id = a.job_id, attempts b JOIN jobs k ON k.id = b.job_id
 WHERE (j.tenant, j.queue, j.ordering_key) = (k.tenant, k.queue, k.ordering_key) AND j.id < k.id
   AND tstzrange(a.started_at, a.finished_at) && tstzrange(b.started_at, b.finished_at)
+"""
+EXPIRED_BETWEEN = """
+WITH between AS (
+    INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, payload, run_at, finished_at,
+                      ordering_key, has_dependents)
+    SELECT gen_random_uuid(), tenant, type, queue, 'expired', priority, 1, '{}', now(), now(), ordering_key, true
+    FROM jobs, generate_series(1, :count) WHERE id = :first RETURNING id
+), gone AS (
+    DELETE FROM dependencies WHERE needs = :first
+)
+INSERT INTO dependencies (needs, job_id, on_success)
+SELECT lag(id, 1, CAST(:first AS uuid)) OVER (ORDER BY place), id, false
+FROM (SELECT 1 AS place, id FROM between UNION ALL SELECT 2, CAST(:last AS uuid)) AS behind
 """
 
 
@@ -178,6 +192,27 @@ async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: Road, en
     cancelled = "UPDATE jobs SET status = 'cancelled', finished_at = now() WHERE id NOT IN (:first, :last)"
     assert await do(engine, cancelled, first=first[0], last=last[0]) == 1500
     assert [await end_next(engine), await end_next(engine)] == [*first, *last]
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+async def test_a_statement_passes_a_bounded_part_of_a_line_and_the_next_goes_on(
+    ledger: Road, engine: AsyncEngine, lines: int
+) -> None:
+    """However many have ended before their turn: a statement past its deadline would be tried again for ever."""
+    pairs = [await put(ledger, 2, ordering_key=str(n)) for n in range(lines)]
+    for first, last in pairs:
+        await do(engine, EXPIRED_BETWEEN, count=12_000 // lines, first=first, last=last)
+    left, rounds, over = 12_000 + lines, 0, [first for first, _ in pairs]
+    async with transaction(engine) as conn:
+        while over:
+            over = (await dependencies.release(conn, over, [], published=True)).passed_by
+            before, left = left, (await conn.execute(text("SELECT count(*) FROM dependencies"))).scalar_one()
+            assert 0 < before - left <= dependencies.MOST
+            rounds += 1
+    assert (left, rounds) == (0, 3)
+    for claimed in await claim(engine):
+        assert await apply(engine, transitions.succeeded(held(claimed), "1")) == [True]
+    assert await statuses(engine, *(last for _, last in pairs)) == ["queued"] * lines
 
 
 async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(ledger: Road, engine: AsyncEngine) -> None:
