@@ -1,13 +1,16 @@
 """Job types that do to their workers what handlers do: for `ACCEPTED_HANDLERS` of the tests' own workers."""
 
 import asyncio
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import text
 
 from workers import AuthError, Context, InvalidJob, NotFound, RateLimited, Retry, TransientError, job
 
@@ -32,10 +35,11 @@ class Call(BaseModel):
     url: str
     raises: str | None = None
     retry_after: float | str | None = None
+    patience: float = 1.0
 
 
 def call(payload: Call) -> None:
-    answer = httpx.get(payload.url, trust_env=False, timeout=1)
+    answer = httpx.get(payload.url, trust_env=False, timeout=payload.patience)
     if payload.raises == "RateLimited":
         raise RateLimited(retry_after=payload.retry_after)
     if payload.raises is not None:
@@ -67,19 +71,62 @@ def calls_or_not(payload: Call, ctx: Context) -> None:
     call(payload)
 
 
+RETURNED: dict[str, Callable[[], object]] = {
+    "an object": object,
+    "a key that is none": lambda: {(1, 2): 3},
+    "NaN": lambda: {"n": [1.0, math.nan]},
+    "too much": lambda: "x" * 2**20,
+}
+
+
+class Returning(Call):
+    """And what to return."""
+
+    returns: str
+
+
+@job("calls.and.returns", retry=TWICE)
+def calls_and_returns(payload: Returning, ctx: Context) -> object:
+    """Succeeds, but for its result."""
+    call(payload)
+    return RETURNED[payload.returns]()
+
+
+class Locking(Call):
+    """And what to lock before the target is told, and what after."""
+
+    first: int
+    then: int
+
+
+LOCK = text("SELECT pg_advisory_xact_lock(CAST(:key AS int8))")
+
+
+@job("calls.and.locks", retry=TWICE)
+async def calls_and_locks(payload: Locking, ctx: Context) -> None:
+    """Two of them that lock crosswise are a deadlock for PostgreSQL to break."""
+    async with ctx.transaction() as conn:
+        await conn.execute(LOCK, {"key": payload.first})
+        await asyncio.to_thread(call, payload)
+        await conn.execute(LOCK, {"key": payload.then})
+
+
 class Harm(BaseModel):
-    """What to do on the first `attempts` attempts."""
+    """What to do on the first `attempts` attempts, and a target to tell of each, if any."""
 
     model_config = ConfigDict(extra="forbid")
 
     how: Literal["exit", "exit_in_task", "exit_in_callback", "block", "memory"]
     attempts: int = Field(1, ge=0)
     seconds: float = 0.0
+    url: str | None = None
 
 
 @job("harms", queue="harm", retry=Retry(max_attempts=10, schedule=(0.1,), jitter=0.0))
 async def harms(payload: Harm, ctx: Context) -> dict[str, Any]:
     """Ends its process, blocks its event loop, or takes all the memory there is."""
+    if payload.url is not None:
+        await asyncio.to_thread(call, Call(url=payload.url, patience=10))
     if ctx.job.attempt <= payload.attempts:
         if payload.how == "exit":
             os._exit(3)

@@ -13,6 +13,7 @@ from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
 from tests.conftest import StartService
 from tests.support.postgres import DatabaseServer
 from tests.support.processes import Service, logged
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 LEASE = 3.0
@@ -56,8 +57,16 @@ async def restarted(worker: Service) -> None:
     worker.start()
 
 
-async def test_three_crashes_are_the_end_and_the_record_says_so(client: Client, running: Running) -> None:
-    job = await client.submit("harms", {"how": "exit", "attempts": 99})
+@pytest.fixture
+async def target() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+async def test_three_crashes_are_the_end_and_the_record_says_so(
+    client: Client, running: Running, target: Receiver
+) -> None:
+    job = await client.submit("harms", {"how": "exit", "attempts": 99, "url": target.url})
     for _ in range(3):
         await restarted(running.services["worker"])
     failed = await client.finished(job["id"])
@@ -67,14 +76,17 @@ async def test_three_crashes_are_the_end_and_the_record_says_so(client: Client, 
     assert "3 are the most" in failed["error"]["message"]
     attempts = await client.attempts(job["id"])
     assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * 3
+    assert len(target.requests) == 3
+    (letter,) = (await client.get(f"/dead-letters?ids={job['id']}")).json()["items"]
+    assert letter["class"] == "crashed"
     assert (await client.finish("noop"))["status"] == "succeeded"
 
 
 async def test_a_blocked_loop_costs_the_jobs_beside_it_a_lease_at_most(
-    client: Client, running: Running, start_service: StartService
+    client: Client, running: Running, target: Receiver, start_service: StartService
 ) -> None:
     """Others take over what its worker held, and its late outcome is fenced off."""
-    block = await client.submit("harms", {"how": "block", "seconds": 4 * LEASE})
+    block = await client.submit("harms", {"how": "block", "seconds": 4 * LEASE, "url": target.url})
     await client.until_status(block["id"], "running")
     beside = start_service("worker", "--concurrency", "5", env=dict(running.env))
     await beside.wait_ready(logged("worker_ready"), BOOT_WITHIN)
@@ -89,6 +101,7 @@ async def test_a_blocked_loop_costs_the_jobs_beside_it_a_lease_at_most(
     attempts = await client.attempts(block["id"])
     again = len(attempts) - 1  # one, unless the machine is so busy that a live worker falls silent
     assert again >= 1
+    assert len(target.requests) == len(attempts)
     assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * again + ["succeeded"]
     assert seconds_between(attempts[0]["started_at"], attempts[1]["started_at"]) <= LEASE + HARMLESS
 

@@ -74,12 +74,28 @@ async def test_what_is_sent(client: Client, target: Receiver) -> None:
     assert "authorization" not in get.headers
 
 
-async def test_expect_status_names_what_is_success(client: Client, target: Receiver) -> None:
-    target.respond = lambda _: Answer(404)
-    assert (await called(client, target, expect_status=404))["status"] == "succeeded"
-    assert (await called(client, target, expect_status=[404, 200]))["result"]["status_code"] == 404
-    target.respond = lambda _: Answer(200)
-    assert (await called(client, target, expect_status=[201]))["status"] == "failed"
+EXPECTED: list[tuple[int, int | list[int], str | None, int]] = [
+    (404, 404, None, 1),
+    (404, [200, 404], None, 1),
+    (500, 500, None, 1),
+    (301, [301], None, 1),
+    (200, [201], "transient", 2),
+    (404, [200], "not_found", 1),
+    (500, [404], "transient", 2),
+    (422, [404], "invalid", 1),
+]
+
+
+@pytest.mark.parametrize(("status", "expected", "failure", "calls"), EXPECTED, ids=lambda value: str(value))
+async def test_expect_status_names_what_is_success(
+    client: Client, target: Receiver, status: int, expected: int | list[int], failure: str | None, calls: int
+) -> None:
+    target.respond = lambda _: Answer(status, headers={"location": "/there"})
+    job = await called(client, target, expect_status=expected)
+    assert job["status"] == ("failed" if failure else "succeeded")
+    assert (job["error"] or {}).get("class") == failure
+    assert (job["result"] or {}).get("status_code") == (None if failure else status)
+    assert len(target.requests) == job["attempt"] == calls
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
