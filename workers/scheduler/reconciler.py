@@ -1,12 +1,15 @@
 """The reconciler: what the ledger says is on the road and the broker has lost is published again.
 
-It compares numbers, not messages: for each queue, references published a while ago and not claimed, against what
-the broker has. The oldest of the surplus go back to the relay. Some of them may not be the lost ones; their
-doubles are harmless, and the lost ones become the oldest in their turn.
+It compares numbers, not messages: for each queue, references published and not claimed, against what the broker has.
+The oldest of the surplus go back to the relay, if they were published a while ago. Some of them may not be the lost
+ones; their doubles are harmless, and the lost ones become the oldest in their turn.
 
 And the other way round: jobs that are leased over HTTP leave their references behind. Where no worker consumes them,
 nobody would ever drop them, and the queue would grow for ever.
 """
+
+import time
+from collections.abc import Iterable
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -48,11 +51,23 @@ class Reconciler:
             await self._clear(queue, good)
         if not expected:
             return 0
-        there = await self._broker.depths(expected)
-        return sum([await self._restore(queue, count - there[queue]) for queue, count in expected.items()])
+        missing = await self._missing(expected)
+        return sum([await self._restore(queue, min(old, missing[queue])) for queue, old in expected.items()])
 
     def pause(self, done: int) -> float:
         return EVERY
+
+    async def _missing(self, queues: Iterable[str]) -> dict[str, int]:
+        """By queue, how many more references the ledger has on the road, of any age, than the broker.
+
+        The young ones count, or a lasting load would make up for what was lost. The ledger is asked last, and for what
+        was published before the broker was asked: then what is claimed or published meanwhile never looks lost.
+        """
+        asked = time.monotonic()
+        there = await self._broker.depths(queues)
+        async with reading(self._engine) as conn:
+            unclaimed = await outbox.on_the_road(conn, time.monotonic() - asked)
+        return {queue: unclaimed.get(queue, 0) - there[queue] for queue in queues}
 
     async def _clear(self, queue: str, good: int) -> None:
         cleared = await self._broker.clear(queue, good + max(good, STALE))
