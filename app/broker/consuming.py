@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Delivery
 from app.broker.connecting import Connector, Failure, close_quietly
-from app.broker.topology import declare_base, declare_queue, queue_name
+from app.broker.declaring import Declarer
+from app.broker.topology import declare_base, queue_name
 from app.domain.message import MessageBody, read_body
 from app.errors import BrokerUnavailable, LedgerUnavailable
 from app.metrics import MESSAGES_DROPPED
@@ -59,6 +60,7 @@ class RabbitSubscription:
         self._ledger = Direct(engine)
         self._worker_id = worker_id
         self._slots = min(slots, MAX_PREFETCH)
+        self._declarer = Declarer()
         self._queues: list[str] = []
         self._consumers: dict[str, str] = {}
         self._channel: aiormq.Channel | None = None
@@ -198,8 +200,8 @@ class RabbitSubscription:
             if queue in self._consumers:
                 continue
             async with asyncio.timeout(10):
-                async with connection.channel() as declaring:
-                    await declare_queue(declaring, queue)
+                if not await self._declarer.declare(connection, queue):
+                    continue
                 ok = await underlay.basic_consume(queue_name(queue), self._on_message)
             assert ok.consumer_tag is not None
             self._consumers[queue] = ok.consumer_tag

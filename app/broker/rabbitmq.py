@@ -14,8 +14,9 @@ from app.broker import frames
 from app.broker.base import HANDOFF, Rejected, Subscription
 from app.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from app.broker.consuming import RabbitSubscription
+from app.broker.declaring import Declarer
 from app.broker.rejected import peek
-from app.broker.topology import declare_base, declare_queue, queue_name
+from app.broker.topology import declare_base, queue_name
 from app.domain.message import JobRef
 from app.errors import BrokerUnavailable
 from app.storage.direct import Connection
@@ -43,6 +44,7 @@ class RabbitBroker:
         self._engine = engine
         self._connection: AbstractConnection | None = None
         self._publishing: aiormq.Channel | None = None
+        self._declarer = Declarer()
         self._declared: set[str] = set()
         self._opening = asyncio.Lock()
         self._not_before = 0.0
@@ -122,9 +124,13 @@ class RabbitBroker:
     async def _send(self, refs: Sequence[JobRef], confirmed: list[JobRef]) -> list[JobRef]:
         """Publish, adding to `confirmed`. Gives back what was returned because nobody has its queue.
 
-        What was refused, for instance by a length limit, is in neither: it stays in the outbox.
+        What was refused, for instance by a length limit, is in neither, nor is what goes to a queue that cannot be
+        declared: it stays in the outbox.
         """
-        channel = await self._ready({ref.queue for ref in refs})
+        channel, unusable = await self._ready({ref.queue for ref in refs})
+        refs = [ref for ref in refs if ref.queue not in unusable]
+        if not refs:
+            return []
         returned: list[JobRef] = []
         for ref, one in zip(refs, await frames.publish(channel, refs), strict=True):
             error = one.exception()
@@ -135,17 +141,18 @@ class RabbitBroker:
                 returned.append(ref)
         return returned
 
-    async def _ready(self, queues: set[str]) -> aiormq.Channel:
+    async def _ready(self, queues: set[str]) -> tuple[aiormq.Channel, set[str]]:
+        """The channel to publish on, and which of the queues cannot be declared."""
         connection = await self._connected()
-        missing = queues - self._declared
-        if missing:
-            async with connection.channel() as channel:  # never on the publishing channel: an error closes it
-                for queue in sorted(missing):
-                    await declare_queue(channel, queue)
-                    self._declared.add(queue)
+        unusable: set[str] = set()
+        for queue in sorted(queues - self._declared):
+            if await self._declarer.declare(connection, queue):
+                self._declared.add(queue)
+            else:
+                unusable.add(queue)
         if self._publishing is None:
             raise BrokerUnavailable("another publish has dropped the connection")
-        return self._publishing
+        return self._publishing, unusable
 
     async def _connected(self) -> AbstractConnection:
         async with self._opening:

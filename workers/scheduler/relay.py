@@ -37,7 +37,7 @@ class Relay:
     async def run_once(self) -> int:
         refs = await self._take()
         done = await publish(self._engine, self._broker, refs, self.name) if refs else 0
-        self._refused = done < len(refs)
+        self._refused = bool(refs) and not done
         return done
 
     def pause(self, done: int) -> float:
