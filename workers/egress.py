@@ -6,7 +6,8 @@ What it guarantees, whatever the target is or answers:
   is checked, and the socket is opened to one of them. TLS still checks the certificate against the name.
 - No redirect is followed, no proxy or other environment variable is read, no Unix socket is reachable.
 - A body is neither decoded nor held beyond the caller's cap. One deadline covers it all.
-- Whatever goes wrong is raised as one of `app.domain.failures`, without the URL in its text.
+- Once status and headers have come, there is an answer, whatever becomes of its body: what the caller wanted is done.
+- Whatever goes wrong before is raised as one of `app.domain.failures`, without the URL in its text.
 
 Each call has a connection of its own. A kept one that the server has just closed would cost a job an attempt.
 Nor would it be faster: httpcore's pool walks all its connections for each call, 5 to 7 ms of CPU with 300 in
@@ -18,12 +19,9 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 
 import httpcore
 import httpx
@@ -31,11 +29,10 @@ import httpx
 from app.domain.addresses import EgressAllow, IPAddress, unmapped
 from app.domain.failures import HandlerError, InvalidJob, TargetTimeout, TransientError
 from app.domain.urls import FORBIDDEN_ADDRESS, Target, UrlRefused, parse_target
+from workers.lookup import Lookup, Resolve
 
 # More calls at a time than a worker process has slots; a fence against running out of file descriptors.
 MAX_IN_FLIGHT = 500
-# Lookups that hang (10 s with a dead DNS server) hold a thread each; others wait, within their deadline.
-DNS_THREADS = 32
 # So many of a name's addresses are tried, each but the last only so long: a dead IPv6 road costs seconds.
 MAX_ADDRESSES_TRIED = 4
 CONNECT_TRY_SECONDS = 3.0
@@ -58,9 +55,6 @@ RESERVED_HEADERS = (
 )  # fmt: skip
 RESERVED_PREFIXES = ("proxy-",)
 
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""Host name and port to addresses as text. OSError if the name does not resolve."""
-
 # They log URLs with their query strings, and httpcore at DEBUG every header, Authorization too.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -68,12 +62,24 @@ for _name in ("httpx", "httpcore"):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: `headers` as received, repeats too; `body` raw, and cut at the cap if `truncated`."""
+    """What came back: `headers` as received, repeats too; `body` raw, and not all of it if `truncated`.
+
+    `broken_off`: what ended the body before its end, if it was not the cap.
+    """
 
     status_code: int
     headers: list[tuple[str, str]]
     body: bytes
     truncated: bool
+    broken_off: HandlerError | None = None
+
+
+@dataclass(slots=True)
+class _Coming:
+    """What has come of an answer so far."""
+
+    head: httpcore.Response | None = None
+    body: bytearray = field(default_factory=bytearray)
 
 
 class Egress:
@@ -84,7 +90,7 @@ class Egress:
     ) -> None:
         """`ssl_context`: for a private certificate authority; the default trusts the bundle of certifi."""
         self._allow = allow
-        self._lookup = _Lookup(resolve)
+        self._lookup = Lookup(resolve)
         self._ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
 
@@ -98,7 +104,7 @@ class Egress:
         timeout: float,
         max_bytes: int,
     ) -> Answer:
-        """Call `url` and return whatever answer comes, of any status.
+        """Call `url` and return whatever answer comes, of any status, also one whose body breaks off or has no end.
 
         The `timeout` (seconds) does not count while the call waits for one of our slots. Raises `InvalidJob`
         (URL, header or address: never to be retried), `TargetTimeout`, and `TransientError` for the rest.
@@ -117,71 +123,39 @@ class Egress:
 
     async def _within(self, seconds: float, target: Target, request: httpcore.Request, max_bytes: int) -> Answer:
         line = _GuardedLine(target, self._allow, self._lookup, HEAD_BYTES + CHUNK_OVERHEAD * max_bytes)
+        coming = _Coming()
+        broken_off: HandlerError | None = None
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
-                return await self._exchange(line, request, max_bytes)
+                await self._exchange(line, request, max_bytes, coming)
         except HandlerError:
             raise
         except Exception as error:
-            if deadline.expired():
-                raise TargetTimeout("the target did not answer in time") from None
-            raise _translated(error) from None
+            late = TargetTimeout("the target did not answer in time")
+            broken_off = late if deadline.expired() else _translated(error)
+            if coming.head is None:
+                raise broken_off from None
         finally:
             await line.hang_up()
+        return _answer(coming, max_bytes, broken_off)
 
-    async def _exchange(self, line: "_GuardedLine", request: httpcore.Request, max_bytes: int) -> Answer:
+    async def _exchange(self, line: "_GuardedLine", request: httpcore.Request, max_bytes: int, coming: _Coming) -> None:
         connection = httpcore.AsyncHTTPConnection(
             request.url.origin, ssl_context=self._ssl_context, network_backend=line
         )
-        response = await connection.handle_async_request(request)
-        body = bytearray()
-        async for chunk in response.aiter_stream():
-            body += chunk
-            if len(body) > max_bytes:
+        coming.head = await connection.handle_async_request(request)
+        async for chunk in coming.head.aiter_stream():
+            coming.body += chunk
+            if len(coming.body) > max_bytes:
                 break
-        await response.aclose()
-        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-        return Answer(response.status, fields, bytes(body[:max_bytes]), len(body) > max_bytes)
-
-
-class _Lookup:
-    """Name resolution in a bounded number of threads; calls for one name at the same time share a lookup."""
-
-    def __init__(self, resolve: Resolve | None) -> None:
-        self._resolve = resolve or self._getaddrinfo
-        self._threads = ThreadPoolExecutor(DNS_THREADS, thread_name_prefix="egress-dns")
-        self._under_way: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
-
-    async def __call__(self, host: str, port: int) -> list[IPAddress]:
-        key = (host, port)
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.ensure_future(self._resolve(host, port))
-            task.add_done_callback(partial(self._done, key))
-        # Shielded: the deadline of the call that came first must not fail the others.
-        return [ip_address(text) for text in await asyncio.shield(task)]
-
-    async def _getaddrinfo(self, host: str, port: int) -> list[str]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        return [str(sockaddr[0]) for *_, sockaddr in found]
-
-    def _done(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # seen, even if every call that waited for it has met its deadline
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await coming.head.aclose()
 
 
 class _GuardedLine(httpcore.AsyncNetworkBackend):
     """The network as one call sees it: nothing but the checked addresses of its one target."""
 
-    def __init__(self, target: Target, allow: EgressAllow, lookup: _Lookup, budget: int) -> None:
+    def __init__(self, target: Target, allow: EgressAllow, lookup: Lookup, budget: int) -> None:
         self._target = target
         self._allow = allow
         self._lookup = lookup
@@ -273,6 +247,13 @@ def _request(method: str, target: Target, headers: Mapping[str, str], content: b
         headers=[*ours, *headers.items()],
         content=content,
     )
+
+
+def _answer(coming: _Coming, max_bytes: int, broken_off: HandlerError | None) -> Answer:
+    assert coming.head is not None
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in coming.head.headers]
+    truncated = broken_off is not None or len(coming.body) > max_bytes
+    return Answer(coming.head.status, fields, bytes(coming.body[:max_bytes]), truncated, broken_off)
 
 
 def _check_header(name: str, value: str) -> None:

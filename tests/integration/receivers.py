@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import pytest
 
 from app.domain.addresses import EgressAllow
-from workers.egress import Answer, Egress, Resolve
+from workers.egress import Answer, Egress
+from workers.lookup import Resolve
 
 LOOPBACK = EgressAllow.parse("127.0.0.0/8,::1")
 SECONDS = 20.0  # generous: only a test that is about the deadline sets a short one

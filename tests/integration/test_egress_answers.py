@@ -71,13 +71,40 @@ async def test_a_compressed_body_is_not_decoded(receiver: StartReceiver) -> None
     assert (answer.body, answer.truncated) == (bomb, False)
 
 
-@pytest.mark.parametrize("script", [drips, never_answers])
-async def test_one_deadline_covers_the_whole_call(receiver: StartReceiver, script: Script) -> None:
-    target = await receiver(script)
+async def test_a_target_that_does_not_answer_meets_the_deadline(receiver: StartReceiver) -> None:
+    target = await receiver(never_answers)
     with pytest.raises(TargetTimeout) as timeout:
-        await call(target.url, timeout=0.5, max_bytes=10**9)
+        await call(target.url, timeout=0.5)
     assert timeout.value.failure_class is FailureClass.TIMEOUT
     await asyncio.wait_for(target.hung_up.wait(), SECONDS)
+
+
+async def test_a_body_without_end_is_cut_at_the_deadline(receiver: StartReceiver) -> None:
+    target = await receiver(drips)
+    answer = await asyncio.wait_for(call(target.url, timeout=0.5, max_bytes=10**9), SECONDS)
+    assert (answer.status_code, set(answer.body), answer.truncated) == (200, {ord("x")}, True)
+    assert isinstance(answer.broken_off, TargetTimeout)
+    await asyncio.wait_for(target.hung_up.wait(), SECONDS)
+
+
+CHUNKED = b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhi", 200),
+        (CHUNKED + b"2\r\nhi\r\n", 401),
+        (CHUNKED + b"2\r\nhi\r\nzz\r\n", 401),
+        (CHUNKED + b"2\r\nhi\r\n1;" + b"x" * 2**20, 401),
+    ],
+    ids=["short", "no end", "no chunk", "no end of a chunk's head"],
+)
+async def test_a_body_that_breaks_off_is_an_answer(receiver: StartReceiver, answer: bytes, status: int) -> None:
+    target = await receiver(replies(answer))
+    came = await call(target.url)
+    assert (came.status_code, came.body, came.truncated) == (status, b"hi", True)
+    assert type(came.broken_off) is TransientError
 
 
 async def test_the_deadline_covers_name_resolution() -> None:
@@ -110,13 +137,11 @@ INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
         replies(b"SSH-2.0-secret\r\n"),
         replies(b"hello"),
         replies(b"HTTP/1.1 secret OK\r\n\r\n"),
-        replies(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhi"),
         replies(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhi"),
-        replies(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
         replies(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**20 + b"\r\n\r\n"),
         floods(b"", INTERIM * 1000),
     ],
-    ids=["RST", "EOF", "SSH", "HTTP/0.9", "status", "short", "length", "chunks", "headers", "1xx"],
+    ids=["RST", "EOF", "SSH", "HTTP/0.9", "status", "length", "headers", "1xx"],
 )
 async def test_a_broken_answer_is_transient_and_tells_no_url(receiver: StartReceiver, script: Script) -> None:
     target = await receiver(script)

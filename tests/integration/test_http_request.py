@@ -51,6 +51,27 @@ async def test_the_status_becomes_the_failure_class(receiver: StartReceiver, sta
     assert caught.value.failure_class == failure
 
 
+async def test_what_was_done_is_a_result_though_its_body_breaks_off(receiver: StartReceiver) -> None:
+    target = await receiver(replies(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\nh\xc3"))
+    assert await run(target.url) == {
+        "status_code": 201, "headers": {"content-length": "9"}, "body": "h", "truncated": True,
+    }  # fmt: skip
+    assert len(target.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure", "wait"),
+    [(b"401 X\r\n", "auth", None), (b"503 X\r\nRetry-After: 7\r\n", "rate_limited", 7)],
+)
+async def test_the_status_decides_though_the_body_breaks_off(
+    receiver: StartReceiver, answer: bytes, failure: str, wait: float | None
+) -> None:
+    target = await receiver(replies(b"HTTP/1.1 " + answer + b"Content-Length: 9\r\n\r\nhi"))
+    with pytest.raises(HandlerError) as caught:
+        await run(target.url)
+    assert (caught.value.failure_class, caught.value.retry_after) == (failure, wait)
+
+
 async def test_a_forbidden_address_is_invalid() -> None:
     with pytest.raises(InvalidJob, match="forbidden address"):
         await run("http://127.0.0.1:1/", EgressAllow())

@@ -77,6 +77,18 @@ async def test_each_attempt_has_what_came_back(engine: AsyncEngine, broker: Post
     assert tried[2]["error"] is None
 
 
+async def test_an_answer_whose_body_breaks_off_counts(
+    engine: AsyncEngine, broker: PostgresBroker, client: Client
+) -> None:
+    cut = Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ntaken")
+    async with Receiver(lambda _: cut) as receiver, sending(engine, broker):
+        _, delivery_id = await ended(engine, receiver.url)
+        done = await until_delivery(client, delivery_id, "succeeded", "retrying")
+    assert [(each["outcome"], each["status_code"], each["body"]) for each in done["attempts"]] == [
+        ("succeeded", 200, "taken")
+    ]
+
+
 async def test_what_came_back_may_be_anything(engine: AsyncEngine, broker: PostgresBroker, client: Client) -> None:
     async with Receiver(lambda _: Answer(410, b'\0 \xff "\\u0000')) as receiver, sending(engine, broker):
         _, delivery_id = await ended(engine, receiver.url)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.domain.failures import InvalidJob
 from workers.context import Context
+from workers.egress import Egress
 from workers.handlers.fields import Base64, Url
 from workers.handlers.http_request import judge
 from workers.job import job
@@ -65,7 +66,7 @@ class Thumbnail(BaseModel):
 @job("image.thumbnail", timeout=60, runs_in="process", description="Make a small copy of a picture.")
 async def image_thumbnail(payload: Thumbnail, ctx: Context) -> dict[str, Any]:
     """Result: `width`, `height`, `format`, `bytes` (how many) and `image` (them, as base64)."""
-    source = await _fetched(payload.url, ctx) if payload.url else payload.image
+    source = await fetched(payload.url, ctx.egress) if payload.url else payload.image
     small = make(source, payload.width, payload.height, payload.format)
     encoded = encode(small, payload.format, payload.quality)
     return {
@@ -77,10 +78,13 @@ async def image_thumbnail(payload: Thumbnail, ctx: Context) -> dict[str, Any]:
     }
 
 
-async def _fetched(url: str, ctx: Context) -> bytes:
+async def fetched(url: str, egress: Egress) -> bytes:
+    """The picture at `url`, all of it."""
     headers = {"Accept": "image/*"}
-    answer = await ctx.egress.send("GET", url, headers, b"", timeout=FETCH_SECONDS, max_bytes=MAX_SOURCE_BYTES)
+    answer = await egress.send("GET", url, headers, b"", timeout=FETCH_SECONDS, max_bytes=MAX_SOURCE_BYTES)
     judge(answer, None)
+    if answer.broken_off is not None:
+        raise answer.broken_off
     if answer.truncated:
         raise InvalidJob(f"the picture is larger than {MAX_SOURCE_BYTES} bytes")
     return answer.body
