@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     idempotency_ttl: Seconds = Field(86400, ge=1, le=366 * 86400)
     max_body_bytes: int = Field(16 * 2**20, ge=1024)
     max_payload_bytes: int = Field(256 * 2**10, ge=64)
-    max_result_bytes: int = Field(256 * 2**10, ge=64)
+    max_result_bytes: int = Field(256 * 2**10, ge=1024)
     egress_allow: Annotated[EgressAllow, NoDecode] = Field(
         EgressAllow(), description="comma-separated networks and host names, e.g. 127.0.0.0/8"
     )

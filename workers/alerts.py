@@ -14,7 +14,7 @@ from app.domain.urls import allowing_host_of
 from workers.context import Context
 from workers.egress import Egress
 from workers.job import MARK, Handler, job
-from workers.webhooks import TIMEOUT, judge, post, shown
+from workers.webhooks import TIMEOUT, judge, post, result
 
 
 class Alert(BaseModel):
@@ -34,7 +34,7 @@ def alert_handler(url: str | None, secret: str | None) -> Handler:
             raise TransientError("this worker has no ACCEPTED_ALERT_URL")
         answer = await post(egress, url, ctx.job.id, payload.event, [secret] if secret else [])
         judge(answer)
-        return shown(answer)
+        return result(answer, ctx.max_result_bytes)
 
     handler: Handler = alert.__dict__[MARK]
     return handler

@@ -38,7 +38,7 @@ class Means:
 class Context:
     """One attempt, as its handler sees it."""
 
-    def __init__(self, job: Job, egress: Egress, mail: Mail, means: Means) -> None:
+    def __init__(self, job: Job, egress: Egress, mail: Mail, means: Means, max_result_bytes: int) -> None:
         self.job = job
         """The job as it was claimed. `job.id` is the same on every attempt: a good key for what you do elsewhere.
         `job.attempt` counts from 1 and never goes down. Nothing here changes while the handler runs."""
@@ -46,6 +46,8 @@ class Context:
         """The guarded HTTP client: public addresses only, one deadline, capped answers. For `async def` handlers."""
         self.mail = mail
         """The operator's mail server. For `async def` handlers."""
+        self.max_result_bytes = max_result_bytes
+        """What the result may come to as JSON: the setting `MAX_RESULT_BYTES`."""
         self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
         """A logger that adds job_id, type and attempt to each line; it knows nothing of the payload.
         If the process dies on the next line: what was logged was written."""

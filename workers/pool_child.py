@@ -68,7 +68,8 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Askin
         handler = handlers[job.type]
         payload = payload_of(handler, job)
         egress = Egress(EgressAllow.parse(setup.egress_allow), ssl_context=_tls())
-        context = Context(job, egress, Mail(setup.smtp_server, setup.smtp_sender), asking.means)
+        mail = Mail(setup.smtp_server, setup.smtp_sender)
+        context = Context(job, egress, mail, asking.means, setup.max_result_bytes)
         value = handler.function(payload, context)
         if handler.is_async:
             value = asyncio.run(value)

@@ -67,7 +67,7 @@ class Tools:
         say = partial(calls.soon, self.progress.say, lease)
         results = Results(self._engine, lease)
         means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
-        context = Context(claim.job, self._egress, self._mail, means)
+        context = Context(claim.job, self._egress, self._mail, means, self._max_result_bytes)
         self._open[lease] = _Attempt(context, calls, children, transaction)
         return context
 

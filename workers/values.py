@@ -1,6 +1,7 @@
 """What goes into a handler and what comes out of it: the same borders in the worker and in its child processes."""
 
 import math
+from bisect import bisect_right
 from typing import Any
 
 import msgspec
@@ -32,6 +33,18 @@ def result_of(value: object, max_bytes: int) -> str:
     Raises `InvalidJob` for what is no JSON, or too much of it.
     """
     return _json_of("the result", value, max_bytes)
+
+
+def start_of(text: str, most: int) -> str:
+    """As much of `text` as has `most` bytes as JSON, of which the quotes are two."""
+    if size_of(text) <= most:
+        return text
+    return text[: bisect_right(range(len(text)), most, key=lambda length: size_of(text[:length])) - 1]
+
+
+def size_of(value: object) -> int:
+    """Bytes as JSON. A control character has six: bytes that came from elsewhere may grow."""
+    return len(msgspec.json.encode(value))
 
 
 def step_name(name: object) -> str:

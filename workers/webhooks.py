@@ -28,6 +28,7 @@ from workers.asking import until_answered
 from workers.context import Context
 from workers.egress import Answer, Egress
 from workers.job import MARK, Handler, job
+from workers.values import size_of, start_of
 
 TIMEOUT = 15.0
 """Seconds for a receiver to answer, in all."""
@@ -86,7 +87,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
             raise
         if given_up is not None:
             await _note(webhook_urls.answered, ctx.job.tenant, payload.url)
-        return shown(answer)
+        return result(answer, ctx.max_result_bytes)
 
     async def _note(what: Note, tenant: str, url: str) -> None:
         """A ledger that is away must not turn a delivery that was made into one to be made again."""
@@ -116,6 +117,12 @@ def shown(answer: Answer) -> dict[str, Any]:
     """What is kept of an answer: its body as text, without a character that the cut went through."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return {"status_code": answer.status_code, "body": decoder.decode(answer.body, final=not answer.truncated)}
+
+
+def result(answer: Answer, most: int) -> dict[str, Any]:
+    """The same in `most` bytes of JSON: what was delivered must not fail on what it was answered."""
+    whole = shown(answer)
+    return whole | {"body": start_of(whole["body"], most - size_of(whole | {"body": ""}) + len('""'))}
 
 
 def judge(answer: Answer) -> None:

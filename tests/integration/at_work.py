@@ -20,7 +20,7 @@ from tests.support.waiting import until
 from workers.worker import Worker
 
 PATIENCE = 30.0
-MAX_RESULT = 1000
+MAX_RESULT = 1024
 AT_ONCE = Retry(max_attempts=3, schedule=(0.0,), jitter=0.0)
 
 

@@ -15,10 +15,11 @@ from app.domain.addresses import EgressAllow
 from app.domain.failures import FailureClass
 from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from app.services.completion import settle
+from app.settings import Settings
 from tests.acceptance.client import Client
 from tests.integration.test_ledger_completion import apply, held
 from tests.integration.test_ledger_submission import claim, do, put, rows
-from tests.integration.workplace import working
+from tests.integration.workplace import NOWHERE, working
 from tests.support.waiting import until
 from workers.egress import Egress
 from workers.webhooks import webhook_handler
@@ -29,11 +30,11 @@ ANSWER = '{"status_code":500,"body":"no"}'
 
 
 @asynccontextmanager
-async def sending(engine: AsyncEngine, broker: Broker) -> AsyncIterator[Worker]:
+async def sending(engine: AsyncEngine, broker: Broker, settings: Settings = NOWHERE) -> AsyncIterator[Worker]:
     """A worker that delivers, and a relay."""
     handlers = {WEBHOOK_TYPE: webhook_handler(engine, None)}
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
-    async with working(engine, broker, WEBHOOK_QUEUE, handlers=handlers, egress=egress) as worker:
+    async with working(engine, broker, WEBHOOK_QUEUE, handlers=handlers, egress=egress, settings=settings) as worker:
         yield worker
 
 

@@ -6,13 +6,17 @@ from app.domain.addresses import EgressAllow
 from app.domain.failures import HandlerError, InvalidJob
 from tests.integration.receivers import LOOPBACK, StartReceiver, an_egress, receiver, replies
 from workers.handlers.http_request import MAX_BODY_BYTES, HttpRequest, perform
+from workers.values import result_of, size_of
 
 __all__ = ["receiver"]
 
 
-async def run(url: str, allow: EgressAllow = LOOPBACK, **payload: object) -> dict[str, object]:
+MOST = 256 * 1024
+
+
+async def run(url: str, allow: EgressAllow = LOOPBACK, most: int = MOST, **payload: object) -> dict[str, object]:
     async with an_egress(allow) as egress:
-        return await perform(HttpRequest.model_validate({"url": url, **payload}), egress)
+        return await perform(HttpRequest.model_validate({"url": url, **payload}), egress, most)
 
 
 async def test_the_result_of_a_job(receiver: StartReceiver) -> None:
@@ -33,6 +37,21 @@ async def test_a_long_result_is_cut_between_characters(receiver: StartReceiver) 
     result = await run(target.url)
     assert result["truncated"]
     assert result["body"] == "x" + "é" * ((MAX_BODY_BYTES - 1) // 2)
+
+
+@pytest.mark.parametrize("most", [MOST, 1024])
+@pytest.mark.parametrize("part", [b"\x01", b'"', "\u00e9\x1b".encode(), b"x"])
+async def test_a_result_fits_as_json(receiver: StartReceiver, most: int, part: bytes) -> None:
+    body = part * MAX_BODY_BYTES
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(body)
+    head += b"".join(b'X-%d: \xe9"\r\n' % number for number in range(60))
+    target = await receiver(replies(head + b"\r\n", body))
+    result = await run(target.url, most=most)
+    assert body.decode().startswith(str(result["body"]))
+    assert result["truncated"] or result["body"] == body.decode()
+    size = len(result_of(result, most).encode())
+    if size_of(body[:MAX_BODY_BYTES].decode(errors="ignore")) > most:
+        assert size > most - 8, "no more is cut off than has to be"
 
 
 async def test_a_given_content_type_stands(receiver: StartReceiver) -> None:

@@ -24,6 +24,7 @@ from tests.support.receiver import Answer, Receiver, Request
 from workers.alerts import alert_handler
 from workers.scheduler import loops
 from workers.scheduler.reporter import Reporter
+from workers.values import size_of
 
 
 @pytest.fixture
@@ -154,14 +155,18 @@ async def deliver(engine: AsyncEngine, url: str | None, secret: str | None) -> A
     (job,) = await rows(engine, "SELECT id FROM jobs WHERE type = :type", type=ALERT_TYPE)
     handler = alert_handler(url, secret)
     alert = await read(engine, job["id"])
-    return await handler.function(handler.payload.validate_json(alert.payload), SimpleNamespace(job=alert))
+    return await handler.function(
+        handler.payload.validate_json(alert.payload), SimpleNamespace(job=alert, max_result_bytes=1024)
+    )
 
 
 async def test_the_operators_own_host_is_called_though_it_is_private(engine: AsyncEngine, reporter: Reporter) -> None:
     await fail(engine)
     await reporter.run_once()
-    async with Receiver() as receiver:
-        assert (await deliver(engine, f"{receiver.url}/alerts?token=x", None))["status_code"] == 200
+    async with Receiver(lambda _: Answer(200, b"\x01" * 1024)) as receiver:
+        result = await deliver(engine, f"{receiver.url}/alerts?token=x", None)
+        assert result["status_code"] == 200
+        assert size_of(result) <= 1024
         (request,) = receiver.requests
         assert (request.method, request.path) == ("POST", "/alerts?token=x")
         assert "webhook-signature" not in request.headers

@@ -15,6 +15,7 @@ from app.domain import transitions
 from app.domain.failures import FailureClass
 from app.domain.ids import new_id
 from app.services import webhooks
+from app.settings import Settings
 from app.storage.engine import transaction
 from tests.acceptance.client import Client, check_problem
 from tests.integration.at_work import at_work
@@ -87,6 +88,16 @@ async def test_an_answer_whose_body_breaks_off_counts(
     assert [(each["outcome"], each["status_code"], each["body"]) for each in done["attempts"]] == [
         ("succeeded", 200, "taken")
     ]
+
+
+async def test_an_answer_that_is_long_as_json_counts(
+    engine: AsyncEngine, broker: PostgresBroker, client: Client
+) -> None:
+    small = Settings(database_url="postgresql://unused", max_result_bytes=1024)
+    async with Receiver(lambda _: Answer(200, b"\x01" * 1024)) as receiver, sending(engine, broker, small):
+        _, delivery_id = await ended(engine, receiver.url)
+        done = await until_delivery(client, delivery_id, "succeeded", "failed")
+    assert [(each["outcome"], each["body"]) for each in done["attempts"]] == [("succeeded", "\x01" * 1024)]
 
 
 async def test_what_came_back_may_be_anything(engine: AsyncEngine, broker: PostgresBroker, client: Client) -> None:

@@ -68,7 +68,7 @@ async def working(
     """
     tools = Tools(engine, egress or Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
     pool = ProcessPool(SETUP)
-    executor = Executor(handlers, tools, concurrency, 1000, pool)
+    executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool)
     one = Worker(
         engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency,
         lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,

@@ -101,6 +101,7 @@ def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute
         ("MAX_BODY_BYTES", "16 MiB"),
         ("MAX_PAYLOAD_BYTES", "0"),
         ("MAX_RESULT_BYTES", "-1"),
+        ("MAX_RESULT_BYTES", "1023"),
         ("EGRESS_ALLOW", "300.0.0.0/8"),
         ("WEBHOOK_SECRET", SECRET),
         ("SMTP_URL", f"smtp+plain://u:{SECRET}@h"),

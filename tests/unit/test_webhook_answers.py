@@ -4,7 +4,8 @@ import pytest
 
 from app.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from workers.egress import Answer
-from workers.webhooks import KEPT, judge, shown
+from workers.values import result_of
+from workers.webhooks import KEPT, judge, result, shown
 
 
 def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> Answer:
@@ -27,6 +28,16 @@ def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> A
 def test_the_first_1024_bytes_are_kept_as_text(body: bytes, kept: str) -> None:
     """A character that the cut went through is left out; one that the receiver itself broke is shown as broken."""
     assert shown(answer(503, body)) == {"status_code": 503, "body": kept}
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 1024, b"\x01" * 1024, "\u00e9\0".encode() * 400])
+def test_the_result_fits_as_json(body: bytes) -> None:
+    given = answer(200, body)
+    whole, kept = shown(given)["body"], result(given, 1024)["body"]
+    assert whole.startswith(kept)
+    size = len(result_of(result(given, 1024), 1024).encode())
+    assert size > 1024 - 8 or kept == whole
+    assert result(given, 10_000) == shown(given)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])

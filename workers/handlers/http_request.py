@@ -17,6 +17,7 @@ from workers.context import Context
 from workers.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
 from workers.handlers.fields import Url
 from workers.job import job
+from workers.values import size_of, start_of
 
 MAX_HEADERS = 50
 MAX_HEADER_NAME = 256
@@ -26,7 +27,7 @@ MAX_STATUSES = 50
 
 # What of an answer becomes the job's result: it is kept for the whole retention.
 MAX_BODY_BYTES = 64 * 1024
-MAX_HEADER_CHARS = 16 * 1024
+MAX_HEADER_BYTES = 16 * 1024  # as JSON
 
 
 def _any_case(name: str) -> str:
@@ -107,11 +108,14 @@ class HttpRequest(BaseModel):
 @job("http.request", description="Call a URL; the status of the answer decides whether the job has succeeded.")
 async def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
     """The result is `perform`'s."""
-    return await perform(payload, ctx.egress)
+    return await perform(payload, ctx.egress, ctx.max_result_bytes)
 
 
-async def perform(payload: HttpRequest, egress: Egress) -> dict[str, Any]:
-    """Send and judge. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`."""
+async def perform(payload: HttpRequest, egress: Egress, most: int) -> dict[str, Any]:
+    """Send and judge. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`.
+
+    It has no more than `most` bytes as JSON, whatever came: the call was made, and must not become a failure.
+    """
     content, media_type = payload.content()
     headers = dict(payload.headers)
     if media_type and not any(name.lower() == "content-type" for name in headers):
@@ -120,7 +124,7 @@ async def perform(payload: HttpRequest, egress: Egress) -> dict[str, Any]:
         payload.method, payload.url, headers, content, timeout=payload.timeout, max_bytes=MAX_BODY_BYTES
     )
     judge(answer, payload.expect_status)
-    return _result(answer)
+    return _result(answer, most)
 
 
 def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
@@ -133,22 +137,19 @@ def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
     raise failures.of_status(status, retry_after)
 
 
-def _result(answer: Answer) -> dict[str, Any]:
+def _result(answer: Answer, most: int) -> dict[str, Any]:
     headers: dict[str, str] = {}
-    room = MAX_HEADER_CHARS
+    room = min(MAX_HEADER_BYTES, most // 2)
     for name, value in answer.headers:
-        room -= len(name) + len(value)
+        room -= size_of(name) + size_of(value) + len(":,")
         if room < 0:
             break
         name = name.lower()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     # A decoder that is not told of an end keeps back the character that the cap has cut in two.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    body = decoder.decode(answer.body, final=not answer.truncated)
     # PostgreSQL's jsonb cannot hold U+0000.
-    return {
-        "status_code": answer.status_code,
-        "headers": headers,
-        "body": body.replace("\0", "\ufffd"),
-        "truncated": answer.truncated or room < 0,
-    }
+    body = decoder.decode(answer.body, final=not answer.truncated).replace("\0", "\ufffd")
+    result = {"status_code": answer.status_code, "headers": headers, "body": "", "truncated": False}
+    kept = start_of(body, most - size_of(result) + len('""'))
+    return result | {"body": kept, "truncated": answer.truncated or room < 0 or kept != body}
