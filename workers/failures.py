@@ -73,9 +73,10 @@ def said(error: BaseException) -> str:
 
 
 def _of_group(group: BaseExceptionGroup) -> HandlerError:
-    """A group is worth another try if one of its members is."""
+    """A group is worth another try if one of its members is, and then not before the latest that any asks for."""
     members = [of(member) for member in group.exceptions]
-    return next((one for one in members if one.worth_another_try), members[0])
+    again = [one for one in members if one.worth_another_try]
+    return max(again, key=lambda one: one.retry_after or 0.0) if again else members[0]
 
 
 def _of_database(error: DBAPIError | asyncpg.PostgresError) -> HandlerError:

@@ -112,6 +112,14 @@ def test_what_names_its_class_is_left_as_it_is(kind: type[HandlerError], text: s
     assert failures.of(error) is error
 
 
+def test_a_group_waits_as_long_as_any_of_its_members_asks_for() -> None:
+    members = [InvalidJob("x"), RateLimited("a", retry_after=7), ValueError("y"), RateLimited("b", retry_after=90)]
+    assert failures.of(ExceptionGroup("g", members)).retry_after == 90
+    nested = ExceptionGroup("g", [TimeoutError(), ExceptionGroup("h", members)])
+    assert (failures.of(nested).failure_class, failures.of(nested).retry_after) == ("rate_limited", 90)
+    assert str(failures.of(ExceptionGroup("g", [TransientError("first"), TransientError("second")]))) == "first"
+
+
 def test_a_text_that_cannot_be_had() -> None:
     class Mute(Exception):
         def __str__(self) -> str:
