@@ -8,7 +8,7 @@ import time
 
 import asyncpg
 import httpx
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from app.domain.failures import (
     AuthError,
@@ -80,11 +80,14 @@ def _of_group(group: BaseExceptionGroup) -> HandlerError:
 
 
 def _of_database(error: DBAPIError | asyncpg.PostgresError) -> HandlerError:
-    """By SQLSTATE: 22 data and 23 integrity never fit; 28 and 42501 are credentials and rights; the rest may pass."""
+    """By SQLSTATE: 22 data never fits; 28 and 42501 are credentials and rights; the rest may pass.
+
+    So may 23, integrity: of two that insert the same at once one fails, and finds the other's row the next time.
+    """
     origin = (error.orig.__cause__ or error.orig) if isinstance(error, DBAPIError) and error.orig else error
     first_line = describe(origin).partition("\n")[0]  # PostgreSQL's second line, DETAIL, quotes values
     state = getattr(origin, "sqlstate", None) or ""
-    if state[:2] in ("22", "23") or isinstance(error, (DataError, IntegrityError)):
+    if state[:2] == "22" or isinstance(error, DataError):
         return InvalidJob(first_line)
     if state[:2] == "28" or state == "42501":
         return AuthError(first_line)

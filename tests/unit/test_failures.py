@@ -59,10 +59,11 @@ TABLE: list[tuple[BaseException, str]] = [
     *((answered(status), "invalid") for status in (400, 409, 410, 422, 301, 304)),
     *((make(state), "transient") for make in (by_asyncpg, by_sqlalchemy) for state in (
         "40001", "40P01", "08006", "53300", "55P03", "57014", "57P01", "58030", "XX000", "42P01", "42601",
+        "23505", "23503",
     )),
-    *((make(state), "invalid") for make in (by_asyncpg, by_sqlalchemy) for state in ("22001", "22P02", "23505")),
+    *((make(state), "invalid") for make in (by_asyncpg, by_sqlalchemy) for state in ("22001", "22P02")),
     *((make(state), "auth") for make in (by_asyncpg, by_sqlalchemy) for state in ("28P01", "28000", "42501")),
-    (exc.IntegrityError("x", None, Exception("another driver")), "invalid"),
+    (exc.IntegrityError("x", None, Exception("another driver")), "transient"),
     (exc.DataError("x", None, Exception("another driver")), "invalid"),
     (exc.TimeoutError("QueuePool limit reached"), "transient"),
     (exc.OperationalError("x", None, Exception("another driver")), "transient"),
