@@ -64,15 +64,21 @@ def step_result_of(name: str, value: object, max_bytes: int) -> str:
 
 def child_of(body: dict[str, Any]) -> Any:
     """A body for `ctx.submit`, through JSON and back: it means what it would mean had it come over HTTP."""
+    encoded = _encoded("a child of this job", body)
     try:
-        return json_text.parse(json_text.encode(body))
+        return json_text.parse(encoded)
     except Refused as refused:
         raise InvalidJob(f"a child of this job is refused: {refused}") from None
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidJob(f"a child of this job is no JSON: {type(error).__name__}") from None
 
 
 def _json_of(what: str, value: object, max_bytes: int) -> str:
+    encoded = _encoded(what, value)
+    if len(encoded) > max_bytes:
+        raise InvalidJob(f"{what} is larger than {max_bytes} bytes")
+    return encoded.decode()
+
+
+def _encoded(what: str, value: object) -> bytes:
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
         finite = b"null" not in encoded or _finite(msgspec.to_builtins(value, enc_hook=_plain))
@@ -82,9 +88,7 @@ def _json_of(what: str, value: object, max_bytes: int) -> str:
         raise InvalidJob(f"{what} is not JSON: {type(error).__name__}") from None
     if not finite:
         raise InvalidJob(f"{what} is not JSON: it holds NaN or Infinity")
-    if len(encoded) > max_bytes:
-        raise InvalidJob(f"{what} is larger than {max_bytes} bytes")
-    return encoded.decode()
+    return encoded
 
 
 class _NoJson(Exception):

@@ -117,6 +117,8 @@ async def test_options_are_those_of_the_door(engine: AsyncEngine, database_url: 
         ("laef", {}, {}, "leaf"),
         ("leaf", {"number": "x"}, {}, "/payload/number"),
         ("leaf", {"number": object()}, {}, "JSON"),
+        ("leaf", {"number": float("nan")}, {}, "NaN or Infinity"),
+        ("leaf", {}, {"delay": float("inf")}, "NaN or Infinity"),
         ("leaf", {"number": 2**64 - 1}, {}, "64 bits"),
         ("leaf", {"text": "x" * 300_000}, {}, "larger"),
         ("leaf", {}, {"delay": 1, "run_at": datetime.now(UTC)}, "not both"),

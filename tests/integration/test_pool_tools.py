@@ -145,7 +145,7 @@ REFUSED = (
     ("submit so", {"payload": {"do": 5}}, "/payload/do"),
     ("submit so", {"payload": {"do": "x"}, "options": {"priority": 10}}, "/priority"),
     ("submit so", {"payload": {"do": "x"}, "options": {"run_at": "2026-01-01T00:00:00"}}, "offset"),
-    ("submit unfit", None, "no JSON"),
+    ("submit unfit", None, "not JSON"),
     ("submit huge", 300_000, "the payload is larger"),
     ("submit huge", 2_000_000, "it is too large"),
 )

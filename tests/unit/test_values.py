@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.domain.failures import InvalidJob
-from workers.values import result_of, step_result_of
+from workers.values import child_of, result_of, step_result_of
 
 
 @dataclass
@@ -66,6 +66,15 @@ def test_numbers_that_json_has_not_are_refused(value: object) -> None:
 def test_what_is_no_json_is_refused(value: object, what: str) -> None:
     with pytest.raises(InvalidJob, match=f"^the result is not JSON: {what}$"):
         result_of(value, 100)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_child_holds_no_other_numbers_either(number: float) -> None:
+    with pytest.raises(InvalidJob, match="child of this job is not JSON: it holds NaN"):
+        child_of({"type": "noop", "payload": {"a": [None, number]}})
+    assert child_of({"payload": {"a": None, "b": Picture()}}) == {
+        "payload": {"a": None, "b": {"taken": None, "scale": 1.0}}
+    }
 
 
 def test_a_pydantic_model_is_its_json() -> None:
