@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_http import AsJson, call, given
+from app.cli_http import AsJson, RequestFailed, call, given
 
 dead_letters = typer.Typer(no_args_is_help=True, help="List, replay and discard dead letters.")
 
@@ -32,6 +32,8 @@ def list_(
 ) -> None:
     """The newest failures that somebody has still to decide about."""
     asked = _selection(named, ids, queue, type_, class_, before) | {"limit": limit}
+    if asked.get("ids") == []:  # in a query, that is none given
+        raise RequestFailed("--ids names no id")
     page = call("GET", "/dead-letters", params=asked | ({"group": "error"} if group else {})).json()
     if as_json:
         typer.echo(json.dumps(page))

@@ -183,6 +183,18 @@ async def test_dead_letters_at_a_terminal(terminal: dict[str, str], client: Clie
         assert (await client.finished(job["id"]))["status"] == "succeeded"
 
 
+async def refusal(terminal: dict[str, str], *arguments: str) -> str:
+    """The one line in which the command refuses."""
+    done = await accepted("dead-letters", *arguments, env=terminal)
+    assert (done.code, done.out) == (1, ""), done
+    (line,) = done.err.splitlines()
+    return line
+
+
+async def test_an_empty_list_of_ids_is_not_everything(terminal: dict[str, str]) -> None:
+    assert "--ids" in await refusal(terminal, "list", "--ids", "")
+
+
 async def test_watch_ends_with_1_when_the_job_fails_and_an_unknown_job_is_an_error(
     terminal: dict[str, str], client: Client
 ) -> None:
