@@ -15,6 +15,7 @@ Queue = Annotated[str | None, typer.Option(help="Of this queue.")]
 Type = Annotated[str | None, typer.Option("--type", help="Of this type.")]
 Class = Annotated[str | None, typer.Option("--class", help="Failed as this class.")]
 Before = Annotated[str | None, typer.Option(help="Failed before this time (RFC 3339).")]
+All = Annotated[bool, typer.Option("--all", help="All there are.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, and do nothing.")]
 
 
@@ -50,12 +51,14 @@ def replay(
     type_: Type = None,
     class_: Class = None,
     before: Before = None,
+    everything: All = False,
     spread_over: Annotated[float, typer.Option(min=0, help="Seconds over which the runs begin.")] = 0.0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the jobs of all that match again, with a fresh retry budget."""
-    body = _selection(named, ids, queue, type_, class_, before) | {"dry_run": dry_run, "spread_over": spread_over}
+    chosen = _chosen(_selection(named, ids, queue, type_, class_, before), everything)
+    body = chosen | {"dry_run": dry_run, "spread_over": spread_over}
     _decided(call("POST", "/dead-letters/replay", json=body).json(), "replayed", as_json)
 
 
@@ -67,11 +70,13 @@ def discard(
     type_: Type = None,
     class_: Class = None,
     before: Before = None,
+    everything: All = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Leave it at that for all that match: their jobs stay failed, and are no dead letters any more."""
-    body = _selection(named, ids, queue, type_, class_, before) | {"dry_run": dry_run}
+    chosen = _chosen(_selection(named, ids, queue, type_, class_, before), everything)
+    body = chosen | {"dry_run": dry_run}
     _decided(call("POST", "/dead-letters/discard", json=body).json(), "discarded", as_json)
 
 
@@ -86,6 +91,15 @@ def _selection(
     """The filters as the HTTP API has them. Ids that were given and are none at all select nothing."""
     wanted = None if not named and ids is None else [*(named or []), *(part for part in (ids or "").split(",") if part)]
     return given(**{"ids": wanted, "queue": queue, "type": type_, "class": class_, "before": before})
+
+
+def _chosen(selection: dict[str, Any], everything: bool) -> dict[str, Any]:
+    """To the API no filter means all there are; at a terminal it may be a slip, and a discard is not taken back."""
+    if everything and selection:
+        raise RequestFailed("give --all or filters, not both")
+    if not everything and not selection:
+        raise RequestFailed("name ids or filters, or --all for every dead letter there is")
+    return selection
 
 
 def _decided(answer: dict[str, Any], done: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.client import Client, check_job
-from tests.acceptance.conftest import BOOT_WITHIN, Done, Running, accepted, serving, types_known
+from tests.acceptance.conftest import BOOT_WITHIN, Done, Running, accepted, make_keys, serving, types_known
 from tests.conftest import StartService
 from tests.support.ports import free_port
 from tests.support.postgres import DatabaseServer
@@ -193,6 +193,24 @@ async def refusal(terminal: dict[str, str], *arguments: str) -> str:
 
 async def test_an_empty_list_of_ids_is_not_everything(terminal: dict[str, str]) -> None:
     assert "--ids" in await refusal(terminal, "list", "--ids", "")
+
+
+@pytest.mark.parametrize("deed", ["replay", "discard"])
+async def test_every_dead_letter_is_meant_only_where_that_is_said(
+    trio: Running, terminal: dict[str, str], deed: str
+) -> None:
+    tenant = f"all-{deed}"
+    (key,) = await make_keys(trio.env, (tenant, "jobs:read,jobs:write"))
+    mine = trio.client(key)
+    job = await mine.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 1})
+    terminal = terminal | {"ACCEPTED_API_KEY": key}
+    assert "--all" in await refusal(terminal, deed)
+    assert "--all" in await refusal(terminal, deed, "--dry-run")
+    assert "not both" in await refusal(terminal, deed, "--all", "--type", "sleep")
+    assert [each["id"] for each in (await mine.get("/dead-letters")).json()["items"]] == [job["id"]]
+    done = await accepted("dead-letters", deed, "--all", env=terminal)
+    assert (done.code, done.out.split(",")[0]) == (0, "1 matched"), done
+    assert (await mine.get("/dead-letters")).json()["items"] == []
 
 
 async def test_watch_ends_with_1_when_the_job_fails_and_an_unknown_job_is_an_error(
