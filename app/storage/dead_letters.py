@@ -39,13 +39,15 @@ WHERE {MATCHES} AND (
 ORDER BY d.failed_at DESC, d.job_id LIMIT :most
 """)
 
-_GROUPS = text(rf"""
+# What differs from job to job: UUIDs, hexadecimal, numbers; but not a status, which says what went wrong.
+_STATUS = r"(?<=(HTTP(/[0-9.]+)?|status( code)?|answered)[ :=]{1,2})[1-5]\d\d(?!\d)"
+_ASIDE = rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|0x[0-9a-f]+|(?<!\d)(?!{_STATUS})\d+"
+
+_GROUPS = text(f"""
 SELECT type, queue, class, pattern, count(*), min(failed_at), max(failed_at),
        (array_agg(job_id ORDER BY failed_at DESC, job_id))[1]
 FROM (
-    SELECT d.*, regexp_replace(
-        d.message, '[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|0x[0-9a-f]+|\d+', '…', 'gi'
-    ) AS pattern
+    SELECT d.*, regexp_replace(d.message, :aside, '…', 'gi') AS pattern
     FROM dead_letters d WHERE {MATCHES}
 ) AS letters
 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 7 DESC LIMIT :most
@@ -91,7 +93,10 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Letters that failed alike: numbers and ids in their messages are put aside, as `…`. `example` is the newest."""
+    """Letters that failed alike: numbers and ids in their messages are put aside, as `…`, HTTP statuses are not.
+
+    `example` is the newest.
+    """
 
     type: str
     queue: str
@@ -120,7 +125,8 @@ async def page(
 
 async def groups(conn: AsyncConnection, tenant: str, wanted: LetterFilter, most: int) -> Sequence[Group]:
     """The `most` largest groups."""
-    return [Group(*row) for row in await conn.execute(_GROUPS, wanted.values(tenant) | {"most": most})]
+    values = wanted.values(tenant) | {"most": most, "aside": _ASIDE}
+    return [Group(*row) for row in await conn.execute(_GROUPS, values)]
 
 
 async def discard(conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, most: int) -> int:

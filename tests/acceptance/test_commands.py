@@ -177,7 +177,8 @@ async def test_dead_letters_at_a_terminal(terminal: dict[str, str], client: Clie
         said("replay", two["id"], three["id"], "--before", "2999-01-01T00:00:00Z", "--spread-over", "1"),
         accepted("jobs", "retry", one["id"], "--json", env=terminal),
     )
-    assert (discarded["matched"], replayed) == (discarded["discarded"], {"matched": 2, "replayed": 2})
+    assert replayed == {"matched": 2, "replayed": 2}
+    assert discarded["discarded"] <= discarded["matched"] <= 1, "the retry may have had it first, also in between"
     assert json.loads(retried.out)["id"] == one["id"]
     for job in (one, two, three):
         assert (await client.finished(job["id"]))["status"] == "succeeded"

@@ -83,6 +83,21 @@ async def test_groups_put_aside_what_differs_from_job_to_job(engine: AsyncEngine
     assert groups[0].first_at < groups[0].last_at
 
 
+async def test_groups_keep_statuses_apart(engine: AsyncEngine) -> None:
+    said = [
+        "the target answered 410", "the target answered 422", "HTTP 400: order 17", "http/1.1 400", "status code: 503",
+    ]  # fmt: skip
+    for message in said:
+        await fail(engine, message=message)
+    await fail(engine, message="status 1234 of 404, exit status 7, answered 4100 of 4")
+    async with transaction(engine) as conn:
+        groups = await dead_letters.groups(conn, "t", ALL, 10)
+    assert {group.message for group in groups} == {
+        "the target answered 410", "the target answered 422", "HTTP 400: order …", "http/….… 400",
+        "status code: 503",        "status … of …, exit status …, answered … of …",
+    }  # fmt: skip
+
+
 async def test_a_paced_replay_is_spread_evenly_and_begins_now(engine: AsyncEngine) -> None:
     ids = await fail(engine, 10)
     assert await service.replay(engine, "t", ALL, 100) == Decided(10, 10)
