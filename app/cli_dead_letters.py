@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_http import AsJson, RequestFailed, call, given
+from app.cli_http import AsJson, RequestFailed, ask, given
 
 dead_letters = typer.Typer(no_args_is_help=True, help="List, replay and discard dead letters.")
 
@@ -35,7 +35,7 @@ def list_(
     asked = _selection(named, ids, queue, type_, class_, before) | {"limit": limit}
     if asked.get("ids") == []:  # in a query, that is none given
         raise RequestFailed("--ids names no id")
-    page = call("GET", "/dead-letters", params=asked | ({"group": "error"} if group else {})).json()
+    page = ask("GET", "/dead-letters", params=asked | ({"group": "error"} if group else {}))
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -59,7 +59,7 @@ def replay(
     """Run the jobs of all that match again, with a fresh retry budget."""
     chosen = _chosen(_selection(named, ids, queue, type_, class_, before), everything)
     body = chosen | {"dry_run": dry_run, "spread_over": spread_over}
-    _decided(call("POST", "/dead-letters/replay", json=body).json(), "replayed", as_json)
+    _decided(ask("POST", "/dead-letters/replay", json=body), "replayed", as_json)
 
 
 @dead_letters.command()
@@ -77,7 +77,7 @@ def discard(
     """Leave it at that for all that match: their jobs stay failed, and are no dead letters any more."""
     chosen = _chosen(_selection(named, ids, queue, type_, class_, before), everything)
     body = chosen | {"dry_run": dry_run}
-    _decided(call("POST", "/dead-letters/discard", json=body).json(), "discarded", as_json)
+    _decided(ask("POST", "/dead-letters/discard", json=body), "discarded", as_json)
 
 
 def _selection(

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli_http import LONG_POLL, AsJson, RequestFailed, call
+from app.cli_http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, see, watch, cancel and retry jobs.")
 
@@ -32,25 +32,25 @@ def submit(
         raise RequestFailed(f"the payload is not JSON: {error}") from None
     body |= {name: value for name, value in (("queue", queue), ("delay", delay)) if value is not None}
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-    _show(call("POST", "/jobs", json=body, headers=headers).json(), as_json)
+    _show(ask("POST", "/jobs", json=body, headers=headers), as_json)
 
 
 @jobs.command()
 def get(job_id: str, as_json: AsJson = False) -> None:
     """Show a job."""
-    _show(call("GET", f"/jobs/{job_id}").json(), as_json)
+    _show(ask("GET", f"/jobs/{job_id}"), as_json)
 
 
 @jobs.command()
 def cancel(job_id: str, as_json: AsJson = False) -> None:
     """Cancel a job: one that waits at once, one that runs as soon as its handler lets go."""
-    _show(call("POST", f"/jobs/{job_id}/cancel").json(), as_json)
+    _show(ask("POST", f"/jobs/{job_id}/cancel"), as_json)
 
 
 @jobs.command()
 def retry(job_id: str, as_json: AsJson = False) -> None:
     """Run a failed, cancelled or expired job again."""
-    _show(call("POST", f"/jobs/{job_id}/retry").json(), as_json)
+    _show(ask("POST", f"/jobs/{job_id}/retry"), as_json)
 
 
 @jobs.command("list")
@@ -62,7 +62,7 @@ def list_(
 ) -> None:
     """The newest jobs."""
     given = {"status": status, "queue": queue, "limit": limit}
-    page = call("GET", "/jobs", params={name: value for name, value in given.items() if value is not None}).json()
+    page = ask("GET", "/jobs", params={name: value for name, value in given.items() if value is not None})
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -88,7 +88,7 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
             answer = call("GET", f"/jobs/{job_id}", params={"wait": LONG_POLL} if etag else None, headers=headers)
             if answer.status_code == 304:
                 continue
-            etag, job = answer.headers["etag"], answer.json()
+            job, etag = body_of(answer), answer.headers["etag"]
             bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", **_said(job["progress"]))
             if job["status"] in FINISHED:
                 break

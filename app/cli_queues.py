@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_http import AsJson, RequestFailed, call, given
+from app.cli_http import AsJson, RequestFailed, ask, given
 
 queues = typer.Typer(no_args_is_help=True, help="See queues, pause them and set their limits.")
 
@@ -18,7 +18,7 @@ Limit = Annotated[str | None, typer.Option(metavar="N|none")]
 @queues.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Every queue."""
-    page = call("GET", "/queues").json()
+    page = ask("GET", "/queues")
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -29,7 +29,7 @@ def list_(as_json: AsJson = False) -> None:
 @queues.command()
 def get(name: str, as_json: AsJson = False) -> None:
     """Show a queue."""
-    _show(call("GET", f"/queues/{name}").json(), as_json)
+    _show(ask("GET", f"/queues/{name}"), as_json)
 
 
 @queues.command()
@@ -69,7 +69,7 @@ def size(
     as_json: AsJson = False,
 ) -> None:
     """How many worker slots a queue needs, by Little's law over what was measured."""
-    found = call("GET", f"/queues/{queue}/sizing", params=given(drain_within=drain_within)).json()
+    found = ask("GET", f"/queues/{queue}/sizing", params=given(drain_within=drain_within))
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -80,7 +80,7 @@ def size(
 
 
 def _change(name: str, changes: dict[str, Any], as_json: bool) -> None:
-    _show(call("PATCH", f"/queues/{name}", json=changes).json(), as_json)
+    _show(ask("PATCH", f"/queues/{name}", json=changes), as_json)
 
 
 def _whole(value: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_http import AsJson, RequestFailed, call, given
+from app.cli_http import AsJson, RequestFailed, ask, call, given
 from app.domain.zones import zone
 
 schedules = typer.Typer(help="List, write, try out and trigger schedules.")
@@ -38,7 +38,7 @@ def list_(as_json: AsJson = False) -> None:
 @schedules.command()
 def get(name: Name, as_json: AsJson = False) -> None:
     """Show a schedule."""
-    _show(call("GET", f"/schedules/{name}").json(), as_json)
+    _show(ask("GET", f"/schedules/{name}"), as_json)
 
 
 @schedules.command()
@@ -60,7 +60,7 @@ def put(
         raise RequestFailed(f"the job is not JSON: {error}") from None
     body = {"cron": cron, "timezone": timezone, "job": wanted, "enabled": not disabled}
     body |= given(on_missed=on_missed, overlap=overlap, spread_over=spread_over)
-    _show(call("PUT", f"/schedules/{name}", json=body).json(), as_json)
+    _show(ask("PUT", f"/schedules/{name}", json=body), as_json)
 
 
 @schedules.command()
@@ -72,14 +72,14 @@ def delete(name: Name) -> None:
 @schedules.command()
 def trigger(name: Name, as_json: AsJson = False) -> None:
     """Submit its job now."""
-    job = call("POST", f"/schedules/{name}/trigger").json()
+    job = ask("POST", f"/schedules/{name}/trigger")
     typer.echo(json.dumps(job) if as_json else f"{job['id']}  {job['status']}")
 
 
 @schedules.command()
 def runs(name: Name, limit: Annotated[int, typer.Option(min=1, max=200)] = 20, as_json: AsJson = False) -> None:
     """What became of its latest times."""
-    page = call("GET", f"/schedules/{name}/runs", params={"limit": limit}).json()
+    page = ask("GET", f"/schedules/{name}/runs", params={"limit": limit})
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -98,7 +98,7 @@ def preview(
 ) -> None:
     """When a line would fire, and what changes of the clock would do to it."""
     asked = {"cron": cron, "timezone": timezone, "count": count} | given(after=after)
-    answer = call("POST", "/schedules/preview", json=asked).json()
+    answer = ask("POST", "/schedules/preview", json=asked)
     if as_json:
         typer.echo(json.dumps(answer))
         return
@@ -109,7 +109,7 @@ def preview(
 def _all() -> Iterator[dict[str, Any]]:
     asked: dict[str, Any] = {"limit": 200}
     while True:
-        page = call("GET", "/schedules", params=asked).json()
+        page = ask("GET", "/schedules", params=asked)
         yield from page["items"]
         if page["next"] is None:
             return

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli_http import AsJson, call
+from app.cli_http import AsJson, ask
 
 targets = typer.Typer(no_args_is_help=True, help="List and release the hosts that are held back.")
 
@@ -14,7 +14,7 @@ targets = typer.Typer(no_args_is_help=True, help="List and release the hosts tha
 @targets.command("list")
 def list_(as_json: AsJson = False) -> None:
     """The hosts whose last call failed, or that are held back."""
-    page = call("GET", "/targets").json()
+    page = ask("GET", "/targets")
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -28,5 +28,5 @@ def release(
     host: Annotated[str, typer.Argument(help="With its port: example.com:443")], as_json: AsJson = False
 ) -> None:
     """Call a host as usual again, and let go of the jobs that wait for it."""
-    done = call("POST", f"/targets/{quote(host, safe='')}/release").json()
+    done = ask("POST", f"/targets/{quote(host, safe='')}/release")
     typer.echo(json.dumps(done) if as_json else f"{done['host']} released, {done['released']} jobs with it")
