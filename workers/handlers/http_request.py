@@ -114,7 +114,8 @@ async def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
 async def perform(payload: HttpRequest, egress: Egress, most: int) -> dict[str, Any]:
     """Send and judge. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`.
 
-    It has no more than `most` bytes as JSON, whatever came: the call was made, and must not become a failure.
+    It has no more than `most` bytes as JSON, whatever came: the call was made, and must not become a failure. One whose
+    answer is a success that breaks off is one: half an answer would pass for the whole.
     """
     content, media_type = payload.content()
     headers = dict(payload.headers)
@@ -124,6 +125,8 @@ async def perform(payload: HttpRequest, egress: Egress, most: int) -> dict[str, 
         payload.method, payload.url, headers, content, timeout=payload.timeout, max_bytes=MAX_BODY_BYTES
     )
     judge(answer, payload.expect_status)
+    if answer.broken_off is not None:
+        raise answer.broken_off
     return _result(answer, most)
 
 
