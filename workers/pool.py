@@ -19,12 +19,12 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import msgspec
 
 from app.domain.failures import HandlerError, TargetTimeout, TransientError
 from app.domain.job import Job
+from app.memory import resident_bytes
 from workers.pool_messages import (
     LENGTH,
     Answer,
@@ -47,6 +47,9 @@ MAX_RESIDENT_BYTES = 512 * 2**20
 
 IDLE_SECONDS = 60.0
 """After which a child that nobody needs is ended. Long against the pauses of a busy queue."""
+
+STARTS_AT_ONCE = os.cpu_count() or 1
+"""Children that start beside each other. Ten on two cores would all take as long as the tenth."""
 
 START_SECONDS = 60.0
 """For a child to load its handlers: 1 s on an idle machine. It is not part of the attempt, nor of its timeout."""
@@ -89,6 +92,7 @@ class ProcessPool:
         self._setup = setup
         self._idle: dict[Child, asyncio.TimerHandle] = {}
         self._children: set[Child] = set()
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
     @contextlib.asynccontextmanager
     async def child(self) -> AsyncIterator["Child"]:
@@ -96,7 +100,10 @@ class ProcessPool:
 
         Raises `TransientError` if none can be started.
         """
-        child = self._take() or await self._start()
+        child = self._take()
+        if child is None:
+            async with self._starts:
+                child = self._take() or await self._start()
         try:
             yield child
         finally:
@@ -277,14 +284,6 @@ class Child:
         code = await self._process.wait()
         self.kill()
         return code
-
-
-def resident_bytes(pid: int) -> int:
-    """The memory that a process holds now, as the kernel counts it; 0 where it does not say."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def _how(code: int) -> str:

@@ -146,6 +146,22 @@ async def test_dev_needs_nothing_and_keeps_its_data(dev_alone: tuple[Client, Run
     assert "Warning" not in dev.log()
 
 
+async def test_what_a_killed_dev_leaves_behind_ends_with_the_next(
+    dev_alone: tuple[Client, Running], tmp_path: Path
+) -> None:
+    client, running = dev_alone
+    dev = running.services["dev"]
+    job = await client.finish("noop")
+    postmaster = tmp_path / "data" / "postgres" / "postmaster.pid"
+    dev.kill()
+    assert postmaster.exists()
+    dev.start()
+    await dev.wait_ready(answers(f"{running.url}/readyz"), BOOT_WITHIN)
+    assert await client.job(job["id"]) == job
+    assert await dev.terminate(60) == 0
+    assert not postmaster.exists()
+
+
 async def test_a_stopping_worker_hands_back_what_it_cannot_finish(database_url: str) -> None:
     """Longer than the grace: back to the queue, its attempt not counted against it, and another worker runs it."""
     async with serving(database_url, {"ACCEPTED_AUTH": "off", "ACCEPTED_SHUTDOWN_GRACE": "1"}) as running:

@@ -57,6 +57,32 @@ async def run(pool: ProcessPool, do: str, arg: Any = None, type: str = "deed") -
     return [json.loads(report) for report in reports] or result
 
 
+async def test_children_start_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "STARTS_AT_ONCE", 1)
+    pool = ProcessPool(SETUP)
+    ready: list[int] = []
+    enough = asyncio.Event()
+
+    async def one() -> None:
+        async with pool.child() as child:
+            ready.append(child.pid)
+            await enough.wait()
+
+    attempts = [asyncio.create_task(one()) for _ in range(3)]
+    most_starting = 0
+
+    def all_ready() -> bool:
+        nonlocal most_starting
+        most_starting = max(most_starting, len(pool._children) - len(ready))
+        return len(ready) == 3
+
+    await until(all_ready, 60, "three children")
+    enough.set()
+    await asyncio.gather(*attempts)
+    assert most_starting == 1
+    await pool.aclose()
+
+
 async def test_a_child_is_kept_and_runs_both_kinds_of_functions(pool: ProcessPool) -> None:
     first = await run(pool, "pid")
     assert first["pid"] != os.getpid()
