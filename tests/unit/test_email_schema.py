@@ -26,6 +26,8 @@ GOOD: list[dict[str, Any]] = [
     PLAIN | {"to": ["a@b.example"] * 100, "subject": "Grüße: 50 % = ½?", "text": "\r\n.\r\n"},
     PLAIN | {"headers": {"X-A": "é\U0001f600", "x-b": "", "List-Unsubscribe": "<mailto:u@b.example>"}},
     PLAIN | {"headers": {"In-Reply-To": "<a@b>", "References": "<a@b>", "Auto-Submitted": "auto-generated"}},
+    PLAIN | {"html": None, "from": None, "reply_to": None},
+    PLAIN | {"text": None, "html": "<p>t"},
     PLAIN | {"attachments": [FILE, FILE | {"content": "", "content_type": "image/svg+xml"}]},
 ]
 
@@ -43,6 +45,9 @@ BAD: list[Any] = [
     [],
     {"to": ["a@b.example"], "subject": "s"},
     {"to": ["a@b.example"], "text": "t"},
+    PLAIN | {"text": None},
+    {"to": ["a@b.example"], "subject": "s", "text": None, "html": None},
+    {"to": ["a@b.example"], "subject": "s", "html": None},
     {"to": [], "subject": "s", "text": "t"},
     PLAIN | {"to": "a@b.example"},
     PLAIN | {"to": ["a@b.example"] * 101},

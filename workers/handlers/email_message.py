@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
 from app.domain.smtp import ADDRESS, MAILBOX, MAX_ADDRESS
 from workers.handlers.fields import Base64
@@ -57,6 +57,11 @@ def _checked_headers(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+def _holds(name: str) -> dict[str, JsonValue]:
+    """A null is as good as nothing."""
+    return {"required": [name], "properties": {name: {"type": "string"}}}
+
+
 Mailbox = Annotated[str, Field(max_length=MAX_NAME + MAX_ADDRESS + 3, pattern=f"^(?:{MAILBOX}|{_NAMED})$")]
 """`jane@example.com` or `Jane Doe <jane@example.com>`."""
 
@@ -95,9 +100,7 @@ class Attachment(BaseModel):
 class Email(BaseModel):
     """One message, to all its recipients at once."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["html"]}]}
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"anyOf": [_holds("text"), _holds("html")]})
 
     sender: Mailbox | None = Field(None, alias="from", description="Without it, ACCEPTED_SMTP_FROM of the worker.")
     to: Mailboxes = Field(min_length=1, description="`jane@example.com` or `Jane Doe <jane@example.com>`.")
