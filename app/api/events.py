@@ -27,6 +27,9 @@ KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead."""
 
 
+NOT_KEPT = {"Cache-Control": "no-cache"}
+
+
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
@@ -35,6 +38,7 @@ KEEP_ALIVE = 15.0
             "description": "Events `status` and `progress`, until the job is finished.",
             "content": {"text/event-stream": {}},
         },
+        204: {"description": "The job is finished, and `Last-Event-ID` is its last event: do not come back."},
         **responses_for(
             errors.NotFound,
             errors.Gone,
@@ -52,11 +56,12 @@ async def events(
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
-    if seen > timeline(job, ())[-1].number:
+    last = timeline(job, ())[-1].number
+    if seen > last:
         seen = 0  # an id of another stream: it must not hide the end of this one
-    return StreamingResponse(
-        _stream(state, job, seen), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-    )
+    if job.finished and seen == last:
+        return Response(status_code=204, headers=NOT_KEPT)  # an EventSource comes back after any other end
+    return StreamingResponse(_stream(state, job, seen), media_type="text/event-stream", headers=NOT_KEPT)
 
 
 async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:

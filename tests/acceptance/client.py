@@ -105,8 +105,9 @@ class Client:
     async def events(self, id: str, last_event_id: str = "") -> AsyncIterator[AsyncIterator["Event"]]:
         headers = {"last-event-id": last_event_id} if last_event_id else {}
         async with self.http.stream("GET", f"/jobs/{id}/events", headers=headers) as answer:
-            assert answer.status_code == 200
-            assert answer.headers["content-type"].startswith("text/event-stream")
+            if answer.status_code != 204:  # there is nothing left to tell
+                assert answer.status_code == 200
+                assert answer.headers["content-type"].startswith("text/event-stream")
             yield read_events(answer.aiter_lines())
 
     async def all_events(self, id: str, last_event_id: str = "") -> list["Event"]:

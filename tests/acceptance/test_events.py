@@ -39,6 +39,19 @@ async def test_the_ids_rise_and_last_event_id_resumes_behind_it(client: Client) 
         assert rest == whole[place + 1 :]
 
 
+async def test_who_has_heard_the_end_is_told_not_to_come_back(client: Client) -> None:
+    """204 stops an EventSource, which comes back after any other end (the HTML standard, section 9.2.3)."""
+    job = await client.submit("sleep", {"seconds": 1})
+    *_, before, last = await asyncio.wait_for(client.all_events(job["id"]), 40)
+    path = f"/jobs/{job['id']}/events"
+    again = await client.get(path, headers={"Last-Event-ID": last["id"]})
+    assert (again.status_code, again.content) == (204, b"")
+    assert "content-type" not in again.headers
+    assert (await client.get(path, headers={"Last-Event-ID": before["id"]})).status_code == 200
+    stranger = await client.get(path, headers={"Last-Event-ID": f"{int(last['id']) + 1}"})
+    assert stranger.status_code == 200
+
+
 async def test_a_stream_of_a_finished_job_ends_at_once(client: Client) -> None:
     job = await client.finish("noop")
     events = await asyncio.wait_for(client.all_events(job["id"]), 10)

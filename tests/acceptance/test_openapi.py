@@ -153,7 +153,7 @@ OPERATIONS = {
     },
     ("GET", "/jobs"): {200: {"Link"}, 401: {"WWW-Authenticate"}, 403: set(), 422: set(), 503: {"Retry-After"}},
     ("GET", "/jobs/{job_id}/attempts"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
-    ("GET", "/jobs/{job_id}/events"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
+    ("GET", "/jobs/{job_id}/events"): {200: set(), 204: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
     ("GET", "/jobs/{job_id}/explain"): {200: set(), 401: {"WWW-Authenticate"}, 403: set(), 404: set(), 410: set()},
     ("POST", "/jobs/{job_id}/cancel"): {
         202: {"Location", "Operation-Location", "Link", "Retry-After"},
