@@ -1,15 +1,17 @@
 """A worker's end of RabbitMQ: deliveries become claims, and are acked once their outcome is committed.
 
 Prefetch equals the worker's slots, so on one queue nothing is ever held without a slot. Quorum queues know no
-limit over several queues: what arrives beyond the free slots is given back within `HOLD`, and no more is taken
-until a slot is free, so a worker busy with long jobs hoards none.
+limit over several queues: what arrives beyond the free slots is given back within `HOLD`. From then on messages are
+fetched one by one, for free slots and from the queues in turn, so a worker busy with long jobs hoards none and starves
+no queue; until the queues are empty, or fetching is what leaves slots free.
 """
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -22,7 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.broker.base import Delivery
 from app.broker.connecting import Connector, Failure, close_quietly
 from app.broker.declaring import Declarer
-from app.broker.topology import declare_base, queue_name
+from app.broker.settling import ack, give_back, reject
+from app.broker.topology import declare_base, queue_name, queue_of
+from app.broker.turns import Buffer
 from app.domain.message import MessageBody, read_body
 from app.errors import BrokerUnavailable, LedgerUnavailable
 from app.metrics import MESSAGES_DROPPED
@@ -33,15 +37,15 @@ from app.tasks import told_to_end
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
-"""Seconds for which a delivery may wait for a slot before it goes back to the broker."""
+"""Seconds for which a delivery may wait for a slot before it goes back to the broker; and for which fetching one by one
+may leave slots free before all queues are consumed again."""
 
 DEAF = 5.0
 """Seconds without a delivery, with a slot free for one, after which the ledger is asked whether there should have been
 any. No other sign tells of a consumer that the broker believes to be served: unacked messages that were never sent."""
 
-SETTLED_WITHIN = 5.0
-"""Seconds for an ack to be on its way. aiormq queues them for a writer; one that waits for a place in that queue as the
-connection closes would wait for ever, and keep its slot."""
+ANSWERED_WITHIN = 10.0
+"""Seconds for the broker to declare, consume or fetch."""
 
 RECONNECT = 1.0
 MAX_PREFETCH = 65535
@@ -61,21 +65,23 @@ class RabbitSubscription:
         self._worker_id = worker_id
         self._slots = min(slots, MAX_PREFETCH)
         self._declarer = Declarer()
-        self._queues: list[str] = []
+        self._queues: deque[str] = deque()
+        self._declared: set[str] = set()
         self._consumers: dict[str, str] = {}
         self._channel: aiormq.Channel | None = None
-        self._buffer: deque[DeliveredMessage] = deque()
+        self._buffer = Buffer()
         self._arrived = asyncio.Event()
         self._look = asyncio.Event()
         self._oldest = 0.0
         self._listening_since = 0.0
-        self._asking = False
+        self._free_since = math.inf
+        self._asking_for = 0
         self._paused = False
         self._stopped = False
 
     def serve(self, queues: Sequence[str]) -> None:
         if set(queues) != set(self._queues):
-            self._queues = sorted(queues)
+            self._queues = deque(sorted(queues))
             self._look.set()
 
     async def run(self) -> None:
@@ -87,22 +93,24 @@ class RabbitSubscription:
             await self._ledger.close()
 
     async def claim(self, most: int) -> list[Delivery]:
-        self._asking = True
+        self._asking_for = most
         self._listening_since = time.monotonic()
         try:
             while await self._anything():
-                batch = [self._buffer.popleft() for _ in range(min(most, len(self._buffer)))]
+                batch = self._buffer.take(most)
                 self._oldest = time.monotonic()
+                if len(batch) == most:
+                    self._free_since = math.inf
                 if deliveries := await self._claim(batch):
                     return deliveries
             return []
         finally:
-            self._asking = False
+            self._asking_for = 0
 
     async def settle(self, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             if isinstance(delivery.receipt, DeliveredMessage):
-                await _ack(delivery.receipt)
+                await ack(delivery.receipt)
 
     async def stop(self) -> None:
         self._stopped = True
@@ -111,8 +119,11 @@ class RabbitSubscription:
 
     async def _anything(self) -> bool:
         """Wait for a delivery; False once the subscription is stopped."""
+        self._free_since = min(self._free_since, time.monotonic())
         while not self._buffer and not self._stopped:
             self._arrived.clear()
+            if self._paused:
+                self._look.set()
             await self._arrived.wait()
         return not self._stopped
 
@@ -128,7 +139,7 @@ class RabbitSubscription:
                 stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
                 there = await known(conn, [ref.id for _, ref in stale]) if stale else set()
         except BaseException:
-            self._buffer.extendleft(message for message, _ in reversed(readable))  # a second reject costs the channel
+            self._buffer.put_back(message for message, _ in readable)  # a second reject costs the channel
             raise
         for message, ref in stale:
             if ref.id in there:
@@ -148,13 +159,12 @@ class RabbitSubscription:
 
     async def _drop(self, message: DeliveredMessage, reason: str) -> None:
         MESSAGES_DROPPED.labels(reason).inc()
-        await _ack(message)
+        await ack(message)
 
     async def _reject(self, message: DeliveredMessage, reason: str) -> None:
         MESSAGES_DROPPED.labels(reason).inc()
         log.warning("message_rejected", reason=reason)
-        async with _or_again():
-            await message.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
+        await reject(message)
 
     async def _consume_until_lost(self) -> None:
         try:
@@ -184,28 +194,55 @@ class RabbitSubscription:
                 raise BrokerUnavailable("the channel is closed")
             if any(tag not in underlay.consumers for tag in self._consumers.values()):
                 raise BrokerUnavailable("connected, but a consumer was cancelled")
-            if self._paused and self._asking and not self._stopped:
-                self._paused = False
+            if self._paused and self._asking_for:
+                await self._fetch(connection, underlay)
             if not self._paused:
                 await self._subscribe(connection, underlay)
                 await self._listen_closely()
-            if self._buffer and not self._asking and time.monotonic() - self._oldest > HOLD:
+            if self._buffer and not self._asking_for and time.monotonic() - self._oldest > HOLD:
                 await self._pause()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_EVERY):
                     await self._look.wait()
 
     async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
-        for queue in self._queues:
+        for queue in list(self._queues):
             if queue in self._consumers:
                 continue
-            async with asyncio.timeout(10):
-                if not await self._declarer.declare(connection, queue):
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                if not await self._declare(connection, queue):
                     continue
                 ok = await underlay.basic_consume(queue_name(queue), self._on_message)
             assert ok.consumer_tag is not None
             self._consumers[queue] = ok.consumer_tag
             self._listening_since = time.monotonic()
+
+    async def _fetch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
+        """For the slots that are free, a message from each queue in turn. Consume again once that is the better way."""
+        empty = 0
+        while len(self._buffer) < self._asking_for and not self._stopped:
+            if empty >= len(self._queues) or time.monotonic() - self._free_since > HOLD:
+                self._paused = False
+                return
+            queue = self._queues[0]
+            self._queues.rotate(-1)
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                if queue not in self._declared and not await self._declare(connection, queue):
+                    empty += 1
+                    continue
+                message = await underlay.basic_get(queue_name(queue))
+            if message.delivery_tag is None:
+                empty += 1
+            elif self._stopped:
+                await give_back(message)
+            else:
+                empty = 0
+                await self._on_message(message)
+
+    async def _declare(self, connection: AbstractConnection, queue: str) -> bool:
+        if there := await self._declarer.declare(connection, queue):
+            self._declared.add(queue)
+        return there
 
     async def _listen_closely(self) -> None:
         """Raise if the ledger says that messages for us are on the road, and for `DEAF` none came that could have come.
@@ -214,7 +251,7 @@ class RabbitSubscription:
         connection helps as little as the old one, and costs no more than redeliveries that are found stale.
         """
         now = time.monotonic()
-        if not self._asking or self._buffer or now - self._listening_since < DEAF:
+        if not self._asking_for or self._buffer or now - self._listening_since < DEAF:
             return
         self._listening_since = now
         left = False
@@ -227,6 +264,8 @@ class RabbitSubscription:
     async def _pause(self) -> None:
         """Consume nothing, and give back what no slot was free for."""
         self._paused = True
+        if (queue := queue_of(self._buffer.last or "")) in self._queues:
+            self._queues.rotate(-1 - self._queues.index(queue))
         underlay, consumers, self._consumers = self._channel, self._consumers, {}
         if underlay is None or underlay.is_closed:
             return
@@ -235,14 +274,14 @@ class RabbitSubscription:
                 for tag in consumers.values():
                     await underlay.basic_cancel(tag)
                 while self._buffer:
-                    message = self._buffer.popleft()
-                    await underlay.basic_reject(message.delivery_tag or 0, requeue=True, wait=False)
+                    (message,) = self._buffer.take(1)
+                    await give_back(message)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         self._listening_since = time.monotonic()
         if not self._buffer:
             self._oldest = self._listening_since
-        self._buffer.append(message)
+        self._buffer.add(message)
         self._arrived.set()
 
     def _forget(self) -> None:
@@ -250,16 +289,4 @@ class RabbitSubscription:
         self._channel = None
         self._buffer.clear()
         self._consumers.clear()
-
-
-async def _ack(message: DeliveredMessage) -> None:
-    async with _or_again():
-        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
-
-
-@contextlib.asynccontextmanager
-async def _or_again() -> AsyncIterator[None]:
-    """For the last word on a message, on the channel that delivered it. If that is gone, the message comes again."""
-    with contextlib.suppress(Failure):
-        async with asyncio.timeout(SETTLED_WITHIN):
-            yield
+        self._declared.clear()

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.base import Rejected
 from app.broker.connecting import Connector
-from app.broker.consuming import DEAF, SETTLED_WITHIN, WATCH_EVERY, RabbitSubscription
+from app.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
 from app.broker.rabbitmq import RabbitBroker
+from app.broker.settling import SETTLED_WITHIN
 from app.broker.topology import declare_base, declare_queue
 from app.domain.ids import new_id
 from app.storage.engine import create_engine
