@@ -240,9 +240,8 @@ class RabbitSubscription:
                 await self._on_message(message)
 
     async def _declare(self, connection: AbstractConnection, queue: str) -> bool:
-        if there := await self._declarer.declare(connection, queue):
-            self._declared.add(queue)
-        return there
+        self._declared |= await self._declarer.declare(connection, [queue])
+        return queue in self._declared
 
     async def _listen_closely(self) -> None:
         """Raise if the ledger says that messages for us are on the road, and for `DEAF` none came that could have come.

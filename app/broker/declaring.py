@@ -5,6 +5,7 @@ declaring channel alone (RabbitMQ 3.10: 406). Whatever else goes wrong is the co
 """
 
 import time
+from collections.abc import Iterable
 
 import aiormq.exceptions
 import structlog
@@ -31,20 +32,24 @@ class Declarer:
     def __init__(self) -> None:
         self._not_before: dict[str, float] = {}
 
-    async def declare(self, connection: AbstractConnection, queue: str) -> bool:
-        """Whether the queue is there now; False without asking if it was refused a moment ago."""
-        if self._left_alone(queue):
-            return False
-        try:
-            async with connection.channel() as channel:  # of its own: a refusal closes it
-                await declare_queue(channel, queue)
-        except REFUSALS as error:
-            if not self._left_alone(queue):  # said once, however many found out together
-                log.warning("queue_refused", queue=queue, error=str(error))
-            self._not_before[queue] = time.monotonic() + TRY_AGAIN
-            return False
-        self._not_before.pop(queue, None)
-        return True
+    async def declare(self, connection: AbstractConnection, queues: Iterable[str]) -> set[str]:
+        """Which of the queues are there now. Those that were refused a moment ago are not asked for."""
+        left = [queue for queue in queues if not self._left_alone(queue)]
+        there: set[str] = set()
+        while left:
+            try:
+                async with connection.channel() as channel:  # for as many as go well: a refusal closes it
+                    while left:
+                        await declare_queue(channel, left[-1])
+                        there.add(left.pop())
+            except REFUSALS as error:
+                self._refused(left.pop(), error)
+        return there
+
+    def _refused(self, queue: str, error: Exception) -> None:
+        if not self._left_alone(queue):  # said once, however many found out together
+            log.warning("queue_refused", queue=queue, error=str(error))
+        self._not_before[queue] = time.monotonic() + TRY_AGAIN
 
     def _left_alone(self, queue: str) -> bool:
         return time.monotonic() < self._not_before.get(queue, 0.0)

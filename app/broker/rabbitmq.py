@@ -144,15 +144,12 @@ class RabbitBroker:
     async def _ready(self, queues: set[str]) -> tuple[aiormq.Channel, set[str]]:
         """The channel to publish on, and which of the queues cannot be declared."""
         connection = await self._connected()
-        unusable: set[str] = set()
-        for queue in sorted(queues - self._declared):
-            if await self._declarer.declare(connection, queue):
-                self._declared.add(queue)
-            else:
-                unusable.add(queue)
+        missing = queues - self._declared
+        there = await self._declarer.declare(connection, missing) if missing else missing
         if self._publishing is None:
             raise BrokerUnavailable("another publish has dropped the connection")
-        return self._publishing, unusable
+        self._declared |= there
+        return self._publishing, missing - there
 
     async def _connected(self) -> AbstractConnection:
         async with self._opening:
