@@ -24,6 +24,7 @@ from app.services.measuring import REPORT_EVERY
 from app.storage import cancelling, job_types, queues, workers
 from app.storage.engine import reading, transaction
 from app.storage.listening import Listener
+from app.tasks import told_to_end
 from workers.executor import Executor
 from workers.job import Handler
 from workers.recording import RETRY, Recorder
@@ -254,7 +255,7 @@ class Worker:
     async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
         """`or_at_once` is set when there is something to do before the time has come."""
         hint = or_at_once or asyncio.Event()
-        while True:
+        while not told_to_end():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await hint.wait()

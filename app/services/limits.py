@@ -17,6 +17,7 @@ from app.errors import LedgerUnavailable, QuotaExceeded
 from app.services.depths import Depths
 from app.storage import quotas
 from app.storage.engine import reading, transaction
+from app.tasks import told_to_end
 
 LOOK_EVERY = 1.0
 """Seconds between looks at which limits there are: for so long a new one may go unnoticed."""
@@ -40,12 +41,14 @@ class Limits:
 
     async def run(self) -> None:
         """Look again and again, until cancelled. While the ledger is away the last look counts."""
-        while True:
+        while not told_to_end():
             started = time.monotonic()
             try:
                 await self.refresh()
             except LedgerUnavailable as error:
                 log.warning("limits_unknown", error=str(error))
+            except Exception:
+                log.exception("limits_unknown")
             await asyncio.sleep(max(LOOK_EVERY, (time.monotonic() - started) * SHARE))
 
     async def refresh(self) -> None:

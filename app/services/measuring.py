@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.errors import LedgerUnavailable
 from app.storage import measuring
 from app.storage.engine import transaction
+from app.tasks import told_to_end
 
 REPORT_EVERY = 5.0
 """Seconds between reports. What a dying process has not reported is not counted: this is for estimates."""
@@ -28,12 +29,14 @@ class Runs:
 
     async def keep_reporting(self, engine: AsyncEngine) -> None:
         """Report every few seconds, until cancelled."""
-        while True:
+        while not told_to_end():
             await asyncio.sleep(REPORT_EVERY)
             try:
                 await self.report(engine)
             except LedgerUnavailable as error:
                 log.warning("runs_unreported", error=str(error))
+            except Exception:
+                log.exception("runs_unreported")
 
     async def report(self, engine: AsyncEngine) -> None:
         """Add what was counted since the last report to the ledger. Raises `LedgerUnavailable`, with that forgotten."""

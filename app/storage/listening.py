@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 
 from app.storage.engine import open_connection
+from app.tasks import told_to_end
 
 RECONNECT = 1.0
 CHECK_EVERY = 5.0
@@ -30,7 +31,7 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        while True:
+        while not told_to_end():
             try:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -42,7 +43,7 @@ class Listener:
         try:
             await connection.add_listener(self._channel, self._on_notify)
             self._heard(EVERYTHING)
-            while True:
+            while not told_to_end():
                 await asyncio.sleep(CHECK_EVERY)
                 await connection.execute("SELECT 1")
         finally:

@@ -1,17 +1,23 @@
-"""Connections that died without a word: a network that forgot them, a host that hangs. New ones would work."""
+"""Connections that died without a word: a network that forgot them, a host that hangs. New ones would work.
+
+And one that nobody wants any more before it is there.
+"""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import LedgerUnavailable
-from app.storage.engine import POOL_SIZE, create_engine, transaction
+from app.storage import listening
+from app.storage.engine import POOL_SIZE, create_engine, open_connection, transaction
 from tests.support.postgres import PostgresServer
 
 
@@ -56,3 +62,21 @@ async def test_one_timeout_replaces_every_connection_of_the_pool(engine: AsyncEn
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_listener_ends_though_its_cancel_gets_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in asyncpg, whose `wait_for` before Python 3.12 drops a cancel that comes as the connection is made."""
+    connecting = asyncio.Event()
+
+    async def connect_and_drop_it(url: str) -> Any:
+        connecting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await open_connection(url)
+
+    monkeypatch.setattr(listening, "open_connection", connect_and_drop_it)
+    running = asyncio.create_task(listening.Listener(database_url, "anything", lambda _: None).run())
+    await connecting.wait()
+    running.cancel()
+    await asyncio.wait({running}, timeout=10)
+    assert running.done()

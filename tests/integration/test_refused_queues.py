@@ -1,7 +1,8 @@
 """A queue that RabbitMQ refuses to declare: the others go on, and it is served once somebody has put it right."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 import aio_pika
 import pytest
@@ -20,6 +21,10 @@ from workers.scheduler.relay import Relay
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 
 Mend = Callable[[], Awaitable[object]]
+
+
+def refused(lines: list[MutableMapping[str, Any]]) -> list[str]:
+    return [line["queue"] for line in lines if line["event"] == "queue_refused"]
 
 
 @pytest.fixture(params=["other arguments", "limit of the vhost"])
@@ -53,7 +58,7 @@ async def test_its_references_alone_wait_to_be_published(road: Road, mend: Mend)
         assert relay.pause(3) == 0, "what can be published does not wait for it"
         await do(road.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
         assert await relay.run_once() == 0
-    assert [(line["event"], line.get("queue")) for line in lines] == [("queue_refused", "a")]
+    assert refused(lines) == ["a"]
     assert await road.broker.depths("bc") == {"b": 2, "c": 1}
     await mend()
 
@@ -72,7 +77,7 @@ async def test_a_worker_serves_the_others(road: Road, mend: Mend) -> None:
     with capture_logs() as lines:
         found = await claim_all(road, subscription, 6)
     assert sorted(ids(found)) == sorted(ref.job_id for ref in refs)
-    assert {(line["event"], line.get("queue")) for line in lines} == {("queue_refused", "a")}
+    assert set(refused(lines)) == {"a"}
     waiting = asyncio.ensure_future(claim(subscription))
     await mend()
     await insert(road.engine, Entry(a_job(queue="a"), handoff=0.0))
