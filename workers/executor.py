@@ -65,7 +65,14 @@ class Executor:
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
         started = time.monotonic()
-        transition = await self.tools.close(await self._attempt(claim))
+        handler = self._handlers.get(claim.job.type)
+        held = _held(claim, handler)
+        try:
+            transition = await self._attempt(claim, handler, held)
+        except Exception as error:  # a fault of ours: the attempt is over all the same, and has to be closed
+            log.exception("attempt_broken", job_id=str(claim.job.id))
+            transition = _failed(held, TransientError(failures.describe(error)))
+        transition = await self._closed(transition)
         seconds = time.monotonic() - started
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
@@ -93,9 +100,14 @@ class Executor:
         """Start no more threads."""
         self._threads.close()
 
-    async def _attempt(self, claim: Claim) -> Transition:
-        handler = self._handlers.get(claim.job.type)
-        held = _held(claim, handler)
+    async def _closed(self, transition: Transition) -> Transition:
+        closing = asyncio.ensure_future(self.tools.close(transition))
+        try:
+            return await asyncio.shield(closing)
+        except asyncio.CancelledError:  # the worker stops; what the attempt came to is known, and not to be lost
+            return await closing
+
+    async def _attempt(self, claim: Claim, handler: Handler | None, held: Held) -> Transition:
         if handler is None:
             return transitions.unserved(held, claim.job.type)
         try:
@@ -152,7 +164,7 @@ class Executor:
             return transitions.crashed(held, random.random(), str(ended.error))
         try:
             return _failed(held, failures.of(ended.error), ended.error)
-        except Exception as error:  # an exception of the handler's own making can be anything
+        except BaseException as error:  # an exception of the handler's own making can be anything
             return _failed(held, TransientError(failures.describe(error)))
 
     def _succeeded(self, held: Held, result: object) -> Transition:

@@ -68,7 +68,7 @@ def said(error: BaseException) -> str:
     """The text of an exception, whatever its `__str__` does."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return ""
 
 

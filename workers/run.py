@@ -16,6 +16,10 @@ PATIENCE = 1.0
 """Seconds that a handler has to clean up once it is told to end. Under the 2 s of a cancel and of a hand-back."""
 
 
+CLEANING_UP = 10.0
+"""Seconds more for one that is left behind, before it is taken to hang: it may be slow with its `finally`."""
+
+
 class Ended(NamedTuple):
     """What a call came to: its result, or what it raised."""
 
@@ -82,7 +86,7 @@ class Run:
         finally:
             timer.cancel()
         if not self._call.done():
-            self._left_behind.add(self._call, "task")
+            self._left_behind.add(self._call, "task", allowed=CLEANING_UP)
             return None
         return None if self._call.cancelled() else self._call.result()
 
@@ -111,7 +115,9 @@ _OF_A_HANDLER: ContextVar[bool] = ContextVar("_OF_A_HANDLER", default=False)
 def containing(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
     """A task factory. asyncio ends the loop, whoever awaits the task, when one raises `SystemExit` or
     `KeyboardInterrupt`: in the tasks that a handler starts (`gather`, `TaskGroup`) they are errors like others."""
-    return asyncio.Task(_ExitingNobody(work) if _OF_A_HANDLER.get() else work, loop=loop, **more)
+    if _OF_A_HANDLER.get() and asyncio.iscoroutine(work):
+        work = _ExitingNobody(work)
+    return asyncio.Task(work, loop=loop, **more)
 
 
 class _ExitingNobody(Coroutine[Any, Any, Any]):
@@ -131,6 +137,10 @@ class _ExitingNobody(Coroutine[Any, Any, Any]):
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._work.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        """Frames and state: anyio looks at those of a task that has not started."""
+        return getattr(self._work, name)
 
     def _step(self, step: Callable[..., Any], *given: Any) -> Any:
         try:

@@ -22,13 +22,16 @@ _OURS = {
 
 
 def of(error: BaseException) -> str | None:
-    """The traceback of what a handler raised; None for what we raised ourselves."""
+    """The traceback of what a handler raised; None for what we raised, and for what cannot be written down."""
     if isinstance(error, RaisedInChild):
         return error.traceback
     frames = _from_the_handler_on(error.__traceback__)
     if frames is None:
         return None
-    lines = traceback.format_exception(type(error), error, frames, limit=-MAX_FRAMES)
+    try:
+        lines = traceback.format_exception(type(error), error, frames, limit=-MAX_FRAMES)
+    except BaseException:  # an exception of a handler's own making can be anything
+        return None
     text = "".join(lines).encode(errors="replace").replace(b"\0", b"?")
     cut = text if len(text) <= MAX_BYTES else b"...\n" + text[4 - MAX_BYTES :]
     return cut.decode(errors="ignore")

@@ -72,18 +72,18 @@ def child_of(body: dict[str, Any]) -> Any:
 
 
 def _json_of(what: str, value: object, max_bytes: int) -> str:
-    encoded = _encoded(what, value)
-    if len(encoded) > max_bytes:
-        raise InvalidJob(f"{what} is larger than {max_bytes} bytes")
-    return encoded.decode()
+    return _encoded(what, value, max_bytes).decode()
 
 
-def _encoded(what: str, value: object) -> bytes:
+def _encoded(what: str, value: object, max_bytes: float = math.inf) -> bytes:
+    """Size first: to look through what is too large anyway takes seconds, of the worker's event loop."""
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
+        if len(encoded) > max_bytes:
+            raise _NoJson(f"is larger than {max_bytes} bytes")
         finite = b"null" not in encoded or _finite(msgspec.to_builtins(value, enc_hook=_plain))
     except _NoJson as error:
-        raise InvalidJob(f"{what} is not JSON: it holds {error}") from None
+        raise InvalidJob(f"{what} {error}") from None
     except Exception as error:  # also what the properties of a result object raise
         raise InvalidJob(f"{what} is not JSON: {type(error).__name__}") from None
     if not finite:
@@ -92,7 +92,7 @@ def _encoded(what: str, value: object) -> bytes:
 
 
 class _NoJson(Exception):
-    """Its text names the type of what is none."""
+    """Its text says what is wrong."""
 
 
 def _plain(value: object) -> Any:
@@ -101,7 +101,7 @@ def _plain(value: object) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, msgspec.Raw):
         return msgspec.json.decode(value)
-    raise _NoJson(f"an object of type {type(value).__name__}")
+    raise _NoJson(f"is not JSON: it holds an object of type {type(value).__name__}")
 
 
 def _finite(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import multiprocessing
 import os
 import sys
 import time
@@ -146,6 +147,16 @@ async def harms(payload: Harm, ctx: Context) -> dict[str, Any]:
 async def leave() -> None:
     await asyncio.sleep(0)
     sys.exit(0)
+
+
+@job("forks", queue="harm", retry=Retry(max_attempts=1))
+def forks(payload: dict[str, Any], ctx: Context) -> int | None:
+    """Ends a process that it has started."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    process.start()
+    process.terminate()
+    process.join()
+    return process.exitcode
 
 
 @job("dawdles", queue="harm", retry=Retry(max_attempts=1))

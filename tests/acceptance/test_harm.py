@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -145,6 +146,13 @@ async def test_an_exit_in_a_callback_is_no_failure_of_the_jobs_beside_it(client:
     assert (await client.finished(job["id"]))["result"] == {"attempt": 2}
     assert (await client.finished(beside["id"]))["status"] == "succeeded"
     assert [one["outcome"] for one in await client.attempts(beside["id"])] == ["crashed", "succeeded"]
+
+
+async def test_a_signal_to_what_a_handler_forked_is_none_to_its_worker(client: Client, running: Running) -> None:
+    done = await client.finish("forks")
+    assert (done["status"], done["result"]) == ("succeeded", -signal.SIGTERM)
+    assert (await client.finish("noop"))["status"] == "succeeded"
+    assert running.services["worker"].running
 
 
 async def test_jobs_that_ask_for_less_time_than_their_handler_takes_do_not_end_its_worker(

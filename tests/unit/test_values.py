@@ -1,5 +1,6 @@
 """What a handler may return, and a step."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -88,3 +89,8 @@ def test_a_step_comes_to_what_a_job_may_come_to() -> None:
     assert step_result_of("s", Picture(), 100) == result_of(Picture(), 100)
     with pytest.raises(InvalidJob, match="step 's' is not JSON: it holds NaN"):
         step_result_of("s", [float("nan")], 100)
+
+
+def test_what_is_too_large_is_not_looked_through() -> None:
+    with pytest.raises(InvalidJob, match="the result is larger than 9 bytes"):
+        result_of([math.nan] * 10, 9)
