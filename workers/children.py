@@ -12,6 +12,9 @@ from app.services.intake import Intake
 from app.storage.claims import Claim
 from workers.values import child_of
 
+MOST_BYTES = 32 * 2**20
+"""Of payloads that one attempt may submit: they are held in the worker, and written in one transaction."""
+
 
 class FanOut(msgspec.Struct, frozen=True):
     """How far jobs may grow from one root: generations, and jobs in all."""
@@ -28,6 +31,7 @@ class Children:
         self._intake = intake
         self._most = most
         self._made: list[NewJob] = []
+        self._bytes = 0
 
     @property
     def made(self) -> tuple[NewJob, ...]:
@@ -43,6 +47,9 @@ class Children:
         child = msgspec.structs.replace(
             await self._checked(body), parent_id=parent.id, root_id=parent.root_id or parent.id, depth=parent.depth + 1
         )
+        self._bytes += len(child.payload)
+        if self._bytes > MOST_BYTES:
+            raise InvalidJob(f"children of one attempt with more than {MOST_BYTES} bytes of payload")
         self._made.append(child)
         return child.id
 

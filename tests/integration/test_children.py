@@ -23,7 +23,7 @@ from tests.integration.at_work import at_work
 from tests.integration.test_ledger_completion import held
 from tests.integration.test_ledger_submission import a_job, claim, do, put, rows, the_job
 from tests.support.waiting import until
-from workers import Context, InvalidJob, Retry, TransientError, job
+from workers import Context, InvalidJob, Retry, TransientError, children, job
 
 
 class Leaf(BaseModel):
@@ -145,6 +145,17 @@ async def test_what_the_door_would_refuse_is_invalid(
     assert (done.status, done.attempt) == ("failed", 1)
     assert says in said[0]
     assert '"class":"invalid"' in (done.error or "")
+
+
+async def test_one_attempt_submits_no_more_than_it_can_hold(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "MOST_BYTES", 100)
+    async with at_work(engine, database_url, leaf, leaves) as shop:
+        assert (await shop.finish("leaves", {"count": 8})).status == "succeeded"
+        done = await shop.finish("leaves", {"count": 9})
+    assert (done.status, done.attempt) == ("failed", 1)
+    assert "more than 100 bytes" in (done.error or "")
 
 
 async def test_generations_end_at_the_cap(engine: AsyncEngine, database_url: str) -> None:
