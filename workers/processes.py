@@ -16,6 +16,7 @@ from app.broker import create_broker
 from app.broker.base import Broker
 from app.errors import WorkerExhausted
 from app.settings import Settings
+from app.storage.direct import Direct
 from app.storage.engine import create_engine
 from workers import registry
 from workers.alerts import alert_handler
@@ -113,11 +114,13 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
     async with _connections(settings) as (engine, broker):
         memory.settle()
-        running = asyncio.create_task(base.run(loops(engine, broker, settings)))
+        looks = Direct(engine)
+        running = asyncio.create_task(base.run(loops(engine, broker, settings, looks)))
         log.info("scheduler_ready")
         await _first(running, stopping)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        await looks.close()
 
 
 def stop_on_signals() -> asyncio.Event:

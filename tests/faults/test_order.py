@@ -32,6 +32,7 @@ from app.storage.engine import transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
 from app.storage.submission import Entry, insert
 from tests.conftest import VirtualHost
+from tests.support.looks import Looks
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
@@ -121,7 +122,7 @@ async def test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay(
     cut_off = RabbitBroker([f"amqp://127.0.0.1:{free_port()}/"], engine)
     for _ in range(3):
         await _accept(engine, cut_off)
-    relay = Relay(engine, rabbit)
+    relay = Relay(engine, rabbit, Looks(engine))
     published = 0
 
     async def all_published() -> bool:
@@ -138,7 +139,7 @@ async def test_the_relay_finds_a_row_that_commits_after_a_later_one(
 ) -> None:
     early, later = _new(), _new()
     assert early.id < later.id
-    relay = Relay(engine, ledger_road)
+    relay = Relay(engine, ledger_road, Looks(engine))
     async with transaction(engine) as slow:
         await insert(slow, [Entry(early, handoff=0.0)], TTL)
         async with transaction(engine) as quick:

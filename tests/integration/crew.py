@@ -18,6 +18,7 @@ from app.services.receipts import Submission
 from app.services.submission import Submissions
 from tests.integration.road import Road, held
 from tests.integration.test_ledger_submission import a_job, rows
+from tests.support.looks import Looks
 from tests.support.waiting import until
 from workers.scheduler import base
 from workers.scheduler.expiry import Expiry
@@ -48,7 +49,7 @@ async def at_work(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -
     order: list[UUID] = []
     subscriptions = [road.subscribe(most, "q") for _ in range(count)]
     working = [asyncio.create_task(_work(road, one, outcome, order, most)) for one in subscriptions]
-    loops = [Relay(road.engine, road.broker), Expiry(road.engine, road.broker)]
+    loops = [Relay(road.engine, road.broker, Looks(road.engine)), Expiry(road.engine, road.broker, Looks(road.engine))]
     scheduling = asyncio.create_task(base.run(loops))
     try:
         yield order

@@ -21,6 +21,7 @@ from app.storage.claims import Claim, claim_next
 from app.storage.engine import transaction
 from app.storage.submission import Entry
 from tests.integration.test_ledger_submission import a_job, rows
+from tests.support.looks import Looks
 from tests.support.waiting import until
 from workers.scheduler import base
 from workers.scheduler.gate import Gate
@@ -72,7 +73,7 @@ async def counted(engine: AsyncEngine, condition: str) -> int:
 
 
 def a_gate(engine: AsyncEngine, broker: Broker, url: str) -> Gate:
-    return Gate(engine, broker, url, LEASE_TTL)
+    return Gate(engine, broker, url, LEASE_TTL, Looks(engine))
 
 
 class Queue:

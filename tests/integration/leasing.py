@@ -10,6 +10,7 @@ import httpx
 from app.broker import create_broker
 from tests.acceptance.client import Client
 from tests.support.live import Api, api
+from tests.support.looks import Looks
 from workers.scheduler import base, loops
 
 LEASE_TTL = 2.0  # seconds
@@ -23,7 +24,8 @@ async def service(database_url: str, broker_url: str = "postgres", lease_ttl: fl
     """An API with short leases, and every loop of a scheduler beside it."""
     async with api(database_url, broker_url, lease_ttl=lease_ttl) as one:
         broker = create_broker(one.state.settings, one.state.engine)
-        running = asyncio.create_task(base.run(loops(one.state.engine, broker, one.state.settings)))
+        engine = one.state.engine
+        running = asyncio.create_task(base.run(loops(engine, broker, one.state.settings, Looks(engine))))
         try:
             yield one
         finally:

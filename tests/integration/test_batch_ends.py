@@ -25,6 +25,7 @@ from tests.acceptance.client import PATIENCE, check_problem
 from tests.integration.in_process import application
 from tests.integration.test_ledger_submission import WORKER, claim, do, rows
 from tests.integration.workplace import working
+from tests.support.looks import Looks
 from tests.support.waiting import until
 from workers.scheduler import base
 from workers.scheduler.batches import Batches
@@ -41,7 +42,7 @@ async def http(engine: AsyncEngine, database_url: str) -> AsyncIterator[httpx.As
 
 @asynccontextmanager
 async def schedulers(engine: AsyncEngine, broker: PostgresBroker, count: int = 3) -> AsyncIterator[None]:
-    running = {asyncio.create_task(base.run([Batches(engine, broker)])) for _ in range(count)}
+    running = {asyncio.create_task(base.run([Batches(engine, broker, Looks(engine))])) for _ in range(count)}
     try:
         yield
     finally:

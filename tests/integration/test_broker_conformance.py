@@ -17,6 +17,7 @@ from app.storage.engine import transaction
 from tests.integration import gated
 from tests.integration.road import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
 from tests.integration.test_ledger_submission import do, rows
+from tests.support.looks import Looks
 from tests.support.waiting import until
 from workers.scheduler.relay import Relay
 
@@ -141,7 +142,7 @@ async def test_what_a_vanished_worker_had_claimed_comes_back_by_rescue(road: Roa
         (abandoned,) = await workers.abandoned(conn, 30, 10)
     assert (abandoned.job_id, abandoned.attempt) == (ref.job_id, 1)
     assert await settle(road.engine, road.broker, [transitions.crashed(abandoned, 0.0)]) == [True]
-    relay = Relay(road.engine, road.broker)
+    relay = Relay(road.engine, road.broker, Looks(road.engine))
     await until(relay.run_once, PATIENCE, "the relay to publish it again")
     (again,) = await asyncio.wait_for(waiting, PATIENCE)
     assert (again.claim.job.id, again.claim.job.attempt, again.claim.crashes) == (ref.job_id, 2, 1)

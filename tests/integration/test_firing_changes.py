@@ -17,6 +17,7 @@ from app.storage import schedules
 from app.storage.engine import transaction
 from tests.integration.schedules import TENANT, back, door, due, fire, put, runs
 from tests.integration.test_ledger_submission import do, rows, waits_for_a_lock
+from tests.support.looks import Looks
 from tests.support.waiting import until
 from workers.scheduler.cron import LONGEST_PAUSE, Cron
 from workers.scheduler.pruner import Pruner
@@ -186,7 +187,7 @@ async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
 
 
 async def test_the_loop_waits_for_what_is_due_next(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:
-    loop = Cron(engine, broker, intake)
+    loop = Cron(engine, broker, intake, Looks(engine))
     assert await loop.run_once() == 0
     assert loop.pause(0) == LONGEST_PAUSE
     await put(engine)

@@ -9,6 +9,7 @@ from app.storage.engine import transaction
 from app.storage.submission import Entry
 from tests.integration.gated import Queue, a_worker, admitted, counted, limit
 from tests.integration.test_ledger_submission import a_job, do
+from tests.support.looks import Looks
 from workers.scheduler import gate as module
 from workers.scheduler.relay import Relay
 
@@ -121,7 +122,7 @@ async def test_a_slot_that_is_filled_from_another_queue_is_not_free(queue: Queue
 async def test_what_is_delayed_or_retried_needs_room_when_it_is_due(queue: Queue) -> None:
     await limit(queue.engine, max_running=1)
     worker = await a_worker(queue.engine, 5)
-    relay = Relay(queue.engine, queue.broker)
+    relay = Relay(queue.engine, queue.broker, Looks(queue.engine))
     ids = await queue.put(1)
     delayed = await queue.put(1, delay=3600.0)
     assert await counted(queue.engine, "held") == 1, "what is not due waits for its moment, not for room"
@@ -226,6 +227,6 @@ async def test_a_killed_worker_takes_its_slots_along_and_leaves_its_jobs(queue: 
     await a_worker(queue.engine, 1)
     assert await queue.admit() == [], "its jobs may still be running"
     await queue.finish(claims, wait=0.0)
-    await Relay(queue.engine, queue.broker).run_once()
+    await Relay(queue.engine, queue.broker, Looks(queue.engine)).run_once()
     assert len(await queue.admit()) == 1
     assert await counted(queue.engine, "held OR admitted") == len(ids) + 1

@@ -12,6 +12,7 @@ from tests.conftest import VirtualHost
 from tests.integration.leasing import lease, register, say
 from tests.integration.workplace import working
 from tests.support.live import api
+from tests.support.looks import Looks
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers.scheduler import reconciler
@@ -49,7 +50,7 @@ async def test_a_queue_of_stale_references_is_cleared(
             await conn.execute(text("UPDATE outbox SET due_at = due_at - interval '1 minute'"))
             await conn.commit()
         assert await reconciling.run_once() == 1, "which the ledger says is lost"
-        assert await Relay(engine, broker).run_once() == 1
+        assert await Relay(engine, broker, Looks(engine)).run_once() == 1
         await until(lambda: depth() == 1, 10, "it to be published again")
         (last,) = await lease(client, most=5)
         assert {item["job"]["id"] for item in [*items, last]} == set(jobs)

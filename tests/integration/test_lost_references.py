@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import VirtualHost
 from tests.integration.road import Road, claim_all, ids
 from tests.integration.test_ledger_submission import do
+from tests.support.looks import Looks
 from tests.support.rabbitmq import RabbitMQNode
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.relay import Relay
@@ -29,7 +30,7 @@ async def test_what_was_lost_is_found_under_a_lasting_load(
     )
     load = await road.put("q", 20)
     assert await reconciler.run_once() == 4
-    assert await Relay(road.engine, road.broker).run_once() == 4
+    assert await Relay(road.engine, road.broker, Looks(road.engine)).run_once() == 4
     assert await road.broker.depths(["q"]) == {"q": 27}
     await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 minute' WHERE due_at < now()")
     assert await reconciler.run_once() == 0, "nothing is missing any more"

@@ -14,6 +14,7 @@ from app.storage.submission import Entry
 from tests.conftest import VirtualHost
 from tests.integration.road import PATIENCE, Road, claim, claim_all, ids
 from tests.integration.test_ledger_submission import a_job, do, insert
+from tests.support.looks import Looks
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 from workers.scheduler.relay import Relay
@@ -52,7 +53,7 @@ async def mend(
 async def test_its_references_alone_wait_to_be_published(road: Road, mend: Mend) -> None:
     entries = [Entry(a_job(queue=queue), handoff=0.0) for queue in "aabbc"]
     await insert(road.engine, *entries)
-    relay = Relay(road.engine, road.broker)
+    relay = Relay(road.engine, road.broker, Looks(road.engine))
     with capture_logs() as lines:
         assert await relay.run_once() == 3
         assert relay.pause(3) == 0, "what can be published does not wait for it"
@@ -81,6 +82,7 @@ async def test_a_worker_serves_the_others(road: Road, mend: Mend) -> None:
     waiting = asyncio.ensure_future(claim(subscription))
     await mend()
     await insert(road.engine, Entry(a_job(queue="a"), handoff=0.0))
-    await until(Relay(road.engine, road.broker).run_once, PATIENCE, "its reference to be published", interval=0.2)
+    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    await until(relay.run_once, PATIENCE, "its reference to be published", interval=0.2)
     (served,) = await asyncio.wait_for(waiting, PATIENCE)
     assert served.claim.job.queue == "a"

@@ -20,6 +20,7 @@ from app.settings import Settings
 from tests.integration.letters import fail, read
 from tests.integration.test_ledger_completion import apply, held
 from tests.integration.test_ledger_submission import claim, do, rows
+from tests.support.looks import Looks
 from tests.support.receiver import Answer, Receiver, Request
 from workers.alerts import alert_handler
 from workers.scheduler import loops
@@ -145,7 +146,7 @@ async def test_the_report_comes_once_a_day_over_all_schedulers(engine: AsyncEngi
 def test_without_a_url_there_is_no_reporter(engine: AsyncEngine) -> None:
     def names(url: str | None) -> set[str]:
         settings = Settings(database_url="postgresql://127.0.0.1/accepted", alert_url=url)
-        return {loop.name for loop in loops(engine, PostgresBroker(engine, ""), settings)}
+        return {loop.name for loop in loops(engine, PostgresBroker(engine, ""), settings, Looks(engine))}
 
     assert names("http://127.0.0.1/x") - names(None) == {"reporter"}
 

@@ -14,6 +14,7 @@ from tests.acceptance.client import check_problem
 from tests.integration.at_work import Shop, at_work
 from tests.integration.in_process import application
 from tests.integration.test_ledger_submission import rows
+from tests.support.looks import Looks
 from tests.support.waiting import until
 from workers import Context, InvalidJob, job
 from workers.handlers.noop import noop
@@ -147,7 +148,7 @@ async def shop(
 ) -> AsyncIterator[Shop]:
     """The worker of these handlers, and the loop that adds up the ends of batches."""
     async with at_work(engine, database_url, gives, gives_in_a_thread, fails, noop) as shop:
-        adding = asyncio.create_task(base.run([Batches(engine, broker)]))
+        adding = asyncio.create_task(base.run([Batches(engine, broker, Looks(engine))]))
         yield shop
         adding.cancel()
         await asyncio.wait([adding])

@@ -18,6 +18,7 @@ from app.services.submission import Submissions
 from app.settings import Settings
 from app.storage.engine import transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
+from tests.support.looks import Looks
 from tests.support.processes import BYTECODE
 from workers import registry
 from workers.egress import Egress
@@ -74,7 +75,7 @@ async def working(
         lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
-    relaying = asyncio.create_task(base.run([Relay(engine, broker)]))
+    relaying = asyncio.create_task(base.run([Relay(engine, broker, Looks(engine))]))
     try:
         yield one
     finally:

@@ -27,6 +27,7 @@ from app.storage.flow_tables import metadata
 from app.storage.reading import jobs_by_id
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
+from tests.support.looks import Looks
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.relay import Relay
@@ -74,8 +75,8 @@ class Ledger:
         self.engine = create_engine(url)
         self.broker = PostgresBroker(self.engine, url)
         self.submissions = Submissions(self.engine, self.broker, KEYS_TTL)
-        self._relay = Relay(self.engine, self.broker)
-        self._expiry = Expiry(self.engine, self.broker)
+        self._relay = Relay(self.engine, self.broker, Looks(self.engine))
+        self._expiry = Expiry(self.engine, self.broker, Looks(self.engine))
         self._rescuer = Rescuer(self.engine, self.broker, LEASE_TTL)
         self._reconcilers = Reconciler(self.engine, self.broker), Reconciler(self.engine, Forgetful(self.engine, url))
         self._conn: asyncpg.Connection[Any] = self.run(asyncpg.connect(url))

@@ -22,10 +22,9 @@ from workers.scheduler.rescuer import Rescuer
 from workers.scheduler.sampler import Sampler
 
 
-def loops(engine: AsyncEngine, broker: Broker, settings: Settings) -> list[Loop]:
-    """Every duty of the scheduler. Those that look often share a connection for it, the driver's own: an idle look
+def loops(engine: AsyncEngine, broker: Broker, settings: Settings, looks: Direct) -> list[Loop]:
+    """Every duty of the scheduler. Those that look often share `looks`, the driver's own connection: an idle look
     costs a quarter of what it does through the pool, and they are a dozen a second."""
-    looks = Direct(engine)
     intake = Intake(Catalogue(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
         Relay(engine, broker, looks),

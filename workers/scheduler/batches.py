@@ -20,9 +20,9 @@ class Batches:
 
     name = "batches"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
         self._engine = engine
-        self._looks = looks or Direct(engine)
+        self._looks = looks
         self._broker = broker
         self._canceller = Canceller(engine, broker)
         self._busy = False

@@ -25,9 +25,9 @@ class Cron:
 
     name = "cron"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, intake: Intake, looks: Direct | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, intake: Intake, looks: Direct) -> None:
         self._engine = engine
-        self._looks = looks or Direct(engine)
+        self._looks = looks
         self._broker = broker
         self._intake = intake
         self._next_due: float | None = None

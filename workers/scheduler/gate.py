@@ -35,11 +35,9 @@ class Gate:
 
     name = "gate"
 
-    def __init__(
-        self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, looks: Direct | None = None
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, looks: Direct) -> None:
         self._engine = engine
-        self._looks = looks or Direct(engine)
+        self._looks = looks
         self._broker = broker
         self._lease_ttl = lease_ttl
         self._hold = None if broker.handoff is None else HOLD

@@ -26,9 +26,9 @@ class Overdue:
 
     name = "overdue"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
         self._engine = engine
-        self._looks = looks or Direct(engine)
+        self._looks = looks
         self._broker = broker
 
     async def run_once(self) -> int:

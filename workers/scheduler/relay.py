@@ -27,9 +27,9 @@ class Relay:
 
     name = "relay"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
         self._engine = engine
-        self._looks = looks or Direct(engine)
+        self._looks = looks
         self._broker = broker
         self._next_due: float | None = None
         self._refused = False
