@@ -49,6 +49,9 @@ class Road(PostgresBroker):
     async def depths(self, queues: object) -> dict[str, int]:
         return self.there
 
+    async def check(self) -> str:
+        return "ok" if self.works else "unavailable"
+
 
 @pytest.fixture
 def road(engine: AsyncEngine) -> Road:
@@ -96,7 +99,7 @@ async def test_a_reference_that_was_not_confirmed_comes_due_again(engine: AsyncE
     road.works = False
     relay = Relay(engine, road, Looks(engine))
     assert await relay.run_once() == 0
-    assert relay.pause(0) >= 0.5, "a broker that confirms nothing is left alone for a while"
+    assert relay.pause(0) >= 0.5, "a broker that is away is left alone for a while"
     (row,) = await rows(engine, "SELECT published, due_at > now() AS held FROM outbox")
     assert (row["published"], row["held"]) == (False, True)
     road.works = True

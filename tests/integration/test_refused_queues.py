@@ -17,7 +17,7 @@ from tests.integration.test_ledger_submission import a_job, do, insert
 from tests.support.looks import Looks
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
-from workers.scheduler.relay import Relay
+from workers.scheduler.relay import AWAY, Relay
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 
@@ -59,6 +59,7 @@ async def test_its_references_alone_wait_to_be_published(road: Road, mend: Mend)
         assert relay.pause(3) == 0, "what can be published does not wait for it"
         await do(road.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
         assert await relay.run_once() == 0
+        assert relay.pause(0) < AWAY, "nor does what is due behind them"
     assert refused(lines) == ["a"]
     assert await road.broker.depths("bc") == {"b": 2, "c": 1}
     await mend()

@@ -18,8 +18,8 @@ LONGEST_PAUSE = 0.2
 """Seconds. A row that becomes due without our knowing, a retry or a webhook or a delay of less than that, waits no
 longer than this: well within the 250 ms that a delay may be late. Looks are most of what an idle scheduler costs."""
 
-AFTER_REFUSAL = 1.0
-"""Seconds to leave a broker alone that confirmed nothing."""
+AWAY = 1.0
+"""Seconds to leave a broker alone that is away. One that is there and refuses a queue has others to be served."""
 
 
 class Relay:
@@ -32,17 +32,17 @@ class Relay:
         self._looks = looks
         self._broker = broker
         self._next_due: float | None = None
-        self._refused = False
+        self._away = False
 
     async def run_once(self) -> int:
         refs = await self._take()
         done = await publish(self._engine, self._broker, refs, self.name) if refs else 0
-        self._refused = bool(refs) and not done
+        self._away = bool(refs) and not done and await self._broker.check() != "ok"
         return done
 
     def pause(self, done: int) -> float:
-        if self._refused:
-            return AFTER_REFUSAL
+        if self._away:
+            return AWAY
         if done:
             return 0.0
         return LONGEST_PAUSE if self._next_due is None else min(max(self._next_due, 0.001), LONGEST_PAUSE)
