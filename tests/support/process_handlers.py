@@ -3,7 +3,9 @@
 import asyncio
 import ctypes
 import mmap
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +58,23 @@ def _hold_the_lock(path: str, ctx: Context) -> Any:
     ctypes.PyDLL(None).sleep(60)
 
 
+def _fail_beside_forks(_: Any, ctx: Context) -> Any:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.apply_async(time.sleep, (60,))
+        time.sleep(0.3)  # for one of them to be at it
+        raise ValueError("bad data")
+
+
+def _stop_a_fork(_: Any, ctx: Context) -> Any:
+    """What ended a fork that is asked to stop before it has run a line."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def _raise(name: str, ctx: Context) -> Any:
     errors = {"limited": RateLimited("slow down", retry_after=7), "value": ValueError("bad \ud800 value")}
     raise errors[name]
@@ -85,6 +104,8 @@ DEEDS = {
     "sys.exit": lambda code, ctx: sys.exit(code),
     "signal": lambda number, ctx: os.kill(os.getpid(), number),
     "close": lambda _, ctx: os.closerange(3, 4096) or time.sleep(60),
+    "fail beside forks": _fail_beside_forks,
+    "stop a fork": _stop_a_fork,
     "hold": _hold_the_lock,
     "raise": _raise,
     "report": _report,
