@@ -63,7 +63,10 @@ def main(pipe: int, lifeline: int) -> NoReturn:
         run = worker.order()
         assert isinstance(run, Run)
         asking = Asking(worker, setup)
-        asking.end(_attempt(handlers, run.job, setup, asking))
+        outcome = _attempt(handlers, run.job, setup, asking)
+        if not worker.ours:
+            os._exit(1)  # a fork that its handler has not ended, and that has come all the way up here
+        asking.end(outcome)
 
 
 def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Asking) -> Outcome:

@@ -47,7 +47,10 @@ NO_TRANSACTION = (
 
 
 class Asking:
-    """One attempt's. Its handler may call from any thread and any event loop; when it is over, nothing is sent."""
+    """One attempt's. Its handler may call from any thread and any event loop; when it is over, nothing is sent.
+
+    Nor is anything from a fork: there progress is dropped, and all else raises `InvalidJob`.
+    """
 
     def __init__(self, pipe: Pipe, setup: Setup) -> None:
         self._pipe = pipe
@@ -57,7 +60,7 @@ class Asking:
 
     def end(self, outcome: Outcome) -> None:
         """The last that the worker hears of this attempt."""
-        with self._pipe.lock:
+        with self._pipe.alone():
             self._over = True
             self._pipe.send(outcome)
         self._pipe.lose_all()
@@ -67,7 +70,9 @@ class Asking:
         return asyncio.run(work) if running_loop() is None else work
 
     def _say(self, progress: str) -> None:
-        with self._pipe.lock:
+        if not self._pipe.ours:
+            return
+        with self._pipe.alone():
             if not self._over:
                 self._pipe.send(Progressed(progress))
 
@@ -103,7 +108,7 @@ class Asking:
         return answer
 
     def _tell(self, message: ToWorker) -> None:
-        with self._pipe.lock:
+        with self._pipe.alone():
             if self._over:
                 raise LeaseLost
             self._pipe.send(message)
@@ -115,7 +120,7 @@ class Asking:
             yield
         except BaseException:
             self._pipe.forget(ask.id)
-            with self._pipe.lock:
+            with self._pipe.alone():
                 if not self._over:
                     self._pipe.send(GivenUp(ask.id))
             raise

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.test_pool import SETUP, run
 from workers.pool import ProcessPool, RaisedInChild
+from workers.pool_pipe import NO_TOOLS_IN_A_FORK
 
 IN_TIME = 5.0  # seconds; against the minute that a fork which heeds nothing goes on
 
@@ -30,3 +31,18 @@ async def test_a_fork_heeds_a_signal_from_its_first_moment(pool: ProcessPool) ->
     await run(pool, "pid")
     async with asyncio.timeout(IN_TIME):
         assert [await run(pool, "stop a fork") for _ in range(20)] == [-signal.SIGTERM] * 20
+
+
+async def test_what_a_fork_raises_is_not_said_for_the_handler(pool: ProcessPool) -> None:
+    """Nor is the handler's own result, which comes later, taken for that of the next attempt."""
+    pid = (await run(pool, "pid"))["pid"]
+    results = [await run(pool, "raise in a fork", 0.5), await run(pool, "pid")]
+    assert [result["pid"] for result in results] == [pid, pid]
+    assert "rounds" in results[0]
+    assert "nice" in results[1]
+
+
+async def test_a_fork_has_no_tools(pool: ProcessPool) -> None:
+    """`run` would return what was said of progress."""
+    async with asyncio.timeout(IN_TIME):
+        assert await run(pool, "speak in a fork") == [None, NO_TOOLS_IN_A_FORK, NO_TOOLS_IN_A_FORK]

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from workers import Context, RateLimited, Retry, job
+from workers import Context, InvalidJob, RateLimited, Retry, job
 
 
 class Deed(BaseModel):
@@ -65,6 +65,35 @@ def _fail_beside_forks(_: Any, ctx: Context) -> Any:
         raise ValueError("bad data")
 
 
+def _raise_in_a_fork(seconds: float, ctx: Context) -> Any:
+    """And compute on meanwhile."""
+    if os.fork() == 0:
+        raise ValueError("in the fork")
+    return _compute(seconds, ctx)
+
+
+def _speak_in_a_fork(_: Any, ctx: Context) -> Any:
+    """What a fork says of progress, and what the tools are to it."""
+    with multiprocessing.get_context("fork").Pool(1, _keep, (ctx,)) as pool:
+        return [pool.apply(_progress_of_kept), *(pool.apply(_raised_by_kept, (tool,)) for tool in ("step", "results"))]
+
+
+def _keep(ctx: Context) -> None:
+    global _context
+    _context = ctx
+
+
+def _progress_of_kept() -> None:
+    _context.progress(66, "not of this process")
+
+
+def _raised_by_kept(tool: str) -> str:
+    try:
+        _context.step("step", int) if tool == "step" else _context.results
+    except InvalidJob as error:
+        return str(error)
+
+
 def _stop_a_fork(_: Any, ctx: Context) -> Any:
     """What ended a fork that is asked to stop before it has run a line."""
     pid = os.fork()
@@ -97,6 +126,7 @@ def _allocate(share: float, ctx: Context) -> Any:
 
 
 _kept: list[bytes] = []
+_context: Context
 
 DEEDS = {
     "compute": _compute,
@@ -105,6 +135,8 @@ DEEDS = {
     "signal": lambda number, ctx: os.kill(os.getpid(), number),
     "close": lambda _, ctx: os.closerange(3, 4096) or time.sleep(60),
     "fail beside forks": _fail_beside_forks,
+    "raise in a fork": _raise_in_a_fork,
+    "speak in a fork": _speak_in_a_fork,
     "stop a fork": _stop_a_fork,
     "hold": _hold_the_lock,
     "raise": _raise,
