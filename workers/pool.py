@@ -57,6 +57,9 @@ START_SECONDS = 60.0
 END_SECONDS = 2.0
 """For the kernel to take killed children away. Nothing depends on it but the tidiness of our end."""
 
+OWN_END_SECONDS = 0.2
+"""For a child whose pipe is closed to end by itself, so that its crash says how it did. An interpreter takes 50 ms."""
+
 BOOTSTRAP = (
     "import os, sys; sys.path[:] = sys.argv[3].split(os.pathsep); "
     "from workers.pool_child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
@@ -276,6 +279,7 @@ class Child:
             (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
             return _decoder.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+            await asyncio.wait([self.ended], timeout=OWN_END_SECONDS)
             self.kill()
             raise Crashed(_how(await self.ended)) from None
 

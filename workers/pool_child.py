@@ -23,6 +23,7 @@ import msgspec
 
 from app import logs, memory
 from app.domain.addresses import EgressAllow
+from app.domain.failures import FailureClass
 from app.domain.job import Job
 from workers import failures, registry, tracebacks
 from workers.context import Context
@@ -85,13 +86,18 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Askin
 
 
 def _raised(error: BaseException) -> Raised:
-    failure = failures.of(error)
-    return Raised(
-        failure_class=failure.failure_class,
-        message=readable(failure),
-        retry_after=failure.retry_after,
-        traceback=tracebacks.of(error),
-    )
+    """An error of a handler's own making can be anything: of one that cannot be told, the name of its type is."""
+    try:
+        failure = failures.of(error)
+        raised = Raised(
+            failure_class=failure.failure_class,
+            message=readable(failure),
+            retry_after=failure.retry_after,
+            traceback=tracebacks.of(error),
+        )
+        return msgspec.json.decode(msgspec.json.encode(raised), type=Raised)
+    except BaseException:
+        return Raised(FailureClass.TRANSIENT, type(error).__name__, None, None)
 
 
 @cache

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,31 @@ def _stop_a_fork(_: Any, ctx: Context) -> Any:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def _exit_slowly(code: int, ctx: Context) -> Any:
+    """The pipe is closed a moment before the end, as it is while an interpreter ends."""
+    os.closerange(3, 4096)
+    time.sleep(0.05)
+    os._exit(code)
+
+
 def _raise(name: str, ctx: Context) -> Any:
-    errors = {"limited": RateLimited("slow down", retry_after=7), "value": ValueError("bad \ud800 value")}
+    odd = RateLimited("slow")
+    odd.retry_after = timedelta(seconds=5)  # type: ignore[assignment]
+    errors = {
+        "limited": RateLimited("slow down", retry_after=7),
+        "value": ValueError("bad \ud800 value"),
+        "odd attribute": odd,
+        "interrupting": Interrupting(),
+        "not to be formatted": SyntaxError("x", ("f", 1, "off", "text")),
+    }
     raise errors[name]
+
+
+class Interrupting(Exception):
+    """Cannot be written down."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
 
 
 def _report(parts: list[float], ctx: Any) -> Any:
@@ -131,6 +154,7 @@ _context: Context
 DEEDS = {
     "compute": _compute,
     "exit": lambda code, ctx: os._exit(code),
+    "exit slowly": _exit_slowly,
     "sys.exit": lambda code, ctx: sys.exit(code),
     "signal": lambda number, ctx: os.kill(os.getpid(), number),
     "close": lambda _, ctx: os.closerange(3, 4096) or time.sleep(60),
