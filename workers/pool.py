@@ -187,7 +187,7 @@ class Child:
         self._writer = writer
         self._lifeline: int | None = lifeline
         self._attempts = 0
-        self._answered = True
+        self._reusable = True
         self.ended = asyncio.create_task(self._watch())
         """Its exit code, negative for a signal."""
 
@@ -231,10 +231,10 @@ class Child:
 
     @property
     def worn_out(self) -> bool:
-        """Dead, left in the middle of an attempt, or of an age or size to be replaced."""
+        """Dead, left in the middle of an attempt or with what that started, or of an age or size to be replaced."""
         return (
             not self.alive
-            or not self._answered
+            or not self._reusable
             or self._attempts >= MAX_ATTEMPTS
             or resident_bytes(self.pid) > MAX_RESIDENT_BYTES
         )
@@ -247,7 +247,7 @@ class Child:
     async def run(self, job: Job, hear: Hear) -> msgspec.Raw:
         """Run one attempt; its result as JSON. Raises `RaisedInChild` and `Crashed`. To give up, leave `child()`."""
         self._attempts += 1
-        self._answered = False
+        self._reusable = False
         self._send(Run(job))
         while True:
             answer = await self._receive()
@@ -255,7 +255,7 @@ class Child:
                 break
             assert not isinstance(answer, Ready)
             hear(answer, self._send)
-        self._answered = True
+        self._reusable = not answer.left_running
         if isinstance(answer, Raised):
             raise RaisedInChild(answer)
         return answer.result

@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from workers.context import Context
 from workers.egress import Egress
 from workers.job import Handler
 from workers.mail import Mail
+from workers.pool_leftovers import anything_left
 from workers.pool_means import Asking
 from workers.pool_messages import Outcome, Raised, Ready, Returned, Run, Setup, readable
 from workers.pool_pipe import Pipe
@@ -59,6 +61,7 @@ def main(pipe: int, lifeline: int) -> NoReturn:
     assert isinstance(setup, Setup)
     handlers = registry.load(setup.modules)
     memory.settle()
+    threads = threading.enumerate()
     worker.send(Ready())
     while True:
         run = worker.order()
@@ -67,7 +70,9 @@ def main(pipe: int, lifeline: int) -> NoReturn:
         outcome = _attempt(handlers, run.job, setup, asking)
         if not worker.ours:
             os._exit(1)  # a fork that its handler has not ended, and that has come all the way up here
-        asking.end(outcome)
+        asking.end()
+        left_running = anything_left({*threads, worker.reader})
+        worker.send(msgspec.structs.replace(outcome, left_running=left_running))
 
 
 def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Asking) -> Outcome:

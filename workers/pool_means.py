@@ -25,7 +25,6 @@ from workers.pool_messages import (
     AskStep,
     Denied,
     GivenUp,
-    Outcome,
     Progressed,
     RunStep,
     Setup,
@@ -58,11 +57,10 @@ class Asking:
         self._over = False
         self.means = Means(self._call, self._say, self._step, self._submit, self._results, _no_transaction)
 
-    def end(self, outcome: Outcome) -> None:
-        """The last that the worker hears of this attempt."""
+    def end(self) -> None:
+        """After it, the worker hears nothing more of this attempt than its outcome."""
         with self._pipe.alone():
             self._over = True
-            self._pipe.send(outcome)
         self._pipe.lose_all()
 
     def _call(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -123,18 +123,20 @@ class GivenUp(msgspec.Struct, frozen=True, tag=True):
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):
-    """The handler has returned; `result` is JSON."""
+    """The handler has returned; `result` is JSON. `left_running`: something that it has started is not over."""
 
     result: msgspec.Raw
+    left_running: bool = False
 
 
 class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The handler has raised."""
+    """The handler has raised. `left_running` as with `Returned`."""
 
     failure_class: FailureClass
     message: str
     retry_after: float | None
     traceback: str | None
+    left_running: bool = False
 
 
 Order = Setup | Run

@@ -35,6 +35,7 @@ class Pipe:
         self._reader = pipe.makefile("rb")
         self._waiting: dict[int, Future[Any]] = {}
         self._reading = False
+        self.reader: threading.Thread | None = None
         self._last_id = _ORDER
         self._lock = threading.RLock()
         self._owner = os.getpid()
@@ -73,7 +74,8 @@ class Pipe:
         """What the worker will say under this id. To be called before it is asked."""
         with self.alone():
             if not self._reading:
-                threading.Thread(target=self._read, name="pipe", daemon=True).start()
+                self.reader = threading.Thread(target=self._read, name="pipe", daemon=True)
+                self.reader.start()
                 self._reading = True
             future = self._waiting[id] = Future()
             return future

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -105,6 +106,39 @@ def _stop_a_fork(_: Any, ctx: Context) -> Any:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def _leave_a_program() -> int:
+    return subprocess.Popen(["sleep", "37"]).pid
+
+
+def _leave_a_program_of_its_own_session() -> int:
+    return subprocess.Popen(["sleep", "0.5"], start_new_session=True).pid
+
+
+def _leave_an_orphan() -> int:
+    return int(subprocess.check_output("sleep 37 >/dev/null & echo $!", shell=True))
+
+
+def _leave_a_fork() -> int:
+    if pid := os.fork():
+        return pid
+    time.sleep(37)
+    os._exit(0)
+
+
+def _leave_a_thread() -> int:
+    threading.Thread(target=time.sleep, args=(37,), daemon=True).start()
+    return os.getpid()
+
+
+def _leave_nothing() -> int:
+    """What it has started is over, though nobody has asked how, or about to be."""
+    threading.Thread(target=time.sleep, args=(0.02,)).start()
+    ended = subprocess.Popen(["sleep", "37"])
+    ended.kill()
+    _kept_programs.append(ended)
+    return ended.pid
+
+
 def _exit_slowly(code: int, ctx: Context) -> Any:
     """The pipe is closed a moment before the end, as it is while an interpreter ends."""
     os.closerange(3, 4096)
@@ -150,10 +184,21 @@ def _allocate(share: float, ctx: Context) -> Any:
 
 _kept: list[bytes] = []
 _context: Context
+_kept_programs: list[subprocess.Popen[bytes]] = []
+
+LEAVERS = {
+    "program": _leave_a_program,
+    "program of its own session": _leave_a_program_of_its_own_session,
+    "orphan": _leave_an_orphan,
+    "fork": _leave_a_fork,
+    "thread": _leave_a_thread,
+    "nothing": _leave_nothing,
+}
 
 DEEDS = {
     "compute": _compute,
     "exit": lambda code, ctx: os._exit(code),
+    "leave": lambda what, ctx: {"pid": os.getpid(), "left": LEAVERS[what]()},
     "exit slowly": _exit_slowly,
     "sys.exit": lambda code, ctx: sys.exit(code),
     "signal": lambda number, ctx: os.kill(os.getpid(), number),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.domain.failures import LeaseLost
 from tests.support.waiting import until
-from workers import Context, InvalidJob, Retry, TransientError, job
+from workers import Context, InvalidJob, Retry, TransientError, job, pool_leftovers
 
 PATIENCE = 60.0
 AT_ONCE = Retry(max_attempts=3, schedule=(0.0,), jitter=0.0)
@@ -167,28 +167,16 @@ def _work(given: Use, ctx: Context) -> Any:
     return {"before": before, "noted": noted, "cancelled": ctx.cancelled}
 
 
-def _leave_a_thread(given: Use, ctx: Context) -> Any:
-    """It goes on when the attempt is over, and says what each of its tools came to."""
-
-    def late() -> None:
-        wait_for(given.at("go"))
-        ctx.progress(99, "of another job")
-        said = [_class_of(lambda: ctx.step("late", print)), _class_of(lambda: ctx.submit("use", {"do": "nothing"}))]
-        given.at("said").write_text(" ".join(said))
-
-    threading.Thread(target=late, daemon=True).start()
-
-
-def _let_it_go(given: Use, ctx: Context) -> Any:
-    given.at("go").touch()
-    wait_for(given.at("said"))
-    return os.getpid()
-
-
 def _leave_a_thread_that_waits(given: Use, ctx: Context) -> Any:
-    def waits() -> None:
-        given.at("told").write_text(_class_of(lambda: ctx.step("waits", print)))
+    """When the attempt is over, it hears of it, and then says what each of its tools comes to."""
 
+    def waits() -> None:
+        told = [_class_of(lambda: ctx.step("waits", print))]
+        ctx.progress(99, "of another job")
+        told += [_class_of(lambda: ctx.step("late", print)), _class_of(lambda: ctx.submit("use", {"do": "nothing"}))]
+        given.at("told").write_text(" ".join(told))
+
+    pool_leftovers.GRACE_SECONDS = 10.0  # for the thread to have its say before its process is killed
     threading.Thread(target=waits, daemon=True).start()
     wait_for(given.at("return"))
 
@@ -249,8 +237,6 @@ USES = {
     "results": lambda given, ctx: ctx.results,
     "transaction": _transaction,
     "work": _work,
-    "leave a thread": _leave_a_thread,
-    "let it go": _let_it_go,
     "leave a thread that waits": _leave_a_thread_that_waits,
     "commit and hang": _commit_and_hang,
 }

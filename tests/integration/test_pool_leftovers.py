@@ -1,0 +1,37 @@
+"""What an attempt in a process has left running goes with its process; nothing runs on beside the next attempt."""
+
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+
+from tests.integration.test_pool import SETUP, run
+from tests.support.waiting import until
+from workers.pool import ProcessPool
+
+
+@pytest.fixture(scope="module")
+async def pool() -> AsyncIterator[ProcessPool]:
+    made = ProcessPool(SETUP)
+    yield made
+    await made.aclose()
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("what", ["program", "orphan", "fork", "thread", "program of its own session"])
+async def test_what_is_left_running_ends_with_its_process(pool: ProcessPool, what: str) -> None:
+    """But for a program of a session of its own, which only has its child replaced: that one ends by itself."""
+    first = await run(pool, "leave", what)
+    assert (await run(pool, "pid"))["pid"] != first["pid"]
+    await until(lambda: not runs(first["pid"]) and not runs(first["left"]), 5, "it to be gone")
+
+
+async def test_a_child_of_whom_nothing_is_left_is_kept(pool: ProcessPool) -> None:
+    first = await run(pool, "leave", "nothing")
+    assert (await run(pool, "pid"))["pid"] == first["pid"]
