@@ -14,10 +14,12 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import msgspec
@@ -84,10 +86,24 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Askin
         context = Context(job, egress, mail, asking.means, setup.max_result_bytes)
         value = handler.function(payload, context)
         if handler.is_async:
-            value = asyncio.run(value)
+            value = _on_a_loop(value)
         return Returned(msgspec.Raw(result_of(value, setup.max_result_bytes).encode()))
     except BaseException as error:
         return _raised(error)
+
+
+class _Threads(ThreadPoolExecutor):
+    """Of an event loop, whose end would wait for one that is given up in the middle of something."""
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+def _on_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    """As `asyncio.run`, but that no thread is waited for: what one still does is left running."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Threads())
+        return runner.run(work)
 
 
 def _raised(error: BaseException) -> Raised:

@@ -1,5 +1,6 @@
 """What an attempt in a process has left running goes with its process; nothing runs on beside the next attempt."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import psutil
@@ -34,4 +35,17 @@ async def test_what_is_left_running_ends_with_its_process(pool: ProcessPool, wha
 
 async def test_a_child_of_whom_nothing_is_left_is_kept(pool: ProcessPool) -> None:
     first = await run(pool, "leave", "nothing")
+    assert (await run(pool, "pid"))["pid"] == first["pid"]
+
+
+async def test_a_thread_that_an_async_handler_has_given_up_holds_nothing_up(pool: ProcessPool) -> None:
+    await run(pool, "pid")
+    async with asyncio.timeout(5):
+        first = await run(pool, "give up", 37, type="deed.async")
+    assert first["went"] == "on"
+    assert (await run(pool, "pid"))["pid"] != first["pid"]
+
+
+async def test_idle_threads_of_an_event_loop_cost_no_process(pool: ProcessPool) -> None:
+    first = await run(pool, "pid", type="deed.async")
     assert (await run(pool, "pid"))["pid"] == first["pid"]

@@ -41,7 +41,13 @@ async def async_deed(payload: Deed, ctx: Context) -> Any:
     if payload.do == "call":
         answer = await ctx.egress.send("GET", payload.arg, {}, b"", timeout=5, max_bytes=100)
         return {"status": answer.status_code}
-    return {"pid": os.getpid()}
+    if payload.do == "give up":
+        try:
+            async with asyncio.timeout(0.2):
+                await asyncio.to_thread(time.sleep, payload.arg)
+        except TimeoutError:
+            return {"pid": os.getpid(), "went": "on"}
+    return {"pid": os.getpid(), "thread": await asyncio.to_thread(int)}
 
 
 def _compute(seconds: float, ctx: Context) -> Any:
