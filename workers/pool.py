@@ -4,7 +4,8 @@ What it guarantees:
 
 - A child runs beside the worker, never inside it: whatever it does, the worker's event loop, and with it the
   heartbeat and the other slots, goes on.
-- An attempt that is given up (timeout, cancel, shutdown) is dead at once, with every process that it has started.
+- An attempt that is given up (timeout, cancel, shutdown) is dead at once, with every process in its process group: what
+  it has started, but for what was given a session or a group of its own (`start_new_session=True`).
 - No child outlives its worker, not even one that is killed: the kernel itself sends SIGKILL to the child's whole
   process group when the worker's end of a pipe, the lifeline, is closed.
 - Nothing is started before it is needed, and what is not needed for a while is ended.
@@ -261,7 +262,7 @@ class Child:
         return answer.result
 
     def kill(self) -> None:
-        """SIGKILL for the child and everything that it has started."""
+        """SIGKILL for the child's process group."""
         if self._lifeline is None:
             return
         os.close(self._lifeline)
@@ -284,7 +285,7 @@ class Child:
             raise Crashed(_how(await self.ended)) from None
 
     async def _watch(self) -> int:
-        """The exit code. What the child has started dies with it, and with that the last end of the pipe is closed."""
+        """The exit code. The child's group dies with it, and with that the last end of the pipe is closed."""
         code = await self._process.wait()
         self.kill()
         return code
@@ -293,8 +294,5 @@ class Child:
 def _how(code: int) -> str:
     if code >= 0:
         return f"the process of this job ended by itself, with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
     return f"the process of this job was killed by {name}"
