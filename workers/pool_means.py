@@ -6,8 +6,9 @@ rest.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,9 @@ from workers.values import child_of, step_name, step_result_of
 MAX_REST_BYTES = 2**20
 """Of a child beside its payload. A body that is larger than both would be refused anyway, and burden the worker."""
 
+PROGRESS_SECONDS = 0.05
+"""Between two messages of progress. A loop may say it all the time, and the worker would have to hear it all."""
+
 NO_TRANSACTION = (
     "ctx.transaction() does not reach into a process: write the handler as async def, or as def in a thread, "
     'without runs_in="process"'
@@ -55,11 +59,17 @@ class Asking:
         self._pipe = pipe
         self._setup = setup
         self._over = False
+        self._unsaid: str | None = None
+        self._pause: threading.Timer | None = None
         self.means = Means(self._call, self._say, self._step, self._submit, self._results, _no_transaction)
 
     def end(self) -> None:
-        """After it, the worker hears nothing more of this attempt than its outcome."""
+        """Says what is still to be said. After it, the worker hears nothing more of this attempt than its outcome."""
         with self._pipe.alone():
+            if self._pause is not None:
+                self._pause.cancel()
+            if self._unsaid is not None:
+                self._pipe.send(Progressed(self._unsaid))
             self._over = True
         self._pipe.lose_all()
 
@@ -68,11 +78,27 @@ class Asking:
         return asyncio.run(work) if running_loop() is None else work
 
     def _say(self, progress: str) -> None:
+        """Now, or after the pause since the last time, if nothing newer is said by then."""
         if not self._pipe.ours:
             return
         with self._pipe.alone():
             if not self._over:
-                self._pipe.send(Progressed(progress))
+                self._unsaid = progress
+                if self._pause is None:
+                    self._say_it()
+
+    def _say_it(self) -> None:
+        with self._pipe.alone():
+            self._pause = None
+            if self._over or self._unsaid is None:
+                return
+            self._pipe.send(Progressed(self._unsaid))
+            self._unsaid = None
+            pause = threading.Timer(PROGRESS_SECONDS, self._say_it)
+            pause.daemon = True
+            with suppress(RuntimeError):  # no thread to be had, no pause
+                pause.start()
+                self._pause = pause
 
     async def _step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         ask = AskStep(self._pipe.new_id(), step_name(name))

@@ -177,6 +177,22 @@ def _report(parts: list[float], ctx: Any) -> Any:
         ctx.progress(percent, f"{percent} %")
 
 
+def _report_all_the_time(seconds: float, ctx: Context) -> Any:
+    said, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        said += 1
+        ctx.progress(said % 100, str(said))
+    return said
+
+
+def _report_and_compute(path: str, ctx: Context) -> Any:
+    """Says two things at once, and then nothing more until it may return."""
+    ctx.progress(1)
+    ctx.progress(2)
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
 def _grow(megabytes: int, ctx: Context) -> Any:
     _kept.append(b"x" * megabytes * 2**20)
     return {"pid": os.getpid()}
@@ -216,6 +232,8 @@ DEEDS = {
     "hold": _hold_the_lock,
     "raise": _raise,
     "report": _report,
+    "report all the time": _report_all_the_time,
+    "report and compute": _report_and_compute,
     "grow": _grow,
     "allocate": _allocate,
     "print": lambda text, ctx: print(text),
