@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from app.domain.failures import LeaseLost
+from workers.run import Ended
 
 
 class Calls:
@@ -34,14 +35,15 @@ class Calls:
         loop = running_loop()
         if loop is self._loop:
             return work
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
         if loop is not None:
-            return asyncio.wrap_future(future)
+            return _awaited(future)
         self._loop.call_soon_threadsafe(self._keep, future)
         try:
-            return future.result()
+            ended = future.result()
         except concurrent.futures.CancelledError:
             raise LeaseLost from None
+        return _result(ended)
 
     def end(self) -> None:
         """The attempt is over: what its threads still wait for is broken off."""
@@ -59,6 +61,24 @@ class Calls:
         elif not future.done():
             self._from_threads.add(future)
             future.add_done_callback(self._from_threads.discard)
+
+
+async def _contained(work: Coroutine[Any, Any, Any]) -> Ended:
+    """As a value: some exceptions would end the worker's loop, and one looks as if the attempt were over."""
+    try:
+        return Ended(await work)
+    except BaseException as error:
+        return Ended(error=error)
+
+
+async def _awaited(future: "concurrent.futures.Future[Ended]") -> Any:
+    return _result(await asyncio.wrap_future(future))
+
+
+def _result(ended: Ended) -> Any:
+    if ended.error is not None:
+        raise ended.error
+    return ended.result
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

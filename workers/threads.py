@@ -5,6 +5,7 @@ more to take its place, for as many as there is room for (`workers.left_behind.M
 """
 
 import asyncio
+import contextvars
 import sys
 import threading
 from collections.abc import Callable
@@ -23,12 +24,12 @@ class Threads:
         self._pool = ThreadPoolExecutor(count + left_behind.MOST + 1, thread_name_prefix="handler")
 
     async def call(self, function: Callable[[], object], allowed: float) -> object:
-        """What `function` returns or raises. Cancelling this leaves the thread behind; `allowed` is the time in seconds
-        after which one that has not returned is taken to hang."""
+        """What `function` returns or raises, in the context of the caller. Cancelling this leaves the thread behind;
+        `allowed` is the time in seconds after which one that has not returned is taken to hang."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         threads: list[int] = []
-        running = self._pool.submit(_contained, function, threads)
+        running = self._pool.submit(contextvars.copy_context().run, _contained, function, threads)
         try:
             ended = await asyncio.wrap_future(running)
         except asyncio.CancelledError:

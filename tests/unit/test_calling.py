@@ -40,6 +40,30 @@ async def test_an_error_is_raised_where_the_call_was_made() -> None:
         await asyncio.to_thread(lambda: calls(fail()))
 
 
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, StopIteration])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in a thread", "on a loop of its own"])
+async def test_whatever_it_raises_is_the_callers_error(raised: type[BaseException], elsewhere: bool) -> None:
+    calls = Calls()
+
+    async def leave() -> None:
+        raise raised
+
+    async def on_its_own_loop() -> None:
+        await calls(leave())
+
+    def call() -> BaseException:
+        try:
+            asyncio.run(on_its_own_loop()) if elsewhere else calls(leave())
+        except BaseException as error:
+            return error
+        raise AssertionError
+
+    error = await asyncio.to_thread(call)
+    if raised is StopIteration:  # no coroutine can raise it
+        raised = RuntimeError
+    assert type(error) is raised
+
+
 async def test_after_the_end_nothing_is_called() -> None:
     calls, heard = Calls(), []
     calls.soon(heard.append, "in time")
