@@ -63,6 +63,28 @@ class Calls:
             future.add_done_callback(self._from_threads.discard)
 
 
+class Latest:
+    """Hands values over to `take`, on the loop. Of many from threads it is the latest: a call of the loop for each
+    would keep it from all else."""
+
+    def __init__(self, calls: Calls, take: Callable[[str], None]) -> None:
+        self._calls = calls
+        self._take = take
+        self._value = ""
+        self._coming = False
+
+    def __call__(self, value: str) -> None:
+        """Returns at once. What is said before the attempt ends is handed over before it ends."""
+        self._value = value
+        if not self._coming:
+            self._coming = True
+            self._calls.soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._coming = False  # first: whoever says something from here on asks for another turn
+        self._take(self._value)
+
+
 async def _contained(work: Coroutine[Any, Any, Any]) -> Ended:
     """As a value: some exceptions would end the worker's loop, and one looks as if the attempt were over."""
     try:

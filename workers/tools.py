@@ -18,7 +18,7 @@ from app.services.intake import Intake
 from app.settings import Settings
 from app.storage.claims import Claim
 from app.storage.lent import Lender, Lent
-from workers.calling import Calls
+from workers.calling import Calls, Latest
 from workers.children import Children, FanOut
 from workers.context import Context, Means
 from workers.egress import Egress
@@ -64,7 +64,7 @@ class Tools:
         children = Children(claim, self._intake, self.most)
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
         steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
-        say = partial(calls.soon, self.progress.say, lease)
+        say = Latest(calls, partial(self.progress.say, lease))
         results = Results(self._engine, lease)
         means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(claim.job, self._egress, self._mail, means, self._max_result_bytes)

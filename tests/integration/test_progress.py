@@ -62,6 +62,17 @@ async def test_a_def_handler_just_calls_it_and_a_new_attempt_starts_without(
     assert (done.status, done.progress, done.result) == ("succeeded", None, '"None"')
 
 
+async def test_the_last_word_of_def_handlers_in_a_loop_stays(engine: AsyncEngine, database_url: str) -> None:
+    @job("reports", queue="q")
+    def reports(payload: dict[str, int], ctx: Context) -> None:
+        for row in range(20_000):
+            ctx.progress(row % 100, f"row {row}")
+
+    async with at_work(engine, database_url, reports) as shop:
+        done = await asyncio.gather(*(shop.finish("reports") for _ in range(4)))
+    assert {json.loads(one.progress or "")["message"] for one in done} == {"row 19999"}
+
+
 async def test_many_calls_become_few_writes_for_all_attempts_together(engine: AsyncEngine, database_url: str) -> None:
     writes = []
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.failures import LeaseLost
 from tests.support.waiting import until
-from workers.calling import Calls
+from workers.calling import Calls, Latest
 
 
 async def answer() -> int:
@@ -76,6 +76,26 @@ async def test_after_the_end_nothing_is_called() -> None:
         calls(answer())
     with pytest.raises(LeaseLost):
         await asyncio.to_thread(lambda: calls(answer()))
+
+
+async def test_of_many_values_from_threads_the_latest_is_handed_over() -> None:
+    """A call of the loop for each would keep it from all else."""
+    heard: list[str] = []
+    latest = Latest(Calls(), heard.append)
+
+    def say() -> None:
+        for number in range(1000):
+            latest(str(number))
+
+    thread = threading.Thread(target=say)
+    thread.start()
+    thread.join()  # the loop stands still
+    await asyncio.sleep(0)
+    assert heard == ["999"]
+    latest("at once, on the loop")
+    await asyncio.to_thread(latest, "later")
+    await asyncio.sleep(0)
+    assert heard == ["999", "at once, on the loop", "later"]
 
 
 async def test_the_end_breaks_off_what_a_thread_waits_for() -> None:
