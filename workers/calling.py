@@ -7,6 +7,7 @@ from typing import Any
 
 from app.domain.failures import LeaseLost
 from workers.run import Ended
+from workers.threads import outcome
 
 
 class Calls:
@@ -43,7 +44,7 @@ class Calls:
             ended = future.result()
         except concurrent.futures.CancelledError:
             raise LeaseLost from None
-        return _result(ended)
+        return outcome(ended)
 
     def end(self) -> None:
         """The attempt is over: what its threads still wait for is broken off."""
@@ -94,13 +95,7 @@ async def _contained(work: Coroutine[Any, Any, Any]) -> Ended:
 
 
 async def _awaited(future: "concurrent.futures.Future[Ended]") -> Any:
-    return _result(await asyncio.wrap_future(future))
-
-
-def _result(ended: Ended) -> Any:
-    if ended.error is not None:
-        raise ended.error
-    return ended.result
+    return outcome(await asyncio.wrap_future(future))
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -26,7 +26,6 @@ from app.storage.claims import Claim
 from workers import failures, tracebacks
 from workers.context import Context
 from workers.job import Handler
-from workers.left_behind import LeftBehind
 from workers.pool import START_SECONDS, Crashed, ProcessPool
 from workers.pool_desk import Desk
 from workers.run import Ended, Run, Why
@@ -49,7 +48,7 @@ class Executor:
         self.runs = Runs()
         self._pool = pool
         self._runs: dict[tuple[UUID, int], Run] = {}
-        self._left_behind = LeftBehind()
+        self._left_behind = tools.left_behind
         self._threads = Threads(threads, self._left_behind)
         self._max_result_bytes = max_result_bytes
 
@@ -122,8 +121,8 @@ class Executor:
         return transition
 
     async def _run(self, claim: Claim, handler: Handler, held: Held) -> Transition:
-        limit = claim.timeout or handler.type.timeout or DEFAULT_TIMEOUT
-        context = self.tools.open(claim, limit)
+        limit = claim.timeout or _allowed(handler)
+        context = self.tools.open(claim, limit, _allowed(handler))
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
         if handler.in_process:
             call = partial(self._in_process, context, limit)
@@ -147,8 +146,7 @@ class Executor:
         payload = payload_of(handler, context.job)
         if handler.is_async:
             return await handler.function(payload, context)
-        allowed = handler.type.timeout or DEFAULT_TIMEOUT
-        return await self._threads.call(partial(handler.function, payload, context), allowed)
+        return await self._threads.call(partial(handler.function, payload, context), _allowed(handler))
 
     async def _in_process(self, context: Context, limit: float) -> object:
         desk = Desk(context.means)
@@ -172,6 +170,11 @@ class Executor:
             return transitions.succeeded(held, result_of(result, self._max_result_bytes))
         except InvalidJob as error:
             return _failed(held, error)
+
+
+def _allowed(handler: Handler) -> float:
+    """Seconds that its type gives it; a job may ask for others."""
+    return handler.type.timeout or DEFAULT_TIMEOUT
 
 
 def _held(claim: Claim, handler: Handler | None) -> Held:

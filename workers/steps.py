@@ -1,10 +1,8 @@
 """The remembered steps of one attempt: run what was not run before, commit what it came to, and only then go on."""
 
 import asyncio
-import contextvars
 import inspect
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -15,17 +13,20 @@ from app.domain.failures import LeaseLost
 from app.domain.lease import Lease
 from app.storage import steps
 from app.storage.engine import reading, transaction
+from workers import threads
 from workers.asking import until_answered
 from workers.values import step_name, step_result_of
+
+InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
 
 
 class Steps:
     """The steps of one attempt. For use on the worker's event loop alone."""
 
-    def __init__(self, engine: AsyncEngine, lease: Lease, threads: Executor, max_bytes: int) -> None:
+    def __init__(self, engine: AsyncEngine, lease: Lease, in_a_thread: InAThread, max_bytes: int) -> None:
         self._engine = engine
         self._lease = lease
-        self._threads = threads
+        self._in_a_thread = in_a_thread
         self._max_bytes = max_bytes
         self._known: dict[str, str] | None = None
         self._reading = asyncio.Lock()
@@ -37,7 +38,7 @@ class Steps:
         known = await self._recalled()
         async with self._running.setdefault(name, asyncio.Lock()):
             if name not in known:
-                value = await call(partial(function, *args, **kwargs), self._threads)
+                value = await call(partial(function, *args, **kwargs), self._in_a_thread)
                 result = step_result_of(name, value, self._max_bytes)
                 await self._commit(name, result)
                 known[name] = result
@@ -67,10 +68,9 @@ class Steps:
             raise LeaseLost
 
 
-async def call(function: Callable[[], Any], threads: Executor | None = None) -> Any:
+async def call(function: Callable[[], Any], in_a_thread: InAThread = threads.in_a_thread) -> Any:
     """What a step's function returns: on this event loop if it is async, else in a thread (by default, the loop's)."""
     if inspect.iscoroutinefunction(function):
         return await function()
-    context = contextvars.copy_context()
-    result = await asyncio.get_running_loop().run_in_executor(threads, context.run, function)
+    result = await in_a_thread(function)
     return await result if inspect.isawaitable(result) else result

@@ -1,4 +1,4 @@
-"""`def` handlers, each in a thread. One that never returns costs a thread, never the slot of another job.
+"""`def` handlers and steps, each in a thread. One that never returns costs a thread, never the slot of another job.
 
 Python cannot stop a thread. When an attempt is over and its thread is not, the thread is left behind: there is one
 more to take its place, for as many as there is room for (`workers.left_behind.MOST`).
@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from workers import left_behind
 from workers.left_behind import LeftBehind
@@ -17,11 +18,11 @@ from workers.run import Ended
 
 
 class Threads:
-    """Room for `count` handlers at once, beside all that may be left behind."""
+    """Room for `count` handlers at once, or the steps of as many, beside all that may be left behind."""
 
-    def __init__(self, count: int, behind: LeftBehind) -> None:
+    def __init__(self, count: int, behind: LeftBehind, name: str = "handler") -> None:
         self._left_behind = behind
-        self._pool = ThreadPoolExecutor(count + left_behind.MOST + 1, thread_name_prefix="handler")
+        self._pool = ThreadPoolExecutor(count + left_behind.MOST + 1, thread_name_prefix=name)
 
     async def call(self, function: Callable[[], object], allowed: float) -> object:
         """What `function` returns or raises, in the context of the caller. Cancelling this leaves the thread behind;
@@ -37,13 +38,23 @@ class Threads:
                 left = began + allowed - loop.time()
                 self._left_behind.add(running, "thread", _where(threads[0]), left)
             raise
-        if ended.error is not None:
-            raise ended.error
-        return ended.result
+        return outcome(ended)
 
     def close(self) -> None:
         """Start no more. One that never returns is left to the end of the process."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def in_a_thread(function: Callable[[], object]) -> object:
+    """What `function` returns or raises, in one of the event loop's own threads and in the context of the caller."""
+    return outcome(await asyncio.to_thread(_contained, function, []))
+
+
+def outcome(ended: Ended) -> Any:
+    """What a call returned; raises what it raised."""
+    if ended.error is not None:
+        raise ended.error
+    return ended.result
 
 
 def _contained(function: Callable[[], object], threads: list[int]) -> Ended:

@@ -1,7 +1,6 @@
 """What the contexts of one worker share, and what is to become of it when an attempt ends."""
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -22,11 +21,13 @@ from workers.calling import Calls, Latest
 from workers.children import Children, FanOut
 from workers.context import Context, Means
 from workers.egress import Egress
+from workers.left_behind import LeftBehind
 from workers.mail import Mail
 from workers.progress import ProgressWriter
 from workers.results import Results
 from workers.steps import Steps
 from workers.targets import Targets
+from workers.threads import Threads
 from workers.transactions import AttemptTransaction
 
 
@@ -48,7 +49,8 @@ class Tools:
         self._engine = engine
         self._egress = egress
         self._mail = mail
-        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="step")
+        self.left_behind = LeftBehind()
+        self._threads = Threads(threads, self.left_behind, "step")
         self._max_result_bytes = settings.max_result_bytes
         catalogue = Catalogue(engine, settings.egress_allow)
         self._intake = Intake(catalogue, settings.egress_allow, settings.max_payload_bytes)
@@ -58,12 +60,12 @@ class Tools:
         self._open: dict[Lease, _Attempt] = {}
         self._to_commit: dict[Lease, Lent] = {}
 
-    def open(self, claim: Claim, seconds: float) -> Context:
-        """The context for this attempt's handler, which may take `seconds`."""
+    def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
+        """The context for this attempt's handler, which may take `seconds`; its type gives it `allowed` seconds."""
         lease, calls = claim.lease, Calls()
         children = Children(claim, self._intake, self.most)
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
-        steps = Steps(self._engine, lease, self._threads, self._max_result_bytes)
+        steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = Latest(calls, partial(self.progress.say, lease))
         results = Results(self._engine, lease)
         means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
@@ -96,7 +98,8 @@ class Tools:
         return self._to_commit.pop(lease, None)
 
     async def aclose(self) -> None:
-        """Let go of every connection."""
+        """Start no more threads, and let go of every connection."""
+        self._threads.close()
         await self.targets.aclose()
         await self._lender.close()
 

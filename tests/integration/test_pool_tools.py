@@ -100,6 +100,12 @@ async def test_what_a_step_raises_is_the_handlers_own(shop: Shop, tmp_path: Path
     assert done.result == '["of mine","then not"]'
 
 
+async def test_stop_iteration_of_a_step_is_the_attempts_error(shop: Shop, tmp_path: Path) -> None:
+    done = await finish(shop, "stop", tmp_path, max_attempts=1, timeout=10)
+    assert failure(done) == ("failed", 1, "transient")
+    assert "StopIteration" in (done.error or "")
+
+
 async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(shop: Shop, tmp_path: Path) -> None:
     for size, says in ((None, "not JSON"), (MAX_RESULT + 1, "larger than")):
         done = await finish(shop, "unfit", tmp_path, size)

@@ -73,27 +73,6 @@ async def test_what_raises_is_not_remembered(engine: AsyncEngine, database_url: 
     assert (done.status, done.result, ran) == ("succeeded", '"paid"', [1, 2])
 
 
-@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
-@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
-async def test_what_would_end_the_worker_is_the_attempts_error(
-    engine: AsyncEngine, database_url: str, raised: BaseException, is_async: bool
-) -> None:
-    def leave() -> None:
-        raise raised
-
-    async def leave_soon() -> None:
-        await asyncio.gather(asyncio.sleep(0), asyncio.to_thread(leave))
-
-    @job("charges", queue="q")
-    def charges(payload: dict[str, Any], ctx: Context) -> object:
-        return ctx.step("charge", leave_soon if is_async else leave)
-
-    async with at_work(engine, database_url, charges) as shop:
-        done = await shop.finish("charges", max_attempts=1)
-    assert (done.status, '"class":"transient"' in (done.error or "")) == ("failed", True), done.error
-    assert type(raised).__name__ in (done.error or "")
-
-
 async def test_two_at_once_of_one_name_run_once(engine: AsyncEngine, database_url: str) -> None:
     ran = []
 

@@ -235,6 +235,7 @@ USES = {
     "submit unfit": _submit_unfit,
     "submit huge": _submit_huge,
     "results": lambda given, ctx: ctx.results,
+    "stop": lambda given, ctx: ctx.step("stop", next, iter([])),
     "transaction": _transaction,
     "work": _work,
     "leave a thread that waits": _leave_a_thread_that_waits,

@@ -1,0 +1,86 @@
+"""Steps that go wrong: whatever one raises, or if it never returns, costs its own attempt and nobody else."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.metrics import HANDLERS_LEFT_BEHIND
+from tests.integration.at_work import at_work
+from tests.support.waiting import until
+from workers import Context, job
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_what_would_end_the_worker_is_the_attempts_error(
+    engine: AsyncEngine, database_url: str, raised: BaseException, is_async: bool
+) -> None:
+    def leave() -> None:
+        raise raised
+
+    async def leave_soon() -> None:
+        await asyncio.gather(asyncio.sleep(0), asyncio.to_thread(leave))
+
+    @job("charges", queue="q")
+    def charges(payload: dict[str, Any], ctx: Context) -> object:
+        return ctx.step("charge", leave_soon if is_async else leave)
+
+    async with at_work(engine, database_url, charges) as shop:
+        done = await shop.finish("charges", max_attempts=1)
+    assert (done.status, '"class":"transient"' in (done.error or "")) == ("failed", True), done.error
+    assert type(raised).__name__ in (done.error or "")
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_stop_iteration_of_a_step_is_the_attempts_error(
+    engine: AsyncEngine, database_url: str, is_async: bool
+) -> None:
+    """No future can hold it: the attempt waited for its timeout."""
+
+    @job("charges", queue="q")
+    async def charges(payload: dict[str, Any], ctx: Context) -> object:
+        return await ctx.step("charge", next, iter([]))
+
+    @job("charges", queue="q")
+    def charges_in_a_thread(payload: dict[str, Any], ctx: Context) -> object:
+        return ctx.step("charge", next, iter([]))
+
+    async with at_work(engine, database_url, charges if is_async else charges_in_a_thread) as shop:
+        done = await shop.finish("charges", max_attempts=1, timeout=5)
+    assert '"class":"transient"' in (done.error or "")
+    assert "StopIteration" in (done.error or "")
+
+
+async def test_steps_that_hang_are_counted_and_take_no_thread_from_others(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    gate = threading.Event()
+
+    @job("hangs", queue="q")
+    async def hangs(payload: dict[str, Any], ctx: Context) -> None:
+        await ctx.step("hang", gate.wait)
+
+    @job("hangs.thread", queue="q")
+    def hangs_in_a_thread(payload: dict[str, Any], ctx: Context) -> None:
+        ctx.step("hang", gate.wait)
+
+    @job("charges", queue="q")
+    async def charges(payload: dict[str, Any], ctx: Context) -> object:
+        return await ctx.step("charge", lambda: "paid")
+
+    def count() -> float:
+        return HANDLERS_LEFT_BEHIND.labels("thread")._value.get()
+
+    before = count()
+    async with at_work(engine, database_url, hangs, hangs_in_a_thread, charges) as shop:
+        hung = [shop.finish(one, timeout=0.5, max_attempts=1) for one in ("hangs", "hangs.thread") * 2]
+        assert ["timeout" in (one.error or "") for one in await asyncio.gather(*hung)] == [True] * 4
+        await until(lambda: count() == before + 4, 10, lambda: f"four threads to be left behind, not {count()}")
+        done = await shop.finish("charges", timeout=5, max_attempts=1)
+        assert done.result == '"paid"', done.error
+        assert not shop.worker._executor.exhausted.is_set(), "their type gives them more time"
+        gate.set()
+        await until(lambda: count() == before, 10, "them to return")
