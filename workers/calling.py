@@ -3,11 +3,15 @@
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 from app.domain.failures import LeaseLost
 from workers.run import Ended
 from workers.threads import outcome
+
+WITHIN_A_STEP: ContextVar[bool] = ContextVar("WITHIN_A_STEP", default=False)
+"""Whether it is the function of a step that calls. Reaches into its thread, and into the tasks that it starts."""
 
 
 class Calls:

@@ -12,9 +12,11 @@ from uuid import UUID
 
 import structlog
 
+from app.domain.failures import InvalidJob
 from app.domain.job import Job
 from app.domain.progress import progress as progress_of
 from app.domain.retry import Retry
+from workers.calling import WITHIN_A_STEP
 from workers.egress import Egress
 from workers.mail import Mail
 from workers.run import Ending
@@ -97,10 +99,13 @@ class Context:
         this attempt and on every later one, is its result as read back from JSON (a tuple as a list, a date as a
         string). If it raises, nothing is remembered, and the next attempt runs it again. Steps stay when the job is
         retried or replayed. Raises `LeaseLost` when another worker has the job by now: nothing is remembered then. A
-        result that is no JSON, or over `MAX_RESULT_BYTES`, is `InvalidJob`. While the ledger is away, it waits.
+        result that is no JSON, or over `MAX_RESULT_BYTES`, is `InvalidJob`, as is a step called within a step: they do
+        not nest. While the ledger is away, it waits.
         If the process dies on the next line: it is remembered, and never runs again. Only if the process dies within
         the step may `function` have run without that being known: give what it calls `ctx.job.id` as a key.
         """
+        if WITHIN_A_STEP.get():
+            raise InvalidJob(f"steps do not nest: step {name!r} was called by the function of another")
         return self.means.call(self.means.step(name, function, *args, **kwargs))
 
     def transaction(self) -> AttemptTransaction:

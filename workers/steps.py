@@ -15,6 +15,7 @@ from app.storage import steps
 from app.storage.engine import reading, transaction
 from workers import threads
 from workers.asking import until_answered
+from workers.calling import WITHIN_A_STEP
 from workers.values import step_name, step_result_of
 
 InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
@@ -70,7 +71,11 @@ class Steps:
 
 async def call(function: Callable[[], Any], in_a_thread: InAThread = threads.in_a_thread) -> Any:
     """What a step's function returns: on this event loop if it is async, else in a thread (by default, the loop's)."""
-    if inspect.iscoroutinefunction(function):
-        return await function()
-    result = await in_a_thread(function)
-    return await result if inspect.isawaitable(result) else result
+    within = WITHIN_A_STEP.set(True)
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function()
+        result = await in_a_thread(function)
+        return await result if inspect.isawaitable(result) else result
+    finally:
+        WITHIN_A_STEP.reset(within)

@@ -106,6 +106,12 @@ async def test_stop_iteration_of_a_step_is_the_attempts_error(shop: Shop, tmp_pa
     assert "StopIteration" in (done.error or "")
 
 
+async def test_a_step_within_a_step_is_refused_at_once(shop: Shop, tmp_path: Path) -> None:
+    done = await finish(shop, "nest", tmp_path, timeout=10)
+    assert failure(done) == ("failed", 1, "invalid")
+    assert "steps do not nest" in (done.error or "")
+
+
 async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(shop: Shop, tmp_path: Path) -> None:
     for size, says in ((None, "not JSON"), (MAX_RESULT + 1, "larger than")):
         done = await finish(shop, "unfit", tmp_path, size)

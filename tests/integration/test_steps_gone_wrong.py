@@ -84,3 +84,29 @@ async def test_steps_that_hang_are_counted_and_take_no_thread_from_others(
         assert not shop.worker._executor.exhausted.is_set(), "their type gives them more time"
         gate.set()
         await until(lambda: count() == before, 10, "them to return")
+
+
+@pytest.mark.parametrize("inner", ["outer", "another"])
+@pytest.mark.parametrize("in_a_thread", [False, True], ids=["async def", "def"])
+async def test_a_step_within_a_step_is_refused_at_once(
+    engine: AsyncEngine, database_url: str, inner: str, in_a_thread: bool
+) -> None:
+    """It would wait for itself, if it has the same name, or hold a thread and wait for another."""
+
+    @job("nests", queue="q")
+    async def nests(payload: dict[str, Any], ctx: Context) -> object:
+        async def outer() -> object:
+            return await ctx.step(inner, lambda: 1)
+
+        await ctx.step("before", lambda: 0)
+        return await ctx.step("outer", outer)
+
+    @job("nests", queue="q")
+    def nests_in_a_thread(payload: dict[str, Any], ctx: Context) -> object:
+        ctx.step("before", lambda: 0)
+        return ctx.step("outer", lambda: ctx.step(inner, lambda: 1))
+
+    async with at_work(engine, database_url, nests_in_a_thread if in_a_thread else nests) as shop:
+        done = await shop.finish("nests", timeout=5)
+    assert (done.status, done.attempt) == ("failed", 1)
+    assert '"class":"invalid","message":"steps do not nest' in (done.error or "")

@@ -235,6 +235,7 @@ USES = {
     "submit unfit": _submit_unfit,
     "submit huge": _submit_huge,
     "results": lambda given, ctx: ctx.results,
+    "nest": lambda given, ctx: ctx.step("outer", lambda: ctx.step("outer", note, given.at("journal"))),
     "stop": lambda given, ctx: ctx.step("stop", next, iter([])),
     "transaction": _transaction,
     "work": _work,
