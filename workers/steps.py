@@ -32,6 +32,8 @@ class Steps:
         self._known: dict[str, str] | None = None
         self._reading = asyncio.Lock()
         self._running: dict[str, asyncio.Lock] = {}
+        self._committing: dict[str, asyncio.Task[str]] = {}
+        """By name. Goes on when whoever waits for it is cancelled: the function has run, and that is worth knowing."""
 
     async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """The result of the step called `name`, from the ledger or from running `function`."""
@@ -39,11 +41,17 @@ class Steps:
         known = await self._recalled()
         async with self._running.setdefault(name, asyncio.Lock()):
             if name not in known:
-                value = await call(partial(function, *args, **kwargs), self._in_a_thread)
-                result = step_result_of(name, value, self._max_bytes)
-                await self._commit(name, result)
-                known[name] = result
+                if name not in self._committing:
+                    value = await call(partial(function, *args, **kwargs), self._in_a_thread)
+                    result = step_result_of(name, value, self._max_bytes)
+                    self._committing[name] = asyncio.create_task(self._commit(name, result))
+                known[name] = await asyncio.shield(self._committing[name])
         return msgspec.json.decode(known[name])
+
+    async def settled(self) -> None:
+        """The attempt is over. Returns once each step that has run is remembered, or the fence has refused it."""
+        if self._committing:
+            await asyncio.wait(self._committing.values())
 
     async def _recalled(self) -> dict[str, str]:
         async with self._reading:
@@ -58,7 +66,7 @@ class Steps:
             raise LeaseLost
         return known
 
-    async def _commit(self, name: str, result: str) -> None:
+    async def _commit(self, name: str, result: str) -> str:
         async def commit() -> bool:
             async with transaction(self._engine) as conn:
                 held = await steps.remember(conn, self._lease, name, result)
@@ -67,6 +75,7 @@ class Steps:
 
         if not await until_answered(commit, self._lease.job_id):
             raise LeaseLost
+        return result
 
 
 async def call(function: Callable[[], Any], in_a_thread: InAThread = threads.in_a_thread) -> Any:

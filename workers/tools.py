@@ -36,6 +36,7 @@ class _Attempt(NamedTuple):
 
     context: Context
     calls: Calls
+    steps: Steps
     children: Children
     transaction: AttemptTransaction
 
@@ -70,12 +71,14 @@ class Tools:
         results = Results(self._engine, lease)
         means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(claim.job, self._egress, self._mail, means, self._max_result_bytes)
-        self._open[lease] = _Attempt(context, calls, children, transaction)
+        self._open[lease] = _Attempt(context, calls, steps, children, transaction)
         return context
 
     async def close(self, transition: Transition) -> Transition:
         """The attempt has come to `transition`: close its context, and add what goes along with the outcome.
 
+        Waits for the steps that have run: after the outcome the fence would refuse them. With the ledger away, that is
+        no longer than the outcome would wait.
         The transaction of a success stays open until it is taken; any other is rolled back here.
         """
         held = transition.held
@@ -83,6 +86,7 @@ class Tools:
         if attempt is None:
             return transition
         attempt.calls.end()
+        await attempt.steps.settled()
         if transition.status is Status.SUCCEEDED and attempt.transaction.within:
             transition = transitions.failed(held, FailureClass.INVALID, _LEFT_OPEN, random.random())
         said = {"progress": self.progress.end(held.lease), "answer": attempt.context.answer}

@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.failures import LeaseLost
 from app.metrics import HANDLERS_LEFT_BEHIND
+from app.storage.engine import transaction
 from tests.integration.at_work import at_work
 from tests.support.waiting import until
 from workers import Context, job
@@ -110,3 +113,58 @@ async def test_a_step_within_a_step_is_refused_at_once(
         done = await shop.finish("nests", timeout=5)
     assert (done.status, done.attempt) == ("failed", 1)
     assert '"class":"invalid","message":"steps do not nest' in (done.error or "")
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True], ids=["async def", "def"])
+async def test_a_step_that_has_run_is_remembered_though_its_attempt_is_out_of_time(
+    engine: AsyncEngine, database_url: str, in_a_thread: bool
+) -> None:
+    """While the ledger takes no steps, though it would take the outcome."""
+    ran: list[int] = []
+    told = threading.Event()
+
+    @job("charges", queue="q", timeout=1)
+    async def charges(payload: dict[str, Any], ctx: Context) -> None:
+        try:
+            await ctx.step("charge", ran.append, ctx.job.attempt)
+        except asyncio.CancelledError:
+            told.set()
+            raise
+
+    @job("charges", queue="q", timeout=1)
+    def charges_in_a_thread(payload: dict[str, Any], ctx: Context) -> None:
+        try:
+            ctx.step("charge", ran.append, ctx.job.attempt)
+        except LeaseLost:
+            told.set()
+            raise
+
+    async with at_work(engine, database_url, charges_in_a_thread if in_a_thread else charges) as shop:
+        async with transaction(engine) as conn:
+            await conn.exec_driver_sql("LOCK TABLE steps IN EXCLUSIVE MODE")
+            job_id = await shop.accept("charges")
+            await until(told.is_set, 10, "the attempt to run out of time")
+        done = await shop.finished(job_id)
+        assert (done.status, await shop.outcomes(job_id)) == ("succeeded", ["timeout", "succeeded"])
+    assert ran == [1]
+
+
+async def test_a_step_given_up_while_it_is_committed_is_not_run_again(engine: AsyncEngine, database_url: str) -> None:
+    ran: list[int] = []
+    given_up = asyncio.Event()
+
+    @job("charges", queue="q")
+    async def charges(payload: dict[str, Any], ctx: Context) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await ctx.step("charge", ran.append, 1)
+        given_up.set()
+        await ctx.step("charge", ran.append, 2)
+
+    async with at_work(engine, database_url, charges) as shop:
+        async with transaction(engine) as conn:
+            await conn.exec_driver_sql("LOCK TABLE steps IN EXCLUSIVE MODE")
+            job_id = await shop.accept("charges")
+            await until(given_up.is_set, 10, "the handler to give it up")
+        assert (await shop.finished(job_id)).status == "succeeded"
+    assert ran == [1]
