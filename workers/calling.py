@@ -40,12 +40,10 @@ class Calls:
         loop = running_loop()
         if loop is self._loop:
             return work
-        future = asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
         if loop is not None:
-            return _awaited(future)
-        self._loop.call_soon_threadsafe(self._keep, future)
+            return self._awaited(work)
         try:
-            ended = future.result()
+            ended = self._begin(work).result()
         except concurrent.futures.CancelledError:
             raise LeaseLost from None
         return outcome(ended)
@@ -55,6 +53,22 @@ class Calls:
         self._ended = True
         for future in list(self._from_threads):
             future.cancel()
+
+    async def _awaited(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """On another loop than ours."""
+        try:
+            ended = await asyncio.wrap_future(self._begin(work))
+        except asyncio.CancelledError:
+            if self._ended:
+                raise LeaseLost from None
+            raise
+        return outcome(ended)
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Ended]":
+        """Cancelled when the attempt ends."""
+        future = asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
+        self._loop.call_soon_threadsafe(self._keep, future)
+        return future
 
     def _unless_ended(self, function: Callable[..., None], *arguments: Any) -> None:
         if not self._ended:
@@ -96,10 +110,6 @@ async def _contained(work: Coroutine[Any, Any, Any]) -> Ended:
         return Ended(await work)
     except BaseException as error:
         return Ended(error=error)
-
-
-async def _awaited(future: "concurrent.futures.Future[Ended]") -> Any:
-    return outcome(await asyncio.wrap_future(future))
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

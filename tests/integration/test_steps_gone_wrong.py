@@ -168,3 +168,31 @@ async def test_a_step_given_up_while_it_is_committed_is_not_run_again(engine: As
             await until(given_up.is_set, 10, "the handler to give it up")
         assert (await shop.finished(job_id)).status == "succeeded"
     assert ran == [1]
+
+
+async def test_no_step_goes_on_after_its_attempt_on_a_loop_of_the_handlers_own(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    ran: list[int] = []
+    go_on, told = asyncio.Event(), threading.Event()
+
+    @job("charges", queue="q")
+    def charges(payload: dict[str, Any], ctx: Context) -> None:
+        async def charge() -> None:
+            await go_on.wait()
+            ran.append(ctx.job.attempt)
+
+        async def main() -> None:
+            await ctx.step("charge", charge)
+
+        try:
+            asyncio.run(main())
+        except LeaseLost:
+            told.set()
+
+    async with at_work(engine, database_url, charges) as shop:
+        done = await shop.finish("charges", timeout=1, max_attempts=1)
+        assert '"class":"timeout"' in (done.error or "")
+        await until(told.is_set, 5, "the handler to hear of it")
+        go_on.set()
+    assert ran == []

@@ -98,15 +98,44 @@ async def test_of_many_values_from_threads_the_latest_is_handed_over() -> None:
     assert heard == ["999", "at once, on the loop", "later"]
 
 
-async def test_the_end_breaks_off_what_a_thread_waits_for() -> None:
-    calls, begun = Calls(), threading.Event()
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in a thread", "on a loop of its own"])
+async def test_the_end_breaks_off_what_a_thread_waits_for(elsewhere: bool) -> None:
+    calls, begun, broken_off = Calls(), threading.Event(), asyncio.Event()
 
     async def never() -> None:
         begun.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            broken_off.set()
 
-    waiting = asyncio.create_task(asyncio.to_thread(lambda: calls(never())))
+    async def on_its_own_loop() -> None:
+        await calls(never())
+
+    def call() -> None:
+        asyncio.run(on_its_own_loop()) if elsewhere else calls(never())
+
+    waiting = asyncio.create_task(asyncio.to_thread(call))
     await until(begun.is_set, 10, "the call to be under way")
     calls.end()
     with pytest.raises(LeaseLost):
-        await waiting
+        await asyncio.wait_for(waiting, 5)
+    await until(broken_off.is_set, 5, "the call to be broken off")
+
+
+async def test_a_call_given_up_on_a_loop_of_its_own_is_broken_off() -> None:
+    calls, broken_off = Calls(), asyncio.Event()
+
+    async def never() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            broken_off.set()
+
+    async def on_its_own_loop() -> None:
+        async with asyncio.timeout(0.2):
+            await calls(never())
+
+    with pytest.raises(TimeoutError):
+        await asyncio.to_thread(lambda: asyncio.run(on_its_own_loop()))
+    await until(broken_off.is_set, 5, "the call to be broken off")
