@@ -50,8 +50,8 @@ async def nothing_under_way() -> None:
     """No request of a handler whose attempt is over goes on in the worker."""
 
     def requests() -> list[Any]:
-        name = Desk._answer.__qualname__
-        return [one for one in asyncio.all_tasks() if getattr(one.get_coro(), "__qualname__", "") == name]
+        under_way = [getattr(task.get_coro(), "_work", task.get_coro()) for task in asyncio.all_tasks()]
+        return [one for one in under_way if getattr(one, "__qualname__", "") == Desk._answer.__qualname__]
 
     await until(lambda: not requests(), 5, lambda: f"{requests()} to be broken off")
 
