@@ -26,6 +26,7 @@ import msgspec
 from app.domain.failures import HandlerError, TargetTimeout, TransientError
 from app.domain.job import Job
 from app.memory import resident_bytes
+from workers import forks
 from workers.pool_messages import (
     LENGTH,
     Answer,
@@ -198,6 +199,7 @@ class Child:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         end_of_life, lifeline = os.pipe()
+        forks.own(lifeline)
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
@@ -209,7 +211,7 @@ class Child:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
         except BaseException:
             # If it has started after all, it finds its lifeline cut.
-            os.close(lifeline)
+            forks.close(lifeline)
             ours.close()
             raise
         finally:
@@ -265,7 +267,7 @@ class Child:
         """SIGKILL for the child's process group."""
         if self._lifeline is None:
             return
-        os.close(self._lifeline)
+        forks.close(self._lifeline)
         self._lifeline = None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -28,7 +28,7 @@ from app import logs, memory
 from app.domain.addresses import EgressAllow
 from app.domain.failures import FailureClass
 from app.domain.job import Job
-from workers import failures, registry, tracebacks
+from workers import failures, forks, registry, tracebacks
 from workers.context import Context
 from workers.egress import Egress
 from workers.job import Handler
@@ -38,9 +38,6 @@ from workers.pool_means import Asking
 from workers.pool_messages import Outcome, Raised, Ready, Returned, Run, Setup, readable
 from workers.pool_pipe import Pipe
 from workers.values import payload_of, result_of
-
-REQUESTS_TO_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""For us they are nothing, as the worker decides when we end. What a handler forks heeds them."""
 
 NICENESS = 5
 """Below the worker, whose event loop keeps the leases of all its jobs."""
@@ -144,10 +141,10 @@ def _hang_on(lifeline: int) -> None:
 
 def _behave() -> None:
     """The worker decides when we end, and it and the machine come first."""
-    for number in REQUESTS_TO_STOP:
+    for number in forks.REQUESTS_TO_STOP:
         # Not SIG_IGN, which programs that a handler starts would inherit: they could not be asked to stop.
         signal.signal(number, lambda *_: None)
-    os.register_at_fork(before=_hold_requests, after_in_parent=_let_requests_in, after_in_child=_heed_requests)
+    forks.keep_out_of_ours()
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
@@ -156,21 +153,6 @@ def _behave() -> None:
     most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _hold_requests() -> None:
-    """One that reaches a fork before it heeds them would be lost: `multiprocessing` asks once, and waits for ever."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS_TO_STOP)
-
-
-def _let_requests_in() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
-
-
-def _heed_requests() -> None:
-    for number in REQUESTS_TO_STOP:
-        signal.signal(number, signal.SIG_DFL)
-    _let_requests_in()
 
 
 def _leave() -> NoReturn:

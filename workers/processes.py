@@ -18,7 +18,7 @@ from app.errors import WorkerExhausted
 from app.settings import Settings
 from app.storage.direct import Direct
 from app.storage.engine import create_engine
-from workers import registry
+from workers import forks, registry
 from workers.alerts import alert_handler
 from workers.egress import Egress
 from workers.executor import Executor
@@ -65,7 +65,7 @@ def scheduler(settings: Settings) -> None:
 
 async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
     """Serve `queues` (all there are, when none is named) until `stopping` is set. Once a process."""
-    os.register_at_fork(after_in_child=_mind_own_signals)
+    forks.keep_out_of_ours()
     egress = Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from)
     pool = ProcessPool(_setup(settings))
@@ -130,13 +130,6 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     return stopping
-
-
-def _mind_own_signals() -> None:
-    """In what a handler forks, by multiprocessing or so: a signal to it would wake our event loop as one to us."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """Processes that a handler in a process starts: they end when they are told to, and speak for nobody."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.integration.test_pool import SETUP, run
+from workers import forks
 from workers.pool import ProcessPool, RaisedInChild
 from workers.pool_pipe import NO_TOOLS_IN_A_FORK
 
@@ -46,3 +48,21 @@ async def test_a_fork_has_no_tools(pool: ProcessPool) -> None:
     """`run` would return what was said of progress."""
     async with asyncio.timeout(IN_TIME):
         assert await run(pool, "speak in a fork") == [None, NO_TOOLS_IN_A_FORK, NO_TOOLS_IN_A_FORK]
+
+
+async def test_a_fork_of_the_worker_does_not_keep_its_children_alive() -> None:
+    """What a child lives by is that the worker, and nobody else, has an end open."""
+    forks.keep_out_of_ours()
+    pool = ProcessPool(SETUP)
+    async with pool.child() as child:
+        assert child._lifeline is not None
+        if (fork := os.fork()) == 0:
+            try:
+                os.fstat(child._lifeline)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, fork, 0)
+        assert status == 0
+        assert child.alive
+    await pool.aclose()
