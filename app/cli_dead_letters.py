@@ -1,6 +1,7 @@
 """`accepted dead-letters`: what failed, and what is to become of it."""
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,6 @@ Queue = Annotated[str | None, typer.Option(help="Of this queue.")]
 Type = Annotated[str | None, typer.Option("--type", help="Of this type.")]
 Class = Annotated[str | None, typer.Option("--class", help="Failed as this class.")]
 Before = Annotated[str | None, typer.Option(help="Failed before this time (RFC 3339).")]
-All = Annotated[bool, typer.Option("--all", help="All there are.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, and do nothing.")]
 
 
@@ -51,13 +51,12 @@ def replay(
     type_: Type = None,
     class_: Class = None,
     before: Before = None,
-    everything: All = False,
     spread_over: Annotated[float, typer.Option(min=0, help="Seconds over which the runs begin.")] = 0.0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the jobs of all that match again, with a fresh retry budget."""
-    chosen = _chosen(_selection(named, ids, queue, type_, class_, before), everything)
+    chosen = _meant(_selection(named, ids, queue, type_, class_, before), "Replay", dry_run)
     body = chosen | {"dry_run": dry_run, "spread_over": spread_over}
     _decided(ask("POST", "/dead-letters/replay", json=body), "replayed", as_json)
 
@@ -70,12 +69,11 @@ def discard(
     type_: Type = None,
     class_: Class = None,
     before: Before = None,
-    everything: All = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Leave it at that for all that match: their jobs stay failed, and are no dead letters any more."""
-    chosen = _chosen(_selection(named, ids, queue, type_, class_, before), everything)
+    chosen = _meant(_selection(named, ids, queue, type_, class_, before), "Discard", dry_run)
     body = chosen | {"dry_run": dry_run}
     _decided(ask("POST", "/dead-letters/discard", json=body), "discarded", as_json)
 
@@ -93,12 +91,10 @@ def _selection(
     return given(**{"ids": wanted, "queue": queue, "type": type_, "class": class_, "before": before})
 
 
-def _chosen(selection: dict[str, Any], everything: bool) -> dict[str, Any]:
-    """To the API no filter means all there are; at a terminal it may be a slip, and a discard is not taken back."""
-    if everything and selection:
-        raise RequestFailed("give --all or filters, not both")
-    if not everything and not selection:
-        raise RequestFailed("name ids or filters, or --all for every dead letter there is")
+def _meant(selection: dict[str, Any], deed: str, dry_run: bool) -> dict[str, Any]:
+    """No filter means all there are, as to the API; a person may have forgotten it, and a discard is not taken back."""
+    if not selection and not dry_run and sys.stdin.isatty():
+        typer.confirm(f"{deed} every dead letter there is?", abort=True, err=True)
     return selection
 
 

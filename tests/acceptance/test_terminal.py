@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import os
+import pty
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.acceptance.client import Client, check_job
-from tests.acceptance.conftest import Running, accepted, make_keys
+from tests.acceptance.conftest import Running, accepted, clean_environment, make_keys
 from tests.support.ports import free_port
+from tests.support.processes import ACCEPTED
 from tests.support.receiver import Answer, Receiver
 
 
@@ -103,21 +106,40 @@ async def test_an_empty_list_of_ids_is_not_everything(terminal: dict[str, str]) 
 
 
 @pytest.mark.parametrize("deed", ["replay", "discard"])
-async def test_every_dead_letter_is_meant_only_where_that_is_said(
+async def test_a_person_is_asked_before_every_dead_letter_is_meant(
     trio: Running, terminal: dict[str, str], deed: str
 ) -> None:
-    tenant = f"all-{deed}"
-    (key,) = await make_keys(trio.env, (tenant, "jobs:read,jobs:write"))
+    """A program is not: to it, as to the API, no filter means all."""
+    (key,) = await make_keys(trio.env, (f"all-{deed}", "jobs:read,jobs:write"))
     mine = trio.client(key)
-    job = await mine.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 1})
     terminal = terminal | {"ACCEPTED_API_KEY": key}
-    assert "--all" in await refusal(terminal, deed)
-    assert "--all" in await refusal(terminal, deed, "--dry-run")
-    assert "not both" in await refusal(terminal, deed, "--all", "--type", "sleep")
-    assert [each["id"] for each in (await mine.get("/dead-letters")).json()["items"]] == [job["id"]]
-    done = await accepted("dead-letters", deed, "--all", env=terminal)
+    jobs = [await mine.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 1}) for _ in range(2)]
+    code, said = await at_a_terminal("n", "dead-letters", deed, env=terminal)
+    assert (code, "every dead letter" in said) == (1, True), said
+    assert len((await mine.get("/dead-letters")).json()["items"]) == 2
+    code, said = await at_a_terminal("y", "dead-letters", deed, jobs[0]["id"], env=terminal)
+    assert (code, "1 matched" in said, "every" in said) == (0, True, False), said
+    done = await accepted("dead-letters", deed, env=terminal)
     assert (done.code, done.out.split(",")[0]) == (0, "1 matched"), done
     assert (await mine.get("/dead-letters")).json()["items"] == []
+
+
+async def at_a_terminal(says: str, *arguments: str, env: dict[str, str]) -> tuple[int, str]:
+    """The exit code, and what a person reads."""
+    person, terminal = pty.openpty()
+    os.write(person, f"{says}\n".encode())
+    try:
+        running = await asyncio.create_subprocess_exec(
+            str(ACCEPTED), *arguments,
+            stdin=terminal, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=clean_environment() | env,
+        )  # fmt: skip
+        said, _ = await running.communicate()
+    finally:
+        os.close(person)
+        os.close(terminal)
+    assert running.returncode is not None
+    return running.returncode, said.decode()
 
 
 async def test_watch_ends_with_1_when_the_job_fails_and_an_unknown_job_is_an_error(
