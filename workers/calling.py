@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from app.domain.failures import LeaseLost
-from workers.run import Ended
+from workers.run import Ended, contained
 from workers.threads import outcome
 
 WITHIN_A_STEP: ContextVar[bool] = ContextVar("WITHIN_A_STEP", default=False)
@@ -66,7 +66,7 @@ class Calls:
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Ended]":
         """Cancelled when the attempt ends."""
-        future = asyncio.run_coroutine_threadsafe(_contained(work), self._loop)
+        future = asyncio.run_coroutine_threadsafe(contained(work), self._loop)
         self._loop.call_soon_threadsafe(self._keep, future)
         return future
 
@@ -102,14 +102,6 @@ class Latest:
     def _hand_over(self) -> None:
         self._coming = False  # first: whoever says something from here on asks for another turn
         self._take(self._value)
-
-
-async def _contained(work: Coroutine[Any, Any, Any]) -> Ended:
-    """As a value: some exceptions would end the worker's loop, and one looks as if the attempt were over."""
-    try:
-        return Ended(await work)
-    except BaseException as error:
-        return Ended(error=error)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -65,7 +65,7 @@ class Run:
         self._interruptible = interruptible
         self._why: Why | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._call = self._loop.create_task(_contained(call))
+        self._call = self._loop.create_task(_of_a_handler(call))
         self._call.add_done_callback(self._end)
 
     @property
@@ -149,9 +149,14 @@ class _ExitingNobody(Coroutine[Any, Any, Any]):
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
-async def _contained(call: Callable[[], Coroutine[Any, Any, object]]) -> Ended:
-    _OF_A_HANDLER.set(True)
+async def contained(work: Coroutine[Any, Any, object]) -> Ended:
+    """What `work` comes to, as a value: some exceptions would end the loop, and one looks like a cancel of our own."""
     try:
-        return Ended(await call())
+        return Ended(await work)
     except BaseException as error:
         return Ended(error=error)
+
+
+async def _of_a_handler(call: Callable[[], Coroutine[Any, Any, object]]) -> Ended:
+    _OF_A_HANDLER.set(True)
+    return await contained(call())

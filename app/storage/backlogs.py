@@ -6,6 +6,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.workers import ALIVE
+
 _COUNTS = text("""
 SELECT queue, status, count(*), CAST(EXTRACT(epoch FROM now() - min(ready_at)) AS float8)
 FROM (
@@ -24,9 +26,9 @@ GROUP BY queue, status
 
 _DUE = text("SELECT count(*) FROM outbox WHERE queue = :queue AND due_at <= now()")
 
-_SLOTS = text("""
-SELECT queues, sum(slots) FROM workers
-WHERE slots > 0 AND heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second' GROUP BY queues
+_SLOTS = text(f"""
+SELECT w.queues, sum(w.slots) FROM workers w
+WHERE w.slots > 0 AND {ALIVE} GROUP BY w.queues
 """)
 
 _DEPTHS = text("""

@@ -14,19 +14,17 @@ import msgspec
 
 from app.domain.facts import Crew, Holder, Limits, Load, Needed, Place
 from app.storage.direct import Connection, Statement
-from app.storage.workers import SERVES
+from app.storage.workers import ALIVE, SERVES
 
 MOST_NEEDED = 20
 """Jobs waited for that are named; how many there are in all is said, too."""
-
-_ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
 
 _JOB = Statement(f"""
 SELECT j.tenant, now(), j.status, j.type, j.queue, j.attempt, j.max_attempts, j.run_at, j.finished_at,
        CAST(j.error AS text), j.blockers, j.concurrency_key, j.ordering_key,
        CASE WHEN j.type = ANY(CAST(:calling AS text[])) THEN j.payload->>'url' END,
        CASE WHEN isfinite(o.due_at) THEN o.due_at END, o.published, o.held, o.admitted,
-       w.name, CAST(t.worker_id AS text), t.started_at, w.heartbeat_at, COALESCE({_ALIVE}, false),
+       w.name, CAST(t.worker_id AS text), t.started_at, w.heartbeat_at, COALESCE({ALIVE}, false),
        t.cancel_requested_at IS NOT NULL,
        q.paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key, q.next_start,
        COALESCE(y.external, false), COALESCE(q.gated, false) OR COALESCE(o.held, false)
@@ -49,7 +47,7 @@ ORDER BY d.broken DESC, d.needs LIMIT :most
 _CREW = Statement(f"""
 WITH crew AS MATERIALIZED (
     SELECT w.id, w.slots, w.types IS NULL OR CAST(:type AS text) = ANY(w.types) AS able
-    FROM workers w WHERE {_ALIVE} AND {SERVES} AND (w.tenant IS NULL OR w.tenant = CAST(:tenant AS text))
+    FROM workers w WHERE {ALIVE} AND {SERVES} AND (w.tenant IS NULL OR w.tenant = CAST(:tenant AS text))
 )
 SELECT count(*), count(*) FILTER (WHERE able), COALESCE(sum(slots) FILTER (WHERE able), 0),
        (SELECT count(*) FROM attempts t JOIN crew c ON c.id = t.worker_id AND c.able WHERE t.finished_at IS NULL)

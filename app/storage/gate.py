@@ -14,13 +14,12 @@ import msgspec
 from app.domain.job import INTERNAL_TYPES
 from app.domain.message import JobRef
 from app.storage.direct import Connection, Statement
-from app.storage.workers import SERVES
+from app.storage.queues import HELD_AGAIN
+from app.storage.workers import ALIVE, SERVES
 
 _WAITS = "o.queue = :queue AND o.held AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
 
-_LIVES = (
-    "w.slots > 0 AND w.ends_at IS NULL AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
-)
+_LIVES = f"w.slots > 0 AND w.ends_at IS NULL AND {ALIVE}"
 
 _WANTED = f"""EXISTS (
     SELECT 1 FROM jobs j JOIN workers w ON w.tenant = j.tenant AND (w.types IS NULL OR j.type = ANY(w.types))
@@ -83,8 +82,7 @@ WITH idle AS MATERIALIZED (
     SELECT o.job_id FROM outbox o WHERE o.queue = :queue AND o.admitted AND NOT {_WANTED}
     ORDER BY o.priority, o.due_at DESC LIMIT :most FOR UPDATE SKIP LOCKED
 )
-UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
-FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM idle)) RETURNING o.job_id
+{HELD_AGAIN.format(rows="idle")} RETURNING o.job_id
 """)
 
 _NEXT_KEY = """

@@ -40,12 +40,17 @@ _NOTIFY = Statement(f"SELECT {HINT}")
 
 _TELL_WORKERS = Statement(f"SELECT pg_notify('{NAMED}', '')")
 
-_HOLD_ADMITTED = Statement("""
+HELD_AGAIN = """
+UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
+FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM {rows}))
+"""
+"""Takes what was admitted back, each to its old place."""
+
+_HOLD_ADMITTED = Statement(f"""
 WITH admitted AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE queue = :queue AND admitted ORDER BY job_id FOR UPDATE
 )
-UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
-FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM admitted))
+{HELD_AGAIN.format(rows="admitted")}
 """)
 
 _SERVED_BY = text("""

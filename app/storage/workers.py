@@ -18,6 +18,9 @@ ON CONFLICT (id) DO UPDATE SET
     heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
 """).bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text)))
 
+ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
+"""The condition on `workers w` under which its leases hold."""
+
 SERVES = """(
     :queue = ANY(w.queues) OR w.queues IS NULL AND (
         EXISTS (SELECT 1 FROM queues q WHERE q.name = :queue AND NOT q.dedicated)
@@ -40,12 +43,7 @@ ORDER BY t.job_id LIMIT :most
 """
 
 _ABANDONED = text(
-    _OPEN_ATTEMPTS.format(
-        condition="""NOT EXISTS (
-    SELECT 1 FROM workers w
-    WHERE w.id = t.worker_id AND w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'
-)"""
-    )
+    _OPEN_ATTEMPTS.format(condition=f"NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = t.worker_id AND {ALIVE})")
 )
 
 _HELD_BY = text(

@@ -26,6 +26,7 @@ from tests.support.postgres import DatabaseServer
 from tests.support.processes import ACCEPTED, Service, answers
 from tests.support.processes import _clean_environment as clean_environment
 from tests.support.rabbitmq import RabbitMQNode
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 # Processes that may not keep their bytecode compile all that they import at each start: 4 s instead of 1.
@@ -166,6 +167,24 @@ def own_database(broker_url: str, database_server: DatabaseServer, database_temp
     name = f"module_{uuid4().hex}"
     yield database_server.create_database(name, template=database_template)
     database_server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+async def running(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Running]:
+    """Processes of one module's own, with the handlers of `misbehaving`, and their types known."""
+    name = f"module_{uuid4().hex}"
+    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "workers.handlers,tests.acceptance.misbehaving"}
+    async with serving(database_server.create_database(name, template=database_template), env) as running:
+        await types_known(running.client())
+        yield running
+    database_server.drop_database(name)
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Receiver]:
+    """What jobs call, and counts their calls."""
+    async with Receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="session")

@@ -5,43 +5,24 @@ Through HTTP, with the number of calls that the target saw, as in `test_failures
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.acceptance.client import Client, Job, seconds_between
-from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
+from tests.acceptance.conftest import BOOT_WITHIN, Running
 from tests.acceptance.misbehaving import RETURNED
 from tests.conftest import StartService
-from tests.support.postgres import DatabaseServer
 from tests.support.processes import logged
 from tests.support.receiver import Answer, Receiver, Request
 from tests.support.waiting import until
 
-ENV = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "workers.handlers,tests.acceptance.misbehaving"}
 LATER = {"ACCEPTED_HANDLERS": "workers.handlers,tests.acceptance.later"}
 
 
 @pytest.fixture(scope="module")
-async def running(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Running]:
-    url = database_server.create_database("failure_table", template=database_template)
-    async with serving(url, ENV) as running:
-        yield running
-    database_server.drop_database("failure_table")
-
-
-@pytest.fixture(scope="module")
-async def client(running: Running) -> Client:
-    client = running.client()
-    await types_known(client)
-    return client
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
+def client(running: Running) -> Client:
+    return running.client()
 
 
 async def is_dead(client: Client, job: Job, failure: str) -> None:

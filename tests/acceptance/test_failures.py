@@ -4,40 +4,20 @@ For `http.request` it is in `test_http_request.py`.
 """
 
 import time
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from tests.acceptance.client import Client
-from tests.acceptance.conftest import Running, serving, types_known
+from tests.acceptance.conftest import Running
 from tests.support.ports import free_port
-from tests.support.postgres import DatabaseServer
 from tests.support.receiver import HANG_UP, Answer, Receiver
 
-ENV = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "workers.handlers,tests.acceptance.misbehaving"}
-
 
 @pytest.fixture(scope="module")
-async def running(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Running]:
-    url = database_server.create_database("failures", template=database_template)
-    async with serving(url, ENV) as running:
-        yield running
-    database_server.drop_database("failures")
-
-
-@pytest.fixture(scope="module")
-async def client(running: Running) -> Client:
-    client = running.client()
-    await types_known(client)
-    return client
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
+def client(running: Running) -> Client:
+    return running.client()
 
 
 STATUSES = [

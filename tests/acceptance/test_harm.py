@@ -58,12 +58,6 @@ async def restarted(worker: Service) -> None:
     worker.start()
 
 
-@pytest.fixture
-async def target() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
-
-
 async def test_three_crashes_are_the_end_and_the_record_says_so(
     client: Client, running: Running, target: Receiver
 ) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
@@ -13,12 +12,6 @@ from tests.support.ports import free_port
 from tests.support.receiver import HANG_UP, Answer, Receiver, Request
 
 TWICE = {"max_attempts": 2, "schedule": [0.1], "jitter": 0}
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def called(client: Client, target: Receiver, retry: Any = TWICE, **payload: Any) -> Job:

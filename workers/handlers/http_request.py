@@ -125,16 +125,16 @@ async def perform(payload: HttpRequest, egress: Egress, most: int) -> dict[str, 
         payload.method, payload.url, headers, content, timeout=payload.timeout, max_bytes=MAX_BODY_BYTES
     )
     judge(answer, payload.expect_status)
-    if answer.broken_off is not None:
-        raise answer.broken_off
     return _result(answer, most)
 
 
 def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
-    """Return if the answer is a success, else raise the failure of contract section 5."""
+    """Return if the answer is a success, and whole, else raise the failure of contract section 5."""
     status = answer.status_code
     expected = [expect_status] if isinstance(expect_status, int) else expect_status
     if status in expected if expected else 200 <= status <= 299:
+        if answer.broken_off is not None:
+            raise answer.broken_off
         return
     retry_after = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
     raise failures.of_status(status, retry_after)

@@ -83,8 +83,6 @@ async def fetched(url: str, egress: Egress) -> bytes:
     headers = {"Accept": "image/*"}
     answer = await egress.send("GET", url, headers, b"", timeout=FETCH_SECONDS, max_bytes=MAX_SOURCE_BYTES)
     judge(answer, None)
-    if answer.broken_off is not None:
-        raise answer.broken_off
     if answer.truncated:
         raise InvalidJob(f"the picture is larger than {MAX_SOURCE_BYTES} bytes")
     return answer.body
