@@ -253,6 +253,25 @@ async def test_a_ledger_that_is_away_is_no_fault_of_the_receiver(engine: AsyncEn
         assert (len(receiver.requests), len(await attempts(engine, delivery))) == (1, 1)
 
 
+async def test_an_error_of_ours_that_nobody_thought_of_is_an_outcome(
+    engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    """Here of the question whether a host may be tried: its row takes no change."""
+    egress = Egress(EgressAllow.parse("127.0.0.0/8"))
+    async with Receiver() as receiver, working(engine, broker, egress=egress):
+        await do(engine, "INSERT INTO targets (tenant, host, failures, reason, held_until) "
+                         "VALUES ('t', :host, 9, 'transient', now() - interval '1 s')",
+                 host=f"127.0.0.1:{receiver.port}")  # fmt: skip
+        await do(engine, "ALTER TABLE targets ADD CONSTRAINT never CHECK (false) NOT VALID")
+        payload = msgspec.json.encode({"url": receiver.url}).decode()
+        job = await until(
+            has(engine, await accept(engine, broker, "http.request", payload, max_attempts=1), "failed"), 10
+        )
+    assert '"class":"transient"' in (job.error or "")
+    assert [one.outcome for one in await attempts(engine, job.id)] == ["transient"]
+    assert receiver.requests == []
+
+
 async def test_a_worker_that_cannot_ask_calls_all_the_same(engine: AsyncEngine, broker: PostgresBroker) -> None:
     await do(engine, "ALTER TABLE targets RENAME TO gone")
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
