@@ -68,4 +68,4 @@ clean: ## delete what was made here
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 servers:
-	@sh tests/support/install_rabbitmq.sh
+	@sh tests/support/servers/install_rabbitmq.sh

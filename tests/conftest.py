@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
 from app.storage.engine import create_engine
-from tests.support.postgres import DatabaseServer, PostgresServer
-from tests.support.processes import Service, run
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.postgres import DatabaseServer, PostgresServer
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.service.processes import Service, run
 
 EXTERNAL_DATABASE = os.environ.get("TEST_DATABASE_URL")
 EXTERNAL_BROKER = os.environ.get("TEST_AMQP_URL")

@@ -19,14 +19,14 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.client import Client
 from tests.conftest import EXTERNAL_BROKER
-from tests.support.ports import free_port
-from tests.support.postgres import DatabaseServer
-from tests.support.processes import ACCEPTED, Service, answers
-from tests.support.processes import _clean_environment as clean_environment
-from tests.support.rabbitmq import RabbitMQNode
-from tests.support.receiver import Receiver
+from tests.support.clients.client import Client
+from tests.support.servers.ports import free_port
+from tests.support.servers.postgres import DatabaseServer
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.receiver import Receiver
+from tests.support.service.processes import ACCEPTED, Service, answers
+from tests.support.service.processes import _clean_environment as clean_environment
 from tests.support.waiting import until
 
 # Processes that may not keep their bytecode compile all that they import at each start: 4 s instead of 1.
@@ -173,7 +173,7 @@ def own_database(broker_url: str, database_server: DatabaseServer, database_temp
 async def running(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Running]:
     """Processes of one module's own, with the handlers of `misbehaving`, and their types known."""
     name = f"module_{uuid4().hex}"
-    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "workers.handlers,tests.acceptance.misbehaving"}
+    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.misbehaving"}
     async with serving(database_server.create_database(name, template=database_template), env) as running:
         await types_known(running.client())
         yield running

@@ -9,7 +9,7 @@ import psutil
 from tests.benchmarks.client import drive
 from tests.benchmarks.figures import Failed, Row, percentile
 from tests.benchmarks.stage import Stage
-from tests.support.processes import Service
+from tests.support.service.processes import Service
 from tests.support.waiting import until
 
 RATE = 50.0

@@ -13,11 +13,11 @@ import asyncpg
 
 from app.broker.topology import queue_name
 from tests.benchmarks.figures import Failed
-from tests.support.children import kill_tree, spawn
-from tests.support.ports import free_port
-from tests.support.postgres import PostgresServer
-from tests.support.processes import ROOT, Service, answers, logged, run
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.children import kill_tree, spawn
+from tests.support.servers.ports import free_port
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.service.processes import ROOT, Service, answers, logged, run
 from tests.support.waiting import until
 
 PARTS = {"worker": "worker_ready", "scheduler": "scheduler_ready"}

@@ -2,7 +2,7 @@
 
 from tests.benchmarks.figures import Failed, Row
 from tests.benchmarks.stage import Stage
-from tests.support.uploading import peak_of, upload
+from tests.support.clients.uploads import peak_of, upload
 
 LINES = 1_000_000
 WARMUP_LINES = 2_000

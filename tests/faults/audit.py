@@ -5,7 +5,7 @@ import re
 from tests.conftest import VirtualHost
 from tests.faults.checker import Ledger
 from tests.faults.cluster import PASSWORD, WEBHOOK_SECRET, Cluster
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 CONNECTIONS = 13  # of one process at most: its pool of 10, one to listen on, and two in the course of being replaced

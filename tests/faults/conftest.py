@@ -16,7 +16,7 @@ from tests.faults.audit import audit
 from tests.faults.checker import Ledger
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode
 
 Measured = Callable[[str, float, float], None]
 

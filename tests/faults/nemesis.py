@@ -15,10 +15,10 @@ from typing import Literal
 from tests.faults import effects
 from tests.faults.checker import Ledger
 from tests.faults.cluster import Cluster
-from tests.support.postgres import PostgresServer
-from tests.support.processes import Service
-from tests.support.proxy import Proxy
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.proxy import Proxy
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.service.processes import Service
 
 QUIET = (1.0, 5.0)  # seconds between the end of one fault and the next
 BRIEF = (0.2, 3.0)

@@ -13,7 +13,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 ALARM = 20.0  # seconds

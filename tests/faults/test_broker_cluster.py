@@ -16,7 +16,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.rabbitmq import COOKIE, RabbitMQNode
+from tests.support.servers.rabbitmq import COOKIE, RabbitMQNode
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

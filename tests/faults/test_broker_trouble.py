@@ -13,8 +13,8 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.proxy import Proxy
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.proxy import Proxy
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

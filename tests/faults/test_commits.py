@@ -9,7 +9,7 @@ import pytest
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.support.proxy import Direction, Proxy
+from tests.support.servers.proxy import Direction, Proxy
 
 REFUSE_AT_COMMIT = """
 CREATE TABLE weather (stormy bool NOT NULL);

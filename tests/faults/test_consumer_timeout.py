@@ -9,7 +9,7 @@ from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]

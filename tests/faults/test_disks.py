@@ -16,8 +16,8 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.postgres import PostgresServer
-from tests.support.processes import run
+from tests.support.servers.postgres import PostgresServer
+from tests.support.service.processes import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

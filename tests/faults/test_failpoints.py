@@ -11,7 +11,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.processes import Service
+from tests.support.service.processes import Service
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Call, Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.postgres import PostgresServer
-from tests.support.proxy import Proxy
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.proxy import Proxy
 from tests.support.waiting import until
 
 PROMISED = 5.0  # seconds: to a 503, and from the ledger's return to a 202

@@ -13,8 +13,8 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.postgres import PostgresServer
-from tests.support.proxy import Proxy
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.proxy import Proxy
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

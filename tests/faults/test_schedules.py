@@ -20,7 +20,7 @@ from tests.faults import effects
 from tests.faults.checker import LEFT_OVER, Ledger
 from tests.faults.cluster import READY_WITHIN, Cluster
 from tests.faults.conftest import Measured
-from tests.support.processes import Service
+from tests.support.service.processes import Service
 from tests.support.waiting import until
 
 SCHEDULERS = 5

@@ -22,10 +22,10 @@ from tests.faults.cluster import Cluster
 from tests.faults.nemesis import Stage
 from tests.faults.watch import MemoryWatch
 from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJournal
-from tests.support.ports import free_port
-from tests.support.postgres import PostgresServer
-from tests.support.proxy import Proxy
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.ports import free_port
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.proxy import Proxy
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 MINUTES = float(os.environ.get("MINUTES") or 0.75)

@@ -15,9 +15,9 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.postgres import PostgresServer
-from tests.support.processes import run
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.service.processes import run
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

@@ -11,7 +11,7 @@ from tests.faults.client import Client
 from tests.faults.cluster import QUEUES, Cluster, misled
 from tests.faults.conftest import Measured
 from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJournal
-from tests.support.receiver import HANG_UP, Answer, Request
+from tests.support.servers.receiver import HANG_UP, Answer, Request
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

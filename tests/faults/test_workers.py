@@ -12,7 +12,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import Measured
-from tests.support.receiver import Receiver
+from tests.support.servers.receiver import Receiver
 from tests.support.waiting import until
 
 LEASE = 2.0  # seconds

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import psutil
 
-from tests.support.processes import Service
+from tests.support.service.processes import Service
 
 EVERY = 2.0  # seconds between samples
 MIB = 2**20

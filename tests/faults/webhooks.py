@@ -15,7 +15,7 @@ from pathlib import Path
 import standardwebhooks
 
 from tests.faults.cluster import WEBHOOK_SECRET
-from tests.support.receiver import Answer, Receiver, Request, Respond
+from tests.support.servers.receiver import Answer, Receiver, Request, Respond
 from tests.support.waiting import until
 
 NO_LONGER_WAITING = """

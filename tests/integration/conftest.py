@@ -9,8 +9,8 @@ from app.broker.base import Broker
 from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.engine import create_engine
-from tests.integration.gated import Queue
-from tests.integration.road import Road
+from tests.support.ledger.brokers import Road
+from tests.support.ledger.limited_queue import Queue
 
 
 @pytest.fixture(params=["postgres", "rabbitmq"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.service.processes import ROOT
 
 LINES = 2000
 PIPE = 64 * 1024  # bytes that a pipe holds; the lines are more

@@ -27,7 +27,7 @@ from app.storage.flow_tables import metadata
 from app.storage.reading import jobs_by_id
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
-from tests.support.looks import Looks
+from tests.support.ledger.poll_connection import Looks
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.relay import Relay

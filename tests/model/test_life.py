@@ -19,7 +19,7 @@ from tests.model.model import MOST_CRASHES
 from tests.model.scheduling import Scheduling
 from tests.model.stage import QUEUES, WORKERS, Coverage, Stage
 from tests.model.working import Working
-from tests.support.postgres import DatabaseServer
+from tests.support.servers.postgres import DatabaseServer
 from workers.scheduler import rescuer
 
 STEPS = 50

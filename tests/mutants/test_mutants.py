@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.workshop import ROOT, Edit, apply, copy_tree, run
-from tests.support.postgres import DatabaseServer
+from tests.support.servers.postgres import DatabaseServer
 
 ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
 LIFE = "tests/model/test_life.py::"
-FIRING = "tests/integration/test_firing.py::"
+FIRING = "tests/integration/schedules/test_firing.py::"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

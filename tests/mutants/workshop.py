@@ -1,7 +1,7 @@
 """A copy of the tree to break things in, and pytest run in it.
 
 The copy stands first on PYTHONPATH, before the editable install, in pytest itself and in every `accepted` process
-that its tests start (`tests/support/processes.py` puts its own root there).
+that its tests start (`tests/support/service/processes.py` puts its own root there).
 """
 
 import os

@@ -1,0 +1,89 @@
+"""Limits, queues and sizing through real processes and at a terminal."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from tests.acceptance.conftest import ALL_OF, Running, run_to_end
+from tests.support.clients.client import Client, check_problem
+from tests.support.waiting import until
+
+
+async def test_a_quota_set_at_a_terminal(trio: Running, client: Client) -> None:
+    tenant = f"tenant-{uuid4().hex[:8]}"
+    commands = [
+        ["keys", "create", "--tenant", tenant, "--name", "n", "--scopes", "jobs:write"],
+        ["keys", "quota", "--tenant", tenant],
+        ["keys", "quota", "--tenant", tenant, "--jobs", "3", "--per", "3600"],
+    ]
+    done = await run_to_end([sys.executable, "-c", ALL_OF, json.dumps(commands)], trio.env)
+    assert done.code == 0, done
+    key, *said = done.out.splitlines()
+    assert said == ["no quota", "3 jobs in 3600 s, 3 left"]
+    limited = trio.client(key)
+
+    async def noticed() -> bool:
+        return "ratelimit" in (await limited.post({"type": "noop"})).headers
+
+    await until(noticed, 10, "the door to notice")
+    answers = [await limited.post({"type": "noop"}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert check_problem(answers[-1])["type"] == "/problems/quota-exceeded"
+    assert answers[-1].headers["ratelimit-policy"] == '"jobs";q=3;w=3600'
+
+
+async def test_queues_at_a_terminal(trio: Running, client: Client, keys: Mapping[str, str]) -> None:
+    queue = f"queue-{uuid4().hex[:8]}"
+    for _ in range(3):
+        await client.finish("noop", queue=queue)
+    limits = ["--max-running", "7", "--rate", "100/60", "--max-running-per-key", "2", "--max-depth", "1"]
+    commands = [
+        ["queues", "pause", queue, "--json"],
+        ["queues", "limit", queue, *limits, "--json"],
+        ["queues", "get", queue, "--json"],
+        ["queues", "resume", queue],
+        ["queues", "limit", queue, "--max-running", "none", "--rate", "none", "--json"],
+        ["queues", "list", "--json"],
+        ["size", "--queue", queue, "--drain-within", "60", "--json"],
+        ["size", "--queue", queue],
+    ]
+    env = {**trio.env, "ACCEPTED_API_KEY": keys["acme"]}
+    done = await run_to_end([sys.executable, "-c", ALL_OF, json.dumps(commands)], env)
+    assert done.code == 0, done
+    paused, limited, shown, resumed, lifted, listed, sizing, said, detail = done.out.splitlines()
+    assert json.loads(paused)["paused"] is True
+    assert json.loads(shown)["max_running"] == json.loads(limited)["max_running"] == 7
+    assert json.loads(shown)["rate_limit"] == {"jobs": 100, "per": 60}
+    assert queue in resumed
+    assert "max_running=7, rate=100/60, max_running_per_key=2, max_depth=1" in resumed
+    assert (json.loads(lifted)["max_running"], json.loads(lifted)["rate_limit"]) == (None, None)
+    assert queue in {one["name"] for one in json.loads(listed)["items"]}
+    assert (json.loads(sizing)["queue"], json.loads(sizing)["drain_within"]) == (queue, 60)
+    assert said.startswith(f"{queue}: ")
+    assert detail.startswith("  ")
+    await refused_past_the_depth(client, queue)
+    await measured(client, queue)
+
+
+async def refused_past_the_depth(client: Client, queue: str) -> None:
+    """At most one waits there, and API processes notice the limit within a second or so."""
+    await client.post({"type": "noop", "queue": queue, "delay": 3600})
+
+    async def refused() -> bool:
+        return (await client.post({"type": "noop", "queue": queue, "delay": 3600})).status_code == 429
+
+    await until(refused, 10, "the door to notice")
+
+
+async def measured(client: Client, queue: str) -> None:
+    """What the worker ran and the scheduler saw comes to a rate."""
+
+    async def sized() -> Any:
+        found = (await client.get(f"/queues/{queue}/sizing")).json()
+        return found if found["mean_run_time"] is not None and found["slots_advised"] is not None else None
+
+    found = await until(sized, 40, "a measurement", interval=0.5)
+    assert 0 <= found["mean_run_time"] < 5
+    assert found["slots"] == 20

@@ -1,0 +1,178 @@
+"""Handlers that end their process, block it or take its memory: no other job waits for longer than the lease."""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import psutil
+import pytest
+
+from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
+from tests.conftest import StartService
+from tests.support.clients.client import Client, seconds_between
+from tests.support.servers.postgres import DatabaseServer
+from tests.support.servers.receiver import Receiver
+from tests.support.service.processes import Service, logged
+from tests.support.waiting import until
+
+LEASE = 3.0
+HARMLESS = 15.0  # seconds for a job beside it: a lease, the rescuer's round, and two noisy cores
+ENV = {
+    "ACCEPTED_AUTH": "off",
+    "ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.misbehaving",
+    "ACCEPTED_LEASE_TTL": f"{LEASE:g}",
+    "ACCEPTED_SHUTDOWN_GRACE": "3",
+}
+ROOM = 2**30  # bytes that a worker may take beyond what it has
+
+
+@pytest.fixture(scope="module")
+async def services(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Running]:
+    url = database_server.create_database("harm", template=database_template)
+    async with serving(url, ENV) as running:
+        await types_known(running.client())
+        yield running
+    database_server.drop_database("harm")
+
+
+@pytest.fixture
+def running(services: Running) -> Iterator[Running]:
+    """With a worker that no other test has harmed."""
+    worker = services.services["worker"]
+    if not worker.running:
+        worker.start()
+    yield services
+    worker.kill()
+
+
+@pytest.fixture
+def client(running: Running) -> Client:
+    return running.client()
+
+
+async def restarted(worker: Service) -> None:
+    """As a supervisor would."""
+    await until(lambda: not worker.running, 30, "the worker to be taken along")
+    worker.start()
+
+
+async def test_three_crashes_are_the_end_and_the_record_says_so(
+    client: Client, running: Running, target: Receiver
+) -> None:
+    job = await client.submit("harms", {"how": "exit", "attempts": 99, "url": target.url})
+    for _ in range(3):
+        await restarted(running.services["worker"])
+    failed = await client.finished(job["id"])
+    assert (failed["status"], failed["attempt"], failed["max_attempts"]) == ("failed", 3, 10)
+    assert failed["error"]["class"] == "crashed"
+    assert "died" in failed["error"]["message"]
+    assert "3 are the most" in failed["error"]["message"]
+    attempts = await client.attempts(job["id"])
+    assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * 3
+    assert len(target.requests) == 3
+    (letter,) = (await client.get(f"/dead-letters?ids={job['id']}")).json()["items"]
+    assert letter["class"] == "crashed"
+    assert (await client.finish("noop"))["status"] == "succeeded"
+
+
+async def test_a_blocked_loop_costs_the_jobs_beside_it_a_lease_at_most(
+    client: Client, running: Running, target: Receiver, start_service: StartService
+) -> None:
+    """Others take over what its worker held, and its late outcome is fenced off."""
+    block = await client.submit("harms", {"how": "block", "seconds": 4 * LEASE, "url": target.url})
+    await client.until_status(block["id"], "running")
+    beside = start_service("worker", "--concurrency", "5", env=dict(running.env))
+    await beside.wait_ready(logged("worker_ready"), BOOT_WITHIN)
+    began = time.monotonic()
+    assert (await client.finish("noop"))["status"] == "succeeded"
+    assert time.monotonic() - began <= HARMLESS
+    done = await client.finished(block["id"])
+    assert (done["status"], done["result"]) == ("succeeded", {"attempt": done["attempt"]})
+    blocked = running.services["worker"]
+    await until(lambda: "outcome_fenced" in blocked.log(), 30, "the late outcome to be held off")
+    assert await client.job(block["id"]) == done
+    attempts = await client.attempts(block["id"])
+    again = len(attempts) - 1  # one, unless the machine is so busy that a live worker falls silent
+    assert again >= 1
+    assert len(target.requests) == len(attempts)
+    assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * again + ["succeeded"]
+    assert seconds_between(attempts[0]["started_at"], attempts[1]["started_at"]) <= LEASE + HARMLESS
+
+
+async def test_a_handler_that_takes_all_memory_fails_alone(client: Client, running: Running) -> None:
+    await running.services["worker"].wait_ready(logged("worker_ready"), BOOT_WITHIN)
+    await client.finish("noop")
+    worker = psutil.Process(running.services["worker"].pid)
+    limit = worker.memory_info().vms + ROOM
+    worker.rlimit(resource.RLIMIT_AS, (limit, limit))
+    jobs = [await client.submit("harms", {"how": "memory", "attempts": 1}) for _ in range(3)]
+    beside = await client.submit("sleep", {"seconds": 1})
+    for job in jobs:
+        done = await client.finished(job["id"])
+        assert (done["status"], done["attempt"]) == ("succeeded", 2)
+        first, _ = await client.attempts(job["id"])
+        assert first["error"]["message"] == "MemoryError"
+    assert (await client.finished(beside["id"]))["status"] == "succeeded"
+    assert running.services["worker"].running
+
+
+async def test_an_exit_in_a_task_of_a_handler_is_its_own_failure(client: Client, running: Running) -> None:
+    beside = await client.submit("sleep", {"seconds": 1})
+    await client.until_status(beside["id"], "running")
+    job = await client.submit("harms", {"how": "exit_in_task"})
+    done = await client.finished(job["id"])
+    assert (done["status"], done["result"]) == ("succeeded", {"attempt": 2})
+    first, _ = await client.attempts(job["id"])
+    assert (first["outcome"], first["error"]["message"]) == ("transient", "RuntimeError: SystemExit: 0")
+    done = await client.finished(beside["id"])
+    assert (done["status"], done["attempt"]) == ("succeeded", 1)
+    assert running.services["worker"].running
+
+
+async def test_an_exit_in_a_callback_is_no_failure_of_the_jobs_beside_it(client: Client, running: Running) -> None:
+    beside = await client.submit("sleep", {"seconds": 2})
+    await client.until_status(beside["id"], "running")
+    job = await client.submit("harms", {"how": "exit_in_callback"})
+    assert await running.services["worker"].wait_exit(30) == os.EX_SOFTWARE
+    running.services["worker"].start()
+    assert (await client.finished(job["id"]))["result"] == {"attempt": 2}
+    assert (await client.finished(beside["id"]))["status"] == "succeeded"
+    assert [one["outcome"] for one in await client.attempts(beside["id"])] == ["crashed", "succeeded"]
+
+
+async def test_a_signal_to_what_a_handler_forked_is_none_to_its_worker(client: Client, running: Running) -> None:
+    done = await client.finish("forks")
+    assert (done["status"], done["result"]) == ("succeeded", -signal.SIGTERM)
+    assert (await client.finish("noop"))["status"] == "succeeded"
+    assert running.services["worker"].running
+
+
+async def test_jobs_that_ask_for_less_time_than_their_handler_takes_do_not_end_its_worker(
+    client: Client, running: Running
+) -> None:
+    jobs = [await client.submit("dawdles", {"seconds": 3}, timeout=0.2) for _ in range(45)]
+    for job in jobs:
+        done = await client.finished(job["id"])
+        assert (done["status"], done["error"]["class"]) == ("failed", "timeout")
+    assert (await client.finish("noop"))["status"] == "succeeded"
+    assert running.services["worker"].running
+    assert "worker_exhausted" not in running.services["worker"].log()
+
+
+async def test_threads_that_never_return_end_their_worker_when_they_are_too_many(
+    client: Client, running: Running
+) -> None:
+    """With an exit code that makes its supervisor start it anew, and nothing lost."""
+    beside = await client.submit("sleep", {"seconds": 3600})
+    await client.until_status(beside["id"], "running")
+    jobs = [await client.submit("hangs") for _ in range(21)]
+    for job in jobs:
+        done = await client.finished(job["id"])
+        assert (done["status"], done["error"]["class"]) == ("failed", "timeout")
+    worker = running.services["worker"]
+    assert await worker.wait_exit(60) == 1
+    assert "started anew" in worker.log(5)
+    waiting = await client.job(beside["id"])
+    assert (waiting["status"], waiting["max_attempts"]) == ("queued", 6)

@@ -1,0 +1,255 @@
+"""How a batch comes to its end: each end of a member counts once, it finishes once, and no member waits for it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.ids import new_id
+from app.domain.retry import Retry
+from app.domain.transitions import Held
+from app.services import batch_ends
+from app.services.completion import expire, settle
+from app.storage import batches, pruning
+from app.storage.engine import transaction
+from tests.integration.jobs.test_submission import WORKER, claim, do, rows
+from tests.support.clients.client import PATIENCE, check_problem
+from tests.support.ledger.poll_connection import Looks
+from tests.support.service.app_without_auth import application
+from tests.support.service.in_process_worker import working
+from tests.support.waiting import until
+from workers.scheduler import base
+from workers.scheduler.batches import Batches
+
+HOOK = "http://127.0.0.1:9/hook"
+FAILS = {"type": "sleep", "payload": {"seconds": 0, "fail_attempts": 1}, "retry": {"max_attempts": 1}}
+
+
+@pytest.fixture
+async def http(engine: AsyncEngine, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with application(engine, database_url, egress_allow="127.0.0.0/8") as client:
+        yield client
+
+
+@asynccontextmanager
+async def schedulers(engine: AsyncEngine, broker: PostgresBroker, count: int = 3) -> AsyncIterator[None]:
+    running = {asyncio.create_task(base.run([Batches(engine, broker, Looks(engine))])) for _ in range(count)}
+    try:
+        yield
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.wait(running)
+
+
+async def accepted(http: httpx.AsyncClient, jobs: list[Any], **options: Any) -> str:
+    answer = await http.post("/batches", json={"jobs": jobs, **options})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+async def seen(http: httpx.AsyncClient, batch: str) -> Any:
+    return (await http.get(f"/batches/{batch}")).json()
+
+
+async def finished(http: httpx.AsyncClient, batch: str) -> Any:
+    async def there() -> Any:
+        found = await seen(http, batch)
+        return found if found["finished"] else None
+
+    return await until(there, PATIENCE, "the end of the batch", interval=0.05)
+
+
+async def told(engine: AsyncEngine) -> list[Any]:
+    """The webhooks of batches that there are, by their age."""
+    found = await rows(engine, "SELECT payload FROM jobs WHERE type = 'webhook.deliver' ORDER BY id")
+    return [row["payload"] for row in found]
+
+
+async def end_some(engine: AsyncEngine, broker: PostgresBroker, most: int, failed: bool = False) -> list[Any]:
+    """Claim up to `most` jobs and let them end, as a worker does."""
+    held = [
+        Held(job_id=one.job.id, attempt=one.job.attempt, worker_id=WORKER, max_attempts=1, crashes=0, retry=Retry())
+        for one in await claim(engine, most, queue="default")
+    ]
+    ends = [
+        transitions.failed(one, FailureClass.INVALID, "no", 0.0) if failed else transitions.succeeded(one, "{}")
+        for one in held
+    ]
+    assert await settle(engine, broker, ends) == [True] * len(ends)
+    return [one.job_id for one in held]
+
+
+async def test_what_its_jobs_came_to(http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker) -> None:
+    jobs = [{"type": "noop"}] * 150 + [FAILS] * 40 + [{"type": "noop", "expires_at": "2020-01-01T00:00:00Z"}] * 10
+    batch = await accepted(http, jobs, callback_url=HOOK)
+    other = await accepted(http, [{"type": "noop"}])
+    async with working(engine, broker, "default", concurrency=50), schedulers(engine, broker):
+        await until(lambda: _expire(engine, broker), what="the late ones to expire")
+        done = await finished(http, batch)
+        assert (await finished(http, other))["counts"] == {"succeeded": 1}
+    assert done["counts"] == {"succeeded": 150, "failed": 40, "expired": 10}
+    assert (done["total"], done["finished"]) == (200, True)
+    assert (await http.get(f"/batches/{batch}")).headers.get("retry-after") is None
+    (hook,) = await told(engine)
+    assert (hook["url"], hook["batch_id"]) == (HOOK, batch)
+    event = json.loads(hook["event"])
+    assert event == {"type": "batch.finished", "timestamp": done["finished_at"], "data": done}
+    assert await rows(engine, "SELECT 1 FROM batch_ends") == []
+
+
+async def _expire(engine: AsyncEngine, broker: PostgresBroker) -> bool:
+    await expire(engine, broker, 100)
+    return bool(await rows(engine, "SELECT 1 FROM jobs WHERE status = 'expired' HAVING count(*) = 10"))
+
+
+async def test_a_batch_serialises_nothing(http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker) -> None:
+    """Somebody holds the row of the batch; its members go on to end, in any number of transactions."""
+    batch = await accepted(http, [{"type": "noop"}] * 100)
+    async with transaction(engine) as conn:
+        await conn.execute(text("SELECT 1 FROM batches FOR UPDATE"))
+        async with asyncio.timeout(2.5):  # less than anybody waits for a lock
+            await asyncio.gather(*(end_some(engine, broker, 10) for _ in range(10)))
+        await conn.rollback()
+    assert (await seen(http, batch))["counts"] == {"succeeded": 100}
+    (told_of,) = await rows(engine, "SELECT count(*), sum(ended) FROM batch_ends")
+    assert (told_of["count"], told_of["sum"]) == (10, 100)
+
+
+async def test_many_schedulers_add_up_what_many_workers_end(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    some = [await accepted(http, [{"type": "noop"}] * 60, callback_url=HOOK) for _ in range(5)]
+
+    async def work() -> None:
+        while await end_some(engine, broker, 7):
+            pass
+
+    async def add() -> None:
+        async def all_finished() -> bool:
+            await batch_ends.add_up(engine, broker)
+            return len(await rows(engine, "SELECT 1 FROM batches WHERE finished_at IS NOT NULL")) == 5
+
+        await until(all_finished, PATIENCE, "all batches")
+
+    await asyncio.gather(*(work() for _ in range(4)), *(add() for _ in range(4)))
+    assert sorted(hook["batch_id"] for hook in await told(engine)) == sorted(some)
+    assert {row["remaining"] for row in await rows(engine, "SELECT remaining FROM batches")} == {0}
+
+
+async def test_nothing_is_told_before_the_last_one(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    batch = await accepted(http, [{"type": "noop"}] * 3, callback_url=HOOK)
+    await end_some(engine, broker, 2)
+    await batch_ends.add_up(engine, broker)
+    assert (await seen(http, batch))["counts"] == {"queued": 1, "succeeded": 2}
+    assert await told(engine) == []
+    await end_some(engine, broker, 1)
+    assert not (await seen(http, batch))["finished"]
+    await batch_ends.add_up(engine, broker)
+    assert (await seen(http, batch))["finished"]
+    assert len(await told(engine)) == 1
+
+
+async def test_a_member_that_is_retried_opens_its_batch(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    batch = await accepted(http, [{"type": "noop"}] * 2, callback_url=HOOK)
+    await end_some(engine, broker, 1)
+    (failed,) = await end_some(engine, broker, 1, failed=True)
+    await batch_ends.add_up(engine, broker)
+    assert (await seen(http, batch))["counts"] == {"succeeded": 1, "failed": 1}
+    assert (await http.post(f"/jobs/{failed}/retry")).status_code == 202
+    opened = await seen(http, batch)
+    assert (opened["finished"], opened["finished_at"], opened["counts"]) == (False, None, {"succeeded": 1, "queued": 1})
+    await do(engine, "UPDATE outbox SET published = true")
+    await end_some(engine, broker, 1, failed=True)
+    await batch_ends.add_up(engine, broker)
+    replayed = await http.post("/dead-letters/replay", json={})
+    assert replayed.json() == {"matched": 1, "replayed": 1}
+    assert not (await seen(http, batch))["finished"]
+    await do(engine, "UPDATE outbox SET published = true")
+    await end_some(engine, broker, 1)
+    await batch_ends.add_up(engine, broker)
+    assert (await seen(http, batch))["counts"] == {"succeeded": 2}
+    assert len(await told(engine)) == 3
+
+
+async def test_a_retry_before_the_end_was_added_up_keeps_the_sum(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    batch = await accepted(http, [{"type": "noop"}])
+    (failed,) = await end_some(engine, broker, 1, failed=True)
+    assert (await http.post(f"/jobs/{failed}/retry")).status_code == 202
+    await batch_ends.add_up(engine, broker)
+    assert not (await seen(http, batch))["finished"]
+    await do(engine, "UPDATE outbox SET published = true")
+    await end_some(engine, broker, 1)
+    await batch_ends.add_up(engine, broker)
+    assert (await seen(http, batch))["finished"]
+
+
+async def test_a_retry_while_the_batch_finishes_comes_after_it(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    """Whoever is first, the batch is open in the end, and its counts are not those of before."""
+    batch = await accepted(http, [{"type": "noop"}] * 20)
+    failed = await end_some(engine, broker, 20, failed=True)
+    answers = await asyncio.gather(
+        batch_ends.add_up(engine, broker),
+        *(http.post(f"/jobs/{one}/retry") for one in failed),
+        *(batch_ends.add_up(engine, broker) for _ in range(3)),
+    )
+    assert [one.status_code for one in answers if isinstance(one, httpx.Response)] == [202] * 20
+    assert (await seen(http, batch))["counts"] == {"queued": 20}
+    (row,) = await rows(engine, "SELECT * FROM batches")
+    (left,) = await rows(engine, "SELECT coalesce(sum(ended), 0) AS ended FROM batch_ends")
+    assert (row["remaining"] - left["ended"], row["finished_at"], row["counts"]) == (20, None, None)
+
+
+async def test_members_are_counted_in_parts(
+    http: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await accepted(http, [{"type": "noop"}] * 6 + [{"type": "noop", "delay": 60}] * 5)
+    for some in (1, 2, 4, 11, 12):
+        monkeypatch.setattr(batches, "COUNTED", some)
+        assert (await seen(http, batch))["counts"] == {"queued": 6, "scheduled": 5}
+
+
+async def test_a_batch_is_forgotten_after_its_members(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
+) -> None:
+    batch = await accepted(http, [{"type": "noop"}] * 2)
+    unfinished = await accepted(http, [{"type": "noop", "delay": 60}])
+    await end_some(engine, broker, 2)
+    await batch_ends.add_up(engine, broker)
+
+    async def forget(retention: float) -> set[str]:
+        async with transaction(engine) as conn:
+            await pruning.prune_batches(conn, retention, 100)
+            await conn.commit()
+        return {str(row["id"]) for row in await rows(engine, "SELECT id FROM batches")}
+
+    assert await forget(0) == {batch, unfinished}
+    await do(engine, "DELETE FROM jobs WHERE status = 'succeeded'")
+    assert await forget(60) == {batch, unfinished}
+    assert await forget(0) == {unfinished}
+    await do(engine, "DELETE FROM jobs")
+    assert await forget(0) == {unfinished}
+
+
+async def test_another_batch_is_not_there(http: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    batch = await accepted(http, [{"type": "noop"}])
+    await do(engine, "UPDATE batches SET tenant = 'other'")
+    check_problem(await http.get(f"/batches/{batch}"), 404)
+    check_problem(await http.get(f"/batches/{new_id()}"), 404)

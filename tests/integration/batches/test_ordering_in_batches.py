@@ -1,0 +1,96 @@
+"""`ordering_key` in batches: members stand in their lines in the order of the batch, and nobody comes between them."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.domain.batch import NewBatch
+from app.domain.ids import new_id
+from app.services.batch_cancelling import cancel
+from app.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
+from app.services.ordering import line_of
+from tests.integration.jobs.test_ordering import OVERLAPS
+from tests.integration.jobs.test_submission import a_job, rows
+from tests.support.ledger.brokers import Road
+from tests.support.service.claiming_workers import accept, all_finished, anything, at_work, door, success
+
+FORKS = """
+SELECT 1 FROM dependencies GROUP BY needs HAVING count(*) > 1
+UNION ALL SELECT 1 FROM dependencies GROUP BY job_id HAVING count(*) > 1
+"""
+
+
+@pytest.fixture
+def ledger(engine: AsyncEngine, broker: PostgresBroker) -> Road:
+    return Road("postgres", engine, broker)
+
+
+def keyed(keys: Sequence[str | None]) -> BatchSubmission:
+    batch = NewBatch(id=new_id(), tenant="t", total=len(keys))
+    jobs = [a_job(queue="q", batch_id=batch.id, ordering_key=key) for key in keys]
+    lines = {line for job in jobs if (line := line_of(job)) is not None}
+    return BatchSubmission(batch=batch, jobs=jobs, queues={"q": len(jobs)}, lines=lines)
+
+
+async def put(road: Road, keys: Sequence[str | None]) -> tuple[list[UUID], BatchReceipt]:
+    """The members' ids, in the order of the batch."""
+    asked = keyed(keys)
+    receipt = await Batches(road.engine, road.broker, 60).accept(asked)
+    return [job.id for job in asked.jobs], receipt
+
+
+async def test_members_run_in_order_behind_those_before_and_before_those_behind(road: Road) -> None:
+    keys: list[str | None] = [random.choice([*"abc", None]) for _ in range(60)]
+    async with door(road) as submissions:
+        before = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
+        members, _ = await put(road, keys)
+        behind = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
+    async with at_work(road, success) as order:
+        await all_finished(road)
+    for key in "abc":
+        of_key = [id for id, k in zip(members, keys, strict=True) if k == key]
+        line = [before[key], *of_key, behind[key]]
+        assert [id for id in order if id in line] == line
+    assert await rows(road.engine, OVERLAPS) == [{"count": 0}]
+
+
+async def test_a_line_that_is_longer_than_a_statement(ledger: Road, engine: AsyncEngine) -> None:
+    members, receipt = await put(ledger, ["a"] * (2 * CHUNK + 1))
+    assert receipt.batch.counts == {"queued": 1, "blocked": 2 * CHUNK}
+    edges = {row["needs"]: row["job_id"] for row in await rows(engine, "SELECT * FROM dependencies")}
+    assert edges == dict(itertools.pairwise(members))
+
+
+async def test_all_at_once_with_the_same_keys(road: Road) -> None:
+    """Chunks of one batch name the keys in another order than those of the next: held line by line, they deadlock."""
+    forth, back = ["a"] * CHUNK + ["b"] * CHUNK, ["b"] * CHUNK + ["a"] * CHUNK
+    batches = Batches(road.engine, road.broker, 60)
+    async with door(road) as submissions:
+        singles = [accept(submissions, queue="q", ordering_key=key) for key in "abab"]
+        await asyncio.gather(*(batches.accept(keyed(keys)) for keys in (forth, back) * 2), *singles)
+    assert await rows(road.engine, FORKS) == []
+    (found,) = await rows(road.engine, "SELECT count(*) FROM dependencies")
+    assert found["count"] == 4 * 2 * CHUNK + 4 - 2
+
+
+async def test_whatever_becomes_of_them_nobody_waits_for_ever(road: Road) -> None:
+    async with at_work(road, anything):
+        for _ in range(4):
+            await put(road, [random.choice("abcd") for _ in range(30)])
+        await all_finished(road)
+    assert await rows(road.engine, OVERLAPS) == [{"count": 0}]
+
+
+async def test_a_cancelled_batch_passes_the_turn_on(ledger: Road, engine: AsyncEngine) -> None:
+    members, receipt = await put(ledger, ["a", "a", "b"])
+    async with door(ledger) as submissions:
+        behind = await accept(submissions, queue="q", ordering_key="a")
+    assert await cancel(engine, ledger.broker, "t", receipt.batch.id)
+    found = {row["id"]: row["status"] for row in await rows(engine, "SELECT id, status FROM jobs")}
+    assert found == dict.fromkeys(members, "cancelled") | {behind: "queued"}

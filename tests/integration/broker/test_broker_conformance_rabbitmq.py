@@ -1,0 +1,285 @@
+"""What only RabbitMQ can get wrong: messages that are none of ours, and how many are delivered ahead."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Rejected
+from app.broker.connecting import Connector
+from app.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
+from app.broker.rabbitmq import RabbitBroker
+from app.broker.settling import SETTLED_WITHIN
+from app.broker.topology import declare_base, declare_queue
+from app.domain.ids import new_id
+from app.storage.engine import create_engine
+from tests.conftest import VirtualHost
+from tests.integration.jobs.test_submission import do
+from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
+from tests.support.servers.proxy import Proxy
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.waiting import until
+from workers.scheduler.rejections import Rejections
+
+on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
+
+
+@on_rabbitmq
+async def test_garbage_goes_to_the_dead_queue(road: Road, amqp_url: str) -> None:
+    garbage = [
+        b"",
+        b"garbage \xff",
+        b"[]",
+        b'{"v":9}',
+        b'{"v":1,"id":"01a20a5f-5eca-7433-9bac-af4993e68657","attempt":0}',
+    ]
+    await road.put("q")
+    subscription = road.subscribe(2, "q")
+    await claim_all(road, subscription, 1)
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange("accepted.jobs")
+        for body in garbage:
+            await exchange.publish(aio_pika.Message(body), routing_key="accepted.q.q")
+        (behind,) = await road.put("q")
+        assert ids(await claim_all(road, subscription, 1)) == [behind.job_id]
+        dead = await channel.get_queue("accepted.dead")
+        found: list[bytes] = []
+
+        async def all_there() -> bool:
+            while (message := await dead.get(no_ack=True, fail=False)) is not None:
+                found.append(message.body)
+            return len(found) >= len(garbage)
+
+        await until(all_there, PATIENCE, lambda: f"{found}")
+        assert sorted(found) == sorted(garbage)
+    await road.close()
+
+
+async def reject(url: str, *bodies: bytes) -> None:
+    """Messages that a worker rejected, as it rejects them."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        await declare_base(channel)
+        await declare_queue(channel, "q")
+        exchange = await channel.get_exchange("accepted.jobs")
+        queue = await channel.get_queue("accepted.q.q")
+        for number, body in enumerate(bodies):
+            await exchange.publish(aio_pika.Message(body, message_id=f"m{number}"), routing_key="accepted.q.q")
+            message = await queue.get(timeout=PATIENCE)
+            assert message is not None
+            await message.reject(requeue=False)
+
+
+async def there(broker: RabbitBroker, count: int) -> None:
+    async def arrived() -> bool:
+        return (await broker.rejected(0)).count == count
+
+    await until(arrived, PATIENCE, f"{count} messages in accepted.dead")
+
+
+async def test_what_was_rejected_is_shown_and_stays(amqp_url: str, database_url: str) -> None:
+    engine = create_engine(database_url)
+    broker = RabbitBroker([amqp_url], engine)
+    assert await broker.rejected(5) == Rejected(0, [])
+    await reject(amqp_url, b"garbage \xff", b"", b"x" * 5000)
+    await there(broker, 3)
+    for _ in range(3):
+        await there(broker, 3)  # what was looked at a moment ago is on its way back
+        found = await broker.rejected(2)
+        assert (found.count, len(found.messages)) == (3, 2)
+    await there(broker, 3)
+    by_id = {message.message_id: message for message in (await broker.rejected(50)).messages}
+    assert sorted(by_id) == ["m0", "m1", "m2"]  # type: ignore[type-var]
+    garbage, long = by_id["m0"], by_id["m2"]
+    assert (garbage.reason, garbage.queue, garbage.routing_key) == ("rejected", "q", "accepted.q.q")
+    assert (garbage.body, garbage.truncated) == ("garbage \ufffd", False)
+    assert garbage.rejected_at is not None
+    assert abs((datetime.now(UTC) - garbage.rejected_at).total_seconds()) < 60
+    assert (long.body, long.truncated) == ("x" * 1024, True)
+    await there(broker, 3)
+    await broker.close()
+    await engine.dispose()
+
+
+async def test_looking_does_not_wear_messages_out(
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, database_url: str
+) -> None:
+    """RabbitMQ 4 drops a message after 20 returns; a policy makes this one do the same."""
+    engine = create_engine(database_url)
+    broker = RabbitBroker([amqp_vhost.url], engine)
+    await reject(amqp_vhost.url, b"one", b"two")
+    policy = ("set_policy", "-p", amqp_vhost.name, "as-in-4", r"^accepted\.dead$", '{"delivery-limit": 20}')
+    await asyncio.to_thread(rabbitmq_node.ctl, *policy)
+    await there(broker, 2)
+    for look in range(30):
+        found = await broker.rejected(10)
+        assert sorted(message.body for message in found.messages) == ["one", "two"], look
+        assert {message.reason for message in found.messages} == {"rejected"}
+        await there(broker, 2)
+    await broker.close()
+    await engine.dispose()
+
+
+async def test_more_rejected_messages_are_said_once(amqp_url: str, database_url: str) -> None:
+    engine = create_engine(database_url)
+    broker = RabbitBroker([amqp_url], engine)
+    loop = Rejections(broker)
+    assert await loop.run_once() == 0
+    await reject(amqp_url, b"one", b"two")
+    await there(broker, 2)
+    assert [await loop.run_once() for _ in range(2)] == [2, 0]
+    await reject(amqp_url, b"three")
+    await there(broker, 3)
+    assert await loop.run_once() == 1
+    assert await Rejections(RabbitBroker(["amqp://127.0.0.1:1/"], engine)).run_once() == 0
+    await broker.close()
+    await engine.dispose()
+
+
+@on_rabbitmq
+async def test_no_more_is_delivered_than_there_are_slots(
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, road: Road
+) -> None:
+    """Before anything is given back: the prefetch itself is the bound."""
+    await road.put("q", 40)
+    await claim(road.subscribe(3, "q"), 1)
+    seen: list[int] = []
+
+    def looked() -> bool:
+        _, unacked, _ = rabbitmq_node.queues(amqp_vhost.name)["accepted.q.q"]
+        seen.append(unacked)
+        return len(seen) >= 10 and max(seen) > 0
+
+    await until(looked, PATIENCE, lambda: f"{seen}", interval=0.1)
+    assert max(seen) <= 3
+    await road.close()
+
+
+@on_rabbitmq
+async def test_an_old_backlog_is_no_sign_of_deafness(road: Road) -> None:
+    """Not for a worker that is free again after a job which was longer than its patience."""
+    await road.put("q", 4)
+    await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    worker = road.subscribe(1, "q")
+    assert isinstance(worker, RabbitSubscription)
+    (taken,) = await claim(worker, 1)
+    channel = worker._channel
+    worker._listening_since -= 2 * DEAF
+    asking = asyncio.ensure_future(worker.claim(1))
+    with pytest.raises(AssertionError, match="to connect anew"):
+        await until(lambda: worker._channel is not channel, 2 * WATCH_EVERY, "to connect anew")
+    await road.finish(taken)
+    await worker.settle([taken])
+    assert len(await asyncio.wait_for(asking, PATIENCE)) == 1
+    assert worker._channel is channel
+    await road.close()
+
+
+@on_rabbitmq
+async def test_time_without_a_consumer_is_none_of_silence(road: Road, amqp_url: str) -> None:
+    """A worker that asks while the broker is away has heard nothing for long, and could not."""
+    (ref,) = await road.put("q")
+    await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    async with await aio_pika.connect(amqp_url) as other:
+        channel = await other.channel()
+        await (await channel.get_queue("accepted.q.q")).get()
+        worker = road.subscribe(1, "q")
+        assert isinstance(worker, RabbitSubscription)
+        asking = asyncio.ensure_future(worker.claim(1))
+        await asyncio.sleep(0)
+        worker._listening_since -= 2 * DEAF
+        first = await until(lambda: worker._channel, PATIENCE, "to be connected", interval=0.001)
+        with pytest.raises(AssertionError, match="to connect anew"):
+            await until(lambda: worker._channel is not first, 2 * WATCH_EVERY, "to connect anew")
+        assert worker._consumers
+    assert ids(await asyncio.wait_for(asking, PATIENCE)) == [ref.job_id]
+
+
+@on_rabbitmq
+async def test_a_busy_subscription_takes_nothing_until_it_asks(road: Road) -> None:
+    """Taking and giving back in turns would bring every waiting message to its delivery limit."""
+    await road.put("one", 2)
+    await road.put("two", 2)
+    busy = road.subscribe(1, "one", "two")
+    assert isinstance(busy, RabbitSubscription)
+    (taken,) = await claim(busy, 1)
+    await until(lambda: busy._paused, PATIENCE, "what has no slot to be given back")
+    with pytest.raises(AssertionError, match="to consume again"):
+        await until(lambda: busy._consumers, 3 * WATCH_EVERY, "to consume again")
+    await road.finish(taken)
+    await busy.settle([taken])
+    assert len(await claim_all(road, busy, 3, most=1)) == 3
+    await road.close()
+
+
+@on_rabbitmq
+async def test_what_is_settled_after_a_stop_is_acked(
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, road: Road
+) -> None:
+    """A stopping worker finishes what it holds; what it then leaves without an ack would come again, stale."""
+    await road.put("q", 40)
+    stopping = road.subscribe(40, "q")
+    assert isinstance(stopping, RabbitSubscription)
+    taken = await claim(stopping, 20)
+    while len(taken) < 20:
+        taken += await claim(stopping, 20 - len(taken))
+    await stopping.stop()
+    with pytest.raises(AssertionError, match="to let go"):
+        await until(lambda: stopping._channel is None, 2 * WATCH_EVERY, "to let go")
+    assert await stopping.claim(20) == []
+    await road.finish(*taken)
+    await stopping.settle(taken)
+    await road.vanish(stopping)
+
+    def left() -> tuple[int, int]:
+        ready, unacked, _ = rabbitmq_node.queues(amqp_vhost.name)["accepted.q.q"]
+        return ready, unacked
+
+    await until(lambda: left()[1] == 0, PATIENCE, lambda: f"{left()}")
+    assert left() == (20, 0)
+    await road.close()
+
+
+class LosesACancel(Connector):
+    """Connects though it was cancelled meanwhile, as `asyncio.wait_for` may."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__([url])
+        self.connecting = asyncio.Event()
+
+    async def open(self, name: str) -> AbstractConnection:
+        self.connecting.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(PATIENCE)
+        return await super().open(name)
+
+
+async def test_a_lost_cancel_ends_a_subscription_all_the_same(amqp_url: str, engine: AsyncEngine) -> None:
+    connector = LosesACancel(amqp_url)
+    running = asyncio.create_task(RabbitSubscription(connector, engine, new_id(), 1).run())
+    await connector.connecting.wait()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=10)
+    assert done == {running}
+
+
+async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost, database_url: str) -> None:
+    """More than the queue of frames takes, as the connection is lost: their slots come back all the same."""
+    engine = create_engine(database_url)
+    async with Proxy(amqp_vhost.url) as proxy:
+        road = Road("rabbitmq", engine, RabbitBroker([proxy.url_for(amqp_vhost.url)], engine))
+        await road.put("q")
+        subscription = road.subscribe(1, "q")
+        deliveries = await claim(subscription)
+        proxy.cut()
+        acks = [asyncio.create_task(subscription.settle(deliveries)) for _ in range(5000)]
+        _, waiting = await asyncio.wait(acks, timeout=SETTLED_WITHIN / 2)
+        assert waiting, "the queue of frames took them all"
+        _, waiting = await asyncio.wait(waiting, timeout=SETTLED_WITHIN)
+        assert not waiting
+        await road.close()

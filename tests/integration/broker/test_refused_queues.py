@@ -1,0 +1,89 @@
+"""A queue that RabbitMQ refuses to declare: the others go on, and it is served once somebody has put it right."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import aio_pika
+import pytest
+from structlog.testing import capture_logs
+
+from app.broker import declaring
+from app.broker.topology import declare_base, declare_queue
+from app.storage.submission import Entry
+from tests.conftest import VirtualHost
+from tests.integration.jobs.test_submission import a_job, do, insert
+from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
+from tests.support.ledger.poll_connection import Looks
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.waiting import until
+from workers.scheduler.relay import AWAY, Relay
+
+on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
+
+Mend = Callable[[], Awaitable[object]]
+
+
+def refused(lines: list[MutableMapping[str, Any]]) -> list[str]:
+    return [line["queue"] for line in lines if line["event"] == "queue_refused"]
+
+
+@pytest.fixture(params=["other arguments", "limit of the vhost"])
+async def mend(
+    request: pytest.FixtureRequest,
+    rabbitmq_node: RabbitMQNode,
+    amqp_vhost: VirtualHost,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Mend:
+    """Queue `a` is refused until this is called; the first of the alphabet, so that others come after it."""
+    monkeypatch.setattr(declaring, "TRY_AGAIN", 1.0)
+    vhost = amqp_vhost.name
+    async with await aio_pika.connect(amqp_vhost.url) as connection, connection.channel() as channel:
+        await declare_base(channel)
+        if request.param == "other arguments":
+            await channel.declare_queue("accepted.q.a", durable=True)
+            return lambda: asyncio.to_thread(rabbitmq_node.delete_queue, "accepted.q.a", vhost)
+        for queue in "bc":
+            await declare_queue(channel, queue)
+    await asyncio.to_thread(rabbitmq_node.ctl, "set_vhost_limits", "-p", vhost, '{"max-queues": 3}')
+    return lambda: asyncio.to_thread(rabbitmq_node.ctl, "clear_vhost_limits", "-p", vhost)
+
+
+@on_rabbitmq
+async def test_its_references_alone_wait_to_be_published(road: Road, mend: Mend) -> None:
+    entries = [Entry(a_job(queue=queue), handoff=0.0) for queue in "aabbc"]
+    await insert(road.engine, *entries)
+    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    with capture_logs() as lines:
+        assert await relay.run_once() == 3
+        assert relay.pause(3) == 0, "what can be published does not wait for it"
+        await do(road.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
+        assert await relay.run_once() == 0
+        assert relay.pause(0) < AWAY, "nor does what is due behind them"
+    assert refused(lines) == ["a"]
+    assert await road.broker.depths("bc") == {"b": 2, "c": 1}
+    await mend()
+
+    async def published() -> bool:
+        await do(road.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
+        return await relay.run_once() == 2
+
+    await until(published, PATIENCE, "what waited to be published", interval=0.2)
+    assert await road.broker.depths("abc") == {"a": 2, "b": 2, "c": 1}
+
+
+@on_rabbitmq
+async def test_a_worker_serves_the_others(road: Road, mend: Mend) -> None:
+    refs = await road.put("b", 3) + await road.put("c", 3)
+    subscription = road.subscribe(2, "a", "b", "c")
+    with capture_logs() as lines:
+        found = await claim_all(road, subscription, 6)
+    assert sorted(ids(found)) == sorted(ref.job_id for ref in refs)
+    assert set(refused(lines)) == {"a"}
+    waiting = asyncio.ensure_future(claim(subscription))
+    await mend()
+    await insert(road.engine, Entry(a_job(queue="a"), handoff=0.0))
+    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    await until(relay.run_once, PATIENCE, "its reference to be published", interval=0.2)
+    (served,) = await asyncio.wait_for(waiting, PATIENCE)
+    assert served.claim.job.queue == "a"

@@ -1,0 +1,93 @@
+"""A worker with fewer slots than work serves its RabbitMQ queues in turn, and hands little back for it."""
+
+import asyncio
+from collections import Counter
+
+import aio_pika
+import pytest
+
+from app.broker.base import Delivery, Subscription
+from app.broker.consuming import RabbitSubscription
+from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all
+from tests.support.waiting import until
+
+on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
+
+SLOTS = 2
+BACKLOG = 40
+
+
+class Slots:
+    """A worker that runs jobs of so many seconds, and counts from which queue they came."""
+
+    def __init__(self, road: Road, subscription: Subscription, seconds: float) -> None:
+        self._road, self._subscription, self._seconds = road, subscription, seconds
+        self._free = asyncio.Semaphore(SLOTS)
+        self._running: set[asyncio.Task[None]] = set()
+        self.served: Counter[str] = Counter()
+
+    async def work(self, jobs: int) -> None:
+        while self.served.total() < jobs:
+            await self._free.acquire()
+            (delivery,) = await claim(self._subscription, 1)
+            self.served[delivery.claim.job.queue] += 1
+            task = asyncio.create_task(self._run(delivery))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        await asyncio.gather(*self._running)
+
+    async def _run(self, delivery: Delivery) -> None:
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(self._seconds, over.set)
+        await over.wait()
+        await self._road.finish(delivery)
+        await self._subscription.settle([delivery])
+        self._free.release()
+
+
+@on_rabbitmq
+async def test_long_jobs_on_one_queue_starve_no_other(road: Road, amqp_url: str) -> None:
+    queues = ["a", "b", "c", "d"]
+    for queue in queues:
+        await road.put(queue, BACKLOG)
+    worker = Slots(road, road.subscribe(SLOTS, *queues), 1.3)
+    await worker.work(24)
+    assert set(worker.served) == set(queues), worker.served
+    assert max(worker.served.values()) - min(worker.served.values()) <= SLOTS + 1, worker.served
+    await road.close()
+    assert await redeliveries(amqp_url, queues) <= 24, "about once for each job that ran"
+
+
+async def redeliveries(amqp_url: str, queues: list[str]) -> int:
+    """How often what is left was given back, in all."""
+    count = 0
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        for name in queues:
+            queue = await channel.get_queue(f"accepted.q.{name}")
+            while (message := await queue.get(fail=False)) is not None:
+                times = message.headers.get("x-delivery-count", 0)
+                assert isinstance(times, int)
+                count += times
+    return count
+
+
+@on_rabbitmq
+async def test_short_jobs_after_long_ones_are_prefetched_again(road: Road) -> None:
+    """Fetching one by one is for full slots; where it leaves slots free, it would be what everybody waits for."""
+    for queue in ("a", "b"):
+        await road.put(queue, 400)
+    subscription = road.subscribe(5, "a", "b")
+    assert isinstance(subscription, RabbitSubscription)
+    taken: list[Delivery] = []
+    while len(taken) < 5:
+        taken += await claim(subscription, 5 - len(taken))
+
+    await until(lambda: subscription._paused, PATIENCE, "what has no slot to be given back")
+    await road.finish(*taken)
+    await subscription.settle(taken)
+    draining = asyncio.create_task(claim_all(road, subscription, 795, most=5))
+    await until(lambda: len(subscription._consumers) == 2, PATIENCE, "both to be consumed again")
+    assert not draining.done(), "while there was more to fetch"
+    await draining
+    await road.close()

@@ -1,0 +1,77 @@
+"""Jobs that are leased over HTTP leave their references on RabbitMQ: they do not pile up where nobody consumes them."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.rabbitmq import RabbitBroker
+from app.storage.engine import transaction
+from tests.conftest import VirtualHost
+from tests.support.clients.lease_client import lease, register, say
+from tests.support.ledger.poll_connection import Looks
+from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.service.in_process_worker import working
+from tests.support.service.live_api import api
+from tests.support.waiting import until
+from workers.scheduler import reconciler
+from workers.scheduler.reconciler import Reconciler
+from workers.scheduler.relay import Relay
+
+
+async def test_a_queue_of_stale_references_is_cleared(
+    engine: AsyncEngine,
+    database_url: str,
+    amqp_vhost: VirtualHost,
+    rabbitmq_node: RabbitMQNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reconciler, "STALE", 3)
+    broker = RabbitBroker([amqp_vhost.url], engine)
+    reconciling = Reconciler(engine, broker)
+
+    def depth() -> int:
+        return rabbitmq_node.queues(amqp_vhost.name).get("accepted.q.node", (-1, 0, 0))[0]
+
+    async with api(database_url, amqp_vhost.url, lease_ttl=30) as one:
+        client = await one.client()
+        await register(client)
+        jobs = [(await client.submit("node.echo"))["id"] for _ in range(6)]
+        await until(lambda: depth() == 6, 20, "all of them to be published")
+        await reconciling.run_once()
+        assert depth() == 6, "they are good"
+        items = await lease(client, most=5)
+        await asyncio.gather(*(say(client, item, "complete") for item in items))
+        await reconciling.run_once()
+        await until(lambda: depth() == 0, 10, "five stale ones, and with them a good one, to be cleared")
+
+        async with transaction(engine) as conn:
+            await conn.execute(text("UPDATE outbox SET due_at = due_at - interval '1 minute'"))
+            await conn.commit()
+        assert await reconciling.run_once() == 1, "which the ledger says is lost"
+        assert await Relay(engine, broker, Looks(engine)).run_once() == 1
+        await until(lambda: depth() == 1, 10, "it to be published again")
+        (last,) = await lease(client, most=5)
+        assert {item["job"]["id"] for item in [*items, last]} == set(jobs)
+        assert [item["job"]["attempt"] for item in [*items, last]] == [1] * 6
+
+        done = [(await client.submit("node.echo"))["id"] for _ in range(5)]
+        await until(lambda: depth() == 6, 20, "them to be published")
+        assert len(await lease(client, most=5)) == len(done)
+        async with working(engine, broker, "node"):
+            await until(lambda: depth() == 0, 20, "a worker to drop them")
+    await broker.close()
+
+
+async def test_a_queue_with_a_consumer_is_left_to_it(
+    engine: AsyncEngine, amqp_vhost: VirtualHost, rabbitmq_node: RabbitMQNode
+) -> None:
+    broker = RabbitBroker([amqp_vhost.url], engine)
+    assert await broker.clear("nowhere", 0) == 0
+    async with working(engine, broker, "node"):
+        await until(
+            lambda: rabbitmq_node.queues(amqp_vhost.name).get("accepted.q.node", (0, 0, 0))[2], 20, "a consumer"
+        )
+        assert await broker.clear("node", -1) == 0
+    await broker.close()

@@ -1,0 +1,20 @@
+"""The job type `image.thumbnail`: how the picture is fetched. What is made of it is in `tests/unit`."""
+
+import pytest
+
+from app.domain.failures import InvalidJob, TransientError
+from tests.support.servers.scripted_receiver import StartReceiver, an_egress, receiver, replies
+from workers.handlers.image_thumbnail import MAX_SOURCE_BYTES, fetched
+
+__all__ = ["receiver"]
+
+
+async def test_a_picture_that_breaks_off_is_fetched_again_and_one_too_large_is_not(receiver: StartReceiver) -> None:
+    cut = await receiver(replies(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nGIF8"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (MAX_SOURCE_BYTES + 1)
+    large = await receiver(replies(head, bytes(MAX_SOURCE_BYTES + 1)))
+    async with an_egress() as egress:
+        with pytest.raises(TransientError):
+            await fetched(cut.url, egress)
+        with pytest.raises(InvalidJob, match="larger"):
+            await fetched(large.url, egress)

@@ -1,0 +1,197 @@
+"""Jobs that need others: released by success, ended by any other end, put back by a retry. Nobody is forgotten."""
+
+import asyncio
+import itertools
+import random
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.transitions import Transition
+from app.errors import Conflict, LedgerUnavailable
+from app.services.cancelling import cancel
+from app.services.completion import expire, settle
+from app.services.dead_letters import replay, retry
+from app.storage.claims import Claim
+from app.storage.dead_letters import LetterFilter
+from tests.integration.jobs.test_completion import held
+from tests.integration.jobs.test_submission import claim, do, rows, the_job
+from tests.support.ledger.brokers import Road
+from tests.support.ledger.dead_letters import from_now, read
+from tests.support.ledger.workflows import DIAMOND, put_graph, statuses
+from tests.support.service.claiming_workers import all_finished, at_work, success
+
+ROUNDS = 60
+
+
+@pytest.fixture
+def ledger(engine: AsyncEngine, broker: PostgresBroker) -> Road:
+    return Road("postgres", engine, broker)
+
+
+def won(claimed: Claim) -> Transition:
+    return transitions.succeeded(held(claimed), "1")
+
+
+def lost(claimed: Claim) -> Transition:
+    return transitions.failed(held(claimed), FailureClass.INVALID, "no", 0.0)
+
+
+async def run(ledger: Road, ids: dict[str, UUID], failing: str = "") -> list[str]:
+    """Run all that can be run, one round after the other; the refs in the order of their ends."""
+    refs = {id: ref for ref, id in ids.items()}
+    order = []
+    while claims := await claim(ledger.engine):
+        ended = [lost(one) if refs[one.job.id] in failing else won(one) for one in claims]
+        assert all(await settle(ledger.engine, ledger.broker, ended))
+        order += sorted(refs[one.job.id] for one in claims)
+        await do(ledger.engine, "UPDATE outbox SET published = true WHERE NOT held")
+    return order
+
+
+async def test_a_job_runs_when_all_that_it_needs_succeeded(ledger: Road, engine: AsyncEngine) -> None:
+    ids = await put_graph(engine, ledger.broker, DIAMOND)
+    assert await statuses(engine, ids) == {"a": "queued", "b": "blocked", "c": "blocked", "d": "blocked"}
+    assert await run(ledger, ids) == ["a", "b", "c", "d"]
+
+
+async def test_an_end_without_success_ends_all_that_is_behind_it(ledger: Road, engine: AsyncEngine) -> None:
+    needs = {"a": "", "x": "", "b": "a", "c": "b", "d": "cx", "y": "x"}
+    ids = await put_graph(engine, ledger.broker, needs, callback_url="http://example.com/")
+    assert await run(ledger, ids, failing="a") == ["a", "x", "y"]
+    assert await statuses(engine, ids) == {
+        "a": "failed",
+        **dict.fromkeys("bcd", "cancelled"),
+        **dict.fromkeys("xy", "succeeded"),
+    }
+    for ref, need, status in (("b", "a", "failed"), ("c", "b", "cancelled"), ("d", "c", "cancelled")):
+        job = await the_job(engine, ids[ref])
+        assert job["error"]["class"] == "cancelled"
+        assert job["error"]["message"] == f"needed job {need} {ids[need]} which is {status}"
+        assert job["finished_at"] is not None
+    told = await rows(engine, "SELECT payload->>'job_id' AS id FROM jobs WHERE type = 'webhook.deliver'")
+    assert {UUID(row["id"]) for row in told} == set(ids.values())
+    (ends,) = await rows(engine, "SELECT sum(ended) AS ended FROM batch_ends")
+    assert ends["ended"] == len(needs)
+
+
+@pytest.mark.parametrize("end", ["cancel", "expire"])
+async def test_so_does_one_that_never_ran(ledger: Road, engine: AsyncEngine, end: str) -> None:
+    ids = await put_graph(engine, ledger.broker, DIAMOND)
+    if end == "cancel":
+        await cancel(engine, ledger.broker, await read(engine, ids["a"]))
+    else:
+        await do(engine, "UPDATE outbox SET expires_at = now() WHERE NOT held")
+        assert await expire(engine, ledger.broker, 10) == 1
+    assert set((await statuses(engine, ids)).values()) == {"cancelled" if end == "cancel" else "expired", "cancelled"}
+
+
+async def test_a_chain_of_thousands_ends_in_one_statement(ledger: Road, engine: AsyncEngine) -> None:
+    refs = [str(n) for n in range(10_000)]
+    needs = {ref: refs[n - 1 : n] if n else [] for n, ref in enumerate(refs)}
+    ids = await put_graph(engine, ledger.broker, needs)
+    assert await run(ledger, ids, failing="0") == ["0"]
+    counts = await rows(engine, "SELECT status, count(*) AS n FROM jobs GROUP BY 1 ORDER BY 1")
+    assert [tuple(row.values()) for row in counts] == [("cancelled", 9_999), ("failed", 1)]
+    await retry(engine, await read(engine, ids["0"]))
+    counts = await rows(engine, "SELECT status, count(*) AS n FROM jobs GROUP BY 1 ORDER BY 1")
+    assert [tuple(row.values()) for row in counts] == [("blocked", 9_999), ("queued", 1)]
+
+
+async def test_two_that_end_at_once_both_count(road: Road) -> None:
+    """Diamonds, many rounds, on several workers: the two arms commit at the same time in every way there is."""
+    async with at_work(road, success, count=4, most=2):
+        graphs = [await put_graph(road.engine, road.broker, DIAMOND) for _ in range(ROUNDS)]
+        wide = {"end": [f"m{n}" for n in range(50)]}
+        await put_graph(road.engine, road.broker, {f"m{n}": "" for n in range(50)} | wide)
+        await all_finished(road)
+    for ids in graphs:
+        assert set((await statuses(road.engine, ids)).values()) == {"succeeded"}
+
+
+async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: Road, engine: AsyncEngine) -> None:
+    """Successes, failures, cancels and retries of layered graphs, against each other."""
+    layers = [[f"{layer}{n}" for n in range(4)] for layer in "abcd"]
+    needs = {ref: list(above) for above, here in itertools.pairwise([[], *layers]) for ref in here}
+
+    def mostly_success(delivery: object) -> Transition:
+        claimed = delivery.claim  # type: ignore[attr-defined]
+        return lost(claimed) if random.random() < 0.1 else won(claimed)
+
+    async def meddle(ids: dict[str, UUID]) -> None:
+        for _ in range(12):
+            try:
+                job = await read(engine, random.choice(list(ids.values())))
+                if job.finished and job.status != "succeeded":
+                    await retry(engine, job)
+                elif random.random() < 0.3:
+                    await cancel(engine, ledger.broker, job)
+            except (Conflict, LedgerUnavailable):
+                continue
+
+    async with at_work(ledger, mostly_success, count=4, most=3):
+        graphs = [await put_graph(engine, ledger.broker, needs) for _ in range(8)]
+        await asyncio.gather(*(meddle(ids) for ids in graphs for _ in range(2)))
+        await all_finished(ledger)
+    stale = "SELECT * FROM dependencies d JOIN jobs n ON n.id = d.needs WHERE d.broken <> (n.status <> 'succeeded')"
+    assert await rows(engine, stale) == []
+
+
+async def test_a_retry_resumes_the_rest(ledger: Road, engine: AsyncEngine) -> None:
+    ids = await put_graph(engine, ledger.broker, DIAMOND | {"e": "d"})
+    assert await run(ledger, ids, failing="b") == ["a", "b", "c"]
+    again = await retry(engine, await read(engine, ids["b"]))
+    assert again is not None
+    assert again.status == "queued"
+    waiting = {"a": "succeeded", "b": "queued", "c": "succeeded", "d": "blocked", "e": "blocked"}
+    assert await statuses(engine, ids) == waiting
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    assert await run(ledger, ids) == ["b", "d", "e"]
+
+
+async def test_a_retry_leaves_what_another_failure_holds_back(ledger: Road, engine: AsyncEngine) -> None:
+    ids = await put_graph(engine, ledger.broker, DIAMOND | {"e": "b", "f": "d"})
+    assert await run(ledger, ids, failing="bc") == ["a", "b", "c"]
+    await retry(engine, await read(engine, ids["b"]))
+    expected = {"a": "succeeded", "b": "queued", "c": "failed", "d": "cancelled", "e": "blocked", "f": "cancelled"}
+    assert await statuses(engine, ids) == expected
+    with pytest.raises(Conflict, match=f"needs job c {ids['c']} which is failed"):
+        await retry(engine, await read(engine, ids["d"]))
+    assert (await replay(engine, "t", LetterFilter(), 0)).done == 1
+    assert await statuses(engine, ids) == expected | {"c": "queued", "d": "blocked", "f": "blocked"}
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    assert await run(ledger, ids) == ["b", "c", "d", "e", "f"]
+
+
+async def test_what_somebody_cancelled_himself_stays_so(ledger: Road, engine: AsyncEngine) -> None:
+    ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "b", "d": "a"})
+    await cancel(engine, ledger.broker, await read(engine, ids["b"]))
+    await run(ledger, ids, failing="a")
+    await retry(engine, await read(engine, ids["a"]))
+    assert await statuses(engine, ids) == {"a": "queued", "b": "cancelled", "c": "cancelled", "d": "blocked"}
+    again = await retry(engine, await read(engine, ids["b"]))
+    assert again is not None
+    assert again.status == "blocked"
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    assert await run(ledger, ids) == ["a", "b", "d", "c"]
+
+
+async def test_a_deadline_that_passed_meanwhile_falls_away_behind_a_retried_job_too(
+    ledger: Road, engine: AsyncEngine
+) -> None:
+    """Else the retry would end at once what it has put back."""
+    ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "b", "d": "a"})
+    assert await run(ledger, ids, failing="a") == ["a"]
+    hour = from_now(3600)
+    await do(engine, "UPDATE jobs SET run_at = now() - interval '1 hour', expires_at = now() - interval '1 second'")
+    await do(engine, "UPDATE jobs SET expires_at = :hour WHERE id = :id", hour=hour, id=ids["d"])
+    await retry(engine, await read(engine, ids["a"]))
+    deadlines = {row["job_id"]: row["expires_at"] for row in await rows(engine, "SELECT * FROM outbox")}
+    assert deadlines == {**dict.fromkeys(ids.values()), ids["d"]: hour}
+    assert await expire(engine, ledger.broker, 10) == 0
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    assert await run(ledger, ids) == ["a", "b", "d", "c"]

@@ -1,0 +1,64 @@
+"""How PostgreSQL looks things up when much waits and its statistics have not caught up, as after a large batch."""
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.ids import new_id
+from app.storage import deliveries, outbox
+from app.storage.deliveries import DeliveryFilter
+from app.storage.direct import Direct, Statement
+from tests.integration.jobs.test_submission import do
+
+WAITING = """
+WITH made AS (
+    INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, payload, run_at)
+    SELECT gen_random_uuid(), 't', 'noop', 'q', 'scheduled', 4, 5, '{}', now() + interval '1 day' * n
+    FROM generate_series(0, 20000) AS n RETURNING id, run_at
+)
+INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published)
+SELECT id, 0, 'q', 4, run_at, false FROM made
+"""
+
+
+async def test_the_relay_reads_what_is_due_and_not_all_that_waits(engine: AsyncEngine) -> None:
+    for table in ("jobs", "outbox"):
+        await do(engine, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    await do(engine, WAITING)
+    plan = await plan_of(engine, outbox._TAKE_DUE, most=500, hold=10.0)
+    scans = [line for line in plan if "Seq Scan" in line]
+    assert [scan for scan in scans if "on jobs" in scan or "on outbox" in scan] == []
+
+
+DELIVERIES = """
+INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, payload, run_at)
+SELECT gen_random_uuid(), 't', CASE n % 4 WHEN 0 THEN 'webhook.deliver' ELSE 'noop' END, 'q', 'failed', 4, 5,
+       json_build_object('url', 'x', 'job_id', gen_random_uuid(), 'event', '{}'), now()
+FROM generate_series(1, 20000) AS n
+"""
+
+
+async def test_deliveries_are_found_by_their_own_indexes(engine: AsyncEngine) -> None:
+    await do(engine, DELIVERIES)
+    await do(engine, "ANALYZE jobs")
+    about = str(new_id())
+    for wanted, index in (
+        (DeliveryFilter(job_id=about), "deliveries_about"),
+        (DeliveryFilter(batch_id=about, status="failed", before=new_id()), "deliveries_about"),
+        (DeliveryFilter(), "deliveries_by_tenant"),
+    ):
+        query, values = deliveries._page("t", wanted)
+        plan = await plan_of(engine, Statement(query), **values, most=50)
+        assert [line for line in plan if index in line], plan
+        assert not [line for line in plan if "Seq Scan" in line], plan
+    assert not [line for line in plan if "Sort" in line], "all of a tenant's: a page is read, and no more"
+
+
+async def plan_of(engine: AsyncEngine, statement: Statement, **values: Any) -> list[str]:
+    """The plan for whatever values, as PostgreSQL makes it once a statement has come a few times."""
+    ledger = Direct(engine)
+    async with ledger.transaction() as conn:
+        await conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        plan = await conn.fetch("EXPLAIN " + statement._sql, *[values[name] for name in statement._names])
+    await ledger.close()
+    return [row[0] for row in plan]

@@ -1,0 +1,101 @@
+"""What becomes of an attempt that ran in a process: the executor's judgement of all that can happen to one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.domain.addresses import EgressAllow
+from app.domain.job import Status
+from app.domain.transitions import Transition
+from app.settings import Settings
+from app.storage.claims import Claim
+from app.storage.engine import create_engine
+from tests.integration.process_pool.test_pool import SETUP, a_job, family_in, gone
+from workers import registry
+from workers.egress import Egress
+from workers.executor import Executor
+from workers.mail import Mail
+from workers.pool import ProcessPool
+from workers.tools import Tools
+
+HANDLERS = registry.load(SETUP.modules)
+
+
+@pytest.fixture(scope="module")
+async def executor() -> AsyncIterator[Executor]:
+    pool = ProcessPool(SETUP)
+    yield an_executor(pool)
+    await pool.aclose()
+
+
+def an_executor(pool: ProcessPool) -> Executor:
+    settings = Settings(database_url="postgresql://nobody.asks")
+    engine = create_engine(settings.require_database())
+    return Executor(
+        HANDLERS, Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2), 2, 1000, pool
+    )
+
+
+def claim(do: str, arg: Any = None, **fields: Any) -> Claim:
+    given = {"worker_id": uuid4(), "crashes": 0, "retry": None, "timeout": None, "traceparent": None}
+    return Claim(job=a_job(do, arg), **(given | fields))
+
+
+def error(transition: Transition) -> dict[str, Any]:
+    return json.loads(transition.error or "{}")
+
+
+async def test_success(executor: Executor) -> None:
+    transition = await executor.run(claim("pid"))
+    assert transition.status is Status.SUCCEEDED
+    assert json.loads(transition.result or "")["attempt"] == 1
+
+
+async def test_a_success_without_a_result(executor: Executor) -> None:
+    transition = await executor.run(claim("print", "done"))
+    assert (transition.status, transition.result) == (Status.SUCCEEDED, "null")
+
+
+async def test_a_start_is_not_charged_to_the_timeout() -> None:
+    """It takes a second; the timeout is half of that."""
+    pool = ProcessPool(SETUP)
+    transition = await an_executor(pool).run(claim("pid", timeout=0.5))
+    assert transition.status is Status.SUCCEEDED
+    await pool.aclose()
+
+
+async def test_failures_keep_their_class_and_say_where(executor: Executor) -> None:
+    limited = await executor.run(claim("raise", "limited"))
+    assert (limited.status, error(limited)["class"]) == (Status.RETRYING, "rate_limited")
+    assert (limited.wait or 0) >= 7
+    assert "process_handlers.py" in (limited.traceback or "")
+    assert (await executor.run(claim("result", 2000))).status is Status.FAILED
+
+
+async def test_a_crash_is_counted_as_one(executor: Executor) -> None:
+    first = await executor.run(claim("exit", 5))
+    assert (first.status, first.outcome, first.crashes) == (Status.QUEUED, "crashed", 1)
+    assert "exit code 5" in error(first)["message"]
+    third = await executor.run(claim("exit", 5, crashes=2))
+    assert (third.status, error(third)["class"]) == (Status.FAILED, "crashed")
+
+
+async def test_a_timeout_a_cancel_and_a_stop_all_kill(executor: Executor, tmp_path: Path) -> None:
+    outcomes = []
+    for way in ("timeout", "cancel", "stop"):
+        pids = tmp_path / way
+        one = claim("hold", str(pids), timeout=1 if way == "timeout" else 60)
+        running = asyncio.create_task(executor.run(one))
+        family = await family_in(pids)
+        if way == "cancel":
+            executor.cancel(one.job.id, one.job.attempt)
+        if way == "stop":
+            running.cancel()
+        outcomes.append((await asyncio.wait_for(running, 2)).outcome)
+        await gone(family)
+    assert outcomes == ["timeout", "cancelled", "handed_back"]

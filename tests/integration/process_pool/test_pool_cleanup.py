@@ -1,0 +1,51 @@
+"""What an attempt in a process has left running goes with its process; nothing runs on beside the next attempt."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+
+from tests.integration.process_pool.test_pool import SETUP, run
+from tests.support.waiting import until
+from workers.pool import ProcessPool
+
+
+@pytest.fixture(scope="module")
+async def pool() -> AsyncIterator[ProcessPool]:
+    made = ProcessPool(SETUP)
+    yield made
+    await made.aclose()
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("what", ["program", "orphan", "fork", "thread", "program of its own session"])
+async def test_what_is_left_running_ends_with_its_process(pool: ProcessPool, what: str) -> None:
+    """But for a program of a session of its own, which only has its child replaced: that one ends by itself."""
+    first = await run(pool, "leave", what)
+    assert (await run(pool, "pid"))["pid"] != first["pid"]
+    await until(lambda: not runs(first["pid"]) and not runs(first["left"]), 5, "it to be gone")
+
+
+async def test_a_child_of_whom_nothing_is_left_is_kept(pool: ProcessPool) -> None:
+    first = await run(pool, "leave", "nothing")
+    assert (await run(pool, "pid"))["pid"] == first["pid"]
+
+
+async def test_a_thread_that_an_async_handler_has_given_up_holds_nothing_up(pool: ProcessPool) -> None:
+    await run(pool, "pid")
+    async with asyncio.timeout(5):
+        first = await run(pool, "give up", 37, type="deed.async")
+    assert first["went"] == "on"
+    assert (await run(pool, "pid"))["pid"] != first["pid"]
+
+
+async def test_idle_threads_of_an_event_loop_cost_no_process(pool: ProcessPool) -> None:
+    first = await run(pool, "pid", type="deed.async")
+    assert (await run(pool, "pid"))["pid"] == first["pid"]

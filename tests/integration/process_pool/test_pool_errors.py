@@ -1,0 +1,33 @@
+"""How an attempt in a process failed, as the worker gets to hear it: also of errors of odd make, and of a true end."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.domain.failures import FailureClass
+from tests.integration.process_pool.test_pool import SETUP, run
+from workers.pool import Crashed, ProcessPool, RaisedInChild
+
+
+@pytest.fixture(scope="module")
+async def pool() -> AsyncIterator[ProcessPool]:
+    made = ProcessPool(SETUP)
+    yield made
+    await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("odd attribute", "RateLimited"), ("interrupting", "Interrupting"), ("not to be formatted", "SyntaxError: x .*")],
+)
+async def test_an_error_of_odd_make_is_a_failure_and_no_crash(pool: ProcessPool, name: str, says: str) -> None:
+    pid = (await run(pool, "pid"))["pid"]
+    with pytest.raises(RaisedInChild, match=f"^{says}$") as failure:
+        await run(pool, "raise", name)
+    assert (failure.value.failure_class, failure.value.retry_after) == (FailureClass.TRANSIENT, None)
+    assert (await run(pool, "pid"))["pid"] == pid
+
+
+async def test_a_crash_says_how_the_process_ended(pool: ProcessPool) -> None:
+    with pytest.raises(Crashed, match="by itself, with exit code 3"):
+        await run(pool, "exit slowly", 3)

@@ -1,0 +1,68 @@
+"""Processes that a handler in a process starts: they end when they are told to, and speak for nobody."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.process_pool.test_pool import SETUP, run
+from workers import forks
+from workers.pool import ProcessPool, RaisedInChild
+from workers.pool_pipe import NO_TOOLS_IN_A_FORK
+
+IN_TIME = 5.0  # seconds; against the minute that a fork which heeds nothing goes on
+
+
+@pytest.fixture(scope="module")
+async def pool() -> AsyncIterator[ProcessPool]:
+    made = ProcessPool(SETUP)
+    yield made
+    await made.aclose()
+
+
+async def test_forks_end_when_the_handler_fails(pool: ProcessPool) -> None:
+    await run(pool, "pid")
+    async with asyncio.timeout(IN_TIME):
+        with pytest.raises(RaisedInChild, match="bad data"):
+            await run(pool, "fail beside forks")
+
+
+async def test_a_fork_heeds_a_signal_from_its_first_moment(pool: ProcessPool) -> None:
+    await run(pool, "pid")
+    async with asyncio.timeout(IN_TIME):
+        assert [await run(pool, "stop a fork") for _ in range(20)] == [-signal.SIGTERM] * 20
+
+
+async def test_what_a_fork_raises_is_not_said_for_the_handler(pool: ProcessPool) -> None:
+    """Nor is the handler's own result, which comes later, taken for that of the next attempt."""
+    pid = (await run(pool, "pid"))["pid"]
+    results = [await run(pool, "raise in a fork", 0.5), await run(pool, "pid")]
+    assert [result["pid"] for result in results] == [pid, pid]
+    assert "rounds" in results[0]
+    assert "nice" in results[1]
+
+
+async def test_a_fork_has_no_tools(pool: ProcessPool) -> None:
+    """`run` would return what was said of progress."""
+    async with asyncio.timeout(IN_TIME):
+        assert await run(pool, "speak in a fork") == [None, NO_TOOLS_IN_A_FORK, NO_TOOLS_IN_A_FORK]
+
+
+async def test_a_fork_of_the_worker_does_not_keep_its_children_alive() -> None:
+    """What a child lives by is that the worker, and nobody else, has an end open."""
+    forks.keep_out_of_ours()
+    pool = ProcessPool(SETUP)
+    async with pool.child() as child:
+        assert child._lifeline is not None
+        if (fork := os.fork()) == 0:
+            try:
+                os.fstat(child._lifeline)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, fork, 0)
+        assert status == 0
+        assert child.alive
+    await pool.aclose()

@@ -1,0 +1,127 @@
+"""`max_depth` over HTTP: past it submissions to that queue are refused, and nobody else's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.integration.jobs.test_submission import claim, rows
+from tests.integration.queues.test_quotas import allow, statuses
+from tests.support.clients.client import Client, check_problem
+from tests.support.service.http_app import FrontDoor, front_door
+from tests.support.waiting import until
+
+
+@pytest.fixture
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
+    async with front_door(engine, database_url) as door:
+        yield door
+
+
+@pytest.fixture
+async def client(door: FrontDoor) -> Client:
+    """Of a door whose queue q holds 5."""
+    client = await door.client()
+    await client.http.patch("/queues/q", json={"max_depth": 5})
+    await door.state.limits.refresh()
+    return client
+
+
+def job(**fields: object) -> dict[str, object]:
+    return {"type": "noop", "queue": "q", **fields}
+
+
+async def test_past_it_submissions_are_refused(engine: AsyncEngine, client: Client) -> None:
+    """Whatever a job waits for, it counts."""
+    answers = [await client.post(job(**fields)) for fields in ({}, {"delay": 60}, {}, {}, {}, {}, {"delay": 60})]
+    assert [answer.status_code for answer in answers] == [202] * 5 + [429] * 2
+    problem = check_problem(answers[5], 429)
+    assert problem["type"] == "/problems/queue-full"
+    assert "queue q takes no more than 5 waiting jobs" in problem["detail"]
+    assert int(answers[5].headers["retry-after"]) >= 1
+    assert len(await rows(engine, "SELECT 1 FROM jobs")) == 5
+
+
+async def test_other_queues_are_not_concerned(client: Client) -> None:
+    answers = [await client.post(job(queue="other")) for _ in range(8)]
+    assert statuses(answers) == {202: 8}
+
+
+async def test_at_once_no_more_pass_than_fit(engine: AsyncEngine, client: Client) -> None:
+    answers = await asyncio.gather(*(client.post(job()) for _ in range(30)))
+    assert statuses(list(answers)) == {202: 5, 429: 25}
+
+
+async def test_room_is_used_when_there_is_some(engine: AsyncEngine, client: Client) -> None:
+    for _ in range(5):
+        await client.post(job())
+    check_problem(await client.post(job()), 429)
+    assert len(await claim(engine, 2)) == 2, "what runs does not wait"
+
+    async def passes() -> bool:
+        return (await client.post(job())).status_code == 202
+
+    await until(passes, 5, "the room to be noticed without a look in the background")
+    assert await passes()
+    assert not await passes()
+
+
+async def test_a_replay_is_answered(door: FrontDoor, client: Client) -> None:
+    first = await client.post(job(), idempotency_key="k")
+    for _ in range(5):
+        await client.post(job())
+    again = await client.post(job(), idempotency_key="k")
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    check_problem(await client.post(job(), idempotency_key="new"), 429)
+    assert len(await rows(door.engine, "SELECT 1 FROM idempotency_keys")) == 1, "a refusal leaves no record"
+
+
+async def test_a_batch_fits_whole_or_not_at_all(engine: AsyncEngine, client: Client) -> None:
+    three, other = {"jobs": [job()] * 3}, {"jobs": [job()] * 2 + [job(queue="other")] * 9}
+    assert (await client.http.post("/batches", json=three)).status_code == 202
+    check_problem(await client.http.post("/batches", json=three), 429)
+    assert len(await rows(engine, "SELECT 1 FROM jobs")) == 3
+    assert (await client.http.post("/batches", json=other)).status_code == 202
+    check_problem(await client.post(job()), 429)
+
+
+async def test_so_does_a_workflow(engine: AsyncEngine, client: Client) -> None:
+    jobs = [job(ref=f"r{number}") for number in range(6)]
+    check_problem(await client.http.post("/workflows", json={"jobs": jobs}), 429)
+    assert (await client.http.post("/workflows", json={"jobs": jobs[:5]})).status_code == 202
+    assert len(await rows(engine, "SELECT 1 FROM jobs")) == 5
+
+
+async def test_a_full_queue_takes_nothing_of_the_quota(door: FrontDoor, engine: AsyncEngine, client: Client) -> None:
+    await allow(door, 100)
+    await asyncio.gather(*(client.post(job()) for _ in range(9)))
+    (row,) = await rows(engine, "SELECT used FROM quotas")
+    assert row["used"] == pytest.approx(5, abs=0.5)
+
+
+async def test_a_used_up_quota_takes_no_room(door: FrontDoor, client: Client) -> None:
+    await allow(door, 1)
+    assert statuses([await client.post(job()) for _ in range(9)]) == {202: 1, 429: 8}
+    await allow(door, 100)
+    assert statuses([await client.post(job()) for _ in range(6)]) == {202: 4, 429: 2}
+
+
+async def test_several_processes_notice_each_others(door: FrontDoor, engine: AsyncEngine, database_url: str) -> None:
+    async with front_door(engine, database_url) as second:
+        one, two = await door.client(), await second.client()
+        await one.http.patch("/queues/q", json={"max_depth": 5})
+        await door.state.limits.refresh()
+        for _ in range(5):
+            await one.post(job())
+        await second.state.limits.refresh()
+        check_problem(await two.post(job()), 429)
+
+
+async def test_a_limit_that_is_taken_away(door: FrontDoor, client: Client) -> None:
+    for _ in range(5):
+        await client.post(job())
+    check_problem(await client.post(job()), 429)
+    await client.http.patch("/queues/q", json={"max_depth": None})
+    await door.state.limits.refresh()
+    assert statuses([await client.post(job()) for _ in range(3)]) == {202: 3}

@@ -1,0 +1,279 @@
+"""One round of each loop of the scheduler, and two of them at once: what there is to do is done once."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.domain.ids import new_id
+from app.domain.message import JobRef
+from app.domain.retry import Retry
+from app.storage import job_types, workers
+from app.storage.engine import transaction
+from app.storage.job_types import JobType
+from app.storage.submission import Entry
+from tests.integration.jobs.test_submission import WORKER, a_job, claim, do, insert, put, rows, the_job
+from tests.support.ledger.poll_connection import Looks
+from tests.support.waiting import until
+from workers.scheduler.expiry import Expiry
+from workers.scheduler.pruner import Pruner
+from workers.scheduler.reconciler import Reconciler
+from workers.scheduler.relay import Relay
+from workers.scheduler.rescuer import Rescuer
+
+LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a tenth of one
+
+
+class Road(PostgresBroker):
+    """The ledger's side of a broker that keeps what is published in a list, or confirms nothing."""
+
+    handoff = 1.0  # type: ignore[assignment]
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine, "")
+        self.sent: list[JobRef] = []
+        self.works = True
+        self.there: dict[str, int] = {}
+
+    async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        if not self.works:
+            return []
+        await asyncio.sleep(0)
+        self.sent += refs
+        return list(refs)
+
+    async def depths(self, queues: object) -> dict[str, int]:
+        return self.there
+
+    async def check(self) -> str:
+        return "ok" if self.works else "unavailable"
+
+
+@pytest.fixture
+def road(engine: AsyncEngine) -> Road:
+    return Road(engine)
+
+
+async def beat(engine: AsyncEngine, worker: UUID = WORKER) -> None:
+    async with transaction(engine) as conn:
+        await workers.heartbeat(conn, worker, "w")
+        await conn.commit()
+
+
+async def test_the_relay_publishes_what_is_due_once(engine: AsyncEngine, road: Road) -> None:
+    due = [a_job() for _ in range(50)]
+    later = a_job(delay=3600.0)
+    held = a_job()
+    await insert(
+        engine, *(Entry(job, handoff=0.0) for job in due), Entry(later, handoff=0.0), Entry(held, handoff=60.0)
+    )
+
+    relays = [Relay(engine, road, Looks(engine)) for _ in range(4)]
+    done = await asyncio.gather(*(relay.run_once() for relay in relays))
+
+    assert sum(done) == 50
+    assert sorted(ref.job_id for ref in road.sent) == sorted(job.id for job in due)
+    assert {(ref.attempt, ref.queue, ref.type, ref.priority) for ref in road.sent} == {(0, "q", "noop", 4)}
+    assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM outbox WHERE NOT published")} == {
+        later.id,
+        held.id,
+    }
+    assert await relays[0].run_once() == 0
+
+
+async def test_the_relay_makes_scheduled_jobs_queued(engine: AsyncEngine, road: Road) -> None:
+    (job,) = [a_job(delay=0.2)]
+    await insert(engine, Entry(job, handoff=0.0))
+    assert (await the_job(engine, job.id))["status"] == "scheduled"
+    relay = Relay(engine, road, Looks(engine))
+    await until(relay.run_once, 10, "the job to be due")
+    assert (await the_job(engine, job.id))["status"] == "queued"
+
+
+async def test_a_reference_that_was_not_confirmed_comes_due_again(engine: AsyncEngine, road: Road) -> None:
+    await insert(engine, Entry(a_job(), handoff=0.0))
+    road.works = False
+    relay = Relay(engine, road, Looks(engine))
+    assert await relay.run_once() == 0
+    assert relay.pause(0) >= 0.5, "a broker that is away is left alone for a while"
+    (row,) = await rows(engine, "SELECT published, due_at > now() AS held FROM outbox")
+    assert (row["published"], row["held"]) == (False, True)
+    road.works = True
+    await do(engine, "UPDATE outbox SET due_at = now()")
+    assert await Relay(engine, road, Looks(engine)).run_once() == 1
+
+
+async def test_a_row_that_was_claimed_meanwhile_is_not_marked(engine: AsyncEngine, road: Road) -> None:
+    job = a_job()
+    await insert(engine, Entry(job, handoff=0.0))
+    publish = road.publish
+
+    async def claimed_first(refs: Sequence[JobRef]) -> list[JobRef]:
+        await do(engine, "UPDATE outbox SET published = true")
+        assert len(await claim(engine)) == 1
+        return await publish(refs)
+
+    road.publish = claimed_first  # type: ignore[method-assign]
+    await Relay(engine, road, Looks(engine)).run_once()
+    assert await rows(engine, "SELECT * FROM outbox") == []
+
+
+async def test_the_rescuer_ends_what_a_silent_worker_held_once(engine: AsyncEngine, road: Road) -> None:
+    await put(engine, 20)
+    claims = await claim(engine, 20)
+    rescuers = [Rescuer(engine, road, LEASE) for _ in range(3)]
+
+    async def rescued() -> bool:
+        await asyncio.gather(*(rescuer.run_once() for rescuer in rescuers))
+        return len(await rows(engine, "SELECT * FROM attempts WHERE finished_at IS NOT NULL")) == 20
+
+    await until(rescued, 20, "20 attempts ended", interval=LEASE / 20)
+    jobs = await rows(engine, "SELECT * FROM jobs")
+    assert {(job["status"], job["crashes"], job["attempt"]) for job in jobs} == {("queued", 1, 1)}
+    assert {job["error"]["class"] for job in jobs} == {"crashed"}
+    assert {row["outcome"] for row in await rows(engine, "SELECT outcome FROM attempts")} == {"crashed"}
+    assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM outbox")} == {c.job.id for c in claims}
+
+
+async def test_the_rescuer_leaves_a_live_worker_alone(engine: AsyncEngine, road: Road) -> None:
+    await put(engine)
+    await claim(engine)
+    await beat(engine)
+    rescuer = Rescuer(engine, road, 60)
+    async with transaction(engine) as conn:
+        assert await workers.abandoned(conn, 60, 100) == []
+    for _ in range(5):
+        assert await rescuer.run_once() == 0
+
+
+async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, road: Road) -> None:
+    """Its own, else its type's, else the default: where a crash stands on the schedule needs all of it."""
+    own, of_type = Retry(7, (1.0, 2.0), 0.1), Retry(3, (4.0,), 0.5)
+    kind = JobType(name="typed", description="", queue="q", retry=of_type, timeout=None, payload_schema="{}")
+    async with transaction(engine) as conn:
+        await job_types.register(conn, [kind])
+        await conn.commit()
+    given = [
+        a_job(type="typed", retry=msgspec.json.encode(own).decode()), a_job(type="typed"), a_job(type="never seen"),
+    ]  # fmt: skip
+    await insert(engine, *map(Entry, given))
+    await claim(engine)
+    async with transaction(engine) as conn:
+        found = {held.job_id: held.retry for held in await workers.abandoned(conn, 60, 100)}
+    assert [found[job.id] for job in given] == [own, of_type, Retry()]
+
+
+async def test_the_rescuer_does_not_judge_before_it_has_watched(engine: AsyncEngine, road: Road) -> None:
+    """After an outage every heartbeat is old: they are given time to come."""
+    await put(engine)
+    await claim(engine)
+    assert await Rescuer(engine, road, 60).run_once() == 0
+    assert (await rows(engine, "SELECT status FROM jobs"))[0]["status"] == "running"
+
+
+async def test_a_job_is_dead_after_three_crashes(engine: AsyncEngine, road: Road) -> None:
+    (id,) = await put(engine, max_attempts=50)
+    statuses = []
+    for _ in range(3):
+        await do(engine, "UPDATE outbox SET published = true, due_at = now()")
+        assert len(await claim(engine)) == 1
+        rescuer = Rescuer(engine, road, LEASE)
+        await until(rescuer.run_once, 10, "a rescue", interval=LEASE / 20)
+        statuses.append((await the_job(engine, id))["status"])
+    assert statuses == ["queued", "retrying", "failed"]
+    assert (await the_job(engine, id))["error"]["class"] == "crashed"
+    assert await rows(engine, "SELECT * FROM outbox") == []
+
+
+async def test_the_reconciler_gives_back_to_the_relay_what_the_broker_lost(engine: AsyncEngine, road: Road) -> None:
+    await put(engine, 10)
+    await put(engine, 3, queue="young")
+    await do(engine, "UPDATE outbox SET due_at = now() - interval '1 minute' WHERE queue = 'q'")
+    road.there = {"q": 10}
+    assert await Reconciler(engine, road).run_once() == 0
+    road.there = {"q": 6}
+    assert await Reconciler(engine, road).run_once() == 4
+    assert len(await rows(engine, "SELECT * FROM outbox WHERE NOT published AND queue = 'q'")) == 4
+    assert await Relay(engine, road, Looks(engine)).run_once() == 4
+
+
+async def test_two_reconcilers_double_nothing_that_matters(engine: AsyncEngine, road: Road) -> None:
+    await put(engine, 10)
+    await do(engine, "UPDATE outbox SET due_at = now() - interval '1 minute'")
+    road.there = {"q": 0}
+    await asyncio.gather(*(Reconciler(engine, road).run_once() for _ in range(3)))
+    done = await asyncio.gather(*(Relay(engine, road, Looks(engine)).run_once() for _ in range(3)))
+    assert sum(done) == 10
+    assert len({ref.job_id for ref in road.sent}) == len(road.sent) == 10
+
+
+async def test_where_the_ledger_is_the_road_nothing_is_lost(engine: AsyncEngine) -> None:
+    await put(engine, 3)
+    await do(engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    assert await Reconciler(engine, PostgresBroker(engine, "")).run_once() == 0
+
+
+async def test_expiry_ends_what_is_late_once_and_tells(engine: AsyncEngine, road: Road) -> None:
+    late = await put(engine, 20, callback_url="http://example.com/")
+    quiet = await put(engine, 1, callback_url="http://example.com/", callback_events=("job.failed",))
+    in_time = await put(engine, 1)
+    running = await put(engine, 1, queue="running")
+    assert len(await claim(engine, queue="running")) == 1
+    past = "now() - interval '1 second'"
+    await do(engine, f"UPDATE jobs SET expires_at = {past} WHERE id <> :id", id=in_time[0])
+    await do(engine, f"UPDATE outbox SET expires_at = {past} WHERE job_id <> :id", id=in_time[0])
+
+    done = await asyncio.gather(*(Expiry(engine, road, Looks(engine)).run_once() for _ in range(4)))
+
+    assert sum(done) == 21
+    for id in (*late, *quiet):
+        job = await the_job(engine, id)
+        assert (job["status"], job["error"]["class"]) == ("expired", "expired")
+        assert job["finished_at"] is not None
+    assert (await the_job(engine, in_time[0]))["status"] == "queued"
+    assert (await the_job(engine, running[0]))["status"] == "running"
+    told = await rows(engine, "SELECT payload->>'job_id' AS id FROM jobs WHERE type = 'webhook.deliver'")
+    assert sorted(row["id"] for row in told) == sorted(map(str, late))
+
+
+async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine) -> None:
+    def aged(days: float) -> UUID:
+        milliseconds = (new_id().int >> 80) - int(days * 86_400_000)
+        return UUID(int=(milliseconds << 80) | (new_id().int & ((1 << 80) - 1)))
+
+    async def finished(status: str, days: float) -> UUID:
+        job = a_job(id=aged(days + 0.01))
+        await insert(engine, Entry(job))
+        await claim(engine)
+        ago = f"now() - interval '{days} days'"
+        await do(engine, f"UPDATE jobs SET status = :s, finished_at = {ago} WHERE id = :id", s=status, id=job.id)
+        await do(engine, f"UPDATE attempts SET finished_at = {ago} WHERE job_id = :id", id=job.id)
+        for table, columns, values in (
+            ("dead_letters", "tenant, queue, type, class, message", "'t', 'q', 'noop', 'transient', 'x'"),
+            ("payload_edits", "attempt, payload_before, edited_by", "1, '{}', 'me'"),
+            ("steps", "name, attempt, result", "'s', 1, '1'"),
+        ):
+            await do(engine, f"INSERT INTO {table} (job_id, {columns}) VALUES (:id, {values})", id=job.id)
+        return job.id
+
+    gone = [await finished("succeeded", 8), await finished("cancelled", 8), await finished("failed", 31)]
+    kept = [await finished("succeeded", 6), await finished("failed", 8)]
+    waiting = a_job(id=aged(100))
+    await insert(engine, Entry(waiting))
+    await insert(engine, Entry(a_job(), "old", b"1"), ttl=-1)
+    await insert(engine, Entry(a_job(), "new", b"1"))
+
+    pruners = [Pruner(engine, 7 * 86400, 30 * 86400) for _ in range(3)]
+    done = await asyncio.gather(*(pruner.run_once() for pruner in pruners))
+
+    assert sum(done) == len(gone) + 1
+    left = {row["id"] for row in await rows(engine, "SELECT id FROM jobs")}
+    assert not left & set(gone)
+    assert {*kept, waiting.id} <= left
+    for table in ("attempts", "dead_letters", "payload_edits", "steps"):
+        assert {row["job_id"] for row in await rows(engine, f"SELECT job_id FROM {table}")} == set(kept), table
+    assert [row["key"] for row in await rows(engine, "SELECT key FROM idempotency_keys")] == ["new"]

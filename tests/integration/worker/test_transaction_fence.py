@@ -1,0 +1,128 @@
+"""Whose transaction may commit: the attempt's that holds the lease, and nobody else's, however late he wakes up."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.domain import transitions
+from app.domain.failures import LeaseLost
+from app.domain.lease import Lease
+from app.services.completion import settle, settle_whole
+from app.storage.lent import Lender
+from tests.integration.jobs.test_completion import held
+from tests.integration.jobs.test_submission import claim, do, put, the_job
+from tests.integration.worker.test_transactions import WRITE, effects, engine, mine, nobody_holds_a_transaction, writes
+from tests.support.service.worker_with_handlers import at_work
+from workers import Context, job, recording
+from workers.calling import Calls
+from workers.transactions import AttemptTransaction
+
+__all__ = ["engine"]
+
+
+async def test_a_rescued_attempt_cannot_commit(engine: AsyncEngine, database_url: str) -> None:
+    """The zombie: it lives, it has written, it returns; but another attempt has the job."""
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> int:
+        async with ctx.transaction() as conn:
+            await conn.execute(WRITE, mine(ctx))
+        if ctx.job.attempt == 1:
+            written.set()
+            await go_on.wait()
+        return ctx.job.attempt
+
+    async with at_work(engine, database_url, writes) as shop:
+        job_id = await shop.accept("writes")
+        await written.wait()
+        await shop.rescue(job_id)
+        go_on.set()
+        done = await shop.finished(job_id)
+    assert (done.result, await effects(engine)) == ("2", [2])
+    assert await shop.outcomes(job_id) == ["crashed", "succeeded"]
+
+
+async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attempt(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """Else its locks would hold up every later attempt, for as long as PostgreSQL believes in it."""
+    await do(engine, "INSERT INTO effects VALUES (NULL, 0)")
+    hangs = Lender(database_url)
+    (job_id,) = await put(engine, type="writes")
+    (claimed,) = await claim(engine)
+    zombie = await hangs.begin(claimed.lease, 600)
+    await zombie.own.execute(text("UPDATE effects SET attempt = -1"))
+
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(text("UPDATE effects SET attempt = attempt + 1"))
+
+    async with at_work(engine, database_url, writes) as shop:
+        await rescue(engine, shop.broker, claimed)
+        done = await shop.finished(job_id)
+    assert (done.status, done.attempt, await effects(engine)) == ("succeeded", 2, [1])
+    await zombie.abandon()
+
+    with pytest.raises(LeaseLost):
+        await hangs.begin(claimed.lease, 600)
+    await hangs.close()
+
+
+async def rescue(engine: AsyncEngine, broker: PostgresBroker, claimed: Any) -> None:
+    assert await settle(engine, broker, [transitions.crashed(held(claimed), 0.0)]) == [True]
+
+
+async def test_a_commit_without_an_answer_is_given_up_and_the_fence_decides(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did commit; we only never heard. The failure that is then recorded must find nothing to change."""
+
+    async def deaf(*arguments: Any) -> bool:
+        assert await settle_whole(*arguments)
+        raise TimeoutError
+
+    monkeypatch.setattr(recording, "settle_whole", deaf)
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes")
+    assert (done.status, done.attempt, await effects(engine)) == ("succeeded", 1, [1])
+    assert await shop.outcomes(done.id) == ["succeeded"]
+
+
+async def test_the_fence_of_the_commit(engine: AsyncEngine, database_url: str) -> None:
+    (job_id,) = await put(engine)
+    (claimed,) = await claim(engine)
+    lender = Lender(database_url)
+    broker = PostgresBroker(engine, database_url)
+    for wrong in (Lease(job_id, 2, claimed.worker_id), Lease(job_id, 1, job_id)):
+        with pytest.raises(LeaseLost):
+            await lender.begin(wrong, 60)
+    lent = await lender.begin(claimed.lease, 60)
+    await lent.own.execute(WRITE, {"job_id": job_id, "attempt": 1})
+    await rescue(engine, broker, claimed)
+    assert await settle_whole(lent.own, broker, transitions.succeeded(held(claimed), "1"), 10) is False
+    await lent.abandon()
+    assert ((await the_job(engine, job_id))["status"], await effects(engine)) == ("queued", [])
+    await lender.close()
+
+
+async def test_one_that_is_begun_after_the_end_of_its_attempt_is_ended_at_once(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """By a handler that was told to end while it waited for its turn, and did not let go."""
+    await put(engine)
+    (claimed,) = await claim(engine)
+    lender = Lender(database_url)
+    late = AttemptTransaction(lender, claimed.lease, 60, Calls())
+    begun = asyncio.create_task(late.__aenter__())
+    await asyncio.sleep(0)
+    assert late.take() is None
+    with pytest.raises(LeaseLost):
+        await begun
+    await nobody_holds_a_transaction(engine)
+    await lender.close()

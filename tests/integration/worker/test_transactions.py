@@ -1,0 +1,203 @@
+"""`ctx.transaction()`: the handler's writes and its success are one commit, or neither is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.storage.engine import create_engine
+from tests.integration.jobs.test_submission import do, rows
+from tests.support.service.worker_with_handlers import at_work
+from tests.support.waiting import until
+from workers import Context, TransientError, job
+
+WRITE = text("INSERT INTO effects (job_id, attempt) VALUES (:job_id, :attempt)")
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_engine(database_url)
+    await do(made, "CREATE TABLE effects (job_id uuid, attempt int)")
+    yield made
+    await made.dispose()
+
+
+def mine(ctx: Context) -> dict[str, Any]:
+    return {"job_id": ctx.job.id, "attempt": ctx.job.attempt}
+
+
+async def effects(engine: AsyncEngine) -> list[int]:
+    return [row["attempt"] for row in await rows(engine, "SELECT attempt FROM effects ORDER BY 1")]
+
+
+async def nobody_holds_a_transaction(engine: AsyncEngine) -> None:
+    async def free() -> bool:
+        return not await rows(engine, "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'accepted job%'")
+
+    await until(free, 10, "no transaction to be left open")
+
+
+@job("writes", queue="q")
+async def writes(payload: dict[str, Any], ctx: Context) -> str:
+    async with ctx.transaction() as conn:
+        await conn.execute(WRITE, mine(ctx))
+    if ctx.job.attempt <= payload.get("fail", 0):
+        raise TransientError("after the block")
+    return "written"
+
+
+async def test_the_writes_are_there_with_the_success_and_not_before(engine: AsyncEngine, database_url: str) -> None:
+    seen: list[object] = []
+
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(WRITE, mine(ctx))
+        seen.append(await effects(engine))
+
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes", callback_url="http://example.com/")
+    assert seen == [[]]
+    assert (done.status, await effects(engine)) == ("succeeded", [1])
+    assert len(await rows(engine, "SELECT 1 FROM jobs WHERE type = 'webhook.deliver'")) == 1
+    same = await rows(
+        engine, "SELECT j.xmin::text AS a, e.xmin::text AS b FROM effects e JOIN jobs j ON j.id = e.job_id"
+    )
+    assert [row["a"] for row in same] == [row["b"] for row in same], "one transaction wrote both"
+    await nobody_holds_a_transaction(engine)
+
+
+async def test_a_def_handler_has_it_too(engine: AsyncEngine, database_url: str) -> None:
+    @job("writes", queue="q")
+    def writes(payload: dict[str, Any], ctx: Context) -> int:
+        with ctx.transaction() as conn:
+            conn.execute(WRITE, mine(ctx))
+            return conn.execute(text("SELECT count(*) FROM effects")).scalar_one()
+
+    async with at_work(engine, database_url, writes) as shop:
+        assert (await shop.finish("writes")).result == "1"
+    assert await effects(engine) == [1]
+
+
+async def test_a_failed_attempt_leaves_nothing(engine: AsyncEngine, database_url: str) -> None:
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes", {"fail": 2})
+    assert (done.status, await effects(engine)) == ("succeeded", [3])
+    await nobody_holds_a_transaction(engine)
+
+
+async def test_a_timeout_leaves_nothing_and_no_lock(engine: AsyncEngine, database_url: str) -> None:
+    @job("writes", queue="q", timeout=0.7)
+    async def writes(payload: dict[str, Any], ctx: Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(WRITE, mine(ctx))
+            if ctx.job.attempt == 1:
+                await conn.execute(text("SELECT pg_sleep(600)"))
+
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes")
+        assert (await shop.outcomes(done.id), await effects(engine)) == (["timeout", "succeeded"], [2])
+    await nobody_holds_a_transaction(engine)
+
+
+async def test_a_block_that_raises_is_rolled_back_even_if_the_attempt_goes_on(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> str:
+        try:
+            async with ctx.transaction() as conn:
+                await conn.execute(WRITE, mine(ctx))
+                raise KeyError
+        except KeyError:
+            pass
+        with pytest.raises(RuntimeError, match="one transaction"):
+            async with ctx.transaction():
+                pass
+        return "went on"
+
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes")
+    assert (done.result, await effects(engine)) == ('"went on"', [])
+
+
+async def test_the_handler_cannot_end_it(engine: AsyncEngine, database_url: str) -> None:
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(WRITE, mine(ctx))
+            for forbidden in (conn.commit, conn.rollback, conn.close):
+                with pytest.raises(RuntimeError, match="not for handlers"):
+                    await forbidden()
+            async with conn.begin_nested() as savepoint:
+                await conn.execute(WRITE, mine(ctx))
+                await savepoint.rollback()
+        assert await effects(engine) == []
+
+    async with at_work(engine, database_url, writes) as shop:
+        assert (await shop.finish("writes")).status == "succeeded"
+    assert await effects(engine) == [1]
+
+
+async def test_a_block_left_open_is_the_handlers_fault(engine: AsyncEngine, database_url: str) -> None:
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> None:
+        conn = await ctx.transaction().__aenter__()
+        await conn.execute(WRITE, mine(ctx))
+
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes")
+    assert (done.status, await effects(engine)) == ("failed", [])
+    assert "open" in (done.error or "")
+    await nobody_holds_a_transaction(engine)
+
+
+async def test_a_connection_that_dies_fails_the_attempt_as_transient(engine: AsyncEngine, database_url: str) -> None:
+    @job("writes", queue="q")
+    async def writes(payload: dict[str, Any], ctx: Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(WRITE, mine(ctx))
+        if ctx.job.attempt == 1:
+            await rows(
+                engine,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'accepted job%'",
+            )
+
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes")
+        assert await shop.outcomes(done.id) == ["transient", "succeeded"]
+    assert await effects(engine) == [2]
+
+
+async def test_a_commit_that_is_refused_is_a_failure(engine: AsyncEngine, database_url: str) -> None:
+    await do(engine, "ALTER TABLE effects ADD UNIQUE (attempt) DEFERRABLE INITIALLY DEFERRED")
+    await do(engine, "INSERT INTO effects VALUES (NULL, 1)")
+    async with at_work(engine, database_url, writes) as shop:
+        done = await shop.finish("writes")
+        assert await shop.outcomes(done.id) == ["transient", "succeeded"]
+    assert await effects(engine) == [1, 2]
+
+
+async def test_a_transaction_may_take_longer_than_the_workers_own(engine: AsyncEngine, database_url: str) -> None:
+    @job("writes", queue="q", timeout=77)
+    async def writes(payload: dict[str, Any], ctx: Context) -> list[str]:
+        async with ctx.transaction() as conn:
+            names = ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout")
+            return [(await conn.execute(text(f"SHOW {name}"))).scalar_one() for name in names]
+
+    async with at_work(engine, database_url, writes) as shop:
+        assert (await shop.finish("writes")).result == '["77s","77s","77s"]'
+
+
+async def test_more_at_once_than_there_are_connections_take_turns(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.storage.lent.AT_ONCE", 1)
+    async with at_work(engine, database_url, writes) as shop:
+        jobs = [await shop.accept("writes") for _ in range(4)]
+        done = await asyncio.gather(*map(shop.finished, jobs))
+    assert {(one.status, one.attempt) for one in done} == {("succeeded", 1)}
+    assert await effects(engine) == [1] * 4

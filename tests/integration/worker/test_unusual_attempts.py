@@ -1,0 +1,123 @@
+"""Attempts that end in odd ways: each has its outcome all the same, and nobody else notices."""
+
+import asyncio
+import sys
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.storage.lent import Lent
+from tests.support.service.worker_with_handlers import at_work
+from tests.support.waiting import until
+from workers import Context, job, left_behind
+
+
+class Exits(Exception):
+    def __str__(self) -> str:
+        sys.exit(5)
+
+
+@job("odd", timeout=0.5)
+async def odd(payload: dict[str, Any], ctx: Context) -> None:
+    """Leaves a transaction open, and raises what Python itself cannot write down."""
+    async with ctx.transaction() as conn:
+        await conn.execute(text("SELECT 1"))
+    try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        raise SyntaxError("x", ("file", 1, "no number", "text")) from None
+
+
+@job("exits")
+async def exits(payload: dict[str, Any], ctx: Context) -> None:
+    """Raises an exception whose text ends a process."""
+    raise Exits
+
+
+@job("any", timeout=5)
+async def any_(payload: dict[str, Any], ctx: Context) -> str:
+    """Uses a library that looks at tasks which have not started."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep, 600)
+        if "raise" in payload:
+            raise ValueError("mine")
+        group.cancel_scope.cancel()
+    return "went on"
+
+
+@job("tidies", timeout=0.2)
+async def tidies(payload: dict[str, Any], ctx: Context) -> None:
+    """Takes its time to clean up."""
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(2)
+
+
+@job("fine")
+async def fine(payload: dict[str, Any], ctx: Context) -> str:
+    """Is well."""
+    return "fine"
+
+
+@job("leaves.open")
+async def leaves_open(payload: dict[str, Any], ctx: Context) -> None:
+    """Fails with a transaction that is to be rolled back."""
+    async with ctx.transaction() as conn:
+        await conn.execute(text("SELECT 1"))
+    raise ValueError("no good")
+
+
+async def test_what_cannot_be_written_down_is_an_outcome(engine: AsyncEngine, database_url: str) -> None:
+    async with at_work(engine, database_url, odd, exits, fine) as shop:
+        late = await shop.finish("odd", max_attempts=1)
+        assert (late.status, await shop.outcomes(late.id)) == ("failed", ["timeout"])
+        failed = await shop.finish("exits", max_attempts=1)
+        assert (failed.status, await shop.outcomes(failed.id)) == ("failed", ["transient"])
+        assert (await shop.finish("fine")).result == '"fine"'
+
+
+async def test_a_task_group_of_anyio_is_as_anywhere(engine: AsyncEngine, database_url: str) -> None:
+    async with at_work(engine, database_url, any_) as shop:
+        assert (await shop.finish("any")).result == '"went on"'
+        failed = await shop.finish("any", {"raise": True}, max_attempts=1)
+        assert "mine" in (failed.error or "")
+
+
+async def test_who_is_slow_to_clean_up_does_not_hang(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_behind, "MOST", 2)
+    async with at_work(engine, database_url, tidies, fine) as shop:
+        jobs = [await shop.accept("tidies", max_attempts=1) for _ in range(4)]
+        for job_id in jobs:
+            assert (await shop.finished(job_id)).status == "failed"
+            assert await shop.outcomes(job_id) == ["timeout"]
+        assert (await shop.finish("fine")).status == "succeeded"
+        assert not shop.worker._stopping.is_set()
+
+
+async def test_an_outcome_that_is_known_is_not_lost_because_its_worker_stops(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger takes long to roll back; the grace of the worker is over meanwhile."""
+    rolling_back, roll_back = asyncio.Event(), asyncio.Event()
+    really = Lent.abandon
+
+    async def slowly(lent: Lent) -> None:
+        rolling_back.set()
+        await roll_back.wait()
+        await really(lent)
+
+    monkeypatch.setattr(Lent, "abandon", slowly)
+    async with at_work(engine, database_url, leaves_open) as shop:
+        job_id = await shop.accept("leaves.open", max_attempts=1)
+        await rolling_back.wait()
+        shop.worker.stop()
+        closing = next(iter(shop.worker._executing))
+        await until(lambda: closing.cancelling() > 0, 10, "the end of the grace")
+        roll_back.set()
+    assert await shop.outcomes(job_id) == ["transient"]

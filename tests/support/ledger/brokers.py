@@ -1,0 +1,107 @@
+"""A road between the ledger and the workers, under test: putting jobs on it, and being a worker at its end."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker, Delivery, Subscription
+from app.domain import transitions
+from app.domain.ids import new_id
+from app.domain.message import JobRef
+from app.domain.retry import Retry
+from app.domain.transitions import Held
+from app.services.completion import settle
+from app.services.publishing import publish
+from app.storage import submission
+from app.storage.engine import transaction
+from app.storage.submission import Entry
+from tests.integration.jobs.test_submission import a_job
+
+PATIENCE = 30.0  # seconds; a new queue is declared on a broker with two noisy cores
+SHORT = 2.5  # seconds in which nothing must happen: longer than a poll, a watch and a hold
+
+
+class Road:
+    """A broker with its ledger, and what was opened on it."""
+
+    def __init__(self, kind: str, engine: AsyncEngine, broker: Broker) -> None:
+        self.kind, self.engine, self.broker = kind, engine, broker
+        self._running: dict[Subscription, asyncio.Task[None]] = {}
+
+    async def put(self, queue: str, count: int = 1, **fields: Any) -> list[JobRef]:
+        """Accept jobs and put them on the road, as a submitter does."""
+        jobs = [a_job(queue=queue, **fields) for _ in range(count)]
+        async with transaction(self.engine) as conn:
+            entries = [Entry(job, handoff=self.broker.handoff) for job in jobs]
+            await submission.insert(conn, entries, 60)
+            await self.broker.announce(conn, {queue})
+            await conn.commit()
+        refs = [JobRef(job.id, 0, queue, job.type, job.priority) for job in jobs]
+        if self.broker.handoff is not None:
+            assert await publish(self.engine, self.broker, refs, "test") == count
+        return refs
+
+    def subscribe(self, slots: int, *queues: str) -> Subscription:
+        subscription = self.broker.subscribe(new_id(), slots)
+        subscription.serve(queues)
+        self._running[subscription] = asyncio.create_task(subscription.run())
+        return subscription
+
+    async def vanish(self, subscription: Subscription) -> None:
+        """The worker dies: nothing is said to the road."""
+        task = self._running.pop(subscription)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def finish(self, *deliveries: Delivery) -> None:
+        """Commit the outcomes, then tell the road, in the order of a worker."""
+        batch = [transitions.succeeded(held(each), "{}") for each in deliveries]
+        assert all(await settle(self.engine, self.broker, batch))
+
+    async def close(self) -> None:
+        for subscription in list(self._running):
+            await subscription.stop()
+            await self.vanish(subscription)
+        await self.broker.close()
+        await self.engine.dispose()
+
+
+def held(delivery: Delivery) -> Held:
+    job = delivery.claim.job
+    return Held(
+        job_id=job.id, attempt=job.attempt, worker_id=delivery.claim.worker_id, max_attempts=job.max_attempts,
+        crashes=delivery.claim.crashes, retry=Retry(),
+    )  # fmt: skip
+
+
+async def claim(subscription: Subscription, most: int = 100) -> list[Delivery]:
+    return await asyncio.wait_for(asyncio.shield(subscription.claim(most)), PATIENCE)
+
+
+async def claim_all(road: Road, subscription: Subscription, count: int, most: int = 100) -> list[Delivery]:
+    """Claim and finish until there were `count`."""
+    found: list[Delivery] = []
+    while len(found) < count:
+        deliveries = await claim(subscription, most)
+        await road.finish(*deliveries)
+        await subscription.settle(deliveries)
+        found += deliveries
+    return found
+
+
+async def nothing_comes(subscription: Subscription) -> bool:
+    """No claim succeeds for a while; the subscription is used up by asking."""
+    waiting = asyncio.ensure_future(subscription.claim(10))
+    done, _ = await asyncio.wait([waiting], timeout=SHORT)
+    if done:
+        return waiting.result() == []
+    await subscription.stop()
+    return await asyncio.wait_for(waiting, PATIENCE) == []
+
+
+def ids(deliveries: list[Delivery]) -> list[UUID]:
+    return [delivery.claim.job.id for delivery in deliveries]

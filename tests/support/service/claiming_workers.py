@@ -1,0 +1,104 @@
+"""Workers that do nothing but claim and end jobs, as fast as they can and at the same time, on either broker."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+from uuid import UUID
+
+from app.broker.base import Delivery, Subscription
+from app.domain import transitions
+from app.domain.failures import FailureClass
+from app.domain.job import FINISHED
+from app.domain.transitions import Transition
+from app.errors import LedgerUnavailable
+from app.services.completion import settle
+from app.services.receipts import Submission
+from app.services.submission import Submissions
+from tests.integration.jobs.test_submission import a_job, rows
+from tests.support.ledger.brokers import Road, held
+from tests.support.ledger.poll_connection import Looks
+from tests.support.waiting import until
+from workers.scheduler import base
+from workers.scheduler.expiry import Expiry
+from workers.scheduler.relay import Relay
+
+PATIENCE = 60.0
+UNFINISHED = "SELECT id, status, blockers, attempt FROM jobs WHERE finished_at IS NULL"
+
+T = TypeVar("T")
+Outcome = Callable[[Delivery], Transition]
+
+
+def success(delivery: Delivery) -> Transition:
+    return transitions.succeeded(held(delivery), "{}")
+
+
+def anything(delivery: Delivery) -> Transition:
+    """Success, failure for good, a crash or a hand-back."""
+    one = held(delivery)
+    first_crash = transitions.crashed(one, 0.0) if not one.crashes else transitions.succeeded(one, "{}")
+    ended = [transitions.succeeded(one, "{}"), transitions.failed(one, FailureClass.INVALID, "no", 0.0)]
+    return random.choice([*ended, first_crash, transitions.handed_back(one)])
+
+
+@asynccontextmanager
+async def at_work(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -> AsyncIterator[list[UUID]]:
+    """`count` workers and a scheduler; yields the ids in the order of the claims, which grows."""
+    order: list[UUID] = []
+    subscriptions = [road.subscribe(most, "q") for _ in range(count)]
+    working = [asyncio.create_task(_work(road, one, outcome, order, most)) for one in subscriptions]
+    loops = [Relay(road.engine, road.broker, Looks(road.engine)), Expiry(road.engine, road.broker, Looks(road.engine))]
+    scheduling = asyncio.create_task(base.run(loops))
+    try:
+        yield order
+    finally:
+        for one in subscriptions:
+            await one.stop()
+        scheduling.cancel()
+        await asyncio.wait([scheduling])
+        errors = [error for error in await asyncio.gather(*working, return_exceptions=True) if error is not None]
+        if errors:
+            raise BaseExceptionGroup("workers that came to grief", errors)
+
+
+async def _work(road: Road, subscription: Subscription, outcome: Outcome, order: list[UUID], most: int) -> None:
+    while deliveries := await until_heard(lambda: subscription.claim(most)):
+        order.extend(each.claim.job.id for each in deliveries)
+        await asyncio.sleep(0)
+        await until_heard(lambda: settle(road.engine, road.broker, [outcome(each) for each in deliveries]))
+        await subscription.settle(deliveries)
+
+
+async def until_heard(work: Callable[[], Awaitable[T]]) -> T:
+    """On a slow machine a full pool is an outage of two seconds: as a worker does, try again."""
+    while True:
+        with suppress(LedgerUnavailable):
+            return await work()
+
+
+async def all_finished(road: Road) -> None:
+    """Wait for the end of every job; what is left is in the failure."""
+    left: list[Any] = []
+
+    async def none_left() -> bool:
+        left[:] = await rows(road.engine, UNFINISHED)
+        return not left
+
+    await until(none_left, PATIENCE, lambda: f"the end of {[dict(row) for row in left[:20]]}", interval=0.1)
+    statuses = {row["status"] for row in await rows(road.engine, "SELECT DISTINCT status FROM jobs")}
+    assert statuses <= FINISHED
+    assert await rows(road.engine, "SELECT * FROM outbox") == []
+
+
+@asynccontextmanager
+async def door(road: Road) -> AsyncIterator[Submissions]:
+    submissions = Submissions(road.engine, road.broker, 60)
+    yield submissions
+    await submissions.close()
+
+
+async def accept(submissions: Submissions, key: str | None = None, **fields: Any) -> UUID:
+    fingerprint = None if key is None else b"1"
+    return (await submissions.accept(Submission(a_job(**fields), key, fingerprint))).job.id

@@ -1,0 +1,89 @@
+"""The HTTP API in the test's own process, on the test's own ledger, and rows that other parts of the service write."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.api.state import State
+from app.domain.ids import new_id
+from app.domain.scopes import SCOPES
+from app.main import create_app
+from app.services.keys import create
+from app.settings import Settings
+from app.storage import job_types
+from app.storage.engine import transaction
+from tests.integration.jobs.test_submission import do
+from tests.support.clients.client import Client, check_answer
+from tests.support.service.in_process_worker import HANDLERS
+
+
+class FrontDoor:
+    """One API process: `call(tenant)` is a client of it."""
+
+    def __init__(self, app: Any, engine: AsyncEngine) -> None:
+        self._app = app
+        self.state: State = app.state.accepted
+        self.engine = engine
+
+    async def client(self, tenant: str = "t", *scopes: str) -> Client:
+        _, key = await create(self.engine, tenant, "tests", list(scopes or SCOPES))
+        client = Client("http://door", key)
+        client.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self._app),
+            base_url="http://door",
+            headers={"authorization": f"Bearer {key}"},
+            event_hooks={"response": [check_answer]},
+        )
+        return client
+
+
+@asynccontextmanager
+async def front_door(engine: AsyncEngine, url: str, **settings: Any) -> AsyncIterator[FrontDoor]:
+    """Its background loops do not run: a test says when they look."""
+    async with transaction(engine) as conn:
+        await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
+        await conn.commit()
+    app = create_app(Settings(database_url=url, **settings))
+    door = FrontDoor(app, engine)
+    try:
+        yield door
+    finally:
+        await door.state.submissions.close()
+        await door.state.engine.dispose()
+
+
+async def a_worker(
+    engine: AsyncEngine, *, slots: int = 2, queues: list[str] | None = None, types: list[str] | None = None
+) -> UUID:
+    """A live worker, as its heartbeat writes it."""
+    id = new_id()
+    await do(
+        engine,
+        "INSERT INTO workers (id, name, slots, queues, types) VALUES (:id, 'w1', :slots, :queues, :types)",
+        id=id, slots=slots, queues=queues, types=types,
+    )  # fmt: skip
+    return id
+
+
+async def measured(engine: AsyncEngine, runs: int, seconds: float) -> None:
+    """So many attempts ended on the queue, each after so long, in the 100 s between two looks."""
+    for at, ended in ((105, 0), (55, runs), (5, 0)):
+        await do(
+            engine,
+            "INSERT INTO queue_samples (queue, at, runs, seconds) VALUES "
+            "('', now() - :at * interval '1 second', 0, 0), ('q', now() - :at * interval '1 second', :n, :s)",
+            at=at, n=ended, s=ended * seconds,
+        )  # fmt: skip
+
+
+async def depends(engine: AsyncEngine, waiting: Any, needed: Any, on_success: bool) -> None:
+    """`waiting` waits for `needed`, as a workflow or an ordering key writes it."""
+    ids = {"needs": UUID(needed["id"]), "id": UUID(waiting["id"])}
+    await do(engine, "INSERT INTO dependencies VALUES (:needs, :id, :s)", **ids, s=on_success)
+    await do(engine, "UPDATE jobs SET status = 'blocked', blockers = 1 WHERE id = :id", id=ids["id"])
+    held = "UPDATE outbox SET held = true, published = false, due_at = 'infinity' WHERE job_id = :id"
+    await do(engine, held, id=ids["id"])

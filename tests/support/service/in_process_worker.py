@@ -1,0 +1,114 @@
+"""A worker in the test's own process, on the ledger alone or on a broker, and what its jobs come to."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.base import Broker
+from app.domain.addresses import EgressAllow
+from app.domain.ids import new_id
+from app.domain.job import Job, NewJob
+from app.services.receipts import Submission
+from app.services.submission import Submissions
+from app.settings import Settings
+from app.storage.engine import transaction
+from app.storage.reading import Attempt, attempts_of, jobs_by_id
+from tests.support.ledger.poll_connection import Looks
+from tests.support.service.processes import BYTECODE
+from workers import registry
+from workers.egress import Egress
+from workers.executor import Executor
+from workers.job import MARK, Handler
+from workers.mail import Mail
+from workers.pool import ProcessPool
+from workers.pool_messages import Setup
+from workers.scheduler import base
+from workers.scheduler.relay import Relay
+from workers.tools import Tools
+from workers.worker import Worker
+
+# A child that may not keep its bytecode compiles all that it imports: 3 s of CPU instead of 1.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
+
+HANDLERS = registry.load(["workers.handlers"])
+NOWHERE = Settings(database_url="postgresql://unused")
+MODULES = ("workers.handlers", "tests.support.handlers.process_handlers", "tests.support.handlers.process_tools")
+SETUP = Setup(MODULES, "", None, None, 1000, 10_000)
+
+
+def handlers_of(*functions: Callable[..., Any]) -> dict[str, Handler]:
+    """The handlers that `@job` made of these functions."""
+    found: list[Handler] = [function.__dict__[MARK] for function in functions]
+    return {handler.type.name: handler for handler in found}
+
+
+@asynccontextmanager
+async def working(
+    engine: AsyncEngine,
+    broker: Broker,
+    queue: str | None = "q",
+    *,
+    handlers: dict[str, Handler] = HANDLERS,
+    concurrency: int = 2,
+    lease_ttl: float = 3,
+    shutdown_grace: float = 3,
+    ack_within: float = 600,
+    settings: Settings = NOWHERE,
+    egress: Egress | None = None,
+    database_url: str = "",
+) -> AsyncIterator[Worker]:
+    """A worker of `queue` with a relay beside it, both stopped at the end. `settings` are those of its tools.
+
+    Without a queue it serves all there are, and needs `database_url` to hear of new ones.
+    """
+    tools = Tools(engine, egress or Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
+    pool = ProcessPool(SETUP)
+    executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool)
+    one = Worker(
+        engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency,
+        lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
+    )  # fmt: skip
+    running = asyncio.create_task(one.run())
+    relaying = asyncio.create_task(base.run([Relay(engine, broker, Looks(engine))]))
+    try:
+        yield one
+    finally:
+        one.stop()
+        relaying.cancel()
+        await asyncio.wait({relaying})
+        await running
+        await tools.aclose()
+        await pool.aclose()
+
+
+async def accept(engine: AsyncEngine, broker: Broker, type_: str, payload: str = "{}", **fields: Any) -> UUID:
+    given = {"id": new_id(), "tenant": "t", "type": type_, "queue": "q", "payload": payload, "max_attempts": 5}
+    new = NewJob(**(given | fields))
+    submissions = Submissions(engine, broker, 60)
+    await submissions.accept(Submission(new))
+    await submissions.close()
+    return new.id
+
+
+async def read(engine: AsyncEngine, job_id: UUID) -> Job:
+    async with transaction(engine) as conn:
+        return (await jobs_by_id(conn, [job_id]))[job_id]
+
+
+async def attempts(engine: AsyncEngine, job_id: UUID) -> list[Attempt]:
+    async with transaction(engine) as conn:
+        return await attempts_of(conn, [job_id])
+
+
+def has(engine: AsyncEngine, job_id: UUID, *statuses: str) -> Callable[[], Any]:
+    async def check() -> Job | None:
+        job = await read(engine, job_id)
+        return job if job.status in statuses else None
+
+    return check
