@@ -4,9 +4,7 @@
 that stop, crash or wipe a server are then skipped, and tests share the one virtual host of that broker.
 """
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
@@ -14,14 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
 from app.storage.engine import create_engine
-from tests.support.servers.postgres import DatabaseServer, PostgresServer
-from tests.support.servers.rabbitmq import RabbitMQNode
-from tests.support.service.processes import Service, run
-
-EXTERNAL_DATABASE = os.environ.get("TEST_DATABASE_URL")
-EXTERNAL_BROKER = os.environ.get("TEST_AMQP_URL")
-
-StartService = Callable[..., Service]
+from tests.support.servers.postgres import EXTERNAL_DATABASE, DatabaseServer, PostgresServer
+from tests.support.servers.rabbitmq import EXTERNAL_BROKER, RabbitMQNode, VirtualHost
+from tests.support.service.processes import Service, StartService, run
 
 
 @pytest.fixture(scope="session")
@@ -111,12 +104,6 @@ def rabbitmq_node(request: pytest.FixtureRequest) -> Iterator[RabbitMQNode]:
     node.start()
     node.set_memory_alarm(False)
     node.set_disk_alarm(False)
-
-
-@dataclass(frozen=True)
-class VirtualHost:
-    name: str
-    url: str
 
 
 @pytest.fixture

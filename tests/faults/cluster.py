@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.conftest import StartService
 from tests.faults import effects
 from tests.support.servers.ports import free_port
-from tests.support.service.processes import ROOT, Service, answers, logged
+from tests.support.service.processes import ROOT, Service, StartService, answers, logged
 
 READY_WITHIN = 60.0  # seconds, for processes that start together on a busy machine
 FAILPOINTS = ROOT / "tests" / "support" / "failpoints"

@@ -5,20 +5,19 @@ the verdict that the checker left on the client, and from what was `measured`.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartService, VirtualHost
 from tests.faults import table
 from tests.faults.audit import audit
 from tests.faults.checker import Ledger
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.support.servers.rabbitmq import RabbitMQNode
-
-Measured = Callable[[str, float, float], None]
+from tests.faults.table import Measured
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.service.processes import StartService
 
 _TIMES = pytest.StashKey[list[str]]()
 _ROWS = pytest.StashKey[dict[str, table.Row]]()

@@ -4,7 +4,7 @@ Printed at the end of every run of `tests/faults`, and written into the file tha
 between the two markers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tests.faults.catalogue import FAULTS, NOT_MADE
 from tests.faults.checker import Verdict
 
 BEGIN, END = "<!-- made by `make faults` -->", "<!-- end of what `make faults` made -->"
+Measured = Callable[[str, float, float], None]
 HEAD = ("fault", "what", "moment", "submitted", "acknowledged", "lost", "twice", "recovery")
 
 

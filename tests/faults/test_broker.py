@@ -7,13 +7,12 @@ import aio_pika
 import pytest
 
 from app.broker.topology import declare_queue, queue_name
-from tests.conftest import VirtualHost
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import Measured
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.faults.table import Measured
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
 
 ALARM = 20.0  # seconds

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import StartService
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.support.servers.rabbitmq import COOKIE, RabbitMQNode
+from tests.support.service.processes import StartService
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

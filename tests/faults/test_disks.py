@@ -11,13 +11,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import StartService
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.support.servers.postgres import PostgresServer
-from tests.support.service.processes import run
+from tests.support.service.processes import StartService, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until

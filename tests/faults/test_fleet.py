@@ -12,7 +12,7 @@ from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster, misled
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

@@ -8,13 +8,12 @@ from uuid import uuid4
 import aio_pika
 import pytest
 
-from tests.conftest import VirtualHost
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
 
 QUEUE = f"accepted.q.{effects.QUEUE}"

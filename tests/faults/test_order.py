@@ -31,10 +31,9 @@ from app.storage.claims import Claim, claim_next
 from app.storage.engine import transaction
 from app.storage.reading import Attempt, attempts_of, jobs_by_id
 from app.storage.submission import Entry, insert
-from tests.conftest import VirtualHost
 from tests.support.ledger.poll_connection import Looks
 from tests.support.servers.ports import free_port
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
 from workers import registry
 from workers.egress import Egress

@@ -19,7 +19,7 @@ from app.domain.schedule import GRACE
 from tests.faults import effects
 from tests.faults.checker import LEFT_OVER, Ledger
 from tests.faults.cluster import READY_WITHIN, Cluster
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.support.service.processes import Service
 from tests.support.waiting import until
 

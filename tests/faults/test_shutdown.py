@@ -9,7 +9,7 @@ from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.support.waiting import until
 
 GRACE = 5.0  # seconds

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import VirtualHost
 from tests.faults import nemesis
 from tests.faults.audit import OURS
 from tests.faults.checker import Ledger, check
@@ -25,7 +24,7 @@ from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJou
 from tests.support.servers.ports import free_port
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
 
 MINUTES = float(os.environ.get("MINUTES") or 0.75)

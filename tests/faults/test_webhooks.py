@@ -9,7 +9,7 @@ import pytest
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import QUEUES, Cluster, misled
-from tests.faults.conftest import Measured
+from tests.faults.table import Measured
 from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJournal
 from tests.support.servers.receiver import HANG_UP, Answer, Request
 from tests.support.waiting import until

@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.storage import job_types
 from app.storage.engine import transaction
-from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
-from tests.integration.jobs.test_submission import rows, waits_for_a_lock
 from tests.support.clients.client import PATIENCE, Client
 from tests.support.clients.uploads import peak_of, upload
+from tests.support.ledger.sql import rows, waits_for_a_lock
 from tests.support.servers.ports import free_port
 from tests.support.servers.receiver import Receiver
 from tests.support.service.in_process_worker import HANDLERS
 from tests.support.service.processes import Service, answers
+from tests.support.service.running_service import BOOT_WITHIN, Running, serving, types_known
 from tests.support.waiting import until
 
 JOBS = 10_000

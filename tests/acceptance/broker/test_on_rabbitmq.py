@@ -11,12 +11,12 @@ from uuid import uuid4
 import aio_pika
 import pytest
 
-from tests.acceptance.conftest import serving, types_known
 from tests.support.clients.client import PATIENCE, TIME, Client, from_now
 from tests.support.clients.queue_limits import SCENARIOS, Scenario
 from tests.support.clients.start_delays import lateness, percentile
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.servers.receiver import Receiver
+from tests.support.service.running_service import serving, types_known
 from tests.support.waiting import until
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import BOOT_WITHIN, Done, Running, accepted, serving, types_known
-from tests.conftest import StartService
 from tests.support.clients.client import Client
 from tests.support.servers.ports import free_port
 from tests.support.servers.postgres import DatabaseServer
-from tests.support.service.processes import answers, logged
+from tests.support.service.processes import StartService, answers, logged
+from tests.support.service.running_service import BOOT_WITHIN, Done, Running, accepted, serving, types_known
 
 NOBODY = "postgresql://user:hunter2secret@127.0.0.1:1/db"
 

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import Running, accepted, clean_environment, make_keys
 from tests.support.clients.client import Client, check_job
 from tests.support.servers.ports import free_port
 from tests.support.servers.receiver import Answer, Receiver
-from tests.support.service.processes import ACCEPTED
+from tests.support.service.processes import ACCEPTED, clean_environment
+from tests.support.service.running_service import Running, accepted, make_keys
 
 
 @pytest.fixture(scope="module")

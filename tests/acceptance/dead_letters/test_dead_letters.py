@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.dead_letters.test_manual_retry import failed, post
 from tests.support.clients.client import TIME, Client, Job, check_problem, from_now
+from tests.support.clients.failed_jobs import failed, post
 from tests.support.servers.receiver import Answer, Receiver
 from tests.support.waiting import until
 

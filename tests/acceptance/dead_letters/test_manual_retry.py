@@ -7,21 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.clients.client import Client, Job, check_job, check_problem, from_now
-
-FAILS_ONCE: dict[str, Any] = {
-    "type": "sleep", "payload": {"seconds": 0, "fail_attempts": 1}, "retry": {"max_attempts": 1},
-}  # fmt: skip
-
-
-async def failed(client: Client, **fields: Any) -> Job:
-    job = await client.finish(**{**FAILS_ONCE, **fields})
-    assert job["status"] == "failed", job
-    return job
-
-
-async def post(client: Client, path: str, body: Any = None) -> Any:
-    return await client.http.post(path, json=body)
+from tests.support.clients.client import Client, check_job, check_problem, from_now
+from tests.support.clients.failed_jobs import failed, post
 
 
 async def test_a_failed_job_runs_again_with_a_fresh_budget(client: Client) -> None:

@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import serving, types_known
 from tests.support.clients.client import Client
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.servers.receiver import Receiver
+from tests.support.service.running_service import serving, types_known
 
 
 def a_name_of_this_machine() -> str:

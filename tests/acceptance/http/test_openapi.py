@@ -11,8 +11,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
-from tests.acceptance.conftest import Running
 from tests.support.clients.client import Client
+from tests.support.service.running_service import Running
 
 EXAMPLES = 50  # for each operation
 

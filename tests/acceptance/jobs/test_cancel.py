@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import Running, accepted
 from tests.support.clients.client import Client, check_job, check_problem
 from tests.support.servers.receiver import Receiver
+from tests.support.service.running_service import Running, accepted
 
 PROMISED = 2.0  # seconds for a running job whose handler is async
 POLLING = 0.5  # seconds that the test itself may take to see it

@@ -8,9 +8,9 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.acceptance.conftest import serving, types_known
 from tests.support.clients.client import Client
 from tests.support.clients.start_delays import lateness, percentile
+from tests.support.service.running_service import serving, types_known
 
 WAITING = 100_000
 LATE = 0.25  # seconds: issue 4

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import serving, types_known
 from tests.support.clients.client import Client, check_job, check_problem
+from tests.support.service.running_service import serving, types_known
 from tests.support.waiting import until
 
 PARKED = {"type": "noop", "delay": 3600}

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import serving, types_known
 from tests.support.clients.client import PATIENCE, Client, Job
 from tests.support.clients.queue_limits import in_order, limit, most_at_once, submit
 from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.running_service import serving, types_known
 from tests.support.waiting import until
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Running, serving, types_known
 from tests.support.clients.client import PATIENCE, Client
 from tests.support.servers.children import kill_tree, spawn, tail
 from tests.support.servers.node import node
 from tests.support.service.processes import ROOT
+from tests.support.service.running_service import Running, serving, types_known
 from tests.support.waiting import until
 
 WORKER = ROOT / "docs" / "workers" / "worker.mjs"

@@ -12,13 +12,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.acceptance.conftest import Running, serving, types_known
 from tests.support.clients.client import Client, check_problem, seconds_between
 from tests.support.servers import mail_server
 from tests.support.servers.mail_server import PASSWORD, USER, MailServer
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.servers.receiver import Answer, Receiver
 from tests.support.service.processes import Service, logged
+from tests.support.service.running_service import Running, serving, types_known
 from tests.support.waiting import until
 
 LEASE_TTL = 1.0  # seconds

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from tests.acceptance.conftest import ALL_OF, Running, run_to_end
 from tests.support.clients.client import Client, check_problem
+from tests.support.service.running_service import ALL_OF, Running, run_to_end
 from tests.support.waiting import until
 
 

@@ -10,9 +10,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Running, accepted
 from tests.support.clients.client import PATIENCE, TIME, Client, check_job, check_problem
 from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.running_service import Running, accepted
 from tests.support.waiting import until
 
 NOOP = {"type": "noop"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import accepted, serving, types_known
 from tests.support.clients.client import Client, Job, check_problem
 from tests.support.servers.receiver import Answer, Receiver, Request
 from tests.support.service.processes import Service, logged
+from tests.support.service.running_service import accepted, serving, types_known
 from tests.support.waiting import until
 
 KNOWN_TO_ALL = 1.5

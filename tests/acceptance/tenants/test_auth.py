@@ -6,8 +6,8 @@ import re
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Running, accepted
 from tests.support.clients.client import Client, check_problem
+from tests.support.service.running_service import Running, accepted
 from tests.support.waiting import until
 
 GUARDED = [

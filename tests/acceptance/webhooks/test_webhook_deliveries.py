@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import Running
 from tests.support.clients.client import TIME, Client, Job, check_problem
 from tests.support.servers.receiver import Answer, Receiver
+from tests.support.service.running_service import Running
 from tests.support.waiting import until
 
 

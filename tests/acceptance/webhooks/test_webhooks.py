@@ -10,9 +10,9 @@ import pytest
 import standardwebhooks
 import svix.webhooks
 
-from tests.acceptance.conftest import Running
 from tests.support.clients.client import Client, Job, check_problem
 from tests.support.servers.receiver import Answer, Receiver, Request
+from tests.support.service.running_service import Running
 
 FAILS = {"type": "sleep", "payload": {"seconds": 0, "fail_attempts": 9}, "retry": {"max_attempts": 1}}
 

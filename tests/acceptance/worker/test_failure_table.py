@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import BOOT_WITHIN, Running
-from tests.conftest import StartService
 from tests.support.clients.client import Client, Job, seconds_between
 from tests.support.handlers.misbehaving import RETURNED
 from tests.support.servers.receiver import Answer, Receiver, Request
-from tests.support.service.processes import logged
+from tests.support.service.processes import StartService, logged
+from tests.support.service.running_service import BOOT_WITHIN, Running
 from tests.support.waiting import until
 
 LATER = {"ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.later_version"}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Running
 from tests.support.clients.client import Client
 from tests.support.servers.ports import free_port
 from tests.support.servers.receiver import HANG_UP, Answer, Receiver
+from tests.support.service.running_service import Running
 
 
 @pytest.fixture(scope="module")

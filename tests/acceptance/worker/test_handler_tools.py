@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
-from tests.conftest import StartService
 from tests.support.clients.client import Client
 from tests.support.handlers import using_tools as tooled_handlers
 from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.processes import StartService
+from tests.support.service.running_service import BOOT_WITHIN, Running, serving, types_known
 from tests.support.waiting import until
 
 HANDLERS = {"ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.using_tools"}

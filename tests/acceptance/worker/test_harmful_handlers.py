@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 
-from tests.acceptance.conftest import BOOT_WITHIN, Running, serving, types_known
-from tests.conftest import StartService
 from tests.support.clients.client import Client, seconds_between
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.servers.receiver import Receiver
-from tests.support.service.processes import Service, logged
+from tests.support.service.processes import Service, StartService, logged
+from tests.support.service.running_service import BOOT_WITHIN, Running, serving, types_known
 from tests.support.waiting import until
 
 LEASE = 3.0

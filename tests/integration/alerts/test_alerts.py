@@ -17,10 +17,10 @@ from app.domain.job import ALERT_TYPE
 from app.domain.urls import UrlRefused, allowing_host_of
 from app.services.alerts import OPERATOR
 from app.settings import Settings
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, rows
 from tests.support.ledger.dead_letters import fail, read
+from tests.support.ledger.jobs import apply, claim, held
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver, Request
 from workers.alerts import alert_handler
 from workers.scheduler import loops

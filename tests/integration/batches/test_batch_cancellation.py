@@ -14,9 +14,10 @@ from app.domain.ids import new_id
 from app.services import batch_cancelling
 from app.services.batch_ends import add_up
 from app.storage.engine import transaction
-from tests.integration.batches.test_batch_completion import HOOK, accepted, end_some, finished, schedulers, seen, told
-from tests.integration.jobs.test_submission import claim, do, rows
 from tests.support.clients.client import PATIENCE, check_problem
+from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
+from tests.support.ledger.jobs import claim
+from tests.support.ledger.sql import do, rows
 from tests.support.service.app_without_auth import application
 from tests.support.service.in_process_worker import working
 from tests.support.waiting import until

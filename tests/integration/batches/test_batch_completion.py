@@ -3,8 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
@@ -12,25 +10,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import FailureClass
 from app.domain.ids import new_id
-from app.domain.retry import Retry
-from app.domain.transitions import Held
 from app.services import batch_ends
-from app.services.completion import expire, settle
+from app.services.completion import expire
 from app.storage import batches, pruning
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import WORKER, claim, do, rows
 from tests.support.clients.client import PATIENCE, check_problem
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
+from tests.support.ledger.sql import do, rows
 from tests.support.service.app_without_auth import application
 from tests.support.service.in_process_worker import working
 from tests.support.waiting import until
-from workers.scheduler import base
-from workers.scheduler.batches import Batches
 
-HOOK = "http://127.0.0.1:9/hook"
 FAILS = {"type": "sleep", "payload": {"seconds": 0, "fail_attempts": 1}, "retry": {"max_attempts": 1}}
 
 
@@ -38,55 +29,6 @@ FAILS = {"type": "sleep", "payload": {"seconds": 0, "fail_attempts": 1}, "retry"
 async def http(engine: AsyncEngine, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with application(engine, database_url, egress_allow="127.0.0.0/8") as client:
         yield client
-
-
-@asynccontextmanager
-async def schedulers(engine: AsyncEngine, broker: PostgresBroker, count: int = 3) -> AsyncIterator[None]:
-    running = {asyncio.create_task(base.run([Batches(engine, broker, Looks(engine))])) for _ in range(count)}
-    try:
-        yield
-    finally:
-        for one in running:
-            one.cancel()
-        await asyncio.wait(running)
-
-
-async def accepted(http: httpx.AsyncClient, jobs: list[Any], **options: Any) -> str:
-    answer = await http.post("/batches", json={"jobs": jobs, **options})
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
-async def seen(http: httpx.AsyncClient, batch: str) -> Any:
-    return (await http.get(f"/batches/{batch}")).json()
-
-
-async def finished(http: httpx.AsyncClient, batch: str) -> Any:
-    async def there() -> Any:
-        found = await seen(http, batch)
-        return found if found["finished"] else None
-
-    return await until(there, PATIENCE, "the end of the batch", interval=0.05)
-
-
-async def told(engine: AsyncEngine) -> list[Any]:
-    """The webhooks of batches that there are, by their age."""
-    found = await rows(engine, "SELECT payload FROM jobs WHERE type = 'webhook.deliver' ORDER BY id")
-    return [row["payload"] for row in found]
-
-
-async def end_some(engine: AsyncEngine, broker: PostgresBroker, most: int, failed: bool = False) -> list[Any]:
-    """Claim up to `most` jobs and let them end, as a worker does."""
-    held = [
-        Held(job_id=one.job.id, attempt=one.job.attempt, worker_id=WORKER, max_attempts=1, crashes=0, retry=Retry())
-        for one in await claim(engine, most, queue="default")
-    ]
-    ends = [
-        transitions.failed(one, FailureClass.INVALID, "no", 0.0) if failed else transitions.succeeded(one, "{}")
-        for one in held
-    ]
-    assert await settle(engine, broker, ends) == [True] * len(ends)
-    return [one.job_id for one in held]
 
 
 async def test_what_its_jobs_came_to(http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker) -> None:

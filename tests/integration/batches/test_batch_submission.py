@@ -17,7 +17,8 @@ from app.domain.job import NewJob
 from app.errors import KeyReused, LedgerUnavailable
 from app.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
 from app.storage.engine import create_engine, transaction
-from tests.integration.jobs.test_submission import a_job, rows, waits_for_a_lock
+from tests.support.ledger.jobs import a_job
+from tests.support.ledger.sql import rows, waits_for_a_lock
 from tests.support.waiting import until
 
 

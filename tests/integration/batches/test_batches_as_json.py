@@ -10,11 +10,10 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.jobs.test_submission import rows
 from tests.support.clients.client import TIME, UUID7, check_problem, from_now
+from tests.support.ledger.batches import KEYS, run_times
+from tests.support.ledger.sql import rows
 from tests.support.service.app_without_auth import application
-
-KEYS = {"id", "total", "counts", "finished", "created_at", "finished_at"}
 
 
 @pytest.fixture
@@ -32,12 +31,6 @@ async def accepted(http: httpx.AsyncClient, jobs: list[Any], **options: Any) -> 
     assert answer.status_code == 202, answer.text
     batch: dict[str, Any] = answer.json()
     return batch
-
-
-async def run_times(engine: AsyncEngine) -> list[datetime]:
-    """By the number in the payload: the order in which the members were given."""
-    found = await rows(engine, "SELECT run_at FROM jobs ORDER BY CAST(payload->>'n' AS int)")
-    return [row["run_at"] for row in found]
 
 
 async def test_a_batch_is_accepted_and_found(http: httpx.AsyncClient) -> None:

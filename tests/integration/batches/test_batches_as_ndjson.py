@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.services import batch_lines
-from tests.integration.batches.test_batches_as_json import KEYS, run_times
-from tests.integration.jobs.test_submission import rows
 from tests.support.clients.client import check_problem, from_now
+from tests.support.ledger.batches import KEYS, run_times
+from tests.support.ledger.sql import rows
 from tests.support.service.app_without_auth import application
 
 NDJSON = {"content-type": "application/x-ndjson"}

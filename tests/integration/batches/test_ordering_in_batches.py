@@ -15,10 +15,10 @@ from app.domain.ids import new_id
 from app.services.batch_cancelling import cancel
 from app.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
 from app.services.ordering import line_of
-from tests.integration.jobs.test_ordering import OVERLAPS
-from tests.integration.jobs.test_submission import a_job, rows
 from tests.support.ledger.brokers import Road
-from tests.support.service.claiming_workers import accept, all_finished, anything, at_work, door, success
+from tests.support.ledger.jobs import a_job
+from tests.support.ledger.sql import rows
+from tests.support.service.claiming_workers import OVERLAPS, accept, all_finished, anything, at_work, door, success
 
 FORKS = """
 SELECT 1 FROM dependencies GROUP BY needs HAVING count(*) > 1

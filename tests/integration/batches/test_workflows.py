@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.postgres import PostgresBroker
-from tests.integration.jobs.test_submission import rows
 from tests.support.clients.client import check_problem
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import rows
 from tests.support.service.app_without_auth import application
 from tests.support.service.worker_with_handlers import Shop, at_work
 from tests.support.waiting import until

@@ -14,10 +14,10 @@ from app.domain.message import JobRef
 from app.services.completion import settle
 from app.storage import workers
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do, rows
 from tests.support.ledger import limited_queue as gated
 from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 from workers.scheduler.relay import Relay
 

@@ -17,11 +17,10 @@ from app.broker.settling import SETTLED_WITHIN
 from app.broker.topology import declare_base, declare_queue
 from app.domain.ids import new_id
 from app.storage.engine import create_engine
-from tests.conftest import VirtualHost
-from tests.integration.jobs.test_submission import do
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
+from tests.support.ledger.sql import do
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
 from workers.scheduler.rejections import Rejections
 

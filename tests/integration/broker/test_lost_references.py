@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.conftest import VirtualHost
-from tests.integration.jobs.test_submission import do
 from tests.support.ledger.brokers import Road, claim_all, ids
 from tests.support.ledger.poll_connection import Looks
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.ledger.sql import do
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from workers.scheduler.reconciler import Reconciler
 from workers.scheduler.relay import Relay
 

@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 from app.broker import declaring
 from app.broker.topology import declare_base, declare_queue
 from app.storage.submission import Entry
-from tests.conftest import VirtualHost
-from tests.integration.jobs.test_submission import a_job, do, insert
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
+from tests.support.ledger.jobs import a_job, insert
 from tests.support.ledger.poll_connection import Looks
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.ledger.sql import do
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
 from workers.scheduler.relay import AWAY, Relay
 

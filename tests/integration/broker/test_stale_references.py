@@ -8,10 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.engine import transaction
-from tests.conftest import VirtualHost
 from tests.support.clients.lease_client import lease, register, say
 from tests.support.ledger.poll_connection import Looks
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.service.in_process_worker import working
 from tests.support.service.live_api import api
 from tests.support.waiting import until

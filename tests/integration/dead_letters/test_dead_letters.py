@@ -14,8 +14,8 @@ from app.services.dead_letters import MOST, Decided
 from app.storage import dead_letters
 from app.storage.dead_letters import Letter, LetterFilter
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do, rows
 from tests.support.ledger.dead_letters import fail, run_again
+from tests.support.ledger.sql import do, rows
 
 ALL = LetterFilter()
 

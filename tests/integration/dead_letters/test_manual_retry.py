@@ -12,8 +12,9 @@ from app.services.dead_letters import Edited, replay_one, retry
 from app.storage import job_types
 from app.storage.engine import transaction
 from app.storage.job_types import JobType
-from tests.integration.jobs.test_submission import do, put, rows, the_job
 from tests.support.ledger.dead_letters import ended_as, fail, from_now, read, run_again
+from tests.support.ledger.jobs import put, the_job
+from tests.support.ledger.sql import do, rows
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])

@@ -10,8 +10,8 @@ from app.domain import transitions
 from app.domain.failures import FailureClass
 from app.domain.job import ALERT_TYPE
 from app.domain.transitions import Held, Transition
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, put, rows
+from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.sql import rows
 
 
 async def running(engine: AsyncEngine, type: str = "noop") -> Held:

@@ -10,6 +10,7 @@ import pytest
 
 from app.domain.addresses import EgressAllow
 from app.domain.failures import InvalidJob, TargetTimeout, TransientError
+from tests.support.bad_urls import words
 from tests.support.servers.scripted_receiver import (
     LOOPBACK,
     OK,
@@ -18,14 +19,9 @@ from tests.support.servers.scripted_receiver import (
     StartReceiver,
     an_egress,
     call,
-    receiver,
     replies,
 )
-from tests.unit.domain.test_urls import words
 from workers.egress import MAX_IN_FLIGHT, Answer
-
-__all__ = ["receiver"]
-
 
 # What is sent
 

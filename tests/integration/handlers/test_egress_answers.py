@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.failures import FailureClass, TargetTimeout, TransientError
-from tests.support.servers.scripted_receiver import (
+from tests.support.servers.scripted_receiver import (  # fmt: skip
     OK,
     SECONDS,
     Answers,
@@ -21,14 +21,10 @@ from tests.support.servers.scripted_receiver import (
     drips,
     floods,
     never_answers,
-    receiver,
     replies,
     resets,
-)  # fmt: skip
+)
 from workers.egress import HEAD_BYTES
-
-__all__ = ["receiver"]
-
 
 # What targets answer
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.jobs.test_submission import do, rows
+from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import at_work
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "handlers.md"

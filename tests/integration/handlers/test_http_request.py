@@ -4,12 +4,9 @@ import pytest
 
 from app.domain.addresses import EgressAllow
 from app.domain.failures import HandlerError, InvalidJob, TransientError
-from tests.support.servers.scripted_receiver import LOOPBACK, StartReceiver, an_egress, receiver, replies
+from tests.support.servers.scripted_receiver import LOOPBACK, StartReceiver, an_egress, replies
 from workers.handlers.http_request import MAX_BODY_BYTES, HttpRequest, perform
 from workers.values import result_of, size_of
-
-__all__ = ["receiver"]
-
 
 MOST = 256 * 1024
 

@@ -3,10 +3,8 @@
 import pytest
 
 from app.domain.failures import InvalidJob, TransientError
-from tests.support.servers.scripted_receiver import StartReceiver, an_egress, receiver, replies
+from tests.support.servers.scripted_receiver import StartReceiver, an_egress, replies
 from workers.handlers.image_thumbnail import MAX_SOURCE_BYTES, fetched
-
-__all__ = ["receiver"]
 
 
 async def test_a_picture_that_breaks_off_is_fetched_again_and_one_too_large_is_not(receiver: StartReceiver) -> None:

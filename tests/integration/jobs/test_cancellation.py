@@ -20,7 +20,8 @@ from app.services.completion import settle
 from app.storage.claims import Claim
 from app.storage.engine import transaction
 from app.storage.reading import jobs_by_id
-from tests.integration.jobs.test_submission import claim, do, put, rows, the_job
+from tests.support.ledger.jobs import claim, put, the_job
+from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 from workers.scheduler.rescuer import Rescuer
 

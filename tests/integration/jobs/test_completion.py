@@ -7,25 +7,11 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
 from app.domain import transitions
 from app.domain.failures import FailureClass
-from app.domain.retry import Retry
 from app.domain.transitions import Held, Transition
-from app.services.completion import settle
-from app.storage.claims import Claim
-from tests.integration.jobs.test_submission import claim, do, put, rows, the_job
-
-
-def held(claimed: Claim) -> Held:
-    return Held(
-        job_id=claimed.job.id, attempt=claimed.job.attempt, worker_id=claimed.worker_id,
-        max_attempts=claimed.job.max_attempts, crashes=claimed.crashes, retry=Retry(schedule=(60.0,), jitter=0.0),
-    )  # fmt: skip
-
-
-async def apply(engine: AsyncEngine, *batch: Transition) -> list[bool]:
-    return await settle(engine, PostgresBroker(engine, ""), list(batch))
+from tests.support.ledger.jobs import apply, claim, held, put, the_job
+from tests.support.ledger.sql import do, rows
 
 
 async def running(engine: AsyncEngine) -> Held:

@@ -18,10 +18,10 @@ from app.services.completion import expire, settle
 from app.services.dead_letters import replay, retry
 from app.storage.claims import Claim
 from app.storage.dead_letters import LetterFilter
-from tests.integration.jobs.test_completion import held
-from tests.integration.jobs.test_submission import claim, do, rows, the_job
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import from_now, read
+from tests.support.ledger.jobs import claim, held, the_job
+from tests.support.ledger.sql import do, rows
 from tests.support.ledger.workflows import DIAMOND, put_graph, statuses
 from tests.support.service.claiming_workers import all_finished, at_work, success
 

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.domain import transitions
 from app.domain.failures import FailureClass
 from app.domain.ids import new_id
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do
 from tests.support.clients.client import Client, check_problem, from_now
+from tests.support.ledger.jobs import apply, claim, held
+from tests.support.ledger.sql import do
 from tests.support.service.http_app import FrontDoor, a_worker, depends, front_door, measured
 
 QUICK = 2.0  # seconds, on two noisy cores; alone it is a tenth of that

@@ -18,18 +18,13 @@ from app.services.completion import expire
 from app.services.dead_letters import retry
 from app.storage import dependencies, pruning
 from app.storage.engine import transaction
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, rows, the_job
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
-from tests.support.service.claiming_workers import accept, all_finished, anything, at_work, door, success
+from tests.support.ledger.jobs import apply, claim, held, the_job
+from tests.support.ledger.sql import do, rows
+from tests.support.service.claiming_workers import OVERLAPS, accept, all_finished, anything, at_work, door, success
 
 LINE = {"ordering_key": "a"}
-OVERLAPS = """
-SELECT count(*) FROM attempts a JOIN jobs j ON j.id = a.job_id, attempts b JOIN jobs k ON k.id = b.job_id
-WHERE (j.tenant, j.queue, j.ordering_key) = (k.tenant, k.queue, k.ordering_key) AND j.id < k.id
-  AND tstzrange(a.started_at, a.finished_at) && tstzrange(b.started_at, b.finished_at)
-"""
 EXPIRED_BETWEEN = """
 WITH between AS (
     INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, payload, run_at, finished_at,

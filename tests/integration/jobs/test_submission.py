@@ -1,72 +1,19 @@
 """The statement that accepts jobs: every column, the ledger's clock, and keys that decide by the unique index."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.ids import new_id
-from app.domain.job import NewJob
 from app.storage import outbox, submission
-from app.storage.claims import Claim, claim_next, claim_refs
+from app.storage.claims import claim_next, claim_refs
 from app.storage.engine import transaction
 from app.storage.submission import Accepted, Entry
-
-DAY = 86400.0
-WORKER = UUID(int=0xA)
-
-
-def a_job(**fields: Any) -> NewJob:
-    given = {"id": new_id(), "tenant": "t", "type": "noop", "queue": "q", "payload": "{}", "max_attempts": 3}
-    return NewJob(**(given | fields))
-
-
-async def insert(engine: AsyncEngine, *entries: Entry, ttl: float = DAY) -> dict[UUID, Accepted]:
-    async with transaction(engine) as conn:
-        accepted = await submission.insert(conn, list(entries), ttl)
-        await conn.commit()
-    return accepted
-
-
-async def put(engine: AsyncEngine, count: int = 1, **fields: Any) -> list[UUID]:
-    """Jobs that are on the road already, where the ledger is the road."""
-    entries = [Entry(a_job(**fields)) for _ in range(count)]
-    return list(await insert(engine, *entries))
-
-
-async def claim(engine: AsyncEngine, most: int = 100, worker: UUID = WORKER, queue: str = "q") -> list[Claim]:
-    async with transaction(engine) as conn:
-        claims = await claim_next(conn, worker, [queue], most)
-        await conn.commit()
-    return claims
-
-
-async def rows(engine: AsyncEngine, sql: str, **values: Any) -> Sequence[Any]:
-    async with transaction(engine) as conn:
-        return list((await conn.execute(text(sql), values)).mappings())
-
-
-async def do(engine: AsyncEngine, sql: str, **values: Any) -> int:
-    async with transaction(engine) as conn:
-        done = await conn.execute(text(sql), values)
-        await conn.commit()
-    return int(done.rowcount)
-
-
-async def waits_for_a_lock(engine: AsyncEngine) -> bool:
-    """Whether somebody on this database does."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return bool(await rows(engine, waiting))
-
-
-async def the_job(engine: AsyncEngine, id: UUID) -> Any:
-    (row,) = await rows(engine, "SELECT * FROM jobs WHERE id = :id", id=id)
-    return row
+from tests.support.ledger.jobs import DAY, WORKER, a_job, insert
+from tests.support.ledger.sql import rows
 
 
 async def test_every_column_is_written(engine: AsyncEngine) -> None:

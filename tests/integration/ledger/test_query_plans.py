@@ -8,7 +8,7 @@ from app.domain.ids import new_id
 from app.storage import deliveries, outbox
 from app.storage.deliveries import DeliveryFilter
 from app.storage.direct import Direct, Statement
-from tests.integration.jobs.test_submission import do
+from tests.support.ledger.sql import do
 
 WAITING = """
 WITH made AS (

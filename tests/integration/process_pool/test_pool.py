@@ -1,37 +1,26 @@
 """Processes for handlers: what an attempt in one can do to the worker (nothing), and what is left of it (nothing)."""
 
 import asyncio
-import json
 import os
 import select
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
 
 from app.domain.failures import FailureClass, TransientError
-from app.domain.job import Job
 from tests.support.servers.receiver import Receiver
-from tests.support.service.processes import BYTECODE
+from tests.support.service.process_pool import SETUP, a_job, family_in, gone, run
 from tests.support.waiting import until
 from workers import pool as pool_module
 from workers.pool import Crashed, ProcessPool, RaisedInChild
 from workers.pool_child import MEMORY_SHARE
 from workers.pool_messages import Setup
-
-SETUP = Setup(("tests.support.handlers.process_handlers",), "127.0.0.0/8", None, None, 1000, 10_000)
-# A child that may not keep its bytecode compiles all that it imports: 3 s of CPU instead of 1.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
-
-AT_ONCE = 1.0  # seconds; against the minute that what is killed would go on
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +29,6 @@ async def pool() -> AsyncIterator[ProcessPool]:
     made = ProcessPool(SETUP)
     yield made
     await made.aclose()
-
-
-def a_job(do: str, arg: Any = None, type: str = "deed", attempt: int = 1) -> Job:
-    now = datetime.now(UTC)
-    return Job(
-        id=uuid4(), tenant="t", type=type, queue="deeds", status="running", priority=4, attempt=attempt,
-        max_attempts=5, payload=json.dumps({"do": do, "arg": arg}), created_at=now, run_at=now,
-    )  # fmt: skip
-
-
-async def run(pool: ProcessPool, do: str, arg: Any = None, type: str = "deed") -> Any:
-    reports: list[str] = []
-    async with pool.child() as child:
-        result = json.loads(bytes(await child.run(a_job(do, arg, type), lambda said, _: reports.append(said.value))))
-    return [json.loads(report) for report in reports] or result
 
 
 async def test_children_start_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +186,8 @@ async def test_closing_the_pool_ends_everything(tmp_path: Path) -> None:
 
 WORKER = """
 import asyncio, sys
-from tests.integration.process_pool.test_pool import SETUP, ProcessPool, run
+from tests.support.service.process_pool import SETUP, run
+from workers.pool import ProcessPool
 
 async def main():
     pool = ProcessPool(SETUP)
@@ -282,16 +257,3 @@ async def test_what_has_ended_leaves_nothing_open() -> None:
     await run(pool, "pid")
     await pool.aclose()
     await until(lambda: psutil.Process().num_fds() <= before, 5, "pipes and lifelines to be closed")
-
-
-async def family_in(pids: Path) -> list[psutil.Process]:
-    """The child that computes and the program that it has started."""
-    text = await until(lambda: pids.exists() and pids.read_text(), 30, "the attempt to run")
-    return [psutil.Process(int(pid)) for pid in str(text).split()]
-
-
-async def gone(family: list[psutil.Process]) -> None:
-    def alive() -> list[psutil.Process]:
-        return [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-
-    await until(lambda: not alive(), AT_ONCE, lambda: f"{alive()} to be dead")

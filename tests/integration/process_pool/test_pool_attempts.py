@@ -15,7 +15,7 @@ from app.domain.transitions import Transition
 from app.settings import Settings
 from app.storage.claims import Claim
 from app.storage.engine import create_engine
-from tests.integration.process_pool.test_pool import SETUP, a_job, family_in, gone
+from tests.support.service.process_pool import SETUP, a_job, family_in, gone
 from workers import registry
 from workers.egress import Egress
 from workers.executor import Executor

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from tests.integration.process_pool.test_pool import SETUP, run
+from tests.support.service.process_pool import SETUP, run
 from tests.support.waiting import until
 from workers.pool import ProcessPool
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.domain.failures import FailureClass
-from tests.integration.process_pool.test_pool import SETUP, run
+from tests.support.service.process_pool import SETUP, run
 from workers.pool import Crashed, ProcessPool, RaisedInChild
 
 

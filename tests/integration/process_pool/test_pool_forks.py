@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.process_pool.test_pool import SETUP, run
+from tests.support.service.process_pool import SETUP, run
 from workers import forks
 from workers.pool import ProcessPool, RaisedInChild
 from workers.pool_pipe import NO_TOOLS_IN_A_FORK

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.process_pool.test_pool import SETUP, a_job
+from tests.support.service.process_pool import SETUP, a_job
 from tests.support.waiting import until
 from workers.pool import ProcessPool
 from workers.pool_means import PROGRESS_SECONDS

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.broker.postgres import PostgresBroker
 from app.domain.job import Job
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import rows, the_job, waits_for_a_lock
 from tests.support.handlers.process_tools import use, use_async
+from tests.support.ledger.jobs import the_job
+from tests.support.ledger.sql import rows, waits_for_a_lock
 from tests.support.ledger.workflows import put_graph
 from tests.support.service.worker_with_handlers import MAX_RESULT, Shop, at_work
 from tests.support.waiting import until

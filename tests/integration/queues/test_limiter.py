@@ -7,9 +7,10 @@ from app.storage import cancelling, outbox, submission
 from app.storage.claims import claim_next, claim_refs
 from app.storage.engine import transaction
 from app.storage.submission import Entry
-from tests.integration.jobs.test_submission import a_job, do
+from tests.support.ledger.jobs import a_job
 from tests.support.ledger.limited_queue import Queue, a_worker, admitted, counted, limit
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import do
 from workers.scheduler import gate as module
 from workers.scheduler.relay import Relay
 

@@ -1,9 +1,9 @@
 """Room on a gated queue that is a lease somebody waits for: it is for jobs of his tenant and types, for no others."""
 
 from app.broker.postgres import PostgresBroker
-from tests.integration.jobs.test_submission import do
 from tests.support.clients.lease_client import one_lease, register, service
 from tests.support.ledger.limited_queue import Queue, a_worker, admitted, limit, put
+from tests.support.ledger.sql import do
 
 
 async def test_what_nobody_waits_for_does_not_stand_in_the_way(queue: Queue) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from app.domain.message import JobRef
 from app.storage.engine import create_engine
-from tests.integration.jobs.test_submission import do, rows
 from tests.support.ledger.brokers import PATIENCE, Road, claim_all, ids, nothing_comes
 from tests.support.ledger.limited_queue import (
     a_gate,
@@ -21,6 +20,7 @@ from tests.support.ledger.limited_queue import (
     starts,
 )
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import working
 from tests.support.waiting import until
 from workers.scheduler import gate as module

@@ -1,7 +1,7 @@
 """Whose turn it is on a gated queue: keys take turns, priorities are strict, and neither costs more for a long line."""
 
-from tests.integration.jobs.test_submission import do
 from tests.support.ledger.limited_queue import Queue, a_worker, counted, limit
+from tests.support.ledger.sql import do
 
 
 async def test_keys_take_turns_and_no_key_is_one_of_them(queue: Queue) -> None:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.jobs.test_submission import claim, rows
-from tests.integration.queues.test_quotas import allow, statuses
 from tests.support.clients.client import Client, check_problem
-from tests.support.service.http_app import FrontDoor, front_door
+from tests.support.ledger.jobs import claim
+from tests.support.ledger.sql import rows
+from tests.support.service.http_app import FrontDoor, allow, front_door, statuses
 from tests.support.waiting import until
 
 

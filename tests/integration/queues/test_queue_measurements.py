@@ -10,7 +10,8 @@ from app.domain.measured import Measured
 from app.services.measuring import Runs
 from app.storage import measuring
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import claim, do, put, rows
+from tests.support.ledger.jobs import claim, put
+from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import accept, has, working
 from tests.support.waiting import until
 from workers.scheduler.sampler import Sampler

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain import transitions
 from app.domain.failures import FailureClass
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, put
 from tests.support.clients.client import Client, check_problem
+from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.sql import do
 from tests.support.service.http_app import FrontDoor, a_worker, front_door, measured
 
 NOTHING = {"scheduled": 0, "blocked": 0, "queued": 0, "running": 0, "retrying": 0}

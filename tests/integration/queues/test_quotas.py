@@ -9,13 +9,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.quota import Standing
-from app.storage import quotas
-from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do, rows
 from tests.support.clients.client import Client, check_problem
-from tests.support.service.http_app import FrontDoor, front_door
-
-HOUR = 3600.0
+from tests.support.ledger.sql import do, rows
+from tests.support.service.http_app import FrontDoor, allow, front_door, statuses
 
 
 @pytest.fixture
@@ -29,20 +25,8 @@ async def client(door: FrontDoor) -> Client:
     return await door.client()
 
 
-async def allow(door: FrontDoor, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
-    async with transaction(door.engine) as conn:
-        await quotas.put(conn, tenant, jobs, per)
-        await conn.commit()
-    await door.state.limits.refresh()
-
-
 async def submit(client: Client, count: int) -> list[httpx.Response]:
     return await asyncio.gather(*(client.post({"type": "noop"}) for _ in range(count)))
-
-
-def statuses(answers: list[httpx.Response]) -> dict[int, int]:
-    found = [answer.status_code for answer in answers]
-    return {status: found.count(status) for status in found}
 
 
 async def test_as_many_as_the_quota_are_accepted(door: FrontDoor, client: Client) -> None:

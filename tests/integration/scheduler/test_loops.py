@@ -16,8 +16,9 @@ from app.storage import job_types, workers
 from app.storage.engine import transaction
 from app.storage.job_types import JobType
 from app.storage.submission import Entry
-from tests.integration.jobs.test_submission import WORKER, a_job, claim, do, insert, put, rows, the_job
+from tests.support.ledger.jobs import WORKER, a_job, claim, insert, put, the_job
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 from workers.scheduler.expiry import Expiry
 from workers.scheduler.pruner import Pruner

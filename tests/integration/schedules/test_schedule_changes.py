@@ -15,9 +15,9 @@ from app.services import schedules as service
 from app.services.intake import Intake
 from app.storage import schedules
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do, rows, waits_for_a_lock
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
+from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.waiting import until
 from workers.scheduler.cron import LONGEST_PAUSE, Cron
 from workers.scheduler.pruner import Pruner

@@ -10,10 +10,9 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.conftest import VirtualHost
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.service.processes import ROOT
 from tests.support.waiting import until
 

@@ -22,8 +22,8 @@ from app.services import targets as service
 from app.storage import pruning, targets
 from app.storage.engine import transaction
 from app.storage.targets import Target, Tried
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, put, rows
+from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver
 from tests.support.service.in_process_worker import accept, attempts, has, read, working
 from tests.support.waiting import until

@@ -14,10 +14,11 @@ from app.errors import Conflict
 from app.services import redelivery
 from app.storage import deliveries, webhook_urls
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import claim, do, put, rows, the_job, waits_for_a_lock
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
+from tests.support.ledger.jobs import claim, put, the_job
+from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.ledger.webhook_deliveries import (
     URL,
     delivered,

@@ -17,9 +17,9 @@ from app.domain.ids import new_id
 from app.services import webhooks
 from app.settings import Settings
 from app.storage.engine import transaction
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, put, rows, the_job
 from tests.support.clients.client import Client, check_problem
+from tests.support.ledger.jobs import apply, claim, held, put, the_job
+from tests.support.ledger.sql import do, rows
 from tests.support.ledger.webhook_deliveries import (
     ANSWER,
     URL,

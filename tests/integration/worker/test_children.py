@@ -19,8 +19,8 @@ from app.domain import transitions
 from app.services.completion import settle_whole
 from app.storage import fanout
 from app.storage.engine import create_engine, transaction
-from tests.integration.jobs.test_completion import held
-from tests.integration.jobs.test_submission import a_job, claim, do, put, rows, the_job
+from tests.support.ledger.jobs import a_job, claim, held, put, the_job
+from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until
 from workers import Context, InvalidJob, Retry, TransientError, children, job

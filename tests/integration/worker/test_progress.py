@@ -14,8 +14,8 @@ from app.domain.ids import new_id
 from app.domain.lease import Lease
 from app.storage import completion, progress
 from app.storage.engine import transaction
-from tests.integration.jobs.test_completion import held
-from tests.integration.jobs.test_submission import claim, put, the_job, waits_for_a_lock
+from tests.support.ledger.jobs import claim, held, put, the_job
+from tests.support.ledger.sql import waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until

@@ -9,8 +9,8 @@ from app.broker.postgres import PostgresBroker
 from app.broker.rabbitmq import RabbitBroker
 from app.storage.claims import claim_next
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do, rows
 from tests.support.ledger.brokers import Road
+from tests.support.ledger.sql import do, rows
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.in_process_worker import HANDLERS, accept, attempts, has, read, working
 from tests.support.waiting import until

@@ -17,8 +17,8 @@ from app.domain.lease import Lease
 from app.services.completion import settle
 from app.storage import steps
 from app.storage.engine import reading, transaction
-from tests.integration.jobs.test_completion import held
-from tests.integration.jobs.test_submission import claim, do, put, rows, waits_for_a_lock
+from tests.support.ledger.jobs import claim, held, put
+from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
 from tests.support.service.worker_with_handlers import MAX_RESULT, at_work
 from tests.support.waiting import until

@@ -1,6 +1,7 @@
 """Whose transaction may commit: the attempt's that holds the lease, and nobody else's, however late he wakes up."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,15 +14,19 @@ from app.domain.failures import LeaseLost
 from app.domain.lease import Lease
 from app.services.completion import settle, settle_whole
 from app.storage.lent import Lender
-from tests.integration.jobs.test_completion import held
-from tests.integration.jobs.test_submission import claim, do, put, the_job
-from tests.integration.worker.test_transactions import WRITE, effects, engine, mine, nobody_holds_a_transaction, writes
+from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
+from tests.support.ledger.jobs import claim, held, put, the_job
+from tests.support.ledger.sql import do
 from tests.support.service.worker_with_handlers import at_work
 from workers import Context, job, recording
 from workers.calling import Calls
 from workers.transactions import AttemptTransaction
 
-__all__ = ["engine"]
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with engine_with_effects(database_url) as engine:
+        yield engine
 
 
 async def test_a_rescued_attempt_cannot_commit(engine: AsyncEngine, database_url: str) -> None:

@@ -8,45 +8,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.storage.engine import create_engine
-from tests.integration.jobs.test_submission import do, rows
+from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
+from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import at_work
-from tests.support.waiting import until
-from workers import Context, TransientError, job
-
-WRITE = text("INSERT INTO effects (job_id, attempt) VALUES (:job_id, :attempt)")
+from workers import Context, job
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url)
-    await do(made, "CREATE TABLE effects (job_id uuid, attempt int)")
-    yield made
-    await made.dispose()
-
-
-def mine(ctx: Context) -> dict[str, Any]:
-    return {"job_id": ctx.job.id, "attempt": ctx.job.attempt}
-
-
-async def effects(engine: AsyncEngine) -> list[int]:
-    return [row["attempt"] for row in await rows(engine, "SELECT attempt FROM effects ORDER BY 1")]
-
-
-async def nobody_holds_a_transaction(engine: AsyncEngine) -> None:
-    async def free() -> bool:
-        return not await rows(engine, "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'accepted job%'")
-
-    await until(free, 10, "no transaction to be left open")
-
-
-@job("writes", queue="q")
-async def writes(payload: dict[str, Any], ctx: Context) -> str:
-    async with ctx.transaction() as conn:
-        await conn.execute(WRITE, mine(ctx))
-    if ctx.job.attempt <= payload.get("fail", 0):
-        raise TransientError("after the block")
-    return "written"
+    async with engine_with_effects(database_url) as engine:
+        yield engine
 
 
 async def test_the_writes_are_there_with_the_success_and_not_before(engine: AsyncEngine, database_url: str) -> None:

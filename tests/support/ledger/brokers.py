@@ -18,7 +18,7 @@ from app.services.publishing import publish
 from app.storage import submission
 from app.storage.engine import transaction
 from app.storage.submission import Entry
-from tests.integration.jobs.test_submission import a_job
+from tests.support.ledger.jobs import a_job
 
 PATIENCE = 30.0  # seconds; a new queue is declared on a broker with two noisy cores
 SHORT = 2.5  # seconds in which nothing must happen: longer than a poll, a watch and a hold

@@ -11,8 +11,8 @@ from app.domain.failures import FailureClass
 from app.domain.job import Job
 from app.storage.engine import transaction
 from app.storage.reading import jobs_by_id
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, put
+from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.sql import do
 
 
 async def fail(

@@ -20,8 +20,9 @@ from app.storage import queues, submission, workers
 from app.storage.claims import Claim, claim_next
 from app.storage.engine import transaction
 from app.storage.submission import Entry
-from tests.integration.jobs.test_submission import a_job, rows
+from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import rows
 from tests.support.waiting import until
 from workers.scheduler import base
 from workers.scheduler.gate import Gate

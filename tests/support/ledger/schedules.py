@@ -16,7 +16,7 @@ from app.services.catalogue import Catalogue
 from app.services.intake import Intake
 from app.storage import job_types
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do, rows
+from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import HANDLERS
 
 TENANT = "acme"

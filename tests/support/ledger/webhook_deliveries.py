@@ -16,9 +16,9 @@ from app.domain.failures import FailureClass
 from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from app.services.completion import settle
 from app.settings import Settings
-from tests.integration.jobs.test_completion import apply, held
-from tests.integration.jobs.test_submission import claim, do, put, rows
 from tests.support.clients.client import Client
+from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import NOWHERE, working
 from tests.support.waiting import until
 from workers.egress import Egress

@@ -10,7 +10,8 @@ from app.broker.base import Broker
 from app.domain.batch import NewBatch
 from app.domain.ids import new_id
 from app.services.batches import Batches, BatchSubmission
-from tests.integration.jobs.test_submission import a_job, rows
+from tests.support.ledger.jobs import a_job
+from tests.support.ledger.sql import rows
 
 DIAMOND: Mapping[str, Iterable[str]] = {"a": "", "b": "a", "c": "a", "d": "bc"}
 

@@ -7,8 +7,6 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-import pytest
-
 from app.domain.addresses import EgressAllow
 from workers.egress import Answer, Egress
 from workers.lookup import Resolve
@@ -89,21 +87,6 @@ async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 StartReceiver = Callable[..., Awaitable[Receiver]]
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[StartReceiver]:
-    """Starts receivers, which answer `OK` unless given a script, and stops them after the test."""
-    started: list[Receiver] = []
-
-    async def start(script: Script | None = None, context: ssl.SSLContext | None = None) -> Receiver:
-        started.append(Receiver(script or replies(OK)))
-        await started[-1].start(context)
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
 
 
 @contextlib.asynccontextmanager

@@ -16,9 +16,10 @@ from app.errors import LedgerUnavailable
 from app.services.completion import settle
 from app.services.receipts import Submission
 from app.services.submission import Submissions
-from tests.integration.jobs.test_submission import a_job, rows
 from tests.support.ledger.brokers import Road, held
+from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.sql import rows
 from tests.support.waiting import until
 from workers.scheduler import base
 from workers.scheduler.expiry import Expiry
@@ -26,6 +27,11 @@ from workers.scheduler.relay import Relay
 
 PATIENCE = 60.0
 UNFINISHED = "SELECT id, status, blockers, attempt FROM jobs WHERE finished_at IS NULL"
+OVERLAPS = """
+SELECT count(*) FROM attempts a JOIN jobs j ON j.id = a.job_id, attempts b JOIN jobs k ON k.id = b.job_id
+WHERE (j.tenant, j.queue, j.ordering_key) = (k.tenant, k.queue, k.ordering_key) AND j.id < k.id
+  AND tstzrange(a.started_at, a.finished_at) && tstzrange(b.started_at, b.finished_at)
+"""
 
 T = TypeVar("T")
 Outcome = Callable[[Delivery], Transition]

@@ -14,11 +14,13 @@ from app.domain.scopes import SCOPES
 from app.main import create_app
 from app.services.keys import create
 from app.settings import Settings
-from app.storage import job_types
+from app.storage import job_types, quotas
 from app.storage.engine import transaction
-from tests.integration.jobs.test_submission import do
 from tests.support.clients.client import Client, check_answer
+from tests.support.ledger.sql import do
 from tests.support.service.in_process_worker import HANDLERS
+
+HOUR = 3600.0
 
 
 class FrontDoor:
@@ -87,3 +89,15 @@ async def depends(engine: AsyncEngine, waiting: Any, needed: Any, on_success: bo
     await do(engine, "UPDATE jobs SET status = 'blocked', blockers = 1 WHERE id = :id", id=ids["id"])
     held = "UPDATE outbox SET held = true, published = false, due_at = 'infinity' WHERE job_id = :id"
     await do(engine, held, id=ids["id"])
+
+
+async def allow(door: FrontDoor, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
+    async with transaction(door.engine) as conn:
+        await quotas.put(conn, tenant, jobs, per)
+        await conn.commit()
+    await door.state.limits.refresh()
+
+
+def statuses(answers: list[httpx.Response]) -> dict[int, int]:
+    found = [answer.status_code for answer in answers]
+    return {status: found.count(status) for status in found}

@@ -32,7 +32,7 @@ class Service:
     def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, name: str = "") -> None:
         self.arguments = arguments
         self.name = name or " ".join(arguments)
-        self._env = _clean_environment() | dict(env or {})
+        self._env = clean_environment() | dict(env or {})
         self._home = Path(tempfile.mkdtemp(prefix="accepted-service-"))
         self._log = self._home / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,7 +121,7 @@ def run(*arguments: str, env: Mapping[str, str], timeout: float = 60.0) -> str:
     """Run `accepted …` to its end; stdout. Raises with its whole output unless it exits 0."""
     done = subprocess.run(
         [ACCEPTED, *arguments],
-        env=_clean_environment() | dict(env),
+        env=clean_environment() | dict(env),
         cwd=tempfile.gettempdir(),
         capture_output=True,
         text=True,
@@ -132,7 +132,10 @@ def run(*arguments: str, env: Mapping[str, str], timeout: float = 60.0) -> str:
     return done.stdout
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     unwanted = ("ACCEPTED_", "PYTHONDONTWRITEBYTECODE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
+
+
+StartService = Callable[..., Service]

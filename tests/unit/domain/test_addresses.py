@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.addresses import EgressAllow, is_host_name, is_public
-from tests.unit.domain.test_urls import words
+from tests.support.bad_urls import words
 
 REFUSED = words("""
 0.0.0.0 0.255.255.255 10.0.0.0 10.255.255.255 100.64.0.0 100.100.100.200 100.127.255.255 127.0.0.1

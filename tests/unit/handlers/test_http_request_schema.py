@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app.domain.addresses import EgressAllow
 from app.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
 from app.domain.urls import UrlRefused, check_url
-from tests.unit.domain.test_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS
+from tests.support.bad_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS
 from workers.egress import RESERVED_HEADERS, Answer
 from workers.handlers.http_request import HttpRequest, judge
 

@@ -1,0 +1,62 @@
+"""Jobs in the ledger, made, claimed and ended by the service's own statements."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.broker.postgres import PostgresBroker
+from app.domain.ids import new_id
+from app.domain.job import NewJob
+from app.domain.retry import Retry
+from app.domain.transitions import Held, Transition
+from app.services.completion import settle
+from app.storage import submission
+from app.storage.claims import Claim, claim_next
+from app.storage.engine import transaction
+from app.storage.submission import Accepted, Entry
+from tests.support.ledger.sql import rows
+
+DAY = 86400.0
+WORKER = UUID(int=0xA)
+
+
+def a_job(**fields: Any) -> NewJob:
+    given = {"id": new_id(), "tenant": "t", "type": "noop", "queue": "q", "payload": "{}", "max_attempts": 3}
+    return NewJob(**(given | fields))
+
+
+async def insert(engine: AsyncEngine, *entries: Entry, ttl: float = DAY) -> dict[UUID, Accepted]:
+    async with transaction(engine) as conn:
+        accepted = await submission.insert(conn, list(entries), ttl)
+        await conn.commit()
+    return accepted
+
+
+async def put(engine: AsyncEngine, count: int = 1, **fields: Any) -> list[UUID]:
+    """Jobs that are on the road already, where the ledger is the road."""
+    entries = [Entry(a_job(**fields)) for _ in range(count)]
+    return list(await insert(engine, *entries))
+
+
+async def claim(engine: AsyncEngine, most: int = 100, worker: UUID = WORKER, queue: str = "q") -> list[Claim]:
+    async with transaction(engine) as conn:
+        claims = await claim_next(conn, worker, [queue], most)
+        await conn.commit()
+    return claims
+
+
+async def the_job(engine: AsyncEngine, id: UUID) -> Any:
+    (row,) = await rows(engine, "SELECT * FROM jobs WHERE id = :id", id=id)
+    return row
+
+
+def held(claimed: Claim) -> Held:
+    return Held(
+        job_id=claimed.job.id, attempt=claimed.job.attempt, worker_id=claimed.worker_id,
+        max_attempts=claimed.job.max_attempts, crashes=claimed.crashes, retry=Retry(schedule=(60.0,), jitter=0.0),
+    )  # fmt: skip
+
+
+async def apply(engine: AsyncEngine, *batch: Transition) -> list[bool]:
+    return await settle(engine, PostgresBroker(engine, ""), list(batch))
