@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.storage.engine import create_engine
+from accepted.broker.postgres import PostgresBroker
+from accepted.storage.engine import create_engine
 from tests.support.servers.postgres import EXTERNAL_DATABASE, DatabaseServer, PostgresServer
 from tests.support.servers.rabbitmq import EXTERNAL_BROKER, RabbitMQNode, VirtualHost
 from tests.support.service.processes import Service, StartService, run

@@ -58,7 +58,7 @@ def own_database(broker_url: str, database_server: DatabaseServer, database_temp
 async def running(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Running]:
     """Processes of one module's own, with the handlers of `misbehaving`, and their types known."""
     name = f"module_{uuid4().hex}"
-    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.misbehaving"}
+    env = {"ACCEPTED_AUTH": "off", "ACCEPTED_HANDLERS": "accepted_worker.handlers,tests.support.handlers.misbehaving"}
     async with serving(database_server.create_database(name, template=database_template), env) as running:
         await types_known(running.client())
         yield running

@@ -12,8 +12,8 @@ import aio_pika
 import uvloop
 from aio_pika.abc import AbstractChannel
 
-from app.broker.topology import QUORUM
-from app.domain.message import JobRef
+from accepted.broker.topology import QUORUM
+from accepted.domain.message import JobRef
 
 WINDOW = 1000  # messages on their way to the broker at once
 

@@ -32,7 +32,7 @@ class Cluster:
             "ACCEPTED_BROKER_URL": broker_url,
             "ACCEPTED_AUTH": "off",
             "ACCEPTED_EGRESS_ALLOW": "127.0.0.0/8",
-            "ACCEPTED_HANDLERS": "workers.handlers,tests.faults.effects",
+            "ACCEPTED_HANDLERS": "accepted_worker.handlers,tests.faults.effects",
             "ACCEPTED_LEASE_TTL": "3",
             "ACCEPTED_SHUTDOWN_GRACE": "10",
             "ACCEPTED_WEBHOOK_SECRET": WEBHOOK_SECRET,

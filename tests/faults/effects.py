@@ -1,6 +1,6 @@
 """A job type that leaves its traces outside of the ledger: one line at each start and end of an attempt.
 
-Served by the workers of the fault tests through `ACCEPTED_HANDLERS=workers.handlers,tests.faults.effects`; the
+Served by the workers of the fault tests through `ACCEPTED_HANDLERS=accepted_worker.handlers,tests.faults.effects`; the
 test reads the same file back. O_APPEND makes each line whole whoever else writes, and it survives SIGKILL.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers import Context, Retry, TransientError, job
+from accepted_worker import Context, Retry, TransientError, job
 
 JOURNAL = "FAULTS_JOURNAL"
 """The environment variable that names the file."""

@@ -14,36 +14,36 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.broker.rabbitmq import RabbitBroker
-from app.domain import transitions
-from app.domain.addresses import EgressAllow
-from app.domain.ids import new_id
-from app.domain.job import Job, NewJob
-from app.domain.message import JobRef
-from app.domain.retry import Retry
-from app.domain.transitions import Held
-from app.services.completion import settle
-from app.services.receipts import Submission
-from app.services.submission import Submissions
-from app.settings import Settings
-from app.storage.claims import Claim, claim_next
-from app.storage.engine import transaction
-from app.storage.reading import Attempt, attempts_of, jobs_by_id
-from app.storage.submission import Entry, insert
+from accepted.broker.postgres import PostgresBroker
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.domain import transitions
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.ids import new_id
+from accepted.domain.job import Job, NewJob
+from accepted.domain.message import JobRef
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held
+from accepted.services.completion import settle
+from accepted.services.receipts import Submission
+from accepted.services.submission import Submissions
+from accepted.settings import Settings
+from accepted.storage.claims import Claim, claim_next
+from accepted.storage.engine import transaction
+from accepted.storage.reading import Attempt, attempts_of, jobs_by_id
+from accepted.storage.submission import Entry, insert
+from accepted_worker import registry
+from accepted_worker.egress import Egress
+from accepted_worker.executor import Executor
+from accepted_worker.mail import Mail
+from accepted_worker.pool import ProcessPool
+from accepted_worker.pool_messages import Setup
+from accepted_worker.scheduler.relay import Relay
+from accepted_worker.tools import Tools
+from accepted_worker.worker import Worker
 from tests.support.ledger.poll_connection import Looks
 from tests.support.servers.ports import free_port
 from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
-from workers import registry
-from workers.egress import Egress
-from workers.executor import Executor
-from workers.mail import Mail
-from workers.pool import ProcessPool
-from workers.pool_messages import Setup
-from workers.scheduler.relay import Relay
-from workers.tools import Tools
-from workers.worker import Worker
 
 QUEUE = "ordered"
 ROAD = f"accepted.q.{QUEUE}"
@@ -239,8 +239,8 @@ async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
-    handlers = registry.load(["workers.handlers"])
-    pool = ProcessPool(Setup(("workers.handlers",), "", None, None, 1000, 10_000))
+    handlers = registry.load(["accepted_worker.handlers"])
+    pool = ProcessPool(Setup(("accepted_worker.handlers",), "", None, None, 1000, 10_000))
     settings = Settings(database_url="postgresql://unused")
     tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)
     worker = Worker(

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.domain.schedule import GRACE
+from accepted.domain.schedule import GRACE
 from tests.faults import effects
 from tests.faults.checker import LEFT_OVER, Ledger
 from tests.faults.cluster import READY_WITHIN, Cluster

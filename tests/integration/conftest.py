@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker
-from app.broker.postgres import PostgresBroker
-from app.broker.rabbitmq import RabbitBroker
-from app.storage.engine import create_engine
+from accepted.broker.base import Broker
+from accepted.broker.postgres import PostgresBroker
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.storage.engine import create_engine
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.limited_queue import Queue
 

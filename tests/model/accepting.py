@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from app.domain.idempotency import fingerprint
-from app.domain.job import DEFAULT_PRIORITY, END_EVENTS
-from app.errors import KeyReused
-from app.services.receipts import Receipt
+from accepted.domain.idempotency import fingerprint
+from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS
+from accepted.errors import KeyReused
+from accepted.services.receipts import Receipt
 from tests.model.ledger import KEYS_TTL
 from tests.model.model import Job, Place
 from tests.model.rows import UNIT

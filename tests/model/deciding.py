@@ -4,10 +4,10 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from app.errors import Conflict
-from app.services import cancelling, dead_letters
-from app.services.dead_letters import Decided, Edited
-from app.storage.dead_letters import LetterFilter
+from accepted.errors import Conflict
+from accepted.services import cancelling, dead_letters
+from accepted.services.dead_letters import Decided, Edited
+from accepted.storage.dead_letters import LetterFilter
 from tests.model.contract import AGAIN, FINISHED, WAITING
 from tests.model.model import Job
 from tests.model.rows import UNIT

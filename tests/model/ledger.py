@@ -14,24 +14,24 @@ import asyncpg
 import msgspec
 from sqlalchemy import DateTime
 
-from app.broker.postgres import PostgresBroker
-from app.domain.job import Job
-from app.domain.retry import Retry
-from app.domain.transitions import Held, Transition
-from app.services.completion import settle
-from app.services.submission import Submissions
-from app.storage import claims, outbox, workers
-from app.storage.claims import Claim
-from app.storage.engine import create_engine, transaction
-from app.storage.flow_tables import metadata
-from app.storage.reading import jobs_by_id
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.job import Job
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held, Transition
+from accepted.services.completion import settle
+from accepted.services.submission import Submissions
+from accepted.storage import claims, outbox, workers
+from accepted.storage.claims import Claim
+from accepted.storage.engine import create_engine, transaction
+from accepted.storage.flow_tables import metadata
+from accepted.storage.reading import jobs_by_id
+from accepted_worker.scheduler.expiry import Expiry
+from accepted_worker.scheduler.reconciler import Reconciler
+from accepted_worker.scheduler.relay import Relay
+from accepted_worker.scheduler.rescuer import Rescuer
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
 from tests.support.ledger.poll_connection import Looks
-from workers.scheduler.expiry import Expiry
-from workers.scheduler.reconciler import Reconciler
-from workers.scheduler.relay import Relay
-from workers.scheduler.rescuer import Rescuer
 
 LEASE_TTL = 0.5 * UNIT
 KEYS_TTL = 3.5 * UNIT
@@ -161,7 +161,7 @@ class Ledger:
 
 
 def held(claim: Claim, **fields: Any) -> Held:
-    """What a worker knows of an attempt; `workers.executor` makes the same of a claim."""
+    """What a worker knows of an attempt; `accepted_worker.executor` makes the same of a claim."""
     assert claim.retry is not None
     return Held(
         job_id=claim.job.id, attempt=claim.job.attempt, worker_id=claim.worker_id,

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.domain.job import WEBHOOK_TYPE
+from accepted.domain.job import WEBHOOK_TYPE
 
 UNIT = 1000.0
 """Seconds. The steps of our clock, far longer than an example can take."""

@@ -10,10 +10,10 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from app.domain.job import NewJob
-from app.domain.transitions import Held
-from app.services import cancelling
-from app.services.receipts import Submission
+from accepted.domain.job import NewJob
+from accepted.domain.transitions import Held
+from accepted.services import cancelling
+from accepted.services.receipts import Submission
 from tests.model import contract
 from tests.model.ledger import LEASE_TTL, Ledger
 from tests.model.model import Job

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from app.domain.failures import FailureClass
+from accepted.domain.failures import FailureClass
+from accepted_worker.scheduler import rescuer
 from tests.model.accepting import Accepting
 from tests.model.contract import ARROWS, STATUSES
 from tests.model.deciding import Deciding
@@ -20,7 +21,6 @@ from tests.model.scheduling import Scheduling
 from tests.model.stage import QUEUES, WORKERS, Coverage, Stage
 from tests.model.working import Working
 from tests.support.servers.postgres import DatabaseServer
-from workers.scheduler import rescuer
 
 STEPS = 50
 QUICK, LONG = 100, 500

@@ -3,10 +3,10 @@
 import msgspec
 from hypothesis import strategies as st
 
-from app.domain import transitions
-from app.domain.failures import FailureClass, OnNotFound
-from app.domain.transitions import Held, Transition
-from app.storage.claims import Claim
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass, OnNotFound
+from accepted.domain.transitions import Held, Transition
+from accepted.storage.claims import Claim
 from tests.model.ledger import held as held_of
 from tests.model.model import Job
 from tests.model.rows import UNIT

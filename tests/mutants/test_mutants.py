@@ -34,16 +34,16 @@ MUTANTS = (
         "a late worker may write",
         (
             Edit(
-                "app/storage/completion.py",
+                "app/accepted/storage/completion.py",
                 """    WHERE j.status = 'running' AND j.attempt = a.attempt
     ORDER BY j.id FOR UPDATE OF j
 """,
                 """    ORDER BY j.id FOR UPDATE OF j
 """,
             ),
-            Edit("app/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),
+            Edit("app/accepted/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),
             Edit(
-                "app/storage/completion.py",
+                "app/accepted/storage/completion.py",
                 "WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt",
                 "WHERE j.id = a.job_id",
             ),
@@ -52,14 +52,14 @@ MUTANTS = (
     ),
     Mutant(
         "the lease is not part of the fence",
-        (Edit("app/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),),
+        (Edit("app/accepted/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),),
         (ORDER + "test_another_workers_lease_is_not_ours_to_end",),
     ),
     Mutant(
         "the worker acks before it commits",
         (
             Edit(
-                "workers/worker.py",
+                "workers/accepted_worker/worker.py",
                 """            await self._recorder.record(transition)
             await self._ack(delivery)
 """,
@@ -74,7 +74,7 @@ MUTANTS = (
         "the answer goes out before the COMMIT",
         (
             Edit(
-                "app/services/submission.py",
+                "app/accepted/services/submission.py",
                 """            async with self._ledger.statements() as conn:
                 await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
@@ -87,12 +87,12 @@ MUTANTS = (
 """,
             ),
             Edit(
-                "app/services/submission.py",
+                "app/accepted/services/submission.py",
                 "import structlog",
                 "import asyncio\nfrom datetime import UTC, datetime\n\nimport structlog",
             ),
             Edit(
-                "app/services/submission.py",
+                "app/accepted/services/submission.py",
                 "class Submissions:",
                 """async def _insert(direct, entries, ttl) -> None:
     async with direct.statements() as conn:
@@ -109,14 +109,14 @@ class Submissions:""",
     ),
     Mutant(
         "jobs are published from memory only",
-        (Edit("app/storage/submission.py", "handoff IS NULL AND NOT held, ", "NOT held, "),),
+        (Edit("app/accepted/storage/submission.py", "handoff IS NULL AND NOT held, ", "NOT held, "),),
         (ORDER + "test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay",),
     ),
     Mutant(
         "the relay follows a cursor",
         (
             Edit(
-                "app/storage/outbox.py",
+                "app/accepted/storage/outbox.py",
                 """WHERE NOT published AND NOT held AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
 """,
@@ -125,14 +125,18 @@ class Submissions:""",
 """,
             ),
             Edit(
-                "app/storage/outbox.py",
+                "app/accepted/storage/outbox.py",
                 """    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
 """,
                 """    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold, last=_CURSOR[0])
     _CURSOR[0] = max([_CURSOR[0], *(row[0] for row in rows)])
 """,
             ),
-            Edit("app/storage/outbox.py", "async def take_due(", "_CURSOR = [UUID(int=0)]\n\n\nasync def take_due("),
+            Edit(
+                "app/accepted/storage/outbox.py",
+                "async def take_due(",
+                "_CURSOR = [UUID(int=0)]\n\n\nasync def take_due(",
+            ),
         ),
         (ORDER + "test_the_relay_finds_a_row_that_commits_after_a_later_one",),
     ),
@@ -140,7 +144,7 @@ class Submissions:""",
         "keys are looked up, then inserted",
         (
             Edit(
-                "app/storage/submission.py",
+                "app/accepted/storage/submission.py",
                 """    FROM input WHERE key IS NOT NULL ORDER BY tenant, key
     ON CONFLICT (tenant, key) DO UPDATE
         SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
@@ -159,19 +163,19 @@ class Submissions:""",
     ),
     Mutant(
         "a returned message counts as published",
-        (Edit("app/broker/rabbitmq.py", "on_return_raises=True", "on_return_raises=False"),),
+        (Edit("app/accepted/broker/rabbitmq.py", "on_return_raises=True", "on_return_raises=False"),),
         (ORDER + "test_a_message_that_no_queue_takes_is_not_published",),
     ),
     Mutant(
         "a cancel overrules an end",
-        (Edit("app/storage/completion.py", " AND NOT a.finished AS cancel", " AS cancel"),),
+        (Edit("app/accepted/storage/completion.py", " AND NOT a.finished AS cancel", " AS cancel"),),
         (LIFE + "test_a_life_is_as_the_contract_has_it",),
     ),
     Mutant(
         "a time of a schedule fires whoever has written its row",
         (
             Edit(
-                "app/services/firing.py",
+                "app/accepted/services/firing.py",
                 "for run in recorded if run.job_id is not None",
                 "for run in runs if run.job_id is not None",
             ),
@@ -182,7 +186,7 @@ class Submissions:""",
         "a run is committed before its job",
         (
             Edit(
-                "app/services/firing.py",
+                "app/accepted/services/firing.py",
                 "        await accept(conn, broker, new)",
                 """        await schedules.move(conn, moved)
         await conn.commit()

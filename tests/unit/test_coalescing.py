@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.coalescing import Coalescer
-from app.errors import LedgerUnavailable
+from accepted.coalescing import Coalescer
+from accepted.errors import LedgerUnavailable
 from tests.support.waiting import until
 
 

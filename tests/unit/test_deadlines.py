@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.deadlines import Deadlines
+from accepted.deadlines import Deadlines
 
 
 class Late(Exception):

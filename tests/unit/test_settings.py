@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.smtp import SmtpServer
-from app.errors import ConfigurationError
-from app.settings import Settings, load
+from accepted.domain.smtp import SmtpServer
+from accepted.errors import ConfigurationError
+from accepted.settings import Settings, load
 
 SECRET = "hunter2secret"
 
@@ -33,7 +33,7 @@ def set_to(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
 DEFAULTS = {
     "database_url": None,
     "broker_url": "postgres",
-    "handlers": ("workers.handlers",),
+    "handlers": ("accepted_worker.handlers",),
     "auth": "required",
     "idempotency_key": "optional",
     "idempotency_ttl": 86400,

@@ -12,8 +12,8 @@ import standardwebhooks
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.storage import job_types
-from app.storage.engine import transaction
+from accepted.storage import job_types
+from accepted.storage.engine import transaction
 from tests.support.clients.client import PATIENCE, Client
 from tests.support.clients.uploads import peak_of, upload
 from tests.support.ledger.sql import rows, waits_for_a_lock

@@ -43,7 +43,7 @@ async def place(
     env = {
         "ACCEPTED_AUTH": "off",
         "ACCEPTED_HANDLERS": (
-            "workers.handlers,tests.support.handlers.process_handlers,tests.support.handlers.process_tools"
+            "accepted_worker.handlers,tests.support.handlers.process_handlers,tests.support.handlers.process_tools"
         ),
         "ACCEPTED_LEASE_TTL": f"{LEASE_TTL:g}",
         "ACCEPTED_SHUTDOWN_GRACE": f"{GRACE:g}",

@@ -16,7 +16,7 @@ from tests.support.service.processes import StartService, logged
 from tests.support.service.running_service import BOOT_WITHIN, Running
 from tests.support.waiting import until
 
-LATER = {"ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.later_version"}
+LATER = {"ACCEPTED_HANDLERS": "accepted_worker.handlers,tests.support.handlers.later_version"}
 
 
 @pytest.fixture(scope="module")

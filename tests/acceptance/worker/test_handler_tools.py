@@ -15,7 +15,7 @@ from tests.support.service.processes import StartService
 from tests.support.service.running_service import BOOT_WITHIN, Running, serving, types_known
 from tests.support.waiting import until
 
-HANDLERS = {"ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.using_tools"}
+HANDLERS = {"ACCEPTED_HANDLERS": "accepted_worker.handlers,tests.support.handlers.using_tools"}
 
 
 @pytest.fixture(scope="module")

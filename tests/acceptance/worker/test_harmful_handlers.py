@@ -20,7 +20,7 @@ LEASE = 3.0
 HARMLESS = 15.0  # seconds for a job beside it: a lease, the rescuer's round, and two noisy cores
 ENV = {
     "ACCEPTED_AUTH": "off",
-    "ACCEPTED_HANDLERS": "workers.handlers,tests.support.handlers.misbehaving",
+    "ACCEPTED_HANDLERS": "accepted_worker.handlers,tests.support.handlers.misbehaving",
     "ACCEPTED_LEASE_TTL": f"{LEASE:g}",
     "ACCEPTED_SHUTDOWN_GRACE": "3",
 }

@@ -9,23 +9,23 @@ import pytest
 import standardwebhooks
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.addresses import EgressAllow
-from app.domain.failures import FailureClass, HandlerError
-from app.domain.job import ALERT_TYPE
-from app.domain.urls import UrlRefused, allowing_host_of
-from app.services.alerts import OPERATOR
-from app.settings import Settings
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.failures import FailureClass, HandlerError
+from accepted.domain.job import ALERT_TYPE
+from accepted.domain.urls import UrlRefused, allowing_host_of
+from accepted.services.alerts import OPERATOR
+from accepted.settings import Settings
+from accepted_worker.alerts import alert_handler
+from accepted_worker.scheduler import loops
+from accepted_worker.scheduler.reporter import Reporter
+from accepted_worker.values import size_of
 from tests.support.ledger.dead_letters import fail, read
 from tests.support.ledger.jobs import apply, claim, held
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver, Request
-from workers.alerts import alert_handler
-from workers.scheduler import loops
-from workers.scheduler.reporter import Reporter
-from workers.values import size_of
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.ids import new_id
-from app.services import batch_cancelling
-from app.services.batch_ends import add_up
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.ids import new_id
+from accepted.services import batch_cancelling
+from accepted.services.batch_ends import add_up
+from accepted.storage.engine import transaction
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
 from tests.support.ledger.jobs import claim

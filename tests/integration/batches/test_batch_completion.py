@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.ids import new_id
-from app.services import batch_ends
-from app.services.completion import expire
-from app.storage import batches, pruning
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.ids import new_id
+from accepted.services import batch_ends
+from accepted.services.completion import expire
+from accepted.storage import batches, pruning
+from accepted.storage.engine import transaction
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
 from tests.support.ledger.sql import do, rows

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker
-from app.domain.batch import NewBatch, Spread
-from app.domain.ids import new_id
-from app.domain.job import NewJob
-from app.errors import KeyReused, LedgerUnavailable
-from app.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
-from app.storage.engine import create_engine, transaction
+from accepted.broker.base import Broker
+from accepted.domain.batch import NewBatch, Spread
+from accepted.domain.ids import new_id
+from accepted.domain.job import NewJob
+from accepted.errors import KeyReused, LedgerUnavailable
+from accepted.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
+from accepted.storage.engine import create_engine, transaction
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows, waits_for_a_lock
 from tests.support.waiting import until

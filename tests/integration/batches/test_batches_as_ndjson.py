@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.services import batch_lines
+from accepted.services import batch_lines
 from tests.support.clients.client import check_problem, from_now
 from tests.support.ledger.batches import KEYS, run_times
 from tests.support.ledger.sql import rows

@@ -9,17 +9,17 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
+from accepted.broker.postgres import PostgresBroker
+from accepted_worker import Context, InvalidJob, job
+from accepted_worker.handlers.noop import noop
+from accepted_worker.scheduler import base
+from accepted_worker.scheduler.batches import Batches
 from tests.support.clients.client import check_problem
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import rows
 from tests.support.service.app_without_auth import application
 from tests.support.service.worker_with_handlers import Shop, at_work
 from tests.support.waiting import until
-from workers import Context, InvalidJob, job
-from workers.handlers.noop import noop
-from workers.scheduler import base
-from workers.scheduler.batches import Batches
 
 PATIENCE = 30.0
 

@@ -1,4 +1,4 @@
-"""One suite for both roads between the ledger and the workers: the protocol of `app/broker/base.py`.
+"""One suite for both roads between the ledger and the workers: the protocol of `app/accepted/broker/base.py`.
 
 RabbitMQ and PostgreSQL must be told apart by nothing but speed; what is RabbitMQ's alone is in
 `test_broker_conformance_rabbitmq.py`.
@@ -8,18 +8,18 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from app.broker.base import Rejected, Subscription
-from app.domain import transitions
-from app.domain.message import JobRef
-from app.services.completion import settle
-from app.storage import workers
-from app.storage.engine import transaction
+from accepted.broker.base import Rejected, Subscription
+from accepted.domain import transitions
+from accepted.domain.message import JobRef
+from accepted.services.completion import settle
+from accepted.storage import workers
+from accepted.storage.engine import transaction
+from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger import limited_queue as gated
 from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
-from workers.scheduler.relay import Relay
 
 
 async def test_what_is_published_is_claimed_once_over_two_subscriptions(road: Road) -> None:

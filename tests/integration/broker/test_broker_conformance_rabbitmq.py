@@ -9,20 +9,20 @@ import pytest
 from aio_pika.abc import AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Rejected
-from app.broker.connecting import Connector
-from app.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
-from app.broker.rabbitmq import RabbitBroker
-from app.broker.settling import SETTLED_WITHIN
-from app.broker.topology import declare_base, declare_queue
-from app.domain.ids import new_id
-from app.storage.engine import create_engine
+from accepted.broker.base import Rejected
+from accepted.broker.connecting import Connector
+from accepted.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.settling import SETTLED_WITHIN
+from accepted.broker.topology import declare_base, declare_queue
+from accepted.domain.ids import new_id
+from accepted.storage.engine import create_engine
+from accepted_worker.scheduler.rejections import Rejections
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
 from tests.support.ledger.sql import do
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
-from workers.scheduler.rejections import Rejections
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 

@@ -4,9 +4,9 @@ import asyncio
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.rabbitmq import RabbitBroker
-from app.domain.ids import new_id
-from app.domain.message import JobRef
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.domain.ids import new_id
+from accepted.domain.message import JobRef
 from tests.support.servers.proxy import Direction, Proxy
 from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until

@@ -2,12 +2,12 @@
 
 import pytest
 
+from accepted_worker.scheduler.reconciler import Reconciler
+from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import Road, claim_all, ids
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do
 from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
-from workers.scheduler.reconciler import Reconciler
-from workers.scheduler.relay import Relay
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 

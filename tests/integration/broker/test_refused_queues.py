@@ -8,16 +8,16 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from app.broker import declaring
-from app.broker.topology import declare_base, declare_queue
-from app.storage.submission import Entry
+from accepted.broker import declaring
+from accepted.broker.topology import declare_base, declare_queue
+from accepted.storage.submission import Entry
+from accepted_worker.scheduler.relay import AWAY, Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
 from tests.support.ledger.jobs import a_job, insert
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do
 from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.waiting import until
-from workers.scheduler.relay import AWAY, Relay
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 

@@ -6,8 +6,8 @@ from collections import Counter
 import aio_pika
 import pytest
 
-from app.broker.base import Delivery, Subscription
-from app.broker.consuming import RabbitSubscription
+from accepted.broker.base import Delivery, Subscription
+from accepted.broker.consuming import RabbitSubscription
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all
 from tests.support.waiting import until
 

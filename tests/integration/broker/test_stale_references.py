@@ -6,17 +6,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.rabbitmq import RabbitBroker
-from app.storage.engine import transaction
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.storage.engine import transaction
+from accepted_worker.scheduler import reconciler
+from accepted_worker.scheduler.reconciler import Reconciler
+from accepted_worker.scheduler.relay import Relay
 from tests.support.clients.lease_client import lease, register, say
 from tests.support.ledger.poll_connection import Looks
 from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
 from tests.support.service.in_process_worker import working
 from tests.support.service.live_api import api
 from tests.support.waiting import until
-from workers.scheduler import reconciler
-from workers.scheduler.reconciler import Reconciler
-from workers.scheduler.relay import Relay
 
 
 async def test_a_queue_of_stale_references_is_cleared(

@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.failures import FailureClass
-from app.errors import LedgerUnavailable
-from app.services import dead_letters as service
-from app.services.dead_letters import MOST, Decided
-from app.storage import dead_letters
-from app.storage.dead_letters import Letter, LetterFilter
-from app.storage.engine import transaction
+from accepted.domain.failures import FailureClass
+from accepted.errors import LedgerUnavailable
+from accepted.services import dead_letters as service
+from accepted.services.dead_letters import MOST, Decided
+from accepted.storage import dead_letters
+from accepted.storage.dead_letters import Letter, LetterFilter
+from accepted.storage.engine import transaction
 from tests.support.ledger.dead_letters import fail, run_again
 from tests.support.ledger.sql import do, rows
 

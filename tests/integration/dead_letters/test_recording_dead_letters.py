@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.job import ALERT_TYPE
-from app.domain.transitions import Held, Transition
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import ALERT_TYPE
+from accepted.domain.transitions import Held, Transition
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import rows
 

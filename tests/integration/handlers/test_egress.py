@@ -8,8 +8,9 @@ import logging
 
 import pytest
 
-from app.domain.addresses import EgressAllow
-from app.domain.failures import InvalidJob, TargetTimeout, TransientError
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.failures import InvalidJob, TargetTimeout, TransientError
+from accepted_worker.egress import MAX_IN_FLIGHT, Answer
 from tests.support.bad_urls import words
 from tests.support.servers.scripted_receiver import (
     LOOPBACK,
@@ -21,7 +22,6 @@ from tests.support.servers.scripted_receiver import (
     call,
     replies,
 )
-from workers.egress import MAX_IN_FLIGHT, Answer
 
 # What is sent
 

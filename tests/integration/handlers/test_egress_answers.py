@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.failures import FailureClass, TargetTimeout, TransientError
+from accepted.domain.failures import FailureClass, TargetTimeout, TransientError
+from accepted_worker.egress import HEAD_BYTES
 from tests.support.servers.scripted_receiver import (  # fmt: skip
     OK,
     SECONDS,
@@ -24,7 +25,6 @@ from tests.support.servers.scripted_receiver import (  # fmt: skip
     replies,
     resets,
 )
-from workers.egress import HEAD_BYTES
 
 # What targets answer
 

@@ -10,16 +10,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
-from app.domain.job import Job
-from app.domain.smtp import SmtpServer
+from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
+from accepted.domain.job import Job
+from accepted.domain.smtp import SmtpServer
+from accepted_worker import mail as mail_module
+from accepted_worker.handlers.email_message import Email
+from accepted_worker.handlers.email_send import deliver
+from accepted_worker.mail import Mail
 from tests.support.servers import mail_server
 from tests.support.servers.mail_server import USER, MailServer
 from tests.support.servers.ports import free_port
-from workers import mail as mail_module
-from workers.handlers.email_message import Email
-from workers.handlers.email_send import deliver
-from workers.mail import Mail
 
 ID = uuid4()
 FROM = "noreply@shop.example"

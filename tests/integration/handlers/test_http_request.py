@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.domain.addresses import EgressAllow
-from app.domain.failures import HandlerError, InvalidJob, TransientError
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.failures import HandlerError, InvalidJob, TransientError
+from accepted_worker.handlers.http_request import MAX_BODY_BYTES, HttpRequest, perform
+from accepted_worker.values import result_of, size_of
 from tests.support.servers.scripted_receiver import LOOPBACK, StartReceiver, an_egress, replies
-from workers.handlers.http_request import MAX_BODY_BYTES, HttpRequest, perform
-from workers.values import result_of, size_of
 
 MOST = 256 * 1024
 

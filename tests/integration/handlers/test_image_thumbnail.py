@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.domain.failures import InvalidJob, TransientError
+from accepted.domain.failures import InvalidJob, TransientError
+from accepted_worker.handlers.image_thumbnail import MAX_SOURCE_BYTES, fetched
 from tests.support.servers.scripted_receiver import StartReceiver, an_egress, replies
-from workers.handlers.image_thumbnail import MAX_SOURCE_BYTES, fetched
 
 
 async def test_a_picture_that_breaks_off_is_fetched_again_and_one_too_large_is_not(receiver: StartReceiver) -> None:

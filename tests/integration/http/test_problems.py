@@ -8,9 +8,9 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from app import errors
-from app.api import problems
-from app.api.protocol import DeadlineProtocol
+from accepted import errors
+from accepted.api import problems
+from accepted.api.protocol import DeadlineProtocol
 from tests.support.service.echo_service import CANARY, check_problem, get, post, serving
 
 

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker import create_broker
-from app.broker.postgres import PostgresBroker
-from app.storage import explaining, gate, job_types, queues, workers
-from app.storage.engine import transaction
+from accepted.broker import create_broker
+from accepted.broker.postgres import PostgresBroker
+from accepted.storage import explaining, gate, job_types, queues, workers
+from accepted.storage.engine import transaction
+from accepted_worker import job
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import lease, one_lease, register, say, service
 from tests.support.ledger.limited_queue import LEASE_TTL, a_worker
 from tests.support.service.in_process_worker import HANDLERS, accept, handlers_of, working
 from tests.support.service.live_api import Api
 from tests.support.waiting import until
-from workers import job
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 

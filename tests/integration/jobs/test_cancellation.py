@@ -8,22 +8,22 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.job import Job
-from app.domain.retry import Retry
-from app.domain.transitions import Held, Transition
-from app.errors import Conflict
-from app.services.cancelling import cancel as cancel_job
-from app.services.completion import settle
-from app.storage.claims import Claim
-from app.storage.engine import transaction
-from app.storage.reading import jobs_by_id
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import Job
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held, Transition
+from accepted.errors import Conflict
+from accepted.services.cancelling import cancel as cancel_job
+from accepted.services.completion import settle
+from accepted.storage.claims import Claim
+from accepted.storage.engine import transaction
+from accepted.storage.reading import jobs_by_id
+from accepted_worker.scheduler.rescuer import Rescuer
 from tests.support.ledger.jobs import claim, put, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
-from workers.scheduler.rescuer import Rescuer
 
 RUNS_AGAIN: dict[str, Callable[[Held], Transition]] = {
     "transient": lambda held: transitions.failed(held, FailureClass.TRANSIENT, "x", 0.0),

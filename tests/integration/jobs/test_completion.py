@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.transitions import Held, Transition
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.transitions import Held, Transition
 from tests.support.ledger.jobs import apply, claim, held, put, the_job
 from tests.support.ledger.sql import do, rows
 
@@ -164,7 +164,8 @@ async def test_two_batches_of_the_same_jobs_do_not_deadlock(engine: AsyncEngine)
 
 @pytest.mark.parametrize("type_", ["noop", "webhook.deliver"])
 async def test_status_changes_are_heap_only(engine: AsyncEngine, type_: str) -> None:
-    """`jobs` has no index on anything that changes (app/storage/tables.py), and room on each page: HOT updates."""
+    """`jobs` has no index on anything that changes (app/accepted/storage/tables.py), and room on each page: HOT
+    updates."""
     payload = f'{{"job_id": "{UUID(int=1)}", "event": "{"x" * 100}"}}'
     await do(engine, "SELECT pg_stat_reset()")
     await do(engine, "ALTER TABLE jobs SET (autovacuum_enabled = off)")  # its ANALYZE would keep old versions alive

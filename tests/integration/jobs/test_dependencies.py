@@ -8,16 +8,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.transitions import Transition
-from app.errors import Conflict, LedgerUnavailable
-from app.services.cancelling import cancel
-from app.services.completion import expire, settle
-from app.services.dead_letters import replay, retry
-from app.storage.claims import Claim
-from app.storage.dead_letters import LetterFilter
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.transitions import Transition
+from accepted.errors import Conflict, LedgerUnavailable
+from accepted.services.cancelling import cancel
+from accepted.services.completion import expire, settle
+from accepted.services.dead_letters import replay, retry
+from accepted.storage.claims import Claim
+from accepted.storage.dead_letters import LetterFilter
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import from_now, read
 from tests.support.ledger.jobs import claim, held, the_job

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.ids import new_id
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.ids import new_id
 from tests.support.clients.client import Client, check_problem, from_now
 from tests.support.ledger.jobs import apply, claim, held
 from tests.support.ledger.sql import do

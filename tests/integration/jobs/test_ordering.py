@@ -9,15 +9,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.errors import Conflict
-from app.services.cancelling import cancel
-from app.services.completion import expire
-from app.services.dead_letters import retry
-from app.storage import dependencies, pruning
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.errors import Conflict
+from accepted.services.cancelling import cancel
+from accepted.services.completion import expire
+from accepted.services.dead_letters import retry
+from accepted.storage import dependencies, pruning
+from accepted.storage.engine import transaction
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import apply, claim, held, the_job

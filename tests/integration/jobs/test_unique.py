@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.ids import new_id
-from app.domain.job import Unique
-from app.storage import job_types, pruning, uniqueness
-from app.storage.engine import transaction
-from app.storage.uniqueness import Place
+from accepted.domain.ids import new_id
+from accepted.domain.job import Unique
+from accepted.storage import job_types, pruning, uniqueness
+from accepted.storage.engine import transaction
+from accepted.storage.uniqueness import Place
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.service.in_process_worker import HANDLERS

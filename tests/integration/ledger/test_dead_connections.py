@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.errors import LedgerUnavailable
-from app.storage import listening
-from app.storage.engine import POOL_SIZE, create_engine, open_connection, transaction
+from accepted.errors import LedgerUnavailable
+from accepted.storage import listening
+from accepted.storage.engine import POOL_SIZE, create_engine, open_connection, transaction
 from tests.support.servers.postgres import PostgresServer
 
 

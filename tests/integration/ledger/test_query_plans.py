@@ -4,10 +4,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.ids import new_id
-from app.storage import deliveries, outbox
-from app.storage.deliveries import DeliveryFilter
-from app.storage.direct import Direct, Statement
+from accepted.domain.ids import new_id
+from accepted.storage import deliveries, outbox
+from accepted.storage.deliveries import DeliveryFilter
+from accepted.storage.direct import Direct, Statement
 from tests.support.ledger.sql import do
 
 WAITING = """

@@ -13,14 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from app.domain.failures import FailureClass, TransientError
+from accepted.domain.failures import FailureClass, TransientError
+from accepted_worker import pool as pool_module
+from accepted_worker.pool import Crashed, ProcessPool, RaisedInChild
+from accepted_worker.pool_child import MEMORY_SHARE
+from accepted_worker.pool_messages import Setup
 from tests.support.servers.receiver import Receiver
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone, run
 from tests.support.waiting import until
-from workers import pool as pool_module
-from workers.pool import Crashed, ProcessPool, RaisedInChild
-from workers.pool_child import MEMORY_SHARE
-from workers.pool_messages import Setup
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ async def test_closing_the_pool_ends_everything(tmp_path: Path) -> None:
 WORKER = """
 import asyncio, sys
 from tests.support.service.process_pool import SETUP, run
-from workers.pool import ProcessPool
+from accepted_worker.pool import ProcessPool
 
 async def main():
     pool = ProcessPool(SETUP)

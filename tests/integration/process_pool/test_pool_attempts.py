@@ -9,19 +9,19 @@ from uuid import uuid4
 
 import pytest
 
-from app.domain.addresses import EgressAllow
-from app.domain.job import Status
-from app.domain.transitions import Transition
-from app.settings import Settings
-from app.storage.claims import Claim
-from app.storage.engine import create_engine
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.job import Status
+from accepted.domain.transitions import Transition
+from accepted.settings import Settings
+from accepted.storage.claims import Claim
+from accepted.storage.engine import create_engine
+from accepted_worker import registry
+from accepted_worker.egress import Egress
+from accepted_worker.executor import Executor
+from accepted_worker.mail import Mail
+from accepted_worker.pool import ProcessPool
+from accepted_worker.tools import Tools
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone
-from workers import registry
-from workers.egress import Egress
-from workers.executor import Executor
-from workers.mail import Mail
-from workers.pool import ProcessPool
-from workers.tools import Tools
 
 HANDLERS = registry.load(SETUP.modules)
 

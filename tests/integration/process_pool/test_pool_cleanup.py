@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
+from accepted_worker.pool import ProcessPool
 from tests.support.service.process_pool import SETUP, run
 from tests.support.waiting import until
-from workers.pool import ProcessPool
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.domain.failures import FailureClass
+from accepted.domain.failures import FailureClass
+from accepted_worker.pool import Crashed, ProcessPool, RaisedInChild
 from tests.support.service.process_pool import SETUP, run
-from workers.pool import Crashed, ProcessPool, RaisedInChild
 
 
 @pytest.fixture(scope="module")

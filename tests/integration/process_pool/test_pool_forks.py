@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from accepted_worker import forks
+from accepted_worker.pool import ProcessPool, RaisedInChild
+from accepted_worker.pool_pipe import NO_TOOLS_IN_A_FORK
 from tests.support.service.process_pool import SETUP, run
-from workers import forks
-from workers.pool import ProcessPool, RaisedInChild
-from workers.pool_pipe import NO_TOOLS_IN_A_FORK
 
 IN_TIME = 5.0  # seconds; against the minute that a fork which heeds nothing goes on
 

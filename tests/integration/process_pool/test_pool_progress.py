@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from accepted_worker.pool import ProcessPool
+from accepted_worker.pool_means import PROGRESS_SECONDS
 from tests.support.service.process_pool import SETUP, a_job
 from tests.support.waiting import until
-from workers.pool import ProcessPool
-from workers.pool_means import PROGRESS_SECONDS
 
 
 @pytest.fixture(scope="module")

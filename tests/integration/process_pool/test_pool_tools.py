@@ -12,16 +12,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.job import Job
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.job import Job
+from accepted.storage.engine import transaction
+from accepted_worker.pool_desk import Desk
 from tests.support.handlers.process_tools import use, use_async
 from tests.support.ledger.jobs import the_job
 from tests.support.ledger.sql import rows, waits_for_a_lock
 from tests.support.ledger.workflows import put_graph
 from tests.support.service.worker_with_handlers import MAX_RESULT, Shop, at_work
 from tests.support.waiting import until
-from workers.pool_desk import Desk
 
 
 @pytest.fixture

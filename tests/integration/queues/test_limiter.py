@@ -2,17 +2,17 @@
 
 import pytest
 
-from app.services.completion import expire
-from app.storage import cancelling, outbox, submission
-from app.storage.claims import claim_next, claim_refs
-from app.storage.engine import transaction
-from app.storage.submission import Entry
+from accepted.services.completion import expire
+from accepted.storage import cancelling, outbox, submission
+from accepted.storage.claims import claim_next, claim_refs
+from accepted.storage.engine import transaction
+from accepted.storage.submission import Entry
+from accepted_worker.scheduler import gate as module
+from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.limited_queue import Queue, a_worker, admitted, counted, limit
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do
-from workers.scheduler import gate as module
-from workers.scheduler.relay import Relay
 
 
 async def test_a_queue_without_limits_is_not_held_and_not_asked_about(queue: Queue) -> None:

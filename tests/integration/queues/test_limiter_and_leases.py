@@ -1,6 +1,6 @@
 """Room on a gated queue that is a lease somebody waits for: it is for jobs of his tenant and types, for no others."""
 
-from app.broker.postgres import PostgresBroker
+from accepted.broker.postgres import PostgresBroker
 from tests.support.clients.lease_client import one_lease, register, service
 from tests.support.ledger.limited_queue import Queue, a_worker, admitted, limit, put
 from tests.support.ledger.sql import do

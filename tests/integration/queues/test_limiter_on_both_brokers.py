@@ -5,8 +5,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.domain.message import JobRef
-from app.storage.engine import create_engine
+from accepted.domain.message import JobRef
+from accepted.storage.engine import create_engine
+from accepted_worker.scheduler import gate as module
+from accepted_worker.scheduler.reconciler import Reconciler
+from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim_all, ids, nothing_comes
 from tests.support.ledger.limited_queue import (
     a_gate,
@@ -23,9 +26,6 @@ from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import working
 from tests.support.waiting import until
-from workers.scheduler import gate as module
-from workers.scheduler.reconciler import Reconciler
-from workers.scheduler.relay import Relay
 
 MINUTE = 60.0
 

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.measured import Measured
-from app.services.measuring import Runs
-from app.storage import measuring
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.measured import Measured
+from accepted.services.measuring import Runs
+from accepted.storage import measuring
+from accepted.storage.engine import transaction
+from accepted_worker.scheduler.sampler import Sampler
 from tests.support.ledger.jobs import claim, put
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import accept, has, working
 from tests.support.waiting import until
-from workers.scheduler.sampler import Sampler
 
 
 async def measured(engine: AsyncEngine, queue: str = "q") -> Measured:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain import transitions
-from app.domain.failures import FailureClass
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.quota import Standing
+from accepted.domain.quota import Standing
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import FrontDoor, allow, front_door, statuses

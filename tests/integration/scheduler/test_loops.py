@@ -8,23 +8,23 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.ids import new_id
-from app.domain.message import JobRef
-from app.domain.retry import Retry
-from app.storage import job_types, workers
-from app.storage.engine import transaction
-from app.storage.job_types import JobType
-from app.storage.submission import Entry
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.ids import new_id
+from accepted.domain.message import JobRef
+from accepted.domain.retry import Retry
+from accepted.storage import job_types, workers
+from accepted.storage.engine import transaction
+from accepted.storage.job_types import JobType
+from accepted.storage.submission import Entry
+from accepted_worker.scheduler.expiry import Expiry
+from accepted_worker.scheduler.pruner import Pruner
+from accepted_worker.scheduler.reconciler import Reconciler
+from accepted_worker.scheduler.relay import Relay
+from accepted_worker.scheduler.rescuer import Rescuer
 from tests.support.ledger.jobs import WORKER, a_job, claim, insert, put, the_job
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
-from workers.scheduler.expiry import Expiry
-from workers.scheduler.pruner import Pruner
-from workers.scheduler.reconciler import Reconciler
-from workers.scheduler.relay import Relay
-from workers.scheduler.rescuer import Rescuer
 
 LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a tenth of one
 

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.schedule import MISSED, MOST_MISSED, OVERLAP, UNIQUE, cron_line, smeared
-from app.errors import Conflict
-from app.services import schedules as service
-from app.services.intake import Intake
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.schedule import MISSED, MOST_MISSED, OVERLAP, UNIQUE, cron_line, smeared
+from accepted.errors import Conflict
+from accepted.services import schedules as service
+from accepted.services.intake import Intake
+from accepted.storage.engine import transaction
 from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.waiting import until

@@ -6,21 +6,21 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.ids import new_id
-from app.domain.schedule import Schedule, cron_line
-from app.errors import NotFound
-from app.services import firing
-from app.services import schedules as service
-from app.services.intake import Intake
-from app.storage import schedules
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.ids import new_id
+from accepted.domain.schedule import Schedule, cron_line
+from accepted.errors import NotFound
+from accepted.services import firing
+from accepted.services import schedules as service
+from accepted.services.intake import Intake
+from accepted.storage import schedules
+from accepted.storage.engine import transaction
+from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
+from accepted_worker.scheduler.pruner import Pruner
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.waiting import until
-from workers.scheduler.cron import LONGEST_PAUSE, Cron
-from workers.scheduler.pruner import Pruner
 
 
 @pytest.fixture

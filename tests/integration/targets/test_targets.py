@@ -11,24 +11,24 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog.testing import capture_logs
 
-from app.broker.postgres import PostgresBroker
-from app.domain import targets as rules
-from app.domain import transitions
-from app.domain.addresses import EgressAllow
-from app.domain.failures import FailureClass
-from app.domain.job import WEBHOOK_TYPE
-from app.services import dead_letters
-from app.services import targets as service
-from app.storage import pruning, targets
-from app.storage.engine import transaction
-from app.storage.targets import Target, Tried
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import targets as rules
+from accepted.domain import transitions
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import WEBHOOK_TYPE
+from accepted.services import dead_letters
+from accepted.services import targets as service
+from accepted.storage import pruning, targets
+from accepted.storage.engine import transaction
+from accepted.storage.targets import Target, Tried
+from accepted_worker.egress import Egress
+from accepted_worker.webhooks import webhook_handler
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver
 from tests.support.service.in_process_worker import accept, attempts, has, read, working
 from tests.support.waiting import until
-from workers.egress import Egress
-from workers.webhooks import webhook_handler
 
 HOST = "partner:443"
 OTHER = "other:443"

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.job import WEBHOOK_QUEUE
-from app.errors import Conflict
-from app.services import redelivery
-from app.storage import deliveries, webhook_urls
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.job import WEBHOOK_QUEUE
+from accepted.errors import Conflict
+from accepted.services import redelivery
+from accepted.storage import deliveries, webhook_urls
+from accepted.storage.engine import transaction
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read

@@ -10,13 +10,14 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.ids import new_id
-from app.services import webhooks
-from app.settings import Settings
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.ids import new_id
+from accepted.services import webhooks
+from accepted.settings import Settings
+from accepted.storage.engine import transaction
+from accepted_worker import Context, job
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import apply, claim, held, put, the_job
 from tests.support.ledger.sql import do, rows
@@ -34,7 +35,6 @@ from tests.support.ledger.webhook_deliveries import (
 from tests.support.servers.receiver import HANG_UP, Answer, Receiver
 from tests.support.service.http_app import FrontDoor, front_door
 from tests.support.service.worker_with_handlers import at_work
-from workers import Context, job
 
 LONG_AGO = UUID("0188f1c2-7d5e-7cc3-98c4-dc0c0c07398f")
 SAYS = {"status_code": 500, "body": "no"}

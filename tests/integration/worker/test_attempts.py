@@ -13,15 +13,15 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.job import Job
-from app.domain.retry import Retry
-from app.errors import WorkerExhausted
-from app.metrics import HANDLERS_LEFT_BEHIND
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.job import Job
+from accepted.domain.retry import Retry
+from accepted.errors import WorkerExhausted
+from accepted.metrics import HANDLERS_LEFT_BEHIND
+from accepted_worker import Context, NotFound, RateLimited, left_behind
+from accepted_worker import job as a_type
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
-from workers import Context, NotFound, RateLimited, left_behind
-from workers import job as a_type
 
 ENDS = ("succeeded", "failed", "cancelled", "expired")
 ONCE = Retry(max_attempts=2, schedule=(0.05,), jitter=0.0)

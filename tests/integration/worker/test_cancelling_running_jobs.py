@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.job import Job
-from app.services.cancelling import cancel as cancel_job
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.job import Job
+from accepted.services.cancelling import cancel as cancel_job
+from accepted_worker import Context, InvalidJob, job
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
-from workers import Context, InvalidJob, job
 
 ENDS = ("succeeded", "failed", "cancelled", "expired")
 PROMISED = 2.0  # seconds, contract section 4

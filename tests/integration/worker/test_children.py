@@ -13,17 +13,17 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.broker.rabbitmq import RabbitBroker
-from app.domain import transitions
-from app.services.completion import settle_whole
-from app.storage import fanout
-from app.storage.engine import create_engine, transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.domain import transitions
+from accepted.services.completion import settle_whole
+from accepted.storage import fanout
+from accepted.storage.engine import create_engine, transaction
+from accepted_worker import Context, InvalidJob, Retry, TransientError, children, job
 from tests.support.ledger.jobs import a_job, claim, held, put, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until
-from workers import Context, InvalidJob, Retry, TransientError, children, job
 
 
 class Leaf(BaseModel):

@@ -3,8 +3,8 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
+from accepted_worker import Context, job
 from tests.support.service.worker_with_handlers import at_work
-from workers import Context, job
 
 
 async def test_a_line_of_its_log_says_whose_it_is_and_nothing_of_the_payload(

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain.failures import LeaseLost
-from app.metrics import HANDLERS_LEFT_BEHIND
-from app.storage.engine import transaction
+from accepted.domain.failures import LeaseLost
+from accepted.metrics import HANDLERS_LEFT_BEHIND
+from accepted.storage.engine import transaction
+from accepted_worker import Context, job
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until
-from workers import Context, job
 
 
 @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)

@@ -9,18 +9,18 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.domain import transitions
-from app.domain.ids import new_id
-from app.domain.lease import Lease
-from app.storage import completion, progress
-from app.storage.engine import transaction
+from accepted.domain import transitions
+from accepted.domain.ids import new_id
+from accepted.domain.lease import Lease
+from accepted.storage import completion, progress
+from accepted.storage.engine import transaction
+from accepted_worker import Context, TransientError, job
+from accepted_worker.progress import ProgressWriter
 from tests.support.ledger.jobs import claim, held, put, the_job
 from tests.support.ledger.sql import waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until
-from workers import Context, TransientError, job
-from workers.progress import ProgressWriter
 
 
 async def test_progress_is_seen_while_the_handler_runs_and_the_last_word_stays(

@@ -4,17 +4,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.broker import consuming
-from app.broker.postgres import PostgresBroker
-from app.broker.rabbitmq import RabbitBroker
-from app.storage.claims import claim_next
-from app.storage.engine import transaction
+from accepted.broker import consuming
+from accepted.broker.postgres import PostgresBroker
+from accepted.broker.rabbitmq import RabbitBroker
+from accepted.storage.claims import claim_next
+from accepted.storage.engine import transaction
+from accepted_worker import worker
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.in_process_worker import HANDLERS, accept, attempts, has, read, working
 from tests.support.waiting import until
-from workers import worker
 
 
 async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(

@@ -9,20 +9,20 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import LeaseLost
-from app.domain.ids import new_id
-from app.domain.lease import Lease
-from app.services.completion import settle
-from app.storage import steps
-from app.storage.engine import reading, transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import LeaseLost
+from accepted.domain.ids import new_id
+from accepted.domain.lease import Lease
+from accepted.services.completion import settle
+from accepted.storage import steps
+from accepted.storage.engine import reading, transaction
+from accepted_worker import Context, TransientError, job
 from tests.support.ledger.jobs import claim, held, put
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
 from tests.support.service.worker_with_handlers import MAX_RESULT, at_work
 from tests.support.waiting import until
-from workers import Context, TransientError, job
 
 
 async def test_a_step_runs_once_for_all_attempts(engine: AsyncEngine, database_url: str) -> None:

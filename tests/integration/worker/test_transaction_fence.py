@@ -8,19 +8,19 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import LeaseLost
-from app.domain.lease import Lease
-from app.services.completion import settle, settle_whole
-from app.storage.lent import Lender
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import LeaseLost
+from accepted.domain.lease import Lease
+from accepted.services.completion import settle, settle_whole
+from accepted.storage.lent import Lender
+from accepted_worker import Context, job, recording
+from accepted_worker.calling import Calls
+from accepted_worker.transactions import AttemptTransaction
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
 from tests.support.ledger.jobs import claim, held, put, the_job
 from tests.support.ledger.sql import do
 from tests.support.service.worker_with_handlers import at_work
-from workers import Context, job, recording
-from workers.calling import Calls
-from workers.transactions import AttemptTransaction
 
 
 @pytest.fixture

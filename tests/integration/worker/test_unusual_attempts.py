@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.storage.lent import Lent
+from accepted.storage.lent import Lent
+from accepted_worker import Context, job, left_behind
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until
-from workers import Context, job, left_behind
 
 
 class Exits(Exception):

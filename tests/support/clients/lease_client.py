@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 
-from app.broker import create_broker
+from accepted.broker import create_broker
+from accepted_worker.scheduler import base, loops
 from tests.support.clients.client import Client
 from tests.support.ledger.poll_connection import Looks
 from tests.support.service.live_api import Api, api
-from workers.scheduler import base, loops
 
 LEASE_TTL = 2.0  # seconds
 QUICK = {"schedule": [0.1], "jitter": 0}

@@ -106,18 +106,18 @@ def calling(module: str, name: str, *, before: bool = True) -> None:
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "api before COMMIT": lambda: calling("app.storage.submission", "insert"),  # a statement that commits itself
-    "api after COMMIT": lambda: calling("app.storage.submission", "insert", before=False),
-    "api before the answer": lambda: calling("app.api.submit", "_answer"),
-    "api after the confirm": lambda: opening("app.services.publishing"),
-    "relay after taking": lambda: calling("workers.scheduler.relay", "publish"),
-    "relay after the confirm": lambda: opening("app.services.publishing"),
-    "worker before the claim's COMMIT": lambda: commit("app.broker.consuming", before=True),
-    "worker after the claim's COMMIT": lambda: commit("app.broker.consuming", before=False),
-    "worker after the effect": lambda: calling("app.services.completion", "record"),
-    "worker before the outcome's COMMIT": lambda: commit("app.services.completion", before=True),
-    "worker after the outcome's COMMIT": lambda: commit("app.services.completion", before=False),
-    "rescuer between finding and ending": lambda: calling("workers.scheduler.rescuer", "settle"),
+    "api before COMMIT": lambda: calling("accepted.storage.submission", "insert"),  # a statement that commits itself
+    "api after COMMIT": lambda: calling("accepted.storage.submission", "insert", before=False),
+    "api before the answer": lambda: calling("accepted.api.submit", "_answer"),
+    "api after the confirm": lambda: opening("accepted.services.publishing"),
+    "relay after taking": lambda: calling("accepted_worker.scheduler.relay", "publish"),
+    "relay after the confirm": lambda: opening("accepted.services.publishing"),
+    "worker before the claim's COMMIT": lambda: commit("accepted.broker.consuming", before=True),
+    "worker after the claim's COMMIT": lambda: commit("accepted.broker.consuming", before=False),
+    "worker after the effect": lambda: calling("accepted.services.completion", "record"),
+    "worker before the outcome's COMMIT": lambda: commit("accepted.services.completion", before=True),
+    "worker after the outcome's COMMIT": lambda: commit("accepted.services.completion", before=False),
+    "rescuer between finding and ending": lambda: calling("accepted_worker.scheduler.rescuer", "settle"),
 }
 
 

@@ -1,7 +1,7 @@
 """A later version of a type of `misbehaving`: for `ACCEPTED_HANDLERS` of a worker that takes over from an older one."""
 
+from accepted_worker import Context, job
 from tests.support.handlers.misbehaving import TWICE, Call, call
-from workers import Context, job
 
 
 class LaterCall(Call):

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from app.domain.failures import LeaseLost
+from accepted.domain.failures import LeaseLost
+from accepted_worker import Context, InvalidJob, Retry, TransientError, job, pool_leftovers
 from tests.support.waiting import until
-from workers import Context, InvalidJob, Retry, TransientError, job, pool_leftovers
 
 PATIENCE = 60.0
 AT_ONCE = Retry(max_attempts=3, schedule=(0.0,), jitter=0.0)

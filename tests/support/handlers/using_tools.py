@@ -1,4 +1,5 @@
-"""Handlers that use their tools, for `ACCEPTED_HANDLERS=workers.handlers,tests.support.handlers.using_tools`."""
+"""Handlers that use their tools, for
+`ACCEPTED_HANDLERS=accepted_worker.handlers,tests.support.handlers.using_tools`."""
 
 import asyncio
 import os
@@ -8,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import text
 
+from accepted_worker import Context, Retry, job
 from tests.support.waiting import until
-from workers import Context, Retry, job
 
 JOURNAL = "TOOLED_JOURNAL"
 """The environment variable that names the file in which `pays` notes what it charged."""

@@ -9,19 +9,19 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.retry import Retry
-from app.domain.transitions import Held
-from app.services.completion import settle
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held
+from accepted.services.completion import settle
+from accepted_worker.scheduler import base
+from accepted_worker.scheduler.batches import Batches
 from tests.support.clients.client import PATIENCE
 from tests.support.ledger.jobs import WORKER, claim
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import rows
 from tests.support.waiting import until
-from workers.scheduler import base
-from workers.scheduler.batches import Batches
 
 HOOK = "http://127.0.0.1:9/hook"
 KEYS = {"id", "total", "counts", "finished", "created_at", "finished_at"}

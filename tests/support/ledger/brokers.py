@@ -7,17 +7,17 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker, Delivery, Subscription
-from app.domain import transitions
-from app.domain.ids import new_id
-from app.domain.message import JobRef
-from app.domain.retry import Retry
-from app.domain.transitions import Held
-from app.services.completion import settle
-from app.services.publishing import publish
-from app.storage import submission
-from app.storage.engine import transaction
-from app.storage.submission import Entry
+from accepted.broker.base import Broker, Delivery, Subscription
+from accepted.domain import transitions
+from accepted.domain.ids import new_id
+from accepted.domain.message import JobRef
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held
+from accepted.services.completion import settle
+from accepted.services.publishing import publish
+from accepted.storage import submission
+from accepted.storage.engine import transaction
+from accepted.storage.submission import Entry
 from tests.support.ledger.jobs import a_job
 
 PATIENCE = 30.0  # seconds; a new queue is declared on a broker with two noisy cores

@@ -6,11 +6,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.job import Job
-from app.storage.engine import transaction
-from app.storage.reading import jobs_by_id
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import Job
+from accepted.storage.engine import transaction
+from accepted.storage.reading import jobs_by_id
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do
 

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.storage.engine import create_engine
+from accepted.storage.engine import create_engine
+from accepted_worker import Context, TransientError, job
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
-from workers import Context, TransientError, job
 
 WRITE = text("INSERT INTO effects (job_id, attempt) VALUES (:job_id, :attempt)")
 

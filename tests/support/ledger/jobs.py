@@ -5,16 +5,16 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.ids import new_id
-from app.domain.job import NewJob
-from app.domain.retry import Retry
-from app.domain.transitions import Held, Transition
-from app.services.completion import settle
-from app.storage import submission
-from app.storage.claims import Claim, claim_next
-from app.storage.engine import transaction
-from app.storage.submission import Accepted, Entry
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.ids import new_id
+from accepted.domain.job import NewJob
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held, Transition
+from accepted.services.completion import settle
+from accepted.storage import submission
+from accepted.storage.claims import Claim, claim_next
+from accepted.storage.engine import transaction
+from accepted.storage.submission import Accepted, Entry
 from tests.support.ledger.sql import rows
 
 DAY = 86400.0

@@ -8,24 +8,24 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.ids import new_id
-from app.domain.job import NewJob
-from app.domain.retry import Retry
-from app.domain.transitions import Held
-from app.services.completion import settle
-from app.storage import queues, submission, workers
-from app.storage.claims import Claim, claim_next
-from app.storage.engine import transaction
-from app.storage.submission import Entry
+from accepted.broker.base import Broker
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.ids import new_id
+from accepted.domain.job import NewJob
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held
+from accepted.services.completion import settle
+from accepted.storage import queues, submission, workers
+from accepted.storage.claims import Claim, claim_next
+from accepted.storage.engine import transaction
+from accepted.storage.submission import Entry
+from accepted_worker.scheduler import base
+from accepted_worker.scheduler.gate import Gate
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import rows
 from tests.support.waiting import until
-from workers.scheduler import base
-from workers.scheduler.gate import Gate
 
 LEASE_TTL = 30.0
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.storage.direct import Direct, Driver
+from accepted.storage.direct import Direct, Driver
 
 
 class Looks(Direct):

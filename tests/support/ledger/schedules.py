@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain.addresses import EgressAllow
-from app.domain.schedule import Schedule
-from app.services import firing
-from app.services import schedules as service
-from app.services.catalogue import Catalogue
-from app.services.intake import Intake
-from app.storage import job_types
-from app.storage.engine import transaction
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.schedule import Schedule
+from accepted.services import firing
+from accepted.services import schedules as service
+from accepted.services.catalogue import Catalogue
+from accepted.services.intake import Intake
+from accepted.storage import job_types
+from accepted.storage.engine import transaction
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import HANDLERS
 

@@ -8,22 +8,22 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.addresses import EgressAllow
-from app.domain.failures import FailureClass
-from app.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
-from app.services.completion import settle
-from app.settings import Settings
+from accepted.broker.base import Broker
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
+from accepted.services.completion import settle
+from accepted.settings import Settings
+from accepted_worker.egress import Egress
+from accepted_worker.webhooks import webhook_handler
+from accepted_worker.worker import Worker
 from tests.support.clients.client import Client
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import NOWHERE, working
 from tests.support.waiting import until
-from workers.egress import Egress
-from workers.webhooks import webhook_handler
-from workers.worker import Worker
 
 URL = "http://example.com/hook"
 ANSWER = '{"status_code":500,"body":"no"}'

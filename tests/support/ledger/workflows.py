@@ -6,10 +6,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker
-from app.domain.batch import NewBatch
-from app.domain.ids import new_id
-from app.services.batches import Batches, BatchSubmission
+from accepted.broker.base import Broker
+from accepted.domain.batch import NewBatch
+from accepted.domain.ids import new_id
+from accepted.services.batches import Batches, BatchSubmission
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows
 

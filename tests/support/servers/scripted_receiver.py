@@ -7,9 +7,9 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from app.domain.addresses import EgressAllow
-from workers.egress import Answer, Egress
-from workers.lookup import Resolve
+from accepted.domain.addresses import EgressAllow
+from accepted_worker.egress import Answer, Egress
+from accepted_worker.lookup import Resolve
 
 LOOPBACK = EgressAllow.parse("127.0.0.0/8,::1")
 SECONDS = 20.0  # generous: only a test that is about the deadline sets a short one

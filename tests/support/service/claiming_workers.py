@@ -7,23 +7,23 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
-from app.broker.base import Delivery, Subscription
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.job import FINISHED
-from app.domain.transitions import Transition
-from app.errors import LedgerUnavailable
-from app.services.completion import settle
-from app.services.receipts import Submission
-from app.services.submission import Submissions
+from accepted.broker.base import Delivery, Subscription
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import FINISHED
+from accepted.domain.transitions import Transition
+from accepted.errors import LedgerUnavailable
+from accepted.services.completion import settle
+from accepted.services.receipts import Submission
+from accepted.services.submission import Submissions
+from accepted_worker.scheduler import base
+from accepted_worker.scheduler.expiry import Expiry
+from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import Road, held
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import rows
 from tests.support.waiting import until
-from workers.scheduler import base
-from workers.scheduler.expiry import Expiry
-from workers.scheduler.relay import Relay
 
 PATIENCE = 60.0
 UNFINISHED = "SELECT id, status, blockers, attempt FROM jobs WHERE finished_at IS NULL"

@@ -16,12 +16,12 @@ from fastapi import APIRouter, FastAPI, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app import errors
-from app.api import problems
-from app.api.body import read_json, read_lines
-from app.api.middleware import RequestLog
-from app.api.protocol import DeadlineProtocol
-from app.domain import json_text
+from accepted import errors
+from accepted.api import problems
+from accepted.api.body import read_json, read_lines
+from accepted.api.middleware import RequestLog
+from accepted.api.protocol import DeadlineProtocol
+from accepted.domain import json_text
 
 MAX_BODY = 100_000
 MAX_LINE = 1000

@@ -8,14 +8,14 @@ from uuid import UUID
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.api.state import State
-from app.domain.ids import new_id
-from app.domain.scopes import SCOPES
-from app.main import create_app
-from app.services.keys import create
-from app.settings import Settings
-from app.storage import job_types, quotas
-from app.storage.engine import transaction
+from accepted.api.state import State
+from accepted.domain.ids import new_id
+from accepted.domain.scopes import SCOPES
+from accepted.main import create_app
+from accepted.services.keys import create
+from accepted.settings import Settings
+from accepted.storage import job_types, quotas
+from accepted.storage.engine import transaction
 from tests.support.clients.client import Client, check_answer
 from tests.support.ledger.sql import do
 from tests.support.service.in_process_worker import HANDLERS

@@ -9,36 +9,40 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.base import Broker
-from app.domain.addresses import EgressAllow
-from app.domain.ids import new_id
-from app.domain.job import Job, NewJob
-from app.services.receipts import Submission
-from app.services.submission import Submissions
-from app.settings import Settings
-from app.storage.engine import transaction
-from app.storage.reading import Attempt, attempts_of, jobs_by_id
+from accepted.broker.base import Broker
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.ids import new_id
+from accepted.domain.job import Job, NewJob
+from accepted.services.receipts import Submission
+from accepted.services.submission import Submissions
+from accepted.settings import Settings
+from accepted.storage.engine import transaction
+from accepted.storage.reading import Attempt, attempts_of, jobs_by_id
+from accepted_worker import registry
+from accepted_worker.egress import Egress
+from accepted_worker.executor import Executor
+from accepted_worker.job import MARK, Handler
+from accepted_worker.mail import Mail
+from accepted_worker.pool import ProcessPool
+from accepted_worker.pool_messages import Setup
+from accepted_worker.scheduler import base
+from accepted_worker.scheduler.relay import Relay
+from accepted_worker.tools import Tools
+from accepted_worker.worker import Worker
 from tests.support.ledger.poll_connection import Looks
 from tests.support.service.processes import BYTECODE
-from workers import registry
-from workers.egress import Egress
-from workers.executor import Executor
-from workers.job import MARK, Handler
-from workers.mail import Mail
-from workers.pool import ProcessPool
-from workers.pool_messages import Setup
-from workers.scheduler import base
-from workers.scheduler.relay import Relay
-from workers.tools import Tools
-from workers.worker import Worker
 
 # A child that may not keep its bytecode compiles all that it imports: 3 s of CPU instead of 1.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
 
-HANDLERS = registry.load(["workers.handlers"])
+HANDLERS = registry.load(["accepted_worker.handlers"])
 NOWHERE = Settings(database_url="postgresql://unused")
-MODULES = ("workers.handlers", "tests.support.handlers.process_handlers", "tests.support.handlers.process_tools")
+MODULES = (
+    "accepted_worker.handlers",
+    "tests.support.handlers.process_handlers",
+    "tests.support.handlers.process_tools",
+)
 SETUP = Setup(MODULES, "", None, None, 1000, 10_000)
 
 

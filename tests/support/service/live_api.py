@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from app.api.state import State
-from app.main import create_app
-from app.services import keys
-from app.serving import config
-from app.settings import Settings
+from accepted.api.state import State
+from accepted.main import create_app
+from accepted.services import keys
+from accepted.serving import config
+from accepted.settings import Settings
 from tests.support.clients.client import Client
 from tests.support.waiting import until
 

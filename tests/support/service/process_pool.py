@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import psutil
 
-from app.domain.job import Job
+from accepted.domain.job import Job
+from accepted_worker.pool import ProcessPool
+from accepted_worker.pool_messages import Setup
 from tests.support.service.processes import BYTECODE
 from tests.support.waiting import until
-from workers.pool import ProcessPool
-from workers.pool_messages import Setup
 
 SETUP = Setup(("tests.support.handlers.process_handlers",), "127.0.0.0/8", None, None, 1000, 10_000)
 # A child that may not keep its bytecode compiles all that it imports: 3 s of CPU instead of 1.

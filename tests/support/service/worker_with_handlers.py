@@ -8,16 +8,16 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.broker.postgres import PostgresBroker
-from app.domain import transitions
-from app.domain.job import FINISHED, Job
-from app.domain.retry import Retry
-from app.domain.transitions import Held
-from app.services.completion import settle
-from app.settings import Settings
+from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.job import FINISHED, Job
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import Held
+from accepted.services.completion import settle
+from accepted.settings import Settings
+from accepted_worker.worker import Worker
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, read, working
 from tests.support.waiting import until
-from workers.worker import Worker
 
 PATIENCE = 30.0
 MAX_RESULT = 1024

@@ -9,9 +9,9 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.cron import LONGEST, CronError, CronLine
-from app.domain.cron_warnings import warnings
-from app.domain.zones import UnknownZone, names, zone
+from accepted.domain.cron import LONGEST, CronError, CronLine
+from accepted.domain.cron_warnings import warnings
+from accepted.domain.zones import UnknownZone, names, zone
 
 NEW_YORK, BERLIN, LORD_HOWE = "America/New_York", "Europe/Berlin", "Australia/Lord_Howe"
 REFUSED_WITHIN = 0.05  # seconds

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from app.domain.cursor import _seal, read, read_moment, read_text, write, write_moment
+from accepted.domain.cursor import _seal, read, read_moment, read_text, write, write_moment
 
 
 @given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])))

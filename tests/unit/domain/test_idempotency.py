@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.idempotency import fingerprint, read_key
-from app.domain.json_text import parse
-from app.errors import MalformedRequest
+from accepted.domain.idempotency import fingerprint, read_key
+from accepted.domain.json_text import parse
+from accepted.errors import MalformedRequest
 
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.json_text import MAX_DEPTH, canonical, encode, parse
-from app.errors import InvalidRequest, MalformedRequest
+from accepted.domain.json_text import MAX_DEPTH, canonical, encode, parse
+from accepted.errors import InvalidRequest, MalformedRequest
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 SCALARS = (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.lease import Lease, read_token
+from accepted.domain.lease import Lease, read_token
 
 
 @given(st.uuids(), st.integers(1, 2**31 - 1), st.uuids())

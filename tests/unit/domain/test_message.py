@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.message import JobRef, read_body
+from accepted.domain.message import JobRef, read_body
 
 refs = st.builds(
     JobRef,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.preferences import read_wait
+from accepted.domain.preferences import read_wait
 
 
 @pytest.mark.parametrize(

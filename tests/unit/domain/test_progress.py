@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.progress import MAX_MESSAGE, progress
+from accepted.domain.progress import MAX_MESSAGE, progress
 
 
 @pytest.mark.parametrize("percent", [-0.1, 100.1, float("nan"), float("inf"), True, "40", None])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.retry import MAX_RETRY_AFTER, WEBHOOK_RETRY, Retry
+from accepted.domain.retry import MAX_RETRY_AFTER, WEBHOOK_RETRY, Retry
 
 waits = st.floats(0, 1e6)
 policies = st.builds(

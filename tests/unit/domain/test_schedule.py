@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.schedule import GRACE, MOST_MISSED, OnMissed, cron_line, plan, smeared
+from accepted.domain.schedule import GRACE, MOST_MISSED, OnMissed, cron_line, plan, smeared
 
 NOON = datetime(2027, 6, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

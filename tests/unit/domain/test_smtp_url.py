@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.smtp import SmtpServer
+from accepted.domain.smtp import SmtpServer
 
 
 @pytest.mark.parametrize(

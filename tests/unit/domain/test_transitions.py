@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from app.domain import transitions
-from app.domain.failures import FailureClass
-from app.domain.job import FINISHED, Status
-from app.domain.retry import Retry
-from app.domain.transitions import MAX_CRASHES, MAX_MESSAGE, Held, Transition
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import FINISHED, Status
+from accepted.domain.retry import Retry
+from accepted.domain.transitions import MAX_CRASHES, MAX_MESSAGE, Held, Transition
 
 FROM_RUNNING = {Status.SUCCEEDED, Status.RETRYING, Status.FAILED, Status.CANCELLED, Status.QUEUED}
 RETRIED = {FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.RATE_LIMITED}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.workflow import MOST_EDGES, Flaw, Node, flaws, in_order
+from accepted.domain.workflow import MOST_EDGES, Flaw, Node, flaws, in_order
 
 
 def graph(**needs: str) -> list[Node]:

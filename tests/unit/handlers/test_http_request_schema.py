@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.domain.addresses import EgressAllow
-from app.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
-from app.domain.urls import UrlRefused, check_url
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
+from accepted.domain.urls import UrlRefused, check_url
+from accepted_worker.egress import RESERVED_HEADERS, Answer
+from accepted_worker.handlers.http_request import HttpRequest, judge
 from tests.support.bad_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS
-from workers.egress import RESERVED_HEADERS, Answer
-from workers.handlers.http_request import HttpRequest, judge
 
 URL = "https://a.example/hook"
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from app.domain.failures import InvalidJob
-from workers.handlers.image_thumbnail import Thumbnail, encode, make
+from accepted.domain.failures import InvalidJob
+from accepted_worker.handlers.image_thumbnail import Thumbnail, encode, make
 
 SCHEMA = jsonschema_rs.validator_for(Thumbnail.model_json_schema(), validate_formats=True)
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.errors import InvalidRequest
-from app.services import payload_schema
-from app.services.payload_schema import MAX_PATTERNS, check_schema
+from accepted.errors import InvalidRequest
+from accepted.services import payload_schema
+from accepted.services.payload_schema import MAX_PATTERNS, check_schema
 
 TREE = {"$defs": {"node": {"properties": {"children": {"items": {"$ref": "#/$defs/node"}}}}}, "$ref": "#/$defs/node"}
 

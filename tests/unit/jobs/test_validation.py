@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from app.domain.nearest import did_you_mean
-from app.errors import InvalidRequest
-from app.services.validation import invalid
+from accepted.domain.nearest import did_you_mean
+from accepted.errors import InvalidRequest
+from accepted.services.validation import invalid
 
 CANARY = "CanaryValue7"
 

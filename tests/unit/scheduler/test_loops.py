@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from workers.scheduler import base
+from accepted_worker.scheduler import base
 
 
 class LosesACancel:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
-from workers.egress import Answer
-from workers.values import result_of
-from workers.webhooks import KEPT, judge, result, shown
+from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
+from accepted_worker.egress import Answer
+from accepted_worker.values import result_of
+from accepted_worker.webhooks import KEPT, judge, result, shown
 
 
 def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> Answer:

@@ -13,8 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sqlalchemy import exc
 
-from app.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
-from workers import failures
+from accepted.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
+from accepted_worker import failures
 
 REQUEST = httpx.Request("GET", "https://example.com/?token=Canary")
 

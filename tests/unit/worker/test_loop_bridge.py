@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from app.domain.failures import LeaseLost
+from accepted.domain.failures import LeaseLost
+from accepted_worker.calling import Calls, Latest
 from tests.support.waiting import until
-from workers.calling import Calls, Latest
 
 
 async def answer() -> int:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from app.domain.failures import InvalidJob
-from workers.values import child_of, result_of, step_result_of
+from accepted.domain.failures import InvalidJob
+from accepted_worker.values import child_of, result_of, step_result_of
 
 
 @dataclass

@@ -1,0 +1,56 @@
+"""Who may do what: bearer keys, scopes, and the tenant that every query is asked for."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import HTTPBearer
+from starlette.requests import Request
+
+from accepted.api.state import state_of
+from accepted.errors import Forbidden, Unauthenticated
+from accepted.services.keys import EVERYONE, Principal
+
+_SCHEME = HTTPBearer(auto_error=False, description="An API key: `accepted keys create`")
+
+
+async def authenticate(request: Request, *scopes: str) -> Principal:
+    """The caller, if he has one of `scopes`. Raises `Unauthenticated`, `Forbidden` or `LedgerUnavailable`."""
+    principal = await _principal(request)
+    request.scope.setdefault("state", {})["tenant"] = principal.tenant
+    if principal.scopes.isdisjoint(scopes):
+        raise Forbidden(f"this API key lacks the scope {' or '.join(scopes)}")
+    return principal
+
+
+def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency that lets in who has one of `scopes`."""
+
+    async def dependency(request: Request) -> Principal:
+        return await authenticate(request, *scopes)
+
+    return dependency
+
+
+documented = [Security(_SCHEME)]
+"""Puts the scheme into the OpenAPI document; the check itself is in `authenticate`."""
+
+Reader = Annotated[Principal, Depends(needs("jobs:read"))]
+Writer = Annotated[Principal, Depends(needs("jobs:write"))]
+Worker = Annotated[Principal, Depends(needs("jobs:work"))]
+Registrar = Annotated[Principal, Depends(needs("jobs:work", "admin"))]
+Admin = Annotated[Principal, Depends(needs("admin"))]
+
+
+async def _principal(request: Request) -> Principal:
+    state = state_of(request)
+    if state.settings.auth == "off":
+        return EVERYONE
+    presented = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+    scheme, _, key = presented.partition(b" ")
+    if scheme.lower() != b"bearer" or not key.strip():
+        raise Unauthenticated("send an API key: Authorization: Bearer acc_...")
+    principal = await state.keys.principal(key.strip())
+    if principal is None:
+        raise Unauthenticated("this API key is unknown or revoked")
+    return principal

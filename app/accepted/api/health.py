@@ -1,0 +1,76 @@
+"""/healthz, /readyz and /metrics: for machines that decide whether to send work here."""
+
+import asyncio
+import math
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accepted.api.job_answers import JSON
+from accepted.api.representations import Alive, Readiness
+from accepted.api.state import State, state_of
+from accepted.domain import json_text
+from accepted.errors import BrokerUnavailable, LedgerUnavailable
+from accepted.metrics import MESSAGES_REJECTED
+from accepted.storage.engine import reading
+
+router = APIRouter(tags=["health"])
+
+DEADLINE = 3.0
+"""Seconds for the ledger, and as much for the broker, to say that it is there."""
+
+
+@router.get("/healthz", response_model=Alive)
+async def healthz() -> Response:
+    """The process is alive."""
+    return Response(b'{"status":"ok"}', media_type=JSON)
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={503: {"description": "The ledger is away.", "model": Readiness}},
+)
+async def readyz(request: Request) -> Response:
+    """Whether jobs can be accepted. A missing broker is reported, and does not make us unready."""
+    state = state_of(request)
+    ledger, broker = await asyncio.gather(_ledger(state), _broker(state))
+    ready = ledger == "ok"
+    body = json_text.encode({"status": "ok" if ready else "unavailable", "ledger": ledger, "broker": broker})
+    headers = {} if ready else {"Retry-After": "1"}
+    return Response(body, 200 if ready else 503, headers, media_type=JSON)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """This process's counters, in Prometheus' text format."""
+    MESSAGES_REJECTED.set(await _rejected(state_of(request)))
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _ledger(state: State) -> str:
+    try:
+        async with asyncio.timeout(DEADLINE), reading(state.engine) as conn:
+            await conn.execute(text("SELECT 1 FROM jobs LIMIT 1"))
+    except (LedgerUnavailable, TimeoutError):
+        return "unavailable"
+    return "ok"
+
+
+async def _rejected(state: State) -> float:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return (await state.broker.rejected(0)).count
+    except (BrokerUnavailable, TimeoutError):
+        return math.nan
+
+
+async def _broker(state: State) -> str:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await state.broker.check()
+    except TimeoutError:
+        return "unavailable"

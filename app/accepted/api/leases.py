@@ -1,0 +1,178 @@
+"""Work for workers in any language: POST /queues/{name}/lease, and what its holder says of a lease."""
+
+import asyncio
+import re
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accepted import errors
+from accepted.api.auth import Worker, documented
+from accepted.api.body import body_docs, read_json, read_optional_json
+from accepted.api.job_answers import JSON
+from accepted.api.problems import responses_for
+from accepted.api.query import only_query
+from accepted.api.representations import JobView, LeaseList, LeaseView
+from accepted.api.state import State, state_of
+from accepted.api.submit import ENVELOPE, LONGEST_SPELLING
+from accepted.domain import json_text
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import QUEUE_PATTERN, to_wire
+from accepted.domain.lease import Lease, read_token
+from accepted.domain.progress import progress as progress_of
+from accepted.errors import FieldError, InvalidRequest, NotFound, TooLarge
+from accepted.services.lease_desk import Asked, Given
+from accepted.services.lease_requests import (
+    CompleteRequest,
+    FailRequest,
+    HeartbeatRequest,
+    LeaseRequest,
+    ProgressRequest,
+)
+from accepted.services.validation import checked
+from accepted.storage.leases import Beat
+
+router = APIRouter(tags=["leases"], dependencies=[*documented, Depends(only_query())])
+
+MAX_BODY = 1024 * 1024
+"""Bytes of everything but a result."""
+
+_READ = (
+    errors.NotFound, errors.MalformedRequest, errors.InvalidRequest, errors.UnsupportedMedia, errors.TooLarge,
+    errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable,
+)  # fmt: skip
+_HELD = responses_for(*_READ, errors.Conflict)
+
+
+@router.post(
+    "/queues/{name}/lease",
+    response_model=LeaseList,
+    responses=responses_for(*_READ),
+    openapi_extra=body_docs(LeaseRequest, required=False),
+)
+async def lease(request: Request, who: Worker, name: str) -> Response:
+    """Up to `max` jobs of the tenant to run, each under a lease; none if there are none within `wait` seconds.
+
+    A lease is good until `expires_at`; each heartbeat moves that on, up to the end of the job's `timeout`.
+    """
+    if not re.fullmatch(QUEUE_PATTERN, name):
+        raise NotFound("no queue can have this name")
+    state = state_of(request)
+    wanted = checked(LeaseRequest, await read_optional_json(request, MAX_BODY))
+    types = None if wanted.types is None else tuple(sorted(set(wanted.types)))
+    await _check_types(state, wanted.types)
+    asked = Asked(who.tenant, f"lease:{who.name}", name, types)
+    given = await _wait(request, state, asked, wanted)
+    items = [_shown(state, one.leased.lease, one.leased.started_at, one.leased.ends_at, one) for one in given]
+    return Response(json_text.encode({"items": items}), headers={"Cache-Control": "no-store"}, media_type=JSON)
+
+
+@router.post(
+    "/leases/{lease}/complete", response_model=JobView, responses=_HELD, openapi_extra=body_docs(CompleteRequest)
+)
+async def complete(request: Request, who: Worker, lease: str) -> Response:
+    """The job has succeeded, with `result`. 413 for one over `MAX_RESULT_BYTES`: then the lease still holds."""
+    state, held = state_of(request), _lease(lease)
+    most = state.settings.max_result_bytes
+    asked = checked(CompleteRequest, await read_json(request, LONGEST_SPELLING * most + ENVELOPE))
+    result = json_text.encode(asked.result)
+    if len(result) > most:
+        raise TooLarge(f"the result is larger than {most} bytes")
+    await state.leases.complete(who.tenant, held, result.decode())
+    return await _job(state, held.job_id)
+
+
+@router.post("/leases/{lease}/fail", response_model=JobView, responses=_HELD, openapi_extra=body_docs(FailRequest))
+async def fail(request: Request, who: Worker, lease: str) -> Response:
+    """The attempt has failed: the class says what becomes of the job, as it does for a Python handler."""
+    state, held = state_of(request), _lease(lease)
+    asked = checked(FailRequest, await read_json(request, MAX_BODY))
+    kind = FailureClass(asked.class_)
+    await state.leases.fail(who.tenant, held, kind, asked.message, asked.retry_after)
+    return await _job(state, held.job_id)
+
+
+@router.post(
+    "/leases/{lease}/heartbeat",
+    response_model=LeaseView,
+    responses=_HELD,
+    openapi_extra=body_docs(HeartbeatRequest, required=False),
+)
+async def heartbeat(request: Request, who: Worker, lease: str) -> Response:
+    """The worker lives. With `cancelled` true the job is to end: let go, and say so with `fail`, within 2 s."""
+    state, held = state_of(request), _lease(lease)
+    checked(HeartbeatRequest, await read_optional_json(request, MAX_BODY))
+    return _answer(state, held, await state.leases.heartbeat(who.tenant, held))
+
+
+@router.post(
+    "/leases/{lease}/progress", response_model=LeaseView, responses=_HELD, openapi_extra=body_docs(ProgressRequest)
+)
+async def progress(request: Request, who: Worker, lease: str) -> Response:
+    """How far the attempt is; a heartbeat, too."""
+    state, held = state_of(request), _lease(lease)
+    asked = checked(ProgressRequest, await read_json(request, MAX_BODY))
+    said = progress_of(asked.percent, asked.message)
+    return _answer(state, held, await state.leases.heartbeat(who.tenant, held, said))
+
+
+async def _wait(request: Request, state: State, asked: Asked, wanted: LeaseRequest) -> list[Given]:
+    """Until there is something, or nobody waits for it any more: then it is handed back, or never taken."""
+    answer = state.desk.ask(asked, wanted.max, float(wanted.wait))
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        waiting: set[asyncio.Future[Any]] = {answer, gone}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not gone.done():
+            return answer.result()
+        if answer.done() and answer.exception() is None:
+            state.desk.hand_back(answer.result())
+        return []
+    finally:
+        gone.cancel()
+        answer.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _check_types(state: State, names: list[str] | None) -> None:
+    """A name that nobody has registered would wait for ever, without a word."""
+    unknown = [
+        FieldError(f"/types/{index}", "no worker has registered this type")
+        for index, name in enumerate(names or ())
+        if not await state.catalogue.known(name)
+    ]
+    if unknown:
+        raise InvalidRequest(unknown)
+
+
+def _lease(token: str) -> Lease:
+    lease = read_token(token)
+    if lease is None:
+        raise NotFound("no such lease")
+    return lease
+
+
+def _answer(state: State, lease: Lease, beat: Beat) -> Response:
+    body = _shown(state, lease, beat.at, beat.ends_at) | {"cancelled": beat.cancelled}
+    return Response(json_text.encode(body), media_type=JSON)
+
+
+def _shown(state: State, lease: Lease, at: datetime, ends_at: datetime, given: Given | None = None) -> dict[str, Any]:
+    expires_at = min(at + timedelta(seconds=state.settings.lease_ttl), ends_at)
+    job = {} if given is None else {"job": to_wire(given.job)}
+    return {"lease": lease.token, **job, "expires_at": expires_at}
+
+
+async def _job(state: State, job_id: UUID) -> Response:
+    job = await state.changes.job(job_id)
+    if job is None:
+        raise NotFound("the job has been pruned meanwhile")
+    return Response(json_text.encode(to_wire(job)), media_type=JSON)

@@ -1,0 +1,45 @@
+"""What the routes of one API process share, and how a route gets at it."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
+
+from accepted.broker.base import Broker
+from accepted.services.admission import Admission, LimitedBatches
+from accepted.services.catalogue import Catalogue
+from accepted.services.changes import Changes
+from accepted.services.intake import Intake
+from accepted.services.keys import Keys
+from accepted.services.lease_desk import Desk
+from accepted.services.leases import Leases
+from accepted.services.limits import Limits
+from accepted.services.submission import Submissions
+from accepted.settings import Settings
+from accepted.slices import Slices
+
+
+@dataclass(frozen=True)
+class State:
+    """Made once by `accepted.main.create_app`."""
+
+    settings: Settings
+    engine: AsyncEngine
+    broker: Broker
+    submissions: Submissions
+    limits: Limits
+    admission: Admission
+    batches: LimitedBatches
+    changes: Changes
+    catalogue: Catalogue
+    intake: Intake
+    keys: Keys
+    slices: Slices
+    leases: Leases
+    desk: Desk
+
+
+def state_of(request: Request) -> State:
+    """The state of the application that serves this request."""
+    state: State = request.app.state.accepted
+    return state

@@ -1,0 +1,71 @@
+"""GET /targets: the hosts that fail or asked to be left alone, and POST /targets/{host}/release."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accepted import errors
+from accepted.api.auth import Admin, Reader, documented
+from accepted.api.job_answers import JSON
+from accepted.api.problems import responses_for
+from accepted.api.query import only_query
+from accepted.api.representations import ReleasedView, TargetList, TargetView
+from accepted.api.state import state_of
+from accepted.domain import json_text
+from accepted.errors import NotFound
+from accepted.services import targets as service
+from accepted.storage import targets
+from accepted.storage.engine import reading
+from accepted.storage.targets import Target
+
+router = APIRouter(tags=["targets"], dependencies=[*documented, Depends(only_query())])
+
+Host = Annotated[str, Path(pattern=r"^[0-9A-Za-z._:\[\]-]{1,300}$", description="With its port: example.com:443")]
+
+MOST = 1000
+"""Hosts in a list: what is held back longest comes first."""
+
+_DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+
+
+@router.get("/targets", response_model=TargetList, responses=responses_for(*_DENIED))
+async def list_(request: Request, who: Reader) -> Response:
+    """The hosts whose last call failed, or that are held back; up to 1000. A host that answers is not among them."""
+    async with reading(state_of(request).engine) as conn:
+        found = await targets.of_tenant(conn, who.tenant, MOST)
+    return Response(json_text.encode({"items": [_shown(one) for one in found]}), media_type=JSON)
+
+
+@router.get("/targets/{host}", response_model=TargetView, responses=responses_for(errors.NotFound, *_DENIED))
+async def get(request: Request, who: Reader, host: Host) -> Response:
+    """What is known against a host; 404 when nothing is."""
+    async with reading(state_of(request).engine) as conn:
+        found = await targets.of_tenant(conn, who.tenant, 1, host)
+    if not found:
+        raise NotFound("nothing is known against this host: it is called as usual")
+    return Response(json_text.encode(_shown(found[0])), media_type=JSON)
+
+
+@router.post("/targets/{host}/release", response_model=ReleasedView, responses=responses_for(errors.NotFound, *_DENIED))
+async def release(request: Request, who: Admin, host: Host) -> Response:
+    """Call the host as usual again, and let go of the jobs that wait for it. New failures hold it back anew."""
+    engine = state_of(request).engine
+    if not await service.release(engine, who.tenant, host):
+        raise NotFound("nothing is known against this host: it is called as usual")
+    released = await service.wake(engine, who.tenant, host)
+    again = BackgroundTask(service.wake_stragglers, engine, who.tenant, host)
+    return Response(json_text.encode({"host": host, "released": released}), media_type=JSON, background=again)
+
+
+def _shown(target: Target) -> dict[str, object]:
+    return {
+        "host": target.host,
+        "state": target.state,
+        "failures": target.failures,
+        "reason": target.reason,
+        "held_until": target.held_until,
+        "updated_at": target.updated_at,
+    }

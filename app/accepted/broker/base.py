@@ -1,0 +1,122 @@
+"""The road between the ledger and the workers, as one protocol with two implementations.
+
+Anything on the road may be lost, doubled or late: what a job is, only the ledger says. Both implementations are
+held to the same conformance suite in `tests/integration/test_broker_conformance.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from accepted.domain.message import JobRef
+from accepted.storage.claims import Claim
+from accepted.storage.direct import Connection
+
+HANDOFF = 1.0
+"""Seconds within which a submitter publishes what it has committed; from then on it is the relay's."""
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A claimed job, and the receipt with which the road is told once its outcome is committed."""
+
+    claim: Claim
+    receipt: object
+
+
+class RejectedMessage(msgspec.Struct, frozen=True):
+    """A message that led to no job, as the broker keeps it: `queue` is ours, `body` is its beginning as text."""
+
+    reason: str
+    queue: str | None
+    routing_key: str | None
+    message_id: str | None
+    rejected_at: datetime | None
+    body: str
+    truncated: bool
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """How many such messages there are, and the oldest of them."""
+
+    count: int
+    messages: list[RejectedMessage]
+
+
+class Subscription(Protocol):
+    """One worker's end of the road."""
+
+    def serve(self, queues: Sequence[str]) -> None:
+        """The queues to take from; may be called again whenever they change."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the subscription alive until cancelled: connect, watch, reconnect."""
+        ...
+
+    async def claim(self, most: int) -> list[Delivery]:
+        """Wait for work, and claim between 1 and `most` jobs of it. Raises `LedgerUnavailable`.
+
+        Empty once the subscription is stopped. Not to be cancelled: a claim that commits must be heard of.
+        """
+        ...
+
+    async def settle(self, deliveries: Iterable[Delivery]) -> None:
+        """Their outcomes are committed: the road may forget them. Never raises; at worst they come again."""
+        ...
+
+    async def stop(self) -> None:
+        """Take nothing more; what was delivered and not claimed goes back. A waiting `claim` returns."""
+        ...
+
+
+class Broker(Protocol):
+    """What the ledger's side asks of the road."""
+
+    @property
+    def handoff(self) -> float | None:
+        """Seconds that a submitter has to publish its own rows; None when committing them is publishing them."""
+        ...
+
+    async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
+        """Tell workers of rows on the road: in the transaction that puts them there, or right after it."""
+        ...
+
+    async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        """Put references on the road, within a deadline; returns those that were confirmed.
+
+        A reference that was not confirmed may have been published all the same.
+        """
+        ...
+
+    def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
+        """A worker's end, which will never hold more than `slots` jobs that are not settled."""
+        ...
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """How many references wait on each queue. Raises `BrokerUnavailable`."""
+        ...
+
+    async def clear(self, queue: str, beyond: int) -> int:
+        """Throw away what waits on a queue that no worker consumes, if that is more than `beyond`. Returns how much.
+
+        What of it was not stale is lost by that, and published again by the reconciler. Raises `BrokerUnavailable`.
+        """
+        ...
+
+    async def rejected(self, most: int) -> Rejected:
+        """What was no reference to a job and was kept for people to see, `most` of it; nothing is taken away.
+
+        Raises `BrokerUnavailable`.
+        """
+        ...
+
+    async def check(self) -> str:
+        """`ok`, or in a word what is wrong, for /readyz. Never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...

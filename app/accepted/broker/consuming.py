@@ -1,0 +1,291 @@
+"""A worker's end of RabbitMQ: deliveries become claims, and are acked once their outcome is committed.
+
+Prefetch equals the worker's slots, so on one queue nothing is ever held without a slot. Quorum queues know no
+limit over several queues: what arrives beyond the free slots is given back within `HOLD`. From then on messages are
+fetched one by one, for free slots and from the queues in turn, so a worker busy with long jobs hoards none and starves
+no queue; until the queues are empty, or fetching is what leaves slots free.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import cast
+from uuid import UUID
+
+import aiormq
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import DeliveredMessage
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Delivery
+from accepted.broker.connecting import Connector, Failure, close_quietly
+from accepted.broker.declaring import Declarer
+from accepted.broker.settling import ack, give_back, reject
+from accepted.broker.topology import declare_base, queue_name, queue_of
+from accepted.broker.turns import Buffer
+from accepted.domain.message import MessageBody, read_body
+from accepted.errors import BrokerUnavailable, LedgerUnavailable
+from accepted.metrics import MESSAGES_DROPPED
+from accepted.storage import outbox
+from accepted.storage.claims import claim_refs, known
+from accepted.storage.direct import Direct
+from accepted.tasks import told_to_end
+
+WATCH_EVERY = 1.0
+HOLD = 1.0
+"""Seconds for which a delivery may wait for a slot before it goes back to the broker; and for which fetching one by one
+may leave slots free before all queues are consumed again."""
+
+DEAF = 5.0
+"""Seconds without a delivery, with a slot free for one, after which the ledger is asked whether there should have been
+any. No other sign tells of a consumer that the broker believes to be served: unacked messages that were never sent."""
+
+ANSWERED_WITHIN = 10.0
+"""Seconds for the broker to declare, consume or fetch."""
+
+RECONNECT = 1.0
+MAX_PREFETCH = 65535
+
+log = structlog.get_logger(__name__)
+
+
+class RabbitSubscription:
+    """Keeps one connection consuming; loses it whole when anything about it is in doubt, and opens the next.
+
+    Once stopped it takes nothing more, and stays connected until `run` is cancelled: there are acks to come.
+    """
+
+    def __init__(self, connector: Connector, engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
+        self._connector = connector
+        self._ledger = Direct(engine)
+        self._worker_id = worker_id
+        self._slots = min(slots, MAX_PREFETCH)
+        self._declarer = Declarer()
+        self._queues: deque[str] = deque()
+        self._declared: set[str] = set()
+        self._consumers: dict[str, str] = {}
+        self._channel: aiormq.Channel | None = None
+        self._buffer = Buffer()
+        self._arrived = asyncio.Event()
+        self._look = asyncio.Event()
+        self._oldest = 0.0
+        self._listening_since = 0.0
+        self._free_since = math.inf
+        self._asking_for = 0
+        self._paused = False
+        self._stopped = False
+
+    def serve(self, queues: Sequence[str]) -> None:
+        if set(queues) != set(self._queues):
+            self._queues = deque(sorted(queues))
+            self._look.set()
+
+    async def run(self) -> None:
+        try:
+            while not told_to_end():
+                await self._consume_until_lost()
+                await asyncio.sleep(RECONNECT)
+        finally:
+            await self._ledger.close()
+
+    async def claim(self, most: int) -> list[Delivery]:
+        self._asking_for = most
+        self._listening_since = time.monotonic()
+        try:
+            while await self._anything():
+                batch = self._buffer.take(most)
+                self._oldest = time.monotonic()
+                if len(batch) == most:
+                    self._free_since = math.inf
+                if deliveries := await self._claim(batch):
+                    return deliveries
+            return []
+        finally:
+            self._asking_for = 0
+
+    async def settle(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            if isinstance(delivery.receipt, DeliveredMessage):
+                await ack(delivery.receipt)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._arrived.set()
+        await self._pause()
+
+    async def _anything(self) -> bool:
+        """Wait for a delivery; False once the subscription is stopped."""
+        self._free_since = min(self._free_since, time.monotonic())
+        while not self._buffer and not self._stopped:
+            self._arrived.clear()
+            if self._paused:
+                self._look.set()
+            await self._arrived.wait()
+        return not self._stopped
+
+    async def _claim(self, batch: list[DeliveredMessage]) -> list[Delivery]:
+        """Claim what the messages refer to. On any failure the messages go back; none is ever just dropped."""
+        readable = [(message, ref) for message in batch if (ref := await self._read(message)) is not None]
+        receipts = {(ref.id, ref.attempt): message for message, ref in readable}
+        try:
+            async with self._ledger.transaction() as conn:
+                claims = await claim_refs(conn, self._worker_id, list(receipts))
+                await conn.execute("COMMIT")
+                taken = {(claim.job.id, claim.job.attempt - 1) for claim in claims}
+                stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
+                there = await known(conn, [ref.id for _, ref in stale]) if stale else set()
+        except BaseException:
+            self._buffer.put_back(message for message, _ in readable)  # a second reject costs the channel
+            raise
+        for message, ref in stale:
+            if ref.id in there:
+                await self._drop(message, "stale")
+            else:
+                await self._reject(message, "unknown")
+        for message, ref in readable:
+            if message is not receipts[ref.id, ref.attempt] and (ref.id, ref.attempt) in taken:
+                await self._drop(message, "duplicate")
+        return [Delivery(claim, receipts[claim.job.id, claim.job.attempt - 1]) for claim in claims]
+
+    async def _read(self, message: DeliveredMessage) -> MessageBody | None:
+        found = read_body(message.body)
+        if found is None:
+            await self._reject(message, "malformed")
+        return found
+
+    async def _drop(self, message: DeliveredMessage, reason: str) -> None:
+        MESSAGES_DROPPED.labels(reason).inc()
+        await ack(message)
+
+    async def _reject(self, message: DeliveredMessage, reason: str) -> None:
+        MESSAGES_DROPPED.labels(reason).inc()
+        log.warning("message_rejected", reason=reason)
+        await reject(message)
+
+    async def _consume_until_lost(self) -> None:
+        try:
+            await self._consume()
+        except Failure as error:
+            log.warning("consumer_lost", error=type(error).__name__)
+        self._forget()
+
+    async def _consume(self) -> None:
+        connection = await self._connector.open("consumer")
+        try:
+            channel = connection.channel(publisher_confirms=False)
+            await channel.initialize()
+            await channel.set_qos(prefetch_count=self._slots)
+            self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
+            async with connection.channel() as base:
+                await declare_base(base)
+            await self._watch(connection, self._channel)
+        finally:
+            await close_quietly(connection)
+
+    async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
+        """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
+        while not told_to_end():
+            self._look.clear()
+            if underlay.is_closed or connection.is_closed:
+                raise BrokerUnavailable("the channel is closed")
+            if any(tag not in underlay.consumers for tag in self._consumers.values()):
+                raise BrokerUnavailable("connected, but a consumer was cancelled")
+            if self._paused and self._asking_for:
+                await self._fetch(connection, underlay)
+            if not self._paused:
+                await self._subscribe(connection, underlay)
+                await self._listen_closely()
+            if self._buffer and not self._asking_for and time.monotonic() - self._oldest > HOLD:
+                await self._pause()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_EVERY):
+                    await self._look.wait()
+
+    async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
+        for queue in list(self._queues):
+            if queue in self._consumers:
+                continue
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                if not await self._declare(connection, queue):
+                    continue
+                ok = await underlay.basic_consume(queue_name(queue), self._on_message)
+            assert ok.consumer_tag is not None
+            self._consumers[queue] = ok.consumer_tag
+            self._listening_since = time.monotonic()
+
+    async def _fetch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
+        """For the slots that are free, a message from each queue in turn. Consume again once that is the better way."""
+        empty = 0
+        while len(self._buffer) < self._asking_for and not self._stopped:
+            if empty >= len(self._queues) or time.monotonic() - self._free_since > HOLD:
+                self._paused = False
+                return
+            queue = self._queues[0]
+            self._queues.rotate(-1)
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                if queue not in self._declared and not await self._declare(connection, queue):
+                    empty += 1
+                    continue
+                message = await underlay.basic_get(queue_name(queue))
+            if message.delivery_tag is None:
+                empty += 1
+            elif self._stopped:
+                await give_back(message)
+            else:
+                empty = 0
+                await self._on_message(message)
+
+    async def _declare(self, connection: AbstractConnection, queue: str) -> bool:
+        self._declared |= await self._declarer.declare(connection, [queue])
+        return queue in self._declared
+
+    async def _listen_closely(self) -> None:
+        """Raise if the ledger says that messages for us are on the road, and for `DEAF` none came that could have come.
+
+        Another worker may be holding them, for as long as it takes the broker to see that it is frozen. Then a new
+        connection helps as little as the old one, and costs no more than redeliveries that are found stale.
+        """
+        now = time.monotonic()
+        if not self._asking_for or self._buffer or now - self._listening_since < DEAF:
+            return
+        self._listening_since = now
+        left = False
+        with contextlib.suppress(LedgerUnavailable):
+            async with self._ledger.statements() as conn:
+                left = await outbox.any_left(conn, list(self._consumers), DEAF)
+        if left:
+            raise BrokerUnavailable("connected, but what is on the road does not arrive")
+
+    async def _pause(self) -> None:
+        """Consume nothing, and give back what no slot was free for."""
+        self._paused = True
+        if (queue := queue_of(self._buffer.last or "")) in self._queues:
+            self._queues.rotate(-1 - self._queues.index(queue))
+        underlay, consumers, self._consumers = self._channel, self._consumers, {}
+        if underlay is None or underlay.is_closed:
+            return
+        with contextlib.suppress(Failure):
+            async with asyncio.timeout(5):
+                for tag in consumers.values():
+                    await underlay.basic_cancel(tag)
+                while self._buffer:
+                    (message,) = self._buffer.take(1)
+                    await give_back(message)
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        self._listening_since = time.monotonic()
+        if not self._buffer:
+            self._oldest = self._listening_since
+        self._buffer.add(message)
+        self._arrived.set()
+
+    def _forget(self) -> None:
+        """The connection is gone, and with it the right to ack: the broker delivers all of it again."""
+        self._channel = None
+        self._buffer.clear()
+        self._consumers.clear()
+        self._declared.clear()

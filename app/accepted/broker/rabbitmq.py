@@ -1,0 +1,186 @@
+"""RabbitMQ as the road: publishing with confirms, over one connection, while workers consume over their own."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import cast
+from uuid import UUID
+
+import aiormq
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker import frames
+from accepted.broker.base import HANDOFF, Rejected, Subscription
+from accepted.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
+from accepted.broker.consuming import RabbitSubscription
+from accepted.broker.declaring import Declarer
+from accepted.broker.rejected import peek
+from accepted.broker.topology import declare_base, queue_name
+from accepted.domain.message import JobRef
+from accepted.errors import BrokerUnavailable
+from accepted.storage.direct import Connection
+
+PUBLISH_DEADLINE = 5.0
+"""Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""
+
+RETRY_AFTER = 1.0
+"""Seconds for which no new connection is tried after one failed, so that a dead broker costs callers nothing."""
+
+LET_GO = 0.5
+"""Seconds before a deleted queue is declared anew. Its consumers are told of the deletion by then; one that is not has
+been moved to the new queue, whose first messages RabbitMQ then takes for delivered (3.10.8: unacked, never sent)."""
+
+log = structlog.get_logger(__name__)
+
+
+class RabbitBroker:
+    """Publishes over one connection that is opened on demand and dropped whole after any doubt."""
+
+    handoff: float | None = HANDOFF
+
+    def __init__(self, urls: Sequence[str], engine: AsyncEngine) -> None:
+        self._connector = Connector(urls)
+        self._engine = engine
+        self._connection: AbstractConnection | None = None
+        self._publishing: aiormq.Channel | None = None
+        self._declarer = Declarer()
+        self._declared: set[str] = set()
+        self._opening = asyncio.Lock()
+        self._not_before = 0.0
+
+    async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
+        """Nothing: workers hear of it once the references are published, after the commit."""
+
+    async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        if not refs:
+            return []
+        confirmed: list[JobRef] = []
+        try:
+            async with asyncio.timeout(PUBLISH_DEADLINE):
+                returned = await self._send(refs, confirmed)
+                if returned:  # their queue was deleted: without a second try they would wait out the relay's hold
+                    await asyncio.sleep(LET_GO)
+                    await self._send(returned, confirmed)
+        except Failure as error:
+            log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
+            await self._drop()
+        return confirmed
+
+    def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
+        return RabbitSubscription(self._connector, self._engine, worker_id, slots)
+
+    async def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        connection = await self._connected()
+        found: dict[str, int] = {}
+        for queue in queues:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT), connection.channel() as channel:
+                    declared = await channel.declare_queue(queue_name(queue), passive=True)
+                    found[queue] = declared.declaration_result.message_count or 0
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                found[queue] = 0
+                self._declared.discard(queue)
+            except Failure as error:
+                await self._drop()
+                raise BrokerUnavailable("the broker did not answer") from error
+        return found
+
+    async def clear(self, queue: str, beyond: int) -> int:
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT), connection.channel() as channel:
+                there = await channel.declare_queue(queue_name(queue), passive=True)
+                found = there.declaration_result
+                if found.consumer_count or (found.message_count or 0) <= beyond:
+                    return 0
+                return (await there.purge()).message_count or 0
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return 0
+        except Failure as error:
+            await self._drop()
+            raise BrokerUnavailable("the broker did not answer") from error
+
+    async def rejected(self, most: int) -> Rejected:
+        connection = await self._connected()
+        try:
+            return await peek(connection, most)
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return Rejected(0, [])
+        except Failure as error:
+            await self._drop()
+            raise BrokerUnavailable("the broker did not answer") from error
+
+    async def check(self) -> str:
+        try:
+            await self._connected()
+        except BrokerUnavailable:
+            return "unavailable"
+        return "ok"
+
+    async def close(self) -> None:
+        await self._drop()
+
+    async def _send(self, refs: Sequence[JobRef], confirmed: list[JobRef]) -> list[JobRef]:
+        """Publish, adding to `confirmed`. Gives back what was returned because nobody has its queue.
+
+        What was refused, for instance by a length limit, is in neither, nor is what goes to a queue that cannot be
+        declared: it stays in the outbox.
+        """
+        channel, unusable = await self._ready({ref.queue for ref in refs})
+        refs = [ref for ref in refs if ref.queue not in unusable]
+        if not refs:
+            return []
+        returned: list[JobRef] = []
+        for ref, one in zip(refs, await frames.publish(channel, refs), strict=True):
+            error = one.exception()
+            if error is None:
+                confirmed.append(ref)
+            elif isinstance(error, aiormq.exceptions.PublishError):
+                self._declared.discard(ref.queue)
+                returned.append(ref)
+        return returned
+
+    async def _ready(self, queues: set[str]) -> tuple[aiormq.Channel, set[str]]:
+        """The channel to publish on, and which of the queues cannot be declared."""
+        connection = await self._connected()
+        missing = queues - self._declared
+        there = await self._declarer.declare(connection, missing) if missing else missing
+        if self._publishing is None:
+            raise BrokerUnavailable("another publish has dropped the connection")
+        self._declared |= there
+        return self._publishing, missing - there
+
+    async def _connected(self) -> AbstractConnection:
+        async with self._opening:
+            usable = self._publishing is not None and not self._publishing.is_closed
+            if self._connection is not None and usable:
+                return self._connection
+            await self._drop()
+            now = asyncio.get_running_loop().time()
+            if now < self._not_before:
+                raise BrokerUnavailable("the broker was away a moment ago")
+            self._not_before = now + RETRY_AFTER
+            connection = await self._connector.open("publisher")
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await self._prepare(connection)
+            except Failure as error:
+                await close_quietly(connection)
+                raise BrokerUnavailable(type(error).__name__) from error
+            return connection
+
+    async def _prepare(self, connection: AbstractConnection) -> None:
+        async with connection.channel() as channel:
+            await declare_base(channel)
+        publishing: AbstractChannel = connection.channel(publisher_confirms=True, on_return_raises=True)
+        await publishing.initialize()
+        self._publishing = cast(aiormq.Channel, await publishing.get_underlay_channel())
+        self._connection = connection
+        self._keep = publishing  # strong reference: the wrapper closes its channel when it is collected
+
+    async def _drop(self) -> None:
+        connection, self._connection, self._publishing = self._connection, None, None
+        self._declared.clear()
+        if connection is not None:
+            await close_quietly(connection)

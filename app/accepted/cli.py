@@ -1,0 +1,159 @@
+"""The `accepted` command. Each long-running command stops on SIGTERM and SIGINT, and then exits 0.
+
+What a command needs is imported as it is called: a worker needs no HTTP server, and a client of the API needs neither
+that nor a database, which together take seconds to load.
+"""
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+
+from accepted import logs
+from accepted.cli_dead_letters import dead_letters
+from accepted.cli_jobs import jobs
+from accepted.cli_keys import keys
+from accepted.cli_queues import queues, size
+from accepted.cli_schedules import schedules
+from accepted.cli_targets import targets
+from accepted.errors import AcceptedError
+from accepted.settings import PREFIX, Settings, load
+
+if TYPE_CHECKING:
+    import uvicorn
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(keys, name="keys")
+app.add_typer(jobs, name="jobs")
+app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(schedules, name="schedules")
+app.add_typer(targets, name="targets")
+app.add_typer(queues, name="queues")
+app.command("size")(size)
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Serve without authentication beyond loopback.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help=f"Instead of {PREFIX}DATABASE_URL.")]
+BrokerUrl = Annotated[str | None, typer.Option(help=f"Instead of {PREFIX}BROKER_URL.")]
+Queues = Annotated[str, typer.Option(help="Comma-separated queues; all of them by default.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs at once.")]
+
+
+@app.command()
+def api(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    insecure: Insecure = False,
+) -> None:
+    """The HTTP API."""
+    from uvicorn.supervisors import Multiprocess
+
+    from accepted import serving
+    from accepted.main import create_app
+
+    settings = load()
+    settings.require_database()
+    logs.configure()
+    serving.check_exposure(settings, host, insecure)
+    if workers == 1:
+        serving.Server(serving.config(create_app(settings), settings, host, port)).run()
+        return
+    config = serving.config("accepted.main:from_environment", settings, host, port, workers)
+    Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+@app.command()
+def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
+    """Runs jobs."""
+    from accepted_worker import processes
+
+    processes.worker(load(), [name.strip() for name in queues.split(",") if name.strip()], concurrency)
+
+
+@app.command()
+def scheduler() -> None:
+    """Publishes what is due, fires schedules, rescues what was abandoned, expires and forgets."""
+    from accepted_worker import processes
+
+    processes.scheduler(load())
+
+
+@app.command()
+def dev(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = Path(".accepted"),
+    concurrency: Concurrency = 10,
+    database_url: DatabaseUrl = None,
+    broker_url: BrokerUrl = None,
+    insecure: Insecure = False,
+) -> None:
+    """API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    import uvloop
+
+    from accepted import embedded, serving
+    from accepted_worker import processes
+
+    settings = load(database_url=database_url, broker_url=broker_url)
+    if "auth" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"auth": "off"})
+    serving.check_exposure(settings, host, insecure)
+    logs.configure(pretty=True)
+    given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
+    with processes.leaving(), given as url:
+        uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, port, concurrency))
+
+
+@app.command()
+def migrate(database_url: DatabaseUrl = None) -> None:
+    """Brings the schema up to date."""
+    import uvloop
+
+    from accepted.storage.migrate import migrate as migrate_ledger
+
+    settings = load(database_url=database_url)
+    uvloop.run(migrate_ledger(settings.require_database()))
+    typer.echo("the ledger is up to date")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: an error of ours is one line and exit code 1."""
+    try:
+        app(arguments)
+    except AcceptedError as error:
+        sys.exit(f"accepted: {error or type(error).__name__}")
+
+
+async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
+    """Migrate, then run everything; when HTTP stops, the rest follows."""
+    from accepted import serving
+    from accepted.main import create_app
+    from accepted.storage.migrate import migrate as migrate_ledger
+    from accepted_worker import processes
+
+    await migrate_ledger(settings.require_database())
+    stopping = asyncio.Event()
+    others = [
+        asyncio.create_task(processes.run_worker(settings, (), concurrency, stopping)),
+        asyncio.create_task(processes.run_scheduler(settings, stopping)),
+    ]
+    server = serving.Server(serving.config(create_app(settings), settings, host, port))
+    structlog.get_logger("dev").info("accepted_dev", url=f"http://{host}:{port}")
+    try:
+        await _serve_beside(server, others)
+    finally:
+        stopping.set()
+        await asyncio.gather(*others)
+
+
+async def _serve_beside(server: "uvicorn.Server", others: "list[asyncio.Task[None]]") -> None:
+    serving_task = asyncio.create_task(server.serve())
+    await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving_task

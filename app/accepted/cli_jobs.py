@@ -1,0 +1,121 @@
+"""`accepted jobs`: the HTTP API at a terminal, through ACCEPTED_URL and ACCEPTED_API_KEY."""
+
+import json
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from accepted.cli_http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call
+
+jobs = typer.Typer(no_args_is_help=True, help="Submit, see, watch, cancel and retry jobs.")
+
+FINISHED = {"succeeded", "failed", "cancelled", "expired"}
+
+
+@jobs.command()
+def submit(
+    type_: Annotated[str, typer.Argument(metavar="TYPE")],
+    payload: Annotated[str, typer.Argument(help="JSON object; - reads standard input.")] = "{}",
+    queue: Annotated[str | None, typer.Option()] = None,
+    delay: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option()] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a job."""
+    text = sys.stdin.read() if payload == "-" else payload
+    try:
+        body: dict[str, Any] = {"type": type_, "payload": json.loads(text, parse_constant=_refuse)}
+    except ValueError as error:
+        raise RequestFailed(f"the payload is not JSON: {error}") from None
+    body |= {name: value for name, value in (("queue", queue), ("delay", delay)) if value is not None}
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+    _show(ask("POST", "/jobs", json=body, headers=headers), as_json)
+
+
+@jobs.command()
+def get(job_id: str, as_json: AsJson = False) -> None:
+    """Show a job."""
+    _show(ask("GET", f"/jobs/{job_id}"), as_json)
+
+
+@jobs.command()
+def cancel(job_id: str, as_json: AsJson = False) -> None:
+    """Cancel a job: one that waits at once, one that runs as soon as its handler lets go."""
+    _show(ask("POST", f"/jobs/{job_id}/cancel"), as_json)
+
+
+@jobs.command()
+def retry(job_id: str, as_json: AsJson = False) -> None:
+    """Run a failed, cancelled or expired job again."""
+    _show(ask("POST", f"/jobs/{job_id}/retry"), as_json)
+
+
+@jobs.command("list")
+def list_(
+    status: Annotated[str | None, typer.Option()] = None,
+    queue: Annotated[str | None, typer.Option()] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest jobs."""
+    given = {"status": status, "queue": queue, "limit": limit}
+    page = ask("GET", "/jobs", params={name: value for name, value in given.items() if value is not None})
+    if as_json:
+        typer.echo(json.dumps(page))
+        return
+    for job in page["items"]:
+        typer.echo(_line(job))
+
+
+@jobs.command()
+def watch(job_id: str, as_json: AsJson = False) -> None:
+    """Follow a job to its end. Exits 1 when it does not succeed."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[said]}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=as_json,
+    ) as bar:
+        shown = bar.add_task("waiting", total=None, said="")
+        etag: str | None = None
+        while True:
+            headers = {"If-None-Match": etag} if etag else {}
+            answer = call("GET", f"/jobs/{job_id}", params={"wait": LONG_POLL} if etag else None, headers=headers)
+            if answer.status_code == 304:
+                continue
+            job, etag = body_of(answer), answer.headers["etag"]
+            bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", **_said(job["progress"]))
+            if job["status"] in FINISHED:
+                break
+    _show(job, as_json)
+    raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is none of its values")
+
+
+def _said(progress: dict[str, Any] | None) -> dict[str, Any]:
+    if progress is None:
+        return {"completed": 0, "total": None, "said": ""}
+    return {"completed": progress["percent"], "total": 100, "said": f"{progress['percent']:g} % {progress['message']}"}
+
+
+def _show(job: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(job))
+        return
+    typer.echo(_line(job))
+    for name in ("result", "error"):
+        if job[name] is not None:
+            typer.echo(f"  {name}: {json.dumps(job[name])}")
+
+
+def _line(job: dict[str, Any]) -> str:
+    attempts = f"attempt {job['attempt']}/{job['max_attempts']}"
+    return f"{job['id']}  {job['status']:<10} {job['type']:<20} {job['queue']:<12} {attempts}"

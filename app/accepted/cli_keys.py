@@ -1,0 +1,122 @@
+"""`accepted keys`: making, listing and revoking API keys, straight in the ledger."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from accepted.domain.quota import Standing
+from accepted.domain.scopes import SCOPES
+from accepted.errors import ConfigurationError, NotFound
+from accepted.settings import load
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from accepted.storage.api_keys import ApiKey
+
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+
+Answer = TypeVar("Answer")
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose jobs the key sees.")],
+    name: Annotated[str, typer.Option(help="What it is for.")],
+    scopes: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(SCOPES))] = "jobs:read,jobs:write",
+) -> None:
+    """Make a key. It is printed once and cannot be had again."""
+    from accepted.services.keys import create
+
+    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if unknown := [scope for scope in wanted if scope not in SCOPES]:
+        raise ConfigurationError(f"unknown scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+    for option, given in (("--tenant", tenant), ("--name", name), ("--scopes", wanted)):
+        if not given or not "".join(given).isprintable():
+            raise ConfigurationError(f"{option} must not be empty, nor hold what cannot be printed")
+    key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
+    typer.echo(f"id: {key_id}", err=True)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Every key, without its secret."""
+    from accepted.storage import api_keys
+    from accepted.storage.engine import transaction
+
+    async def fetch(engine: "AsyncEngine") -> "list[ApiKey]":
+        async with transaction(engine) as conn:
+            return await api_keys.list_keys(conn)
+
+    table = Table("id", "tenant", "name", "scopes", "created", "revoked")
+    for key in _with_ledger(fetch):
+        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+        created = f"{key.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(str(key.id), key.tenant, key.name, ",".join(key.scopes), created, revoked)
+    Console(width=160).print(table)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: UUID) -> None:
+    """End a key; processes that remember it follow within seconds."""
+    from accepted.storage import api_keys
+    from accepted.storage.engine import transaction
+
+    async def end(engine: "AsyncEngine") -> bool:
+        async with transaction(engine) as conn:
+            ended = await api_keys.revoke(conn, key_id, datetime.now(UTC))
+            await conn.commit()
+            return ended
+
+    if not _with_ledger(end):
+        raise NotFound("no such key, or revoked already")
+    typer.echo("revoked")
+
+
+@keys.command()
+def quota(
+    tenant: Annotated[str, typer.Option(help="Whose.")],
+    jobs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="So many jobs may be submitted")] = None,
+    per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="in so many seconds.")] = 60,
+    none: Annotated[bool, typer.Option("--none", help="Take the quota away.")] = False,
+) -> None:
+    """How many jobs a tenant may submit: set it, take it away, or show it. Processes follow within seconds."""
+    from accepted.storage import quotas
+    from accepted.storage.engine import transaction
+
+    async def change(engine: "AsyncEngine") -> Standing | None:
+        async with transaction(engine) as conn:
+            if none:
+                await quotas.remove(conn, tenant)
+            elif jobs is not None:
+                await quotas.put(conn, tenant, jobs, per)
+            await conn.commit()
+            return await quotas.of(conn, tenant)
+
+    if none and jobs is not None:
+        raise ConfigurationError("give --jobs or --none, not both")
+    now = _with_ledger(change)
+    typer.echo("no quota" if now is None else f"{now.jobs} jobs in {now.per:g} s, {now.remaining} left")
+
+
+def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
+    import uvloop
+
+    from accepted.storage.engine import create_engine
+
+    url = load().require_database()
+
+    async def run() -> Answer:
+        engine = create_engine(url, pool_size=1)
+        try:
+            return await work(engine)
+        finally:
+            await engine.dispose()
+
+    return uvloop.run(run())

@@ -1,0 +1,115 @@
+"""`accepted queues`: what is on them, and their limits; `accepted size`: how many slots one needs."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from accepted.cli_http import AsJson, RequestFailed, ask, given
+
+queues = typer.Typer(no_args_is_help=True, help="See queues, pause them and set their limits.")
+
+NONE = "none"
+"""What takes a limit away."""
+
+Limit = Annotated[str | None, typer.Option(metavar="N|none")]
+
+
+@queues.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every queue."""
+    page = ask("GET", "/queues")
+    if as_json:
+        typer.echo(json.dumps(page))
+        return
+    for queue in page["items"]:
+        _show(queue, False)
+
+
+@queues.command()
+def get(name: str, as_json: AsJson = False) -> None:
+    """Show a queue."""
+    _show(ask("GET", f"/queues/{name}"), as_json)
+
+
+@queues.command()
+def pause(name: str, as_json: AsJson = False) -> None:
+    """Start no more jobs of it. What runs goes on, what comes waits."""
+    _change(name, {"paused": True}, as_json)
+
+
+@queues.command()
+def resume(name: str, as_json: AsJson = False) -> None:
+    """Go on starting jobs."""
+    _change(name, {"paused": False}, as_json)
+
+
+@queues.command()
+def limit(
+    name: str,
+    max_running: Limit = None,
+    rate: Annotated[str | None, typer.Option(metavar="JOBS/SECONDS|none", help="Such as 100/60.")] = None,
+    max_running_per_key: Limit = None,
+    max_depth: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set limits, or take them away. What is not named stays as it is."""
+    wanted = given(max_running=max_running, max_running_per_key=max_running_per_key, max_depth=max_depth)
+    changes: dict[str, Any] = {option: _whole(value) for option, value in wanted.items()}
+    if rate is not None:
+        changes["rate_limit"] = None if rate == NONE else _rate(rate)
+    if not changes:
+        raise RequestFailed("name a limit: --max-running, --rate, --max-running-per-key or --max-depth")
+    _change(name, changes, as_json)
+
+
+def size(
+    queue: Annotated[str, typer.Option(help="Which.")],
+    drain_within: Annotated[float | None, typer.Option(help="Seconds in which to work off what waits now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How many worker slots a queue needs, by Little's law over what was measured."""
+    found = ask("GET", f"/queues/{queue}/sizing", params=given(drain_within=drain_within))
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    advised, least = found["slots_advised"], found["slots_at_least"]
+    said = "not known yet" if advised is None else f"{advised} slots advised, {least} at least"
+    typer.echo(f"{queue}: {said}; there are {found['slots']}")
+    typer.echo(f"  {found['detail']}")
+
+
+def _change(name: str, changes: dict[str, Any], as_json: bool) -> None:
+    _show(ask("PATCH", f"/queues/{name}", json=changes), as_json)
+
+
+def _whole(value: str) -> int | None:
+    if value == NONE:
+        return None
+    if not value.isdecimal():
+        raise RequestFailed(f"{value!r} is neither a whole number nor {NONE}")
+    return int(value)
+
+
+def _rate(value: str) -> dict[str, Any]:
+    jobs, _, per = value.partition("/")
+    try:
+        return {"jobs": int(jobs), "per": float(per)}
+    except ValueError:
+        raise RequestFailed(f"{value!r} is no rate such as 100/60") from None
+
+
+def _show(queue: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(queue))
+        return
+    depth = ", ".join(f"{count} {status}" for status, count in queue["depth"].items() if count) or "empty"
+    rate = queue["rate_limit"]
+    limits = {
+        "max_running": queue["max_running"],
+        "rate": rate and f"{rate['jobs']}/{rate['per']:g}",
+        "max_running_per_key": queue["max_running_per_key"],
+        "max_depth": queue["max_depth"],
+    }
+    set_ = ["paused"] * queue["paused"] + [f"{name}={value}" for name, value in limits.items() if value is not None]
+    typer.echo(f"{queue['name']:<20} {queue['slots']:>4} slots  {depth}{'  ' if set_ else ''}{', '.join(set_)}")

@@ -1,0 +1,133 @@
+"""`accepted schedules`: what runs when, in UTC and by the clock on the wall."""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from accepted.cli_http import AsJson, RequestFailed, ask, call, given
+from accepted.domain.zones import zone
+
+schedules = typer.Typer(help="List, write, try out and trigger schedules.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+Timezone = Annotated[str, typer.Option(help="UTC, or a name of the IANA database.")]
+
+
+@schedules.callback(invoke_without_command=True)
+def overview(context: typer.Context, as_json: AsJson = False) -> None:
+    """Every schedule with its next five runs."""
+    if context.invoked_subcommand is None:
+        list_(as_json)
+
+
+@schedules.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every schedule with its next five runs."""
+    found = list(_all())
+    if as_json:
+        typer.echo(json.dumps({"items": found}))
+        return
+    for one in found:
+        _show(one, False)
+
+
+@schedules.command()
+def get(name: Name, as_json: AsJson = False) -> None:
+    """Show a schedule."""
+    _show(ask("GET", f"/schedules/{name}"), as_json)
+
+
+@schedules.command()
+def put(
+    name: Name,
+    cron: Annotated[str, typer.Option(help="Five fields, such as '*/5 * * * *'.")],
+    job: Annotated[str, typer.Option(help="A body of POST /jobs; - reads standard input.")],
+    timezone: Timezone = "UTC",
+    on_missed: Annotated[str | None, typer.Option(help="skip, run_once or run_all.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="allow or skip.")] = None,
+    spread_over: Annotated[float | None, typer.Option(min=0, help="Seconds in which each run begins.")] = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Let it rest.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a schedule, or replace it as a whole."""
+    try:
+        wanted = json.loads(sys.stdin.read() if job == "-" else job)
+    except ValueError as error:
+        raise RequestFailed(f"the job is not JSON: {error}") from None
+    body = {"cron": cron, "timezone": timezone, "job": wanted, "enabled": not disabled}
+    body |= given(on_missed=on_missed, overlap=overlap, spread_over=spread_over)
+    _show(ask("PUT", f"/schedules/{name}", json=body), as_json)
+
+
+@schedules.command()
+def delete(name: Name) -> None:
+    """Delete a schedule. Jobs that it has submitted stay."""
+    call("DELETE", f"/schedules/{name}")
+
+
+@schedules.command()
+def trigger(name: Name, as_json: AsJson = False) -> None:
+    """Submit its job now."""
+    job = ask("POST", f"/schedules/{name}/trigger")
+    typer.echo(json.dumps(job) if as_json else f"{job['id']}  {job['status']}")
+
+
+@schedules.command()
+def runs(name: Name, limit: Annotated[int, typer.Option(min=1, max=200)] = 20, as_json: AsJson = False) -> None:
+    """What became of its latest times."""
+    page = ask("GET", f"/schedules/{name}/runs", params={"limit": limit})
+    if as_json:
+        typer.echo(json.dumps(page))
+        return
+    for run in page["items"]:
+        became = run["job_status"] or run["reason"] or ""
+        typer.echo(f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {became}")
+
+
+@schedules.command()
+def preview(
+    cron: Annotated[str, typer.Argument(help="Five fields, such as '*/5 * * * *'.")],
+    timezone: Timezone = "UTC",
+    after: Annotated[str | None, typer.Option(help="RFC 3339; now, when it is not given.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """When a line would fire, and what changes of the clock would do to it."""
+    asked = {"cron": cron, "timezone": timezone, "count": count} | given(after=after)
+    answer = ask("POST", "/schedules/preview", json=asked)
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    for line in (*_runs(answer["next_runs"], timezone), *answer["warnings"]):
+        typer.echo(line)
+
+
+def _all() -> Iterator[dict[str, Any]]:
+    asked: dict[str, Any] = {"limit": 200}
+    while True:
+        page = ask("GET", "/schedules", params=asked)
+        yield from page["items"]
+        if page["next"] is None:
+            return
+        asked["cursor"] = page["next"]
+
+
+def _show(one: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(one))
+        return
+    rests = "" if one["enabled"] else "  (disabled)"
+    typer.echo(f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{rests}")
+    for line in _runs(one["next_runs"], one["timezone"]):
+        typer.echo(f"  {line}")
+
+
+def _runs(moments: list[str], timezone: str) -> Iterator[str]:
+    """Each moment in UTC, and as the clock shows it there."""
+    for moment in moments:
+        at = datetime.fromisoformat(moment)
+        yield f"{at:%a %Y-%m-%d %H:%M} UTC   {at.astimezone(zone(timezone)):%a %Y-%m-%d %H:%M %Z}"

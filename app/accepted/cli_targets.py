@@ -1,0 +1,32 @@
+"""`accepted targets`: the hosts that jobs call, and which of them are held back."""
+
+import json
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from accepted.cli_http import AsJson, ask
+
+targets = typer.Typer(no_args_is_help=True, help="List and release the hosts that are held back.")
+
+
+@targets.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """The hosts whose last call failed, or that are held back."""
+    page = ask("GET", "/targets")
+    if as_json:
+        typer.echo(json.dumps(page))
+        return
+    for one in page["items"]:
+        until = (one["held_until"] or "")[:19]
+        typer.echo(f"{one['host']:<40} {one['state']:<10} {one['failures']:>4} {one['reason']:<13} {until}".rstrip())
+
+
+@targets.command()
+def release(
+    host: Annotated[str, typer.Argument(help="With its port: example.com:443")], as_json: AsJson = False
+) -> None:
+    """Call a host as usual again, and let go of the jobs that wait for it."""
+    done = ask("POST", f"/targets/{quote(host, safe='')}/release")
+    typer.echo(json.dumps(done) if as_json else f"{done['host']} released, {done['released']} jobs with it")

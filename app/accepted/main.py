@@ -1,0 +1,147 @@
+"""The HTTP process, wired: what it is made of, in what order it starts, and how it stops."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from types import FrameType
+
+from fastapi import FastAPI
+
+from accepted import logs, memory
+from accepted.api import (
+    batches,
+    cancel,
+    dead_letters,
+    deciding,
+    events,
+    explain,
+    health,
+    job_types,
+    jobs,
+    leases,
+    problems,
+    queues,
+    rejected_messages,
+    schedule_runs,
+    schedules,
+    submit,
+    targets,
+    webhook_deliveries,
+    webhook_secret,
+    workflows,
+)
+from accepted.api.express import Application
+from accepted.api.middleware import RequestLog
+from accepted.api.state import State
+from accepted.broker import create_broker
+from accepted.services.admission import Admission, LimitedBatches
+from accepted.services.batches import Batches
+from accepted.services.catalogue import Catalogue
+from accepted.services.changes import Changes
+from accepted.services.intake import Intake
+from accepted.services.keys import Keys
+from accepted.services.lease_desk import Desk
+from accepted.services.leases import Leases
+from accepted.services.limits import Limits
+from accepted.services.submission import Submissions
+from accepted.settings import Settings, load
+from accepted.slices import Slices
+from accepted.storage.engine import create_engine
+
+DESCRIPTION = (
+    "Submit a job, get a 202, poll it or be told. Once this has said 202, the job is neither lost nor recorded twice."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Nothing is connected before it starts, and nothing is needed to start it."""
+    engine = create_engine(settings.require_database())
+    broker = create_broker(settings, engine)
+    catalogue = Catalogue(engine, settings.egress_allow)
+    submissions = Submissions(engine, broker, settings.idempotency_ttl)
+    limits = Limits(engine)
+    admission = Admission(engine, limits, submissions)
+    held = Leases(engine, broker)
+    state = State(
+        settings=settings,
+        engine=engine,
+        broker=broker,
+        submissions=submissions,
+        limits=limits,
+        admission=admission,
+        batches=LimitedBatches(admission, Batches(engine, broker, settings.idempotency_ttl)),
+        changes=Changes(engine, settings.require_database()),
+        catalogue=catalogue,
+        intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
+        keys=Keys(engine),
+        slices=Slices(),
+        leases=held,
+        desk=Desk(engine, broker, settings.require_database(), held, settings.lease_ttl),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
+        background.append(asyncio.create_task(held.runs.keep_reporting(engine)))
+        _on_stop(state.changes.close)
+        _on_stop(state.desk.close)
+        memory.settle()
+        yield
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await state.desk.aclose()
+        await state.submissions.close()
+        await broker.close()
+        await engine.dispose()
+
+    app = Application(
+        title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.accepted = state
+    app.add_middleware(RequestLog)
+    problems.install(app)
+    for part in (
+        submit,
+        batches,
+        jobs,
+        cancel,
+        deciding,
+        dead_letters,
+        rejected_messages,
+        events,
+        explain,
+        job_types,
+        queues,
+        schedules,
+        schedule_runs,
+        leases,
+        targets,
+        webhook_deliveries,
+        webhook_secret,
+        workflows,
+        health,
+    ):
+        app.include_router(part.router)
+    return app
+
+
+def _on_stop(act: Callable[[], None]) -> None:
+    """Call `act` as soon as the process is told to stop: the lifespan ends only after the last answer."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(number: int, frame: FrameType | None, before: object = before) -> None:
+            loop.call_soon_threadsafe(act)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, handle)
+
+
+def from_environment() -> FastAPI:
+    """The application of a process that uvicorn's supervisor has started."""
+    logs.configure()
+    return create_app(load())

@@ -1,0 +1,125 @@
+"""What is asked of the members of a batch before it is accepted: what is asked of a job, and a little more.
+
+Errors are gathered over the whole batch, each with a pointer that begins with its member's.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from accepted.domain.batch import NewBatch, Spread
+from accepted.domain.ids import new_id
+from accepted.domain.job import NewJob
+from accepted.errors import FieldError, InvalidRequest, TooLarge
+from accepted.services.batch_request import BatchOptions
+from accepted.services.intake import Intake
+from accepted.services.job_request import YEAR, JobRequest
+from accepted.services.ordering import line_of
+from accepted.storage.ordering import Line
+
+MAX_LISTED = 100
+"""Errors in one answer, after which the rest of a batch is not looked at."""
+
+MAX_IN_LINE = 10_000
+"""Members of a batch in which some have an `ordering_key`: while it is inserted, nobody else adds to those lines, or
+ends a job of them."""
+
+
+class Members:
+    """Checks the members of one batch, in order."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        tenant: str,
+        options: BatchOptions,
+        traceparent: str | None,
+        model: type[JobRequest] = JobRequest,
+        alone: Sequence[str] = ("unique",),
+    ) -> None:
+        """`alone`: fields that only a job by itself can have. Raises `InvalidRequest` if the options are wrong."""
+        self._intake = intake
+        self._tenant = tenant
+        self._options = options
+        self._traceparent = traceparent
+        self._model = model
+        self._alone = alone
+        self._id = new_id()
+        self._placed = options.spread_over is not None or options.start_at is not None
+        self.errors: list[FieldError] = []
+        self.queues: Counter[str] = Counter()
+        self.lines: set[Line] = set()
+        self.total = 0
+        _check_moments(options)
+        intake.check_callback(options.callback_url)
+
+    @property
+    def spread(self) -> Spread:
+        return Spread(self._options.start_at, float(self._options.spread_over or 0))
+
+    @property
+    def too_many_errors(self) -> bool:
+        return len(self.errors) >= MAX_LISTED
+
+    def refuse(self, *found: FieldError) -> None:
+        """More is wrong with the members; what comes after the first hundred is not told."""
+        self.errors += found
+        del self.errors[MAX_LISTED:]
+
+    async def check(self, parsed: Any, pointer: str, where: str = "") -> NewJob | None:
+        """The member that `parsed` asks for; None if something is wrong with it, or was with one before it.
+
+        `where` begins the detail of each of its errors. Raises `TooLarge`.
+        """
+        self.total += 1
+        try:
+            job = await self._checked(parsed)
+        except InvalidRequest as refused:
+            self.refuse(*(FieldError(pointer + error.pointer, where + error.detail) for error in refused.errors))
+            return None
+        except TooLarge as refused:
+            raise TooLarge(f"{where or pointer + ': '}{refused.detail}") from None
+        if self.errors:
+            return None
+        self.queues[job.queue] += 1
+        if (line := line_of(job)) is not None:
+            self.lines.add(line)
+        if self.lines and self.total > MAX_IN_LINE:
+            raise TooLarge(f"more than {MAX_IN_LINE} jobs in a batch in which some have an ordering_key")
+        return msgspec.structs.replace(job, batch_id=self._id)
+
+    def batch(self) -> NewBatch:
+        """What was checked. Raises `InvalidRequest` with all that is wrong."""
+        if self.errors:
+            raise InvalidRequest(self.errors)
+        return NewBatch(
+            id=self._id, tenant=self._tenant, total=self.total, on_failure=self._options.on_failure,
+            callback_url=self._options.callback_url,
+        )  # fmt: skip
+
+    async def _checked(self, parsed: Any) -> NewJob:
+        if isinstance(parsed, dict):
+            refused = [FieldError(f"/{name}", "is not taken here") for name in self._alone if parsed.get(name)]
+            if self._placed:
+                refused += [
+                    FieldError(f"/{name}", "the batch says when its jobs run: spread_over, start_at")
+                    for name in ("run_at", "delay")
+                    if parsed.get(name) is not None
+                ]
+            if refused:
+                raise InvalidRequest(refused)
+        return await self._intake.check(self._tenant, parsed, self._traceparent, self._model)
+
+
+def _check_moments(options: BatchOptions) -> None:
+    """As for one job: none of them more than 366 days ahead."""
+    latest = datetime.now(UTC) + timedelta(seconds=YEAR)
+    if options.start_at is None:
+        return
+    if options.start_at > latest:
+        raise InvalidRequest([FieldError("/start_at", "must be at most 366 days ahead")])
+    if options.start_at + timedelta(seconds=float(options.spread_over or 0)) > latest:
+        raise InvalidRequest([FieldError("/spread_over", "must end at most 366 days ahead")])

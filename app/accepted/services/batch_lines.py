@@ -1,0 +1,133 @@
+"""Members of a batch that come by lines, up to a million: checked as they come, kept in a file until all are there.
+
+So memory stays flat, a slow client holds no transaction open, and not a row is written for a batch with one bad line.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
+import structlog
+
+from accepted.domain import json_text
+from accepted.domain.idempotency import LinesFingerprint
+from accepted.domain.job import NewJob
+from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, MalformedLines, MalformedRequest, TooLarge
+from accepted.services.batch_intake import Members
+from accepted.services.batches import BatchSubmission
+from accepted.slices import Slices
+
+MAX_LINES = 1_000_000
+MAX_KEPT = 4 * 2**30
+"""Bytes on the disk of this process for one batch: 4 KiB for each of a million jobs."""
+
+BUFFER = 256 * 1024
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(NewJob)
+
+log = structlog.get_logger(__name__)
+
+
+class Spool:
+    """Jobs in an unnamed file, which is gone with the process, whatever ends it."""
+
+    def __init__(self) -> None:
+        with _room():
+            self._file = tempfile.TemporaryFile(buffering=BUFFER)  # noqa: SIM115  (closed by `close`)
+        self._size = 0
+
+    def add(self, job: NewJob) -> None:
+        """Raises `TooLarge`, and `LedgerUnavailable` when the disk is full."""
+        line = _encoder.encode(job)
+        self._size += len(line) + 1
+        if self._size > MAX_KEPT:
+            raise TooLarge(f"the jobs together are larger than {MAX_KEPT} bytes")
+        with _room():
+            self._file.write(line + b"\n")
+
+    def jobs(self) -> Iterator[NewJob]:
+        """All of them, read as they are needed. Raises `LedgerUnavailable` as `add` does, and before it reads any."""
+        with _room():
+            self._file.seek(0)
+        return map(_decoder.decode, self._file)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written is not needed
+            self._file.close()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        log.error("spool_failed", error=str(error))
+        raise LedgerUnavailable("no room to keep the batch while it arrives") from error
+
+
+class Lines:
+    """The lines of one request; `with` lets go of the file in the end."""
+
+    def __init__(self, members: Members, seen_as: LinesFingerprint | None) -> None:
+        self._members = members
+        self._seen_as = seen_as
+        self._spool = Spool()
+        self._number = 0
+        self._unreadable = False
+
+    async def take(self, lines: Sequence[bytes], slices: Slices) -> None:
+        """The next lines; empty ones only count. Raises `TooLarge`, and all that is wrong once that is too much."""
+        async with slices:
+            for line in lines:
+                self._number += 1
+                if line.strip():
+                    await self._take(line)
+                await slices.breathe()
+
+    def submission(self, key: str | None) -> BatchSubmission:
+        """All of it, if nothing is wrong. Raises `InvalidRequest` or `MalformedLines` with a pointer /n for line n."""
+        if self._unreadable:
+            raise MalformedLines(self._members.errors)
+        if not self._members.total and not self._members.errors:
+            raise InvalidRequest([FieldError("", "needs at least one line")])
+        batch, spread = self._members.batch(), self._members.spread
+        return BatchSubmission(
+            batch=batch,
+            jobs=(spread.placed(job, number, batch.total) for number, job in enumerate(self._spool.jobs())),
+            queues=self._members.queues,
+            lines=self._members.lines,
+            key=key,
+            fingerprint=None if self._seen_as is None else self._seen_as.digest(),
+        )
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._spool.close()
+
+    async def _take(self, line: bytes) -> None:
+        pointer, where = f"/{self._number}", f"line {self._number}: "
+        if self._members.total == MAX_LINES:
+            raise TooLarge(f"more than {MAX_LINES} lines")
+        try:
+            parsed = json_text.parse(line)
+        except MalformedRequest as refused:
+            self._unreadable = True
+            self._members.refuse(FieldError(pointer, where + _of_a_line(refused.detail)))
+        except InvalidRequest as refused:
+            self._members.refuse(*(FieldError(pointer + e.pointer, where + e.detail) for e in refused.errors))
+        else:
+            if self._seen_as is not None:
+                self._seen_as.add(parsed)
+            job = await self._members.check(parsed, pointer, where)
+            if job is not None:
+                self._spool.add(job)
+        if self._members.too_many_errors:
+            self.submission(None)
+
+
+def _of_a_line(detail: str) -> str:
+    return detail.replace("the body is", "it is").replace("(line 1, ", "(")

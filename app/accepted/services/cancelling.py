@@ -1,0 +1,46 @@
+"""Cancelling a job for a client: found again and again until it holds still, for it may change while we look."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.domain.job import Job
+from accepted.errors import Conflict, LedgerUnavailable, NotFound
+from accepted.services import ending
+from accepted.storage import cancelling, changes
+from accepted.storage.engine import reading, transaction
+from accepted.storage.reading import jobs_by_id
+
+TRIES = 20
+"""A job changes its state once or twice while we look; one that does so this often is a ledger gone wrong."""
+
+
+async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
+    """The job as it is then: `cancelled`, or still `running`, with its worker to be told.
+
+    Raises `Conflict` for a job that has finished, `LedgerUnavailable`, and `NotFound` if it was pruned meanwhile.
+    """
+    for _ in range(TRIES):
+        if job.finished:
+            raise Conflict(f"the job has finished: it is {job.status}")
+        cancelled = await _try(engine, broker, job)
+        async with reading(engine) as conn:
+            found = await jobs_by_id(conn, [job.id])
+        if job.id not in found:
+            raise NotFound("no such job")
+        job = found[job.id]
+        if cancelled:
+            return job
+    raise LedgerUnavailable("the job did not hold still")
+
+
+async def _try(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
+    """End the job, with its webhook, or leave the note for its worker; one transaction."""
+    async with transaction(engine) as conn:
+        done = await cancelling.cancel(conn, job.id)
+        if done is None:
+            return False
+        await ending.follow(conn, broker, [done])
+        if done.finished:
+            await changes.announce(conn, [job.id])
+        await conn.commit()
+    return True

@@ -1,0 +1,137 @@
+"""The job types an API process knows: what a submission is checked against before it is accepted."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.json_text import escape_pointer
+from accepted.domain.nearest import did_you_mean
+from accepted.domain.urls import UrlRefused, check_url
+from accepted.errors import FieldError, InvalidRequest
+from accepted.services.payload_schema import compile_schema
+from accepted.storage import job_types
+from accepted.storage.engine import reading
+from accepted.storage.job_types import JobType
+
+FRESH = 5.0
+"""Seconds for which the catalogue is used without a look at the ledger."""
+
+SOON = 0.5
+"""Seconds between looks for a type that was not there: a worker may have registered it a moment ago."""
+
+MAX_ERRORS = 20
+
+URL_FORMAT = "accepted-url"
+"""The JSON Schema `format` with which a type says that a string is a URL to be called by a worker."""
+
+NO_URL = "is not a URL that a worker may call"
+
+IN_OTHER_WORDS = {
+    "propertyNames": "a name in it is not allowed here",
+    "not": "holds what excludes each other, or is not allowed",
+}
+"""By keyword: what the validator would say by naming the client's own names, or a piece of the schema."""
+
+
+@dataclass(frozen=True)
+class KnownType:
+    """A registered type, with its payload schema compiled."""
+
+    type: JobType
+    validator: Any
+    fields: tuple[str, ...]
+
+    def check(self, payload: Any) -> None:
+        """Raise `InvalidRequest` with a pointer for everything in `payload` that does not fit."""
+        if self.validator.is_valid(payload):
+            return
+        errors = islice(self.validator.iter_errors(payload), MAX_ERRORS)
+        raise InvalidRequest([found for error in errors for found in _field_errors(error, self.fields)])
+
+
+class Catalogue:
+    """Types by name, as of at most `FRESH` seconds ago."""
+
+    def __init__(self, engine: AsyncEngine, allow: EgressAllow) -> None:
+        self._engine = engine
+        self._formats = {URL_FORMAT: _url_format(allow)}
+        self._types: dict[str, KnownType] = {}
+        self._looked_at = -FRESH
+
+    async def get(self, name: str) -> KnownType:
+        """The type called `name`. Raises `InvalidRequest` with the nearest name when there is none."""
+        known = await self._lookup(name)
+        if known is None or known.type.internal:
+            hint = did_you_mean(name, (n for n, k in self._types.items() if not k.type.internal))
+            raise InvalidRequest([FieldError("/type", f"no worker has registered this type{hint}")])
+        return known
+
+    async def all(self) -> list[JobType]:
+        """Every registered type that may be submitted, by name, straight from the ledger."""
+        await self._refresh()
+        return [known.type for known in self._types.values() if not known.type.internal]
+
+    async def known(self, name: str) -> bool:
+        """Whether there is such a type that may be submitted; looks again for one that was not there."""
+        if name not in self._types:
+            await self._refresh()
+        known = self._types.get(name)
+        return known is not None and not known.type.internal
+
+    def forget(self) -> None:
+        """What is known is out of date: this process has changed it."""
+        self._looked_at = -FRESH
+
+    async def _lookup(self, name: str) -> KnownType | None:
+        age = time.monotonic() - self._looked_at
+        if age > FRESH or (name not in self._types and age > SOON):
+            await self._refresh()
+        return self._types.get(name)
+
+    async def _refresh(self) -> None:
+        async with reading(self._engine) as conn:
+            found = await job_types.all_types(conn)
+        self._looked_at = time.monotonic()
+        self._types = {one.name: self._known(one) for one in found}
+
+    def _known(self, one: JobType) -> KnownType:
+        before = self._types.get(one.name)
+        if before is not None and before.type == one:
+            return before
+        schema = msgspec.json.decode(one.payload_schema)
+        validator = compile_schema(schema, self._formats, of_client=one.external)
+        return KnownType(one, validator, tuple(schema.get("properties", ())))
+
+
+def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
+    def acceptable(url: str) -> bool:
+        try:
+            check_url(url, allow)
+        except UrlRefused:
+            return False
+        return True
+
+    return acceptable
+
+
+def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
+    """What is wrong, without its value; `fields` are the names that the payload itself may have."""
+    where = "/payload" + "".join(f"/{escape_pointer(str(step))}" for step in error.instance_path)
+    if error.kind.name == "additionalProperties":
+        known = fields if not error.instance_path else ()
+        return [_unknown(where, name, known) for name in error.kind.as_dict()["unexpected"]]
+    if error.kind.name == "required":
+        return [FieldError(f"{where}/{escape_pointer(error.kind.as_dict()['property'])}", "is required")]
+    if error.kind.name == "format" and URL_FORMAT in error.message:
+        return [FieldError(where, NO_URL)]
+    return [FieldError(where, IN_OTHER_WORDS.get(error.kind.name, error.message))]
+
+
+def _unknown(where: str, name: str, known: Sequence[str]) -> FieldError:
+    return FieldError(f"{where}/{escape_pointer(name)}", f"unknown field{did_you_mean(name, known)}")

@@ -1,0 +1,92 @@
+"""Reading jobs, and waiting for one to change, at a cost to the ledger that does not grow with the clients.
+
+Reads made in one turn of the event loop are one query. Waiters are woken by the NOTIFY that every reading
+which changes jobs sends; because a hint may be missed, all of them look again every few seconds, together.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.coalescing import Coalescer
+from accepted.domain.job import Job
+from accepted.storage import changes
+from accepted.storage.engine import reading
+from accepted.storage.listening import Listener
+from accepted.storage.reading import Attempt, attempts_of, jobs_by_id
+
+LOOK_AGAIN = 2.0
+"""Seconds between looks at the ledger for everybody who waits, in one query."""
+
+MOST = 500
+
+
+class Changes:
+    """The one place of an API process where jobs are read by id and waited for."""
+
+    def __init__(self, engine: AsyncEngine, url: str) -> None:
+        self._engine = engine
+        self._listener = Listener(url, changes.CHANNEL, self._heard)
+        self._waiters: dict[UUID, set[asyncio.Event]] = {}
+        self.closed = False
+        self.job: Coalescer[UUID, Job | None] = Coalescer(self._read_jobs, most=MOST, lanes=2)
+        self.attempts: Coalescer[UUID, list[Attempt]] = Coalescer(self._read_attempts, most=MOST)
+
+    async def run(self) -> None:
+        """Listen, and look again now and then, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listener.run())
+            group.create_task(self._look_again())
+
+    def close(self) -> None:
+        """Nobody waits any longer: the process is stopping."""
+        self.closed = True
+        self._wake(list(self._waiters))
+
+    async def wait(self, job_id: UUID, done: Callable[[Job], bool], seconds: float) -> Job | None:
+        """The job once `done` says so, or as it is after `seconds`; None when it is not there (any more)."""
+        event = asyncio.Event()
+        self._waiters.setdefault(job_id, set()).add(event)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while not self.closed:
+                        event.clear()
+                        job = await self.job(job_id)
+                        if job is None or done(job):
+                            return job
+                        await event.wait()
+            return await self.job(job_id)
+        finally:
+            waiting = self._waiters[job_id]
+            waiting.discard(event)
+            if not waiting:
+                del self._waiters[job_id]
+
+    def _heard(self, payload: str) -> None:
+        if self._waiters:
+            changed = changes.read(payload)
+            self._wake(list(self._waiters) if changed is None else changed)
+
+    def _wake(self, ids: Sequence[UUID]) -> None:
+        for job_id in ids:
+            for event in self._waiters.get(job_id, ()):
+                event.set()
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            self._wake(list(self._waiters))
+
+    async def _read_jobs(self, ids: list[UUID]) -> Sequence[Job | None]:
+        async with reading(self._engine) as conn:
+            found = await jobs_by_id(conn, ids)
+        return [found.get(job_id) for job_id in ids]
+
+    async def _read_attempts(self, ids: list[UUID]) -> Sequence[list[Attempt]]:
+        async with reading(self._engine) as conn:
+            found = await attempts_of(conn, ids)
+        return [[attempt for attempt in found if attempt.job_id == job_id] for job_id in ids]

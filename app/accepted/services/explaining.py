@@ -1,0 +1,70 @@
+"""Why a job is where it is: gathers what could hold it, and lets `accepted.domain.explanation` say which of it does."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accepted.domain import explanation
+from accepted.domain.facts import Facts, HeldTarget
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
+from accepted.domain.urls import ANYWHERE, UrlRefused, parse_target
+from accepted.storage import explaining, measuring
+from accepted.storage.engine import reading
+from accepted.storage.explaining import Row
+
+CALLING = ("http.request", WEBHOOK_TYPE)
+"""Types whose payload has the URL that they call."""
+
+
+async def explain(engine: AsyncEngine, job: Job, lease_ttl: float) -> dict[str, Any] | None:
+    """The explanation of this job as it is answered; None when it has been pruned meanwhile."""
+    async with reading(engine) as conn:
+        row = await explaining.row(conn, job.id, lease_ttl, CALLING)
+        if row is None:
+            return None
+        facts = _facts(job, row)
+        if row.status == Status.BLOCKED:
+            facts = msgspec.structs.replace(facts, needs=await explaining.needs(conn, job.id))
+        elif row.status != Status.RUNNING and row.status not in FINISHED:
+            facts = await _waiting(conn, job, row, facts, lease_ttl)
+    return explanation.wire(facts)
+
+
+async def _waiting(conn: AsyncConnection, job: Job, row: Row, facts: Facts, lease_ttl: float) -> Facts:
+    due_at = row.due_at or row.run_at
+    return msgspec.structs.replace(
+        facts,
+        target=await _target(conn, row),
+        crew=await explaining.crew(conn, row.tenant, row.queue, row.type, lease_ttl),
+        load=await explaining.load(conn, row.queue, row.concurrency_key),
+        place=await explaining.place(conn, job.id, row.queue, job.priority, due_at, row.gated),
+        measured=(await measuring.measured(conn, [row.queue]))[row.queue],
+    )
+
+
+def _facts(job: Job, row: Row) -> Facts:
+    return Facts(
+        id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
+        max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
+        blockers=row.blockers, concurrency_key=row.concurrency_key, ordering_key=row.ordering_key, due_at=row.due_at,
+        on_the_road=row.admitted or (row.published and not row.gated), held=row.held or row.published,
+        holder=row.holder, limits=row.limits,
+        external=row.external,
+    )  # fmt: skip
+
+
+async def _target(conn: AsyncConnection, row: Row) -> HeldTarget | None:
+    if row.calls is None:
+        return None
+    try:
+        host = parse_target(row.calls, ANYWHERE).host
+    except UrlRefused:
+        return None
+    held = await explaining.target(conn, row.tenant, host)
+    if held is None:
+        return None
+    until, reason, failures = held
+    asked = reason == FailureClass.RATE_LIMITED
+    return HeldTarget(host, until, "it asked to be left alone" if asked else f"its last {failures} calls have failed")

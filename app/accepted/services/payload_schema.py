@@ -1,0 +1,134 @@
+"""The JSON Schema of a payload: compiled, and, where a client has sent it, checked before anything is built on it.
+
+What a client's schema may be is bounded, because every submission of its type is checked against it: it refers to
+nothing but itself, its patterns run in linear time, and what it unfolds to is of limited size. Nothing is fetched.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jsonschema_rs
+
+from accepted.domain.json_text import escape_pointer
+from accepted.errors import FieldError, InvalidRequest
+
+POINTER = "/payload_schema"
+
+MAX_NODES = 10_000
+"""Members and items of a schema once every reference in it is followed. Sixty that each name the next twice would
+be a million million steps for one payload."""
+
+MAX_DEPTH = 100
+"""Levels, counted the same way."""
+
+MAX_PATTERNS = 100
+MAX_PATTERN_BYTES = 2**20
+"""Bytes that one pattern may need once compiled."""
+
+DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2019-09/schema",
+            "http://json-schema.org/draft-07/schema")  # fmt: skip
+"""What `$schema` may say; without it, the first."""
+
+_DATA = frozenset({"enum", "const", "default", "examples", "example"})
+"""Keywords whose value is no schema."""
+
+_APART = frozenset({"$defs", "definitions"})
+"""Read where they are referred to."""
+
+_ELSEWHERE = ("$dynamicRef", "$recursiveRef")
+
+_Formats: TypeAlias = dict[str, Callable[[str], bool]]
+_Path: TypeAlias = list[str | int]
+
+
+def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool) -> Any:
+    """The validator. Raises `jsonschema_rs.ValidationError` for what is no JSON Schema."""
+    patterns = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES) if of_client else None
+    return jsonschema_rs.validator_for(
+        schema, formats=formats, validate_formats=True, mask="the value", offline=True, pattern_options=patterns
+    )
+
+
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raise `InvalidRequest` for a client's schema that is none, or is out of bounds."""
+    dialect = schema.get("$schema")
+    if isinstance(dialect, str) and dialect.rstrip("#") not in DIALECTS:
+        raise _wrong(["$schema"], f"must be left out, or one of {', '.join(DIALECTS)}")
+    _Unfolding(schema).measure()
+    try:
+        compile_schema(schema, {}, of_client=True)
+    except jsonschema_rs.ValidationError as error:
+        raise _wrong(error.instance_path, f"is no JSON Schema: {error.message}") from None
+    except ValueError:
+        raise _wrong([], "is no JSON Schema") from None
+
+
+class _Unfolding:
+    """A walk through a schema that follows its references as a validator does.
+
+    A schema may refer to itself, but from one place by one way only: two ways would double the work with each level
+    of a payload.
+    """
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        self._nodes = 0
+        self._patterns = 0
+        self._open: list[int] = [id(schema)]
+
+    def measure(self) -> None:
+        self._only_one_way(self._walk(self._schema, []), [])
+
+    def _walk(self, node: Any, path: _Path) -> list[int]:
+        """To which of what is open around it `node` refers back, as often as it does."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            raise _wrong([], f"unfolds to more than {MAX_NODES} parts, or {MAX_DEPTH} levels")
+        if isinstance(node, list):
+            return [back for index, item in enumerate(node) for back in self._walk(item, [*path, index])]
+        if isinstance(node, dict):
+            return [back for key, value in node.items() for back in self._member(key, value, [*path, key])]
+        return []
+
+    def _member(self, key: str, value: Any, path: _Path) -> list[int]:
+        if key == "$ref" and isinstance(value, str):
+            return self._follow(value, path)
+        if key in _ELSEWHERE or (key == "$id" and isinstance(value, str) and len(path) > 1):
+            raise _wrong(path, "is not supported here: refer to parts of this schema by #/… alone")
+        if key in ("pattern", "patternProperties"):
+            self._patterns += len(value) if isinstance(value, dict) else 1
+            if self._patterns > MAX_PATTERNS:
+                raise _wrong(path, f"more than {MAX_PATTERNS} patterns")
+        return [] if key in _DATA or (key in _APART and len(path) == 1) else self._walk(value, path)
+
+    def _follow(self, reference: str, path: _Path) -> list[int]:
+        target = self._resolve(reference, path)
+        if id(target) in self._open:
+            return [id(target)]
+        self._open.append(id(target))
+        back = self._walk(target, path)
+        self._open.pop()
+        self._only_one_way(back, path)
+        return [one for one in back if one != id(target)]
+
+    def _only_one_way(self, back: list[int], path: _Path) -> None:
+        if len(back) > 1:
+            raise _wrong(path, "refers back to itself in more than one way")
+
+    def _resolve(self, reference: str, path: _Path) -> Any:
+        if reference != "#" and not reference.startswith("#/"):
+            raise _wrong(path, "must point into this schema, as #/$defs/name: nothing is fetched")
+        node: Any = self._schema
+        for step in reference[2:].split("/") if len(reference) > 1 else ():
+            name = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+                node = node[int(name)]
+            elif isinstance(node, dict) and name in node:
+                node = node[name]
+            else:
+                raise _wrong(path, "points to nothing")
+        return node
+
+
+def _wrong(path: _Path, detail: str) -> InvalidRequest:
+    return InvalidRequest([FieldError(POINTER + "".join(f"/{escape_pointer(str(step))}" for step in path), detail)])

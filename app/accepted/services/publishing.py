@@ -1,0 +1,82 @@
+"""Putting committed references on the road, and noting it in the outbox. Used by submitters and by the relay."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.domain.message import JobRef
+from accepted.errors import LedgerUnavailable
+from accepted.metrics import REFS_PUBLISHED
+from accepted.storage import outbox
+from accepted.storage.engine import transaction
+
+log = structlog.get_logger(__name__)
+
+
+async def publish(engine: AsyncEngine, broker: Broker, refs: Sequence[JobRef], by: str) -> int:
+    """Publish, then mark what was confirmed. Dying in between publishes twice, which claims make harmless.
+
+    Returns how many were confirmed.
+    """
+    confirmed = await broker.publish(refs)
+    if confirmed:
+        async with transaction(engine) as conn:
+            await outbox.mark_published(conn, confirmed)
+            await broker.announce(conn, (ref.queue for ref in confirmed))
+            await conn.commit()
+        REFS_PUBLISHED.labels(by).inc(len(confirmed))
+    return len(confirmed)
+
+
+class Publisher:
+    """Publishes in the background what this process has just committed, as long as it is not busy accepting.
+
+    Accepting comes first: `reserve` says whether there is room, and whoever gets none leaves his references to the
+    relay, which is another process.
+    """
+
+    ROOM = 32
+    """References under way at once."""
+
+    LIGHT = 4
+    """References in one transaction. More committed together means that submissions come faster than commits:
+    publishing one costs as much CPU as accepting one, so a busy process would halve its rate by publishing too."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._room = self.ROOM
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def reserve(self, wanted: int) -> int:
+        """Room for `wanted` references or none, to be used by `offer` or given back by `release`."""
+        if self._broker.handoff is None or wanted > min(self.LIGHT, self._room):
+            return 0
+        self._room -= wanted
+        return wanted
+
+    def release(self, count: int) -> None:
+        self._room += count
+
+    def offer(self, refs: Sequence[JobRef]) -> None:
+        """Publish these soon; the room for them was reserved."""
+        if refs:
+            task = asyncio.create_task(self._publish(refs))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait for what is under way; each publish has its own deadline."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _publish(self, refs: Sequence[JobRef]) -> None:
+        try:
+            await publish(self._engine, self._broker, refs, "submitter")
+        except LedgerUnavailable:
+            log.warning("mark_published_failed", refs=len(refs))
+        finally:
+            self.release(len(refs))

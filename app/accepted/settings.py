@@ -1,0 +1,158 @@
+"""Every setting of contract section 2: typed, with its default, checked together at start.
+
+Read once by the command line and passed in from there; the domain never imports this module.
+"""
+
+import os
+import re
+from typing import Annotated, Any, Literal, NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from accepted.domain.addresses import EgressAllow
+from accepted.domain.signing import is_secret
+from accepted.domain.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
+from accepted.domain.urls import allowing_host_of
+from accepted.errors import ConfigurationError
+
+PREFIX = "ACCEPTED_"
+SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url", "smtp_url"})
+"""Settings whose value may hold a password: it is never printed."""
+
+LONGEST_RETENTION = 3660 * 86400.0
+"""Seconds. Ten years: for longer than that a job service is the wrong place, and PostgreSQL's intervals end, too."""
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)):
+        return float(found[1]) * _UNITS[found[2]]
+    if isinstance(value, str):
+        raise ValueError("must be a number of seconds, or such as 45s, 30m, 12h, 7d")
+    return value
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+def _check_ports(url: str) -> None:
+    """Of each host that the URL names. Their connections would be tried for ever."""
+    try:
+        for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
+            _ = urlsplit("//" + host).port
+    except ValueError:  # whose text may hold a piece of the password
+        raise ValueError("has a port that is none; what is special in a password must be percent-encoded") from None
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Durations are seconds; `7d`, `12h`, `30m` and `45s` are read too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    database_url: str | None = Field(None, description="postgresql://user:password@host/database")
+    broker_url: str = Field("postgres", description="postgres, amqp://… or amqps://…, comma-separated for a cluster")
+    handlers: Names = Field(("accepted_worker.handlers",), description="comma-separated Python modules")
+    auth: Literal["required", "off"] = "required"
+    idempotency_key: Literal["optional", "required"] = "optional"
+    idempotency_ttl: Seconds = Field(86400, ge=1, le=366 * 86400)
+    max_body_bytes: int = Field(16 * 2**20, ge=1024)
+    max_payload_bytes: int = Field(256 * 2**10, ge=64)
+    max_result_bytes: int = Field(256 * 2**10, ge=1024)
+    egress_allow: Annotated[EgressAllow, NoDecode] = Field(
+        EgressAllow(), description="comma-separated networks and host names, e.g. 127.0.0.0/8"
+    )
+    webhook_secret: str | None = Field(None, description="whsec_ and the base64 of 24 to 64 bytes")
+    smtp_url: Annotated[SmtpServer | None, NoDecode] = Field(
+        None, description="smtp://user:password@host:587 (STARTTLS), smtps://… (TLS) or smtp+plain://host:25"
+    )
+    smtp_from: Annotated[str, Field(pattern=ADDRESS, max_length=MAX_ADDRESS)] | None = Field(
+        None, description="an address, e.g. noreply@example.com"
+    )
+    retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
+    retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)
+    alert_url: str | None = Field(None, description="http:// or https:// without user-info")
+    max_fanout_depth: int = Field(5, ge=0, le=1000)
+    max_fanout_jobs: int = Field(10_000, ge=0, le=1_000_000)
+    shutdown_grace: Seconds = Field(30, ge=0, le=3600)
+    ack_within: Seconds = Field(600, ge=1)
+    lease_ttl: Seconds = Field(30, ge=1, le=3600)
+
+    @field_validator("egress_allow", mode="before")
+    @classmethod
+    def _read_networks(cls, value: object) -> object:
+        return EgressAllow.parse(value) if isinstance(value, str) else value
+
+    @field_validator("smtp_url", mode="before")
+    @classmethod
+    def _read_smtp_url(cls, value: object) -> object:
+        return SmtpServer.parse(value) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        _check_ports(value or "")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_broker(cls, value: str) -> str:
+        if value != "postgres" and not all(u.strip().startswith(("amqp://", "amqps://")) for u in value.split(",")):
+            raise ValueError("must be postgres, or amqp:// or amqps:// URLs")
+        for url in value.split(","):
+            _check_ports(url)
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_webhook_secret(cls, value: str | None) -> str | None:
+        if value is not None and not is_secret(value):
+            raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
+        return value
+
+    @field_validator("alert_url")
+    @classmethod
+    def _is_alert_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            allowing_host_of(value)
+        return value
+
+    @property
+    def broker_urls(self) -> tuple[str, ...]:
+        return tuple(url.strip() for url in self.broker_url.split(","))
+
+    def require_database(self) -> str:
+        if self.database_url is None:
+            raise ConfigurationError(f"{PREFIX}DATABASE_URL is required, e.g. postgresql://user:password@host/accepted")
+        return self.database_url
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings from the environment and `.env`; `overrides` come from the command line and win."""
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        _explain(error)
+
+
+def _explain(error: ValidationError) -> NoReturn:
+    lines = []
+    for one in error.errors():
+        name = str(one["loc"][0])
+        variable = PREFIX + name.upper()
+        shown = "(hidden)" if name in SECRETS else repr(os.environ.get(variable, one["input"]))
+        hint = Settings.model_fields[name].description
+        reason = one["msg"].removeprefix("Value error, ")
+        lines.append(f"{variable}={shown}: {reason}" + (f" ({hint})" if hint else ""))
+    raise ConfigurationError("; ".join(lines)) from None

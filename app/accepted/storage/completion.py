@@ -1,0 +1,84 @@
+"""running -> anything: the one place where the transitions of `accepted.domain.transitions` reach the ledger.
+
+One statement for a batch. The fence is in it: the job must still be running that attempt, and the attempt's lease
+must still be open and held by that worker. What does not match is left alone and is missing from the answer. The
+lease also says whether somebody wants the job cancelled: then an outcome that would run it again ends it.
+
+A job that becomes `failed` becomes a dead letter in the same statement. One that is itself an alert counts as told,
+so that it raises no other.
+"""
+
+from accepted.domain.job import ALERT_TYPE, FINISHED
+from accepted.domain.transitions import ON_REQUEST, Transition
+from accepted.storage.changes import HINT
+from accepted.storage.direct import Connection, Statement
+from accepted.storage.moved import COLUMNS, Moved
+
+_APPLY = Statement(f"""
+WITH arrow AS MATERIALIZED (
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
+        CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
+        CAST(:crashes AS int4[]), CAST(:extra AS int4[]), CAST(:finished AS bool[]),
+        CAST(:tracebacks AS text[]), CAST(:progress AS text[]), CAST(:answers AS text[])
+    ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback,
+           progress, answer)
+), locked AS MATERIALIZED (
+    SELECT j.id FROM jobs j JOIN arrow a ON a.job_id = j.id
+    WHERE j.status = 'running' AND j.attempt = a.attempt
+    ORDER BY j.id FOR UPDATE OF j
+), closed AS (
+    UPDATE attempts t SET
+        finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback,
+        answer = CAST(a.answer AS json)
+    FROM arrow a JOIN locked l ON l.id = a.job_id
+    WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
+    RETURNING t.job_id, t.cancel_requested_at IS NOT NULL AND NOT a.finished AS cancel
+), moved AS (
+    UPDATE jobs j SET
+        status = CASE WHEN c.cancel THEN 'cancelled' ELSE a.status END, result = CAST(a.result AS json),
+        error = CASE WHEN c.cancel
+                     THEN json_build_object('class', 'cancelled', 'message', '{ON_REQUEST}', 'attempt', a.attempt)
+                     ELSE CAST(a.error AS json) END,
+        progress = COALESCE(CAST(a.progress AS json), j.progress),
+        crashes = j.crashes + a.crashes, max_attempts = j.max_attempts + a.extra,
+        run_at = CASE WHEN a.wait > 0 AND NOT c.cancel THEN now() + a.wait * interval '1 second' ELSE j.run_at END,
+        finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
+    FROM arrow a JOIN closed c ON c.job_id = a.job_id
+    WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
+    RETURNING {COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key, a.error,
+              CASE WHEN NOT c.cancel THEN a.wait END AS wait
+), waiting AS (
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at, concurrency_key)
+    SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at, concurrency_key
+    FROM moved WHERE wait IS NOT NULL
+), dead AS (
+    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, alerted_at)
+    SELECT id, tenant, queue, type, CAST(error AS json)->>'class', CAST(error AS json)->>'message',
+           CASE WHEN type = '{ALERT_TYPE}' THEN now() END
+    FROM moved WHERE status = 'failed'
+)
+SELECT id, status, wants_webhook, has_dependents, batch_id, {HINT.format(rows="moved")} FROM moved
+""")
+
+
+async def apply(conn: Connection, batch: list[Transition]) -> list[Moved]:
+    """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
+    rows = await _APPLY.rows(
+        conn,
+        ids=[t.held.job_id for t in batch],
+        attempts=[t.held.attempt for t in batch],
+        worker_ids=[t.held.worker_id for t in batch],
+        statuses=[str(t.status) for t in batch],
+        outcomes=[str(t.outcome) for t in batch],
+        results=[t.result for t in batch],
+        errors=[t.error for t in batch],
+        waits=[t.wait for t in batch],
+        crashes=[t.crashes for t in batch],
+        extra=[t.extra_attempts for t in batch],
+        finished=[t.status in FINISHED for t in batch],
+        tracebacks=[t.traceback for t in batch],
+        progress=[t.progress for t in batch],
+        answers=[t.answer for t in batch],
+    )
+    return [Moved(*row[:5]) for row in rows]

@@ -1,0 +1,179 @@
+"""Connections to the ledger, and what every one of them is bounded by.
+
+A half-open socket would hang asyncpg for ever, so each layer has a deadline of its own: connecting, one command,
+TCP itself (keepalive and user timeout), and on the server's side the statement and the idle transaction. Driver
+errors leave here as `LedgerUnavailable`; anything else a statement raises is a bug or a poisoned member.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+import structlog
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from accepted.errors import LedgerUnavailable
+
+CONNECT_TIMEOUT = 2.0
+COMMAND_TIMEOUT = 4.0
+"""Seconds for one command. Under the 5 s within which a client must hear 503."""
+
+GOODBYE = 0.2
+"""Seconds for closing politely a connection that may be dead."""
+
+POOL_TIMEOUT = 2.0
+POOL_SIZE = 10
+
+SERVER_SETTINGS = {
+    "application_name": "accepted",
+    "timezone": "UTC",
+    "jit": "off",  # planning a 2 ms statement for 200 ms is no gain
+    "statement_timeout": "10s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+_BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises for a connection that is gone, or about to be: the server's last words have arrived and the
+end of the stream has not."""
+
+_OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
+
+log = structlog.get_logger(__name__)
+
+
+def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float | None = COMMAND_TIMEOUT) -> AsyncEngine:
+    """An engine for the ledger at `url` (`postgresql://…`). Nothing is connected yet."""
+
+    async def connect() -> "asyncpg.Connection[Any]":
+        return await open_connection(url, command_timeout)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        pool_reset_on_return="rollback",
+    )
+    event.listen(engine.sync_engine, "handle_error", _distrust_the_pool)
+    event.listen(engine.sync_engine, "checkout", _only_open)
+    return engine
+
+
+async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "asyncpg.Connection[Any]":
+    """One raw connection with every bound set; for LISTEN, and for the engine's pool."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        url.replace("postgresql+asyncpg://", "postgresql://"),
+        timeout=CONNECT_TIMEOUT,
+        command_timeout=command_timeout,
+        server_settings=SERVER_SETTINGS,
+        connection_class=_Connection,
+    )
+    _bound_socket(connection)
+    return connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Driver errors that mean an outage become `LedgerUnavailable`; what a statement itself raises stays as it is."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, *_BROKEN) as error:
+        if is_unavailable(error):
+            raise LedgerUnavailable(type(error).__name__) from error
+        raise
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that the caller commits in plain sight with `await conn.commit()`; left uncommitted, it rolls back.
+
+    Raises `LedgerUnavailable` when the ledger is away, slow or full. The connection is then dropped, never reused.
+    """
+    with translated():
+        async with engine.connect() as conn:
+            try:
+                yield conn
+            except BaseException as error:
+                if not isinstance(error, SQLAlchemyError) or is_unavailable(error):
+                    await conn.invalidate()
+                raise
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for single reads: each statement is its own transaction, without BEGIN and COMMIT around it.
+
+    Raises as `transaction` does.
+    """
+    async with transaction(engine) as conn:
+        yield await conn.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether `error` means that the ledger did not serve us, rather than that it refused what we sent."""
+    if isinstance(error, DBAPIError):
+        origin = error.orig
+        return (
+            error.connection_invalidated
+            or isinstance(error, (OperationalError, InterfaceError))
+            or _is_outage(getattr(origin, "sqlstate", None) or "")
+            or isinstance(origin.__cause__ if origin else None, (OSError, TimeoutError, asyncio.TimeoutError))
+        )
+    if isinstance(error, asyncpg.PostgresError):
+        return _is_outage(error.sqlstate or "")
+    return isinstance(error, (PoolTimeout, OSError, TimeoutError, *_BROKEN))
+
+
+class _Connection(asyncpg.Connection):
+    """One that never takes long to close: SQLAlchemy gives a dead connection 2 s, and closes a pool one by one."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        await super().close(timeout=GOODBYE)
+
+
+def _distrust_the_pool(context: ExceptionContext) -> None:
+    """A command without an answer means that the network lost us: every connection made before is replaced.
+
+    Otherwise each of them would cost its user a timeout of his own, long after the network has healed.
+    """
+    if isinstance(context.original_exception, TimeoutError):
+        context.invalidate_pool_on_disconnect = True
+
+
+def _only_open(connection: Any, *_: object) -> None:
+    """The driver knows when the server has ended a connection: nobody need be the one to find out."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _is_outage(sqlstate: str) -> bool:
+    """Classes 08 connection, 25 read-only, 28 authorization, 3D no such database, 40 rollback, 53 resources, 55 lock,
+    57 operator, 58 system, XX internal.
+
+    And a table or column that is not there: this code is waiting for `accepted migrate`.
+    """
+    return sqlstate[:2] in _OUTAGES or sqlstate in {"42P01", "42703"}
+
+
+def _bound_socket(connection: "asyncpg.Connection[Any]") -> None:
+    transport = getattr(connection, "_transport", None)
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)

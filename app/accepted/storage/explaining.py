@@ -1,0 +1,164 @@
+"""What could hold one job, read for `GET /jobs/{id}/explain`. Each question touches the rows that wait on one queue
+at most; nothing looks at finished jobs.
+
+The row of the job decides what it waits for; the rest is read just after it, each in a statement of its own, and
+informs. Other tenants' jobs are counted, never named.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from accepted.domain.facts import Crew, Holder, Limits, Load, Needed, Place
+from accepted.storage.direct import Connection, Statement
+from accepted.storage.workers import ALIVE, SERVES
+
+MOST_NEEDED = 20
+"""Jobs waited for that are named; how many there are in all is said, too."""
+
+_JOB = Statement(f"""
+SELECT j.tenant, now(), j.status, j.type, j.queue, j.attempt, j.max_attempts, j.run_at, j.finished_at,
+       CAST(j.error AS text), j.blockers, j.concurrency_key, j.ordering_key,
+       CASE WHEN j.type = ANY(CAST(:calling AS text[])) THEN j.payload->>'url' END,
+       CASE WHEN isfinite(o.due_at) THEN o.due_at END, o.published, o.held, o.admitted,
+       w.name, CAST(t.worker_id AS text), t.started_at, w.heartbeat_at, COALESCE({ALIVE}, false),
+       t.cancel_requested_at IS NOT NULL,
+       q.paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key, q.next_start,
+       COALESCE(y.external, false), COALESCE(q.gated, false) OR COALESCE(o.held, false)
+FROM jobs j
+LEFT JOIN outbox o ON o.job_id = j.id
+LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished_at IS NULL
+LEFT JOIN workers w ON w.id = t.worker_id
+LEFT JOIN queues q ON q.name = j.queue
+LEFT JOIN job_types y ON y.name = j.type
+WHERE j.id = :id
+""")
+
+_NEEDS = Statement("""
+SELECT d.needs, n.status, d.on_success
+FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
+WHERE d.job_id = :id AND (n.status IS NULL OR d.broken OR n.finished_at IS NULL)
+ORDER BY d.broken DESC, d.needs LIMIT :most
+""")
+
+_CREW = Statement(f"""
+WITH crew AS MATERIALIZED (
+    SELECT w.id, w.slots, w.types IS NULL OR CAST(:type AS text) = ANY(w.types) AS able
+    FROM workers w WHERE {ALIVE} AND {SERVES} AND (w.tenant IS NULL OR w.tenant = CAST(:tenant AS text))
+)
+SELECT count(*), count(*) FILTER (WHERE able), COALESCE(sum(slots) FILTER (WHERE able), 0),
+       (SELECT count(*) FROM attempts t JOIN crew c ON c.id = t.worker_id AND c.able WHERE t.finished_at IS NULL)
+FROM crew
+""")
+
+_LOAD = Statement("""
+SELECT count(*), count(*) FILTER (WHERE key = CAST(:key AS text)) FROM (
+    SELECT j.concurrency_key AS key
+    FROM attempts t CROSS JOIN LATERAL (SELECT queue, concurrency_key FROM jobs WHERE id = t.job_id OFFSET 0) AS j
+    WHERE t.finished_at IS NULL AND j.queue = :queue
+    UNION ALL
+    SELECT concurrency_key FROM outbox WHERE admitted AND queue = :queue
+) AS going
+""")
+
+_PLACE_ON_THE_ROAD = Statement("""
+SELECT count(*), 0 FROM outbox
+WHERE queue = :queue AND published
+  AND (priority > :priority OR (priority = :priority AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)))
+""")
+
+_PLACE_AT_THE_GATE = Statement("""
+WITH line AS MATERIALIZED (
+    SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS turn
+    FROM outbox WHERE queue = :queue AND (held OR (published AND NOT admitted)) AND due_at < 'infinity'
+), mine AS (
+    SELECT turn FROM line WHERE job_id = :id
+)
+SELECT (SELECT count(*) FROM line WHERE turn < mine.turn)
+           + (SELECT count(*) FROM outbox WHERE admitted AND queue = :queue),
+       mine.turn - 1
+FROM mine
+""")
+"""Keys take turns: before the n-th job of a key go at most n - 1 of each other one. A row that was published before its
+queue had a gate is about to be held."""
+
+_TARGET = Statement("""
+SELECT held_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now()
+""")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """The job with its outbox row, its open attempt and its queue. `calls` is the URL that it would call."""
+
+    tenant: str
+    now: datetime
+    status: str
+    type: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    finished_at: datetime | None
+    error: str | None
+    blockers: int
+    concurrency_key: str | None
+    ordering_key: str | None
+    calls: str | None
+    due_at: datetime | None
+    published: bool
+    held: bool
+    admitted: bool
+    holder: Holder | None
+    limits: Limits
+    external: bool
+    gated: bool
+
+
+async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequence[str]) -> Row | None:
+    """The job, of any tenant: the caller compares. The payload's URL is told for the types in `calling`."""
+    found = await _JOB.rows(conn, id=job_id, lease_ttl=float(lease_ttl), calling=list(calling))
+    if not found:
+        return None
+    values = list(found[0])
+    out, holder, limits = values[15:18], values[18:24], values[24:-2]
+    return Row(*[*values[:15], *map(bool, out), _holder(holder), Limits(bool(limits[0]), *limits[1:]), *values[-2:]])
+
+
+async def needs(conn: Connection, job_id: UUID) -> tuple[Needed, ...]:
+    """The first of the jobs that this one still waits for."""
+    return tuple(Needed(*one) for one in await _NEEDS.rows(conn, id=job_id, most=MOST_NEEDED))
+
+
+async def crew(conn: Connection, tenant: str, queue: str, type_: str, lease_ttl: float) -> Crew:
+    """Who could run it."""
+    (found,) = await _CREW.rows(conn, tenant=tenant, queue=queue, type=type_, lease_ttl=float(lease_ttl))
+    return Crew(*found)
+
+
+async def load(conn: Connection, queue: str, key: str | None) -> Load:
+    """What is running on the queue, or about to."""
+    (found,) = await _LOAD.rows(conn, queue=queue, key=key)
+    return Load(*found)
+
+
+async def place(conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, gated: bool) -> Place:
+    """How many go first."""
+    if gated:
+        found = await _PLACE_AT_THE_GATE.rows(conn, id=job_id, queue=queue)
+    else:
+        found = await _PLACE_ON_THE_ROAD.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)
+    return Place(*found[0]) if found else Place()
+
+
+async def target(conn: Connection, tenant: str, host: str) -> tuple[datetime, str, int] | None:
+    """Until when nothing is sent to this host, the class of its failures and how many there were in a row."""
+    found = await _TARGET.rows(conn, tenant=tenant, host=host)
+    return (found[0][0], found[0][1], found[0][2]) if found else None
+
+
+def _holder(values: Sequence[Any]) -> Holder | None:
+    name, worker_id, since, heard_at, alive, cancel = values
+    return None if since is None else Holder(name or worker_id, since, heard_at, alive, cancel)

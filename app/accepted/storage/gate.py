@@ -1,0 +1,272 @@
+"""Room on gated queues: counted from rows that exist anyway, and given to those whose turn it is (docs/waiting.md).
+
+Whoever admits holds the lock on the queue's row, and counts in a statement that begins after he got it: so he sees
+what was admitted before. Nothing else makes more of a gated queue run: a claim turns one admitted row into one open
+attempt, in one statement.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from accepted.domain.job import INTERNAL_TYPES
+from accepted.domain.message import JobRef
+from accepted.storage.direct import Connection, Statement
+from accepted.storage.queues import HELD_AGAIN
+from accepted.storage.workers import ALIVE, SERVES
+
+_WAITS = "o.queue = :queue AND o.held AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
+
+_LIVES = f"w.slots > 0 AND w.ends_at IS NULL AND {ALIVE}"
+
+_WANTED = f"""EXISTS (
+    SELECT 1 FROM jobs j JOIN workers w ON w.tenant = j.tenant AND (w.types IS NULL OR j.type = ANY(w.types))
+    WHERE j.id = o.job_id AND j.type <> ALL(CAST(:internal AS text[])) AND :queue = ANY(w.queues) AND {_LIVES}
+)"""
+"""Whether somebody waits for a lease that this row of `outbox o` would do for. Worker processes take whatever comes."""
+
+_STRAYS = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
+
+_LOOK = Statement(f"""
+SELECT * FROM (
+    SELECT q.name, EXISTS (SELECT 1 FROM outbox o WHERE {_STRAYS.format(queue="q.name", paused="q.paused")}) AS strays,
+           NOT q.paused
+           AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.held AND o.due_at < 'infinity') AS waits
+    FROM queues q WHERE q.gated
+) AS each WHERE strays OR waits ORDER BY name
+""")
+
+_HOLD = Statement(f"""
+WITH strays AS MATERIALIZED (
+    SELECT o.job_id FROM outbox o
+    WHERE {_STRAYS.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
+    ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox SET held = true, admitted = false, published = false
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM strays)) RETURNING job_id
+""")
+
+_LOCK = Statement("""
+SELECT max_running, rate_per / rate_jobs, max_running_per_key, turn,
+       CAST(EXTRACT(epoch FROM next_start - clock_timestamp()) AS float8), clock_timestamp()
+FROM queues WHERE name = :queue AND gated AND NOT paused FOR UPDATE SKIP LOCKED
+""")
+
+_OPEN = """
+    FROM attempts t CROSS JOIN LATERAL (SELECT queue, concurrency_key FROM jobs WHERE id = t.job_id OFFSET 0) AS j
+    WHERE t.finished_at IS NULL AND j.queue = :queue
+"""
+"""Open attempts are few and jobs are many: OFFSET 0 keeps the planner from ever reading all jobs for them."""
+
+_ROOM = Statement(f"""
+WITH free AS MATERIALIZED (
+    SELECT w.tenant, GREATEST(w.slots - (
+        SELECT count(*) FROM attempts t WHERE t.worker_id = w.id AND t.finished_at IS NULL
+    ), 0) AS slots
+    FROM workers w WHERE {_LIVES} AND {SERVES}
+), waiting AS MATERIALIZED (
+    SELECT CAST(COALESCE(sum(slots), 0) AS int8) AS leases FROM free WHERE tenant IS NOT NULL
+)
+SELECT (SELECT CAST(COALESCE(sum(slots), 0) AS int8) FROM free WHERE tenant IS NULL), waiting.leases,
+       (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted),
+       CASE WHEN waiting.leases = 0 THEN 0
+            ELSE (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted AND {_WANTED}) END,
+       CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END
+FROM waiting
+""")
+
+_TAKE_BACK = Statement(f"""
+WITH idle AS MATERIALIZED (
+    SELECT o.job_id FROM outbox o WHERE o.queue = :queue AND o.admitted AND NOT {_WANTED}
+    ORDER BY o.priority, o.due_at DESC LIMIT :most FOR UPDATE SKIP LOCKED
+)
+{HELD_AGAIN.format(rows="idle")} RETURNING o.job_id
+""")
+
+_NEXT_KEY = """
+    SELECT o.concurrency_key FROM outbox o WHERE {waits} AND o.concurrency_key > {after}
+    ORDER BY o.concurrency_key LIMIT 1
+"""
+
+_MEMBER = """
+    SELECT o.job_id, row_number() OVER (ORDER BY o.priority DESC, o.due_at) AS rank
+    FROM outbox o WHERE {waits} AND {key} ORDER BY o.priority DESC, o.due_at LIMIT {most}
+"""
+
+
+def _admit(waits: str) -> Statement:
+    return Statement(f"""
+WITH RECURSIVE later(key, place) AS (
+    SELECT ({_NEXT_KEY.format(waits=waits, after="COALESCE(CAST(:turn AS text), '')")}), 1
+    UNION ALL
+    SELECT ({_NEXT_KEY.format(waits=waits, after="l.key")}), l.place + 1
+    FROM later l WHERE l.key IS NOT NULL AND l.place < CAST(:steps AS int4)
+), earlier(key, place) AS (
+    SELECT ({_NEXT_KEY.format(waits=waits, after="''")}), 1 WHERE CAST(:turn AS text) IS NOT NULL
+    UNION ALL
+    SELECT ({_NEXT_KEY.format(waits=waits, after="e.key")}), e.place + 1
+    FROM earlier e WHERE e.key < CAST(:turn AS text) AND e.place < CAST(:steps AS int4)
+), ring AS MATERIALIZED (
+    SELECT key, place FROM later WHERE key IS NOT NULL
+    UNION ALL
+    SELECT key, CAST(:steps AS int4) + 1 + place FROM earlier WHERE key <= CAST(:turn AS text)
+), share AS MATERIALIZED (
+    SELECT CEIL(CAST(:room AS float8) / (1 + count(*))) AS most FROM ring
+), busy AS MATERIALIZED (
+    SELECT key, count(*) AS n FROM (
+        SELECT o.concurrency_key AS key FROM outbox o WHERE o.queue = :queue AND o.admitted
+        UNION ALL
+        SELECT j.concurrency_key {_OPEN}
+    ) AS taken WHERE CAST(:per_key AS int4) IS NOT NULL AND key IS NOT NULL GROUP BY key
+), chosen AS (
+    SELECT w.job_id, w.rank, r.place FROM ring r LEFT JOIN busy b ON b.key = r.key
+    CROSS JOIN LATERAL ({
+        _MEMBER.format(
+            waits=waits,
+            key="o.concurrency_key = r.key",
+            most="GREATEST(LEAST((SELECT most FROM share), CAST(:per_key AS int4) - COALESCE(b.n, 0)), 0)",
+        )
+    }) AS w
+    UNION ALL
+    SELECT w.job_id, w.rank, CAST(:steps AS int4) + 1
+    FROM ({_MEMBER.format(waits=waits, key="o.concurrency_key IS NULL", most="(SELECT most FROM share)")}) AS w
+), first AS MATERIALIZED (
+    SELECT * FROM chosen ORDER BY rank, place LIMIT :room
+), locked AS MATERIALIZED (
+    SELECT job_id FROM outbox WHERE job_id = ANY(ARRAY(SELECT job_id FROM first)) AND held AND due_at < 'infinity'
+    ORDER BY job_id FOR UPDATE SKIP LOCKED
+), admitted AS (
+    UPDATE outbox SET
+        held = false, admitted = true, published = CAST(:hold AS float8) IS NULL,
+        due_at = now() + COALESCE(CAST(:hold AS float8), 0) * interval '1 second'
+    WHERE job_id = ANY(ARRAY(SELECT job_id FROM locked))
+    RETURNING job_id, attempt, queue, priority, concurrency_key
+)
+SELECT a.job_id, a.attempt, a.queue, j.type, a.priority, j.traceparent, a.concurrency_key
+FROM jobs j JOIN admitted a ON a.job_id = j.id JOIN first f ON f.job_id = a.job_id
+WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
+""")
+
+
+_ADMIT = _admit(_WAITS)
+"""The ring of keys is walked from the turn on by a loose index scan, one probe a key, and of each key only its share is
+read: what waits behind it costs nothing. Ids go round as arrays, as in `accepted.storage.outbox`: a join may be
+planned as a scan of all that waits."""
+
+_ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
+"""What nobody waits for is passed over row by row, as a claim of a lease does."""
+
+_TURN = Statement("""
+UPDATE queues SET turn = :turn, next_start = CAST(:now AS timestamptz) + CAST(:wait AS float8) * interval '1 second'
+WHERE name = :queue
+""")
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A gated queue with something to do: `strays` are on the road without being admitted, or while it is paused."""
+
+    queue: str
+    strays: bool
+    waits: bool
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What holds for a queue whose row this transaction has locked. `next_start` is in seconds from `now`."""
+
+    max_running: int | None
+    interval: float | None
+    max_running_per_key: int | None
+    turn: str | None
+    next_start: float | None
+    now: datetime
+
+
+class Room(msgspec.Struct, frozen=True):
+    """`free` slots of the live worker processes that serve the queue, and `leases` that are waited for over HTTP; rows
+    `admitted` and not yet claimed, how many of them are `wanted` by who waits for a lease, and how many `run`, if that
+    was asked."""
+
+    free: int
+    leases: int
+    admitted: int
+    wanted: int
+    run: int | None
+
+    @property
+    def for_any(self) -> int:
+        """Below 0: so many are admitted that only worker processes would take, and these have no slot for."""
+        return self.free - (self.admitted - self.wanted)
+
+    @property
+    def for_wanted(self) -> int:
+        return max(self.leases - self.wanted, 0)
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """References in the order of their turns, and whose turn was the last."""
+
+    refs: list[JobRef]
+    turn: str | None
+
+
+async def look(conn: Connection) -> list[Waiting]:
+    """The gated queues with something to do."""
+    return [Waiting(*row) for row in await _LOOK.rows(conn)]
+
+
+async def hold(conn: Connection, queue: str, most: int) -> int:
+    """Hold up to `most` strays of a gated queue; messages that still refer to them are stale. The caller commits."""
+    return len(await _HOLD.rows(conn, queue=queue, most=most))
+
+
+async def lock(conn: Connection, queue: str) -> Limits | None:
+    """The limits of a gated queue, which is ours until the transaction ends; None if it is paused, or another's."""
+    found = await _LOCK.rows(conn, queue=queue)
+    return Limits(*found[0]) if found else None
+
+
+async def room(conn: Connection, queue: str, lease_ttl: float, limited: bool) -> Room:
+    """What there is room for; `limited` asks how many run, too. To be asked after `lock`."""
+    (row,) = await _ROOM.rows(conn, queue=queue, lease_ttl=lease_ttl, limited=limited, internal=list(INTERNAL_TYPES))
+    return Room(*row)
+
+
+async def take_back(conn: Connection, queue: str, lease_ttl: float, most: int) -> int:
+    """Hold again, each in its place, up to `most` rows that were admitted and nobody who waits for a lease wants."""
+    return len(await _TAKE_BACK.rows(conn, queue=queue, lease_ttl=lease_ttl, most=most, internal=list(INTERNAL_TYPES)))
+
+
+async def admit(conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None) -> Admitted:
+    """Admit up to `most` rows of a locked queue, looking at up to `steps` keys. May be fewer than could be.
+
+    They are ours to publish for `hold` seconds, then the relay's; None: they are on the road with the commit.
+    """
+    return _admitted(
+        await _ADMIT.rows(
+            conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold
+        )
+    )
+
+
+async def admit_wanted(
+    conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None, lease_ttl: float
+) -> Admitted:
+    """The same, of those rows that somebody who waits for a lease would take."""
+    return _admitted(
+        await _ADMIT_WANTED.rows(
+            conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold,
+            lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
+        )
+    )  # fmt: skip
+
+
+async def pass_on(conn: Connection, queue: str, turn: str | None, now: datetime, wait: float | None) -> None:
+    """The next turn comes after `turn`, and the next start `wait` seconds after `now`. The caller commits."""
+    await _TURN.rows(conn, queue=queue, turn=turn, now=now, wait=wait)
+
+
+def _admitted(rows: Sequence[Sequence[Any]]) -> Admitted:
+    turn = str(rows[-1][6]) if rows and rows[-1][6] is not None else None
+    return Admitted([JobRef(*row[:6]) for row in rows], turn)

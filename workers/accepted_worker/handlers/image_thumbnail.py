@@ -1,0 +1,130 @@
+"""The job type `image.thumbnail`: a picture made small, in a process, because decoding is work for the processor.
+
+The picture may be anybody's: its format is one of a short list, its size is read from its header before a pixel is
+decoded, only its first frame is looked at, and of what it carries besides pixels nothing is passed on.
+"""
+
+import base64
+import io
+import warnings
+from typing import Any, Literal, Self
+
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from accepted.domain.failures import InvalidJob
+from accepted_worker.context import Context
+from accepted_worker.egress import Egress
+from accepted_worker.handlers.fields import Base64, Url
+from accepted_worker.handlers.http_request import judge
+from accepted_worker.job import job
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+"""What is read. Pillow knows many more, whose decoders fewer people have tried to break."""
+
+MAX_PIXELS = 64_000_000
+"""Of the source: more than most telephones make, and 256 MB when decoded with transparency."""
+
+MAX_SOURCE_BYTES = 32 * 2**20
+MAX_SIDE = 4096
+FETCH_SECONDS = 30.0
+
+ROTATED = (5, 6, 7, 8)
+"""Values of the EXIF tag Orientation for pictures that lie on their side."""
+
+ORIENTATION = 0x0112
+
+RESIZABLE = ("L", "RGB", "RGBA", "CMYK")
+"""Modes in which pixels can be mixed; a palette's numbers, for one, cannot."""
+
+# Pillow looks at the header's size as it opens a file, and at sizes that it learns later. It warns above this, and
+# raises above twice as much; `make` turns the warning into an error.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class Thumbnail(BaseModel):
+    """Fit a picture into a box. It keeps its proportions, is never enlarged, and is turned upright."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["url"]}]}
+    )
+
+    image: Base64 = Field(b"", description="A JPEG, PNG, WebP or GIF; or say where it is in `url`.")
+    url: Url = Field("", description="Where to get the picture, of up to 32 MiB; or give it in `image`.")
+    width: int = Field(ge=1, le=MAX_SIDE, description="Of the box, in pixels.")
+    height: int = Field(ge=1, le=MAX_SIDE, description="Of the box, in pixels.")
+    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="In a JPEG, what is transparent becomes white.")
+    quality: int = Field(80, ge=1, le=100, description="Of a JPEG or a WebP.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if ("image" in self.model_fields_set) == ("url" in self.model_fields_set):
+            raise ValueError("either image or url is required")
+        return self
+
+
+@job("image.thumbnail", timeout=60, runs_in="process", description="Make a small copy of a picture.")
+async def image_thumbnail(payload: Thumbnail, ctx: Context) -> dict[str, Any]:
+    """Result: `width`, `height`, `format`, `bytes` (how many) and `image` (them, as base64)."""
+    source = await fetched(payload.url, ctx.egress) if payload.url else payload.image
+    small = make(source, payload.width, payload.height, payload.format)
+    encoded = encode(small, payload.format, payload.quality)
+    return {
+        "width": small.width,
+        "height": small.height,
+        "format": payload.format,
+        "bytes": len(encoded),
+        "image": base64.b64encode(encoded).decode(),
+    }
+
+
+async def fetched(url: str, egress: Egress) -> bytes:
+    """The picture at `url`, all of it."""
+    headers = {"Accept": "image/*"}
+    answer = await egress.send("GET", url, headers, b"", timeout=FETCH_SECONDS, max_bytes=MAX_SOURCE_BYTES)
+    judge(answer, None)
+    if answer.truncated:
+        raise InvalidJob(f"the picture is larger than {MAX_SOURCE_BYTES} bytes")
+    return answer.body
+
+
+def make(source: bytes, width: int, height: int, target: str) -> Image.Image:
+    """The picture within the box, upright, as RGB or RGBA. Raises `InvalidJob` for whatever is not a sound picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
+                return _within(picture, width, height, keep_alpha=target != "jpeg")
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise InvalidJob(f"the picture has more than {MAX_PIXELS} pixels") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # broken pictures raise almost anything: OSError, SyntaxError, struct.error, …
+            raise InvalidJob(f"not a picture that can be read: {type(error).__name__}") from error
+
+
+def _within(picture: Image.Image, width: int, height: int, *, keep_alpha: bool) -> Image.Image:
+    lies = picture.getexif().get(ORIENTATION) in ROTATED
+    small = picture if picture.mode in RESIZABLE else _plain(picture)
+    small.thumbnail((height, width) if lies else (width, height))  # a JPEG is decoded at a fraction of its size
+    upright = _plain(ImageOps.exif_transpose(small))
+    return upright if keep_alpha or upright.mode == "RGB" else _on_white(upright)
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # greys of 16 bits, which `convert` would cut off at 255
+        picture = picture.point(lambda grey: grey * (1 / 256)).convert("L")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    flat = Image.new("RGB", picture.size, "white")
+    flat.paste(picture, mask=picture.getchannel("A"))
+    return flat
+
+
+def encode(picture: Image.Image, target: str, quality: int) -> bytes:
+    picture.info.clear()  # or Pillow would write some of it again
+    encoded = io.BytesIO()
+    picture.save(encoded, target, quality=quality, optimize=True)
+    return encoded.getvalue()

@@ -1,0 +1,12 @@
+"""`noop`: succeeds at once, for trying things out and for measuring what a job costs."""
+
+from typing import Any
+
+from accepted_worker.context import Context
+from accepted_worker.job import job
+
+
+@job("noop")
+async def noop(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Does nothing, and succeeds."""
+    return {}

@@ -1,0 +1,30 @@
+"""`sleep`: takes as long as it is told, and fails as often as it is told, for trying things out."""
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accepted.domain.failures import TransientError
+from accepted_worker.context import Context
+from accepted_worker.job import job
+
+DAY = 86400.0
+
+
+class Sleep(BaseModel):
+    """How long to sleep, in seconds, and on how many first attempts to fail afterwards."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float = Field(1.0, ge=0, le=DAY)
+    fail_attempts: int = Field(0, ge=0, le=100)
+
+
+@job("sleep", timeout=DAY)
+async def sleep(payload: Sleep, ctx: Context) -> dict[str, Any]:
+    """Sleeps for `seconds`, then succeeds, or fails on the first `fail_attempts` attempts."""
+    await asyncio.sleep(payload.seconds)
+    if ctx.job.attempt <= payload.fail_attempts:
+        raise TransientError(f"asked to fail on attempt {ctx.job.attempt}")
+    return {"slept": payload.seconds}

@@ -1,0 +1,90 @@
+"""The `@job` decorator: it gives a function the type that it runs."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+from pydantic import TypeAdapter
+
+from accepted.domain.failures import OnNotFound
+from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN
+from accepted.domain.retry import Retry
+from accepted.errors import ConfigurationError
+from accepted.storage.job_types import JobType
+
+MARK = "__accepted_handler__"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A function with the type that it runs."""
+
+    type: JobType
+    function: Callable[..., Any]
+    payload: TypeAdapter[Any]
+    is_async: bool
+    in_process: bool = False
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether it can be made to end: a coroutine is cancelled, a process killed. A thread can only be asked."""
+        return self.is_async or self.in_process
+
+
+def job(
+    name: str,
+    *,
+    queue: str = DEFAULT_QUEUE,
+    timeout: float = DEFAULT_TIMEOUT,
+    retry: Retry | None = None,
+    description: str | None = None,
+    not_found: Literal["fail", "retry", "skip"] = "fail",
+    runs_in: Literal["process"] | None = None,
+    internal: bool = False,
+) -> Callable[[Function], Function]:
+    """Make a function the handler of type `name`: `def` or `async def`, of (payload, ctx), returning JSON or None.
+
+    The annotation of its first parameter is the payload's type (a pydantic model, a dataclass, a `dict`); its JSON
+    Schema is what the API checks submissions against. `timeout` is in seconds. `async def` handlers run on the
+    event loop, `def` ones in a thread; with `runs_in="process"` both run in a process, which is killed on timeout and
+    cancel, and which looks for them in the modules of ACCEPTED_HANDLERS. Handlers run at least once; their outcome is
+    recorded once. `not_found` says what `NotFound` means for the type: "fail", "retry", or "skip" (it succeeds with
+    {"skipped": true}).
+    """
+
+    if not re.fullmatch(TYPE_PATTERN, name) or not re.fullmatch(QUEUE_PATTERN, queue):
+        raise ConfigurationError(f"{name!r} on queue {queue!r}: no name for a type or for a queue")
+    if runs_in not in (None, "process"):
+        raise ConfigurationError(f"{name!r}: runs_in is process, or left out")
+    if not_found not in set(OnNotFound):
+        raise ConfigurationError(f"{name!r}: not_found is one of {', '.join(OnNotFound)}")
+
+    def decorate(function: Function) -> Function:
+        adapter = TypeAdapter(_payload_type(name, function))
+        kind = JobType(
+            name=name,
+            description=description or inspect.cleandoc(function.__doc__ or "").partition("\n")[0],
+            queue=queue,
+            retry=retry or Retry(),
+            timeout=timeout,
+            payload_schema=msgspec.json.encode(adapter.json_schema()).decode(),
+            internal=internal,
+            not_found=OnNotFound(not_found),
+        )
+        handler = Handler(kind, function, adapter, inspect.iscoroutinefunction(function), runs_in == "process")
+        setattr(function, MARK, handler)
+        return function
+
+    return decorate
+
+
+def _payload_type(name: str, function: Callable[..., Any]) -> Any:
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) != 2:
+        raise ConfigurationError(f"the handler of {name!r} must take (payload, ctx)")
+    return get_type_hints(function).get(parameters[0], dict[str, Any])

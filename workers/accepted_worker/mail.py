@@ -1,0 +1,114 @@
+"""The way out for mail: the one server that the operator has named (`ACCEPTED_SMTP_URL`).
+
+The guard of `accepted_worker.egress` is about addresses that a client's data can aim at; this server's is not one of
+them. Certificates are checked against the system's store (OpenSSL's `SSL_CERT_FILE` names another). A message is handed
+over whole or not at all, so that trying again sends it twice to nobody whose server has said what became of it.
+"""
+
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+
+import aiosmtplib
+
+from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
+from accepted.domain.smtp import SmtpServer
+
+STEP_SECONDS = 30.0
+"""For the server to answer one command. RFC 5321 (4.5.3.2) asks for minutes; a slot should not wait that long."""
+
+GOODBYE_SECONDS = 2.0
+"""For the answer to QUIT. The message is the server's by then."""
+
+CREDENTIALS = frozenset({530, 534, 535, 538})
+"""Replies that say who we are, or how we say so, is not enough (RFC 4954, section 6)."""
+
+Refused = Mapping[str, str]
+"""Address to what the server said of it."""
+
+
+class Mail:
+    """The mail server of a worker. Each message has a connection of its own; nothing is held in between."""
+
+    def __init__(self, server: SmtpServer | None, sender: str | None) -> None:
+        """No server: every message fails. `sender` is what mail without a `from` comes from."""
+        self.sender = sender
+        self._server = server
+
+    async def send(self, sender: str, recipients: Sequence[str], message: bytes, *, leave_out_busy: bool) -> Refused:
+        """Hand over one message (RFC 5322, ASCII) and return which recipients it will not reach.
+
+        Those are refused for good. One that is refused for now fails the whole before anybody has got it, unless
+        `leave_out_busy`. Raises `AuthError`, `InvalidJob`, `TargetTimeout` and `TransientError`.
+        """
+        if self._server is None:
+            raise AuthError("no mail server is set (ACCEPTED_SMTP_URL)")
+        client = self._client(self._server)
+        try:
+            await client.connect()
+            await client.mail(sender)
+            refused = await _offer(client, recipients, leave_out_busy)
+            await client.data(message)
+            await _say_goodbye(client)
+            return refused
+        except aiosmtplib.SMTPResponseException as error:
+            raise _failure_of(error.code, error.message) from error
+        except TimeoutError as error:
+            raise TargetTimeout("the mail server did not answer in time") from error
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise TransientError(f"no way to the mail server: {_one_line(str(error))}") from error
+        finally:
+            client.close()
+
+    def _client(self, server: SmtpServer) -> aiosmtplib.SMTP:
+        return aiosmtplib.SMTP(
+            hostname=server.host,
+            port=server.port,
+            username=server.user,
+            password=server.password,
+            local_hostname=socket.gethostname(),  # the library's default asks the DNS
+            timeout=STEP_SECONDS,
+            use_tls=server.security == "tls",
+            start_tls=server.security == "starttls",
+            tls_context=None if server.security == "none" else self._tls,
+        )
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+
+async def _offer(client: aiosmtplib.SMTP, recipients: Sequence[str], leave_out_busy: bool) -> Refused:
+    refused: dict[str, aiosmtplib.SMTPRecipientRefused] = {}
+    for recipient in recipients:
+        try:
+            await client.rcpt(recipient)
+        except aiosmtplib.SMTPRecipientRefused as refusal:
+            if _is_temporary(refusal.code) and not leave_out_busy:
+                raise
+            refused[recipient] = refusal
+    if len(refused) == len(recipients):
+        raise max(refused.values(), key=lambda refusal: _is_temporary(refusal.code))
+    return {address: f"{refusal.code} {_one_line(refusal.message)}" for address, refusal in refused.items()}
+
+
+async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
+    with suppress(aiosmtplib.SMTPException, OSError):
+        await client.quit(timeout=GOODBYE_SECONDS)
+
+
+def _failure_of(code: int, message: str) -> HandlerError:
+    said = f"the mail server answered {code}: {_one_line(message)}"
+    if code in CREDENTIALS:
+        return AuthError(said)
+    return InvalidJob(said) if 500 <= code <= 599 else TransientError(said)
+
+
+def _is_temporary(code: int) -> bool:
+    return not 500 <= code <= 599
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,178 @@
+"""The worker and scheduler processes: what they are made of, and how they stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import structlog
+import uvloop
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted import logs, memory
+from accepted.broker import create_broker
+from accepted.broker.base import Broker
+from accepted.errors import WorkerExhausted
+from accepted.settings import Settings
+from accepted.storage.direct import Direct
+from accepted.storage.engine import create_engine
+from accepted_worker import forks, registry
+from accepted_worker.alerts import alert_handler
+from accepted_worker.egress import Egress
+from accepted_worker.executor import Executor
+from accepted_worker.mail import Mail
+from accepted_worker.pool import ProcessPool
+from accepted_worker.pool_messages import Setup
+from accepted_worker.scheduler import base, loops
+from accepted_worker.tools import Tools
+from accepted_worker.webhooks import webhook_handler
+from accepted_worker.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+
+CONCURRENCY = 10
+"""Slots of a worker that was not told otherwise."""
+
+
+def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURRENCY) -> None:
+    """`accepted worker`: runs until SIGTERM or SIGINT, then ends the process with exit code 0.
+
+    With 1 when handlers that never return have used it up: a supervisor starts a fresh one.
+    """
+    settings.require_database()
+    logs.configure()
+
+    async def run() -> None:
+        await run_worker(settings, queues, concurrency, stop_on_signals())
+
+    with leaving(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _at_once():
+        runner.run(run())
+
+
+def scheduler(settings: Settings) -> None:
+    """`accepted scheduler`: runs until SIGTERM or SIGINT."""
+    settings.require_database()
+    logs.configure()
+
+    async def run() -> None:
+        await run_scheduler(settings, stop_on_signals())
+
+    uvloop.run(run())
+
+
+async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
+    """Serve `queues` (all there are, when none is named) until `stopping` is set. Once a process."""
+    forks.keep_out_of_ours()
+    egress = Egress(settings.egress_allow)
+    mail = Mail(settings.smtp_url, settings.smtp_from)
+    pool = ProcessPool(_setup(settings))
+    async with _connections(settings) as (engine, broker):
+        handlers = registry.load(settings.handlers)
+        webhooks = webhook_handler(engine, settings.webhook_secret)
+        handlers[webhooks.type.name] = webhooks
+        alerts = alert_handler(settings.alert_url, settings.webhook_secret)
+        handlers[alerts.type.name] = alerts
+        tools = Tools(engine, egress, mail, settings, threads=concurrency)
+        running_worker = Worker(
+            engine,
+            broker,
+            handlers,
+            Executor(handlers, tools, concurrency, settings.max_result_bytes, pool),
+            queue_names=queues,
+            concurrency=concurrency,
+            lease_ttl=settings.lease_ttl,
+            shutdown_grace=settings.shutdown_grace,
+            ack_within=settings.ack_within,
+            database_url=settings.require_database(),
+        )
+        memory.settle()
+        running = asyncio.create_task(running_worker.run())
+        await _first(running, stopping)
+        running_worker.stop()
+        await running
+        await tools.aclose()
+    await pool.aclose()
+    await egress.aclose()
+
+
+def _setup(settings: Settings) -> Setup:
+    """What a child process of the worker has to know of the settings."""
+    return Setup(
+        modules=settings.handlers,
+        egress_allow=str(settings.egress_allow),
+        smtp_server=settings.smtp_url,
+        smtp_sender=settings.smtp_from,
+        max_result_bytes=settings.max_result_bytes,
+        max_payload_bytes=settings.max_payload_bytes,
+    )
+
+
+async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
+    """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
+    async with _connections(settings) as (engine, broker):
+        memory.settle()
+        looks = Direct(engine)
+        running = asyncio.create_task(base.run(loops(engine, broker, settings, looks)))
+        log.info("scheduler_ready")
+        await _first(running, stopping)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await looks.close()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Ends the process after this block: a thread whose handler never returns would keep the interpreter waiting."""
+    code = 0
+    try:
+        yield
+    except WorkerExhausted as error:
+        sys.stderr.write(f"accepted: {error}\n")
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[None]:
+    """Ends the process where a callback that a handler left in the loop raised `SystemExit`: closing the loop would
+    cancel the attempts of others, and record that as their failure. This way their leases run out."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        sys.stderr.write(f"accepted: {type(error).__name__} in the event loop\n")
+        sys.stderr.flush()
+        os._exit(os.EX_SOFTWARE)
+
+
+@contextlib.asynccontextmanager
+async def _connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, Broker]]:
+    engine = create_engine(settings.require_database())
+    broker = create_broker(settings, engine)
+    try:
+        yield engine, broker
+    finally:
+        await broker.close()
+        await engine.dispose()
+
+
+async def _first(running: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
+    """Wait until told to stop; if what runs ends first, it has failed, and so do we."""
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if running.done():
+        running.result()

@@ -1,0 +1,109 @@
+"""From the end of an attempt to the ledger: its outcome alone, or with the transaction and children of its handler."""
+
+import asyncio
+import random
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass, InvalidJob
+from accepted.domain.transitions import Transition
+from accepted.errors import LedgerUnavailable
+from accepted.services.completion import Outcomes, settle_whole
+from accepted.storage.engine import transaction
+from accepted.storage.lent import Lent
+from accepted_worker.tools import Tools
+
+RETRY = 0.5
+"""Seconds before the ledger is asked again after it did not answer."""
+
+REFUSALS = 3
+"""After so many the fault is in the outcome, not in a ledger with trouble of a kind that we do not know."""
+
+COMMIT_WITHIN = 10.0
+"""Seconds for a handler's transaction to commit with the outcome. Its connection has no other deadline."""
+
+log = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Records the outcomes of one worker's attempts."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, tools: Tools) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._tools = tools
+        self._outcomes = Outcomes(engine, broker)
+
+    async def record(self, transition: Transition) -> None:
+        """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
+        lent = self._tools.take(transition.held.lease)
+        if lent is not None:
+            failure = await self._with_transaction(lent, transition)
+            if failure is None:
+                return
+            transition = failure
+        refusals = 0
+        while True:
+            try:
+                committed = await self._commit(transition)
+            except LedgerUnavailable as error:
+                log.warning("outcome_waits", job_id=str(transition.held.job_id), error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
+            except InvalidJob as refusal:
+                transition = _failed(transition, FailureClass.INVALID, str(refusal))
+                continue
+            except Exception:
+                log.exception("outcome_refused", job_id=str(transition.held.job_id))
+                refusals += 1
+                if refusals == REFUSALS:
+                    transition = transitions.unrecordable(transition.held)
+                await asyncio.sleep(RETRY)
+                continue
+            if not committed:
+                _fenced(transition)
+            return
+
+    async def close(self) -> None:
+        """Nothing more is to be recorded."""
+        await self._outcomes.close()
+
+    async def _commit(self, transition: Transition) -> bool:
+        """Plain outcomes share a transaction; one with children has its own."""
+        if not transition.children:
+            return await self._outcomes.record(transition)
+        async with transaction(self._engine) as conn:
+            return await settle_whole(conn, self._broker, transition, self._tools.most.jobs)
+
+    async def _with_transaction(self, lent: Lent, success: Transition) -> Transition | None:
+        """Commit it all together. Returns the failure to record instead, if that did not work.
+
+        Had it worked after all, and only the answer been lost, then the fence will keep that failure out.
+        """
+        try:
+            async with asyncio.timeout(COMMIT_WITHIN):
+                if not await settle_whole(lent.own, self._broker, success, self._tools.most.jobs):
+                    _fenced(success)
+                    return None
+                await lent.give_back()
+            return None
+        except InvalidJob as refusal:
+            return _failed(success, FailureClass.INVALID, str(refusal))
+        except Exception as error:
+            log.warning("transaction_lost", job_id=str(success.held.job_id), error=type(error).__name__)
+            return _failed(success, FailureClass.TRANSIENT, "the handler's transaction could not be committed")
+        finally:
+            await lent.abandon()
+
+
+def _failed(success: Transition, kind: FailureClass, message: str) -> Transition:
+    failure = transitions.failed(success.held, kind, message, random.random())
+    return msgspec.structs.replace(failure, progress=success.progress, answer=success.answer)
+
+
+def _fenced(transition: Transition) -> None:
+    log.warning("outcome_fenced", job_id=str(transition.held.job_id), attempt=transition.held.attempt)

@@ -1,0 +1,39 @@
+"""Batches: told of the ends of their members, finished when all of them have ended, cancelled where that is asked."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.services.batch_cancelling import Canceller
+from accepted.services.batch_ends import add_up
+from accepted.storage import batch_ends
+from accepted.storage.direct import Direct
+
+EVERY = 0.25
+"""Seconds. So much later than its last job a batch may finish."""
+
+CANCELS = 20
+"""Batches that are cancelled beside each other."""
+
+
+class Batches:
+    """Deletes what it adds up, finishes by a guarded statement, and passes over members that others have locked."""
+
+    name = "batches"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+        self._engine = engine
+        self._looks = looks
+        self._broker = broker
+        self._canceller = Canceller(engine, broker)
+        self._busy = False
+
+    async def run_once(self) -> int:
+        async with self._looks.statements() as conn:
+            ends, cancels = await batch_ends.to_do(conn, CANCELS)
+        told = await add_up(self._engine, self._broker) if ends else 0
+        cancelled = await self._canceller.round(cancels)
+        self._busy = told > 0 or any(map(self._canceller.is_under_way, cancels))
+        return told + cancelled
+
+    def pause(self, done: int) -> float:
+        return 0.0 if self._busy else EVERY

@@ -1,0 +1,29 @@
+"""Expiry: a job that was not started by its `expires_at` ends as `expired`, and its webhook says so."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.services.completion import MOST, expire
+from accepted.storage import outbox
+from accepted.storage.direct import Direct
+
+EVERY = 1.0
+
+
+class Expiry:
+    """Locks what it expires and passes over what others hold."""
+
+    name = "expiry"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+        self._engine = engine
+        self._looks = looks
+        self._broker = broker
+
+    async def run_once(self) -> int:
+        async with self._looks.statements() as conn:
+            late = await outbox.any_late(conn)
+        return await expire(self._engine, self._broker, MOST) if late else 0
+
+    def pause(self, done: int) -> float:
+        return 0.0 if done == MOST else EVERY

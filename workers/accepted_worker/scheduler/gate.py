@@ -1,0 +1,155 @@
+"""The gate: lets jobs of gated queues onto the road, as many as there is room for, in their order (docs/waiting.md).
+
+Dying after the commit leaves rows that are admitted, unpublished and due: the relay publishes them. Any number of
+gates may run: each queue is one gate's for the length of a transaction.
+"""
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.domain.message import JobRef
+from accepted.domain.pace import Pace
+from accepted.services.publishing import publish
+from accepted.storage import gate
+from accepted.storage.direct import Direct
+from accepted.storage.engine import transaction
+from accepted.storage.gate import Admitted, Limits, Room
+from accepted_worker.scheduler.hints import APART, Hints
+
+MOST = 500
+"""Rows admitted, or held again, in one transaction."""
+
+HOLD = 10.0
+"""Seconds for which admitted rows are this gate's to publish, as the relay's."""
+
+UNHEARD = 0.25
+"""Seconds between looks while something waits for a slot. Jobs that end are heard of, workers that come are not."""
+
+IDLE = 1.0
+"""Seconds between looks while nothing is held. A hint comes sooner; this is for those that are missed."""
+
+
+class Gate:
+    """Admits for one queue after another, each in a transaction of its own."""
+
+    name = "gate"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, looks: Direct) -> None:
+        self._engine = engine
+        self._looks = looks
+        self._broker = broker
+        self._lease_ttl = lease_ttl
+        self._hold = None if broker.handoff is None else HOLD
+        self._hints = Hints(url)
+        self._pause = IDLE
+        self._holding = False
+        self._for_an_end = False
+
+    async def run_once(self) -> int:
+        self._hints.clear()
+        self._pause, self._for_an_end = IDLE, False
+        async with self._looks.statements() as conn:
+            found = await gate.look(conn)
+        self._holding = bool(found)
+        done = 0
+        for one in found:
+            if one.strays:
+                done += await self._hold_strays(one.queue)
+            if one.waits:
+                done += await self._admit(one.queue)
+        return done
+
+    def pause(self, done: int) -> float:
+        return self._pause
+
+    async def listen(self) -> None:
+        """Hear of what is held, and of slots while something waits for one, until cancelled."""
+        await self._hints.listen()
+
+    async def sleep(self, seconds: float) -> None:
+        """For so long, or until there is a hint."""
+        if self._holding:
+            await self._hints.wait_held(seconds, for_an_end=self._for_an_end)
+        else:
+            await self._hints.wait(seconds)
+
+    def _again_in(self, seconds: float) -> None:
+        self._pause = min(self._pause, seconds)
+
+    def _when_one_ends(self) -> None:
+        self._for_an_end = True
+        self._again_in(UNHEARD)
+
+    async def _hold_strays(self, queue: str) -> int:
+        async with transaction(self._engine) as conn:
+            done = await gate.hold(conn, queue, MOST)
+            await conn.commit()
+        self._again_in(0.0 if done == MOST else APART)
+        return done
+
+    async def _admit(self, queue: str) -> int:
+        async with transaction(self._engine) as conn:
+            limits = await gate.lock(conn, queue)
+            if limits is None:
+                self._again_in(APART)
+                return 0
+            refs = await self._admitted(conn, queue, limits)
+            await self._broker.announce(conn, [queue] if refs else [])
+            await conn.commit()
+        if self._hold is not None and refs:
+            await publish(self._engine, self._broker, refs, self.name)
+        return len(refs)
+
+    async def _admitted(self, conn: AsyncConnection, queue: str, limits: Limits) -> list[JobRef]:
+        """Admit what there is room for, and say when to look again."""
+        keyed = limits.max_running_per_key is not None
+        room = await gate.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
+        if room.leases and room.for_any < 0 and await gate.take_back(conn, queue, self._lease_ttl, -room.for_any):
+            self._again_in(0.0)
+            return []
+        left = _left(room, limits)
+        if left <= 0:
+            self._when_one_ends()
+            return []
+        pace = None if limits.interval is None else Pace(limits.interval)
+        ready = 0.0 if pace is None else pace.ready(limits.next_start)
+        most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready, room.admitted))
+        if most == 0:
+            if pace is not None and ready <= 0:  # what was admitted and nobody has come for yet counts as starting now
+                await gate.pass_on(conn, queue, limits.turn, limits.now, pace.interval)
+            self._again_in(max(ready, APART))
+            return []
+        busy = room.admitted + (room.run or 0) if keyed else 0
+        refs, turn = await self._let_go(conn, queue, most, limits, room, steps=most + busy)
+        started = len(refs)
+        wait = None if pace is None else pace.after(ready, started)
+        if started and (wait is not None or turn != limits.turn):
+            await gate.pass_on(conn, queue, turn, limits.now, wait)
+        if 0 < started < most or started == MOST:
+            self._again_in(0.0)
+        elif wait is not None:
+            self._again_in(max(wait, APART))
+        else:
+            self._when_one_ends()
+        return refs
+
+    async def _let_go(
+        self, conn: AsyncConnection, queue: str, most: int, limits: Limits, room: Room, steps: int
+    ) -> tuple[list[JobRef], str | None]:
+        """Whatever comes first, for the slots of worker processes; then what those who wait for leases would take."""
+        first, turn = Admitted([], limits.turn), limits.turn
+        if (slots := min(most, room.for_any)) > 0:
+            first = await gate.admit(conn, queue, slots, limits, steps, self._hold)
+            turn = first.turn if first.refs else turn
+        if (leases := min(most - len(first.refs), room.for_wanted)) <= 0:
+            return first.refs, turn
+        limits = msgspec.structs.replace(limits, turn=turn)
+        then = await gate.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
+        return [*first.refs, *then.refs], then.turn if then.refs else turn
+
+
+def _left(room: Room, limits: Limits) -> int:
+    """How many more there is room for, by slots and by `max_running`."""
+    left = max(room.for_any, 0) + room.for_wanted
+    return left if limits.max_running is None else min(left, limits.max_running - room.admitted - (room.run or 0))

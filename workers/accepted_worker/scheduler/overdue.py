@@ -1,0 +1,53 @@
+"""Overdue: an attempt under a lease over HTTP that runs past its timeout is ended as `timeout`.
+
+A worker process times its attempts itself; a client elsewhere may not, and could renew its lease for ever.
+"""
+
+import random
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.transitions import Transition
+from accepted.services.completion import MOST, settle
+from accepted.services.leases import note
+from accepted.storage import leases
+from accepted.storage.direct import Direct
+from accepted.storage.leases import Found
+
+EVERY = 1.0
+"""Seconds. By so much an attempt may be late, and a job that its worker was told to let go of."""
+
+
+class Overdue:
+    """Also forgets the workers of leases that the rescuer has ended."""
+
+    name = "overdue"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+        self._engine = engine
+        self._looks = looks
+        self._broker = broker
+
+    async def run_once(self) -> int:
+        async with self._looks.statements() as conn:
+            await leases.retire_idle(conn)
+            found = await leases.overdue(conn, MOST)
+        ending = [_end(one) for one in found]
+        done = await settle(self._engine, self._broker, ending) if ending else []
+        for one, transition, counted in zip(found, ending, done, strict=True):
+            if counted:
+                note(one, transition)
+        return sum(done)
+
+    def pause(self, done: int) -> float:
+        return 0.0 if done == MOST else EVERY
+
+
+def _end(found: Found) -> Transition:
+    if found.cancelled:
+        return transitions.cancelled(found.held)
+    message = f"ran longer than {found.timeout:g} s"
+    return transitions.failed(found.held, FailureClass.TIMEOUT, message, random.random())

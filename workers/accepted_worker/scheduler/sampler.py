@@ -1,0 +1,34 @@
+"""The sampler: looks every few seconds how much there is to do on each queue. Rates and sizing are made of it."""
+
+import time
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.storage import measuring, rounds
+from accepted.storage.engine import transaction
+
+SHARE = 50
+"""A look may take one part in so many of the time, so that counting a huge backlog is no load of its own."""
+
+
+class Sampler:
+    """Any number may run: whoever has the round takes the look."""
+
+    name = "sampler"
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._took = 0.0
+
+    async def run_once(self) -> int:
+        started = time.monotonic()
+        async with transaction(self._engine) as conn:
+            sampled = 0
+            if await rounds.take(conn, self.name, measuring.BIN * 0.9):
+                sampled = await measuring.sample(conn)
+            await conn.commit()
+        self._took = time.monotonic() - started
+        return sampled
+
+    def pause(self, done: int) -> float:
+        return max(measuring.BIN, self._took * SHARE)

@@ -1,0 +1,90 @@
+"""The remembered steps of one attempt: run what was not run before, commit what it came to, and only then go on."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.domain.failures import LeaseLost
+from accepted.domain.lease import Lease
+from accepted.storage import steps
+from accepted.storage.engine import reading, transaction
+from accepted_worker import threads
+from accepted_worker.asking import until_answered
+from accepted_worker.calling import WITHIN_A_STEP
+from accepted_worker.values import step_name, step_result_of
+
+InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
+
+
+class Steps:
+    """The steps of one attempt. For use on the worker's event loop alone."""
+
+    def __init__(self, engine: AsyncEngine, lease: Lease, in_a_thread: InAThread, max_bytes: int) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._in_a_thread = in_a_thread
+        self._max_bytes = max_bytes
+        self._known: dict[str, str] | None = None
+        self._reading = asyncio.Lock()
+        self._running: dict[str, asyncio.Lock] = {}
+        self._committing: dict[str, asyncio.Task[str]] = {}
+        """By name. Goes on when whoever waits for it is cancelled: the function has run, and that is worth knowing."""
+
+    async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """The result of the step called `name`, from the ledger or from running `function`."""
+        name = step_name(name)
+        known = await self._recalled()
+        async with self._running.setdefault(name, asyncio.Lock()):
+            if name not in known:
+                if name not in self._committing:
+                    value = await call(partial(function, *args, **kwargs), self._in_a_thread)
+                    result = step_result_of(name, value, self._max_bytes)
+                    self._committing[name] = asyncio.create_task(self._commit(name, result))
+                known[name] = await asyncio.shield(self._committing[name])
+        return msgspec.json.decode(known[name])
+
+    async def settled(self) -> None:
+        """The attempt is over. Returns once each step that has run is remembered, or the fence has refused it."""
+        if self._committing:
+            await asyncio.wait(self._committing.values())
+
+    async def _recalled(self) -> dict[str, str]:
+        async with self._reading:
+            if self._known is None:
+                self._known = await until_answered(self._recall, self._lease.job_id)
+            return self._known
+
+    async def _recall(self) -> dict[str, str]:
+        async with reading(self._engine) as conn:
+            known = await steps.recall(conn, self._lease)
+        if known is None:
+            raise LeaseLost
+        return known
+
+    async def _commit(self, name: str, result: str) -> str:
+        async def commit() -> bool:
+            async with transaction(self._engine) as conn:
+                held = await steps.remember(conn, self._lease, name, result)
+                await conn.commit()
+            return held
+
+        if not await until_answered(commit, self._lease.job_id):
+            raise LeaseLost
+        return result
+
+
+async def call(function: Callable[[], Any], in_a_thread: InAThread = threads.in_a_thread) -> Any:
+    """What a step's function returns: on this event loop if it is async, else in a thread (by default, the loop's)."""
+    within = WITHIN_A_STEP.set(True)
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function()
+        result = await in_a_thread(function)
+        return await result if inspect.isawaitable(result) else result
+    finally:
+        WITHIN_A_STEP.reset(within)

@@ -1,0 +1,228 @@
+"""The hosts that `http.request` and `webhook.deliver` call, as one worker knows them: asked before, told after.
+
+What the ledger knows against hosts is read when a job is about to call one, at most once a second; nothing is read
+while no such job runs. Only a host that is known to be held back costs a question of its own. That a call failed is
+one small write, that it went well is none, unless something is known against the host. If the ledger is away, hosts
+are called as usual: their jobs are claimed, and the outcome can wait for the ledger.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.domain import targets as rules
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import WEBHOOK_TYPE, Job
+from accepted.domain.retry import MAX_RETRY_AFTER
+from accepted.domain.targets import AGAINST
+from accepted.domain.transitions import Transition
+from accepted.domain.urls import ANYWHERE, UrlRefused, parse_target
+from accepted.errors import LedgerUnavailable
+from accepted.metrics import TARGETS_HELD
+from accepted.services import targets as service
+from accepted.storage import targets, webhook_urls
+from accepted.storage.engine import reading, transaction
+from accepted.storage.targets import Target, Tried
+
+TYPES = frozenset({"http.request", WEBHOOK_TYPE})
+
+FRESH = 1.0
+"""Seconds for which what was read is believed."""
+
+MOST = 5000
+"""Rows read at a time: the freshest. What is beyond them counts as unknown, so as answering."""
+
+GRACE = 5.0
+"""Seconds beyond the time of the call for which the one try is its owner's: for the way there and back."""
+
+GOODBYE = 0.5
+"""Seconds that a stopping worker waits for what is being written."""
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds of a call whose payload names none: that of `http.request`, and more than a webhook has."""
+
+log = structlog.get_logger("target")
+
+Key = tuple[str, str]
+"""Tenant, and host with port."""
+
+
+class _Aim(msgspec.Struct):
+    """What is needed of a payload."""
+
+    url: str
+    timeout: float = DEFAULT_TIMEOUT
+
+    @property
+    def host(self) -> str:
+        """With its port. Raises `UrlRefused`."""
+        target = parse_target(self.url, ANYWHERE)
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        return f"{host}:{target.port}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A job may call its host. `fence` is set when this is the one try of a half-open one."""
+
+    key: Key
+    webhook: bool
+    fence: datetime | None = None
+
+
+class HeldBack(NamedTuple):
+    """It may not: what its record is to say, and in how many seconds to come back."""
+
+    kind: FailureClass
+    message: str
+    wait: float
+
+
+class Targets:
+    """For use on the worker's event loop alone."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._known: dict[Key, Target] = {}
+        self._read_at = -FRESH
+        self._reading = asyncio.Lock()
+        self._queued: dict[Key, tuple[datetime | None, int]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def ask(self, job: Job) -> Call | HeldBack | None:
+        """May this job call its host now? None for a job that calls none. Never raises but when cancelled."""
+        if job.type not in TYPES:
+            return None
+        try:
+            aim = msgspec.json.decode(job.payload, type=_Aim)
+            call = Call((job.tenant, aim.host), job.type == WEBHOOK_TYPE)
+        except (msgspec.DecodeError, UrlRefused):  # its handler will say so
+            return None
+        try:
+            await self._refresh()
+            known = self._known.get(call.key)
+            return call if known is None or known.held_until is None else await self._try(call, aim)
+        except LedgerUnavailable as error:
+            log.warning("targets_unknown", error=str(error))
+            return call
+
+    def tell(self, call: Call, transition: Transition) -> None:
+        """What the call came to. Written in the background: no outcome waits for it."""
+        outcome = transition.outcome
+        if outcome in AGAINST:
+            self._spawn(self._failed(call, FailureClass(outcome), transition.retry_after))
+        elif outcome in _SAYS_NOTHING or (call.webhook and outcome == FailureClass.INVALID):
+            return  # an invalid webhook may have called nobody
+        elif call.fence is not None or self._has_failed(call.key):
+            self._spawn(self._answers(call))
+
+    async def aclose(self) -> None:
+        """What is being written is written; what is left to be brought forward comes by itself."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=GOODBYE)
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _refresh(self) -> None:
+        if time.monotonic() - self._read_at < FRESH:
+            return
+        async with self._reading:
+            if time.monotonic() - self._read_at < FRESH:
+                return
+            async with reading(self._engine) as conn:
+                rows = await targets.everything(conn, MOST)
+            self._known = {(row.tenant, row.host): row for row in rows}
+            self._queued = {key: place for key, place in self._queued.items() if key in self._known}
+            self._read_at = time.monotonic()
+
+    async def _try(self, call: Call, aim: _Aim) -> Call | HeldBack | None:
+        """The ledger has the last word: it may have been released since, or somebody else have the one try.
+
+        What is for a URL that is given up passes: its handler ends it, and calls nobody.
+        """
+        lease = aim.timeout + GRACE
+        async with transaction(self._engine) as conn:
+            if call.webhook and await webhook_urls.given_up(conn, call.key[0], aim.url):
+                return None
+            tried = await targets.try_(conn, *call.key, lease)
+            await conn.commit()
+        if tried is None or tried.target.held_until is None:
+            self._known.pop(call.key, None)
+            return call
+        if tried.fence is not None:
+            log.info("target_tried", tenant=call.key[0], host=call.key[1])
+            return replace(call, fence=tried.fence)
+        return self._held_back(call.key, tried, lease)
+
+    def _held_back(self, key: Key, tried: Tried, lease: float) -> HeldBack:
+        target = tried.target
+        # Not held any more, as far as we saw: somebody else got the try while we asked for it.
+        left = target.held_for if target.state == "open" and target.held_for is not None else lease
+        kind = FailureClass(target.reason)
+        return HeldBack(kind, rules.why(key[1], kind, target.failures), left + self._place(key, target.held_until))
+
+    def _place(self, key: Key, until: datetime | None) -> float:
+        """Seconds behind the first that this worker holds back until that moment."""
+        last, count = self._queued.get(key, (None, 0))
+        count = count + 1 if last == until else 0
+        self._queued[key] = (until, count)
+        place = count * rules.ABREAST
+        return place if place <= rules.FARTHEST else random.uniform(0, rules.FARTHEST)
+
+    async def _failed(self, call: Call, kind: FailureClass, retry_after: float | None) -> None:
+        async with transaction(self._engine) as conn:
+            if retry_after:
+                now = await targets.hold(conn, *call.key, min(retry_after, MAX_RETRY_AFTER), call.fence)
+            else:
+                now = await targets.failed(conn, *call.key, kind, call.fence, random.random())
+            await conn.commit()
+        if now is None:
+            return
+        self._known[call.key] = now
+        if now.held_for is not None:
+            TARGETS_HELD.labels(now.reason).inc()
+            log.warning(
+                "target_held", tenant=now.tenant, host=now.host, reason=now.reason, failures=now.failures,
+                seconds=round(now.held_for, 1),
+            )  # fmt: skip
+
+    async def _answers(self, call: Call) -> None:
+        async with transaction(self._engine) as conn:
+            was_held = await targets.answers(conn, *call.key, call.fence)
+            await conn.commit()
+        self._known.pop(call.key, None)
+        self._queued.pop(call.key, None)
+        if was_held:
+            woken = await service.wake(self._engine, *call.key)
+            log.info("target_answers", tenant=call.key[0], host=call.key[1], released=woken)
+            await service.wake_stragglers(self._engine, *call.key)
+
+    def _has_failed(self, key: Key) -> bool:
+        """Whether a run of failures is known that this answer ends. One from before a hold does not end the hold."""
+        known = self._known.get(key)
+        return known is not None and known.held_until is None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_said(work))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+
+_SAYS_NOTHING = frozenset({FailureClass.CRASHED, FailureClass.CANCELLED, "handed_back"})
+"""Ends that are no answer of the host."""
+
+
+async def _said(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except LedgerUnavailable as error:
+        log.warning("target_not_told", error=str(error))

@@ -1,0 +1,111 @@
+"""What the contexts of one worker share, and what is to become of it when an attempt ends."""
+
+import random
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
+from accepted.domain.job import Status
+from accepted.domain.lease import Lease
+from accepted.domain.transitions import Transition
+from accepted.services.catalogue import Catalogue
+from accepted.services.intake import Intake
+from accepted.settings import Settings
+from accepted.storage.claims import Claim
+from accepted.storage.lent import Lender, Lent
+from accepted_worker.calling import Calls, Latest
+from accepted_worker.children import Children, FanOut
+from accepted_worker.context import Context, Means
+from accepted_worker.egress import Egress
+from accepted_worker.left_behind import LeftBehind
+from accepted_worker.mail import Mail
+from accepted_worker.progress import ProgressWriter
+from accepted_worker.results import Results
+from accepted_worker.steps import Steps
+from accepted_worker.targets import Targets
+from accepted_worker.threads import Threads
+from accepted_worker.transactions import AttemptTransaction
+
+
+class _Attempt(NamedTuple):
+    """What an attempt has open until it ends."""
+
+    context: Context
+    calls: Calls
+    steps: Steps
+    children: Children
+    transaction: AttemptTransaction
+
+
+class Tools:
+    """Makes the context of each attempt, and sees it closed. For use on the worker's event loop alone."""
+
+    def __init__(self, engine: AsyncEngine, egress: Egress, mail: Mail, settings: Settings, threads: int) -> None:
+        """`threads`: for the steps of as many attempts at once."""
+        self.most = FanOut(settings.max_fanout_depth, settings.max_fanout_jobs)
+        self._engine = engine
+        self._egress = egress
+        self._mail = mail
+        self.left_behind = LeftBehind()
+        self._threads = Threads(threads, self.left_behind, "step")
+        self._max_result_bytes = settings.max_result_bytes
+        catalogue = Catalogue(engine, settings.egress_allow)
+        self._intake = Intake(catalogue, settings.egress_allow, settings.max_payload_bytes)
+        self._lender = Lender(settings.require_database())
+        self.progress = ProgressWriter(engine)
+        self.targets = Targets(engine)
+        self._open: dict[Lease, _Attempt] = {}
+        self._to_commit: dict[Lease, Lent] = {}
+
+    def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
+        """The context for this attempt's handler, which may take `seconds`; its type gives it `allowed` seconds."""
+        lease, calls = claim.lease, Calls()
+        children = Children(claim, self._intake, self.most)
+        transaction = AttemptTransaction(self._lender, lease, seconds, calls)
+        steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
+        say = Latest(calls, partial(self.progress.say, lease))
+        results = Results(self._engine, lease)
+        means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
+        context = Context(claim.job, self._egress, self._mail, means, self._max_result_bytes)
+        self._open[lease] = _Attempt(context, calls, steps, children, transaction)
+        return context
+
+    async def close(self, transition: Transition) -> Transition:
+        """The attempt has come to `transition`: close its context, and add what goes along with the outcome.
+
+        Waits for the steps that have run: after the outcome the fence would refuse them. With the ledger away, that is
+        no longer than the outcome would wait.
+        The transaction of a success stays open until it is taken; any other is rolled back here.
+        """
+        held = transition.held
+        attempt = self._open.pop(held.lease, None)
+        if attempt is None:
+            return transition
+        attempt.calls.end()
+        await attempt.steps.settled()
+        if transition.status is Status.SUCCEEDED and attempt.transaction.within:
+            transition = transitions.failed(held, FailureClass.INVALID, _LEFT_OPEN, random.random())
+        said = {"progress": self.progress.end(held.lease), "answer": attempt.context.answer}
+        if transition.status is not Status.SUCCEEDED:
+            await attempt.transaction.abandon()
+            return msgspec.structs.replace(transition, **said)
+        if lent := attempt.transaction.take():
+            self._to_commit[held.lease] = lent
+        return msgspec.structs.replace(transition, **said, children=attempt.children.made)
+
+    def take(self, lease: Lease) -> Lent | None:
+        """The transaction that commits with this attempt's success, if it had one."""
+        return self._to_commit.pop(lease, None)
+
+    async def aclose(self) -> None:
+        """Start no more threads, and let go of every connection."""
+        self._threads.close()
+        await self.targets.aclose()
+        await self._lender.close()
+
+
+_LEFT_OPEN = "the handler returned and left its transaction open: return from within or after the block"

@@ -1,0 +1,76 @@
+"""The one transaction that an attempt may have: begun by its handler, ended with the attempt by the worker."""
+
+from typing import Any
+
+from sqlalchemy import CursorResult, Executable
+
+from accepted.domain.failures import LeaseLost
+from accepted.domain.lease import Lease
+from accepted.storage.lent import Lender, Lent, LentConnection
+from accepted_worker.calling import Calls
+
+
+class AttemptTransaction:
+    """`async with` gives a connection; in `def` handlers `with` gives one whose calls block."""
+
+    def __init__(self, lender: Lender, lease: Lease, seconds: float, calls: Calls) -> None:
+        self._lender = lender
+        self._lease = lease
+        self._seconds = seconds
+        self._calls = calls
+        self._begun = False
+        self._within = False
+        self._over = False
+        self._lent: Lent | None = None
+
+    async def __aenter__(self) -> LentConnection:
+        if self._begun:
+            raise RuntimeError("an attempt has one transaction, and this one has had it")
+        self._begun = True
+        lent = await self._lender.begin(self._lease, self._seconds)
+        if self._over:  # a handler that was told to end, and did not let go
+            await lent.abandon()
+            raise LeaseLost
+        self._lent, self._within = lent, True
+        return lent.lent
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._within = False
+        if error is not None and self._lent is not None:
+            lent, self._lent = self._lent, None
+            await lent.abandon()
+
+    def __enter__(self) -> "BlockingConnection":
+        return BlockingConnection(self._calls(self.__aenter__()), self._calls)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._calls(self.__aexit__(kind, error, trace))
+
+    @property
+    def within(self) -> bool:
+        """The block was entered and is not left."""
+        return self._within
+
+    def take(self) -> Lent | None:
+        """The attempt is over: what there is to commit along with its success, which is the caller's to end now."""
+        self._over = True
+        lent, self._lent = self._lent, None
+        return lent
+
+    async def abandon(self) -> None:
+        """Roll back, if there is anything."""
+        if lent := self.take():
+            await lent.abandon()
+
+
+class BlockingConnection:
+    """The transaction as a `def` handler sees it."""
+
+    def __init__(self, connection: LentConnection, calls: Calls) -> None:
+        self._connection = connection
+        self._calls = calls
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """As SQLAlchemy's `Connection.execute`; the rows are all there when it returns."""
+        result: CursorResult[Any] = self._calls(self._connection.execute(statement, parameters))
+        return result

@@ -1,0 +1,282 @@
+"""A worker process: claims what it has slots for, runs it, commits the outcome, then acks. In that order.
+
+Dying anywhere loses nothing: before the claim commits, the message comes again; after it, the lease runs out and
+the rescuer takes over; after the outcome commits, the redelivered message is stale.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accepted.broker.base import Broker, Delivery
+from accepted.domain import transitions
+from accepted.domain.ids import new_id
+from accepted.domain.transitions import Transition
+from accepted.errors import LedgerUnavailable, WorkerExhausted
+from accepted.services.completion import MOST
+from accepted.services.measuring import REPORT_EVERY
+from accepted.storage import cancelling, job_types, queues, workers
+from accepted.storage.engine import reading, transaction
+from accepted.storage.listening import Listener
+from accepted.tasks import told_to_end
+from accepted_worker.executor import Executor
+from accepted_worker.job import Handler
+from accepted_worker.recording import RETRY, Recorder
+from accepted_worker.run import containing
+from accepted_worker.slots import Slots
+
+FIND_QUEUES = 2.0
+"""Seconds between looks for queues that did not exist before, when no hint of one is heard."""
+
+UNHEARD_OF = 10.0
+"""Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
+claim committed, and the answer was lost. Longer than any claim takes to be answered or to fail."""
+
+LOOK_FOR_CANCELS = 0.4
+"""Seconds between looks for cancels of what runs here. With the second that a handler has to let go, within the 2 s in
+which a running job must be cancelled."""
+
+HANDING_BACK = 2.0
+"""Seconds of the grace that are kept for handing back what did not finish."""
+
+GATHER = 0.002
+"""Seconds between claims of several jobs: in them the next claim grows, and one for a hundred costs little more than
+one for ten. A job that comes alone is claimed at once."""
+
+Work = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Serves `queue_names` with `concurrency` slots; when none is given, every queue but those of other types only."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        broker: Broker,
+        handlers: dict[str, Handler],
+        executor: Executor,
+        *,
+        queue_names: Sequence[str],
+        concurrency: int,
+        lease_ttl: float,
+        shutdown_grace: float,
+        ack_within: float,
+        database_url: str,
+    ) -> None:
+        self.id: UUID = new_id()
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._engine = engine
+        self._handlers = handlers
+        self._executor = executor
+        self._queue_names = list(queue_names)
+        self._concurrency = concurrency
+        self._slots = Slots(concurrency)
+        self._recorder = Recorder(engine, broker, executor.tools)
+        self._subscription = broker.subscribe(self.id, concurrency)
+        self._heartbeat_every = lease_ttl / 3
+        self._grace = shutdown_grace
+        self._ack_within = ack_within
+        self._queue_named = asyncio.Event()
+        self._listener = Listener(database_url, queues.NAMED, lambda _: self._queue_named.set())
+        self._stopping = asyncio.Event()
+        self._exhausted = False
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._held: set[tuple[UUID, int]] = set()
+        self._acked_early: set[tuple[UUID, int]] = set()
+        self._executing: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Take no new work; `run` returns once what is held is finished or handed back."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop` is called. Raises `WorkerExhausted`, holding nothing, when this process is used up."""
+        asyncio.get_running_loop().set_task_factory(containing)
+        await self._until_answered(self._register)
+        background = [
+            asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
+            asyncio.create_task(self._every(FIND_QUEUES, self._find_queues, self._queue_named)),
+            asyncio.create_task(self._subscription.run()),
+            asyncio.create_task(self._stop_when_exhausted()),
+            asyncio.create_task(self._every(LOOK_FOR_CANCELS, self._cancel_requested)),
+            asyncio.create_task(self._every(REPORT_EVERY, self._report)),
+        ]
+        if not self._queue_names:
+            background.append(asyncio.create_task(self._listener.run()))
+        taking = asyncio.create_task(self._take())
+        log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
+        await self._stopping.wait()
+        await self._subscription.stop()
+        await self._finish(taking)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        self._executor.stop()
+        await self._recorder.close()
+        await self._retire()
+        if self._exhausted:
+            raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
+
+    async def _stop_when_exhausted(self) -> None:
+        """What is left behind while it stops anyway does not count."""
+        await self._executor.exhausted.wait()
+        if not self._stopping.is_set():
+            log.error("worker_exhausted", worker_id=str(self.id))
+            self._exhausted = True
+            self.stop()
+
+    async def _register(self) -> None:
+        async with transaction(self._engine) as conn:
+            await job_types.register(conn, [handler.type for handler in self._handlers.values()])
+            await self._beat(conn)
+            await conn.commit()
+        await self._find_queues()
+
+    async def _take(self) -> None:
+        while not self._stopping.is_set():
+            free = await self._slots.some()
+            try:
+                deliveries = await self._subscription.claim(min(free, MOST))
+            except LedgerUnavailable as error:
+                log.warning("claim_failed", error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
+            except Exception:
+                log.exception("claim_failed")
+                await asyncio.sleep(RETRY)
+                continue
+            for delivery in deliveries:
+                self._slots.take()
+                self._held.add(_attempt_of(delivery))
+                task = asyncio.create_task(self._attempt(delivery))
+                self._attempts.add(task)
+                task.add_done_callback(self._attempts.discard)
+            if len(deliveries) > 1:
+                await asyncio.sleep(GATHER)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        """Run, commit, ack."""
+        early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
+        try:
+            transition = await self._execute(delivery)
+            await self._recorder.record(transition)
+            await self._ack(delivery)
+        finally:
+            early.cancel()
+            self._acked_early.discard(_attempt_of(delivery))
+            self._held.discard(_attempt_of(delivery))
+            self._executor.when_there_is_room(self._slots.give_back)
+
+    def _ack_early(self, delivery: Delivery) -> None:
+        """From here on the lease alone keeps the job, and the broker's consumer timeout cannot touch it."""
+        self._acked_early.add(_attempt_of(delivery))
+        task = asyncio.create_task(self._subscription.settle([delivery]))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        """Once a delivery: a second ack of the same tag is an error that costs the channel."""
+        if _attempt_of(delivery) not in self._acked_early:
+            await self._subscription.settle([delivery])
+
+    async def _execute(self, delivery: Delivery) -> Transition:
+        task = asyncio.current_task()
+        assert task is not None
+        self._executing.add(task)
+        try:
+            return await self._executor.run(delivery.claim)
+        finally:
+            self._executing.discard(task)
+
+    async def _finish(self, taking: asyncio.Task[None]) -> None:
+        """Let running attempts end within the grace, then hand back the rest."""
+        deadline = asyncio.get_running_loop().time() + max(self._grace - HANDING_BACK, 0)
+        self._slots.open()
+        await asyncio.wait([taking], timeout=max(self._grace / 2, 1))
+        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._attempts), timeout=left)
+        for task in set(self._executing):
+            task.cancel()
+        if self._attempts:
+            await asyncio.wait(set(self._attempts), timeout=HANDING_BACK)
+
+    async def _heartbeat(self) -> None:
+        async with transaction(self._engine) as conn:
+            await self._beat(conn)
+            open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, len(self._held) + MOST)
+            await conn.commit()
+        lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]
+        if lost:
+            log.warning("claims_unheard_of", count=len(lost))
+            await asyncio.gather(*(self._recorder.record(transitions.handed_back(held)) for held in lost))
+
+    async def _beat(self, conn: AsyncConnection) -> None:
+        """A worker that stops offers no more slots than it still fills: nothing more is to be admitted for it."""
+        slots = len(self._held) if self._stopping.is_set() else self._concurrency
+        queues = self._queue_names or None
+        await workers.heartbeat(conn, self.id, self._name, slots=slots, queues=queues, types=sorted(self._handlers))
+
+    async def _cancel_requested(self) -> None:
+        if not self._held:
+            return
+        async with reading(self._engine) as conn:
+            asked_for = await cancelling.requested(conn, self.id)
+        for job_id, attempt in asked_for:
+            self._executor.cancel(job_id, attempt)
+
+    async def _find_queues(self) -> None:
+        if self._queue_names:
+            self._subscription.serve(self._queue_names)
+            return
+        async with reading(self._engine) as conn:
+            found = set(await queues.served_by(conn, list(self._handlers)))
+        self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
+
+    async def _report(self) -> None:
+        await self._executor.runs.report(self._engine)
+
+    async def _retire(self) -> None:
+        try:
+            await self._report()
+            async with transaction(self._engine) as conn:
+                await workers.retire(conn, self.id)
+                await conn.commit()
+        except LedgerUnavailable:
+            log.info("retire_failed")
+
+    async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
+        """`or_at_once` is set when there is something to do before the time has come."""
+        hint = or_at_once or asyncio.Event()
+        while not told_to_end():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await hint.wait()
+            hint.clear()
+            try:
+                await work()
+            except LedgerUnavailable as error:
+                log.warning("ledger_unavailable", error=str(error))
+            except Exception:
+                log.exception("duty_failed", duty=work.__name__)
+
+    async def _until_answered(self, work: Work) -> None:
+        """At start the ledger may not be there yet: wait for it rather than die of it."""
+        while not self._stopping.is_set():
+            try:
+                await work()
+                return
+            except LedgerUnavailable as error:
+                log.warning("waiting_for_ledger", error=str(error))
+                await asyncio.sleep(RETRY)
+
+
+def _attempt_of(delivery: Delivery) -> tuple[UUID, int]:
+    return delivery.claim.job.id, delivery.claim.job.attempt
