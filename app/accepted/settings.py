@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from accepted.domain.addresses import EgressAllow
-from accepted.domain.signing import is_secret
-from accepted.domain.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
-from accepted.domain.urls import allowing_host_of
+from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.network.signing import is_secret
+from accepted.domain.network.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
+from accepted.domain.network.urls import allowing_host_of
 from accepted.errors import ConfigurationError
 
 PREFIX = "ACCEPTED_"

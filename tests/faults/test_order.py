@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq import RabbitBroker
 from accepted.domain import transitions
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
 from accepted.domain.message import JobRef
+from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
 from accepted.services.completion import settle

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.smtp import SmtpServer
+from accepted.domain.network.smtp import SmtpServer
 from accepted.errors import ConfigurationError
 from accepted.settings import Settings, load
 

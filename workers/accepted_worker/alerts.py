@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from accepted.domain.failures import TransientError
 from accepted.domain.job import ALERT_TYPE, WEBHOOK_QUEUE
+from accepted.domain.network.urls import allowing_host_of
 from accepted.domain.retry import WEBHOOK_RETRY
-from accepted.domain.urls import allowing_host_of
 from accepted_worker.context import Context
 from accepted_worker.egress import Egress
 from accepted_worker.job import MARK, Handler, job

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 import httpcore
 import httpx
 
-from accepted.domain.addresses import EgressAllow, IPAddress, unmapped
 from accepted.domain.failures import HandlerError, InvalidJob, TargetTimeout, TransientError
-from accepted.domain.urls import FORBIDDEN_ADDRESS, Target, UrlRefused, parse_target
+from accepted.domain.network.addresses import EgressAllow, IPAddress, unmapped
+from accepted.domain.network.urls import FORBIDDEN_ADDRESS, Target, UrlRefused, parse_target
 from accepted_worker.lookup import Lookup, Resolve
 
 # More calls at a time than a worker process has slots; a fence against running out of file descriptors.

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
 
-from accepted.domain.addresses import IPAddress
+from accepted.domain.network.addresses import IPAddress
 
 # Lookups that hang (10 s with a dead DNS server) hold a thread each; others wait, within their deadline.
 DNS_THREADS = 32

@@ -14,7 +14,7 @@ from functools import cached_property
 import aiosmtplib
 
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
-from accepted.domain.smtp import SmtpServer
+from accepted.domain.network.smtp import SmtpServer
 
 STEP_SECONDS = 30.0
 """For the server to answer one command. RFC 5321 (4.5.3.2) asks for minutes; a slot should not wait that long."""

@@ -26,9 +26,9 @@ import httpx
 import msgspec
 
 from accepted import logs, memory
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
+from accepted.domain.network.addresses import EgressAllow
 from accepted_worker import failures, forks, registry, tracebacks
 from accepted_worker.context import Context
 from accepted_worker.egress import Egress

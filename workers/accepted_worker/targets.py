@@ -18,13 +18,13 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain import targets as rules
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_TYPE, Job
+from accepted.domain.network import targets as rules
+from accepted.domain.network.targets import AGAINST
+from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
 from accepted.domain.retry import MAX_RETRY_AFTER
-from accepted.domain.targets import AGAINST
 from accepted.domain.transitions import Transition
-from accepted.domain.urls import ANYWHERE, UrlRefused, parse_target
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import TARGETS_HELD
 from accepted.services import targets as service

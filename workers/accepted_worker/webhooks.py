@@ -16,9 +16,9 @@ import msgspec
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted.domain import signing
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
+from accepted.domain.network import signing
 from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.domain.retry_after import parse_retry_after
 from accepted.errors import LedgerUnavailable

@@ -17,8 +17,8 @@ from accepted.api.problems import responses_for
 from accepted.api.query import only_query
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
+from accepted.domain.history import Event, timeline
 from accepted.domain.job import Job
-from accepted.domain.timeline import Event, timeline
 from accepted.errors import LedgerUnavailable
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])

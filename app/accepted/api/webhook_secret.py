@@ -11,7 +11,8 @@ from accepted.api.problems import responses_for
 from accepted.api.query import only_query
 from accepted.api.representations import SecretView
 from accepted.api.state import state_of
-from accepted.domain import json_text, signing
+from accepted.domain import json_text
+from accepted.domain.network import signing
 from accepted.storage import webhook_secrets
 from accepted.storage.engine import transaction
 

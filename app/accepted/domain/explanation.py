@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from accepted.domain.facts import Facts, Needed
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.measured import Measured
+from accepted.domain.snapshot import Facts, Needed
 
 RELAYED_WITHIN = timedelta(seconds=3)
 """After which a job that is due, and that nobody has put on the road, waits for a scheduler that is not there."""

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.json_text import escape_pointer
 from accepted.domain.nearest import did_you_mean
-from accepted.domain.urls import UrlRefused, check_url
+from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services.payload_schema import compile_schema
 from accepted.storage import job_types

@@ -6,10 +6,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain import explanation
-from accepted.domain.facts import Facts, HeldTarget
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
-from accepted.domain.urls import ANYWHERE, UrlRefused, parse_target
+from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
+from accepted.domain.snapshot import Facts, HeldTarget
 from accepted.storage import explaining, measuring
 from accepted.storage.engine import reading
 from accepted.storage.explaining import Row

@@ -7,11 +7,11 @@ import msgspec
 from pydantic import ValidationError
 
 from accepted.domain import json_text
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.ids import new_id
 from accepted.domain.job import END_EVENTS, NewJob, Unique
+from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.tracing import is_traceparent
-from accepted.domain.urls import UrlRefused, check_url
 from accepted.errors import FieldError, InvalidRequest, TooLarge
 from accepted.services.catalogue import Catalogue, KnownType
 from accepted.services.job_request import YEAR, JobRequest

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.facts import Crew, Holder, Limits, Load, Needed, Place
+from accepted.domain.snapshot import Crew, Holder, Limits, Load, Needed, Place
 from accepted.storage.direct import Connection, Statement
 from accepted.storage.workers import ALIVE, SERVES
 

@@ -1,5 +1,5 @@
 """Hosts that have failed of late, or asked to be left alone: one row each, for a tenant
-(app/accepted/domain/targets.py).
+(app/accepted/domain/network/targets.py).
 
 No row: closed, like one whose `held_until` is empty and whose run of failures is still short. `held_until` ahead: open.
 Past: half open. Whoever then moves it on by his guarded UPDATE has the one try, and `held_until` as he left it is the
@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain import targets as rules
 from accepted.domain.failures import FailureClass
+from accepted.domain.network import targets as rules
 from accepted.domain.transitions import HELD_BACK
 from accepted.storage.direct import Connection, Statement
 

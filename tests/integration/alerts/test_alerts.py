@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.failures import FailureClass, HandlerError
 from accepted.domain.job import ALERT_TYPE
-from accepted.domain.urls import UrlRefused, allowing_host_of
+from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.network.urls import UrlRefused, allowing_host_of
 from accepted.services.alerts import OPERATOR
 from accepted.settings import Settings
 from accepted_worker.alerts import alert_handler

@@ -12,7 +12,7 @@ import pytest
 
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.job import Job
-from accepted.domain.smtp import SmtpServer
+from accepted.domain.network.smtp import SmtpServer
 from accepted_worker import mail as mail_module
 from accepted_worker.handlers.email_message import Email
 from accepted_worker.handlers.email_send import deliver

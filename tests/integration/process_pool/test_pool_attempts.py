@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.job import Status
+from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.transitions import Transition
 from accepted.settings import Settings
 from accepted.storage.claims import Claim

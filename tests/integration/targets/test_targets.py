@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog.testing import capture_logs
 
 from accepted.broker.postgres import PostgresBroker
-from accepted.domain import targets as rules
 from accepted.domain import transitions
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_TYPE
+from accepted.domain.network import targets as rules
+from accepted.domain.network.addresses import EgressAllow
 from accepted.services import dead_letters
 from accepted.services import targets as service
 from accepted.storage import pruning, targets

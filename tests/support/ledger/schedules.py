@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
-from accepted.domain.addresses import EgressAllow
+from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.schedule import Schedule
 from accepted.services import firing
 from accepted.services import schedules as service

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
+from accepted.domain.network.addresses import EgressAllow
 from accepted.services.completion import settle
 from accepted.settings import Settings
 from accepted_worker.egress import Egress

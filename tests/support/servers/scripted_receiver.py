@@ -7,7 +7,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from accepted.domain.addresses import EgressAllow
+from accepted.domain.network.addresses import EgressAllow
 from accepted_worker.egress import Answer, Egress
 from accepted_worker.lookup import Resolve
 

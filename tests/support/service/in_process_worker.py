@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
+from accepted.domain.network.addresses import EgressAllow
 from accepted.services.receipts import Submission
 from accepted.services.submission import Submissions
 from accepted.settings import Settings

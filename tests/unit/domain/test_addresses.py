@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.addresses import EgressAllow, is_host_name, is_public
+from accepted.domain.network.addresses import EgressAllow, is_host_name, is_public
 from tests.support.bad_urls import words
 
 REFUSED = words("""

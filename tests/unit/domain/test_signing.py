@@ -9,7 +9,7 @@ import svix.webhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.signing import headers, is_secret, new_secret
+from accepted.domain.network.signing import headers, is_secret, new_secret
 
 json_bodies = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=4)
 secrets = st.binary(min_size=24, max_size=64).map(lambda key: "whsec_" + base64.b64encode(key).decode())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from accepted.domain.smtp import SmtpServer
+from accepted.domain.network.smtp import SmtpServer
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accepted.domain.history import timeline
 from accepted.domain.job import FINISHED, Job, Status
-from accepted.domain.timeline import timeline
 
 EPOCH = datetime(2026, 11, 23, tzinfo=UTC)
 

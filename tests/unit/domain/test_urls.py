@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.addresses import EgressAllow
-from accepted.domain.urls import FORBIDDEN_ADDRESS, UrlRefused, check_url, parse_target
+from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.network.urls import FORBIDDEN_ADDRESS, UrlRefused, check_url, parse_target
 from tests.support.bad_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS, words
 
 NOTHING = EgressAllow()

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from accepted.domain.addresses import EgressAllow
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
-from accepted.domain.urls import UrlRefused, check_url
+from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.network.urls import UrlRefused, check_url
 from accepted_worker.egress import RESERVED_HEADERS, Answer
 from accepted_worker.handlers.http_request import HttpRequest, judge
 from tests.support.bad_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
-from accepted.domain.smtp import ADDRESS, MAILBOX, MAX_ADDRESS
+from accepted.domain.network.smtp import ADDRESS, MAILBOX, MAX_ADDRESS
 from accepted_worker.handlers.fields import Base64
 
 MAX_RECIPIENTS = 100

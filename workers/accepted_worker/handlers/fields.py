@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from accepted.domain.urls import MAX_URL_CHARS
+from accepted.domain.network.urls import MAX_URL_CHARS
 
 _BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
@@ -22,4 +22,4 @@ Base64 = Annotated[
 """Bytes, as base64 with padding and without line breaks (RFC 4648, section 4)."""
 
 Url = Annotated[str, Field(max_length=MAX_URL_CHARS, json_schema_extra={"format": "accepted-url"})]
-"""What a worker is to call; `accepted.domain.urls.check_url` says what it may be."""
+"""What a worker is to call; `accepted.domain.network.urls.check_url` says what it may be."""

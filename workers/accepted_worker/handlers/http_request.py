@@ -1,7 +1,8 @@
 """The job type `http.request`: call a URL, and let the class of the answer's status decide the job's fate.
 
 The JSON Schema of `HttpRequest` is the API's whole check at submission; its format `accepted-url` stands for
-`accepted.domain.urls.check_url`. What the schema lets through the model takes, so no job fails here on its shape.
+`accepted.domain.network.urls.check_url`. What the schema lets through the model takes, so no job fails here on its
+shape.
 """
 
 import codecs

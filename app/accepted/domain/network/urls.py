@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import quote
 
-from accepted.domain.addresses import EgressAllow, IPAddress, is_host_name
+from accepted.domain.network.addresses import EgressAllow, IPAddress, is_host_name
 
 # What proxies and servers are known to carry; beyond it deliveries fail in ways that nobody can explain.
 MAX_URL_CHARS = 2048
