@@ -1,8 +1,8 @@
-"""Runs the migrations on the connection that `accepted.storage.migrate` hands over."""
+"""Runs the migrations on the connection that `accepted.storage.db.migrate` hands over."""
 
 from alembic import context
 
-from accepted.storage.flow_tables import metadata
+from accepted.storage.db.flow_tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata)

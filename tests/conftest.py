@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
-from accepted.storage.engine import create_engine
+from accepted.storage.db.engine import create_engine
 from tests.support.servers.postgres import EXTERNAL_DATABASE, DatabaseServer, PostgresServer
 from tests.support.servers.rabbitmq import EXTERNAL_BROKER, RabbitMQNode, VirtualHost
 from tests.support.service.processes import Service, StartService, run

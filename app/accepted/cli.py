@@ -115,7 +115,7 @@ def migrate(database_url: DatabaseUrl = None) -> None:
     """Brings the schema up to date."""
     import uvloop
 
-    from accepted.storage.migrate import migrate as migrate_ledger
+    from accepted.storage.db.migrate import migrate as migrate_ledger
 
     settings = load(database_url=database_url)
     uvloop.run(migrate_ledger(settings.require_database()))
@@ -134,7 +134,7 @@ async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> No
     """Migrate, then run everything; when HTTP stops, the rest follows."""
     from accepted import serving
     from accepted.main import create_app
-    from accepted.storage.migrate import migrate as migrate_ledger
+    from accepted.storage.db.migrate import migrate as migrate_ledger
     from accepted_worker import processes
 
     await migrate_ledger(settings.require_database())

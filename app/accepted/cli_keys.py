@@ -48,7 +48,7 @@ def create_key(
 def list_keys() -> None:
     """Every key, without its secret."""
     from accepted.storage import api_keys
-    from accepted.storage.engine import transaction
+    from accepted.storage.db.engine import transaction
 
     async def fetch(engine: "AsyncEngine") -> "list[ApiKey]":
         async with transaction(engine) as conn:
@@ -66,7 +66,7 @@ def list_keys() -> None:
 def revoke_key(key_id: UUID) -> None:
     """End a key; processes that remember it follow within seconds."""
     from accepted.storage import api_keys
-    from accepted.storage.engine import transaction
+    from accepted.storage.db.engine import transaction
 
     async def end(engine: "AsyncEngine") -> bool:
         async with transaction(engine) as conn:
@@ -88,7 +88,7 @@ def quota(
 ) -> None:
     """How many jobs a tenant may submit: set it, take it away, or show it. Processes follow within seconds."""
     from accepted.storage import quotas
-    from accepted.storage.engine import transaction
+    from accepted.storage.db.engine import transaction
 
     async def change(engine: "AsyncEngine") -> Standing | None:
         async with transaction(engine) as conn:
@@ -108,7 +108,7 @@ def quota(
 def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
     import uvloop
 
-    from accepted.storage.engine import create_engine
+    from accepted.storage.db.engine import create_engine
 
     url = load().require_database()
 

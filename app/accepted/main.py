@@ -47,7 +47,7 @@ from accepted.services.limits import Limits
 from accepted.services.submission import Submissions
 from accepted.settings import Settings, load
 from accepted.slices import Slices
-from accepted.storage.engine import create_engine
+from accepted.storage.db.engine import create_engine
 
 DESCRIPTION = (
     "Submit a job, get a 202, poll it or be told. Once this has said 202, the job is neither lost nor recorded twice."

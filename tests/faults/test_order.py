@@ -27,10 +27,10 @@ from accepted.services.completion import settle
 from accepted.services.receipts import Submission
 from accepted.services.submission import Submissions
 from accepted.settings import Settings
-from accepted.storage.claims import Claim, claim_next
-from accepted.storage.engine import transaction
-from accepted.storage.reading import Attempt, attempts_of, jobs_by_id
-from accepted.storage.submission import Entry, insert
+from accepted.storage.attempts.claims import Claim, claim_next
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
+from accepted.storage.jobs.submission import Entry, insert
 from accepted_worker import registry
 from accepted_worker.egress import Egress
 from accepted_worker.executor import Executor

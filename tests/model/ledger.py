@@ -20,11 +20,13 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held, Transition
 from accepted.services.completion import settle
 from accepted.services.submission import Submissions
-from accepted.storage import claims, outbox, workers
-from accepted.storage.claims import Claim
-from accepted.storage.engine import create_engine, transaction
-from accepted.storage.flow_tables import metadata
-from accepted.storage.reading import jobs_by_id
+from accepted.storage import workers
+from accepted.storage.attempts import claims
+from accepted.storage.attempts.claims import Claim
+from accepted.storage.db.engine import create_engine, transaction
+from accepted.storage.db.flow_tables import metadata
+from accepted.storage.jobs import outbox
+from accepted.storage.jobs.reading import jobs_by_id
 from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay

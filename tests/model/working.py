@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, OnNotFound
 from accepted.domain.transitions import Held, Transition
-from accepted.storage.claims import Claim
+from accepted.storage.attempts.claims import Claim
 from tests.model.ledger import held as held_of
 from tests.model.model import Job
 from tests.model.rows import UNIT

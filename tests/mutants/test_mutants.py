@@ -34,16 +34,20 @@ MUTANTS = (
         "a late worker may write",
         (
             Edit(
-                "app/accepted/storage/completion.py",
+                "app/accepted/storage/attempts/completion.py",
                 """    WHERE j.status = 'running' AND j.attempt = a.attempt
     ORDER BY j.id FOR UPDATE OF j
 """,
                 """    ORDER BY j.id FOR UPDATE OF j
 """,
             ),
-            Edit("app/accepted/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),
             Edit(
-                "app/accepted/storage/completion.py",
+                "app/accepted/storage/attempts/completion.py",
+                " AND t.worker_id = a.worker_id AND t.finished_at IS NULL",
+                "",
+            ),
+            Edit(
+                "app/accepted/storage/attempts/completion.py",
                 "WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt",
                 "WHERE j.id = a.job_id",
             ),
@@ -52,7 +56,13 @@ MUTANTS = (
     ),
     Mutant(
         "the lease is not part of the fence",
-        (Edit("app/accepted/storage/completion.py", " AND t.worker_id = a.worker_id AND t.finished_at IS NULL", ""),),
+        (
+            Edit(
+                "app/accepted/storage/attempts/completion.py",
+                " AND t.worker_id = a.worker_id AND t.finished_at IS NULL",
+                "",
+            ),
+        ),
         (ORDER + "test_another_workers_lease_is_not_ours_to_end",),
     ),
     Mutant(
@@ -109,14 +119,14 @@ class Submissions:""",
     ),
     Mutant(
         "jobs are published from memory only",
-        (Edit("app/accepted/storage/submission.py", "handoff IS NULL AND NOT held, ", "NOT held, "),),
+        (Edit("app/accepted/storage/jobs/submission.py", "handoff IS NULL AND NOT held, ", "NOT held, "),),
         (ORDER + "test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay",),
     ),
     Mutant(
         "the relay follows a cursor",
         (
             Edit(
-                "app/accepted/storage/outbox.py",
+                "app/accepted/storage/jobs/outbox.py",
                 """WHERE NOT published AND NOT held AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
 """,
@@ -125,7 +135,7 @@ class Submissions:""",
 """,
             ),
             Edit(
-                "app/accepted/storage/outbox.py",
+                "app/accepted/storage/jobs/outbox.py",
                 """    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
 """,
                 """    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold, last=_CURSOR[0])
@@ -133,7 +143,7 @@ class Submissions:""",
 """,
             ),
             Edit(
-                "app/accepted/storage/outbox.py",
+                "app/accepted/storage/jobs/outbox.py",
                 "async def take_due(",
                 "_CURSOR = [UUID(int=0)]\n\n\nasync def take_due(",
             ),
@@ -144,7 +154,7 @@ class Submissions:""",
         "keys are looked up, then inserted",
         (
             Edit(
-                "app/accepted/storage/submission.py",
+                "app/accepted/storage/jobs/submission.py",
                 """    FROM input WHERE key IS NOT NULL ORDER BY tenant, key
     ON CONFLICT (tenant, key) DO UPDATE
         SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
@@ -168,7 +178,7 @@ class Submissions:""",
     ),
     Mutant(
         "a cancel overrules an end",
-        (Edit("app/accepted/storage/completion.py", " AND NOT a.finished AS cancel", " AS cancel"),),
+        (Edit("app/accepted/storage/attempts/completion.py", " AND NOT a.finished AS cancel", " AS cancel"),),
         (LIFE + "test_a_life_is_as_the_contract_has_it",),
     ),
     Mutant(

@@ -9,7 +9,7 @@ from accepted.domain.failures import InvalidJob
 from accepted.domain.job import NewJob
 from accepted.errors import Refused
 from accepted.services.intake import Intake
-from accepted.storage.claims import Claim
+from accepted.storage.attempts.claims import Claim
 from accepted_worker.values import child_of
 
 MOST_BYTES = 32 * 2**20

@@ -22,7 +22,7 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held, Transition
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.measuring import Runs
-from accepted.storage.claims import Claim
+from accepted.storage.attempts.claims import Claim
 from accepted_worker import failures, tracebacks
 from accepted_worker.context import Context
 from accepted_worker.job import Handler

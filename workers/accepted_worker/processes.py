@@ -16,8 +16,8 @@ from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.errors import WorkerExhausted
 from accepted.settings import Settings
-from accepted.storage.direct import Direct
-from accepted.storage.engine import create_engine
+from accepted.storage.db.direct import Direct
+from accepted.storage.db.engine import create_engine
 from accepted_worker import forks, registry
 from accepted_worker.alerts import alert_handler
 from accepted_worker.egress import Egress

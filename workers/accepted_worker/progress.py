@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.lease import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage import progress
-from accepted.storage.engine import transaction
+from accepted.storage.attempts import progress
+from accepted.storage.db.engine import transaction
 
 PAUSE = 0.25
 """Seconds between two writes, each for all the attempts of this worker: a watcher sees four steps a second."""

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
-from accepted.storage import steps
-from accepted.storage.engine import reading, transaction
+from accepted.storage.attempts import steps
+from accepted.storage.db.engine import reading, transaction
 from accepted_worker import threads
 from accepted_worker.asking import until_answered
 from accepted_worker.calling import WITHIN_A_STEP

@@ -29,7 +29,7 @@ from accepted.errors import LedgerUnavailable
 from accepted.metrics import TARGETS_HELD
 from accepted.services import targets as service
 from accepted.storage import targets, webhook_urls
-from accepted.storage.engine import reading, transaction
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.targets import Target, Tried
 
 TYPES = frozenset({"http.request", WEBHOOK_TYPE})

@@ -15,8 +15,8 @@ from accepted.domain.transitions import Transition
 from accepted.services.catalogue import Catalogue
 from accepted.services.intake import Intake
 from accepted.settings import Settings
-from accepted.storage.claims import Claim
-from accepted.storage.lent import Lender, Lent
+from accepted.storage.attempts.claims import Claim
+from accepted.storage.attempts.handler_transactions import Lender, Lent
 from accepted_worker.calling import Calls, Latest
 from accepted_worker.children import Children, FanOut
 from accepted_worker.context import Context, Means

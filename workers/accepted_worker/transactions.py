@@ -6,7 +6,7 @@ from sqlalchemy import CursorResult, Executable
 
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
-from accepted.storage.lent import Lender, Lent, LentConnection
+from accepted.storage.attempts.handler_transactions import Lender, Lent, LentConnection
 from accepted_worker.calling import Calls
 
 

@@ -23,7 +23,7 @@ from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.domain.retry_after import parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.storage import webhook_secrets, webhook_urls
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker.asking import until_answered
 from accepted_worker.context import Context
 from accepted_worker.egress import Answer, Egress

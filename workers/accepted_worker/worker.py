@@ -21,9 +21,10 @@ from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.services.completion import MOST
 from accepted.services.measuring import REPORT_EVERY
-from accepted.storage import cancelling, job_types, queues, workers
-from accepted.storage.engine import reading, transaction
-from accepted.storage.listening import Listener
+from accepted.storage import job_types, queues, workers
+from accepted.storage.db.engine import reading, transaction
+from accepted.storage.db.listening import Listener
+from accepted.storage.jobs import cancellation
 from accepted.tasks import told_to_end
 from accepted_worker.executor import Executor
 from accepted_worker.job import Handler
@@ -228,7 +229,7 @@ class Worker:
         if not self._held:
             return
         async with reading(self._engine) as conn:
-            asked_for = await cancelling.requested(conn, self.id)
+            asked_for = await cancellation.requested(conn, self.id)
         for job_id, attempt in asked_for:
             self._executor.cancel(job_id, attempt)
 

@@ -31,8 +31,8 @@ from accepted.services.batches import BatchReceipt, BatchSubmission
 from accepted.services.validation import checked
 from accepted.settings import Settings
 from accepted.storage import batches
-from accepted.storage.engine import reading
-from accepted.storage.members import members_of
+from accepted.storage.batch_members import members_of
+from accepted.storage.db.engine import reading
 
 router = APIRouter(tags=["batches"], dependencies=documented)
 

@@ -28,8 +28,8 @@ from accepted.errors import FieldError, InvalidRequest
 from accepted.services import dead_letters as service
 from accepted.services.validation import checked
 from accepted.storage import dead_letters
+from accepted.storage.db.engine import reading
 from accepted.storage.dead_letters import Group, Letter
-from accepted.storage.engine import reading
 
 router = APIRouter(tags=["dead letters"], dependencies=documented)
 

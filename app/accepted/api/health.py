@@ -15,7 +15,7 @@ from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_REJECTED
-from accepted.storage.engine import reading
+from accepted.storage.db.engine import reading
 
 router = APIRouter(tags=["health"])
 

@@ -17,7 +17,7 @@ from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES
 from accepted.errors import Conflict
 from accepted.services.job_type_request import JobTypeRequest, read
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted.storage.job_types import JobType, register_external
 
 MAX_BODY = 128 * 1024

@@ -24,9 +24,9 @@ from accepted.domain.ids import age_of
 from accepted.domain.job import QUEUE_PATTERN, Job, Status, to_wire
 from accepted.errors import FieldError, Gone, InvalidRequest, NotFound
 from accepted.services.job_request import Moment
-from accepted.storage.engine import reading
-from accepted.storage.reading import Attempt, JobFilter, list_jobs
-from accepted.storage.retrying import Edit, edits_of
+from accepted.storage.db.engine import reading
+from accepted.storage.jobs.manual_retry import Edit, edits_of
+from accepted.storage.jobs.reading import Attempt, JobFilter, list_jobs
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
 

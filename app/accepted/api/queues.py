@@ -25,7 +25,7 @@ from accepted.services import queue_views
 from accepted.services.keys import Principal
 from accepted.services.validation import checked
 from accepted.storage import queues
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 
 router = APIRouter(tags=["queues"], dependencies=documented)
 

@@ -21,7 +21,7 @@ from accepted.domain import cursor, json_text
 from accepted.domain.job import to_wire
 from accepted.services import schedules as service
 from accepted.storage import schedule_runs
-from accepted.storage.engine import reading
+from accepted.storage.db.engine import reading
 from accepted.storage.schedule_runs import Run
 
 router = APIRouter(tags=["schedules"], dependencies=documented)

@@ -34,7 +34,7 @@ from accepted.errors import FieldError, InvalidRequest, NotFound
 from accepted.services import schedules as service
 from accepted.services.validation import checked
 from accepted.storage import schedules as ledger
-from accepted.storage.engine import reading
+from accepted.storage.db.engine import reading
 
 router = APIRouter(tags=["schedules"], dependencies=documented)
 

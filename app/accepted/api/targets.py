@@ -18,7 +18,7 @@ from accepted.domain import json_text
 from accepted.errors import NotFound
 from accepted.services import targets as service
 from accepted.storage import targets
-from accepted.storage.engine import reading
+from accepted.storage.db.engine import reading
 from accepted.storage.targets import Target
 
 router = APIRouter(tags=["targets"], dependencies=[*documented, Depends(only_query())])

@@ -23,9 +23,9 @@ from accepted.domain.job import WEBHOOK_TYPE
 from accepted.errors import FieldError, InvalidRequest, NotFound
 from accepted.services.redelivery import WAITING
 from accepted.services.redelivery import redeliver as send_again
-from accepted.storage import deliveries
-from accepted.storage.deliveries import Delivery, DeliveryFilter, Try
-from accepted.storage.engine import reading
+from accepted.storage import webhook_deliveries
+from accepted.storage.db.engine import reading
+from accepted.storage.webhook_deliveries import Delivery, DeliveryFilter, Try
 
 router = APIRouter(tags=["webhooks"], dependencies=documented)
 
@@ -75,7 +75,7 @@ async def redeliver(request: Request, who: Writer, delivery_id: UUID) -> Respons
         raise NotFound("this job is no webhook delivery")
     again = await send_again(state.engine, state.broker, job)
     async with reading(state.engine) as conn:
-        found = await deliveries.find(conn, who.tenant, again.id)
+        found = await webhook_deliveries.find(conn, who.tenant, again.id)
     if found is None:
         raise NotFound("the delivery is past its retention by now")
     (shown,) = await _with_tries(state, [found])
@@ -88,7 +88,7 @@ async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: Deliver
     Deliveries that are still there are shown, though what they tell of may be past its retention.
     """
     async with reading(state.engine) as conn:
-        page = await deliveries.page(conn, tenant, wanted, asked.limit + 1)
+        page = await webhook_deliveries.page(conn, tenant, wanted, asked.limit + 1)
     if not page and asked.job_id is not None:
         await jobs.find(state, tenant, asked.job_id)
     if not page and asked.batch_id is not None:
@@ -100,7 +100,7 @@ async def _with_tries(state: State, page: Sequence[Delivery]) -> list[dict[str, 
     if not page:
         return []
     async with reading(state.engine) as conn:
-        tries = await deliveries.tries(conn, [one.id for one in page])
+        tries = await webhook_deliveries.tries(conn, [one.id for one in page])
     of: dict[UUID, list[dict[str, Any]]] = {one.id: [] for one in page}
     for each in tries:
         of[each.delivery_id].append(_try(each))

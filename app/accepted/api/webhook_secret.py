@@ -14,7 +14,7 @@ from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.network import signing
 from accepted.storage import webhook_secrets
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 
 router = APIRouter(tags=["webhooks"], dependencies=[*documented, Depends(only_query())])
 

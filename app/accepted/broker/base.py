@@ -12,8 +12,8 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.message import JobRef
-from accepted.storage.claims import Claim
-from accepted.storage.direct import Connection
+from accepted.storage.attempts.claims import Claim
+from accepted.storage.db.direct import Connection
 
 HANDOFF = 1.0
 """Seconds within which a submitter publishes what it has committed; from then on it is the relay's."""

@@ -30,9 +30,9 @@ from accepted.broker.turns import Buffer
 from accepted.domain.message import MessageBody, read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_DROPPED
-from accepted.storage import outbox
-from accepted.storage.claims import claim_refs, known
-from accepted.storage.direct import Direct
+from accepted.storage.attempts.claims import claim_refs, known
+from accepted.storage.db.direct import Direct
+from accepted.storage.jobs import outbox
 from accepted.tasks import told_to_end
 
 WATCH_EVERY = 1.0

@@ -19,7 +19,7 @@ from accepted.broker.rejected import peek
 from accepted.broker.topology import declare_base, queue_name
 from accepted.domain.message import JobRef
 from accepted.errors import BrokerUnavailable
-from accepted.storage.direct import Connection
+from accepted.storage.db.direct import Connection
 
 PUBLISH_DEADLINE = 5.0
 """Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""

@@ -1,6 +1,6 @@
 """Why a job is where it is: one reason, in a sentence and as data (docs/waiting.md has the concepts).
 
-Pure: `Facts` is one look at the ledger (`accepted.storage.explaining`). The questions are asked in the order in which
+Pure: `Facts` is one look at the ledger (`accepted.storage.jobs.explain`). The questions are asked in the order in which
 a job would have to pass them, so the reason is the first thing that holds it, and what has to change for it to go on.
 """
 

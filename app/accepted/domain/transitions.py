@@ -1,4 +1,5 @@
-"""The arrows that leave `running`, as values. Built here and nowhere else, applied by `accepted.storage.completion`.
+"""The arrows that leave `running`, as values. Built here and nowhere else, applied by
+`accepted.storage.attempts.completion`.
 
 Each carries its fence: the job, the attempt and the worker that must still hold the lease. A row that no longer
 matches is left alone, which is what makes a late worker, a duplicate message and a second rescuer harmless.

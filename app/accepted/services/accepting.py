@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from accepted.broker.base import Broker
 from accepted.domain.job import NewJob
 from accepted.services import ordering
-from accepted.storage import changes, submission
-from accepted.storage.direct import Connection
-from accepted.storage.submission import Entry
+from accepted.storage.db import changes
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs import submission
+from accepted.storage.jobs.submission import Entry
 
 MOST = changes.MOST
 """Jobs in one statement."""

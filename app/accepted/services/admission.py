@@ -18,8 +18,8 @@ from accepted.services.batches import Batches, BatchReceipt, BatchSubmission
 from accepted.services.limits import Limits
 from accepted.services.receipts import Receipt, Submission
 from accepted.services.submission import DEADLINE, Submissions
-from accepted.storage.engine import reading
-from accepted.storage.submission import recall
+from accepted.storage.db.engine import reading
+from accepted.storage.jobs.submission import recall
 
 log = structlog.get_logger(__name__)
 

@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.job import ALERT_TYPE, NewJob
 from accepted.services.webhooks import delivery, write
-from accepted.storage import alerting, rounds
-from accepted.storage.alerting import Depth, Untold
-from accepted.storage.engine import transaction
+from accepted.storage import alerts as alerting
+from accepted.storage.alerts import Depth, Untold
+from accepted.storage.db import rounds
+from accepted.storage.db.engine import transaction
 
 OPERATOR = "accepted:operator"
 """The tenant of alerts."""

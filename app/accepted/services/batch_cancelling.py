@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.errors import LedgerUnavailable
 from accepted.services import ending
-from accepted.storage import batch_cancelling, changes
-from accepted.storage.engine import transaction
+from accepted.storage import batch_cancellation
+from accepted.storage.db import changes
+from accepted.storage.db.engine import transaction
 
 MOST = 500
 """Members in a round: a few dozen milliseconds for which they are locked."""
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 async def cancel(engine: AsyncEngine, broker: Broker, tenant: str, batch_id: UUID) -> bool:
     """Note it, and begin. False: the batch has finished, or is not there. Raises `LedgerUnavailable`."""
     async with transaction(engine) as conn:
-        if not await batch_cancelling.request(conn, tenant, batch_id):
+        if not await batch_cancellation.request(conn, tenant, batch_id):
             return False
         await conn.commit()
     try:
@@ -69,12 +70,12 @@ class Canceller:
         """One round of one batch. Returns how many members ended by it."""
         after, missed = self._passes.pop(batch_id, (FIRST, 0))
         async with transaction(self._engine) as conn:
-            done = await batch_cancelling.cancel_some(conn, batch_id, after, MOST)
+            done = await batch_cancellation.cancel_some(conn, batch_id, after, MOST)
             missed += done.missed
             await ending.follow(conn, self._broker, done.ended)
             await changes.announce(conn, [one.job_id for one in done.ended])
             if done.next is None and not missed:
-                await batch_cancelling.carried_out(conn, batch_id)
+                await batch_cancellation.carried_out(conn, batch_id)
             await conn.commit()
         if done.next is not None:
             self._passes[batch_id] = (done.next, missed)

@@ -10,7 +10,7 @@ from accepted.domain.batch import FINISHED_EVENT, Batch, to_wire
 from accepted.domain.job import WEBHOOK_TYPE, NewJob
 from accepted.services import webhooks
 from accepted.storage import batch_ends, batches
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 
 MOST = 1000
 """Rows added up in one transaction, each of which tells of up to 200 ends."""

@@ -18,7 +18,7 @@ from accepted.services.batch_request import BatchOptions
 from accepted.services.intake import Intake
 from accepted.services.job_request import YEAR, JobRequest
 from accepted.services.ordering import line_of
-from accepted.storage.ordering import Line
+from accepted.storage.jobs.ordering import Line
 
 MAX_LISTED = 100
 """Errors in one answer, after which the rest of a batch is not looked at."""

@@ -22,10 +22,10 @@ from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from accepted.services import ordering
 from accepted.storage import batches as ledger
-from accepted.storage import submission
-from accepted.storage.engine import reading, transaction
-from accepted.storage.ordering import Line
-from accepted.storage.submission import Entry
+from accepted.storage.db.engine import reading, transaction
+from accepted.storage.jobs import submission
+from accepted.storage.jobs.ordering import Line
+from accepted.storage.jobs.submission import Entry
 
 CHUNK = 500
 """Members in one statement: a fraction of a second, where a statement may take 4."""

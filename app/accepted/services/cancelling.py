@@ -6,9 +6,10 @@ from accepted.broker.base import Broker
 from accepted.domain.job import Job
 from accepted.errors import Conflict, LedgerUnavailable, NotFound
 from accepted.services import ending
-from accepted.storage import cancelling, changes
-from accepted.storage.engine import reading, transaction
-from accepted.storage.reading import jobs_by_id
+from accepted.storage.db import changes
+from accepted.storage.db.engine import reading, transaction
+from accepted.storage.jobs import cancellation
+from accepted.storage.jobs.reading import jobs_by_id
 
 TRIES = 20
 """A job changes its state once or twice while we look; one that does so this often is a ledger gone wrong."""
@@ -36,7 +37,7 @@ async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
 async def _try(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
     """End the job, with its webhook, or leave the note for its worker; one transaction."""
     async with transaction(engine) as conn:
-        done = await cancelling.cancel(conn, job.id)
+        done = await cancellation.cancel(conn, job.id)
         if done is None:
             return False
         await ending.follow(conn, broker, [done])

@@ -16,7 +16,7 @@ from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services.payload_schema import compile_schema
 from accepted.storage import job_types
-from accepted.storage.engine import reading
+from accepted.storage.db.engine import reading
 from accepted.storage.job_types import JobType
 
 FRESH = 5.0

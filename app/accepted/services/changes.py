@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.coalescing import Coalescer
 from accepted.domain.job import Job
-from accepted.storage import changes
-from accepted.storage.engine import reading
-from accepted.storage.listening import Listener
-from accepted.storage.reading import Attempt, attempts_of, jobs_by_id
+from accepted.storage.db import changes
+from accepted.storage.db.engine import reading
+from accepted.storage.db.listening import Listener
+from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 
 LOOK_AGAIN = 2.0
 """Seconds between looks at the ledger for everybody who waits, in one query."""

@@ -11,9 +11,11 @@ from accepted.domain.transitions import Transition
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from accepted.services import ending
 from accepted.services.accepting import accept
-from accepted.storage import changes, completion, fanout, outbox
-from accepted.storage.direct import Connection, Direct
-from accepted.storage.engine import transaction
+from accepted.storage.attempts import completion
+from accepted.storage.db import changes
+from accepted.storage.db.direct import Connection, Direct
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import fanout, outbox
 
 MOST = changes.MOST
 

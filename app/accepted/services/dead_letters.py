@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.job import Job
 from accepted.services.resuming import run_again
-from accepted.storage import dead_letters, resuming, retrying
+from accepted.storage import dead_letters
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter
-from accepted.storage.engine import reading, transaction
-from accepted.storage.reading import jobs_by_id
+from accepted.storage.jobs import manual_retry, workflow_repair
+from accepted.storage.jobs.reading import jobs_by_id
 
 MOST = 500
 
@@ -36,10 +37,10 @@ class Edited(msgspec.Struct, frozen=True):
 async def retry(engine: AsyncEngine, job: Job) -> Job | None:
     """Run `job`, as it was read, again. None when it has changed. Raises `Conflict` if what it needs has failed."""
     async with transaction(engine) as conn:
-        await resuming.lock(conn, [job.id])
-        if not (chosen := await retrying.choose(conn, job.tenant, job.id, job.attempt)):
+        await workflow_repair.lock(conn, [job.id])
+        if not (chosen := await manual_retry.choose(conn, job.tenant, job.id, job.attempt)):
             return None
-        await retrying.clear(conn, [job.id])
+        await manual_retry.clear(conn, [job.id])
         await run_again(conn, chosen)
         again = await jobs_by_id(conn, [job.id])
         await conn.commit()
@@ -49,13 +50,13 @@ async def retry(engine: AsyncEngine, job: Job) -> Job | None:
 async def replay_one(engine: AsyncEngine, job: Job, edited: Edited | None) -> Job | None:
     """Run `job`, as it was read, again, with its payload or another one. None when it is no dead letter."""
     async with transaction(engine) as conn:
-        await resuming.lock(conn, [job.id])
-        chosen = await retrying.choose(conn, job.tenant, job.id, job.attempt)
-        if not chosen or not await retrying.clear(conn, [job.id]):
+        await workflow_repair.lock(conn, [job.id])
+        chosen = await manual_retry.choose(conn, job.tenant, job.id, job.attempt)
+        if not chosen or not await manual_retry.clear(conn, [job.id]):
             return None
         await run_again(conn, chosen)
         if edited is not None:
-            await retrying.edit(conn, job.id, edited.payload, edited.by)
+            await manual_retry.edit(conn, job.id, edited.payload, edited.by)
         again = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return again[job.id]
@@ -75,8 +76,8 @@ async def replay(engine: AsyncEngine, tenant: str, wanted: LetterFilter, spread_
     step = spread_over / matched if matched else 0.0
 
     async def some(conn: AsyncConnection, done: int) -> int:
-        chosen = await retrying.choose_letters(conn, tenant, wanted, start, done, step, MOST)
-        cleared = await retrying.clear(conn, [one.id for one in chosen])
+        chosen = await manual_retry.choose_letters(conn, tenant, wanted, start, done, step, MOST)
+        cleared = await manual_retry.clear(conn, [one.id for one in chosen])
         await run_again(conn, [one for one in chosen if one.id in cleared])
         return len(cleared)
 

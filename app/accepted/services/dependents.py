@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from accepted.broker.base import Broker
 from accepted.domain.job import Status
-from accepted.storage import dependencies, ordering
-from accepted.storage.direct import Connection
-from accepted.storage.moved import Moved
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs import dependencies, ordering
+from accepted.storage.jobs.moved import Moved
 
 
 async def follow(conn: Connection, broker: Broker, ended: Sequence[Moved]) -> list[Moved]:

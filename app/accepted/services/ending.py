@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from accepted.broker.base import Broker
 from accepted.services import dependents, webhooks
 from accepted.storage import batch_ends
-from accepted.storage.direct import Connection
-from accepted.storage.moved import Moved
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs.moved import Moved
 
 
 async def follow(conn: Connection, broker: Broker, moved: Sequence[Moved]) -> None:

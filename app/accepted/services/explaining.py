@@ -10,9 +10,10 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
 from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
 from accepted.domain.snapshot import Facts, HeldTarget
-from accepted.storage import explaining, measuring
-from accepted.storage.engine import reading
-from accepted.storage.explaining import Row
+from accepted.storage import queue_measurements
+from accepted.storage.db.engine import reading
+from accepted.storage.jobs import explain as explaining
+from accepted.storage.jobs.explain import Row
 
 CALLING = ("http.request", WEBHOOK_TYPE)
 """Types whose payload has the URL that they call."""
@@ -40,7 +41,7 @@ async def _waiting(conn: AsyncConnection, job: Job, row: Row, facts: Facts, leas
         crew=await explaining.crew(conn, row.tenant, row.queue, row.type, lease_ttl),
         load=await explaining.load(conn, row.queue, row.concurrency_key),
         place=await explaining.place(conn, job.id, row.queue, job.priority, due_at, row.gated),
-        measured=(await measuring.measured(conn, [row.queue]))[row.queue],
+        measured=(await queue_measurements.measured(conn, [row.queue]))[row.queue],
     )
 
 

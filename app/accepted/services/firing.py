@@ -17,7 +17,7 @@ from accepted.services.accepting import accept
 from accepted.services.intake import Intake
 from accepted.services.schedules import check_job
 from accepted.storage import schedule_runs, schedules
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted.storage.schedule_runs import NewRun
 from accepted.storage.schedules import Key
 

@@ -17,9 +17,9 @@ from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from accepted.services import ordering, uniqueness
 from accepted.services.publishing import Publisher
 from accepted.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
-from accepted.storage import submission as ledger
-from accepted.storage.direct import Connection, Direct
-from accepted.storage.submission import Entry
+from accepted.storage.db.direct import Connection, Direct
+from accepted.storage.jobs import submission as ledger
+from accepted.storage.jobs.submission import Entry
 
 MOST = 200
 """Jobs in one transaction."""

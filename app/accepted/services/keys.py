@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain.ids import new_id
 from accepted.domain.scopes import SCOPES
 from accepted.storage import api_keys
-from accepted.storage.engine import reading, transaction
+from accepted.storage.db.engine import reading, transaction
 
 PREFIX = "acc_"
 DEFAULT_TENANT = "default"

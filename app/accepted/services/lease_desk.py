@@ -23,11 +23,11 @@ from accepted.domain.lease import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.services.leases import Leases
 from accepted.storage import leases, workers
-from accepted.storage.direct import Direct
-from accepted.storage.engine import transaction
+from accepted.storage.db.direct import Direct
+from accepted.storage.db.engine import transaction
+from accepted.storage.db.listening import EVERYTHING, Listener
+from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.leases import Leased
-from accepted.storage.listening import EVERYTHING, Listener
-from accepted.storage.reading import jobs_by_id
 
 POLL = 1.0
 """Seconds between looks for one line when no hint comes."""

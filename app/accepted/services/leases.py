@@ -20,8 +20,9 @@ from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services import completion
 from accepted.services.measuring import Runs
-from accepted.storage import leases, progress
-from accepted.storage.engine import reading, transaction
+from accepted.storage import leases
+from accepted.storage.attempts import progress
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.leases import Beat, Found
 
 log = structlog.get_logger("attempt")

@@ -16,7 +16,7 @@ from accepted.domain.quota import Standing
 from accepted.errors import LedgerUnavailable, QuotaExceeded
 from accepted.services.depths import Depths
 from accepted.storage import quotas
-from accepted.storage.engine import reading, transaction
+from accepted.storage.db.engine import reading, transaction
 from accepted.tasks import told_to_end
 
 LOOK_EVERY = 1.0

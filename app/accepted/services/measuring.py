@@ -6,8 +6,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.errors import LedgerUnavailable
-from accepted.storage import measuring
-from accepted.storage.engine import transaction
+from accepted.storage import queue_measurements
+from accepted.storage.db.engine import transaction
 from accepted.tasks import told_to_end
 
 REPORT_EVERY = 5.0
@@ -44,5 +44,5 @@ class Runs:
             return
         ended, self._ended = self._ended, {}
         async with transaction(engine) as conn:
-            await measuring.add_runs(conn, ended)
+            await queue_measurements.add_runs(conn, ended)
             await conn.commit()

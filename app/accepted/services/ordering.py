@@ -6,9 +6,9 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.job import NewJob
-from accepted.storage import ordering
-from accepted.storage.direct import Connection
-from accepted.storage.ordering import Line
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs import ordering
+from accepted.storage.jobs.ordering import Line
 
 
 async def line_up(conn: Connection, jobs: Sequence[NewJob]) -> list[NewJob]:

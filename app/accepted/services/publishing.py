@@ -10,8 +10,8 @@ from accepted.broker.base import Broker
 from accepted.domain.message import JobRef
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import REFS_PUBLISHED
-from accepted.storage import outbox
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import outbox
 
 log = structlog.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from accepted.domain.job import Job, NewJob
 from accepted.domain.message import JobRef
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import SUBMISSIONS_REPLAYED
-from accepted.storage import submission as ledger
-from accepted.storage.direct import Connection
-from accepted.storage.reading import jobs_by_id
-from accepted.storage.submission import Accepted
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs import submission as ledger
+from accepted.storage.jobs.reading import jobs_by_id
+from accepted.storage.jobs.submission import Accepted
 
 
 class Recalled(NamedTuple):

@@ -14,9 +14,9 @@ from accepted.broker.base import Broker
 from accepted.domain.job import RETRYABLE, WEBHOOK_TYPE, Job, Status
 from accepted.errors import Conflict
 from accepted.services import dead_letters, webhooks
-from accepted.storage import deliveries, webhook_urls
-from accepted.storage.engine import transaction
-from accepted.storage.reading import jobs_by_id
+from accepted.storage import webhook_deliveries, webhook_urls
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs.reading import jobs_by_id
 
 WAITING = frozenset({Status.SCHEDULED, Status.RETRYING})
 """Until a moment, which may as well be now."""
@@ -43,7 +43,7 @@ async def redeliver(engine: AsyncEngine, broker: Broker, delivery: Job) -> Job:
 async def _sooner(engine: AsyncEngine, delivery: Job) -> Job | None:
     """Its next attempt is now. None when it does not wait any more."""
     async with transaction(engine) as conn:
-        if not await deliveries.bring_forward(conn, delivery.id, delivery.attempt):
+        if not await webhook_deliveries.bring_forward(conn, delivery.id, delivery.attempt):
             return None
         await webhook_urls.begin_anew(conn, delivery.tenant, _payload(delivery)["url"])
         again = await jobs_by_id(conn, [delivery.id])
@@ -59,10 +59,10 @@ async def _once_more(engine: AsyncEngine, broker: Broker, delivery: Job) -> Job 
     payload = _payload(delivery)
     original = UUID(payload.get("redelivery_of") or str(delivery.id))
     async with transaction(engine) as conn:
-        if not await deliveries.lock(conn, delivery.id):
+        if not await webhook_deliveries.lock(conn, delivery.id):
             return None
         about = payload.get("job_id") or payload["batch_id"]
-        if other := await deliveries.under_way(conn, delivery.tenant, about, original):
+        if other := await webhook_deliveries.under_way(conn, delivery.tenant, about, original):
             raise Conflict(f"the delivery {other} sends it again already, and has not finished")
         await webhook_urls.begin_anew(conn, delivery.tenant, payload["url"])
         new = webhooks.delivery(delivery.tenant, WEBHOOK_TYPE, payload | {"redelivery_of": original})

@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.errors import Conflict
 from accepted.services.ordering import queue_up
-from accepted.storage import ordering, resuming, retrying
-from accepted.storage.ordering import Line
-from accepted.storage.retrying import Chosen
+from accepted.storage.jobs import manual_retry, ordering, workflow_repair
+from accepted.storage.jobs.manual_retry import Chosen
+from accepted.storage.jobs.ordering import Line
 
 
 async def run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
@@ -18,16 +18,16 @@ async def run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
     Each joins its line at the end. Raises `Conflict` if one of them needs a job that has not succeeded and will not.
     """
     ids = [one.id for one in chosen]
-    if broken := await resuming.broken(conn, ids):
+    if broken := await workflow_repair.broken(conn, ids):
         raise Conflict(f"the job {broken}: retry that one, and this one waits for it again")
     moments = {one.id: one.due_at for one in chosen}
     if concerned := [one.id for one in chosen if one.has_dependents]:
-        await resuming.lock(conn, concerned)
-        members = await resuming.with_those_behind(conn, concerned)
+        await workflow_repair.lock(conn, concerned)
+        members = await workflow_repair.with_those_behind(conn, concerned)
         await _rejoin(conn, {one.id: one.line for one in members if one.line is not None})
-        await resuming.mend(conn, [one.id for one in members])
+        await workflow_repair.mend(conn, [one.id for one in members])
         moments = {one.id: one.run_at for one in members} | moments
-    await retrying.again(conn, list(moments.items()))
+    await manual_retry.again(conn, list(moments.items()))
 
 
 async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:

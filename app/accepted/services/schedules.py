@@ -18,8 +18,8 @@ from accepted.services.accepting import accept
 from accepted.services.intake import Intake
 from accepted.storage import schedule_runs
 from accepted.storage import schedules as ledger
-from accepted.storage.engine import reading, transaction
-from accepted.storage.reading import jobs_by_id
+from accepted.storage.db.engine import reading, transaction
+from accepted.storage.jobs.reading import jobs_by_id
 
 
 def check_line(cron: str, timezone: str) -> CronLine:

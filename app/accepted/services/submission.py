@@ -15,9 +15,9 @@ from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from accepted.services.keyed_submission import KeyedSubmissions, needs_a_place
 from accepted.services.publishing import Publisher
 from accepted.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
-from accepted.storage import submission as ledger
-from accepted.storage.direct import Connection, Direct
-from accepted.storage.submission import Accepted, Entry
+from accepted.storage.db.direct import Connection, Direct
+from accepted.storage.jobs import submission as ledger
+from accepted.storage.jobs.submission import Accepted, Entry
 
 MOST = 200
 """Jobs in one transaction."""

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage import changes, targets
-from accepted.storage.engine import transaction
+from accepted.storage import targets
+from accepted.storage.db import changes
+from accepted.storage.db.engine import transaction
 
 MOST = 1000
 """Jobs a transaction, so that no lock is held for long."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from accepted.domain.job import Job, NewJob
-from accepted.storage import uniqueness
-from accepted.storage.direct import Connection
-from accepted.storage.reading import jobs_by_id
-from accepted.storage.uniqueness import Place
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs import uniqueness
+from accepted.storage.jobs.reading import jobs_by_id
+from accepted.storage.jobs.uniqueness import Place
 
 
 async def first_of_each(conn: Connection, jobs: Sequence[NewJob]) -> tuple[list[NewJob], dict[UUID, Place]]:

@@ -14,10 +14,10 @@ from accepted.broker.base import Broker
 from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, to_wire
 from accepted.domain.retry import WEBHOOK_RETRY
-from accepted.storage import submission
-from accepted.storage.direct import Connection
-from accepted.storage.reading import callbacks_of
-from accepted.storage.submission import Entry
+from accepted.storage.db.direct import Connection
+from accepted.storage.jobs import submission
+from accepted.storage.jobs.reading import callbacks_of
+from accepted.storage.jobs.submission import Entry
 
 _RETRY = msgspec.json.encode(WEBHOOK_RETRY).decode()
 

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.storage.tables import api_keys
+from accepted.storage.db.tables import api_keys
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):

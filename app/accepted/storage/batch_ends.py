@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accepted.domain.batch import Batch
 from accepted.domain.job import Status
 from accepted.storage.batches import FIELDS, read
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.moved import Moved
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.jobs.moved import Moved
 
 FAILURES = frozenset({Status.FAILED, Status.EXPIRED})
 """The ends that count as failures to a batch that is cancelled on one. A cancel is somebody's wish."""

@@ -1,6 +1,6 @@
 """Batches: the row, its idempotency record, the edges between its members, and what they have come to.
 
-The members themselves are inserted by `accepted.storage.submission`, in the same transaction, many at a time. The
+The members themselves are inserted by `accepted.storage.jobs.submission`, in the same transaction, many at a time. The
 record of the key is written last, so that nobody who sends the same key waits for more than a COMMIT.
 """
 

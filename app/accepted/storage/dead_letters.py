@@ -1,7 +1,7 @@
 """Dead letters: failed jobs that somebody has still to decide about. One is that exactly while its row is there.
 
-Written by `accepted.storage.completion`, taken away by `accepted.storage.retrying` (replay) and here (discard). Every
-question is asked for one tenant.
+Written by `accepted.storage.attempts.completion`, taken away by `accepted.storage.jobs.manual_retry` (replay) and here
+(discard). Every question is asked for one tenant.
 """
 
 from collections.abc import Sequence

@@ -15,9 +15,9 @@ from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from accepted.domain.lease import Lease
 from accepted.domain.transitions import MAX_UNSERVED_WAIT, Held
-from accepted.storage.changes import HINT
-from accepted.storage.claims import ALLOWED, RUN
-from accepted.storage.direct import Connection, Statement
+from accepted.storage.attempts.claims import ALLOWED, RUN
+from accepted.storage.db.changes import HINT
+from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.workers import held_of
 
 TOLD = 2.0

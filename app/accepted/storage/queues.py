@@ -13,8 +13,8 @@ from sqlalchemy import literal, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.tables import queues
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.tables import queues
 
 CHANNEL = "accepted_held"
 """Hints that something about a gated queue has changed. Which one the gate sees: names would not fit in a hint."""

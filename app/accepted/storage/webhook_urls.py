@@ -1,7 +1,7 @@
 """Webhook URLs that fail: since when without a break. One that has done so for `GIVEN_UP` is told nothing more.
 
 A row is written by the first failure and deleted by the next success, or by whoever sends a delivery to it again
-(`accepted.storage.retrying`, `begin_anew`): then it has another five days.
+(`accepted.storage.jobs.manual_retry`, `begin_anew`): then it has another five days.
 """
 
 from sqlalchemy import text

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.storage import job_types
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import PATIENCE, Client
 from tests.support.clients.uploads import peak_of, upload
 from tests.support.ledger.sql import rows, waits_for_a_lock

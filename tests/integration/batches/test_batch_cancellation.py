@@ -13,7 +13,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
 from accepted.services import batch_cancelling
 from accepted.services.batch_ends import add_up
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
 from tests.support.ledger.jobs import claim

@@ -13,7 +13,7 @@ from accepted.domain import transitions
 from accepted.domain.message import JobRef
 from accepted.services.completion import settle
 from accepted.storage import workers
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger import limited_queue as gated
 from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes

@@ -16,7 +16,7 @@ from accepted.broker.rabbitmq import RabbitBroker
 from accepted.broker.settling import SETTLED_WITHIN
 from accepted.broker.topology import declare_base, declare_queue
 from accepted.domain.ids import new_id
-from accepted.storage.engine import create_engine
+from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler.rejections import Rejections
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
 from tests.support.ledger.sql import do

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from accepted.broker import declaring
 from accepted.broker.topology import declare_base, declare_queue
-from accepted.storage.submission import Entry
+from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.relay import AWAY, Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
 from tests.support.ledger.jobs import a_job, insert

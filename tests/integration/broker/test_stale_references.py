@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.rabbitmq import RabbitBroker
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler import reconciler
 from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay

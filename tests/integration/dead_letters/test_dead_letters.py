@@ -12,8 +12,8 @@ from accepted.errors import LedgerUnavailable
 from accepted.services import dead_letters as service
 from accepted.services.dead_letters import MOST, Decided
 from accepted.storage import dead_letters
+from accepted.storage.db.engine import transaction
 from accepted.storage.dead_letters import Letter, LetterFilter
-from accepted.storage.engine import transaction
 from tests.support.ledger.dead_letters import fail, run_again
 from tests.support.ledger.sql import do, rows
 

@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker import create_broker
 from accepted.broker.postgres import PostgresBroker
-from accepted.storage import explaining, gate, job_types, queues, workers
-from accepted.storage.engine import transaction
+from accepted.storage import job_types, limiter, queues, workers
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import explain
 from accepted_worker import job
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import lease, one_lease, register, say, service
@@ -115,9 +116,9 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
         async with transaction(engine) as conn:
             assert set(await queues.served_by(conn, theirs)) == served
             for queue in ("default", "node", "both", "nobodys", "before"):
-                seen = (await gate.room(conn, queue, LEASE_TTL, limited=False)).free
+                seen = (await limiter.room(conn, queue, LEASE_TTL, limited=False)).free
                 assert seen == int(queue in served), "the gate knows it too"
-                assert (await explaining.crew(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
+                assert (await explain.crew(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
             await workers.retire(conn, worker)
             await conn.commit()
 

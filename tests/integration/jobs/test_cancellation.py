@@ -17,9 +17,9 @@ from accepted.domain.transitions import Held, Transition
 from accepted.errors import Conflict
 from accepted.services.cancelling import cancel as cancel_job
 from accepted.services.completion import settle
-from accepted.storage.claims import Claim
-from accepted.storage.engine import transaction
-from accepted.storage.reading import jobs_by_id
+from accepted.storage.attempts.claims import Claim
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs.reading import jobs_by_id
 from accepted_worker.scheduler.rescuer import Rescuer
 from tests.support.ledger.jobs import claim, put, the_job
 from tests.support.ledger.sql import do, rows

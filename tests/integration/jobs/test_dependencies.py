@@ -16,7 +16,7 @@ from accepted.errors import Conflict, LedgerUnavailable
 from accepted.services.cancelling import cancel
 from accepted.services.completion import expire, settle
 from accepted.services.dead_letters import replay, retry
-from accepted.storage.claims import Claim
+from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import from_now, read

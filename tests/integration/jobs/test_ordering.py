@@ -16,8 +16,8 @@ from accepted.errors import Conflict
 from accepted.services.cancelling import cancel
 from accepted.services.completion import expire
 from accepted.services.dead_letters import retry
-from accepted.storage import dependencies, pruning
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import dependencies, pruning
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import apply, claim, held, the_job

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage import outbox, submission
-from accepted.storage.claims import claim_next, claim_refs
-from accepted.storage.engine import transaction
-from accepted.storage.submission import Accepted, Entry
+from accepted.storage.attempts.claims import claim_next, claim_refs
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import outbox, submission
+from accepted.storage.jobs.submission import Accepted, Entry
 from tests.support.ledger.jobs import DAY, WORKER, a_job, insert
 from tests.support.ledger.sql import rows
 

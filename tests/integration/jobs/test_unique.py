@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
 from accepted.domain.job import Unique
-from accepted.storage import job_types, pruning, uniqueness
-from accepted.storage.engine import transaction
-from accepted.storage.uniqueness import Place
+from accepted.storage import job_types
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import pruning, uniqueness
+from accepted.storage.jobs.uniqueness import Place
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.service.in_process_worker import HANDLERS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import Item, ask, lease, one_lease, register, say, service
 from tests.support.servers.postgres import PostgresServer

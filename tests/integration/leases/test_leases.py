@@ -15,7 +15,7 @@ from accepted.broker import create_broker
 from accepted.domain import transitions
 from accepted.domain.lease import Lease, read_token
 from accepted.storage import leases
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem, from_now
 from tests.support.clients.lease_client import LEASE_TTL, ask, lease, one_lease, register, say, service
 from tests.support.service.in_process_worker import working

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.errors import LedgerUnavailable
-from accepted.storage import listening
-from accepted.storage.engine import POOL_SIZE, create_engine, open_connection, transaction
+from accepted.storage.db import listening
+from accepted.storage.db.engine import POOL_SIZE, create_engine, open_connection, transaction
 from tests.support.servers.postgres import PostgresServer
 
 

@@ -13,8 +13,8 @@ from accepted.domain.job import Status
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.transitions import Transition
 from accepted.settings import Settings
-from accepted.storage.claims import Claim
-from accepted.storage.engine import create_engine
+from accepted.storage.attempts.claims import Claim
+from accepted.storage.db.engine import create_engine
 from accepted_worker import registry
 from accepted_worker.egress import Egress
 from accepted_worker.executor import Executor

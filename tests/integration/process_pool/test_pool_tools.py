@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker.pool_desk import Desk
 from tests.support.handlers.process_tools import use, use_async
 from tests.support.ledger.jobs import the_job

@@ -3,10 +3,10 @@
 import pytest
 
 from accepted.services.completion import expire
-from accepted.storage import cancelling, outbox, submission
-from accepted.storage.claims import claim_next, claim_refs
-from accepted.storage.engine import transaction
-from accepted.storage.submission import Entry
+from accepted.storage.attempts.claims import claim_next, claim_refs
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import cancellation, outbox, submission
+from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler import gate as module
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.jobs import a_job
@@ -77,7 +77,7 @@ async def test_a_cancelled_and_an_expired_row_leave_their_room(queue: Queue) -> 
     await do(queue.engine, "UPDATE outbox SET expires_at = now() WHERE job_id = :id", id=ids[0])
     assert await expire(queue.engine, queue.broker, 10) == 1
     async with transaction(queue.engine) as conn:
-        assert await cancelling.cancel(conn, ids[1])
+        assert await cancellation.cancel(conn, ids[1])
         await conn.commit()
     assert await queue.admit() == ids[2:]
 

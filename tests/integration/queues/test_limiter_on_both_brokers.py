@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from accepted.domain.message import JobRef
-from accepted.storage.engine import create_engine
+from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler import gate as module
 from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay

@@ -13,9 +13,9 @@ from accepted.domain.ids import new_id
 from accepted.domain.message import JobRef
 from accepted.domain.retry import Retry
 from accepted.storage import job_types, workers
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted.storage.job_types import JobType
-from accepted.storage.submission import Entry
+from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.reconciler import Reconciler

@@ -14,7 +14,7 @@ from accepted.services import firing
 from accepted.services import schedules as service
 from accepted.services.intake import Intake
 from accepted.storage import schedules
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
 from accepted_worker.scheduler.pruner import Pruner
 from tests.support.ledger.poll_connection import Looks

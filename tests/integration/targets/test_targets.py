@@ -19,8 +19,9 @@ from accepted.domain.network import targets as rules
 from accepted.domain.network.addresses import EgressAllow
 from accepted.services import dead_letters
 from accepted.services import targets as service
-from accepted.storage import pruning, targets
-from accepted.storage.engine import transaction
+from accepted.storage import targets
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import pruning
 from accepted.storage.targets import Target, Tried
 from accepted_worker.egress import Egress
 from accepted_worker.webhooks import webhook_handler

@@ -12,8 +12,8 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import Conflict
 from accepted.services import redelivery
-from accepted.storage import deliveries, webhook_urls
-from accepted.storage.engine import transaction
+from accepted.storage import webhook_deliveries, webhook_urls
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
@@ -79,7 +79,7 @@ async def test_one_that_succeeded_is_sent_again_by_another(road: Road) -> None:
     assert len({each.body for each in receiver.requests}) == 1
     assert len(set(ids)) == 4
     async with transaction(road.engine) as conn:
-        found = await deliveries.page(conn, "t", deliveries.DeliveryFilter(job_id=str(job_id)), 10)
+        found = await webhook_deliveries.page(conn, "t", webhook_deliveries.DeliveryFilter(job_id=str(job_id)), 10)
     assert [(each.id, each.redelivery_of) for each in found] == [
         *[(id, str(first)) for id in reversed(ids[1:])], (first, None)
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.ids import new_id
 from accepted.services import webhooks
 from accepted.settings import Settings
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker import Context, job
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import apply, claim, held, put, the_job

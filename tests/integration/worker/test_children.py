@@ -17,8 +17,8 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq import RabbitBroker
 from accepted.domain import transitions
 from accepted.services.completion import settle_whole
-from accepted.storage import fanout
-from accepted.storage.engine import create_engine, transaction
+from accepted.storage.db.engine import create_engine, transaction
+from accepted.storage.jobs import fanout
 from accepted_worker import Context, InvalidJob, Retry, TransientError, children, job
 from tests.support.ledger.jobs import a_job, claim, held, put, the_job
 from tests.support.ledger.sql import do, rows

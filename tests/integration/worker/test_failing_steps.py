@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import LeaseLost
 from accepted.metrics import HANDLERS_LEFT_BEHIND
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from accepted_worker import Context, job
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.lease import Lease
-from accepted.storage import completion, progress
-from accepted.storage.engine import transaction
+from accepted.storage.attempts import completion, progress
+from accepted.storage.db.engine import transaction
 from accepted_worker import Context, TransientError, job
 from accepted_worker.progress import ProgressWriter
 from tests.support.ledger.jobs import claim, held, put, the_job

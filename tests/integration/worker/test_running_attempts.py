@@ -7,8 +7,8 @@ from structlog.testing import capture_logs
 from accepted.broker import consuming
 from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq import RabbitBroker
-from accepted.storage.claims import claim_next
-from accepted.storage.engine import transaction
+from accepted.storage.attempts.claims import claim_next
+from accepted.storage.db.engine import transaction
 from accepted_worker import worker
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.sql import do, rows

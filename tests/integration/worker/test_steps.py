@@ -15,8 +15,8 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.ids import new_id
 from accepted.domain.lease import Lease
 from accepted.services.completion import settle
-from accepted.storage import steps
-from accepted.storage.engine import reading, transaction
+from accepted.storage.attempts import steps
+from accepted.storage.db.engine import reading, transaction
 from accepted_worker import Context, TransientError, job
 from tests.support.ledger.jobs import claim, held, put
 from tests.support.ledger.sql import do, rows, waits_for_a_lock

@@ -13,7 +13,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.services.completion import settle, settle_whole
-from accepted.storage.lent import Lender
+from accepted.storage.attempts.handler_transactions import Lender
 from accepted_worker import Context, job, recording
 from accepted_worker.calling import Calls
 from accepted_worker.transactions import AttemptTransaction

@@ -166,7 +166,7 @@ async def test_a_transaction_may_take_longer_than_the_workers_own(engine: AsyncE
 async def test_more_at_once_than_there_are_connections_take_turns(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accepted.storage.lent.AT_ONCE", 1)
+    monkeypatch.setattr("accepted.storage.attempts.handler_transactions.AT_ONCE", 1)
     async with at_work(engine, database_url, writes) as shop:
         jobs = [await shop.accept("writes") for _ in range(4)]
         done = await asyncio.gather(*map(shop.finished, jobs))

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage.lent import Lent
+from accepted.storage.attempts.handler_transactions import Lent
 from accepted_worker import Context, job, left_behind
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until

@@ -106,8 +106,10 @@ def calling(module: str, name: str, *, before: bool = True) -> None:
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "api before COMMIT": lambda: calling("accepted.storage.submission", "insert"),  # a statement that commits itself
-    "api after COMMIT": lambda: calling("accepted.storage.submission", "insert", before=False),
+    "api before COMMIT": lambda: calling(
+        "accepted.storage.jobs.submission", "insert"
+    ),  # a statement that commits itself
+    "api after COMMIT": lambda: calling("accepted.storage.jobs.submission", "insert", before=False),
     "api before the answer": lambda: calling("accepted.api.submit", "_answer"),
     "api after the confirm": lambda: opening("accepted.services.publishing"),
     "relay after taking": lambda: calling("accepted_worker.scheduler.relay", "publish"),

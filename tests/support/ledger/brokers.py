@@ -15,9 +15,9 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
 from accepted.services.completion import settle
 from accepted.services.publishing import publish
-from accepted.storage import submission
-from accepted.storage.engine import transaction
-from accepted.storage.submission import Entry
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import submission
+from accepted.storage.jobs.submission import Entry
 from tests.support.ledger.jobs import a_job
 
 PATIENCE = 30.0  # seconds; a new queue is declared on a broker with two noisy cores

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
-from accepted.storage.engine import transaction
-from accepted.storage.reading import jobs_by_id
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs.reading import jobs_by_id
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do
 

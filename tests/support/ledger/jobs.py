@@ -11,10 +11,10 @@ from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held, Transition
 from accepted.services.completion import settle
-from accepted.storage import submission
-from accepted.storage.claims import Claim, claim_next
-from accepted.storage.engine import transaction
-from accepted.storage.submission import Accepted, Entry
+from accepted.storage.attempts.claims import Claim, claim_next
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import submission
+from accepted.storage.jobs.submission import Accepted, Entry
 from tests.support.ledger.sql import rows
 
 DAY = 86400.0

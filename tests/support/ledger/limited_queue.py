@@ -16,10 +16,11 @@ from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
 from accepted.services.completion import settle
-from accepted.storage import queues, submission, workers
-from accepted.storage.claims import Claim, claim_next
-from accepted.storage.engine import transaction
-from accepted.storage.submission import Entry
+from accepted.storage import queues, workers
+from accepted.storage.attempts.claims import Claim, claim_next
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import submission
+from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.gate import Gate
 from tests.support.ledger.jobs import a_job

@@ -15,7 +15,7 @@ from accepted.services import schedules as service
 from accepted.services.catalogue import Catalogue
 from accepted.services.intake import Intake
 from accepted.storage import job_types
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import HANDLERS
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 
 
 async def rows(engine: AsyncEngine, sql: str, **values: Any) -> Sequence[Any]:

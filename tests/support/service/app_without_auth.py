@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.main import create_app
 from accepted.settings import Settings
 from accepted.storage import job_types
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import check_answer
 from tests.support.service.in_process_worker import HANDLERS
 

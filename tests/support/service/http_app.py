@@ -15,7 +15,7 @@ from accepted.main import create_app
 from accepted.services.keys import create
 from accepted.settings import Settings
 from accepted.storage import job_types, quotas
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_answer
 from tests.support.ledger.sql import do
 from tests.support.service.in_process_worker import HANDLERS

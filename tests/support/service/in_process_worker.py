@@ -16,8 +16,8 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.services.receipts import Submission
 from accepted.services.submission import Submissions
 from accepted.settings import Settings
-from accepted.storage.engine import transaction
-from accepted.storage.reading import Attempt, attempts_of, jobs_by_id
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 from accepted_worker import registry
 from accepted_worker.egress import Egress
 from accepted_worker.executor import Executor

@@ -6,7 +6,7 @@ from accepted.broker.base import Broker
 from accepted.services.catalogue import Catalogue
 from accepted.services.intake import Intake
 from accepted.settings import Settings
-from accepted.storage.direct import Direct
+from accepted.storage.db.direct import Direct
 from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import Batches
 from accepted_worker.scheduler.cron import Cron

@@ -6,7 +6,7 @@ from accepted.broker.base import Broker
 from accepted.services.batch_cancelling import Canceller
 from accepted.services.batch_ends import add_up
 from accepted.storage import batch_ends
-from accepted.storage.direct import Direct
+from accepted.storage.db.direct import Direct
 
 EVERY = 0.25
 """Seconds. So much later than its last job a batch may finish."""

@@ -4,8 +4,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.services.completion import MOST, expire
-from accepted.storage import outbox
-from accepted.storage.direct import Direct
+from accepted.storage.db.direct import Direct
+from accepted.storage.jobs import outbox
 
 EVERY = 1.0
 

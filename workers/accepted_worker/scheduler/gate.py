@@ -11,10 +11,10 @@ from accepted.broker.base import Broker
 from accepted.domain.message import JobRef
 from accepted.domain.pace import Pace
 from accepted.services.publishing import publish
-from accepted.storage import gate
-from accepted.storage.direct import Direct
-from accepted.storage.engine import transaction
-from accepted.storage.gate import Admitted, Limits, Room
+from accepted.storage import limiter
+from accepted.storage.db.direct import Direct
+from accepted.storage.db.engine import transaction
+from accepted.storage.limiter import Admitted, Limits, Room
 from accepted_worker.scheduler.hints import APART, Hints
 
 MOST = 500
@@ -50,7 +50,7 @@ class Gate:
         self._hints.clear()
         self._pause, self._for_an_end = IDLE, False
         async with self._looks.statements() as conn:
-            found = await gate.look(conn)
+            found = await limiter.look(conn)
         self._holding = bool(found)
         done = 0
         for one in found:
@@ -83,14 +83,14 @@ class Gate:
 
     async def _hold_strays(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
-            done = await gate.hold(conn, queue, MOST)
+            done = await limiter.hold(conn, queue, MOST)
             await conn.commit()
         self._again_in(0.0 if done == MOST else APART)
         return done
 
     async def _admit(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
-            limits = await gate.lock(conn, queue)
+            limits = await limiter.lock(conn, queue)
             if limits is None:
                 self._again_in(APART)
                 return 0
@@ -104,8 +104,8 @@ class Gate:
     async def _admitted(self, conn: AsyncConnection, queue: str, limits: Limits) -> list[JobRef]:
         """Admit what there is room for, and say when to look again."""
         keyed = limits.max_running_per_key is not None
-        room = await gate.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
-        if room.leases and room.for_any < 0 and await gate.take_back(conn, queue, self._lease_ttl, -room.for_any):
+        room = await limiter.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
+        if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):
             self._again_in(0.0)
             return []
         left = _left(room, limits)
@@ -117,7 +117,7 @@ class Gate:
         most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready, room.admitted))
         if most == 0:
             if pace is not None and ready <= 0:  # what was admitted and nobody has come for yet counts as starting now
-                await gate.pass_on(conn, queue, limits.turn, limits.now, pace.interval)
+                await limiter.pass_on(conn, queue, limits.turn, limits.now, pace.interval)
             self._again_in(max(ready, APART))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
@@ -125,7 +125,7 @@ class Gate:
         started = len(refs)
         wait = None if pace is None else pace.after(ready, started)
         if started and (wait is not None or turn != limits.turn):
-            await gate.pass_on(conn, queue, turn, limits.now, wait)
+            await limiter.pass_on(conn, queue, turn, limits.now, wait)
         if 0 < started < most or started == MOST:
             self._again_in(0.0)
         elif wait is not None:
@@ -140,12 +140,12 @@ class Gate:
         """Whatever comes first, for the slots of worker processes; then what those who wait for leases would take."""
         first, turn = Admitted([], limits.turn), limits.turn
         if (slots := min(most, room.for_any)) > 0:
-            first = await gate.admit(conn, queue, slots, limits, steps, self._hold)
+            first = await limiter.admit(conn, queue, slots, limits, steps, self._hold)
             turn = first.turn if first.refs else turn
         if (leases := min(most - len(first.refs), room.for_wanted)) <= 0:
             return first.refs, turn
         limits = msgspec.structs.replace(limits, turn=turn)
-        then = await gate.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
+        then = await limiter.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
         return [*first.refs, *then.refs], then.turn if then.refs else turn
 
 

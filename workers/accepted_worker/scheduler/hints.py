@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 
-from accepted.storage import changes
-from accepted.storage.listening import Listener
+from accepted.storage.db import changes
+from accepted.storage.db.listening import Listener
 from accepted.storage.queues import CHANNEL
 
 APART = 0.015

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage import pruning
-from accepted.storage.engine import transaction
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import pruning
 
 EVERY = 30.0
 MOST = 1000

@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.storage import outbox
-from accepted.storage.engine import reading, transaction
+from accepted.storage.db.engine import reading, transaction
+from accepted.storage.jobs import outbox
 
 EVERY = 10.0
 SETTLED = 15.0

@@ -5,8 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.message import JobRef
 from accepted.services.publishing import publish
-from accepted.storage import changes, outbox
-from accepted.storage.direct import Direct
+from accepted.storage.db import changes
+from accepted.storage.db.direct import Direct
+from accepted.storage.jobs import outbox
 
 MOST = 500
 """References a round: one commit to take them, one round of confirms, one commit to mark them."""

@@ -10,7 +10,7 @@ from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.services.completion import MOST, settle
 from accepted.storage import workers
-from accepted.storage.engine import reading
+from accepted.storage.db.engine import reading
 
 log = structlog.get_logger(__name__)
 

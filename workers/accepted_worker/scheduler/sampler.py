@@ -4,8 +4,9 @@ import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage import measuring, rounds
-from accepted.storage.engine import transaction
+from accepted.storage import queue_measurements
+from accepted.storage.db import rounds
+from accepted.storage.db.engine import transaction
 
 SHARE = 50
 """A look may take one part in so many of the time, so that counting a huge backlog is no load of its own."""
@@ -24,11 +25,11 @@ class Sampler:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
             sampled = 0
-            if await rounds.take(conn, self.name, measuring.BIN * 0.9):
-                sampled = await measuring.sample(conn)
+            if await rounds.take(conn, self.name, queue_measurements.BIN * 0.9):
+                sampled = await queue_measurements.sample(conn)
             await conn.commit()
         self._took = time.monotonic() - started
         return sampled
 
     def pause(self, done: int) -> float:
-        return max(measuring.BIN, self._took * SHARE)
+        return max(queue_measurements.BIN, self._took * SHARE)

@@ -13,8 +13,8 @@ import msgspec
 
 from accepted.domain.job import Job
 from accepted.domain.lease import Lease
-from accepted.storage import changes
-from accepted.storage.direct import Connection, Statement
+from accepted.storage.db import changes
+from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.queues import GATED, PAUSED
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.transitions import NEEDED
-from accepted.storage.ordering import Line
+from accepted.storage.jobs.ordering import Line
 
 _BEHIND = f"""
     behind AS (

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.message import JobRef
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.moved import COLUMNS, Moved
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.jobs.moved import COLUMNS, Moved
 from accepted.storage.queues import GATED, HINT
 
 _TAKE_DUE = Statement(f"""

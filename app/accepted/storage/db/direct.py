@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted.storage.engine import translated
+from accepted.storage.db.engine import translated
 
 Driver: TypeAlias = "asyncpg.Connection[Any]"
 Connection: TypeAlias = "AsyncConnection | Driver"
@@ -53,7 +53,7 @@ class Direct:
     async def statements(self) -> AsyncIterator[Driver]:
         """Each statement is a transaction of its own: PostgreSQL commits it before it answers.
 
-        Raises as `accepted.storage.engine.transaction` does. Users wait for each other.
+        Raises as `accepted.storage.db.engine.transaction` does. Users wait for each other.
         """
         async with self._free:
             with translated():

@@ -12,8 +12,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.storage.cancelling import END
-from accepted.storage.moved import COLUMNS, Moved
+from accepted.storage.jobs.cancellation import END
+from accepted.storage.jobs.moved import COLUMNS, Moved
 
 _REQUEST = text("""
 UPDATE batches SET cancel_requested_at = COALESCE(cancel_requested_at, now())

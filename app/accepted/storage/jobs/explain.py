@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.snapshot import Crew, Holder, Limits, Load, Needed, Place
-from accepted.storage.direct import Connection, Statement
+from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.workers import ALIVE, SERVES
 
 MOST_NEEDED = 20

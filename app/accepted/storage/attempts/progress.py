@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.lease import Lease
-from accepted.storage.changes import HINT
+from accepted.storage.db.changes import HINT
 
 _WRITE = text(f"""
 WITH said AS MATERIALIZED (

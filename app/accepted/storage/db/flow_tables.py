@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, UUID
 
-from accepted.storage.tables import Moment, metadata
+from accepted.storage.db.tables import Moment, metadata
 
 dependencies = Table(
     "dependencies",

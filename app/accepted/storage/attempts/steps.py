@@ -8,8 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.lease import Lease
-from accepted.storage import fence
-from accepted.storage.fence import OPEN_LEASE
+from accepted.storage.attempts import fence
+from accepted.storage.attempts.fence import OPEN_LEASE
 
 _RECALL = text(f"""
 WITH lease AS MATERIALIZED ({OPEN_LEASE})

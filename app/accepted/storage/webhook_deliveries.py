@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import WEBHOOK_TYPE
-from accepted.storage.changes import HINT
+from accepted.storage.db.changes import HINT
 
 _ABOUT = "COALESCE(j.payload ->> 'job_id', j.payload ->> 'batch_id')"
 """The expression of the index `deliveries_about`."""

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.ids import floor_at
 from accepted.domain.job import INTERNAL_TYPES, Job
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.tables import attempts, jobs
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.tables import attempts, jobs
 
 _FIELDS = Job.__struct_fields__
 _JSON = frozenset({"payload", "result", "error", "progress", "metadata"})

@@ -10,9 +10,9 @@ so that it raises no other.
 
 from accepted.domain.job import ALERT_TYPE, FINISHED
 from accepted.domain.transitions import ON_REQUEST, Transition
-from accepted.storage.changes import HINT
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.moved import COLUMNS, Moved
+from accepted.storage.db.changes import HINT
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.jobs.moved import COLUMNS, Moved
 
 _APPLY = Statement(f"""
 WITH arrow AS MATERIALIZED (

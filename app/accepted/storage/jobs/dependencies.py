@@ -2,8 +2,8 @@
 
 An edge that asks for success stays once it is met: results are handed on along it, and a success is for good. One that
 asks only for an end goes with it, for that job may be retried and end again. So while an edge of a line
-(`accepted.storage.ordering`) is there, it is not met: what it needs has not ended, or it ended without having had its
-turn.
+(`accepted.storage.jobs.ordering`) is there, it is not met: what it needs has not ended, or it ended without having had
+its turn.
 
 Whoever waits is found by its held outbox row, and rows are locked as a cancel and expiry lock them: outbox, then jobs,
 each in id order. The steps of a recursion are written so that each can only be a look-up in an index (a LATERAL with
@@ -17,9 +17,9 @@ import msgspec
 
 from accepted.domain.transitions import NEEDED
 from accepted.storage import queues
-from accepted.storage.changes import HINT
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.moved import COLUMNS, Moved
+from accepted.storage.db.changes import HINT
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.jobs.moved import COLUMNS, Moved
 
 MOST = 5_000
 """Places in lines that one statement passes on: about 50 ms. More could be ahead than its deadline allows."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from accepted.storage.direct import Connection, Statement
-from accepted.storage.listening import EVERYTHING
+from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.listening import EVERYTHING
 
 CHANNEL = "accepted_changed"
 

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.lease import Lease
-from accepted.storage import fence
-from accepted.storage.fence import OPEN_LEASE
+from accepted.storage.attempts import fence
+from accepted.storage.attempts.fence import OPEN_LEASE
 
 _MEMBERS = text("""
 SELECT j.ref, j.id, j.status, ARRAY(

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage import fence
-from accepted.storage.engine import create_engine, is_unavailable
-from accepted.storage.fence import OPEN_LEASE
+from accepted.storage.attempts import fence
+from accepted.storage.attempts.fence import OPEN_LEASE
+from accepted.storage.db.engine import create_engine, is_unavailable
 
 AT_ONCE = 10
 """Transactions of one worker at a time, each a connection to PostgreSQL; other attempts wait for theirs."""

@@ -3,8 +3,8 @@
 The attempt number goes on rising, which keeps every fence sound; the fresh budget is `max_attempts`, raised to the
 attempt plus what the policy allows. Jobs are chosen and locked, then their dead letters go, then they are reset and get
 their outbox rows: in one transaction, so a job is never both waiting and a dead letter, nor neither. Its batch waits
-for one end more. What waits for other jobs (`accepted.storage.resuming` has seen to its edges by then) is blocked
-again.
+for one end more. What waits for other jobs (`accepted.storage.jobs.workflow_repair` has seen to its edges by then) is
+blocked again.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.domain.retry import Retry
-from accepted.storage.changes import HINT
+from accepted.storage.db.changes import HINT
 from accepted.storage.dead_letters import MATCHES, LetterFilter
 
 _AGAIN = text(f"""

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.transitions import ON_REQUEST
-from accepted.storage.moved import COLUMNS, Moved
+from accepted.storage.jobs.moved import COLUMNS, Moved
 
 END = f"""
     status = 'cancelled', finished_at = now(),

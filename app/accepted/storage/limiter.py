@@ -13,7 +13,7 @@ import msgspec
 
 from accepted.domain.job import INTERNAL_TYPES
 from accepted.domain.message import JobRef
-from accepted.storage.direct import Connection, Statement
+from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.queues import HELD_AGAIN
 from accepted.storage.workers import ALIVE, SERVES
 
@@ -152,7 +152,7 @@ WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 
 _ADMIT = _admit(_WAITS)
 """The ring of keys is walked from the turn on by a loose index scan, one probe a key, and of each key only its share is
-read: what waits behind it costs nothing. Ids go round as arrays, as in `accepted.storage.outbox`: a join may be
+read: what waits behind it costs nothing. Ids go round as arrays, as in `accepted.storage.jobs.outbox`: a join may be
 planned as a scan of all that waits."""
 
 _ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")

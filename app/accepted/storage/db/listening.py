@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import structlog
 
-from accepted.storage.engine import open_connection
+from accepted.storage.db.engine import open_connection
 from accepted.tasks import told_to_end
 
 RECONNECT = 1.0

@@ -6,12 +6,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 
-from accepted.storage.engine import create_engine, transaction
+from accepted.storage.db.engine import create_engine, transaction
 
 LOCK = 0x6163_6370
 """The advisory lock under which one migration runs at a time."""
 
-_CONFIG = Path(__file__).parents[3] / "alembic.ini"
+_CONFIG = Path(__file__).parents[4] / "alembic.ini"
 
 
 async def migrate(url: str) -> None:
