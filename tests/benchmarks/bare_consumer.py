@@ -12,7 +12,7 @@ import aio_pika
 import uvloop
 from aio_pika.abc import AbstractChannel
 
-from accepted.broker.topology import QUORUM
+from accepted.broker.rabbitmq.topology import QUORUM
 from accepted.domain.message import JobRef
 
 WINDOW = 1000  # messages on their way to the broker at once

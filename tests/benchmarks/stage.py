@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from accepted.broker.topology import queue_name
+from accepted.broker.rabbitmq.topology import queue_name
 from tests.benchmarks.figures import Failed
 from tests.support.servers.children import kill_tree, spawn
 from tests.support.servers.ports import free_port

@@ -6,7 +6,7 @@ import time
 import aio_pika
 import pytest
 
-from accepted.broker.topology import declare_queue, queue_name
+from accepted.broker.rabbitmq.topology import declare_queue, queue_name
 from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client

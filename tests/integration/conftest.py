@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.broker.postgres import PostgresBroker
-from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.db.engine import create_engine
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.limited_queue import Queue

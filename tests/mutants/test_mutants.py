@@ -173,7 +173,7 @@ class Submissions:""",
     ),
     Mutant(
         "a returned message counts as published",
-        (Edit("app/accepted/broker/rabbitmq.py", "on_return_raises=True", "on_return_raises=False"),),
+        (Edit("app/accepted/broker/rabbitmq/broker.py", "on_return_raises=True", "on_return_raises=False"),),
         (ORDER + "test_a_message_that_no_queue_takes_is_not_published",),
     ),
     Mutant(

@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.broker.postgres import PostgresBroker
-from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.settings import Settings
 
 

@@ -10,11 +10,11 @@ from aio_pika.abc import AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Rejected
-from accepted.broker.connecting import Connector
-from accepted.broker.consuming import DEAF, WATCH_EVERY, RabbitSubscription
-from accepted.broker.rabbitmq import RabbitBroker
-from accepted.broker.settling import SETTLED_WITHIN
-from accepted.broker.topology import declare_base, declare_queue
+from accepted.broker.rabbitmq.acks import SETTLED_WITHIN
+from accepted.broker.rabbitmq.broker import RabbitBroker
+from accepted.broker.rabbitmq.connections import Connector
+from accepted.broker.rabbitmq.subscription import DEAF, WATCH_EVERY, RabbitSubscription
+from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.domain.ids import new_id
 from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler.rejections import Rejections

@@ -4,7 +4,7 @@ import asyncio
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain.ids import new_id
 from accepted.domain.message import JobRef
 from tests.support.servers.proxy import Direction, Proxy

@@ -8,8 +8,8 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from accepted.broker import declaring
-from accepted.broker.topology import declare_base, declare_queue
+from accepted.broker.rabbitmq import declarations
+from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.relay import AWAY, Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
@@ -36,7 +36,7 @@ async def mend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Mend:
     """Queue `a` is refused until this is called; the first of the alphabet, so that others come after it."""
-    monkeypatch.setattr(declaring, "TRY_AGAIN", 1.0)
+    monkeypatch.setattr(declarations, "TRY_AGAIN", 1.0)
     vhost = amqp_vhost.name
     async with await aio_pika.connect(amqp_vhost.url) as connection, connection.channel() as channel:
         await declare_base(channel)

@@ -7,7 +7,7 @@ import aio_pika
 import pytest
 
 from accepted.broker.base import Delivery, Subscription
-from accepted.broker.consuming import RabbitSubscription
+from accepted.broker.rabbitmq.subscription import RabbitSubscription
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all
 from tests.support.waiting import until
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler import reconciler
 from accepted_worker.scheduler.reconciler import Reconciler

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
-from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain import transitions
 from accepted.services.completion import settle_whole
 from accepted.storage.db.engine import create_engine, transaction

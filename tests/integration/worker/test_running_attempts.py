@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from accepted.broker import consuming
 from accepted.broker.postgres import PostgresBroker
-from accepted.broker.rabbitmq import RabbitBroker
+from accepted.broker.rabbitmq import subscription
+from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.attempts.claims import claim_next
 from accepted.storage.db.engine import transaction
 from accepted_worker import worker
@@ -85,7 +85,7 @@ async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, data
 async def test_a_new_queue_is_served_at_once(road: Road, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks by himself here before the test is over."""
     monkeypatch.setattr(worker, "FIND_QUEUES", 600.0)
-    monkeypatch.setattr(consuming, "WATCH_EVERY", 600.0)
+    monkeypatch.setattr(subscription, "WATCH_EVERY", 600.0)
     async with working(road.engine, road.broker, None, database_url=database_url):
         known = await accept(road.engine, road.broker, "noop", queue="default")
         await until(has(road.engine, known, "succeeded"), 30, "the worker to be there")

@@ -8,7 +8,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from accepted.broker.frames import _content
+from accepted.broker.rabbitmq.frames import _content
 from accepted.domain.message import JobRef
 
 ID = UUID("0198f1c2-7d5e-7cc3-98c4-dc0c0c07398f")

@@ -10,13 +10,13 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker import frames
 from accepted.broker.base import HANDOFF, Rejected, Subscription
-from accepted.broker.connecting import CONNECT_TIMEOUT, Connector, Failure, close_quietly
-from accepted.broker.consuming import RabbitSubscription
-from accepted.broker.declaring import Declarer
-from accepted.broker.rejected import peek
-from accepted.broker.topology import declare_base, queue_name
+from accepted.broker.rabbitmq import frames
+from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Failure, close_quietly
+from accepted.broker.rabbitmq.declarations import Declarer
+from accepted.broker.rabbitmq.rejected import peek
+from accepted.broker.rabbitmq.subscription import RabbitSubscription
+from accepted.broker.rabbitmq.topology import declare_base, queue_name
 from accepted.domain.message import JobRef
 from accepted.errors import BrokerUnavailable
 from accepted.storage.db.direct import Connection

@@ -22,11 +22,11 @@ from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Delivery
-from accepted.broker.connecting import Connector, Failure, close_quietly
-from accepted.broker.declaring import Declarer
-from accepted.broker.settling import ack, give_back, reject
-from accepted.broker.topology import declare_base, queue_name, queue_of
-from accepted.broker.turns import Buffer
+from accepted.broker.rabbitmq.acks import ack, give_back, reject
+from accepted.broker.rabbitmq.connections import Connector, Failure, close_quietly
+from accepted.broker.rabbitmq.declarations import Declarer
+from accepted.broker.rabbitmq.round_robin import Buffer
+from accepted.broker.rabbitmq.topology import declare_base, queue_name, queue_of
 from accepted.domain.message import MessageBody, read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_DROPPED

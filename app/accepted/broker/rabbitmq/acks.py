@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from aiormq.abc import DeliveredMessage
 
-from accepted.broker.connecting import Failure
+from accepted.broker.rabbitmq.connections import Failure
 
 SETTLED_WITHIN = 5.0
 """Seconds for an ack to be on its way. aiormq queues them for a writer; one that waits for a place in that queue as the

@@ -14,7 +14,7 @@ import pamqp.frame
 from aiormq.abc import ChannelFrame
 from pamqp.commands import Basic
 
-from accepted.broker.topology import EXCHANGE, queue_name
+from accepted.broker.rabbitmq.topology import EXCHANGE, queue_name
 from accepted.domain.message import JobRef
 
 HEADER, BODY = 2, 3  # frame types, 2.3.5

@@ -15,7 +15,7 @@ from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
 from accepted.broker.base import Rejected, RejectedMessage
-from accepted.broker.topology import DEAD_QUEUE, queue_of
+from accepted.broker.rabbitmq.topology import DEAD_QUEUE, queue_of
 
 DEADLINE = 5.0
 """Seconds for one look."""

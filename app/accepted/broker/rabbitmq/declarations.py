@@ -11,7 +11,7 @@ import aiormq.exceptions
 import structlog
 from aio_pika.abc import AbstractConnection
 
-from accepted.broker.topology import declare_queue
+from accepted.broker.rabbitmq.topology import declare_queue
 
 REFUSALS = (
     aiormq.exceptions.ChannelPreconditionFailed,
