@@ -36,15 +36,15 @@ from accepted.api.middleware import RequestLog
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.services.admission import Admission, LimitedBatches
-from accepted.services.batches import Batches
-from accepted.services.catalogue import Catalogue
-from accepted.services.changes import Changes
-from accepted.services.intake import Intake
+from accepted.services.batches.submission import Batches
+from accepted.services.job_types import Catalogue
+from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.submission import Submissions
+from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
-from accepted.services.lease_desk import Desk
+from accepted.services.lease_waiters import Desk
 from accepted.services.leases import Leases
 from accepted.services.limits import Limits
-from accepted.services.submission import Submissions
 from accepted.settings import Settings, load
 from accepted.slices import Slices
 from accepted.storage.db.engine import create_engine

@@ -23,9 +23,9 @@ from accepted.domain.message import JobRef
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
-from accepted.services.completion import settle
-from accepted.services.receipts import Submission
-from accepted.services.submission import Submissions
+from accepted.services.jobs.completion import settle
+from accepted.services.jobs.receipts import Submission
+from accepted.services.jobs.submission import Submissions
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction

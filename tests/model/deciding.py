@@ -5,8 +5,9 @@ import pytest
 from hypothesis import strategies as st
 
 from accepted.errors import Conflict
-from accepted.services import cancelling, dead_letters
+from accepted.services import dead_letters
 from accepted.services.dead_letters import Decided, Edited
+from accepted.services.jobs import cancellation
 from accepted.storage.dead_letters import LetterFilter
 from tests.model.contract import AGAIN, FINISHED, WAITING
 from tests.model.model import Job
@@ -43,7 +44,7 @@ class Deciding(Stage):
         job = pick(self.having(*FINISHED), number)
         engine, read = self.ledger.engine, await self.ledger.job(job.id)
         with pytest.raises(Conflict):
-            await cancelling.cancel(engine, self.ledger.broker, read)
+            await cancellation.cancel(engine, self.ledger.broker, read)
         if job.letter is None:
             assert await dead_letters.replay_one(engine, read, Edited("666", "me")) is None
         if job.status in AGAIN:

@@ -18,8 +18,8 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held, Transition
-from accepted.services.completion import settle
-from accepted.services.submission import Submissions
+from accepted.services.jobs.completion import settle
+from accepted.services.jobs.submission import Submissions
 from accepted.storage import workers
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import Claim

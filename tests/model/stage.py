@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from accepted.domain.job import NewJob
 from accepted.domain.transitions import Held
-from accepted.services import cancelling
-from accepted.services.receipts import Submission
+from accepted.services.jobs import cancellation
+from accepted.services.jobs.receipts import Submission
 from tests.model import contract
 from tests.model.ledger import LEASE_TTL, Ledger
 from tests.model.model import Job
@@ -135,7 +135,7 @@ class Stage(RuleBasedStateMachine):
     async def cancel(self, job: Job) -> str:
         """Ask for it. Returns the job's status then."""
         job.cancel()
-        return (await cancelling.cancel(self.ledger.engine, self.ledger.broker, await self.ledger.job(job.id))).status
+        return (await cancellation.cancel(self.ledger.engine, self.ledger.broker, await self.ledger.job(job.id))).status
 
     async def compare(self, step: str, asked_again: bool) -> None:
         """Every row with the model, and every step with the contract."""

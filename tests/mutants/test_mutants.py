@@ -84,7 +84,7 @@ MUTANTS = (
         "the answer goes out before the COMMIT",
         (
             Edit(
-                "app/accepted/services/submission.py",
+                "app/accepted/services/jobs/submission.py",
                 """            async with self._ledger.statements() as conn:
                 await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
@@ -97,12 +97,12 @@ MUTANTS = (
 """,
             ),
             Edit(
-                "app/accepted/services/submission.py",
+                "app/accepted/services/jobs/submission.py",
                 "import structlog",
                 "import asyncio\nfrom datetime import UTC, datetime\n\nimport structlog",
             ),
             Edit(
-                "app/accepted/services/submission.py",
+                "app/accepted/services/jobs/submission.py",
                 "class Submissions:",
                 """async def _insert(direct, entries, ttl) -> None:
     async with direct.statements() as conn:

@@ -8,7 +8,7 @@ import msgspec
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import NewJob
 from accepted.errors import Refused
-from accepted.services.intake import Intake
+from accepted.services.jobs.checks import Intake
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.values import child_of
 

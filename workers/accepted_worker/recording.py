@@ -12,7 +12,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, InvalidJob
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
-from accepted.services.completion import Outcomes, settle_whole
+from accepted.services.jobs.completion import Outcomes, settle_whole
 from accepted.storage.attempts.handler_transactions import Lent
 from accepted.storage.db.engine import transaction
 from accepted_worker.tools import Tools

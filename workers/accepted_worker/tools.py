@@ -12,8 +12,8 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import Status
 from accepted.domain.lease import Lease
 from accepted.domain.transitions import Transition
-from accepted.services.catalogue import Catalogue
-from accepted.services.intake import Intake
+from accepted.services.job_types import Catalogue
+from accepted.services.jobs.checks import Intake
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import Lender, Lent

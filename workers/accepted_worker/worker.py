@@ -19,7 +19,7 @@ from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, WorkerExhausted
-from accepted.services.completion import MOST
+from accepted.services.jobs.completion import MOST
 from accepted.services.measuring import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction

@@ -23,12 +23,12 @@ from accepted.domain.batch import Batch, to_wire
 from accepted.domain.idempotency import LinesFingerprint, fingerprint, read_key
 from accepted.domain.ids import age_of
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, NotFound
-from accepted.services.batch_cancelling import cancel as cancel_batch
-from accepted.services.batch_intake import Members
-from accepted.services.batch_lines import Lines
-from accepted.services.batch_request import BatchQuery, BatchRequest
-from accepted.services.batches import BatchReceipt, BatchSubmission
-from accepted.services.validation import checked
+from accepted.services.batches.cancellation import cancel as cancel_batch
+from accepted.services.batches.checks import Members
+from accepted.services.batches.ndjson import Lines
+from accepted.services.batches.requests import BatchQuery, BatchRequest
+from accepted.services.batches.submission import BatchReceipt, BatchSubmission
+from accepted.services.jobs.validation import checked
 from accepted.settings import Settings
 from accepted.storage import batches
 from accepted.storage.batch_members import members_of

@@ -16,7 +16,7 @@ from accepted.api.representations import JobView
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import to_wire
-from accepted.services.cancelling import cancel as cancel_job
+from accepted.services.jobs.cancellation import cancel as cancel_job
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
 

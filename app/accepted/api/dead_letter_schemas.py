@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from accepted.api.paging import Page
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN
-from accepted.services.job_request import YEAR, Moment, Number
+from accepted.services.jobs.requests import YEAR, Moment, Number
 from accepted.storage.dead_letters import LetterFilter
 
 MAX_IDS = 1000

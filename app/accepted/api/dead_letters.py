@@ -26,7 +26,7 @@ from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services import dead_letters as service
-from accepted.services.validation import checked
+from accepted.services.jobs.validation import checked
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import reading
 from accepted.storage.dead_letters import Group, Letter

@@ -23,8 +23,8 @@ from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job, to_wire
 from accepted.errors import Conflict, FieldError, InvalidRequest, TooLarge
 from accepted.services import dead_letters as service
 from accepted.services.dead_letters import Edited
+from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
-from accepted.services.validation import checked
 
 router = APIRouter(dependencies=[*documented, Depends(only_query())])
 

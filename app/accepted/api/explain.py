@@ -20,7 +20,7 @@ from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import Status
 from accepted.errors import NotFound
-from accepted.services import explaining
+from accepted.services.jobs import explain as explaining
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
 

@@ -23,7 +23,7 @@ from accepted.domain import cursor, json_text
 from accepted.domain.ids import age_of
 from accepted.domain.job import QUEUE_PATTERN, Job, Status, to_wire
 from accepted.errors import FieldError, Gone, InvalidRequest, NotFound
-from accepted.services.job_request import Moment
+from accepted.services.jobs.requests import Moment
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.manual_retry import Edit, edits_of
 from accepted.storage.jobs.reading import Attempt, JobFilter, list_jobs

@@ -25,7 +25,7 @@ from accepted.domain.job import QUEUE_PATTERN, to_wire
 from accepted.domain.lease import Lease, read_token
 from accepted.domain.progress import progress as progress_of
 from accepted.errors import FieldError, InvalidRequest, NotFound, TooLarge
-from accepted.services.lease_desk import Asked, Given
+from accepted.services.jobs.validation import checked
 from accepted.services.lease_requests import (
     CompleteRequest,
     FailRequest,
@@ -33,7 +33,7 @@ from accepted.services.lease_requests import (
     LeaseRequest,
     ProgressRequest,
 )
-from accepted.services.validation import checked
+from accepted.services.lease_waiters import Asked, Given
 from accepted.storage.leases import Beat
 
 router = APIRouter(tags=["leases"], dependencies=[*documented, Depends(only_query())])

@@ -24,7 +24,7 @@ from accepted.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, UNHEAR
 from accepted.api.rate_limit import RATE_LIMIT, rate_limit_headers
 from accepted.domain.json_text import encode, escape_pointer
 from accepted.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
-from accepted.services.validation import MAX_LISTED, describe
+from accepted.services.jobs.validation import MAX_LISTED, describe
 
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/Problem"

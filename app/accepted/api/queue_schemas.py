@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from accepted.domain.measured import DRAIN_WITHIN
-from accepted.services.job_request import Number
+from accepted.services.jobs.requests import Number
 
 LARGEST = 1_000_000
 """Jobs in any limit: more than one PostgreSQL can tell from none."""

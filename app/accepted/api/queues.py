@@ -22,8 +22,8 @@ from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.errors import NotFound
 from accepted.services import queue_views
+from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
-from accepted.services.validation import checked
 from accepted.storage import queues
 from accepted.storage.db.engine import transaction
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from accepted.domain.cron import LONGEST
 from accepted.domain.job import Status
 from accepted.domain.schedule import OnMissed, Outcome, Overlap
-from accepted.services.job_request import YEAR, JobRequest, Moment, Number
+from accepted.services.jobs.requests import YEAR, JobRequest, Moment, Number
 
 SHOWN = 5
 """Next runs in an answer."""

@@ -32,7 +32,7 @@ from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.schedule import Schedule
 from accepted.errors import FieldError, InvalidRequest, NotFound
 from accepted.services import schedules as service
-from accepted.services.validation import checked
+from accepted.services.jobs.validation import checked
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading
 

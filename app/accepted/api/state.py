@@ -7,14 +7,14 @@ from starlette.requests import Request
 
 from accepted.broker.base import Broker
 from accepted.services.admission import Admission, LimitedBatches
-from accepted.services.catalogue import Catalogue
-from accepted.services.changes import Changes
-from accepted.services.intake import Intake
+from accepted.services.job_types import Catalogue
+from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.submission import Submissions
+from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
-from accepted.services.lease_desk import Desk
+from accepted.services.lease_waiters import Desk
 from accepted.services.leases import Leases
 from accepted.services.limits import Limits
-from accepted.services.submission import Submissions
 from accepted.settings import Settings
 from accepted.slices import Slices
 

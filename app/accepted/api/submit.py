@@ -24,8 +24,8 @@ from accepted.domain.idempotency import fingerprint, read_key
 from accepted.domain.job import to_wire
 from accepted.domain.preferences import read_wait
 from accepted.errors import MalformedRequest
-from accepted.services.job_request import JobRequest
-from accepted.services.receipts import Receipt, Submission
+from accepted.services.jobs.receipts import Receipt, Submission
+from accepted.services.jobs.requests import JobRequest
 from accepted.settings import Settings
 
 LONGEST_SPELLING = 6

@@ -21,8 +21,8 @@ from accepted.api.webhook_delivery_schemas import DeliveryPage, DeliveryQuery, D
 from accepted.domain import cursor, json_text
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.errors import FieldError, InvalidRequest, NotFound
-from accepted.services.redelivery import WAITING
-from accepted.services.redelivery import redeliver as send_again
+from accepted.services.webhook_redelivery import WAITING
+from accepted.services.webhook_redelivery import redeliver as send_again
 from accepted.storage import webhook_deliveries
 from accepted.storage.db.engine import reading
 from accepted.storage.webhook_deliveries import Delivery, DeliveryFilter, Try

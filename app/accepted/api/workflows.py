@@ -16,11 +16,11 @@ from accepted.api.representations import BatchView
 from accepted.api.state import State, state_of
 from accepted.domain.idempotency import fingerprint
 from accepted.domain.workflow import Node
-from accepted.services.batch_intake import Members
-from accepted.services.batches import BatchSubmission
-from accepted.services.validation import checked
-from accepted.services.workflow_intake import workflow
-from accepted.services.workflow_request import WorkflowJobRequest, WorkflowRequest
+from accepted.services.batches.checks import Members
+from accepted.services.batches.submission import BatchSubmission
+from accepted.services.batches.workflow_requests import WorkflowJobRequest, WorkflowRequest
+from accepted.services.batches.workflows import workflow
+from accepted.services.jobs.validation import checked
 
 router = APIRouter(tags=["batches"], dependencies=documented)
 

@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.quota import Standing
 from accepted.errors import LedgerUnavailable, Refused
-from accepted.services.batches import Batches, BatchReceipt, BatchSubmission
+from accepted.services.batches.submission import Batches, BatchReceipt, BatchSubmission
+from accepted.services.jobs.receipts import Receipt, Submission
+from accepted.services.jobs.submission import DEADLINE, Submissions
 from accepted.services.limits import Limits
-from accepted.services.receipts import Receipt, Submission
-from accepted.services.submission import DEADLINE, Submissions
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.submission import recall
 

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.job import Job
-from accepted.services.resuming import run_again
+from accepted.services.workflow_repair import run_again
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter

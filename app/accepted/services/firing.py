@@ -12,9 +12,9 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.domain.schedule import MISSED, OVERLAP, UNIQUE, Outcome, Overlap, Schedule, plan, smeared
 from accepted.errors import Refused
-from accepted.services import uniqueness
-from accepted.services.accepting import accept
-from accepted.services.intake import Intake
+from accepted.services.jobs import uniqueness
+from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.in_transaction import accept
 from accepted.services.schedules import check_job
 from accepted.storage import schedule_runs, schedules
 from accepted.storage.db.engine import transaction

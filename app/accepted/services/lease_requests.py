@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
-from accepted.services.job_request import Number
-from accepted.services.lease_desk import MOST
+from accepted.services.jobs.requests import Number
+from accepted.services.lease_waiters import MOST
 
 MAX_WAIT = 60.0
 MAX_TYPES = 100

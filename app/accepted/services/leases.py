@@ -18,7 +18,7 @@ from accepted.domain.lease import Lease
 from accepted.domain.transitions import Held, Transition
 from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
-from accepted.services import completion
+from accepted.services.jobs import completion
 from accepted.services.measuring import Runs
 from accepted.storage import leases
 from accepted.storage.attempts import progress

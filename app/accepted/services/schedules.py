@@ -13,9 +13,9 @@ from accepted.domain.job import Job, NewJob
 from accepted.domain.schedule import Schedule, cron_line
 from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
-from accepted.services import uniqueness
-from accepted.services.accepting import accept
-from accepted.services.intake import Intake
+from accepted.services.jobs import uniqueness
+from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.in_transaction import accept
 from accepted.storage import schedule_runs
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading, transaction

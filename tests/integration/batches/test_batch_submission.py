@@ -15,7 +15,7 @@ from accepted.domain.batch import NewBatch, Spread
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.errors import KeyReused, LedgerUnavailable
-from accepted.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
+from accepted.services.batches.submission import CHUNK, Batches, BatchReceipt, BatchSubmission
 from accepted.storage.db.engine import create_engine, transaction
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows, waits_for_a_lock

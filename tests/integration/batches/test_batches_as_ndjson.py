@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.services import batch_lines
+from accepted.services.batches import ndjson
 from tests.support.clients.client import check_problem, from_now
 from tests.support.ledger.batches import KEYS, run_times
 from tests.support.ledger.sql import rows
@@ -132,17 +132,17 @@ async def test_the_first_hundred_errors_are_told_and_no_more_is_read(http: httpx
 
 
 async def test_more_lines_than_a_batch_may_have(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_lines, "MAX_LINES", 10)
+    monkeypatch.setattr(ndjson, "MAX_LINES", 10)
     assert (await send(http, map(line, range(10)))).status_code == 202
     check_problem(await send(http, map(line, range(11))), 413)
-    monkeypatch.setattr(batch_lines, "MAX_KEPT", 1000)
+    monkeypatch.setattr(ndjson, "MAX_KEPT", 1000)
     check_problem(await send(http, map(line, range(10))), 413)
 
 
 async def test_a_disk_that_is_full(
     http: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_lines.tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
+    monkeypatch.setattr(ndjson.tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
     check_problem(await send(http, map(line, range(10))), 503)
     check_problem(await send(http, map(line, range(9000))), 503)
     assert await nothing_is_stored(engine)

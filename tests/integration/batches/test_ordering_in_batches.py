@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.batch import NewBatch
 from accepted.domain.ids import new_id
-from accepted.services.batch_cancelling import cancel
-from accepted.services.batches import CHUNK, Batches, BatchReceipt, BatchSubmission
-from accepted.services.ordering import line_of
+from accepted.services.batches.cancellation import cancel
+from accepted.services.batches.submission import CHUNK, Batches, BatchReceipt, BatchSubmission
+from accepted.services.jobs.ordering import line_of
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows

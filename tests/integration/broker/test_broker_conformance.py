@@ -11,7 +11,7 @@ from uuid import UUID
 from accepted.broker.base import Rejected, Subscription
 from accepted.domain import transitions
 from accepted.domain.message import JobRef
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted.storage import workers
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.relay import Relay

@@ -15,8 +15,8 @@ from accepted.domain.job import Job
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held, Transition
 from accepted.errors import Conflict
-from accepted.services.cancelling import cancel as cancel_job
-from accepted.services.completion import settle
+from accepted.services.jobs.cancellation import cancel as cancel_job
+from accepted.services.jobs.completion import settle
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import jobs_by_id

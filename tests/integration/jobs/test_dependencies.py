@@ -13,9 +13,9 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
 from accepted.errors import Conflict, LedgerUnavailable
-from accepted.services.cancelling import cancel
-from accepted.services.completion import expire, settle
 from accepted.services.dead_letters import replay, retry
+from accepted.services.jobs.cancellation import cancel
+from accepted.services.jobs.completion import expire, settle
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter
 from tests.support.ledger.brokers import Road

@@ -2,7 +2,7 @@
 
 import pytest
 
-from accepted.services.completion import expire
+from accepted.services.jobs.completion import expire
 from accepted.storage.attempts.claims import claim_next, claim_refs
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import cancellation, outbox, submission

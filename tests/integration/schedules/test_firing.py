@@ -11,7 +11,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.schedule import MISSED, MOST_MISSED, OVERLAP, UNIQUE, cron_line, smeared
 from accepted.errors import Conflict
 from accepted.services import schedules as service
-from accepted.services.intake import Intake
+from accepted.services.jobs.checks import Intake
 from accepted.storage.db.engine import transaction
 from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock

@@ -12,7 +12,7 @@ from accepted.domain.schedule import Schedule, cron_line
 from accepted.errors import NotFound
 from accepted.services import firing
 from accepted.services import schedules as service
-from accepted.services.intake import Intake
+from accepted.services.jobs.checks import Intake
 from accepted.storage import schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import Conflict
-from accepted.services import redelivery
+from accepted.services import webhook_redelivery
 from accepted.storage import webhook_deliveries, webhook_urls
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
@@ -73,7 +73,9 @@ async def test_one_that_succeeded_is_sent_again_by_another(road: Road) -> None:
         for count in (1, 2, 3):
             await receiver.wait_for(count, 20)
             await until(has_succeeded(road.engine, ids[-1]), 20, "the end of the delivery")
-            ids.append((await redelivery.redeliver(road.engine, road.broker, await read(road.engine, ids[-1]))).id)
+            ids.append(
+                (await webhook_redelivery.redeliver(road.engine, road.broker, await read(road.engine, ids[-1]))).id
+            )
         await receiver.wait_for(4, 20)
     assert {each.headers["webhook-id"] for each in receiver.requests} == {str(first)}
     assert len({each.body for each in receiver.requests}) == 1
@@ -174,7 +176,7 @@ async def test_one_that_the_relay_takes_meanwhile_is_left_to_it(engine: AsyncEng
     async with transaction(engine) as conn:
         await conn.exec_driver_sql("UPDATE outbox SET due_at = now() + interval '10 s'")
         await conn.exec_driver_sql(f"UPDATE jobs SET status = 'queued' WHERE id = '{delivery_id}'")
-        asking = asyncio.create_task(redelivery.redeliver(engine, broker, job))
+        asking = asyncio.create_task(webhook_redelivery.redeliver(engine, broker, job))
         await until(lambda: waits_for_a_lock(engine), 10)
         await conn.commit()
     with pytest.raises(Conflict):
@@ -200,7 +202,7 @@ async def test_one_that_has_changed_since_it_was_read(
         for change in changes:
             await do(engine, change, id=delivery_id)
         with pytest.raises(Conflict):
-            await redelivery.redeliver(engine, broker, job)
+            await webhook_redelivery.redeliver(engine, broker, job)
         assert not [row for row in await rows(engine, OUTBOX, id=delivery_id) if row["due"]]
 
 
@@ -209,7 +211,7 @@ async def test_one_that_was_pruned_meanwhile(engine: AsyncEngine, broker: Postgr
     job = await read(engine, delivery_id)
     await do(engine, "DELETE FROM jobs WHERE id = :id", id=delivery_id)
     with pytest.raises(Conflict):
-        await redelivery.redeliver(engine, broker, job)
+        await webhook_redelivery.redeliver(engine, broker, job)
     assert await rows(engine, "SELECT 1 FROM jobs WHERE type = 'webhook.deliver'") == []
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain import transitions
-from accepted.services.completion import settle_whole
+from accepted.services.jobs.completion import settle_whole
 from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.jobs import fanout
 from accepted_worker import Context, InvalidJob, Retry, TransientError, children, job

@@ -14,7 +14,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
 from accepted.domain.ids import new_id
 from accepted.domain.lease import Lease
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted.storage.attempts import steps
 from accepted.storage.db.engine import reading, transaction
 from accepted_worker import Context, TransientError, job

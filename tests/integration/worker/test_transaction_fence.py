@@ -12,7 +12,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
-from accepted.services.completion import settle, settle_whole
+from accepted.services.jobs.completion import settle, settle_whole
 from accepted.storage.attempts.handler_transactions import Lender
 from accepted_worker import Context, job, recording
 from accepted_worker.calling import Calls

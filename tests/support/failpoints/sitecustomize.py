@@ -111,14 +111,14 @@ POINTS: dict[str, Callable[[], None]] = {
     ),  # a statement that commits itself
     "api after COMMIT": lambda: calling("accepted.storage.jobs.submission", "insert", before=False),
     "api before the answer": lambda: calling("accepted.api.submit", "_answer"),
-    "api after the confirm": lambda: opening("accepted.services.publishing"),
+    "api after the confirm": lambda: opening("accepted.services.jobs.publishing"),
     "relay after taking": lambda: calling("accepted_worker.scheduler.relay", "publish"),
-    "relay after the confirm": lambda: opening("accepted.services.publishing"),
+    "relay after the confirm": lambda: opening("accepted.services.jobs.publishing"),
     "worker before the claim's COMMIT": lambda: commit("accepted.broker.rabbitmq.subscription", before=True),
     "worker after the claim's COMMIT": lambda: commit("accepted.broker.rabbitmq.subscription", before=False),
-    "worker after the effect": lambda: calling("accepted.services.completion", "record"),
-    "worker before the outcome's COMMIT": lambda: commit("accepted.services.completion", before=True),
-    "worker after the outcome's COMMIT": lambda: commit("accepted.services.completion", before=False),
+    "worker after the effect": lambda: calling("accepted.services.jobs.completion", "record"),
+    "worker before the outcome's COMMIT": lambda: commit("accepted.services.jobs.completion", before=True),
+    "worker after the outcome's COMMIT": lambda: commit("accepted.services.jobs.completion", before=False),
     "rescuer between finding and ending": lambda: calling("accepted_worker.scheduler.rescuer", "settle"),
 }
 

@@ -14,7 +14,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import Batches
 from tests.support.clients.client import PATIENCE

@@ -13,8 +13,8 @@ from accepted.domain.ids import new_id
 from accepted.domain.message import JobRef
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
-from accepted.services.completion import settle
-from accepted.services.publishing import publish
+from accepted.services.jobs.completion import settle
+from accepted.services.jobs.publishing import publish
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Entry

@@ -10,7 +10,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held, Transition
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission

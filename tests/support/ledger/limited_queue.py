@@ -15,7 +15,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted.storage import queues, workers
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction

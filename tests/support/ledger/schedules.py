@@ -12,8 +12,8 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.schedule import Schedule
 from accepted.services import firing
 from accepted.services import schedules as service
-from accepted.services.catalogue import Catalogue
-from accepted.services.intake import Intake
+from accepted.services.job_types import Catalogue
+from accepted.services.jobs.checks import Intake
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from tests.support.ledger.sql import do, rows

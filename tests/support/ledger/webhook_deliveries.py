@@ -14,7 +14,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from accepted.domain.network.addresses import EgressAllow
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted.settings import Settings
 from accepted_worker.egress import Egress
 from accepted_worker.webhooks import webhook_handler

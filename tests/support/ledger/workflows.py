@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.batch import NewBatch
 from accepted.domain.ids import new_id
-from accepted.services.batches import Batches, BatchSubmission
+from accepted.services.batches.submission import Batches, BatchSubmission
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows
 

@@ -13,7 +13,7 @@ from accepted.domain import transitions
 from accepted.domain.job import FINISHED, Job
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
-from accepted.services.completion import settle
+from accepted.services.jobs.completion import settle
 from accepted.settings import Settings
 from accepted_worker.worker import Worker
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, read, working

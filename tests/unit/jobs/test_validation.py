@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, Val
 
 from accepted.domain.nearest import did_you_mean
 from accepted.errors import InvalidRequest
-from accepted.services.validation import invalid
+from accepted.services.jobs.validation import invalid
 
 CANARY = "CanaryValue7"
 

@@ -3,8 +3,8 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.catalogue import Catalogue
-from accepted.services.intake import Intake
+from accepted.services.job_types import Catalogue
+from accepted.services.jobs.checks import Intake
 from accepted.settings import Settings
 from accepted.storage.db.direct import Direct
 from accepted_worker.scheduler.base import Loop

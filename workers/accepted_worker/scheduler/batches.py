@@ -3,8 +3,8 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.batch_cancelling import Canceller
-from accepted.services.batch_ends import add_up
+from accepted.services.batches.cancellation import Canceller
+from accepted.services.batches.completion import add_up
 from accepted.storage import batch_ends
 from accepted.storage.db.direct import Direct
 

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.services import firing
-from accepted.services.intake import Intake
+from accepted.services.jobs.checks import Intake
 from accepted.storage import schedules
 from accepted.storage.db.direct import Direct
 

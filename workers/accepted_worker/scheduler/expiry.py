@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.completion import MOST, expire
+from accepted.services.jobs.completion import MOST, expire
 from accepted.storage.db.direct import Direct
 from accepted.storage.jobs import outbox
 

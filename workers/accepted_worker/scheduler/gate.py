@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.message import JobRef
 from accepted.domain.pace import Pace
-from accepted.services.publishing import publish
+from accepted.services.jobs.publishing import publish
 from accepted.storage import limiter
 from accepted.storage.db.direct import Direct
 from accepted.storage.db.engine import transaction

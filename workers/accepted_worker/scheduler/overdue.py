@@ -11,7 +11,7 @@ from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
-from accepted.services.completion import MOST, settle
+from accepted.services.jobs.completion import MOST, settle
 from accepted.services.leases import note
 from accepted.storage import leases
 from accepted.storage.db.direct import Direct

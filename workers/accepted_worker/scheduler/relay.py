@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.message import JobRef
-from accepted.services.publishing import publish
+from accepted.services.jobs.publishing import publish
 from accepted.storage.db import changes
 from accepted.storage.db.direct import Direct
 from accepted.storage.jobs import outbox

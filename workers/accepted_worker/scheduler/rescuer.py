@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain import transitions
-from accepted.services.completion import MOST, settle
+from accepted.services.jobs.completion import MOST, settle
 from accepted.storage import workers
 from accepted.storage.db.engine import reading
 

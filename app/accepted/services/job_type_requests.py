@@ -10,9 +10,9 @@ from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN
 from accepted.domain.retry import Retry
 from accepted.errors import FieldError, InvalidRequest
-from accepted.services.job_request import MAX_TIMEOUT, Number, RetryRequest
+from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
+from accepted.services.jobs.validation import checked
 from accepted.services.payload_schema import check_schema
-from accepted.services.validation import checked
 from accepted.storage.job_types import JobType
 
 MAX_DESCRIPTION = 500

@@ -14,8 +14,8 @@ from accepted.domain import json_text
 from accepted.domain.idempotency import LinesFingerprint
 from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, MalformedLines, MalformedRequest, TooLarge
-from accepted.services.batch_intake import Members
-from accepted.services.batches import BatchSubmission
+from accepted.services.batches.checks import Members
+from accepted.services.batches.submission import BatchSubmission
 from accepted.slices import Slices
 
 MAX_LINES = 1_000_000

@@ -1,6 +1,6 @@
 """Accepting jobs whose place depends on others that are there: several statements, in one transaction for a batch.
 
-Jobs without such a key never come here: they share one statement (`accepted.services.submission`).
+Jobs without such a key never come here: they share one statement (`accepted.services.jobs.submission`).
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from accepted.coalescing import Coalescer
 from accepted.domain.job import Job, NewJob
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
-from accepted.services import ordering, uniqueness
-from accepted.services.publishing import Publisher
-from accepted.services.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
+from accepted.services.jobs import ordering, uniqueness
+from accepted.services.jobs.publishing import Publisher
+from accepted.services.jobs.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from accepted.storage.db.direct import Connection, Direct
 from accepted.storage.jobs import submission as ledger
 from accepted.storage.jobs.submission import Entry

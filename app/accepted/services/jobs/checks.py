@@ -13,9 +13,9 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.tracing import is_traceparent
 from accepted.errors import FieldError, InvalidRequest, TooLarge
-from accepted.services.catalogue import Catalogue, KnownType
-from accepted.services.job_request import YEAR, JobRequest
-from accepted.services.validation import invalid
+from accepted.services.job_types import Catalogue, KnownType
+from accepted.services.jobs.requests import YEAR, JobRequest
+from accepted.services.jobs.validation import invalid
 
 
 class Intake:

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.job import Job
 from accepted.errors import Conflict, LedgerUnavailable, NotFound
-from accepted.services import ending
+from accepted.services.jobs import ending
 from accepted.storage.db import changes
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import cancellation

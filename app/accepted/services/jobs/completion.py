@@ -9,8 +9,8 @@ from accepted.coalescing import Coalescer
 from accepted.domain.failures import InvalidJob
 from accepted.domain.transitions import Transition
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
-from accepted.services import ending
-from accepted.services.accepting import accept
+from accepted.services.jobs import ending
+from accepted.services.jobs.in_transaction import accept
 from accepted.storage.attempts import completion
 from accepted.storage.db import changes
 from accepted.storage.db.direct import Connection, Direct

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictStr
 
 from accepted.domain.batch import OnFailure
-from accepted.services.job_request import YEAR, JobRequest, Moment, Number
+from accepted.services.jobs.requests import YEAR, JobRequest, Moment, Number
 
 MAX_JOBS = 10_000
 """Members of a batch that comes as one JSON text, which is held in memory whole."""

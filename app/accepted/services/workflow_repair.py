@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.errors import Conflict
-from accepted.services.ordering import queue_up
+from accepted.services.jobs.ordering import queue_up
 from accepted.storage.jobs import manual_retry, ordering, workflow_repair
 from accepted.storage.jobs.manual_retry import Chosen
 from accepted.storage.jobs.ordering import Line

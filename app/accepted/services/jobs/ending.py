@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from accepted.broker.base import Broker
-from accepted.services import dependents, webhooks
+from accepted.services import webhooks
+from accepted.services.jobs import dependents
 from accepted.storage import batch_ends
 from accepted.storage.db.direct import Connection
 from accepted.storage.jobs.moved import Moved

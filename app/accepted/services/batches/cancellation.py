@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.errors import LedgerUnavailable
-from accepted.services import ending
+from accepted.services.jobs import ending
 from accepted.storage import batch_cancellation
 from accepted.storage.db import changes
 from accepted.storage.db.engine import transaction

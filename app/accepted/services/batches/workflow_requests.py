@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 
-from accepted.services.batch_request import MAX_JOBS, BatchOptions
-from accepted.services.job_request import JobRequest, Name, distinct
+from accepted.services.batches.requests import MAX_JOBS, BatchOptions
+from accepted.services.jobs.requests import JobRequest, Name, distinct
 
 
 class WorkflowJobRequest(JobRequest):

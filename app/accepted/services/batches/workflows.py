@@ -8,7 +8,7 @@ import msgspec
 from accepted.domain.job import NewJob
 from accepted.domain.workflow import Node, flaws, in_order
 from accepted.errors import FieldError, InvalidRequest
-from accepted.services.batch_intake import MAX_LISTED
+from accepted.services.batches.checks import MAX_LISTED
 
 
 class Workflow(msgspec.Struct, frozen=True):

@@ -14,10 +14,10 @@ from accepted.domain.batch import NewBatch, Spread
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, TooLarge
-from accepted.services.batch_request import BatchOptions
-from accepted.services.intake import Intake
-from accepted.services.job_request import YEAR, JobRequest
-from accepted.services.ordering import line_of
+from accepted.services.batches.requests import BatchOptions
+from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.ordering import line_of
+from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.storage.jobs.ordering import Line
 
 MAX_LISTED = 100

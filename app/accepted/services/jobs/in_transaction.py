@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from accepted.broker.base import Broker
 from accepted.domain.job import NewJob
-from accepted.services import ordering
+from accepted.services.jobs import ordering
 from accepted.storage.db import changes
 from accepted.storage.db.direct import Connection
 from accepted.storage.jobs import submission

@@ -20,7 +20,7 @@ from accepted.domain.job import NewJob
 from accepted.domain.quota import Standing
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
-from accepted.services import ordering
+from accepted.services.jobs import ordering
 from accepted.storage import batches as ledger
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import submission
