@@ -54,8 +54,8 @@ def api(
     """The HTTP API."""
     from uvicorn.supervisors import Multiprocess
 
-    from accepted import serving
-    from accepted.main import create_app
+    from accepted.api.app import create_app
+    from accepted.api.http import server as serving
 
     settings = load()
     settings.require_database()
@@ -64,7 +64,7 @@ def api(
     if workers == 1:
         serving.Server(serving.config(create_app(settings), settings, host, port)).run()
         return
-    config = serving.config("accepted.main:from_environment", settings, host, port, workers)
+    config = serving.config("accepted.api.app:from_environment", settings, host, port, workers)
     Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
@@ -97,7 +97,8 @@ def dev(
     """API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
     import uvloop
 
-    from accepted import embedded, serving
+    from accepted import embedded
+    from accepted.api.http import server as serving
     from accepted_worker import processes
 
     settings = load(database_url=database_url, broker_url=broker_url)
@@ -132,8 +133,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
     """Migrate, then run everything; when HTTP stops, the rest follows."""
-    from accepted import serving
-    from accepted.main import create_app
+    from accepted.api.app import create_app
+    from accepted.api.http import server as serving
     from accepted.storage.db.migrate import migrate as migrate_ledger
     from accepted_worker import processes
 

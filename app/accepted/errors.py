@@ -20,8 +20,8 @@ AcceptedError
 ├── WorkerExhausted             a worker has to be replaced: handlers of its have not let go
 └── ConfigurationError          a process must not start like this
 
-HTTP status codes live in `app/accepted/api/problem_table.py` and nowhere else; the numbers above are its reading of
-this tree.
+HTTP status codes live in `app/accepted/api/http/problem_table.py` and nowhere else; the numbers above are its reading
+of this tree.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What submissions are held against: a FastAPI application that validates a body with pydantic and does nothing.
 
-Served by stock uvicorn with the loop, parser and flags of `accepted.serving`, in one process.
+Served by stock uvicorn with the loop, parser and flags of `accepted.api.http.server`, in one process.
 """
 
 import sys
@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from accepted.serving import BACKLOG, KEEP_ALIVE
+from accepted.api.http.server import BACKLOG, KEEP_ALIVE
 
 app = FastAPI()
 

@@ -9,15 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Reader, Writer, documented
-from accepted.api.body import body_docs, is_ndjson, read_json, read_lines
-from accepted.api.job_answers import JSON, header_docs
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
-from accepted.api.rate_limit import RATE_LIMIT, rate_limit_headers
-from accepted.api.representations import BatchView
+from accepted.api.http.auth import Reader, Writer, documented
+from accepted.api.http.body import body_docs, is_ndjson, read_json, read_lines
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.http.rate_limit import RATE_LIMIT, rate_limit_headers
+from accepted.api.jobs.answers import JSON, header_docs
+from accepted.api.jobs.submission import largest_body
+from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
-from accepted.api.submit import largest_body
 from accepted.domain import json_text
 from accepted.domain.batch import Batch, to_wire
 from accepted.domain.idempotency import LinesFingerprint, fingerprint, read_key

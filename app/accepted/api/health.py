@@ -9,8 +9,8 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accepted.api.job_answers import JSON
-from accepted.api.representations import Alive, Readiness
+from accepted.api.jobs.answers import JSON
+from accepted.api.schemas import Alive, Readiness
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.errors import BrokerUnavailable, LedgerUnavailable

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Reader, Registrar, documented
-from accepted.api.body import body_docs, read_json
-from accepted.api.job_answers import JSON
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
-from accepted.api.representations import JobTypeList, JobTypeView
+from accepted.api.http.auth import Reader, Registrar, documented
+from accepted.api.http.body import body_docs, read_json
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs.answers import JSON
+from accepted.api.schemas import JobTypeList, JobTypeView
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES

@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Worker, documented
-from accepted.api.body import body_docs, read_json, read_optional_json
-from accepted.api.job_answers import JSON
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
-from accepted.api.representations import JobView, LeaseList, LeaseView
+from accepted.api.http.auth import Worker, documented
+from accepted.api.http.body import body_docs, read_json, read_optional_json
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs.answers import JSON
+from accepted.api.jobs.submission import ENVELOPE, LONGEST_SPELLING
+from accepted.api.schemas import JobView, LeaseList, LeaseView
 from accepted.api.state import State, state_of
-from accepted.api.submit import ENVELOPE, LONGEST_SPELLING
 from accepted.domain import json_text
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN, to_wire

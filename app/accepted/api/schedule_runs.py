@@ -8,14 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Reader, Writer, documented
-from accepted.api.job_answers import JSON, header_docs, monitor_headers
-from accepted.api.paging import Listing, Page
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
-from accepted.api.representations import JobView
+from accepted.api.http.auth import Reader, Writer, documented
+from accepted.api.http.paging import Listing, Page
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs.answers import JSON, header_docs, monitor_headers
 from accepted.api.schedule_schemas import RunPage
 from accepted.api.schedules import known
+from accepted.api.schemas import JobView
 from accepted.api.state import state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.job import to_wire

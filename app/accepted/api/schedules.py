@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Reader, Writer, documented
-from accepted.api.body import body_docs, read_json
-from accepted.api.job_answers import JSON, header_docs
-from accepted.api.paging import Listing, Page
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
+from accepted.api.http.auth import Reader, Writer, documented
+from accepted.api.http.body import body_docs, read_json
+from accepted.api.http.paging import Listing, Page
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs.answers import JSON, header_docs
+from accepted.api.jobs.submission import largest_body
 from accepted.api.schedule_schemas import (
     SHOWN,
     PreviewRequest,
@@ -25,7 +26,6 @@ from accepted.api.schedule_schemas import (
     ScheduleView,
 )
 from accepted.api.state import state_of
-from accepted.api.submit import largest_body
 from accepted.domain import cursor, json_text
 from accepted.domain.cron_warnings import warnings
 from accepted.domain.job import QUEUE_PATTERN

@@ -21,7 +21,7 @@ from accepted.slices import Slices
 
 @dataclass(frozen=True)
 class State:
-    """Made once by `accepted.main.create_app`."""
+    """Made once by `accepted.api.app.create_app`."""
 
     settings: Settings
     engine: AsyncEngine

@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api import batches, jobs
-from accepted.api.auth import Reader, Writer, documented
-from accepted.api.job_answers import JSON, header_docs, monitor_headers
-from accepted.api.paging import Listing
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
+from accepted.api import batches
+from accepted.api.http.auth import Reader, Writer, documented
+from accepted.api.http.paging import Listing
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs import reading as jobs
+from accepted.api.jobs.answers import JSON, header_docs, monitor_headers
 from accepted.api.state import State, state_of
 from accepted.api.webhook_delivery_schemas import DeliveryPage, DeliveryQuery, DeliveryView
 from accepted.domain import cursor, json_text

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from accepted.api.paging import Page
-from accepted.api.representations import ErrorView
+from accepted.api.http.paging import Page
+from accepted.api.schemas import ErrorView
 from accepted.domain.job import Status
 
 

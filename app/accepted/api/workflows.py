@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accepted.api.auth import Writer, documented
 from accepted.api.batches import ACCEPTED, REFUSED, answer, key_of
-from accepted.api.body import body_docs, read_json
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
-from accepted.api.representations import BatchView
+from accepted.api.http.auth import Writer, documented
+from accepted.api.http.body import body_docs, read_json
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
 from accepted.domain.idempotency import fingerprint
 from accepted.domain.workflow import Node

@@ -9,8 +9,8 @@ import structlog
 from prometheus_client import REGISTRY
 
 from accepted import errors
-from accepted.api import problems
-from accepted.api.protocol import DeadlineProtocol
+from accepted.api.http import problems
+from accepted.api.http.protocol import DeadlineProtocol
 from tests.support.service.echo_service import CANARY, check_problem, get, post, serving
 
 

@@ -110,7 +110,7 @@ POINTS: dict[str, Callable[[], None]] = {
         "accepted.storage.jobs.submission", "insert"
     ),  # a statement that commits itself
     "api after COMMIT": lambda: calling("accepted.storage.jobs.submission", "insert", before=False),
-    "api before the answer": lambda: calling("accepted.api.submit", "_answer"),
+    "api before the answer": lambda: calling("accepted.api.jobs.submission", "_answer"),
     "api after the confirm": lambda: opening("accepted.services.jobs.publishing"),
     "relay after taking": lambda: calling("accepted_worker.scheduler.relay", "publish"),
     "relay after the confirm": lambda: opening("accepted.services.jobs.publishing"),

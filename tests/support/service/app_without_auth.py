@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.main import create_app
+from accepted.api.app import create_app
 from accepted.settings import Settings
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction

@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
-from accepted.api import problems
-from accepted.api.body import read_json, read_lines
-from accepted.api.middleware import RequestLog
-from accepted.api.protocol import DeadlineProtocol
+from accepted.api.http import problems
+from accepted.api.http.body import read_json, read_lines
+from accepted.api.http.protocol import DeadlineProtocol
+from accepted.api.http.request_log import RequestLog
 from accepted.domain import json_text
 
 MAX_BODY = 100_000

@@ -8,10 +8,10 @@ from uuid import UUID
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.api.app import create_app
 from accepted.api.state import State
 from accepted.domain.ids import new_id
 from accepted.domain.scopes import SCOPES
-from accepted.main import create_app
 from accepted.services.keys import create
 from accepted.settings import Settings
 from accepted.storage import job_types, quotas

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from accepted.api.app import create_app
+from accepted.api.http.server import config
 from accepted.api.state import State
-from accepted.main import create_app
 from accepted.services import keys
-from accepted.serving import config
 from accepted.settings import Settings
 from tests.support.clients.client import Client
 from tests.support.waiting import until

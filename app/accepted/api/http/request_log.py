@@ -15,7 +15,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accepted import logs
-from accepted.api.problems import internal_error
+from accepted.api.http.problems import internal_error
 
 UNMATCHED = "unmatched"
 CANCELLED = 499  # as nginx has it: nobody waits for the answer any more

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from accepted.api.job_answers import JSON
-from accepted.api.query import Whole
+from accepted.api.http.query import Whole
+from accepted.api.jobs.answers import JSON
 from accepted.domain import json_text
 from accepted.errors import FieldError, InvalidRequest
 

@@ -1,6 +1,6 @@
 """Every kind of problem that this service answers with: its slug, status, title, and what to tell people.
 
-The only place with status codes for errors; `accepted.api.problems` turns its rows into answers.
+The only place with status codes for errors; `accepted.api.http.problems` turns its rows into answers.
 """
 
 from dataclasses import dataclass, field

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Reader, documented
-from accepted.api.job_answers import JSON, body_and_etag, header_docs, matches, retry_after
-from accepted.api.paging import Listing, Page
-from accepted.api.problems import responses_for
-from accepted.api.query import Whole, only_query
-from accepted.api.representations import AttemptList, JobPage, JobView
+from accepted.api.http.auth import Reader, documented
+from accepted.api.http.paging import Listing, Page
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import Whole, only_query
+from accepted.api.jobs.answers import JSON, body_and_etag, header_docs, matches, retry_after
+from accepted.api.schemas import AttemptList, JobPage, JobView
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.ids import age_of

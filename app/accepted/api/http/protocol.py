@@ -20,8 +20,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from accepted.api.body import MORE_TIME
-from accepted.api.problems import status_response
+from accepted.api.http.body import MORE_TIME
+from accepted.api.http.problems import status_response
 
 
 class DeadlineProtocol(HttpToolsProtocol):

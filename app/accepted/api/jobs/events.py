@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
-from accepted.api.auth import Reader, documented
-from accepted.api.jobs import find
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
+from accepted.api.http.auth import Reader, documented
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs.reading import find
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.history import Event, timeline

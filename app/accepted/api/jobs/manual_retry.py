@@ -8,16 +8,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import Writer, documented
-from accepted.api.body import body_docs, read_optional_json
 from accepted.api.dead_letter_schemas import EditRequest
-from accepted.api.job_answers import JSON, header_docs, monitor_headers
-from accepted.api.jobs import find
-from accepted.api.problems import responses_for
-from accepted.api.query import only_query
-from accepted.api.representations import JobView
+from accepted.api.http.auth import Writer, documented
+from accepted.api.http.body import body_docs, read_optional_json
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import only_query
+from accepted.api.jobs.answers import JSON, header_docs, monitor_headers
+from accepted.api.jobs.reading import find
+from accepted.api.jobs.submission import largest_body
+from accepted.api.schemas import JobView
 from accepted.api.state import State, state_of
-from accepted.api.submit import largest_body
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job, to_wire
 from accepted.errors import Conflict, FieldError, InvalidRequest, TooLarge

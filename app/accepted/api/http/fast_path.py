@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from accepted.api.middleware import RequestLog
-from accepted.api.problems import answer_to
-from accepted.api.submit import accept, router, submit
+from accepted.api.http.problems import answer_to
+from accepted.api.http.request_log import RequestLog
+from accepted.api.jobs.submission import accept, router, submit
 from accepted.errors import AcceptedError
 
 _ROUTE = next(route for route in router.routes if getattr(route, "endpoint", None) is submit)

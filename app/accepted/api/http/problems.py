@@ -19,9 +19,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from accepted import errors
-from accepted.api.job_answers import header_docs
-from accepted.api.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, UNHEARD, Problem
-from accepted.api.rate_limit import RATE_LIMIT, rate_limit_headers
+from accepted.api.http.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, UNHEARD, Problem
+from accepted.api.http.rate_limit import RATE_LIMIT, rate_limit_headers
+from accepted.api.jobs.answers import header_docs
 from accepted.domain.json_text import encode, escape_pointer
 from accepted.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
 from accepted.services.jobs.validation import MAX_LISTED, describe
@@ -162,7 +162,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 
 async def _on_validation_error(request: Request, exc: Exception) -> Response:
-    """FastAPI's own findings are about parameters: bodies are read by `accepted.api.body`."""
+    """FastAPI's own findings are about parameters: bodies are read by `accepted.api.http.body`."""
     assert isinstance(exc, RequestValidationError)
     found = exc.errors()
     if any(error["loc"][0] == "path" for error in found):

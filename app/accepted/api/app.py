@@ -11,28 +11,23 @@ from fastapi import FastAPI
 from accepted import logs, memory
 from accepted.api import (
     batches,
-    cancel,
     dead_letters,
-    deciding,
-    events,
-    explain,
     health,
     job_types,
-    jobs,
     leases,
-    problems,
     queues,
     rejected_messages,
     schedule_runs,
     schedules,
-    submit,
     targets,
     webhook_deliveries,
     webhook_secret,
     workflows,
 )
-from accepted.api.express import Application
-from accepted.api.middleware import RequestLog
+from accepted.api.http import problems
+from accepted.api.http.fast_path import Application
+from accepted.api.http.request_log import RequestLog
+from accepted.api.jobs import cancellation, events, explain, manual_retry, reading, submission
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.services.admission import Admission, LimitedBatches
@@ -103,11 +98,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestLog)
     problems.install(app)
     for part in (
-        submit,
+        submission,
         batches,
-        jobs,
-        cancel,
-        deciding,
+        reading,
+        cancellation,
+        manual_retry,
         dead_letters,
         rejected_messages,
         events,

@@ -1,7 +1,7 @@
 """POST /jobs: from bytes to a checked submission, and from its receipt to a 202.
 
-The hottest path of the service: `accepted.api.express` calls `accept` with the bare request. The route declares it for
-the OpenAPI document.
+The hottest path of the service: `accepted.api.http.fast_path` calls `accept` with the bare request. The route declares
+it for the OpenAPI document.
 """
 
 from typing import Annotated
@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.auth import authenticate, documented
-from accepted.api.body import read_json
-from accepted.api.job_answers import Answer, header_docs, monitor_headers
-from accepted.api.problems import responses_for
-from accepted.api.query import refuse_unknown_query
-from accepted.api.rate_limit import RATE_LIMIT, rate_limit_headers
-from accepted.api.representations import JobView, SubmittedView
+from accepted.api.http.auth import authenticate, documented
+from accepted.api.http.body import read_json
+from accepted.api.http.problems import responses_for
+from accepted.api.http.query import refuse_unknown_query
+from accepted.api.http.rate_limit import RATE_LIMIT, rate_limit_headers
+from accepted.api.jobs.answers import Answer, header_docs, monitor_headers
+from accepted.api.schemas import JobView, SubmittedView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.idempotency import fingerprint, read_key

@@ -7,7 +7,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from accepted.api.protocol import DeadlineProtocol
+from accepted.api.http.protocol import DeadlineProtocol
 from accepted.errors import ConfigurationError
 from accepted.settings import Settings
 
