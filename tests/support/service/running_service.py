@@ -92,7 +92,7 @@ async def run_to_end(command: list[str], env: Mapping[str, str], cwd: str | None
 
 ALL_OF = """
 import json, sys
-from accepted.cli import main
+from accepted.cli.main import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
     try:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from accepted.cli_http import AsJson, ask
+from accepted.cli.http import AsJson, ask
 
 targets = typer.Typer(no_args_is_help=True, help="List and release the hosts that are held back.")
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from accepted.cli_http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call
+from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, see, watch, cancel and retry jobs.")
 

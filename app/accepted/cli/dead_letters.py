@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli_http import AsJson, RequestFailed, ask, given
+from accepted.cli.http import AsJson, RequestFailed, ask, given
 
 dead_letters = typer.Typer(no_args_is_help=True, help="List, replay and discard dead letters.")
 

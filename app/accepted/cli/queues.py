@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli_http import AsJson, RequestFailed, ask, given
+from accepted.cli.http import AsJson, RequestFailed, ask, given
 
 queues = typer.Typer(no_args_is_help=True, help="See queues, pause them and set their limits.")
 

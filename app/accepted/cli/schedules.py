@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli_http import AsJson, RequestFailed, ask, call, given
+from accepted.cli.http import AsJson, RequestFailed, ask, call, given
 from accepted.domain.zones import zone
 
 schedules = typer.Typer(help="List, write, try out and trigger schedules.")

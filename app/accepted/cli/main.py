@@ -14,12 +14,12 @@ import structlog
 import typer
 
 from accepted import logs
-from accepted.cli_dead_letters import dead_letters
-from accepted.cli_jobs import jobs
-from accepted.cli_keys import keys
-from accepted.cli_queues import queues, size
-from accepted.cli_schedules import schedules
-from accepted.cli_targets import targets
+from accepted.cli.dead_letters import dead_letters
+from accepted.cli.jobs import jobs
+from accepted.cli.keys import keys
+from accepted.cli.queues import queues, size
+from accepted.cli.schedules import schedules
+from accepted.cli.targets import targets
 from accepted.errors import AcceptedError
 from accepted.settings import PREFIX, Settings, load
 
