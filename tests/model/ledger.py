@@ -163,7 +163,7 @@ class Ledger:
 
 
 def held(claim: Claim, **fields: Any) -> Held:
-    """What a worker knows of an attempt; `accepted_worker.executor` makes the same of a claim."""
+    """What a worker knows of an attempt; `accepted_worker.runtime.executor` makes the same of a claim."""
     assert claim.retry is not None
     return Held(
         job_id=claim.job.id, attempt=claim.job.attempt, worker_id=claim.worker_id,

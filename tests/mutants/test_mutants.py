@@ -69,7 +69,7 @@ MUTANTS = (
         "the worker acks before it commits",
         (
             Edit(
-                "workers/accepted_worker/worker.py",
+                "workers/accepted_worker/runtime/worker.py",
                 """            await self._recorder.record(transition)
             await self._ack(delivery)
 """,

@@ -2,7 +2,7 @@
 
 from accepted.domain.failures import AuthError, InvalidJob, NotFound, RateLimited, TransientError
 from accepted.domain.retry import Retry
-from accepted_worker.context import Context
+from accepted_worker.attempt.context import Context
 from accepted_worker.job import job
 
 __all__ = [

@@ -18,17 +18,18 @@ from accepted.errors import WorkerExhausted
 from accepted.settings import Settings
 from accepted.storage.db.direct import Direct
 from accepted.storage.db.engine import create_engine
-from accepted_worker import forks, registry
-from accepted_worker.alerts import alert_handler
-from accepted_worker.egress import Egress
-from accepted_worker.executor import Executor
-from accepted_worker.mail import Mail
-from accepted_worker.pool import ProcessPool
-from accepted_worker.pool_messages import Setup
+from accepted_worker.attempt.tools import Tools
+from accepted_worker.handlers.alerts import alert_handler
+from accepted_worker.handlers.webhooks import webhook_handler
+from accepted_worker.outbound.egress import Egress
+from accepted_worker.outbound.mail import Mail
+from accepted_worker.process_pool import forks
+from accepted_worker.process_pool.messages import Setup
+from accepted_worker.process_pool.pool import ProcessPool
+from accepted_worker.runtime import registry
+from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base, loops
-from accepted_worker.tools import Tools
-from accepted_worker.webhooks import webhook_handler
-from accepted_worker.worker import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -17,10 +17,10 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, allowing_host_of
 from accepted.services.alerts import OPERATOR
 from accepted.settings import Settings
-from accepted_worker.alerts import alert_handler
+from accepted_worker.attempt.values import size_of
+from accepted_worker.handlers.alerts import alert_handler
 from accepted_worker.scheduler import loops
 from accepted_worker.scheduler.reporter import Reporter
-from accepted_worker.values import size_of
 from tests.support.ledger.dead_letters import fail, read
 from tests.support.ledger.jobs import apply, claim, held
 from tests.support.ledger.poll_connection import Looks

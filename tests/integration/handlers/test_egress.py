@@ -10,7 +10,7 @@ import pytest
 
 from accepted.domain.failures import InvalidJob, TargetTimeout, TransientError
 from accepted.domain.network.addresses import EgressAllow
-from accepted_worker.egress import MAX_IN_FLIGHT, Answer
+from accepted_worker.outbound.egress import MAX_IN_FLIGHT, Answer
 from tests.support.bad_urls import words
 from tests.support.servers.scripted_receiver import (
     LOOPBACK,

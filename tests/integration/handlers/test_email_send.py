@@ -13,10 +13,10 @@ import pytest
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.job import Job
 from accepted.domain.network.smtp import SmtpServer
-from accepted_worker import mail as mail_module
 from accepted_worker.handlers.email_message import Email
 from accepted_worker.handlers.email_send import deliver
-from accepted_worker.mail import Mail
+from accepted_worker.outbound import mail as mail_module
+from accepted_worker.outbound.mail import Mail
 from tests.support.servers import mail_server
 from tests.support.servers.mail_server import USER, MailServer
 from tests.support.servers.ports import free_port

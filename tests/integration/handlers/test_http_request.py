@@ -4,8 +4,8 @@ import pytest
 
 from accepted.domain.failures import HandlerError, InvalidJob, TransientError
 from accepted.domain.network.addresses import EgressAllow
+from accepted_worker.attempt.values import result_of, size_of
 from accepted_worker.handlers.http_request import MAX_BODY_BYTES, HttpRequest, perform
-from accepted_worker.values import result_of, size_of
 from tests.support.servers.scripted_receiver import LOOPBACK, StartReceiver, an_egress, replies
 
 MOST = 256 * 1024

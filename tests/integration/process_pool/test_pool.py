@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from accepted.domain.failures import FailureClass, TransientError
-from accepted_worker import pool as pool_module
-from accepted_worker.pool import Crashed, ProcessPool, RaisedInChild
-from accepted_worker.pool_child import MEMORY_SHARE
-from accepted_worker.pool_messages import Setup
+from accepted_worker.process_pool import pool as pool_module
+from accepted_worker.process_pool.child import MEMORY_SHARE
+from accepted_worker.process_pool.messages import Setup
+from accepted_worker.process_pool.pool import Crashed, ProcessPool, RaisedInChild
 from tests.support.servers.receiver import Receiver
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone, run
 from tests.support.waiting import until
@@ -187,7 +187,7 @@ async def test_closing_the_pool_ends_everything(tmp_path: Path) -> None:
 WORKER = """
 import asyncio, sys
 from tests.support.service.process_pool import SETUP, run
-from accepted_worker.pool import ProcessPool
+from accepted_worker.process_pool.pool import ProcessPool
 
 async def main():
     pool = ProcessPool(SETUP)

@@ -15,12 +15,12 @@ from accepted.domain.transitions import Transition
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import create_engine
-from accepted_worker import registry
-from accepted_worker.egress import Egress
-from accepted_worker.executor import Executor
-from accepted_worker.mail import Mail
-from accepted_worker.pool import ProcessPool
-from accepted_worker.tools import Tools
+from accepted_worker.attempt.tools import Tools
+from accepted_worker.outbound.egress import Egress
+from accepted_worker.outbound.mail import Mail
+from accepted_worker.process_pool.pool import ProcessPool
+from accepted_worker.runtime import registry
+from accepted_worker.runtime.executor import Executor
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone
 
 HANDLERS = registry.load(SETUP.modules)

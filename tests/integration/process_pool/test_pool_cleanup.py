@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from accepted_worker.pool import ProcessPool
+from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.service.process_pool import SETUP, run
 from tests.support.waiting import until
 

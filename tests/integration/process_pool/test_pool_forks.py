@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from accepted_worker import forks
-from accepted_worker.pool import ProcessPool, RaisedInChild
-from accepted_worker.pool_pipe import NO_TOOLS_IN_A_FORK
+from accepted_worker.process_pool import forks
+from accepted_worker.process_pool.pipe import NO_TOOLS_IN_A_FORK
+from accepted_worker.process_pool.pool import ProcessPool, RaisedInChild
 from tests.support.service.process_pool import SETUP, run
 
 IN_TIME = 5.0  # seconds; against the minute that a fork which heeds nothing goes on

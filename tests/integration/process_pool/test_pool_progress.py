@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from accepted_worker.pool import ProcessPool
-from accepted_worker.pool_means import PROGRESS_SECONDS
+from accepted_worker.process_pool.pool import ProcessPool
+from accepted_worker.process_pool.tool_client import PROGRESS_SECONDS
 from tests.support.service.process_pool import SETUP, a_job
 from tests.support.waiting import until
 

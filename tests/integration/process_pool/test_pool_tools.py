@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
 from accepted.storage.db.engine import transaction
-from accepted_worker.pool_desk import Desk
+from accepted_worker.process_pool.tool_server import Desk
 from tests.support.handlers.process_tools import use, use_async
 from tests.support.ledger.jobs import the_job
 from tests.support.ledger.sql import rows, waits_for_a_lock

@@ -7,7 +7,7 @@ from accepted.storage.attempts.claims import claim_next, claim_refs
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import cancellation, outbox, submission
 from accepted.storage.jobs.submission import Entry
-from accepted_worker.scheduler import gate as module
+from accepted_worker.scheduler import limiter as module
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.limited_queue import Queue, a_worker, admitted, counted, limit

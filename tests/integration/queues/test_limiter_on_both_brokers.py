@@ -7,7 +7,7 @@ import pytest
 
 from accepted.domain.message import JobRef
 from accepted.storage.db.engine import create_engine
-from accepted_worker.scheduler import gate as module
+from accepted_worker.scheduler import limiter as module
 from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim_all, ids, nothing_comes

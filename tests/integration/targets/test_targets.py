@@ -23,8 +23,8 @@ from accepted.storage import targets
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import pruning
 from accepted.storage.targets import Target, Tried
-from accepted_worker.egress import Egress
-from accepted_worker.webhooks import webhook_handler
+from accepted_worker.handlers.webhooks import webhook_handler
+from accepted_worker.outbound.egress import Egress
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver

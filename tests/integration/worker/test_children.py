@@ -19,7 +19,8 @@ from accepted.domain import transitions
 from accepted.services.jobs.completion import settle_whole
 from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.jobs import fanout
-from accepted_worker import Context, InvalidJob, Retry, TransientError, children, job
+from accepted_worker import Context, InvalidJob, Retry, TransientError, job
+from accepted_worker.attempt import children
 from tests.support.ledger.jobs import a_job, claim, held, put, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import at_work

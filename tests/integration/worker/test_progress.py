@@ -15,7 +15,7 @@ from accepted.domain.lease import Lease
 from accepted.storage.attempts import completion, progress
 from accepted.storage.db.engine import transaction
 from accepted_worker import Context, TransientError, job
-from accepted_worker.progress import ProgressWriter
+from accepted_worker.attempt.progress import ProgressWriter
 from tests.support.ledger.jobs import claim, held, put, the_job
 from tests.support.ledger.sql import waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer

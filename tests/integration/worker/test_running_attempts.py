@@ -9,7 +9,7 @@ from accepted.broker.rabbitmq import subscription
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.attempts.claims import claim_next
 from accepted.storage.db.engine import transaction
-from accepted_worker import worker
+from accepted_worker.runtime import worker
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.rabbitmq import RabbitMQNode

@@ -14,9 +14,10 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.services.jobs.completion import settle, settle_whole
 from accepted.storage.attempts.handler_transactions import Lender
-from accepted_worker import Context, job, recording
-from accepted_worker.calling import Calls
-from accepted_worker.transactions import AttemptTransaction
+from accepted_worker import Context, job
+from accepted_worker.attempt.loop_bridge import Calls
+from accepted_worker.attempt.transactions import AttemptTransaction
+from accepted_worker.runtime import recording
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
 from tests.support.ledger.jobs import claim, held, put, the_job
 from tests.support.ledger.sql import do

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.storage.attempts.handler_transactions import Lent
-from accepted_worker import Context, job, left_behind
+from accepted_worker import Context, job
+from accepted_worker.runtime import orphans
 from tests.support.service.worker_with_handlers import at_work
 from tests.support.waiting import until
 
@@ -90,7 +91,7 @@ async def test_a_task_group_of_anyio_is_as_anywhere(engine: AsyncEngine, databas
 async def test_who_is_slow_to_clean_up_does_not_hang(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(left_behind, "MOST", 2)
+    monkeypatch.setattr(orphans, "MOST", 2)
     async with at_work(engine, database_url, tidies, fine) as shop:
         jobs = [await shop.accept("tidies", max_attempts=1) for _ in range(4)]
         for job_id in jobs:

@@ -22,7 +22,7 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler import base
-from accepted_worker.scheduler.gate import Gate
+from accepted_worker.scheduler.limiter import Gate
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import Looks
 from tests.support.ledger.sql import rows

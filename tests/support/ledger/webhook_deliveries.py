@@ -16,9 +16,9 @@ from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from accepted.domain.network.addresses import EgressAllow
 from accepted.services.jobs.completion import settle
 from accepted.settings import Settings
-from accepted_worker.egress import Egress
-from accepted_worker.webhooks import webhook_handler
-from accepted_worker.worker import Worker
+from accepted_worker.handlers.webhooks import webhook_handler
+from accepted_worker.outbound.egress import Egress
+from accepted_worker.runtime.worker import Worker
 from tests.support.clients.client import Client
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do, rows

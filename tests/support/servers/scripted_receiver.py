@@ -8,8 +8,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from accepted.domain.network.addresses import EgressAllow
-from accepted_worker.egress import Answer, Egress
-from accepted_worker.lookup import Resolve
+from accepted_worker.outbound.egress import Answer, Egress
+from accepted_worker.outbound.lookup import Resolve
 
 LOOPBACK = EgressAllow.parse("127.0.0.0/8,::1")
 SECONDS = 20.0  # generous: only a test that is about the deadline sets a short one

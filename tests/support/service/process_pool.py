@@ -10,8 +10,8 @@ from uuid import uuid4
 import psutil
 
 from accepted.domain.job import Job
-from accepted_worker.pool import ProcessPool
-from accepted_worker.pool_messages import Setup
+from accepted_worker.process_pool.messages import Setup
+from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.service.processes import BYTECODE
 from tests.support.waiting import until
 

@@ -15,7 +15,7 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import Held
 from accepted.services.jobs.completion import settle
 from accepted.settings import Settings
-from accepted_worker.worker import Worker
+from accepted_worker.runtime.worker import Worker
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, read, working
 from tests.support.waiting import until
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
-from accepted_worker.egress import RESERVED_HEADERS, Answer
 from accepted_worker.handlers.http_request import HttpRequest, judge
+from accepted_worker.outbound.egress import RESERVED_HEADERS, Answer
 from tests.support.bad_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS
 
 URL = "https://a.example/hook"

@@ -3,9 +3,9 @@
 import pytest
 
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
-from accepted_worker.egress import Answer
-from accepted_worker.values import result_of
-from accepted_worker.webhooks import KEPT, judge, result, shown
+from accepted_worker.attempt.values import result_of
+from accepted_worker.handlers.webhooks import KEPT, judge, result, shown
+from accepted_worker.outbound.egress import Answer
 
 
 def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> Answer:

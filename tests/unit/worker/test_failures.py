@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import exc
 
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
-from accepted_worker import failures
+from accepted_worker.attempt import failures
 
 REQUEST = httpx.Request("GET", "https://example.com/?token=Canary")
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from accepted.domain.failures import LeaseLost
-from accepted_worker.calling import Calls, Latest
+from accepted_worker.attempt.loop_bridge import Calls, Latest
 from tests.support.waiting import until
 
 

@@ -5,10 +5,10 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted_worker import tracebacks
-from accepted_worker.left_behind import LeftBehind
-from accepted_worker.run import Ended, Ending, Run
-from accepted_worker.threads import Threads
+from accepted_worker.attempt import tracebacks
+from accepted_worker.runtime.handler_call import Ended, Ending, Run
+from accepted_worker.runtime.orphans import LeftBehind
+from accepted_worker.runtime.threads import Threads
 
 
 async def called(handler: object) -> BaseException:

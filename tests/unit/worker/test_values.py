@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from accepted.domain.failures import InvalidJob
-from accepted_worker.values import child_of, result_of, step_result_of
+from accepted_worker.attempt.values import child_of, result_of, step_result_of
 
 
 @dataclass

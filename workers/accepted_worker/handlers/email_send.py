@@ -8,10 +8,10 @@ from typing import Any
 
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job
-from accepted_worker.context import Context
+from accepted_worker.attempt.context import Context
 from accepted_worker.handlers.email_message import Email, address_of, compose
 from accepted_worker.job import job
-from accepted_worker.mail import Mail
+from accepted_worker.outbound.mail import Mail
 
 
 @job("email.send", timeout=300, description="Send an e-mail.")

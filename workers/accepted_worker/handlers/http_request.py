@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from accepted_worker import failures
-from accepted_worker.context import Context
-from accepted_worker.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
+from accepted_worker.attempt import failures
+from accepted_worker.attempt.context import Context
+from accepted_worker.attempt.values import size_of, start_of
 from accepted_worker.handlers.fields import Url
 from accepted_worker.job import job
-from accepted_worker.values import size_of, start_of
+from accepted_worker.outbound.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
 
 MAX_HEADERS = 50
 MAX_HEADER_NAME = 256

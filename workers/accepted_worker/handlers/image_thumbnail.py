@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from accepted.domain.failures import InvalidJob
-from accepted_worker.context import Context
-from accepted_worker.egress import Egress
+from accepted_worker.attempt.context import Context
 from accepted_worker.handlers.fields import Base64, Url
 from accepted_worker.handlers.http_request import judge
 from accepted_worker.job import job
+from accepted_worker.outbound.egress import Egress
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """What is read. Pillow knows many more, whose decoders fewer people have tried to break."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from accepted_worker.context import Context
+from accepted_worker.attempt.context import Context
 from accepted_worker.job import job
 
 

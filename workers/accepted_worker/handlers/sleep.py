@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from accepted.domain.failures import TransientError
-from accepted_worker.context import Context
+from accepted_worker.attempt.context import Context
 from accepted_worker.job import job
 
 DAY = 86400.0

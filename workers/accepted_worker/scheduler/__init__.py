@@ -11,7 +11,7 @@ from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import Batches
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.expiry import Expiry
-from accepted_worker.scheduler.gate import Gate
+from accepted_worker.scheduler.limiter import Gate
 from accepted_worker.scheduler.overdue import Overdue
 from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.reconciler import Reconciler

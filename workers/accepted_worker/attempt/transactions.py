@@ -7,7 +7,7 @@ from sqlalchemy import CursorResult, Executable
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.storage.attempts.handler_transactions import Lender, Lent, LentConnection
-from accepted_worker.calling import Calls
+from accepted_worker.attempt.loop_bridge import Calls
 
 
 class AttemptTransaction:

@@ -1,5 +1,5 @@
-"""A child of `accepted_worker.pool`: loads the handlers, then runs one attempt after the other, until its worker is
-gone.
+"""A child of `accepted_worker.process_pool.pool`: loads the handlers, then runs one attempt after the other, until its
+worker is gone.
 
 It leaves the judgement of everything to the worker: it heeds no signal that asks it to stop, knows no timeout,
 and is killed when it is not wanted any more. All that it says goes up the pipe; prints and logs go to standard error.
@@ -29,16 +29,18 @@ from accepted import logs, memory
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.domain.network.addresses import EgressAllow
-from accepted_worker import failures, forks, registry, tracebacks
-from accepted_worker.context import Context
-from accepted_worker.egress import Egress
+from accepted_worker.attempt import failures, tracebacks
+from accepted_worker.attempt.context import Context
+from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.job import Handler
-from accepted_worker.mail import Mail
-from accepted_worker.pool_leftovers import anything_left
-from accepted_worker.pool_means import Asking
-from accepted_worker.pool_messages import Outcome, Raised, Ready, Returned, Run, Setup, readable
-from accepted_worker.pool_pipe import Pipe
-from accepted_worker.values import payload_of, result_of
+from accepted_worker.outbound.egress import Egress
+from accepted_worker.outbound.mail import Mail
+from accepted_worker.process_pool import forks
+from accepted_worker.process_pool.leftovers import anything_left
+from accepted_worker.process_pool.messages import Outcome, Raised, Ready, Returned, Run, Setup, readable
+from accepted_worker.process_pool.pipe import Pipe
+from accepted_worker.process_pool.tool_client import Asking
+from accepted_worker.runtime import registry
 
 NICENESS = 5
 """Below the worker, whose event loop keeps the leases of all its jobs."""

@@ -13,10 +13,10 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.storage.attempts import steps
 from accepted.storage.db.engine import reading, transaction
-from accepted_worker import threads
-from accepted_worker.asking import until_answered
-from accepted_worker.calling import WITHIN_A_STEP
-from accepted_worker.values import step_name, step_result_of
+from accepted_worker.attempt.asking import until_answered
+from accepted_worker.attempt.loop_bridge import WITHIN_A_STEP
+from accepted_worker.attempt.values import step_name, step_result_of
+from accepted_worker.runtime import threads
 
 InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
 

@@ -16,11 +16,11 @@ from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job
 from accepted.domain.progress import progress as progress_of
 from accepted.domain.retry import Retry
-from accepted_worker.calling import WITHIN_A_STEP
-from accepted_worker.egress import Egress
-from accepted_worker.mail import Mail
-from accepted_worker.run import Ending
-from accepted_worker.transactions import AttemptTransaction
+from accepted_worker.attempt.loop_bridge import WITHIN_A_STEP
+from accepted_worker.attempt.transactions import AttemptTransaction
+from accepted_worker.outbound.egress import Egress
+from accepted_worker.outbound.mail import Mail
+from accepted_worker.runtime.handler_call import Ending
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ import msgspec
 from accepted.domain.failures import HandlerError, TargetTimeout, TransientError
 from accepted.domain.job import Job
 from accepted.memory import resident_bytes
-from accepted_worker import forks
-from accepted_worker.pool_messages import (
+from accepted_worker.process_pool import forks
+from accepted_worker.process_pool.messages import (
     LENGTH,
     Answer,
     FromAttempt,
@@ -64,7 +64,7 @@ OWN_END_SECONDS = 0.2
 
 BOOTSTRAP = (
     "import os, sys; sys.path[:] = sys.argv[3].split(os.pathsep); "
-    "from accepted_worker.pool_child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+    "from accepted_worker.process_pool.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 """The worker's own module path, or its handlers could not be found: `-m` would look in the working directory."""
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from accepted_worker.context import Means
-from accepted_worker.pool_messages import (
+from accepted_worker.attempt.context import Means
+from accepted_worker.process_pool.messages import (
     Answer,
     Answered,
     Ask,

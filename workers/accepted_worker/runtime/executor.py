@@ -23,16 +23,16 @@ from accepted.domain.transitions import Held, Transition
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.measuring import Runs
 from accepted.storage.attempts.claims import Claim
-from accepted_worker import failures, tracebacks
-from accepted_worker.context import Context
+from accepted_worker.attempt import failures, tracebacks
+from accepted_worker.attempt.context import Context
+from accepted_worker.attempt.tools import Tools
+from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.job import Handler
-from accepted_worker.pool import START_SECONDS, Crashed, ProcessPool
-from accepted_worker.pool_desk import Desk
-from accepted_worker.run import Ended, Run, Why
-from accepted_worker.targets import HeldBack
-from accepted_worker.threads import Threads
-from accepted_worker.tools import Tools
-from accepted_worker.values import payload_of, result_of
+from accepted_worker.outbound.targets import HeldBack
+from accepted_worker.process_pool.pool import START_SECONDS, Crashed, ProcessPool
+from accepted_worker.process_pool.tool_server import Desk
+from accepted_worker.runtime.handler_call import Ended, Run, Why
+from accepted_worker.runtime.threads import Threads
 
 log = structlog.get_logger("attempt")
 

@@ -1,7 +1,7 @@
 """`def` handlers and steps, each in a thread. One that never returns costs a thread, never the slot of another job.
 
 Python cannot stop a thread. When an attempt is over and its thread is not, the thread is left behind: there is one
-more to take its place, for as many as there is room for (`accepted_worker.left_behind.MOST`).
+more to take its place, for as many as there is room for (`accepted_worker.runtime.orphans.MOST`).
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from accepted_worker import left_behind
-from accepted_worker.left_behind import LeftBehind
-from accepted_worker.run import Ended
+from accepted_worker.runtime import orphans
+from accepted_worker.runtime.handler_call import Ended
+from accepted_worker.runtime.orphans import LeftBehind
 
 
 class Threads:
@@ -22,7 +22,7 @@ class Threads:
 
     def __init__(self, count: int, behind: LeftBehind, name: str = "handler") -> None:
         self._left_behind = behind
-        self._pool = ThreadPoolExecutor(count + left_behind.MOST + 1, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(count + orphans.MOST + 1, thread_name_prefix=name)
 
     async def call(self, function: Callable[[], object], allowed: float) -> object:
         """What `function` returns or raises, in the context of the caller. Cancelling this leaves the thread behind;

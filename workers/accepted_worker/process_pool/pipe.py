@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.pool_messages import LENGTH, Order, Run, Setup, ToChild, ToWorker, encode
+from accepted_worker.process_pool.messages import LENGTH, Order, Run, Setup, ToChild, ToWorker, encode
 
 NO_TOOLS_IN_A_FORK = "the tools of a handler are for its own process, not for one that it has forked"
 

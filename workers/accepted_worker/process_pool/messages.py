@@ -15,7 +15,7 @@ from accepted.domain.failures import AuthError, FailureClass, InvalidJob, LeaseL
 from accepted.domain.job import Job
 from accepted.domain.network.smtp import SmtpServer
 from accepted.errors import LedgerUnavailable
-from accepted_worker import failures
+from accepted_worker.attempt import failures
 
 LENGTH = struct.Struct("!I")
 """In front of each message, in bytes."""

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from accepted_worker.left_behind import LeftBehind
+from accepted_worker.runtime.orphans import LeftBehind
 
 PATIENCE = 1.0
 """Seconds that a handler has to clean up once it is told to end. Under the 2 s of a cancel and of a hand-back."""

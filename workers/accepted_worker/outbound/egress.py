@@ -29,7 +29,7 @@ import httpx
 from accepted.domain.failures import HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.network.addresses import EgressAllow, IPAddress, unmapped
 from accepted.domain.network.urls import FORBIDDEN_ADDRESS, Target, UrlRefused, parse_target
-from accepted_worker.lookup import Lookup, Resolve
+from accepted_worker.outbound.lookup import Lookup, Resolve
 
 # More calls at a time than a worker process has slots; a fence against running out of file descriptors.
 MAX_IN_FLIGHT = 500

@@ -26,11 +26,11 @@ from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.listening import Listener
 from accepted.storage.jobs import cancellation
 from accepted.tasks import told_to_end
-from accepted_worker.executor import Executor
 from accepted_worker.job import Handler
-from accepted_worker.recording import RETRY, Recorder
-from accepted_worker.run import containing
-from accepted_worker.slots import Slots
+from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.handler_call import containing
+from accepted_worker.runtime.recording import RETRY, Recorder
+from accepted_worker.runtime.slots import Slots
 
 FIND_QUEUES = 2.0
 """Seconds between looks for queues that did not exist before, when no hint of one is heard."""

@@ -15,7 +15,7 @@ from accepted.storage import limiter
 from accepted.storage.db.direct import Direct
 from accepted.storage.db.engine import transaction
 from accepted.storage.limiter import Admitted, Limits, Room
-from accepted_worker.scheduler.hints import APART, Hints
+from accepted_worker.scheduler.limiter_hints import APART, Hints
 
 MOST = 500
 """Rows admitted, or held again, in one transaction."""

@@ -1,4 +1,4 @@
-"""Name resolution for `accepted_worker.egress`."""
+"""Name resolution for `accepted_worker.outbound.egress`."""
 
 import asyncio
 import socket

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from accepted_worker.pool import RaisedInChild
+from accepted_worker.process_pool.pool import RaisedInChild
 
 MAX_BYTES = 16 * 1024
 """Of a traceback, from its end: the last frames and the message say most."""
@@ -15,9 +15,17 @@ MAX_BYTES = 16 * 1024
 MAX_FRAMES = 60
 """Innermost frames. A recursion of a thousand would take longer to write down than the handler ran."""
 
+_PACKAGE = Path(__file__).parents[1]
 _OURS = {
-    str(Path(__file__).with_name(name))
-    for name in ("executor.py", "pool.py", "pool_child.py", "run.py", "threads.py", "values.py")
+    str(_PACKAGE / path)
+    for path in (
+        "attempt/values.py",
+        "process_pool/child.py",
+        "process_pool/pool.py",
+        "runtime/executor.py",
+        "runtime/handler_call.py",
+        "runtime/threads.py",
+    )
 }
 
 

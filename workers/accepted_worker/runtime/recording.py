@@ -15,7 +15,7 @@ from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.completion import Outcomes, settle_whole
 from accepted.storage.attempts.handler_transactions import Lent
 from accepted.storage.db.engine import transaction
-from accepted_worker.tools import Tools
+from accepted_worker.attempt.tools import Tools
 
 RETRY = 0.5
 """Seconds before the ledger is asked again after it did not answer."""

@@ -11,10 +11,10 @@ from accepted.domain.failures import TransientError
 from accepted.domain.job import ALERT_TYPE, WEBHOOK_QUEUE
 from accepted.domain.network.urls import allowing_host_of
 from accepted.domain.retry import WEBHOOK_RETRY
-from accepted_worker.context import Context
-from accepted_worker.egress import Egress
+from accepted_worker.attempt.context import Context
+from accepted_worker.handlers.webhooks import TIMEOUT, judge, post, result
 from accepted_worker.job import MARK, Handler, job
-from accepted_worker.webhooks import TIMEOUT, judge, post, result
+from accepted_worker.outbound.egress import Egress
 
 
 class Alert(BaseModel):

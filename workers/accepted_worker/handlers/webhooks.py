@@ -24,11 +24,11 @@ from accepted.domain.retry_after import parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.storage import webhook_secrets, webhook_urls
 from accepted.storage.db.engine import transaction
-from accepted_worker.asking import until_answered
-from accepted_worker.context import Context
-from accepted_worker.egress import Answer, Egress
+from accepted_worker.attempt.asking import until_answered
+from accepted_worker.attempt.context import Context
+from accepted_worker.attempt.values import size_of, start_of
 from accepted_worker.job import MARK, Handler, job
-from accepted_worker.values import size_of, start_of
+from accepted_worker.outbound.egress import Answer, Egress
 
 TIMEOUT = 15.0
 """Seconds for a receiver to answer, in all."""

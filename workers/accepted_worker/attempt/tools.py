@@ -17,18 +17,18 @@ from accepted.services.jobs.checks import Intake
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import Lender, Lent
-from accepted_worker.calling import Calls, Latest
-from accepted_worker.children import Children, FanOut
-from accepted_worker.context import Context, Means
-from accepted_worker.egress import Egress
-from accepted_worker.left_behind import LeftBehind
-from accepted_worker.mail import Mail
-from accepted_worker.progress import ProgressWriter
-from accepted_worker.results import Results
-from accepted_worker.steps import Steps
-from accepted_worker.targets import Targets
-from accepted_worker.threads import Threads
-from accepted_worker.transactions import AttemptTransaction
+from accepted_worker.attempt.children import Children, FanOut
+from accepted_worker.attempt.context import Context, Means
+from accepted_worker.attempt.loop_bridge import Calls, Latest
+from accepted_worker.attempt.progress import ProgressWriter
+from accepted_worker.attempt.results import Results
+from accepted_worker.attempt.steps import Steps
+from accepted_worker.attempt.transactions import AttemptTransaction
+from accepted_worker.outbound.egress import Egress
+from accepted_worker.outbound.mail import Mail
+from accepted_worker.outbound.targets import Targets
+from accepted_worker.runtime.orphans import LeftBehind
+from accepted_worker.runtime.threads import Threads
 
 
 class _Attempt(NamedTuple):

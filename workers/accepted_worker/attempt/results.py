@@ -10,7 +10,7 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.storage import batch_members
 from accepted.storage.db.engine import reading
-from accepted_worker.asking import until_answered
+from accepted_worker.attempt.asking import until_answered
 
 
 class Results:

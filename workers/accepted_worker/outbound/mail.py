@@ -1,6 +1,7 @@
 """The way out for mail: the one server that the operator has named (`ACCEPTED_SMTP_URL`).
 
-The guard of `accepted_worker.egress` is about addresses that a client's data can aim at; this server's is not one of
+The guard of `accepted_worker.outbound.egress` is about addresses that a client's data can aim at; this server's is not
+one of
 them. Certificates are checked against the system's store (OpenSSL's `SSL_CERT_FILE` names another). A message is handed
 over whole or not at all, so that trying again sends it twice to nobody whose server has said what became of it.
 """

@@ -16,9 +16,12 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.calling import running_loop
-from accepted_worker.context import Means
-from accepted_worker.pool_messages import (
+from accepted_worker.attempt.context import Means
+from accepted_worker.attempt.loop_bridge import running_loop
+from accepted_worker.attempt.steps import call
+from accepted_worker.attempt.transactions import AttemptTransaction
+from accepted_worker.attempt.values import child_of, step_name, step_result_of
+from accepted_worker.process_pool.messages import (
     Answer,
     Ask,
     AskChild,
@@ -32,10 +35,7 @@ from accepted_worker.pool_messages import (
     StepRan,
     ToWorker,
 )
-from accepted_worker.pool_pipe import Pipe
-from accepted_worker.steps import call
-from accepted_worker.transactions import AttemptTransaction
-from accepted_worker.values import child_of, step_name, step_result_of
+from accepted_worker.process_pool.pipe import Pipe
 
 MAX_REST_BYTES = 2**20
 """Of a child beside its payload. A body that is larger than both would be refused anyway, and burden the worker."""

@@ -10,7 +10,7 @@ from accepted.domain.job import NewJob
 from accepted.errors import Refused
 from accepted.services.jobs.checks import Intake
 from accepted.storage.attempts.claims import Claim
-from accepted_worker.values import child_of
+from accepted_worker.attempt.values import child_of
 
 MOST_BYTES = 32 * 2**20
 """Of payloads that one attempt may submit: they are held in the worker, and written in one transaction."""
