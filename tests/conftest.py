@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.storage.db.engine import create_engine
-from tests.support.servers.postgres import EXTERNAL_DATABASE, DatabaseServer, PostgresServer
-from tests.support.servers.rabbitmq import EXTERNAL_BROKER, RabbitMQNode, VirtualHost
+from tests.support.servers.addresses import EXTERNAL_BROKER, EXTERNAL_DATABASE, VirtualHost
+from tests.support.servers.postgres import DatabaseServer, PostgresServer
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.processes import Service, StartService, run
 
 

@@ -13,8 +13,9 @@ from uuid import uuid4
 import pytest
 
 from tests.support.clients.client import Client
+from tests.support.servers.addresses import EXTERNAL_BROKER
 from tests.support.servers.postgres import DatabaseServer
-from tests.support.servers.rabbitmq import EXTERNAL_BROKER, RabbitMQNode
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.servers.receiver import Receiver
 from tests.support.service.running_service import Running, make_keys, running_services, serving, types_known
 

@@ -4,7 +4,8 @@ import re
 
 from tests.faults.checker import Ledger
 from tests.faults.cluster import PASSWORD, WEBHOOK_SECRET, Cluster
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.addresses import VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 CONNECTIONS = 13  # of one process at most: its pool of 10, one to listen on, and two in the course of being replaced

@@ -16,7 +16,8 @@ from tests.faults.checker import Ledger
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.table import Measured
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.addresses import VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.processes import StartService
 
 _TIMES = pytest.StashKey[list[str]]()

@@ -12,8 +12,9 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.table import Measured
+from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

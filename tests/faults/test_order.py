@@ -40,9 +40,10 @@ from accepted_worker.runtime import registry
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler.relay import Relay
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
+from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.ports import free_port
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 QUEUE = "ordered"
@@ -121,7 +122,7 @@ async def test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay(
     cut_off = RabbitBroker([f"amqp://127.0.0.1:{free_port()}/"], engine)
     for _ in range(3):
         await _accept(engine, cut_off)
-    relay = Relay(engine, rabbit, Looks(engine))
+    relay = Relay(engine, rabbit, PollConnection(engine))
     published = 0
 
     async def all_published() -> bool:
@@ -138,7 +139,7 @@ async def test_the_relay_finds_a_row_that_commits_after_a_later_one(
 ) -> None:
     early, later = _new(), _new()
     assert early.id < later.id
-    relay = Relay(engine, ledger_road, Looks(engine))
+    relay = Relay(engine, ledger_road, PollConnection(engine))
     async with transaction(engine) as slow:
         await insert(slow, [Entry(early, handoff=0.0)], TTL)
         async with transaction(engine) as quick:

@@ -21,10 +21,11 @@ from tests.faults.cluster import Cluster
 from tests.faults.nemesis import Stage
 from tests.faults.watch import MemoryWatch
 from tests.faults.webhooks import NO_LONGER_WAITING, NOTHING_AGAINST, WebhookJournal
+from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.ports import free_port
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 MINUTES = float(os.environ.get("MINUTES") or 0.75)

@@ -33,7 +33,7 @@ from accepted_worker.scheduler.relay import Relay
 from accepted_worker.scheduler.rescuer import Rescuer
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 
 LEASE_TTL = 0.5 * UNIT
 KEYS_TTL = 3.5 * UNIT
@@ -77,8 +77,8 @@ class Ledger:
         self.engine = create_engine(url)
         self.broker = PostgresBroker(self.engine, url)
         self.submissions = Submissions(self.engine, self.broker, KEYS_TTL)
-        self._relay = Relay(self.engine, self.broker, Looks(self.engine))
-        self._expiry = Expiry(self.engine, self.broker, Looks(self.engine))
+        self._relay = Relay(self.engine, self.broker, PollConnection(self.engine))
+        self._expiry = Expiry(self.engine, self.broker, PollConnection(self.engine))
         self._rescuer = Rescuer(self.engine, self.broker, LEASE_TTL)
         self._reconcilers = Reconciler(self.engine, self.broker), Reconciler(self.engine, Forgetful(self.engine, url))
         self._conn: asyncpg.Connection[Any] = self.run(asyncpg.connect(url))

@@ -23,7 +23,7 @@ from accepted_worker.scheduler import loops
 from accepted_worker.scheduler.reporter import Reporter
 from tests.support.ledger.dead_letters import fail, read
 from tests.support.ledger.jobs import apply, claim, held
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver, Request
 
@@ -146,7 +146,7 @@ async def test_the_report_comes_once_a_day_over_all_schedulers(engine: AsyncEngi
 def test_without_a_url_there_is_no_reporter(engine: AsyncEngine) -> None:
     def names(url: str | None) -> set[str]:
         settings = Settings(database_url="postgresql://127.0.0.1/accepted", alert_url=url)
-        return {loop.name for loop in loops(engine, PostgresBroker(engine, ""), settings, Looks(engine))}
+        return {loop.name for loop in loops(engine, PostgresBroker(engine, ""), settings, PollConnection(engine))}
 
     assert names("http://127.0.0.1/x") - names(None) == {"reporter"}
 

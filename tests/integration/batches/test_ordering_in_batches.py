@@ -18,7 +18,15 @@ from accepted.services.jobs.ordering import line_of
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows
-from tests.support.service.claiming_workers import OVERLAPS, accept, all_finished, anything, at_work, door, success
+from tests.support.service.claiming_workers import (
+    OVERLAPS,
+    accept,
+    all_finished,
+    anything,
+    claiming_workers,
+    door,
+    success,
+)
 
 FORKS = """
 SELECT 1 FROM dependencies GROUP BY needs HAVING count(*) > 1
@@ -51,7 +59,7 @@ async def test_members_run_in_order_behind_those_before_and_before_those_behind(
         before = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
         members, _ = await put(road, keys)
         behind = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
-    async with at_work(road, success) as order:
+    async with claiming_workers(road, success) as order:
         await all_finished(road)
     for key in "abc":
         of_key = [id for id, k in zip(members, keys, strict=True) if k == key]
@@ -80,7 +88,7 @@ async def test_all_at_once_with_the_same_keys(road: Road) -> None:
 
 
 async def test_whatever_becomes_of_them_nobody_waits_for_ever(road: Road) -> None:
-    async with at_work(road, anything):
+    async with claiming_workers(road, anything):
         for _ in range(4):
             await put(road, [random.choice("abcd") for _ in range(30)])
         await all_finished(road)

@@ -15,10 +15,10 @@ from accepted_worker.handlers.noop import noop
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import Batches
 from tests.support.clients.client import check_problem
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
 from tests.support.service.app_without_auth import application
-from tests.support.service.worker_with_handlers import Shop, at_work
+from tests.support.service.worker_with_handlers import WorkerWithHandlers, worker_with_handlers
 from tests.support.waiting import until
 
 PATIENCE = 30.0
@@ -145,10 +145,10 @@ async def fails(payload: dict[str, Any], ctx: Context) -> None:
 @pytest.fixture
 async def shop(
     client: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker, database_url: str
-) -> AsyncIterator[Shop]:
+) -> AsyncIterator[WorkerWithHandlers]:
     """The worker of these handlers, and the loop that adds up the ends of batches."""
-    async with at_work(engine, database_url, gives, gives_in_a_thread, fails, noop) as shop:
-        adding = asyncio.create_task(base.run([Batches(engine, broker, Looks(engine))]))
+    async with worker_with_handlers(engine, database_url, gives, gives_in_a_thread, fails, noop) as shop:
+        adding = asyncio.create_task(base.run([Batches(engine, broker, PollConnection(engine))]))
         yield shop
         adding.cancel()
         await asyncio.wait([adding])

@@ -17,7 +17,7 @@ from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger import limited_queue as gated
 from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 
@@ -142,7 +142,7 @@ async def test_what_a_vanished_worker_had_claimed_comes_back_by_rescue(road: Roa
         (abandoned,) = await workers.abandoned(conn, 30, 10)
     assert (abandoned.job_id, abandoned.attempt) == (ref.job_id, 1)
     assert await settle(road.engine, road.broker, [transitions.crashed(abandoned, 0.0)]) == [True]
-    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    relay = Relay(road.engine, road.broker, PollConnection(road.engine))
     await until(relay.run_once, PATIENCE, "the relay to publish it again")
     (again,) = await asyncio.wait_for(waiting, PATIENCE)
     assert (again.claim.job.id, again.claim.job.attempt, again.claim.crashes) == (ref.job_id, 2, 1)

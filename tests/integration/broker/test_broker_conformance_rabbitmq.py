@@ -20,8 +20,9 @@ from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler.rejections import Rejections
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
 from tests.support.ledger.sql import do
+from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)

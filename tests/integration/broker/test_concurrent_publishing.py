@@ -7,8 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain.ids import new_id
 from accepted.domain.message import JobRef
+from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.proxy import Direction, Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 CHANNEL_CLOSE = b"\x00\x14\x00\x28"  # class and method of AMQP 0-9-1: the end of what declares a queue

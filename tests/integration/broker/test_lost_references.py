@@ -5,9 +5,10 @@ import pytest
 from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import Road, claim_all, ids
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.addresses import VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
 
@@ -29,7 +30,7 @@ async def test_what_was_lost_is_found_under_a_lasting_load(
     )
     load = await road.put("q", 20)
     assert await reconciler.run_once() == 4
-    assert await Relay(road.engine, road.broker, Looks(road.engine)).run_once() == 4
+    assert await Relay(road.engine, road.broker, PollConnection(road.engine)).run_once() == 4
     assert await road.broker.depths(["q"]) == {"q": 27}
     await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 minute' WHERE due_at < now()")
     assert await reconciler.run_once() == 0, "nothing is missing any more"

@@ -14,9 +14,10 @@ from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.relay import AWAY, Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
 from tests.support.ledger.jobs import a_job, insert
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.addresses import VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
@@ -53,7 +54,7 @@ async def mend(
 async def test_its_references_alone_wait_to_be_published(road: Road, mend: Mend) -> None:
     entries = [Entry(a_job(queue=queue), handoff=0.0) for queue in "aabbc"]
     await insert(road.engine, *entries)
-    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    relay = Relay(road.engine, road.broker, PollConnection(road.engine))
     with capture_logs() as lines:
         assert await relay.run_once() == 3
         assert relay.pause(3) == 0, "what can be published does not wait for it"
@@ -83,7 +84,7 @@ async def test_a_worker_serves_the_others(road: Road, mend: Mend) -> None:
     waiting = asyncio.ensure_future(claim(subscription))
     await mend()
     await insert(road.engine, Entry(a_job(queue="a"), handoff=0.0))
-    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    relay = Relay(road.engine, road.broker, PollConnection(road.engine))
     await until(relay.run_once, PATIENCE, "its reference to be published", interval=0.2)
     (served,) = await asyncio.wait_for(waiting, PATIENCE)
     assert served.claim.job.queue == "a"

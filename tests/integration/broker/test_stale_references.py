@@ -12,8 +12,9 @@ from accepted_worker.scheduler import reconciler
 from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay
 from tests.support.clients.lease_client import lease, register, say
-from tests.support.ledger.poll_connection import Looks
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.ledger.poll_connection import PollConnection
+from tests.support.servers.addresses import VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.in_process_worker import working
 from tests.support.service.live_api import api
 from tests.support.waiting import until
@@ -49,7 +50,7 @@ async def test_a_queue_of_stale_references_is_cleared(
             await conn.execute(text("UPDATE outbox SET due_at = due_at - interval '1 minute'"))
             await conn.commit()
         assert await reconciling.run_once() == 1, "which the ledger says is lost"
-        assert await Relay(engine, broker, Looks(engine)).run_once() == 1
+        assert await Relay(engine, broker, PollConnection(engine)).run_once() == 1
         await until(lambda: depth() == 1, 10, "it to be published again")
         (last,) = await lease(client, most=5)
         assert {item["job"]["id"] for item in [*items, last]} == set(jobs)

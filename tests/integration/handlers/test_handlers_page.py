@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.ledger.sql import do, rows
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "handlers.md"
 
@@ -27,7 +27,7 @@ async def test_the_example(
     engine: AsyncEngine, database_url: str, shop_handlers: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await do(engine, "CREATE TABLE bookings (number int)")
-    async with at_work(engine, database_url, shop_handlers.pay, shop_handlers.send) as shop:
+    async with worker_with_handlers(engine, database_url, shop_handlers.pay, shop_handlers.send) as shop:
         paid = await shop.finish("order.pay", {"number": 7, "cents": 1999})
         refused = await shop.finish("order.pay", {"number": 8, "cents": 0})
         sent = await shop.finish("receipt.send", {"order": 7, "receipt": "R"})

@@ -23,7 +23,7 @@ from tests.support.ledger.dead_letters import from_now, read
 from tests.support.ledger.jobs import claim, held, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.ledger.workflows import DIAMOND, put_graph, statuses
-from tests.support.service.claiming_workers import all_finished, at_work, success
+from tests.support.service.claiming_workers import all_finished, claiming_workers, success
 
 ROUNDS = 60
 
@@ -104,7 +104,7 @@ async def test_a_chain_of_thousands_ends_in_one_statement(ledger: Road, engine: 
 
 async def test_two_that_end_at_once_both_count(road: Road) -> None:
     """Diamonds, many rounds, on several workers: the two arms commit at the same time in every way there is."""
-    async with at_work(road, success, count=4, most=2):
+    async with claiming_workers(road, success, count=4, most=2):
         graphs = [await put_graph(road.engine, road.broker, DIAMOND) for _ in range(ROUNDS)]
         wide = {"end": [f"m{n}" for n in range(50)]}
         await put_graph(road.engine, road.broker, {f"m{n}": "" for n in range(50)} | wide)
@@ -133,7 +133,7 @@ async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: Road, engi
             except (Conflict, LedgerUnavailable):
                 continue
 
-    async with at_work(ledger, mostly_success, count=4, most=3):
+    async with claiming_workers(ledger, mostly_success, count=4, most=3):
         graphs = [await put_graph(engine, ledger.broker, needs) for _ in range(8)]
         await asyncio.gather(*(meddle(ids) for ids in graphs for _ in range(2)))
         await all_finished(ledger)

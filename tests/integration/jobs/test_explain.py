@@ -17,19 +17,19 @@ from accepted.domain.ids import new_id
 from tests.support.clients.client import Client, check_problem, from_now
 from tests.support.ledger.jobs import apply, claim, held
 from tests.support.ledger.sql import do
-from tests.support.service.http_app import FrontDoor, a_worker, depends, front_door, measured
+from tests.support.service.http_app import HttpApp, a_worker, depends, http_app, measured
 
 QUICK = 2.0  # seconds, on two noisy cores; alone it is a tenth of that
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
-    async with front_door(engine, database_url) as door:
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as door:
         yield door
 
 
 @pytest.fixture
-async def client(door: FrontDoor) -> Client:
+async def client(door: HttpApp) -> Client:
     return await door.client()
 
 
@@ -263,7 +263,7 @@ async def test_expired(engine: AsyncEngine, client: Client) -> None:
     await why(client, job, "expired", "expired before it was started")
 
 
-async def test_who_may_ask(door: FrontDoor, client: Client) -> None:
+async def test_who_may_ask(door: HttpApp, client: Client) -> None:
     (job,) = await submit(client)
     path = f"/jobs/{job['id']}/explain"
     check_problem(await (await door.client("another")).get(path), 404)

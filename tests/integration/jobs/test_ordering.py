@@ -22,7 +22,15 @@ from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import apply, claim, held, the_job
 from tests.support.ledger.sql import do, rows
-from tests.support.service.claiming_workers import OVERLAPS, accept, all_finished, anything, at_work, door, success
+from tests.support.service.claiming_workers import (
+    OVERLAPS,
+    accept,
+    all_finished,
+    anything,
+    claiming_workers,
+    door,
+    success,
+)
 
 LINE = {"ordering_key": "a"}
 EXPIRED_BETWEEN = """
@@ -232,7 +240,7 @@ async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(led
 async def test_many_lines_on_many_workers_each_in_its_order(road: Road) -> None:
     """Accepted by two processes' worth of doors, ended by three workers in whatever way."""
     expected: dict[str, list[UUID]] = {f"key {n}": [] for n in range(12)}
-    async with door(road) as one, door(road) as two, at_work(road, anything) as order:
+    async with door(road) as one, door(road) as two, claiming_workers(road, anything) as order:
 
         async def fill(key: str) -> None:
             for _ in range(6):
@@ -250,7 +258,7 @@ async def test_many_lines_on_many_workers_each_in_its_order(road: Road) -> None:
 
 async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: Road, engine: AsyncEngine) -> None:
     """Three lines, contended for by all: who adds, ends, is cancelled in the middle and comes back, in any order."""
-    async with door(ledger) as one, door(ledger) as two, at_work(ledger, success, count=4, most=2):
+    async with door(ledger) as one, door(ledger) as two, claiming_workers(ledger, success, count=4, most=2):
 
         async def add_and_cancel(n: int) -> None:
             for _ in range(40):

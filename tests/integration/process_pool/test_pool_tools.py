@@ -20,21 +20,23 @@ from tests.support.handlers.process_tools import use, use_async
 from tests.support.ledger.jobs import the_job
 from tests.support.ledger.sql import rows, waits_for_a_lock
 from tests.support.ledger.workflows import put_graph
-from tests.support.service.worker_with_handlers import MAX_RESULT, Shop, at_work
+from tests.support.service.worker_with_handlers import MAX_RESULT, WorkerWithHandlers, worker_with_handlers
 from tests.support.waiting import until
 
 
 @pytest.fixture
-async def shop(engine: AsyncEngine, database_url: str) -> AsyncIterator[Shop]:
-    async with at_work(engine, database_url, use, use_async, max_fanout_jobs=100) as shop:
+async def shop(engine: AsyncEngine, database_url: str) -> AsyncIterator[WorkerWithHandlers]:
+    async with worker_with_handlers(engine, database_url, use, use_async, max_fanout_jobs=100) as shop:
         yield shop
 
 
-async def finish(shop: Shop, do: str, place: Path, arg: Any = None, type_: str = "use", **fields: Any) -> Job:
+async def finish(
+    shop: WorkerWithHandlers, do: str, place: Path, arg: Any = None, type_: str = "use", **fields: Any
+) -> Job:
     return await shop.finish(type_, {"do": do, "place": str(place), "arg": arg}, **fields)
 
 
-async def accept(shop: Shop, do: str, place: Path, **fields: Any) -> UUID:
+async def accept(shop: WorkerWithHandlers, do: str, place: Path, **fields: Any) -> UUID:
     return await shop.accept("use", {"do": do, "place": str(place)}, **fields)
 
 
@@ -57,7 +59,7 @@ async def nothing_under_way() -> None:
     await until(lambda: not requests(), 5, lambda: f"{requests()} to be broken off")
 
 
-async def test_a_step_runs_once_for_all_attempts_and_in_the_child(shop: Shop, tmp_path: Path) -> None:
+async def test_a_step_runs_once_for_all_attempts_and_in_the_child(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "steps", tmp_path)
     assert done.status == "succeeded", done
     first, attempt, pid = json.loads(done.result or "")
@@ -68,21 +70,23 @@ async def test_a_step_runs_once_for_all_attempts_and_in_the_child(shop: Shop, tm
     assert [(row["name"], row["attempt"]) for row in remembered] == [("attempt", 1), ("note", 1)]
 
 
-async def test_a_step_is_remembered_across_a_crash_on_the_next_line(shop: Shop, tmp_path: Path) -> None:
+async def test_a_step_is_remembered_across_a_crash_on_the_next_line(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "crash after", tmp_path)
     assert (done.status, done.attempt, done.result) == ("succeeded", 2, '"survived"')
     assert await shop.outcomes(done.id) == ["crashed", "succeeded"]
     assert len(ran(tmp_path)) == 1
 
 
-async def test_a_crash_within_a_step_runs_it_again_and_leaves_nothing_under_way(shop: Shop, tmp_path: Path) -> None:
+async def test_a_crash_within_a_step_runs_it_again_and_leaves_nothing_under_way(
+    shop: WorkerWithHandlers, tmp_path: Path
+) -> None:
     done = await finish(shop, "crash within", tmp_path)
     assert (done.status, done.attempt, done.result) == ("succeeded", 2, "2")
     assert len(ran(tmp_path)) == 2
     await nothing_under_way()
 
 
-async def test_a_child_that_is_killed_while_its_step_is_committed(shop: Shop, tmp_path: Path) -> None:
+async def test_a_child_that_is_killed_while_its_step_is_committed(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     """The row of its attempt is locked, so the commit waits; and so does the outcome of the crash."""
     async with transaction(shop.engine) as conn:
         job_id = await accept(shop, "commit and hang", tmp_path)
@@ -96,24 +100,24 @@ async def test_a_child_that_is_killed_while_its_step_is_committed(shop: Shop, tm
     assert len(ran(tmp_path)) == 1, "the step had run, and its commit came before the outcome"
 
 
-async def test_what_a_step_raises_is_the_handlers_own(shop: Shop, tmp_path: Path) -> None:
+async def test_what_a_step_raises_is_the_handlers_own(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "raise", tmp_path)
     assert done.result == '["of mine","then not"]'
 
 
-async def test_stop_iteration_of_a_step_is_the_attempts_error(shop: Shop, tmp_path: Path) -> None:
+async def test_stop_iteration_of_a_step_is_the_attempts_error(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "stop", tmp_path, max_attempts=1, timeout=10)
     assert failure(done) == ("failed", 1, "transient")
     assert "StopIteration" in (done.error or "")
 
 
-async def test_a_step_within_a_step_is_refused_at_once(shop: Shop, tmp_path: Path) -> None:
+async def test_a_step_within_a_step_is_refused_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "nest", tmp_path, timeout=10)
     assert failure(done) == ("failed", 1, "invalid")
     assert "steps do not nest" in (done.error or "")
 
 
-async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(shop: Shop, tmp_path: Path) -> None:
+async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     for size, says in ((None, "not JSON"), (MAX_RESULT + 1, "larger than")):
         done = await finish(shop, "unfit", tmp_path, size)
         assert failure(done) == ("failed", 1, "invalid")
@@ -121,12 +125,12 @@ async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(shop: Shop, tm
     assert await rows(shop.engine, "SELECT 1 FROM steps") == []
 
 
-async def test_names(shop: Shop, tmp_path: Path) -> None:
+async def test_names(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     for name in ("", "x" * 201, 7):
         assert "200 printable" in ((await finish(shop, "name", tmp_path, name)).result or "")
 
 
-async def test_a_rescued_attempt_remembers_nothing_and_hears_of_it(shop: Shop, tmp_path: Path) -> None:
+async def test_a_rescued_attempt_remembers_nothing_and_hears_of_it(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     job_id = await accept(shop, "lose", tmp_path)
     await until((tmp_path / "started").exists, 30, "the step to run")
     await shop.rescue(job_id)
@@ -138,7 +142,7 @@ async def test_a_rescued_attempt_remembers_nothing_and_hears_of_it(shop: Shop, t
     assert [row["attempt"] for row in await rows(shop.engine, "SELECT attempt FROM steps")] == [2]
 
 
-async def test_children_are_real_with_the_success_and_not_before(shop: Shop, tmp_path: Path) -> None:
+async def test_children_are_real_with_the_success_and_not_before(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     parent = await finish(shop, "submit", tmp_path, {"count": 2, "fail": 1}, tenant="acme")
     ids = {UUID(id) for id in json.loads(parent.result or "")}
     found = await rows(shop.engine, "SELECT * FROM jobs WHERE id <> :id", id=parent.id)
@@ -164,7 +168,7 @@ REFUSED = (
 )
 
 
-async def test_what_the_door_would_refuse_is_invalid(shop: Shop, tmp_path: Path) -> None:
+async def test_what_the_door_would_refuse_is_invalid(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     for do, arg, says in REFUSED:
         done = await finish(shop, do, tmp_path, arg)
         assert failure(done) == ("failed", 1, "invalid")
@@ -174,7 +178,7 @@ async def test_what_the_door_would_refuse_is_invalid(shop: Shop, tmp_path: Path)
 
 
 async def test_children_count_against_the_caps(engine: AsyncEngine, database_url: str, tmp_path: Path) -> None:
-    async with at_work(engine, database_url, use, max_fanout_depth=1, max_fanout_jobs=2) as shop:
+    async with worker_with_handlers(engine, database_url, use, max_fanout_depth=1, max_fanout_jobs=2) as shop:
         too_many = await finish(shop, "submit", tmp_path, {"count": 3})
         root = await finish(shop, "grow", tmp_path, 1)
         (row,) = await rows(engine, "SELECT id FROM jobs WHERE parent_id IS NOT NULL")
@@ -185,32 +189,34 @@ async def test_children_count_against_the_caps(engine: AsyncEngine, database_url
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 4
 
 
-async def test_results_of_the_jobs_depended_on(shop: Shop, broker: PostgresBroker) -> None:
+async def test_results_of_the_jobs_depended_on(shop: WorkerWithHandlers, broker: PostgresBroker) -> None:
     ids = await put_graph(shop.engine, broker, {"a": "", "b": "a"}, type="use", payload='{"do":"results"}')
     first, second = [await shop.finished(ids[ref]) for ref in "ab"]
     assert (first.result, second.result) == ("{}", '{"a":{}}')
 
 
-async def test_a_transaction_is_refused_at_once(shop: Shop, tmp_path: Path) -> None:
+async def test_a_transaction_is_refused_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     for type_ in ("use", "use.async"):
         done = await finish(shop, "transaction", tmp_path, type_=type_)
         assert failure(done) == ("failed", 1, "invalid")
         assert "write the handler as async def" in (done.error or "")
 
 
-async def test_an_async_handler_asks_for_many_at_once(shop: Shop, tmp_path: Path) -> None:
+async def test_an_async_handler_asks_for_many_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "together", tmp_path, type_="use.async")
     assert done.result == '[["charged","charged","charged"],true,20,{}]', done
     assert len(ran(tmp_path)) == 1
     assert (await the_job(shop.engine, done.id))["descendants"] == 20
 
 
-async def test_a_step_that_is_given_up_can_be_tried_again(shop: Shop, tmp_path: Path) -> None:
+async def test_a_step_that_is_given_up_can_be_tried_again(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "give up", tmp_path, type_="use.async")
     assert done.result == '"at once"'
 
 
-async def test_a_thread_that_goes_on_when_its_attempt_ends_hears_of_it(shop: Shop, tmp_path: Path) -> None:
+async def test_a_thread_that_goes_on_when_its_attempt_ends_hears_of_it(
+    shop: WorkerWithHandlers, tmp_path: Path
+) -> None:
     async with transaction(shop.engine) as conn:
         job_id = await accept(shop, "leave a thread that waits", tmp_path)
         await shop.until(job_id, lambda job: job.status == "running", "the claim")

@@ -11,7 +11,7 @@ from accepted_worker.scheduler import limiter as module
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.limited_queue import Queue, a_worker, admitted, counted, limit
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do
 
 
@@ -123,7 +123,7 @@ async def test_a_slot_that_is_filled_from_another_queue_is_not_free(queue: Queue
 async def test_what_is_delayed_or_retried_needs_room_when_it_is_due(queue: Queue) -> None:
     await limit(queue.engine, max_running=1)
     worker = await a_worker(queue.engine, 5)
-    relay = Relay(queue.engine, queue.broker, Looks(queue.engine))
+    relay = Relay(queue.engine, queue.broker, PollConnection(queue.engine))
     ids = await queue.put(1)
     delayed = await queue.put(1, delay=3600.0)
     assert await counted(queue.engine, "held") == 1, "what is not due waits for its moment, not for room"
@@ -228,6 +228,6 @@ async def test_a_killed_worker_takes_its_slots_along_and_leaves_its_jobs(queue: 
     await a_worker(queue.engine, 1)
     assert await queue.admit() == [], "its jobs may still be running"
     await queue.finish(claims, wait=0.0)
-    await Relay(queue.engine, queue.broker, Looks(queue.engine)).run_once()
+    await Relay(queue.engine, queue.broker, PollConnection(queue.engine)).run_once()
     assert len(await queue.admit()) == 1
     assert await counted(queue.engine, "held OR admitted") == len(ids) + 1

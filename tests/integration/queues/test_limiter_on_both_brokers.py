@@ -22,7 +22,7 @@ from tests.support.ledger.limited_queue import (
     put,
     starts,
 )
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import working
 from tests.support.waiting import until
@@ -148,7 +148,7 @@ async def test_a_gate_that_dies_before_it_publishes_leaves_that_to_the_relay(
         else:
             assert await gate.run_once() == 2, "its commit was the publishing"
     assert await a_gate(road.engine, road.broker, database_url).run_once() == 0, "their room is taken"
-    relay = Relay(road.engine, road.broker, Looks(road.engine))
+    relay = Relay(road.engine, road.broker, PollConnection(road.engine))
     if road.kind == "rabbitmq":
         assert await until(relay.run_once, PATIENCE, "the relay to publish them") == 2
     assert sorted(ids(await claim_all(road, road.subscribe(5, "q"), 2))) == sorted(held[:2])
@@ -166,7 +166,7 @@ async def test_admitted_references_that_the_broker_lost_are_published_again(
     request.getfixturevalue("rabbitmq_node").purge("accepted.q.q", request.getfixturevalue("amqp_vhost").name)
     await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 minute' WHERE published")
     assert await Reconciler(road.engine, road.broker).run_once() == 2
-    assert await Relay(road.engine, road.broker, Looks(road.engine)).run_once() == 2
+    assert await Relay(road.engine, road.broker, PollConnection(road.engine)).run_once() == 2
     assert sorted(ids(await claim_all(road, road.subscribe(5, "q"), 2))) == sorted(held[:2])
 
 

@@ -9,18 +9,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import claim
 from tests.support.ledger.sql import rows
-from tests.support.service.http_app import FrontDoor, allow, front_door, statuses
+from tests.support.service.http_app import HttpApp, allow, http_app, statuses
 from tests.support.waiting import until
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
-    async with front_door(engine, database_url) as door:
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as door:
         yield door
 
 
 @pytest.fixture
-async def client(door: FrontDoor) -> Client:
+async def client(door: HttpApp) -> Client:
     """Of a door whose queue q holds 5."""
     client = await door.client()
     await client.http.patch("/queues/q", json={"max_depth": 5})
@@ -67,7 +67,7 @@ async def test_room_is_used_when_there_is_some(engine: AsyncEngine, client: Clie
     assert not await passes()
 
 
-async def test_a_replay_is_answered(door: FrontDoor, client: Client) -> None:
+async def test_a_replay_is_answered(door: HttpApp, client: Client) -> None:
     first = await client.post(job(), idempotency_key="k")
     for _ in range(5):
         await client.post(job())
@@ -93,22 +93,22 @@ async def test_so_does_a_workflow(engine: AsyncEngine, client: Client) -> None:
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 5
 
 
-async def test_a_full_queue_takes_nothing_of_the_quota(door: FrontDoor, engine: AsyncEngine, client: Client) -> None:
+async def test_a_full_queue_takes_nothing_of_the_quota(door: HttpApp, engine: AsyncEngine, client: Client) -> None:
     await allow(door, 100)
     await asyncio.gather(*(client.post(job()) for _ in range(9)))
     (row,) = await rows(engine, "SELECT used FROM quotas")
     assert row["used"] == pytest.approx(5, abs=0.5)
 
 
-async def test_a_used_up_quota_takes_no_room(door: FrontDoor, client: Client) -> None:
+async def test_a_used_up_quota_takes_no_room(door: HttpApp, client: Client) -> None:
     await allow(door, 1)
     assert statuses([await client.post(job()) for _ in range(9)]) == {202: 1, 429: 8}
     await allow(door, 100)
     assert statuses([await client.post(job()) for _ in range(6)]) == {202: 4, 429: 2}
 
 
-async def test_several_processes_notice_each_others(door: FrontDoor, engine: AsyncEngine, database_url: str) -> None:
-    async with front_door(engine, database_url) as second:
+async def test_several_processes_notice_each_others(door: HttpApp, engine: AsyncEngine, database_url: str) -> None:
+    async with http_app(engine, database_url) as second:
         one, two = await door.client(), await second.client()
         await one.http.patch("/queues/q", json={"max_depth": 5})
         await door.state.limits.refresh()
@@ -118,7 +118,7 @@ async def test_several_processes_notice_each_others(door: FrontDoor, engine: Asy
         check_problem(await two.post(job()), 429)
 
 
-async def test_a_limit_that_is_taken_away(door: FrontDoor, client: Client) -> None:
+async def test_a_limit_that_is_taken_away(door: HttpApp, client: Client) -> None:
     for _ in range(5):
         await client.post(job())
     check_problem(await client.post(job()), 429)

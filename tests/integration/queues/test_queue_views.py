@@ -12,19 +12,19 @@ from accepted.domain.failures import FailureClass
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import apply, claim, held, put
 from tests.support.ledger.sql import do
-from tests.support.service.http_app import FrontDoor, a_worker, front_door, measured
+from tests.support.service.http_app import HttpApp, a_worker, http_app, measured
 
 NOTHING = {"scheduled": 0, "blocked": 0, "queued": 0, "running": 0, "retrying": 0}
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
-    async with front_door(engine, database_url) as door:
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as door:
         yield door
 
 
 @pytest.fixture
-async def client(door: FrontDoor) -> Client:
+async def client(door: HttpApp) -> Client:
     return await door.client()
 
 
@@ -58,7 +58,7 @@ async def test_depth_by_status(engine: AsyncEngine, client: Client) -> None:
     assert listed | {"oldest_waiting_age": 0} == queue | {"oldest_waiting_age": 0}
 
 
-async def test_who_is_no_admin_sees_his_own(door: FrontDoor, engine: AsyncEngine, client: Client) -> None:
+async def test_who_is_no_admin_sees_his_own(door: HttpApp, engine: AsyncEngine, client: Client) -> None:
     await some(engine, client)
     mine = await door.client("t", "jobs:read")
     queue = await shown(mine)
@@ -112,7 +112,7 @@ async def test_rates_and_sizing(engine: AsyncEngine, client: Client) -> None:
     assert sooner["slots_advised"] == 23
 
 
-async def test_what_ran_under_a_lease_is_measured(door: FrontDoor, engine: AsyncEngine, client: Client) -> None:
+async def test_what_ran_under_a_lease_is_measured(door: HttpApp, engine: AsyncEngine, client: Client) -> None:
     await client.submit("noop", queue="q")
     (item,) = (await client.http.post("/queues/q/lease", json={})).json()["items"]
     await do(engine, "UPDATE attempts SET started_at = started_at - interval '7 seconds'")
@@ -142,7 +142,7 @@ async def test_what_is_refused(client: Client) -> None:
 
 @pytest.mark.slow
 async def test_it_stays_quick_with_a_million_finished_and_a_hundred_thousand_waiting(
-    door: FrontDoor, engine: AsyncEngine
+    door: HttpApp, engine: AsyncEngine
 ) -> None:
     await do(engine, "INSERT INTO queues (name) SELECT 'q' || n FROM generate_series(0, 9) AS n")
     for first in range(0, 1_100_000, 20_000):

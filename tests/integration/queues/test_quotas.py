@@ -11,17 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain.quota import Standing
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.sql import do, rows
-from tests.support.service.http_app import FrontDoor, allow, front_door, statuses
+from tests.support.service.http_app import HttpApp, allow, http_app, statuses
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
-    async with front_door(engine, database_url) as door:
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as door:
         yield door
 
 
 @pytest.fixture
-async def client(door: FrontDoor) -> Client:
+async def client(door: HttpApp) -> Client:
     return await door.client()
 
 
@@ -29,7 +29,7 @@ async def submit(client: Client, count: int) -> list[httpx.Response]:
     return await asyncio.gather(*(client.post({"type": "noop"}) for _ in range(count)))
 
 
-async def test_as_many_as_the_quota_are_accepted(door: FrontDoor, client: Client) -> None:
+async def test_as_many_as_the_quota_are_accepted(door: HttpApp, client: Client) -> None:
     await allow(door, 5)
     answers = await submit(client, 12)
     assert statuses(answers) == {202: 5, 429: 7}
@@ -41,7 +41,7 @@ async def test_as_many_as_the_quota_are_accepted(door: FrontDoor, client: Client
     assert 700 < int(refused.headers["retry-after"]) <= 720, "one comes back every 720 s"
 
 
-async def test_every_answer_says_what_is_left(door: FrontDoor, client: Client) -> None:
+async def test_every_answer_says_what_is_left(door: HttpApp, client: Client) -> None:
     await allow(door, 3, 60.0)
     for left in (2, 1, 0):
         (answer,) = await submit(client, 1)
@@ -53,7 +53,7 @@ async def test_every_answer_says_what_is_left(door: FrontDoor, client: Client) -
     assert answer.headers["ratelimit-policy"] == '"jobs";q=3;w=60'
 
 
-async def test_it_comes_back_evenly(door: FrontDoor, client: Client) -> None:
+async def test_it_comes_back_evenly(door: HttpApp, client: Client) -> None:
     await allow(door, 6, 60.0)
     assert statuses(await submit(client, 7)) == {202: 6, 429: 1}
     await do(door.engine, "UPDATE quotas SET counted_at = counted_at - interval '25 seconds'")
@@ -63,9 +63,9 @@ async def test_it_comes_back_evenly(door: FrontDoor, client: Client) -> None:
     assert statuses(await submit(client, 8)) == {202: 6, 429: 2}, "and no more than the quota at once"
 
 
-async def test_it_is_exact_over_several_processes(door: FrontDoor, engine: AsyncEngine, database_url: str) -> None:
+async def test_it_is_exact_over_several_processes(door: HttpApp, engine: AsyncEngine, database_url: str) -> None:
     await allow(door, 40)
-    async with front_door(engine, database_url) as second, front_door(engine, database_url) as third:
+    async with http_app(engine, database_url) as second, http_app(engine, database_url) as third:
         clients = []
         for each in (door, second, third):
             await each.state.limits.refresh()
@@ -75,7 +75,7 @@ async def test_it_is_exact_over_several_processes(door: FrontDoor, engine: Async
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 40
 
 
-async def test_others_are_not_concerned(door: FrontDoor, client: Client) -> None:
+async def test_others_are_not_concerned(door: HttpApp, client: Client) -> None:
     await allow(door, 1)
     other = await door.client("other")
     answers = await submit(other, 5)
@@ -83,7 +83,7 @@ async def test_others_are_not_concerned(door: FrontDoor, client: Client) -> None
     assert all("ratelimit" not in answer.headers for answer in answers)
 
 
-async def test_a_replay_is_answered_and_does_not_count(door: FrontDoor, client: Client) -> None:
+async def test_a_replay_is_answered_and_does_not_count(door: HttpApp, client: Client) -> None:
     await allow(door, 2)
     first = await client.post({"type": "noop"}, idempotency_key="k")
     for _ in range(5):
@@ -94,14 +94,14 @@ async def test_a_replay_is_answered_and_does_not_count(door: FrontDoor, client: 
     assert (await client.post({"type": "noop"}, idempotency_key="k")).status_code == 202
 
 
-async def test_one_key_sent_many_times_at_once_counts_once(door: FrontDoor, client: Client) -> None:
+async def test_one_key_sent_many_times_at_once_counts_once(door: HttpApp, client: Client) -> None:
     await allow(door, 20)
     answers = await asyncio.gather(*(client.post({"type": "noop"}, idempotency_key="k") for _ in range(10)))
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert statuses(await submit(client, 20)) == {202: 19, 429: 1}
 
 
-async def test_many_bodies_under_one_key_at_once_count_once(door: FrontDoor, client: Client) -> None:
+async def test_many_bodies_under_one_key_at_once_count_once(door: HttpApp, client: Client) -> None:
     await allow(door, 20)
     answers = await asyncio.gather(
         *(client.post({"type": "noop", "priority": each}, idempotency_key="k") for each in range(10))
@@ -111,7 +111,7 @@ async def test_many_bodies_under_one_key_at_once_count_once(door: FrontDoor, cli
     assert row["used"] == pytest.approx(1, abs=0.1)
 
 
-async def test_a_refused_request_leaves_no_record(door: FrontDoor, client: Client) -> None:
+async def test_a_refused_request_leaves_no_record(door: HttpApp, client: Client) -> None:
     await allow(door, 1)
     await submit(client, 1)
     check_problem(await client.post({"type": "noop"}, idempotency_key="k"), 429)
@@ -123,7 +123,7 @@ async def test_a_refused_request_leaves_no_record(door: FrontDoor, client: Clien
     assert row["used"] == pytest.approx(2, abs=0.01), "what is no job does not count"
 
 
-async def test_a_batch_passes_whole_or_not_at_all(door: FrontDoor, client: Client) -> None:
+async def test_a_batch_passes_whole_or_not_at_all(door: HttpApp, client: Client) -> None:
     await allow(door, 10)
     six = {"jobs": [{"type": "noop"}] * 6}
     first = await client.http.post("/batches", json=six, headers={"idempotency-key": "k"})
@@ -137,7 +137,7 @@ async def test_a_batch_passes_whole_or_not_at_all(door: FrontDoor, client: Clien
     assert "ever allows" in check_problem(eleven, 429)["detail"]
 
 
-async def test_a_quota_that_is_taken_away(door: FrontDoor, client: Client) -> None:
+async def test_a_quota_that_is_taken_away(door: HttpApp, client: Client) -> None:
     await allow(door, 1)
     assert statuses(await submit(client, 2)) == {202: 1, 429: 1}
     await do(door.engine, "DELETE FROM quotas")

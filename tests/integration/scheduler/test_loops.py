@@ -22,7 +22,7 @@ from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay
 from accepted_worker.scheduler.rescuer import Rescuer
 from tests.support.ledger.jobs import WORKER, a_job, claim, insert, put, the_job
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 
@@ -73,7 +73,7 @@ async def test_the_relay_publishes_what_is_due_once(engine: AsyncEngine, road: R
         engine, *(Entry(job, handoff=0.0) for job in due), Entry(later, handoff=0.0), Entry(held, handoff=60.0)
     )
 
-    relays = [Relay(engine, road, Looks(engine)) for _ in range(4)]
+    relays = [Relay(engine, road, PollConnection(engine)) for _ in range(4)]
     done = await asyncio.gather(*(relay.run_once() for relay in relays))
 
     assert sum(done) == 50
@@ -90,7 +90,7 @@ async def test_the_relay_makes_scheduled_jobs_queued(engine: AsyncEngine, road: 
     (job,) = [a_job(delay=0.2)]
     await insert(engine, Entry(job, handoff=0.0))
     assert (await the_job(engine, job.id))["status"] == "scheduled"
-    relay = Relay(engine, road, Looks(engine))
+    relay = Relay(engine, road, PollConnection(engine))
     await until(relay.run_once, 10, "the job to be due")
     assert (await the_job(engine, job.id))["status"] == "queued"
 
@@ -98,14 +98,14 @@ async def test_the_relay_makes_scheduled_jobs_queued(engine: AsyncEngine, road: 
 async def test_a_reference_that_was_not_confirmed_comes_due_again(engine: AsyncEngine, road: Road) -> None:
     await insert(engine, Entry(a_job(), handoff=0.0))
     road.works = False
-    relay = Relay(engine, road, Looks(engine))
+    relay = Relay(engine, road, PollConnection(engine))
     assert await relay.run_once() == 0
     assert relay.pause(0) >= 0.5, "a broker that is away is left alone for a while"
     (row,) = await rows(engine, "SELECT published, due_at > now() AS held FROM outbox")
     assert (row["published"], row["held"]) == (False, True)
     road.works = True
     await do(engine, "UPDATE outbox SET due_at = now()")
-    assert await Relay(engine, road, Looks(engine)).run_once() == 1
+    assert await Relay(engine, road, PollConnection(engine)).run_once() == 1
 
 
 async def test_a_row_that_was_claimed_meanwhile_is_not_marked(engine: AsyncEngine, road: Road) -> None:
@@ -119,7 +119,7 @@ async def test_a_row_that_was_claimed_meanwhile_is_not_marked(engine: AsyncEngin
         return await publish(refs)
 
     road.publish = claimed_first  # type: ignore[method-assign]
-    await Relay(engine, road, Looks(engine)).run_once()
+    await Relay(engine, road, PollConnection(engine)).run_once()
     assert await rows(engine, "SELECT * FROM outbox") == []
 
 
@@ -199,7 +199,7 @@ async def test_the_reconciler_gives_back_to_the_relay_what_the_broker_lost(engin
     road.there = {"q": 6}
     assert await Reconciler(engine, road).run_once() == 4
     assert len(await rows(engine, "SELECT * FROM outbox WHERE NOT published AND queue = 'q'")) == 4
-    assert await Relay(engine, road, Looks(engine)).run_once() == 4
+    assert await Relay(engine, road, PollConnection(engine)).run_once() == 4
 
 
 async def test_two_reconcilers_double_nothing_that_matters(engine: AsyncEngine, road: Road) -> None:
@@ -207,7 +207,7 @@ async def test_two_reconcilers_double_nothing_that_matters(engine: AsyncEngine, 
     await do(engine, "UPDATE outbox SET due_at = now() - interval '1 minute'")
     road.there = {"q": 0}
     await asyncio.gather(*(Reconciler(engine, road).run_once() for _ in range(3)))
-    done = await asyncio.gather(*(Relay(engine, road, Looks(engine)).run_once() for _ in range(3)))
+    done = await asyncio.gather(*(Relay(engine, road, PollConnection(engine)).run_once() for _ in range(3)))
     assert sum(done) == 10
     assert len({ref.job_id for ref in road.sent}) == len(road.sent) == 10
 
@@ -228,7 +228,7 @@ async def test_expiry_ends_what_is_late_once_and_tells(engine: AsyncEngine, road
     await do(engine, f"UPDATE jobs SET expires_at = {past} WHERE id <> :id", id=in_time[0])
     await do(engine, f"UPDATE outbox SET expires_at = {past} WHERE job_id <> :id", id=in_time[0])
 
-    done = await asyncio.gather(*(Expiry(engine, road, Looks(engine)).run_once() for _ in range(4)))
+    done = await asyncio.gather(*(Expiry(engine, road, PollConnection(engine)).run_once() for _ in range(4)))
 
     assert sum(done) == 21
     for id in (*late, *quiet):

@@ -17,7 +17,7 @@ from accepted.storage import schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
 from accepted_worker.scheduler.pruner import Pruner
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.waiting import until
@@ -187,7 +187,7 @@ async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
 
 
 async def test_the_loop_waits_for_what_is_due_next(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:
-    loop = Cron(engine, broker, intake, Looks(engine))
+    loop = Cron(engine, broker, intake, PollConnection(engine))
     assert await loop.run_once() == 0
     assert loop.pause(0) == LONGEST_PAUSE
     await put(engine)

@@ -10,9 +10,10 @@ import asyncpg
 import psutil
 import pytest
 
+from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import Proxy
-from tests.support.servers.rabbitmq import RabbitMQNode, VirtualHost
+from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.processes import ROOT
 from tests.support.waiting import until
 

@@ -30,7 +30,7 @@ from tests.support.ledger.webhook_deliveries import (
     until_delivery,
 )
 from tests.support.servers.receiver import Answer, Receiver
-from tests.support.service.http_app import FrontDoor, front_door
+from tests.support.service.http_app import HttpApp, http_app
 from tests.support.waiting import until
 
 DAYS_AGO = "INSERT INTO webhook_urls (tenant, url, failing_since) VALUES ('t', :url, now() - interval '6 days')"
@@ -38,13 +38,13 @@ OUTBOX = "SELECT *, due_at <= now() AS due FROM outbox WHERE job_id = :id"
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
-    async with front_door(engine, database_url) as door:
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as door:
         yield door
 
 
 @pytest.fixture
-async def client(door: FrontDoor) -> Client:
+async def client(door: HttpApp) -> Client:
     return await door.client()
 
 
@@ -223,7 +223,7 @@ async def test_one_that_is_being_sent_is_409(engine: AsyncEngine, client: Client
     assert "running" in refused["detail"]
 
 
-async def test_who_may(engine: AsyncEngine, door: FrontDoor, client: Client) -> None:
+async def test_who_may(engine: AsyncEngine, door: HttpApp, client: Client) -> None:
     job_id, delivery_id = await delivered(engine, "failed")
     check_problem(await redeliver(await door.client("other"), delivery_id), 404)
     check_problem(await redeliver(await door.client("t", "jobs:read"), delivery_id), 403)

@@ -33,21 +33,21 @@ from tests.support.ledger.webhook_deliveries import (
     until_delivery,
 )
 from tests.support.servers.receiver import HANG_UP, Answer, Receiver
-from tests.support.service.http_app import FrontDoor, front_door
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.http_app import HttpApp, http_app
+from tests.support.service.worker_with_handlers import worker_with_handlers
 
 LONG_AGO = UUID("0188f1c2-7d5e-7cc3-98c4-dc0c0c07398f")
 SAYS = {"status_code": 500, "body": "no"}
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[FrontDoor]:
-    async with front_door(engine, database_url) as door:
+async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as door:
         yield door
 
 
 @pytest.fixture
-async def client(door: FrontDoor) -> Client:
+async def client(door: HttpApp) -> Client:
     return await door.client()
 
 
@@ -136,7 +136,9 @@ async def answered_with_children(payload: dict[str, Any], ctx: Context) -> None:
 
 async def test_an_answer_is_kept_whatever_the_attempt_comes_to(engine: AsyncEngine, database_url: str) -> None:
     """The grandchild is one too many for its root, which is known only as its parent is recorded."""
-    async with at_work(engine, database_url, answered_late, answered_with_children, max_fanout_jobs=1) as shop:
+    async with worker_with_handlers(
+        engine, database_url, answered_late, answered_with_children, max_fanout_jobs=1
+    ) as shop:
         await shop.finish("answered.late", max_attempts=1)
         parent = await shop.finish("answered.children", {"generations": 2})
         (child,) = await rows(engine, "SELECT id FROM jobs WHERE parent_id = :id", id=parent.id)
@@ -179,7 +181,7 @@ async def a_batch(engine: AsyncEngine, broker: PostgresBroker) -> UUID:
     return batch_id
 
 
-async def test_what_cannot_be_asked_for(engine: AsyncEngine, door: FrontDoor, client: Client) -> None:
+async def test_what_cannot_be_asked_for(engine: AsyncEngine, door: HttpApp, client: Client) -> None:
     job_id, delivery_id = await delivered(engine, "succeeded")
     await delivered(engine, "succeeded")
     cursor = (await client.get("/webhook-deliveries?limit=1")).json()["next"]
@@ -201,7 +203,7 @@ async def test_what_cannot_be_asked_for(engine: AsyncEngine, door: FrontDoor, cl
 
 
 async def test_of_a_job_that_is_not_there_it_does_not_say_that_nothing_was_sent(
-    engine: AsyncEngine, door: FrontDoor, client: Client
+    engine: AsyncEngine, door: HttpApp, client: Client
 ) -> None:
     job_id, delivery_id = await delivered(engine, "succeeded")
     other = await door.client("other")

@@ -113,7 +113,7 @@ def missing(payload: dict[str, Any], ctx: Context) -> None:
 
 @a_type("missing.retry", not_found="retry", retry=ONCE)
 async def missing_retry(payload: dict[str, Any], ctx: Context) -> None:
-    """Looks again."""
+    """PollConnection again."""
     raise NotFound("not there yet")
 
 

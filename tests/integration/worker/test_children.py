@@ -23,7 +23,7 @@ from accepted_worker import Context, InvalidJob, Retry, TransientError, job
 from accepted_worker.attempt import children
 from tests.support.ledger.jobs import a_job, claim, held, put, the_job
 from tests.support.ledger.sql import do, rows
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
 
@@ -74,7 +74,7 @@ async def everything_ended(engine: AsyncEngine) -> None:
 
 
 async def test_children_run_once_their_parent_has_succeeded(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, leaf, leaves) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, leaves) as shop:
         parent = await shop.finish("leaves", {"count": 3, "fail": 1}, tenant="acme")
         ids = [UUID(id) for id in json.loads(parent.result or "")]
         children = await asyncio.gather(*map(shop.finished, ids))
@@ -99,7 +99,7 @@ async def test_options_are_those_of_the_door(engine: AsyncEngine, database_url: 
         )  # fmt: skip
         return str(child)
 
-    async with at_work(engine, database_url, leaf, asks) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, asks) as shop:
         done = await shop.finish("asks")
     child = await the_job(engine, UUID(json.loads(done.result or "")))
     assert (child["payload"], child["queue"], child["priority"], child["status"]) == (
@@ -141,7 +141,7 @@ async def test_what_the_door_would_refuse_is_invalid(
             said.append(str(refusal))
             raise
 
-    async with at_work(engine, database_url, leaf, asks) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, asks) as shop:
         done = await shop.finish("asks")
     assert (done.status, done.attempt) == ("failed", 1)
     assert says in said[0]
@@ -152,7 +152,7 @@ async def test_one_attempt_submits_no_more_than_it_can_hold(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(children, "MOST_BYTES", 100)
-    async with at_work(engine, database_url, leaf, leaves) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, leaves) as shop:
         assert (await shop.finish("leaves", {"count": 8})).status == "succeeded"
         done = await shop.finish("leaves", {"count": 9})
     assert (done.status, done.attempt) == ("failed", 1)
@@ -160,7 +160,7 @@ async def test_one_attempt_submits_no_more_than_it_can_hold(
 
 
 async def test_generations_end_at_the_cap(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, grows, max_fanout_depth=2) as shop:
+    async with worker_with_handlers(engine, database_url, grows, max_fanout_depth=2) as shop:
         root = await shop.accept("grows", {"width": 2})
         await everything_ended(engine)
     found = await rows(engine, "SELECT depth, status, error ->> 'class' AS class, root_id FROM jobs ORDER BY depth")
@@ -172,7 +172,7 @@ async def test_generations_end_at_the_cap(engine: AsyncEngine, database_url: str
 
 
 async def test_one_root_has_no_more_descendants_than_the_cap(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, grows, max_fanout_jobs=6, max_fanout_depth=9) as shop:
+    async with worker_with_handlers(engine, database_url, grows, max_fanout_jobs=6, max_fanout_depth=9) as shop:
         root = await shop.accept("grows", {"width": 2})
         await everything_ended(engine)
         assert len(await rows(engine, "SELECT 1 FROM jobs")) == 7
@@ -184,7 +184,7 @@ async def test_one_root_has_no_more_descendants_than_the_cap(engine: AsyncEngine
 
 
 async def test_an_attempt_cannot_ask_for_more_than_the_cap(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, leaf, leaves, max_fanout_jobs=2) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, leaves, max_fanout_jobs=2) as shop:
         done = await shop.finish("leaves", {"count": 3})
     assert (done.status, done.attempt) == ("failed", 1)
     assert await rows(engine, "SELECT 1 FROM jobs WHERE type = 'leaf'") == []
@@ -204,7 +204,7 @@ async def test_counting_many_at_once_never_passes_the_cap(engine: AsyncEngine) -
 
 
 async def test_a_root_past_its_retention_counts_no_more(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, leaf, leaves) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, leaves) as shop:
         parent = await shop.finish("leaves", {}, parent_id=UUID(int=1), root_id=UUID(int=1), depth=1)
         (child,) = await rows(engine, "SELECT root_id, depth FROM jobs WHERE parent_id = :id", id=parent.id)
     assert (child["root_id"], child["depth"]) == (UUID(int=1), 2)
@@ -233,7 +233,7 @@ async def test_children_and_a_transaction_are_one_commit(engine: AsyncEngine, da
         for _ in range(payload["children"]):
             await ctx.submit("leaf")
 
-    async with at_work(engine, database_url, leaf, both, max_fanout_jobs=2) as shop:
+    async with worker_with_handlers(engine, database_url, leaf, both, max_fanout_jobs=2) as shop:
         parent = await shop.accept("both", {"children": 2})
         done = await shop.finished(parent)
         assert done.status == "succeeded"

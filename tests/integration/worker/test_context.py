@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from accepted_worker import Context, job
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 
 
 async def test_a_line_of_its_log_says_whose_it_is_and_nothing_of_the_payload(
@@ -15,7 +15,7 @@ async def test_a_line_of_its_log_says_whose_it_is_and_nothing_of_the_payload(
         ctx.log.info("here", more=1)
 
     with capture_logs() as lines:
-        async with at_work(engine, database_url, logs) as shop:
+        async with worker_with_handlers(engine, database_url, logs) as shop:
             done = await shop.finish("logs", {"secret": "CanaryValue7"})
     (line,) = [line for line in lines if line["event"] == "here"]
     assert line == {

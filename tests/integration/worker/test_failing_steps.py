@@ -12,7 +12,7 @@ from accepted.domain.failures import LeaseLost
 from accepted.metrics import HANDLERS_LEFT_BEHIND
 from accepted.storage.db.engine import transaction
 from accepted_worker import Context, job
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
 
@@ -31,7 +31,7 @@ async def test_what_would_end_the_worker_is_the_attempts_error(
     def charges(payload: dict[str, Any], ctx: Context) -> object:
         return ctx.step("charge", leave_soon if is_async else leave)
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges", max_attempts=1)
     assert (done.status, '"class":"transient"' in (done.error or "")) == ("failed", True), done.error
     assert type(raised).__name__ in (done.error or "")
@@ -51,7 +51,7 @@ async def test_stop_iteration_of_a_step_is_the_attempts_error(
     def charges_in_a_thread(payload: dict[str, Any], ctx: Context) -> object:
         return ctx.step("charge", next, iter([]))
 
-    async with at_work(engine, database_url, charges if is_async else charges_in_a_thread) as shop:
+    async with worker_with_handlers(engine, database_url, charges if is_async else charges_in_a_thread) as shop:
         done = await shop.finish("charges", max_attempts=1, timeout=5)
     assert '"class":"transient"' in (done.error or "")
     assert "StopIteration" in (done.error or "")
@@ -78,7 +78,7 @@ async def test_steps_that_hang_are_counted_and_take_no_thread_from_others(
         return HANDLERS_LEFT_BEHIND.labels("thread")._value.get()
 
     before = count()
-    async with at_work(engine, database_url, hangs, hangs_in_a_thread, charges) as shop:
+    async with worker_with_handlers(engine, database_url, hangs, hangs_in_a_thread, charges) as shop:
         hung = [shop.finish(one, timeout=0.5, max_attempts=1) for one in ("hangs", "hangs.thread") * 2]
         assert ["timeout" in (one.error or "") for one in await asyncio.gather(*hung)] == [True] * 4
         await until(lambda: count() == before + 4, 10, lambda: f"four threads to be left behind, not {count()}")
@@ -109,7 +109,7 @@ async def test_a_step_within_a_step_is_refused_at_once(
         ctx.step("before", lambda: 0)
         return ctx.step("outer", lambda: ctx.step(inner, lambda: 1))
 
-    async with at_work(engine, database_url, nests_in_a_thread if in_a_thread else nests) as shop:
+    async with worker_with_handlers(engine, database_url, nests_in_a_thread if in_a_thread else nests) as shop:
         done = await shop.finish("nests", timeout=5)
     assert (done.status, done.attempt) == ("failed", 1)
     assert '"class":"invalid","message":"steps do not nest' in (done.error or "")
@@ -139,7 +139,7 @@ async def test_a_step_that_has_run_is_remembered_though_its_attempt_is_out_of_ti
             told.set()
             raise
 
-    async with at_work(engine, database_url, charges_in_a_thread if in_a_thread else charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges_in_a_thread if in_a_thread else charges) as shop:
         async with transaction(engine) as conn:
             await conn.exec_driver_sql("LOCK TABLE steps IN EXCLUSIVE MODE")
             job_id = await shop.accept("charges")
@@ -161,7 +161,7 @@ async def test_a_step_given_up_while_it_is_committed_is_not_run_again(engine: As
         given_up.set()
         await ctx.step("charge", ran.append, 2)
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         async with transaction(engine) as conn:
             await conn.exec_driver_sql("LOCK TABLE steps IN EXCLUSIVE MODE")
             job_id = await shop.accept("charges")
@@ -190,7 +190,7 @@ async def test_no_step_goes_on_after_its_attempt_on_a_loop_of_the_handlers_own(
         except LeaseLost:
             told.set()
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges", timeout=1, max_attempts=1)
         assert '"class":"timeout"' in (done.error or "")
         await until(told.is_set, 5, "the handler to hear of it")

@@ -19,7 +19,7 @@ from accepted_worker.attempt.progress import ProgressWriter
 from tests.support.ledger.jobs import claim, held, put, the_job
 from tests.support.ledger.sql import waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
 
@@ -34,7 +34,7 @@ async def test_progress_is_seen_while_the_handler_runs_and_the_last_word_stays(
         await go_on.wait()
         await ctx.progress(100, "all")
 
-    async with at_work(engine, database_url, reports) as shop:
+    async with worker_with_handlers(engine, database_url, reports) as shop:
         job_id = await shop.accept("reports")
         seen = await shop.until(job_id, lambda job: job.progress, "progress of a running job")
         assert seen.status == "running"
@@ -54,7 +54,7 @@ async def test_a_def_handler_just_calls_it_and_a_new_attempt_starts_without(
             raise TransientError("not yet")
         return repr(ctx.job.progress)
 
-    async with at_work(engine, database_url, reports) as shop:
+    async with worker_with_handlers(engine, database_url, reports) as shop:
         job_id = await shop.accept("reports")
         waiting = await shop.until(job_id, lambda job: job.status == "retrying", "the first attempt to fail")
         assert json.loads(waiting.progress or "") == {"percent": 50.5, "message": "half"}
@@ -68,7 +68,7 @@ async def test_the_last_word_of_def_handlers_in_a_loop_stays(engine: AsyncEngine
         for row in range(20_000):
             ctx.progress(row % 100, f"row {row}")
 
-    async with at_work(engine, database_url, reports) as shop:
+    async with worker_with_handlers(engine, database_url, reports) as shop:
         done = await asyncio.gather(*(shop.finish("reports") for _ in range(4)))
     assert {json.loads(one.progress or "")["message"] for one in done} == {"row 19999"}
 
@@ -87,7 +87,7 @@ async def test_many_calls_become_few_writes_for_all_attempts_together(engine: As
         while time.monotonic() < ends:
             await ctx.progress((time.monotonic() % 1) * 100)
 
-    async with at_work(engine, database_url, reports) as shop:
+    async with worker_with_handlers(engine, database_url, reports) as shop:
         jobs = [await shop.accept("reports") for _ in range(3)]
         await asyncio.gather(*map(shop.finished, jobs))
     assert 2 <= len(writes) <= 10, "three jobs, thousands of calls, over two seconds or so"
@@ -138,7 +138,7 @@ async def test_a_rescued_attempt_changes_nothing(engine: AsyncEngine, database_u
             await ctx.progress(90, "I am late")
             await asyncio.sleep(0.5)
 
-    async with at_work(engine, database_url, reports) as shop:
+    async with worker_with_handlers(engine, database_url, reports) as shop:
         job_id = await shop.accept("reports")
         await shop.until(job_id, lambda job: job.status == "running", "the job to run")
         await shop.rescue(job_id)

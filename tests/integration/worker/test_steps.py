@@ -21,7 +21,7 @@ from accepted_worker import Context, TransientError, job
 from tests.support.ledger.jobs import claim, held, put
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
-from tests.support.service.worker_with_handlers import MAX_RESULT, at_work
+from tests.support.service.worker_with_handlers import MAX_RESULT, worker_with_handlers
 from tests.support.waiting import until
 
 
@@ -46,7 +46,7 @@ async def test_a_step_runs_once_for_all_attempts(engine: AsyncEngine, database_u
             raise TransientError("again")
         return first
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges")
     assert done.status == "succeeded"
     assert done.result == '{"paid":[5,"EUR"],"at":"2026-01-01T00:00:00Z"}', "as it was read back on every attempt"
@@ -68,7 +68,7 @@ async def test_what_raises_is_not_remembered(engine: AsyncEngine, database_url: 
 
         return ctx.step("charge", charge)
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges")
     assert (done.status, done.result, ran) == ("succeeded", '"paid"', [1, 2])
 
@@ -85,7 +85,7 @@ async def test_two_at_once_of_one_name_run_once(engine: AsyncEngine, database_ur
 
         return await asyncio.gather(ctx.step("charge", charge), ctx.step("charge", charge))
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         assert (await shop.finish("charges")).result == "[1,1]"
 
 
@@ -97,7 +97,7 @@ async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(
     async def charges(payload: dict[str, Any], ctx: Context) -> None:
         await ctx.step("charge", lambda: result)
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges")
     assert (done.status, done.attempt) == ("failed", 1)
     assert '"class":"invalid"' in (done.error or "")
@@ -111,7 +111,7 @@ async def test_names(engine: AsyncEngine, database_url: str, name: str) -> None:
             await ctx.step(name, print)
         return "refused"
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         assert (await shop.finish("charges")).result == '"refused"'
 
 
@@ -131,7 +131,7 @@ async def test_a_rescued_attempt_remembers_nothing_and_ends(engine: AsyncEngine,
             raised.append(lost)
             raise
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         job_id = await shop.accept("charges")
         await shop.until(job_id, lambda job: job.status == "running", "the job to run")
         await shop.rescue(job_id)
@@ -157,7 +157,7 @@ async def test_a_thread_that_outlives_its_attempt_is_told_so(engine: AsyncEngine
         except LeaseLost:
             told.set()
 
-    async with at_work(engine, database_url, charges) as shop:
+    async with worker_with_handlers(engine, database_url, charges) as shop:
         job_id = await shop.accept("charges", max_attempts=1)
         await shop.until(job_id, lambda job: job.status in ("failed", "retrying"), "the timeout")
         assert started.is_set()
@@ -229,7 +229,7 @@ async def test_a_step_that_has_run_waits_for_the_ledger(
         return await ctx.step("charge", charge)
 
     with capture_logs() as lines:
-        async with at_work(engine, database_url, charges) as shop:
+        async with worker_with_handlers(engine, database_url, charges) as shop:
             job_id = await shop.accept("charges")
             await until(lambda: "handler_waits_for_ledger" in [line["event"] for line in lines], 20, "the step to wait")
             await asyncio.to_thread(postgres_server.start)

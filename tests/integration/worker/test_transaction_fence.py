@@ -21,7 +21,7 @@ from accepted_worker.runtime import recording
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
 from tests.support.ledger.jobs import claim, held, put, the_job
 from tests.support.ledger.sql import do
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def test_a_rescued_attempt_cannot_commit(engine: AsyncEngine, database_url
             await go_on.wait()
         return ctx.job.attempt
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         job_id = await shop.accept("writes")
         await written.wait()
         await shop.rescue(job_id)
@@ -69,7 +69,7 @@ async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attem
         async with ctx.transaction() as conn:
             await conn.execute(text("UPDATE effects SET attempt = attempt + 1"))
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         await rescue(engine, shop.broker, claimed)
         done = await shop.finished(job_id)
     assert (done.status, done.attempt, await effects(engine)) == ("succeeded", 2, [1])
@@ -94,7 +94,7 @@ async def test_a_commit_without_an_answer_is_given_up_and_the_fence_decides(
         raise TimeoutError
 
     monkeypatch.setattr(recording, "settle_whole", deaf)
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
     assert (done.status, done.attempt, await effects(engine)) == ("succeeded", 1, [1])
     assert await shop.outcomes(done.id) == ["succeeded"]

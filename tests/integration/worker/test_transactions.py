@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted_worker import Context, job
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
 from tests.support.ledger.sql import do, rows
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def test_the_writes_are_there_with_the_success_and_not_before(engine: Asyn
             await conn.execute(WRITE, mine(ctx))
         seen.append(await effects(engine))
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes", callback_url="http://example.com/")
     assert seen == [[]]
     assert (done.status, await effects(engine)) == ("succeeded", [1])
@@ -48,13 +48,13 @@ async def test_a_def_handler_has_it_too(engine: AsyncEngine, database_url: str) 
             conn.execute(WRITE, mine(ctx))
             return conn.execute(text("SELECT count(*) FROM effects")).scalar_one()
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         assert (await shop.finish("writes")).result == "1"
     assert await effects(engine) == [1]
 
 
 async def test_a_failed_attempt_leaves_nothing(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes", {"fail": 2})
     assert (done.status, await effects(engine)) == ("succeeded", [3])
     await nobody_holds_a_transaction(engine)
@@ -68,7 +68,7 @@ async def test_a_timeout_leaves_nothing_and_no_lock(engine: AsyncEngine, databas
             if ctx.job.attempt == 1:
                 await conn.execute(text("SELECT pg_sleep(600)"))
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
         assert (await shop.outcomes(done.id), await effects(engine)) == (["timeout", "succeeded"], [2])
     await nobody_holds_a_transaction(engine)
@@ -90,7 +90,7 @@ async def test_a_block_that_raises_is_rolled_back_even_if_the_attempt_goes_on(
                 pass
         return "went on"
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
     assert (done.result, await effects(engine)) == ('"went on"', [])
 
@@ -108,7 +108,7 @@ async def test_the_handler_cannot_end_it(engine: AsyncEngine, database_url: str)
                 await savepoint.rollback()
         assert await effects(engine) == []
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         assert (await shop.finish("writes")).status == "succeeded"
     assert await effects(engine) == [1]
 
@@ -119,7 +119,7 @@ async def test_a_block_left_open_is_the_handlers_fault(engine: AsyncEngine, data
         conn = await ctx.transaction().__aenter__()
         await conn.execute(WRITE, mine(ctx))
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
     assert (done.status, await effects(engine)) == ("failed", [])
     assert "open" in (done.error or "")
@@ -137,7 +137,7 @@ async def test_a_connection_that_dies_fails_the_attempt_as_transient(engine: Asy
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'accepted job%'",
             )
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
         assert await shop.outcomes(done.id) == ["transient", "succeeded"]
     assert await effects(engine) == [2]
@@ -146,7 +146,7 @@ async def test_a_connection_that_dies_fails_the_attempt_as_transient(engine: Asy
 async def test_a_commit_that_is_refused_is_a_failure(engine: AsyncEngine, database_url: str) -> None:
     await do(engine, "ALTER TABLE effects ADD UNIQUE (attempt) DEFERRABLE INITIALLY DEFERRED")
     await do(engine, "INSERT INTO effects VALUES (NULL, 1)")
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
         assert await shop.outcomes(done.id) == ["transient", "succeeded"]
     assert await effects(engine) == [1, 2]
@@ -159,7 +159,7 @@ async def test_a_transaction_may_take_longer_than_the_workers_own(engine: AsyncE
             names = ("idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout")
             return [(await conn.execute(text(f"SHOW {name}"))).scalar_one() for name in names]
 
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         assert (await shop.finish("writes")).result == '["77s","77s","77s"]'
 
 
@@ -167,7 +167,7 @@ async def test_more_at_once_than_there_are_connections_take_turns(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("accepted.storage.attempts.handler_transactions.AT_ONCE", 1)
-    async with at_work(engine, database_url, writes) as shop:
+    async with worker_with_handlers(engine, database_url, writes) as shop:
         jobs = [await shop.accept("writes") for _ in range(4)]
         done = await asyncio.gather(*map(shop.finished, jobs))
     assert {(one.status, one.attempt) for one in done} == {("succeeded", 1)}

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.storage.attempts.handler_transactions import Lent
 from accepted_worker import Context, job
 from accepted_worker.runtime import orphans
-from tests.support.service.worker_with_handlers import at_work
+from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
 
@@ -73,7 +73,7 @@ async def leaves_open(payload: dict[str, Any], ctx: Context) -> None:
 
 
 async def test_what_cannot_be_written_down_is_an_outcome(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, odd, exits, fine) as shop:
+    async with worker_with_handlers(engine, database_url, odd, exits, fine) as shop:
         late = await shop.finish("odd", max_attempts=1)
         assert (late.status, await shop.outcomes(late.id)) == ("failed", ["timeout"])
         failed = await shop.finish("exits", max_attempts=1)
@@ -82,7 +82,7 @@ async def test_what_cannot_be_written_down_is_an_outcome(engine: AsyncEngine, da
 
 
 async def test_a_task_group_of_anyio_is_as_anywhere(engine: AsyncEngine, database_url: str) -> None:
-    async with at_work(engine, database_url, any_) as shop:
+    async with worker_with_handlers(engine, database_url, any_) as shop:
         assert (await shop.finish("any")).result == '"went on"'
         failed = await shop.finish("any", {"raise": True}, max_attempts=1)
         assert "mine" in (failed.error or "")
@@ -92,7 +92,7 @@ async def test_who_is_slow_to_clean_up_does_not_hang(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orphans, "MOST", 2)
-    async with at_work(engine, database_url, tidies, fine) as shop:
+    async with worker_with_handlers(engine, database_url, tidies, fine) as shop:
         jobs = [await shop.accept("tidies", max_attempts=1) for _ in range(4)]
         for job_id in jobs:
             assert (await shop.finished(job_id)).status == "failed"
@@ -114,7 +114,7 @@ async def test_an_outcome_that_is_known_is_not_lost_because_its_worker_stops(
         await really(lent)
 
     monkeypatch.setattr(Lent, "abandon", slowly)
-    async with at_work(engine, database_url, leaves_open) as shop:
+    async with worker_with_handlers(engine, database_url, leaves_open) as shop:
         job_id = await shop.accept("leaves.open", max_attempts=1)
         await rolling_back.wait()
         shop.worker.stop()

@@ -10,7 +10,7 @@ import httpx
 from accepted.broker import create_broker
 from accepted_worker.scheduler import base, loops
 from tests.support.clients.client import Client
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.service.live_api import Api, api
 
 LEASE_TTL = 2.0  # seconds
@@ -25,7 +25,7 @@ async def service(database_url: str, broker_url: str = "postgres", lease_ttl: fl
     async with api(database_url, broker_url, lease_ttl=lease_ttl) as one:
         broker = create_broker(one.state.settings, one.state.engine)
         engine = one.state.engine
-        running = asyncio.create_task(base.run(loops(engine, broker, one.state.settings, Looks(engine))))
+        running = asyncio.create_task(base.run(loops(engine, broker, one.state.settings, PollConnection(engine))))
         try:
             yield one
         finally:

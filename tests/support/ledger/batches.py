@@ -19,7 +19,7 @@ from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import Batches
 from tests.support.clients.client import PATIENCE
 from tests.support.ledger.jobs import WORKER, claim
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
 from tests.support.waiting import until
 
@@ -29,7 +29,7 @@ KEYS = {"id", "total", "counts", "finished", "created_at", "finished_at"}
 
 @asynccontextmanager
 async def schedulers(engine: AsyncEngine, broker: PostgresBroker, count: int = 3) -> AsyncIterator[None]:
-    running = {asyncio.create_task(base.run([Batches(engine, broker, Looks(engine))])) for _ in range(count)}
+    running = {asyncio.create_task(base.run([Batches(engine, broker, PollConnection(engine))])) for _ in range(count)}
     try:
         yield
     finally:

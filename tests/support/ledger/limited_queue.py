@@ -24,7 +24,7 @@ from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.limiter import Gate
 from tests.support.ledger.jobs import a_job
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
 from tests.support.waiting import until
 
@@ -75,7 +75,7 @@ async def counted(engine: AsyncEngine, condition: str) -> int:
 
 
 def a_gate(engine: AsyncEngine, broker: Broker, url: str) -> Gate:
-    return Gate(engine, broker, url, LEASE_TTL, Looks(engine))
+    return Gate(engine, broker, url, LEASE_TTL, PollConnection(engine))
 
 
 class Queue:

@@ -1,4 +1,4 @@
-"""What a loop of the scheduler looks at the ledger with, for tests that end no process afterwards."""
+"""The connection with which a loop of the scheduler polls the ledger, for tests that run the loop."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from accepted.storage.db.direct import Direct, Driver
 
 
-class Looks(Direct):
-    """Gives its connection back after each look, so that nobody has to close it."""
+class PollConnection(Direct):
+    """Is given back after each poll, so that no test has to close it."""
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[Driver]:

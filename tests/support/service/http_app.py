@@ -23,8 +23,8 @@ from tests.support.service.in_process_worker import HANDLERS
 HOUR = 3600.0
 
 
-class FrontDoor:
-    """One API process: `call(tenant)` is a client of it."""
+class HttpApp:
+    """One API process; `client(tenant)` makes a client with a key of that tenant."""
 
     def __init__(self, app: Any, engine: AsyncEngine) -> None:
         self._app = app
@@ -44,13 +44,13 @@ class FrontDoor:
 
 
 @asynccontextmanager
-async def front_door(engine: AsyncEngine, url: str, **settings: Any) -> AsyncIterator[FrontDoor]:
+async def http_app(engine: AsyncEngine, url: str, **settings: Any) -> AsyncIterator[HttpApp]:
     """Its background loops do not run: a test says when they look."""
     async with transaction(engine) as conn:
         await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
         await conn.commit()
     app = create_app(Settings(database_url=url, **settings))
-    door = FrontDoor(app, engine)
+    door = HttpApp(app, engine)
     try:
         yield door
     finally:
@@ -91,7 +91,7 @@ async def depends(engine: AsyncEngine, waiting: Any, needed: Any, on_success: bo
     await do(engine, held, id=ids["id"])
 
 
-async def allow(door: FrontDoor, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
+async def allow(door: HttpApp, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
     async with transaction(door.engine) as conn:
         await quotas.put(conn, tenant, jobs, per)
         await conn.commit()

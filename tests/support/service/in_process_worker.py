@@ -29,7 +29,7 @@ from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.relay import Relay
-from tests.support.ledger.poll_connection import Looks
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.service.processes import BYTECODE
 
 # A child that may not keep its bytecode compiles all that it imports: 3 s of CPU instead of 1.
@@ -79,7 +79,7 @@ async def working(
         lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
-    relaying = asyncio.create_task(base.run([Relay(engine, broker, Looks(engine))]))
+    relaying = asyncio.create_task(base.run([Relay(engine, broker, PollConnection(engine))]))
     try:
         yield one
     finally:

@@ -24,7 +24,7 @@ MAX_RESULT = 1024
 AT_ONCE = Retry(max_attempts=3, schedule=(0.0,), jitter=0.0)
 
 
-class Shop:
+class WorkerWithHandlers:
     """One worker at work, and the ledger that it works on."""
 
     def __init__(self, engine: AsyncEngine, broker: PostgresBroker, worker: Worker) -> None:
@@ -63,10 +63,12 @@ class Shop:
 
 
 @asynccontextmanager
-async def at_work(engine: AsyncEngine, url: str, *functions: Callable[..., Any], **more: Any) -> AsyncIterator[Shop]:
+async def worker_with_handlers(
+    engine: AsyncEngine, url: str, *functions: Callable[..., Any], **more: Any
+) -> AsyncIterator[WorkerWithHandlers]:
     """A worker that serves these functions, each under `@job`; `more` are settings."""
     broker = PostgresBroker(engine, url)
     settings = Settings(database_url=url, max_result_bytes=MAX_RESULT, **more)
     handlers = handlers_of(*functions)
     async with working(engine, broker, handlers=handlers, concurrency=4, lease_ttl=30, settings=settings) as worker:
-        yield Shop(engine, broker, worker)
+        yield WorkerWithHandlers(engine, broker, worker)
