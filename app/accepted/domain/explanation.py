@@ -1,7 +1,7 @@
 """Why a job is where it is: one reason, in a sentence and as data (docs/waiting.md has the concepts).
 
-Pure: `Facts` is one look at the ledger (`accepted.storage.jobs.explain`). The questions are asked in the order in which
-a job would have to pass them, so the reason is the first thing that holds it, and what has to change for it to go on.
+Pure: `accepted.storage.jobs.explain` reads the `JobSnapshot`. The checks run in the order in which a job passes them.
+So the reason is the first thing that holds the job, and what has to change for it to go on.
 """
 
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ import msgspec
 
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.measured import Measured
-from accepted.domain.snapshot import Facts, Needed
+from accepted.domain.snapshot import JobSnapshot, Needed
 
 RELAYED_WITHIN = timedelta(seconds=3)
 """After which a job that is due, and that nobody has put on the road, waits for a scheduler that is not there."""
@@ -25,37 +25,37 @@ class Explanation(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-def explain(facts: Facts) -> Explanation:
+def explain(job: JobSnapshot) -> Explanation:
     """The one reason why the job is where it is."""
-    if facts.status in FINISHED:
-        return _finished(facts)
-    if facts.status == Status.RUNNING:
-        return _running(facts)
-    if facts.status == Status.BLOCKED:
-        return _blocked(facts)
-    return _moment(facts) or _room(facts) or _slot(facts)
+    if job.status in FINISHED:
+        return _finished(job)
+    if job.status == Status.RUNNING:
+        return _running(job)
+    if job.status == Status.BLOCKED:
+        return _blocked(job)
+    return _moment(job) or _room(job) or _slot(job)
 
 
-def wire(facts: Facts) -> dict[str, Any]:
+def wire(job: JobSnapshot) -> dict[str, Any]:
     """The explanation as it is answered: flat, with the last error of a job that had one."""
-    found = explain(facts)
-    body = {"id": facts.id, "status": facts.status, "reason": found.reason, "detail": found.detail, **found.data}
-    return body if facts.error is None else body | {"last_error": _error(facts)}
+    found = explain(job)
+    body = {"id": job.id, "status": job.status, "reason": found.reason, "detail": found.detail, **found.data}
+    return body if job.error is None else body | {"last_error": _error(job)}
 
 
-def _finished(f: Facts) -> Explanation:
-    said = f"It {_ENDED[Status(f.status)]} at {_at(f.finished_at)}, after {_count(f.attempt, 'attempt')}."
-    if f.error is not None and f.status != Status.EXPIRED:
-        said += f" {_said(f)}."
-    return Explanation(f.status, said, {"finished_at": f.finished_at, "attempt": f.attempt})
+def _finished(job: JobSnapshot) -> Explanation:
+    said = f"It {_ENDED[Status(job.status)]} at {_at(job.finished_at)}, after {_count(job.attempt, 'attempt')}."
+    if job.error is not None and job.status != Status.EXPIRED:
+        said += f" {_said(job)}."
+    return Explanation(job.status, said, {"finished_at": job.finished_at, "attempt": job.attempt})
 
 
-def _running(f: Facts) -> Explanation:
-    if f.holder is None:
-        return Explanation("running", "A worker has it.", {"attempt": f.attempt})
-    holder = f.holder
-    data = {"worker": holder.worker, "since": holder.since, "attempt": f.attempt}
-    where = f"attempt {f.attempt} of {f.max_attempts} on worker {holder.worker}, since {_at(holder.since)}"
+def _running(job: JobSnapshot) -> Explanation:
+    if job.holder is None:
+        return Explanation("running", "A worker has it.", {"attempt": job.attempt})
+    holder = job.holder
+    data = {"worker": holder.worker, "since": holder.since, "attempt": job.attempt}
+    where = f"attempt {job.attempt} of {job.max_attempts} on worker {holder.worker}, since {_at(holder.since)}"
     if not holder.alive:
         heard = "is not known any more" if holder.heard_at is None else f"was last heard of at {_at(holder.heard_at)}"
         said = f"It was running as {where}, but that worker {heard}: it is about to be given to another."
@@ -65,125 +65,131 @@ def _running(f: Facts) -> Explanation:
     return Explanation("running", f"It is running: {where}.", data)
 
 
-def _blocked(f: Facts) -> Explanation:
-    waits_for = [{"id": needed.id, "status": needed.status, "to": _to(needed)} for needed in f.needs]
-    data: dict[str, Any] = {"waits_for": waits_for, "jobs": f.blockers}
-    first = f.needs[0] if f.needs else None
+def _blocked(job: JobSnapshot) -> Explanation:
+    waits_for = [{"id": needed.id, "status": needed.status, "to": _to(needed)} for needed in job.needs]
+    data: dict[str, Any] = {"waits_for": waits_for, "jobs": job.blockers}
+    first = job.needs[0] if job.needs else None
     if first is None:
-        return Explanation("waits_for_jobs", f"It waits for {_count(f.blockers, 'other job')}.", data)
-    others = f" and {_count(f.blockers - 1, 'other')}" if f.blockers > 1 else ""
+        return Explanation("waits_for_jobs", f"It waits for {_count(job.blockers, 'other job')}.", data)
+    others = f" and {_count(job.blockers - 1, 'other')}" if job.blockers > 1 else ""
     name = f"job {first.id} ({first.status or 'gone'}){others}"
-    if f.ordering_key is not None and not first.on_success:
-        said = f'It waits for its turn under ordering key "{f.ordering_key}": for {name} to end.'
-        return Explanation("ordering_key", said, data | {"ordering_key": f.ordering_key})
+    if job.ordering_key is not None and not first.on_success:
+        said = f'It waits for its turn under ordering key "{job.ordering_key}": for {name} to end.'
+        return Explanation("ordering_key", said, data | {"ordering_key": job.ordering_key})
     return Explanation("waits_for_jobs", f"It waits for {name} to {_to(first)}.", data)
 
 
-def _moment(f: Facts) -> Explanation | None:
+def _moment(job: JobSnapshot) -> Explanation | None:
     """Held by nothing but a time that has not come, or that the relay has not noticed."""
-    if f.target is not None:
-        said = f"Nothing is sent to {f.target.host} before {_at(f.target.until)}: {f.target.why}."
-        return Explanation("target_held", said, {"target": f.target.host, "held_until": f.target.until})
-    due = f.due_at or f.run_at
-    waits = f.status in {Status.SCHEDULED, Status.RETRYING}
-    if waits and due > f.now:
+    if job.target is not None:
+        said = f"Nothing is sent to {job.target.host} before {_at(job.target.until)}: {job.target.why}."
+        return Explanation("target_held", said, {"target": job.target.host, "held_until": job.target.until})
+    due = job.due_at or job.run_at
+    waits = job.status in {Status.SCHEDULED, Status.RETRYING}
+    if waits and due > job.now:
         data: dict[str, Any] = {"due_at": due}
-        if f.status == Status.SCHEDULED:
+        if job.status == Status.SCHEDULED:
             return Explanation("not_due", f"It is not due until {_at(due)}.", data)
-        data |= {"next_attempt": f.attempt + 1, "max_attempts": f.max_attempts}
-        said = f"Attempt {f.attempt} of {f.max_attempts} failed. {_said(f)}. The next follows at {_at(due)}."
+        data |= {"next_attempt": job.attempt + 1, "max_attempts": job.max_attempts}
+        said = f"Attempt {job.attempt} of {job.max_attempts} failed. {_said(job)}. The next follows at {_at(due)}."
         return Explanation("retry", said, data)
-    if not f.on_the_road and not f.held and f.now - due > RELAYED_WITHIN:
+    if not job.published and not job.held and job.now - due > RELAYED_WITHIN:
         said = f"It is due since {_at(due)}, and no scheduler has put it on the road: none runs, or the broker is away."
         return Explanation("waits_for_scheduler", said, {"due_at": due})
     return None
 
 
-def _room(f: Facts) -> Explanation | None:
+def _room(job: JobSnapshot) -> Explanation | None:
     """Held by a limit of its queue, or by nobody's being there to run it. On the road no limit holds it any more."""
-    if f.limits.paused and not f.on_the_road:
-        return Explanation("paused", f"Queue {f.queue} is paused.", {"queue": f.queue} | _place(f, None))
-    if f.external and not f.crew.for_type:
-        return _rate(f) or _running_limit(f) or _key(f) or _lease(f)
-    if not f.crew.for_queue:
-        said = f"No live worker serves queue {f.queue}."
-        return Explanation("no_worker_for_queue", said, {"queue": f.queue} | _place(f, None))
-    if not f.crew.for_type:
-        said = f"No live worker of queue {f.queue} has a handler for type {f.type}."
-        return Explanation("no_worker_for_type", said, {"queue": f.queue, "type": f.type} | _place(f, None))
-    return None if f.on_the_road else _rate(f) or _running_limit(f) or _key(f)
+    if job.limits.paused and not job.published:
+        return Explanation("paused", f"Queue {job.queue} is paused.", {"queue": job.queue} | _position(job, None))
+    if job.external and not job.capacity.for_type:
+        return _rate(job) or _running_limit(job) or _key(job) or _lease(job)
+    if not job.capacity.for_queue:
+        said = f"No live worker serves queue {job.queue}."
+        return Explanation("no_worker_for_queue", said, {"queue": job.queue} | _position(job, None))
+    if not job.capacity.for_type:
+        said = f"No live worker of queue {job.queue} has a handler for type {job.type}."
+        return Explanation("no_worker_for_type", said, {"queue": job.queue, "type": job.type} | _position(job, None))
+    return None if job.published else _rate(job) or _running_limit(job) or _key(job)
 
 
-def _lease(f: Facts) -> Explanation:
+def _lease(job: JobSnapshot) -> Explanation:
     """Who leases jobs is known only while he holds one."""
-    said = f"It waits for a worker to lease it from queue {f.queue}; none holds a lease on a job of type {f.type} now."
-    return Explanation("waits_for_lease", said, {"queue": f.queue, "type": f.type} | _place(f, _expected_start(f)))
+    said = (
+        f"It waits for a worker to lease it from queue {job.queue}; none holds a lease on a job of type {job.type} now."
+    )
+    return Explanation(
+        "waits_for_lease", said, {"queue": job.queue, "type": job.type} | _position(job, _expected_start(job))
+    )
 
 
-def _rate(f: Facts) -> Explanation | None:
-    limits = f.limits
-    if limits.rate_jobs is None or limits.next_start is None or limits.next_start <= f.now:
+def _rate(job: JobSnapshot) -> Explanation | None:
+    limits = job.limits
+    if limits.rate_jobs is None or limits.next_start is None or limits.next_start <= job.now:
         return None
-    said = f"Queue {f.queue} starts at most {limits.rate_jobs} jobs in {limits.rate_per:g} s; the next at "
-    data = {"queue": f.queue, "rate_limit": {"jobs": limits.rate_jobs, "per": limits.rate_per}}
-    return _in_line("rate_limit", said + _at(limits.next_start), f, data | {"next_start": limits.next_start})
+    said = f"Queue {job.queue} starts at most {limits.rate_jobs} jobs in {limits.rate_per:g} s; the next at "
+    data = {"queue": job.queue, "rate_limit": {"jobs": limits.rate_jobs, "per": limits.rate_per}}
+    return _in_line("rate_limit", said + _at(limits.next_start), job, data | {"next_start": limits.next_start})
 
 
-def _running_limit(f: Facts) -> Explanation | None:
-    most = f.limits.max_running
-    if most is None or f.load.running < most:
+def _running_limit(job: JobSnapshot) -> Explanation | None:
+    most = job.limits.max_running
+    if most is None or job.load.running < most:
         return None
-    said = f"Queue {f.queue} runs at most {_count(most, 'job')} at once, and {f.load.running} are running"
-    return _in_line("max_running", said, f, {"queue": f.queue, "max_running": most, "running": f.load.running})
+    said = f"Queue {job.queue} runs at most {_count(most, 'job')} at once, and {job.load.running} are running"
+    return _in_line("max_running", said, job, {"queue": job.queue, "max_running": most, "running": job.load.running})
 
 
-def _key(f: Facts) -> Explanation | None:
-    most = f.limits.max_running_per_key
-    if most is None or f.concurrency_key is None or f.load.of_key < most:
+def _key(job: JobSnapshot) -> Explanation | None:
+    most = job.limits.max_running_per_key
+    if most is None or job.concurrency_key is None or job.load.of_key < most:
         return None
-    said = f'At most {_count(most, "job")} of concurrency key "{f.concurrency_key}" may run at once on queue {f.queue}'
-    data = {"concurrency_key": f.concurrency_key, "max_running_per_key": most, "running": f.load.of_key}
-    return _in_line("concurrency_key", said, f, {"queue": f.queue} | data)
+    said = (
+        f'At most {_count(most, "job")} of concurrency key "{job.concurrency_key}" may run at once on queue {job.queue}'
+    )
+    data = {"concurrency_key": job.concurrency_key, "max_running_per_key": most, "running": job.load.of_key}
+    return _in_line("concurrency_key", said, job, {"queue": job.queue} | data)
 
 
-def _slot(f: Facts) -> Explanation:
+def _slot(job: JobSnapshot) -> Explanation:
     """Nothing holds it but that all slots are taken, or will be by those before it."""
-    if f.place.ahead:
-        others = _count(f.place.ahead, "other")
-        return _in_line("behind_others", f"It waits behind {others} on queue {f.queue}", f, {"queue": f.queue})
-    if f.crew.busy >= f.crew.slots > 0:
-        said = f"It is next on queue {f.queue}: all {_count(f.crew.slots, 'slot')} of its workers are busy"
-        return _in_line("next_in_line", said, f, {"queue": f.queue, "slots": f.crew.slots})
-    return Explanation("on_its_way", f"It is on its way to a worker of queue {f.queue}.", {"queue": f.queue})
+    if job.position.ahead:
+        others = _count(job.position.ahead, "other")
+        return _in_line("behind_others", f"It waits behind {others} on queue {job.queue}", job, {"queue": job.queue})
+    if job.capacity.busy >= job.capacity.slots > 0:
+        said = f"It is next on queue {job.queue}: all {_count(job.capacity.slots, 'slot')} of its workers are busy"
+        return _in_line("next_in_line", said, job, {"queue": job.queue, "slots": job.capacity.slots})
+    return Explanation("on_its_way", f"It is on its way to a worker of queue {job.queue}.", {"queue": job.queue})
 
 
-def _in_line(reason: str, said: str, f: Facts, data: dict[str, Any]) -> Explanation:
-    expected = _expected_start(f)
+def _in_line(reason: str, said: str, job: JobSnapshot, data: dict[str, Any]) -> Explanation:
+    expected = _expected_start(job)
     if expected is not None:
         said += f"; it is expected to start about {_at(expected)}"
-    return Explanation(reason, f"{said}.", data | _place(f, expected))
+    return Explanation(reason, f"{said}.", data | _position(job, expected))
 
 
-def _place(f: Facts, expected: datetime | None) -> dict[str, Any]:
-    return {"position": f.place.ahead + 1, "ahead": f.place.ahead, "expected_start": expected}
+def _position(job: JobSnapshot, expected: datetime | None) -> dict[str, Any]:
+    return {"position": job.position.ahead + 1, "ahead": job.position.ahead, "expected_start": expected}
 
 
-def _expected_start(f: Facts) -> datetime | None:
+def _expected_start(job: JobSnapshot) -> datetime | None:
     """When as many have started as go first, at the pace that was measured; None where nothing was."""
-    waits = [(f.place.ahead + 1, _pace(f))]
-    if f.limits.max_running_per_key is not None and f.concurrency_key is not None:
-        waits.append((f.place.of_key + 1, _starts_per_second(f.limits.max_running_per_key, f.measured)))
+    waits = [(job.position.ahead + 1, _pace(job))]
+    if job.limits.max_running_per_key is not None and job.concurrency_key is not None:
+        waits.append((job.position.of_key + 1, _starts_per_second(job.limits.max_running_per_key, job.measured)))
     seconds = [jobs / pace for jobs, pace in waits if pace]
-    return f.now + timedelta(seconds=max(seconds)) if seconds else None
+    return job.now + timedelta(seconds=max(seconds)) if seconds else None
 
 
-def _pace(f: Facts) -> float | None:
+def _pace(job: JobSnapshot) -> float | None:
     """Jobs of the queue that start in a second: as many as ended of late, else as many as its slots allow for."""
-    slots = min(f.crew.slots, f.limits.max_running or f.crew.slots)
-    pace = f.measured.rate_out or _starts_per_second(slots, f.measured)
-    if f.limits.rate_jobs is None or not f.limits.rate_per:
+    slots = min(job.capacity.slots, job.limits.max_running or job.capacity.slots)
+    pace = job.measured.rate_out or _starts_per_second(slots, job.measured)
+    if job.limits.rate_jobs is None or not job.limits.rate_per:
         return pace
-    allowed = f.limits.rate_jobs / f.limits.rate_per
+    allowed = job.limits.rate_jobs / job.limits.rate_per
     return allowed if pace is None else min(pace, allowed)
 
 
@@ -191,13 +197,13 @@ def _starts_per_second(slots: int, measured: Measured) -> float | None:
     return slots / measured.mean_run_time if measured.mean_run_time else None
 
 
-def _said(f: Facts) -> str:
-    error = _error(f) or {"class": "not known", "message": ""}
+def _said(job: JobSnapshot) -> str:
+    error = _error(job) or {"class": "not known", "message": ""}
     return f"The last error was {error['class']}: {error['message']}".rstrip(" .:")
 
 
-def _error(f: Facts) -> Any:
-    return None if f.error is None else msgspec.json.decode(f.error)
+def _error(job: JobSnapshot) -> Any:
+    return None if job.error is None else msgspec.json.decode(job.error)
 
 
 def _to(needed: Needed) -> str:

@@ -26,7 +26,7 @@ class Holder(msgspec.Struct, frozen=True):
     cancel_requested: bool
 
 
-class Limits(msgspec.Struct, frozen=True):
+class QueueLimits(msgspec.Struct, frozen=True):
     """What was set for the queue. `next_start` is when the rate allows another start."""
 
     paused: bool = False
@@ -37,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True):
     next_start: datetime | None = None
 
 
-class Crew(msgspec.Struct, frozen=True):
+class WorkerCapacity(msgspec.Struct, frozen=True):
     """The live workers: how many serve the queue, how many of those the type, and the slots of the latter."""
 
     for_queue: int = 0
@@ -53,7 +53,7 @@ class Load(msgspec.Struct, frozen=True):
     of_key: int = 0
 
 
-class Place(msgspec.Struct, frozen=True):
+class QueuePosition(msgspec.Struct, frozen=True):
     """How many jobs of the queue go first, and how many of those are of its own concurrency key."""
 
     ahead: int = 0
@@ -68,7 +68,7 @@ class HeldTarget(msgspec.Struct, frozen=True):
     why: str
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The job, and all that could hold it, at `now`. `error` is JSON text; an `external` type is leased over HTTP."""
 
     id: UUID
@@ -85,14 +85,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     ordering_key: str | None = None
     due_at: datetime | None = None
-    on_the_road: bool = False
+    published: bool = False
     external: bool = False
     held: bool = False
     needs: tuple[Needed, ...] = ()
     holder: Holder | None = None
-    limits: Limits = Limits()
-    crew: Crew = Crew()
+    limits: QueueLimits = QueueLimits()
+    capacity: WorkerCapacity = WorkerCapacity()
     load: Load = Load()
-    place: Place = Place()
+    position: QueuePosition = QueuePosition()
     target: HeldTarget | None = None
     measured: Measured = Measured()

@@ -118,7 +118,7 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
             for queue in ("default", "node", "both", "nobodys", "before"):
                 seen = (await limiter.room(conn, queue, LEASE_TTL, limited=False)).free
                 assert seen == int(queue in served), "the gate knows it too"
-                assert (await explain.crew(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
+                assert (await explain.worker_capacity(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
             await workers.retire(conn, worker)
             await conn.commit()
 

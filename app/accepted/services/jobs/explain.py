@@ -9,7 +9,7 @@ from accepted.domain import explanation
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
 from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
-from accepted.domain.snapshot import Facts, HeldTarget
+from accepted.domain.snapshot import HeldTarget, JobSnapshot
 from accepted.storage import queue_measurements
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import explain as explaining
@@ -25,32 +25,32 @@ async def explain(engine: AsyncEngine, job: Job, lease_ttl: float) -> dict[str, 
         row = await explaining.row(conn, job.id, lease_ttl, CALLING)
         if row is None:
             return None
-        facts = _facts(job, row)
+        snapshot = _snapshot(job, row)
         if row.status == Status.BLOCKED:
-            facts = msgspec.structs.replace(facts, needs=await explaining.needs(conn, job.id))
+            snapshot = msgspec.structs.replace(snapshot, needs=await explaining.needs(conn, job.id))
         elif row.status != Status.RUNNING and row.status not in FINISHED:
-            facts = await _waiting(conn, job, row, facts, lease_ttl)
-    return explanation.wire(facts)
+            snapshot = await _waiting(conn, job, row, snapshot, lease_ttl)
+    return explanation.wire(snapshot)
 
 
-async def _waiting(conn: AsyncConnection, job: Job, row: Row, facts: Facts, lease_ttl: float) -> Facts:
+async def _waiting(conn: AsyncConnection, job: Job, row: Row, snapshot: JobSnapshot, lease_ttl: float) -> JobSnapshot:
     due_at = row.due_at or row.run_at
     return msgspec.structs.replace(
-        facts,
+        snapshot,
         target=await _target(conn, row),
-        crew=await explaining.crew(conn, row.tenant, row.queue, row.type, lease_ttl),
+        capacity=await explaining.worker_capacity(conn, row.tenant, row.queue, row.type, lease_ttl),
         load=await explaining.load(conn, row.queue, row.concurrency_key),
-        place=await explaining.place(conn, job.id, row.queue, job.priority, due_at, row.gated),
+        position=await explaining.position(conn, job.id, row.queue, job.priority, due_at, row.gated),
         measured=(await queue_measurements.measured(conn, [row.queue]))[row.queue],
     )
 
 
-def _facts(job: Job, row: Row) -> Facts:
-    return Facts(
+def _snapshot(job: Job, row: Row) -> JobSnapshot:
+    return JobSnapshot(
         id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
         max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
         blockers=row.blockers, concurrency_key=row.concurrency_key, ordering_key=row.ordering_key, due_at=row.due_at,
-        on_the_road=row.admitted or (row.published and not row.gated), held=row.held or row.published,
+        published=row.admitted or (row.published and not row.gated), held=row.held or row.published,
         holder=row.holder, limits=row.limits,
         external=row.external,
     )  # fmt: skip

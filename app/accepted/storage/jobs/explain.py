@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.snapshot import Crew, Holder, Limits, Load, Needed, Place
+from accepted.domain.snapshot import Holder, Load, Needed, QueueLimits, QueuePosition, WorkerCapacity
 from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.workers import ALIVE, SERVES
 
@@ -44,14 +44,14 @@ WHERE d.job_id = :id AND (n.status IS NULL OR d.broken OR n.finished_at IS NULL)
 ORDER BY d.broken DESC, d.needs LIMIT :most
 """)
 
-_CREW = Statement(f"""
-WITH crew AS MATERIALIZED (
+_WORKER_CAPACITY = Statement(f"""
+WITH serving AS MATERIALIZED (
     SELECT w.id, w.slots, w.types IS NULL OR CAST(:type AS text) = ANY(w.types) AS able
     FROM workers w WHERE {ALIVE} AND {SERVES} AND (w.tenant IS NULL OR w.tenant = CAST(:tenant AS text))
 )
 SELECT count(*), count(*) FILTER (WHERE able), COALESCE(sum(slots) FILTER (WHERE able), 0),
-       (SELECT count(*) FROM attempts t JOIN crew c ON c.id = t.worker_id AND c.able WHERE t.finished_at IS NULL)
-FROM crew
+       (SELECT count(*) FROM attempts t JOIN serving s ON s.id = t.worker_id AND s.able WHERE t.finished_at IS NULL)
+FROM serving
 """)
 
 _LOAD = Statement("""
@@ -64,13 +64,13 @@ SELECT count(*), count(*) FILTER (WHERE key = CAST(:key AS text)) FROM (
 ) AS going
 """)
 
-_PLACE_ON_THE_ROAD = Statement("""
+_POSITION_ON_THE_ROAD = Statement("""
 SELECT count(*), 0 FROM outbox
 WHERE queue = :queue AND published
   AND (priority > :priority OR (priority = :priority AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)))
 """)
 
-_PLACE_AT_THE_GATE = Statement("""
+_POSITION_AT_THE_GATE = Statement("""
 WITH line AS MATERIALIZED (
     SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS turn
     FROM outbox WHERE queue = :queue AND (held OR (published AND NOT admitted)) AND due_at < 'infinity'
@@ -112,7 +112,7 @@ class Row(msgspec.Struct, frozen=True):
     held: bool
     admitted: bool
     holder: Holder | None
-    limits: Limits
+    limits: QueueLimits
     external: bool
     gated: bool
 
@@ -124,7 +124,9 @@ async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequenc
         return None
     values = list(found[0])
     out, holder, limits = values[15:18], values[18:24], values[24:-2]
-    return Row(*[*values[:15], *map(bool, out), _holder(holder), Limits(bool(limits[0]), *limits[1:]), *values[-2:]])
+    return Row(
+        *[*values[:15], *map(bool, out), _holder(holder), QueueLimits(bool(limits[0]), *limits[1:]), *values[-2:]]
+    )
 
 
 async def needs(conn: Connection, job_id: UUID) -> tuple[Needed, ...]:
@@ -132,10 +134,10 @@ async def needs(conn: Connection, job_id: UUID) -> tuple[Needed, ...]:
     return tuple(Needed(*one) for one in await _NEEDS.rows(conn, id=job_id, most=MOST_NEEDED))
 
 
-async def crew(conn: Connection, tenant: str, queue: str, type_: str, lease_ttl: float) -> Crew:
+async def worker_capacity(conn: Connection, tenant: str, queue: str, type_: str, lease_ttl: float) -> WorkerCapacity:
     """Who could run it."""
-    (found,) = await _CREW.rows(conn, tenant=tenant, queue=queue, type=type_, lease_ttl=float(lease_ttl))
-    return Crew(*found)
+    (found,) = await _WORKER_CAPACITY.rows(conn, tenant=tenant, queue=queue, type=type_, lease_ttl=float(lease_ttl))
+    return WorkerCapacity(*found)
 
 
 async def load(conn: Connection, queue: str, key: str | None) -> Load:
@@ -144,13 +146,15 @@ async def load(conn: Connection, queue: str, key: str | None) -> Load:
     return Load(*found)
 
 
-async def place(conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, gated: bool) -> Place:
+async def position(
+    conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, gated: bool
+) -> QueuePosition:
     """How many go first."""
     if gated:
-        found = await _PLACE_AT_THE_GATE.rows(conn, id=job_id, queue=queue)
+        found = await _POSITION_AT_THE_GATE.rows(conn, id=job_id, queue=queue)
     else:
-        found = await _PLACE_ON_THE_ROAD.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)
-    return Place(*found[0]) if found else Place()
+        found = await _POSITION_ON_THE_ROAD.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)
+    return QueuePosition(*found[0]) if found else QueuePosition()
 
 
 async def target(conn: Connection, tenant: str, host: str) -> tuple[datetime, str, int] | None:
