@@ -63,7 +63,7 @@ async def _ledger(state: State) -> str:
 async def _rejected(state: State) -> float:
     try:
         async with asyncio.timeout(DEADLINE):
-            return (await state.broker.rejected(0)).count
+            return await state.broker.count_rejected()
     except (BrokerUnavailable, TimeoutError):
         return math.nan
 

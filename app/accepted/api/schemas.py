@@ -185,25 +185,6 @@ class ReleasedView(BaseModel):
     released: int
 
 
-class RejectedMessageView(BaseModel):
-    """A message that was no reference to a job, and why and when the broker put it aside."""
-
-    reason: str
-    queue: str | None
-    routing_key: str | None
-    message_id: str | None
-    rejected_at: datetime | None
-    body: str
-    truncated: bool
-
-
-class RejectedView(BaseModel):
-    """The oldest such messages; `count` is of all."""
-
-    count: int
-    items: list[RejectedMessageView]
-
-
 class Readiness(BaseModel):
     status: Literal["ok", "unavailable"]
     ledger: str

@@ -5,7 +5,6 @@ held to the same conformance suite in `tests/integration/test_broker_conformance
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -24,25 +23,6 @@ class Delivery(msgspec.Struct, frozen=True):
 
     claim: Claim
     receipt: object
-
-
-class RejectedMessage(msgspec.Struct, frozen=True):
-    """A message that led to no job, as the broker keeps it: `queue` is ours, `body` is its beginning as text."""
-
-    reason: str
-    queue: str | None
-    routing_key: str | None
-    message_id: str | None
-    rejected_at: datetime | None
-    body: str
-    truncated: bool
-
-
-class Rejected(msgspec.Struct, frozen=True):
-    """How many such messages there are, and the oldest of them."""
-
-    count: int
-    messages: list[RejectedMessage]
 
 
 class Subscription(Protocol):
@@ -106,11 +86,8 @@ class Broker(Protocol):
         """
         ...
 
-    async def rejected(self, most: int) -> Rejected:
-        """What was no reference to a job and was kept for people to see, `most` of it; nothing is taken away.
-
-        Raises `BrokerUnavailable`.
-        """
+    async def count_rejected(self) -> int:
+        """How many messages the workers rejected and the broker keeps. Raises `BrokerUnavailable`."""
         ...
 
     async def check(self) -> str:

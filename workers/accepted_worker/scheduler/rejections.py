@@ -21,7 +21,7 @@ class Rejections:
 
     async def run_once(self) -> int:
         try:
-            count = (await self._broker.rejected(0)).count
+            count = await self._broker.count_rejected()
         except BrokerUnavailable:
             return 0
         more, self._seen = max(count - self._seen, 0), count

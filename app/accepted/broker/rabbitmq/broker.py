@@ -10,13 +10,12 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.base import HANDOFF, Rejected, Subscription
+from accepted.broker.base import HANDOFF, Subscription
 from accepted.broker.rabbitmq import frames
 from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from accepted.broker.rabbitmq.declarations import Declarer
-from accepted.broker.rabbitmq.rejected import peek
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
-from accepted.broker.rabbitmq.topology import declare_base, queue_name
+from accepted.broker.rabbitmq.topology import DEAD_QUEUE, declare_base, queue_name
 from accepted.domain.message import JobRef
 from accepted.errors import BrokerUnavailable
 from accepted.storage.db.direct import Connection
@@ -101,12 +100,14 @@ class RabbitBroker:
             await self._drop()
             raise BrokerUnavailable("the broker did not answer") from error
 
-    async def rejected(self, most: int) -> Rejected:
+    async def count_rejected(self) -> int:
         connection = await self._connected()
         try:
-            return await peek(connection, most)
+            async with asyncio.timeout(CONNECT_TIMEOUT), connection.channel() as channel:
+                queue = await channel.declare_queue(DEAD_QUEUE, passive=True)
+                return queue.declaration_result.message_count or 0
         except aiormq.exceptions.ChannelNotFoundEntity:
-            return Rejected(0, [])
+            return 0
         except Failure as error:
             await self._drop()
             raise BrokerUnavailable("the broker did not answer") from error
