@@ -1,4 +1,4 @@
-"""The application, with an express lane for POST /jobs: the one request whose rate matters.
+"""The application, with a fast path for POST /jobs: the one request whose rate matters.
 
 FastAPI's middlewares, router, exit stacks and exception wrappers cost more than accepting a job does, and the route
 uses none of them: it reads the request itself. What FastAPI would do for it is done here, in the same order, by the
