@@ -1,4 +1,4 @@
-"""The door of the service, over real sockets: what FAULTS 4.1 lists never gets a 500 (contract section 4)."""
+"""Hostile requests over real sockets: what FAULTS 4.1 lists never gets a 500 (contract section 4)."""
 
 import socket
 from collections.abc import Iterator
