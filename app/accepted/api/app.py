@@ -36,7 +36,7 @@ from accepted.services.jobs.checks import Intake
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
-from accepted.services.lease_waiters import Desk
+from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limits import Limits
 from accepted.settings import Settings, load
@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         keys=Keys(engine),
         slices=Slices(),
         leases=held,
-        desk=Desk(engine, broker, settings.require_database(), held, settings.lease_ttl),
+        lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), held, settings.lease_ttl),
     )
 
     @contextlib.asynccontextmanager
@@ -79,13 +79,13 @@ def create_app(settings: Settings) -> FastAPI:
         background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
         background.append(asyncio.create_task(held.runs.keep_reporting(engine)))
         _on_stop(state.changes.close)
-        _on_stop(state.desk.close)
+        _on_stop(state.lease_waiters.close)
         memory.settle()
         yield
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await state.desk.aclose()
+        await state.lease_waiters.aclose()
         await state.submissions.close()
         await broker.close()
         await engine.dispose()

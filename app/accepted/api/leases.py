@@ -33,7 +33,7 @@ from accepted.services.lease_requests import (
     LeaseRequest,
     ProgressRequest,
 )
-from accepted.services.lease_waiters import Asked, Given
+from accepted.services.lease_waiters import LeasedJob, LeaseRequestKey
 from accepted.storage.leases import Beat
 
 router = APIRouter(tags=["leases"], dependencies=[*documented, Depends(only_query())])
@@ -65,8 +65,8 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
     wanted = checked(LeaseRequest, await read_optional_json(request, MAX_BODY))
     types = None if wanted.types is None else tuple(sorted(set(wanted.types)))
     await _check_types(state, wanted.types)
-    asked = Asked(who.tenant, f"lease:{who.name}", name, types)
-    given = await _wait(request, state, asked, wanted)
+    key = LeaseRequestKey(who.tenant, f"lease:{who.name}", name, types)
+    given = await _wait(request, state, key, wanted)
     items = [_shown(state, one.leased.lease, one.leased.started_at, one.leased.ends_at, one) for one in given]
     return Response(json_text.encode({"items": items}), headers={"Cache-Control": "no-store"}, media_type=JSON)
 
@@ -120,9 +120,9 @@ async def progress(request: Request, who: Worker, lease: str) -> Response:
     return _answer(state, held, await state.leases.heartbeat(who.tenant, held, said))
 
 
-async def _wait(request: Request, state: State, asked: Asked, wanted: LeaseRequest) -> list[Given]:
+async def _wait(request: Request, state: State, key: LeaseRequestKey, wanted: LeaseRequest) -> list[LeasedJob]:
     """Until there is something, or nobody waits for it any more: then it is handed back, or never taken."""
-    answer = state.desk.ask(asked, wanted.max, float(wanted.wait))
+    answer = state.lease_waiters.wait(key, wanted.max, float(wanted.wait))
     gone = asyncio.ensure_future(_gone(request))
     try:
         waiting: set[asyncio.Future[Any]] = {answer, gone}
@@ -130,7 +130,7 @@ async def _wait(request: Request, state: State, asked: Asked, wanted: LeaseReque
         if not gone.done():
             return answer.result()
         if answer.done() and answer.exception() is None:
-            state.desk.hand_back(answer.result())
+            state.lease_waiters.hand_back(answer.result())
         return []
     finally:
         gone.cancel()
@@ -165,7 +165,9 @@ def _answer(state: State, lease: Lease, beat: Beat) -> Response:
     return Response(json_text.encode(body), media_type=JSON)
 
 
-def _shown(state: State, lease: Lease, at: datetime, ends_at: datetime, given: Given | None = None) -> dict[str, Any]:
+def _shown(
+    state: State, lease: Lease, at: datetime, ends_at: datetime, given: LeasedJob | None = None
+) -> dict[str, Any]:
     expires_at = min(at + timedelta(seconds=state.settings.lease_ttl), ends_at)
     job = {} if given is None else {"job": to_wire(given.job)}
     return {"lease": lease.token, **job, "expires_at": expires_at}

@@ -12,7 +12,7 @@ from accepted.services.jobs.checks import Intake
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
-from accepted.services.lease_waiters import Desk
+from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limits import Limits
 from accepted.settings import Settings
@@ -36,7 +36,7 @@ class State:
     keys: Keys
     slices: Slices
     leases: Leases
-    desk: Desk
+    lease_waiters: LeaseWaiters
 
 
 def state_of(request: Request) -> State:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
 from accepted.services.jobs.requests import Number
-from accepted.services.lease_waiters import MOST
+from accepted.services.lease_waiters import MAX_LEASES
 
 MAX_WAIT = 60.0
 MAX_TYPES = 100
@@ -18,7 +18,7 @@ class LeaseRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="LeaseRequest")
 
-    max: Annotated[StrictInt, Field(ge=1, le=MOST)] = 1
+    max: Annotated[StrictInt, Field(ge=1, le=MAX_LEASES)] = 1
     wait: Annotated[Number, Field(ge=0, le=MAX_WAIT, description="seconds")] = 0.0
     types: (
         Annotated[

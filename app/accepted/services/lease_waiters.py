@@ -1,8 +1,8 @@
-"""Handing out leases to those who wait for them, at a cost to the ledger that does not grow with their number.
+"""Long polling for leases, at a cost to the ledger that does not grow with the number of clients that wait.
 
-Who asks for the same (tenant, key, queue, types) waits in one line, and one look at the ledger is for all of it: when
-somebody joins, when a hint comes, and once a second. Looks are made apart from requests, so one that commits is
-heard of: leases whose client has gone are handed back at once, unburned.
+Requests for the same (tenant, key, queue, types) form a group. One claim serves the whole group: when a request joins,
+when a notification arrives, and once a second. Claims run apart from the requests, so the result of a claim that has
+committed is never lost: leases whose client has gone are handed back at once, and their attempts are not charged.
 """
 
 import asyncio
@@ -29,20 +29,20 @@ from accepted.storage.db.listening import EVERYTHING, Listener
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.leases import Leased
 
-POLL = 1.0
-"""Seconds between looks for one line when no hint comes."""
+POLL_EVERY = 1.0
+"""Seconds between claims for one group when no notification arrives."""
 
 DEADLINE = 4.5
-"""Seconds for a look. A client hears 503 within 5 s when the ledger does not answer."""
+"""Seconds for a claim, so that a client gets 503 within 5 s when the ledger does not answer."""
 
-MOST = 100
-"""Leases in one answer, and from one look."""
+MAX_LEASES = 100
+"""Leases in one answer, and from one claim."""
 
 log = structlog.get_logger(__name__)
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What a line is for. `name` is the worker's in the ledger; `types` None is any type."""
+class LeaseRequestKey(msgspec.Struct, frozen=True):
+    """What a request asks for. `name` is the worker's name in the ledger; `types` None is any type."""
 
     tenant: str
     name: str
@@ -50,119 +50,120 @@ class Asked(msgspec.Struct, frozen=True):
     types: tuple[str, ...] | None
 
 
-class Given(msgspec.Struct, frozen=True):
-    """A lease, and its job as it is then."""
+class LeasedJob(msgspec.Struct, frozen=True):
+    """A lease, and its job as read in the transaction of the claim."""
 
     leased: Leased
     job: Job
 
 
-Answer: TypeAlias = "asyncio.Future[list[Given]]"
+Answer: TypeAlias = "asyncio.Future[list[LeasedJob]]"
 
 
 class _Waiter(msgspec.Struct, frozen=True):
-    most: int
+    limit: int
     until: float
     answer: Answer
 
 
-class _Line:
-    """Who waits for one thing, first come first served."""
+class _Group:
+    """The requests that wait for the same key, first come, first served."""
 
     def __init__(self) -> None:
         self.worker_id: UUID = uuid4()
-        self.attended = (0, float("-inf"))
-        self.hint = asyncio.Event()
-        self.looking: asyncio.Task[None] | None = None
-        self._waiting: deque[_Waiter] = deque()
+        self.reported = (0, float("-inf"))
+        """The slots that the ledger was told of, and when (the event loop's time)."""
+        self.notified = asyncio.Event()
+        self.serving: asyncio.Task[None] | None = None
+        self._waiters: deque[_Waiter] = deque()
 
     def add(self, waiter: _Waiter) -> None:
-        self._waiting.append(waiter)
-        self.hint.set()
+        self._waiters.append(waiter)
+        self.notified.set()
 
     @property
     def wanted(self) -> int:
-        """How many leases those who still wait would take."""
-        self._waiting = deque(waiter for waiter in self._waiting if not waiter.answer.done())
-        return sum(waiter.most for waiter in self._waiting)
+        """How many leases the requests that still wait would take."""
+        self._waiters = deque(waiter for waiter in self._waiters if not waiter.answer.done())
+        return sum(waiter.limit for waiter in self._waiters)
 
     @property
     def until(self) -> float:
-        return min((waiter.until for waiter in self._waiting), default=0.0)
+        return min((waiter.until for waiter in self._waiters), default=0.0)
 
-    def give(self, given: list[Given]) -> list[Given]:
-        """Returns what nobody was there for any more."""
-        for waiter in self._waiting:
-            if given and not waiter.answer.done():
-                waiter.answer.set_result(given[: waiter.most])
-                given = given[waiter.most :]
-        return given
+    def give(self, jobs: list[LeasedJob]) -> list[LeasedJob]:
+        """Answer the requests with `jobs`. Returns those that no request takes any more."""
+        for waiter in self._waiters:
+            if jobs and not waiter.answer.done():
+                waiter.answer.set_result(jobs[: waiter.limit])
+                jobs = jobs[waiter.limit :]
+        return jobs
 
     def end(self, now: float) -> None:
-        """Those whose time is up go away with nothing."""
-        for waiter in self._waiting:
+        """Answer the requests whose time is up with nothing."""
+        for waiter in self._waiters:
             if waiter.until <= now and not waiter.answer.done():
                 waiter.answer.set_result([])
 
     def fail(self, error: Exception) -> None:
-        for waiter in self._waiting:
+        for waiter in self._waiters:
             if not waiter.answer.done():
                 waiter.answer.set_exception(error)
 
 
-class Desk:
-    """One for each API process."""
+class LeaseWaiters:
+    """All requests for leases that wait in one API process."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, url: str, held: Leases, lease_ttl: float) -> None:
         self._engine = engine
         self._held = held
-        self._attend_every = lease_ttl / 3
+        self._report_every = lease_ttl / 3
         self._ledger = Direct(engine)
-        self._lines: dict[Asked, _Line] = {}
+        self._groups: dict[LeaseRequestKey, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener = Listener(url, CHANNEL, self._heard) if broker.handoff is None else None
+        self._listener = Listener(url, CHANNEL, self._on_notification) if broker.handoff is None else None
         self._listening: asyncio.Task[None] | None = None
         self._closed = False
 
-    def ask(self, asked: Asked, most: int, wait: float) -> Answer:
-        """Up to `most` leases as soon as there are any; none after `wait` seconds, or when the process stops.
+    def wait(self, key: LeaseRequestKey, limit: int, seconds: float) -> Answer:
+        """Up to `limit` leases as soon as there are any; none after `seconds`, or when the process stops.
 
-        Raises `LedgerUnavailable`. Whoever cancels it has gone: nothing is lost by that.
+        Raises `LedgerUnavailable`. The caller may cancel the answer: leases that it would have had are handed back.
         """
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
         if self._closed:
             answer.set_result([])
             return answer
-        line = self._lines.get(asked) or self._open(asked)
-        line.add(_Waiter(most, loop.time() + wait, answer))
-        if line.looking is None:
-            line.looking = self._start(self._serve(asked, line))
+        group = self._groups.get(key) or self._new_group(key)
+        group.add(_Waiter(limit, loop.time() + seconds, answer))
+        if group.serving is None:
+            group.serving = self._start(self._serve(key, group))
         return answer
 
-    def _open(self, asked: Asked) -> _Line:
-        """A new line; those that nobody has waited in for long are forgotten."""
-        before = asyncio.get_running_loop().time() - 3 * self._attend_every
-        old = [key for key, line in self._lines.items() if line.looking is None and line.attended[1] < before]
-        for key in old:
-            del self._lines[key]
-        return self._lines.setdefault(asked, _Line())
+    def _new_group(self, key: LeaseRequestKey) -> _Group:
+        """Also forgets the groups that have been empty for a while."""
+        before = asyncio.get_running_loop().time() - 3 * self._report_every
+        old = [other for other, group in self._groups.items() if group.serving is None and group.reported[1] < before]
+        for other in old:
+            del self._groups[other]
+        return self._groups.setdefault(key, _Group())
 
-    def hand_back(self, given: Sequence[Given]) -> None:
-        """These leases reached nobody."""
-        if given:
-            log.info("leases_handed_back", count=len(given))
-            self._start(self._hand_back([one.leased.lease for one in given]))
+    def hand_back(self, jobs: Sequence[LeasedJob]) -> None:
+        """Hand back leases that reached no client, in the background."""
+        if jobs:
+            log.info("leases_handed_back", count=len(jobs))
+            self._start(self._hand_back([one.leased.lease for one in jobs]))
 
     def close(self) -> None:
-        """Nobody waits any longer: the process is stopping."""
+        """Answer everybody with nothing: the process is stopping."""
         self._closed = True
-        for line in self._lines.values():
-            line.end(float("inf"))
-            line.hint.set()
+        for group in self._groups.values():
+            group.end(float("inf"))
+            group.notified.set()
 
     async def aclose(self) -> None:
-        """Hand back what nobody is there for, and let go of the ledger."""
+        """Close, wait until undelivered leases are handed back, and disconnect from the ledger."""
         self.close()
         if self._listening is not None:
             self._listening.cancel()
@@ -170,82 +171,82 @@ class Desk:
             await asyncio.wait(self._tasks)
         await self._ledger.close()
 
-    async def _serve(self, asked: Asked, line: _Line) -> None:
-        """Look for one line until nobody waits in it."""
+    async def _serve(self, key: LeaseRequestKey, group: _Group) -> None:
+        """Claim for one group until no request waits in it."""
         self._listen()
         try:
-            while wanted := line.wanted:
-                line.hint.clear()
-                given = await self._look(asked, min(wanted, MOST))
-                self.hand_back(line.give(given))
-                if not given:
-                    await self._attend(asked, line, wanted)
-                    line.end(asyncio.get_running_loop().time())
-                    await self._pause(line)
+            while wanted := group.wanted:
+                group.notified.clear()
+                jobs = await self._claim_in_time(key, min(wanted, MAX_LEASES))
+                self.hand_back(group.give(jobs))
+                if not jobs:
+                    await self._report_slots(key, group, wanted)
+                    group.end(asyncio.get_running_loop().time())
+                    await self._pause(group)
         except Exception as error:
-            line.fail(error)
+            group.fail(error)
             if not isinstance(error, LedgerUnavailable):
-                log.exception("lease_look_failed")
+                log.exception("lease_claim_failed")
         finally:
-            line.looking = None
+            group.serving = None
 
-    async def _look(self, asked: Asked, most: int) -> list[Given]:
-        """One claim. If it takes too long it goes on alone, and what comes of it is handed back."""
-        claiming = asyncio.ensure_future(self._claim(asked, most))
+    async def _claim_in_time(self, key: LeaseRequestKey, limit: int) -> list[LeasedJob]:
+        """One claim. One that misses the deadline goes on alone, and its leases are handed back."""
+        claiming = asyncio.ensure_future(self._claim(key, limit))
         done, _ = await asyncio.wait({claiming}, timeout=DEADLINE)
         if not done:
-            self._start(self._disown(claiming))
+            self._start(self._hand_back_late(claiming))
             raise LedgerUnavailable("timeout")
         return claiming.result()
 
-    async def _claim(self, asked: Asked, most: int) -> list[Given]:
+    async def _claim(self, key: LeaseRequestKey, limit: int) -> list[LeasedJob]:
         async with self._ledger.transaction() as conn:
             leased = await leases.claim(
-                conn, name=asked.name, tenant=asked.tenant, queue=asked.queue, types=asked.types, most=most
+                conn, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, most=limit
             )
             jobs = await jobs_by_id(conn, [one.lease.job_id for one in leased]) if leased else {}
             await conn.execute("COMMIT")
-        return [Given(one, jobs[one.lease.job_id]) for one in leased]
+        return [LeasedJob(one, jobs[one.lease.job_id]) for one in leased]
 
-    async def _disown(self, claiming: "asyncio.Future[list[Given]]") -> None:
+    async def _hand_back_late(self, claiming: "asyncio.Future[list[LeasedJob]]") -> None:
         with contextlib.suppress(LedgerUnavailable):
             self.hand_back(await claiming)
 
-    async def _attend(self, asked: Asked, line: _Line, slots: int) -> None:
-        """Let the ledger know that this queue is served, and how many leases would be taken: limits ask for it."""
-        before, at = line.attended
+    async def _report_slots(self, key: LeaseRequestKey, group: _Group, slots: int) -> None:
+        """Tell the ledger that this queue has a worker, and how many leases it would take: the limiter needs both."""
+        before, at = group.reported
         now = asyncio.get_running_loop().time()
-        if slots <= before and now < at + self._attend_every:
+        if slots <= before and now < at + self._report_every:
             return
         async with transaction(self._engine) as conn:
-            name = f"waiting {asked.name}"
+            name = f"waiting {key.name}"
             await workers.heartbeat(
-                conn, line.worker_id, name,
-                slots=slots, queues=[asked.queue], types=asked.types, tenant=asked.tenant,
+                conn, group.worker_id, name,
+                slots=slots, queues=[key.queue], types=key.types, tenant=key.tenant,
             )  # fmt: skip
             await conn.commit()
-        line.attended = (slots, now)
+        group.reported = (slots, now)
 
-    async def _pause(self, line: _Line) -> None:
-        left = min(line.until - asyncio.get_running_loop().time(), POLL)
+    async def _pause(self, group: _Group) -> None:
+        left = min(group.until - asyncio.get_running_loop().time(), POLL_EVERY)
         if left > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await line.hint.wait()
+                    await group.notified.wait()
 
-    async def _hand_back(self, given: list[Lease]) -> None:
-        with contextlib.suppress(LedgerUnavailable):  # then they run out
-            await self._held.hand_back(given)
+    async def _hand_back(self, handed_back: list[Lease]) -> None:
+        with contextlib.suppress(LedgerUnavailable):  # then they expire
+            await self._held.hand_back(handed_back)
 
     def _listen(self) -> None:
         if self._listener is not None and self._listening is None:
             self._listening = asyncio.create_task(self._listener.run())
 
-    def _heard(self, payload: str) -> None:
-        named = None if payload == EVERYTHING else set(payload.split(","))
-        for asked, line in self._lines.items():
-            if named is None or asked.queue in named:
-                line.hint.set()
+    def _on_notification(self, payload: str) -> None:
+        queues = None if payload == EVERYTHING else set(payload.split(","))
+        for key, group in self._groups.items():
+            if queues is None or key.queue in queues:
+                group.notified.set()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)

@@ -35,32 +35,34 @@ async def test_many_wait_at_the_cost_of_one(pg: Api) -> None:
     await register(client)
     asking = [asyncio.create_task(lease(client, most=2, wait=20)) for _ in range(40)]
     await until(lambda: _waiting(pg) == 40, 10, "forty to wait")
-    (line,) = pg.state.desk._lines.values()
-    looks = []
-    line.hint.clear = lambda clear=line.hint.clear: (looks.append(1), clear())[1]  # type: ignore[method-assign]
+    (group,) = pg.state.lease_waiters._groups.values()
+    claims = []
+    group.notified.clear = lambda clear=group.notified.clear: (claims.append(1), clear())[1]  # type: ignore[method-assign]
     began = time.monotonic()
-    await asyncio.sleep(2.2)  # the time over which looks are counted
-    assert len(looks) <= time.monotonic() - began + 1
+    await asyncio.sleep(2.2)  # the time over which claims are counted
+    assert len(claims) <= time.monotonic() - began + 1
     jobs = {(await client.submit("node.echo"))["id"] for _ in range(30)}
     await until(lambda: sum(len(one.result()) for one in asking if one.done()) == 30, 10, "thirty leases")
     found = [item["job"]["id"] for one in asking if one.done() for item in one.result()]
     assert sorted(found) == sorted(jobs), "each once"
-    pg.state.desk.close()
+    pg.state.lease_waiters.close()
     assert [] in await asyncio.gather(*asking), "those who are left go away with nothing"
 
 
 def _waiting(one: Api) -> int:
-    return sum(line.wanted for line in one.state.desk._lines.values()) // 2
+    return sum(group.wanted for group in one.state.lease_waiters._groups.values()) // 2
 
 
 async def test_a_client_that_goes_away_leaves_nothing_behind(live: Api) -> None:
     client = await live.client()
     await register(client)
     asking = asyncio.create_task(lease(client, wait=30))
-    await until(lambda: live.state.desk._lines, 10, "somebody to wait")
+    await until(lambda: live.state.lease_waiters._groups, 10, "somebody to wait")
     asking.cancel()
     await asyncio.wait({asking})
-    await until(lambda: not any(line.wanted for line in live.state.desk._lines.values()), 10, "nobody to wait")
+    await until(
+        lambda: not any(group.wanted for group in live.state.lease_waiters._groups.values()), 10, "nobody to wait"
+    )
     job = await client.submit("node.echo")
     assert (await one_lease(client))["job"]["attempt"] == 1, "nobody took it before"
     assert len(await client.attempts(job["id"])) == 1
@@ -69,8 +71,8 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(live: Api) -> None:
 async def test_a_lease_that_reaches_nobody_is_handed_back_unburned(pg: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     client = await pg.client()
     await register(client)
-    desk, claimed, go_on = pg.state.desk, asyncio.Event(), asyncio.Event()
-    plain = desk._claim
+    waiters, claimed, go_on = pg.state.lease_waiters, asyncio.Event(), asyncio.Event()
+    plain = waiters._claim
 
     async def slowly(*arguments):  # type: ignore[no-untyped-def]
         given = await plain(*arguments)
@@ -79,13 +81,13 @@ async def test_a_lease_that_reaches_nobody_is_handed_back_unburned(pg: Api, monk
             await go_on.wait()
         return given
 
-    monkeypatch.setattr(desk, "_claim", slowly)
+    monkeypatch.setattr(waiters, "_claim", slowly)
     job = await client.submit("node.echo")
     asking = asyncio.create_task(lease(client, wait=30))
     await claimed.wait()
     asking.cancel()
     await asyncio.wait({asking})
-    await until(lambda: not any(line.wanted for line in desk._lines.values()), 10, "nobody to wait")
+    await until(lambda: not any(group.wanted for group in waiters._groups.values()), 10, "nobody to wait")
     go_on.set()
     await client.until_status(job["id"], "queued", timeout=10)
     (attempt,) = await client.attempts(job["id"])
@@ -98,7 +100,9 @@ async def test_a_stop_ends_every_wait_at_once(database_url: str) -> None:
         client = await one.client()
         await register(client)
         asking = [asyncio.create_task(lease(client, wait=60)) for _ in range(5)]
-        await until(lambda: sum(line.wanted for line in one.state.desk._lines.values()) == 5, 10, "five to wait")
+        await until(
+            lambda: sum(group.wanted for group in one.state.lease_waiters._groups.values()) == 5, 10, "five to wait"
+        )
         began = time.monotonic()
         one.stop()
         assert await asyncio.gather(*asking) == [[]] * 5
@@ -122,7 +126,9 @@ async def test_the_ledger_is_away(database_url: str, postgres_server: PostgresSe
         await client.submit("node.echo")
         item = await one_lease(client)
         asking = asyncio.create_task(ask(client, "empty", wait=60))
-        await until(lambda: any(line.wanted for line in one.state.desk._lines.values()), 10, "somebody to wait")
+        await until(
+            lambda: any(group.wanted for group in one.state.lease_waiters._groups.values()), 10, "somebody to wait"
+        )
         postgres_server.stop()
         try:
             began = time.monotonic()

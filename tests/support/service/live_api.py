@@ -32,7 +32,7 @@ class Api:
     def stop(self) -> None:
         """What SIGTERM does."""
         self.state.changes.close()
-        self.state.desk.close()
+        self.state.lease_waiters.close()
         self.server.should_exit = True
 
 
