@@ -22,7 +22,7 @@ from accepted.domain.job import Job, NewJob
 from accepted.domain.message import JobRef
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.receipts import Submission
 from accepted.services.jobs.submission import Submissions
@@ -71,12 +71,12 @@ async def rabbit(engine: AsyncEngine, amqp_vhost: VirtualHost) -> AsyncIterator[
 async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
     """The first worker was taken for dead; the second one's success stands, whatever the first says later."""
     job = await _accept(engine, ledger_road)
-    late = _held(await _claim(engine))
+    late = _running_attempt(await _claim(engine))
     assert await settle(engine, ledger_road, [transitions.crashed(late, 0)]) == [True]
     async with transaction(engine) as conn:
         await conn.execute(text("UPDATE outbox SET published = true"))
         await conn.commit()
-    second = _held(await _claim(engine))
+    second = _running_attempt(await _claim(engine))
 
     assert await settle(engine, ledger_road, [transitions.succeeded(late, '"late, while the second runs"')]) == [False]
     assert (await _read(engine, job)).status == "running"
@@ -92,10 +92,10 @@ async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_road: 
 @pytest.mark.fault("F10", moment="jobs run")
 async def test_another_workers_lease_is_not_ours_to_end(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
     await _accept(engine, ledger_road)
-    held = _held(await _claim(engine))
-    stranger = msgspec.structs.replace(held, worker_id=new_id())
+    running = _running_attempt(await _claim(engine))
+    stranger = msgspec.structs.replace(running, worker_id=new_id())
     assert await settle(engine, ledger_road, [transitions.succeeded(stranger, "1")]) == [False]
-    assert await settle(engine, ledger_road, [transitions.succeeded(held, "1")]) == [True]
+    assert await settle(engine, ledger_road, [transitions.succeeded(running, "1")]) == [True]
 
 
 @pytest.mark.fault("F09", moment="at COMMIT")
@@ -201,8 +201,8 @@ async def _claim(engine: AsyncEngine) -> Claim:
     return claims[0]
 
 
-def _held(claim: Claim) -> Held:
-    return Held(
+def _running_attempt(claim: Claim) -> RunningAttempt:
+    return RunningAttempt(
         job_id=claim.job.id,
         attempt=claim.job.attempt,
         worker_id=claim.worker_id,

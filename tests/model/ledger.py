@@ -17,7 +17,7 @@ from sqlalchemy import DateTime
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held, Transition
+from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.submission import Submissions
 from accepted.storage import workers
@@ -162,10 +162,10 @@ class Ledger:
         await self.engine.dispose()
 
 
-def held(claim: Claim, **fields: Any) -> Held:
+def running_attempt(claim: Claim, **fields: Any) -> RunningAttempt:
     """What a worker knows of an attempt; `accepted_worker.runtime.executor` makes the same of a claim."""
     assert claim.retry is not None
-    return Held(
+    return RunningAttempt(
         job_id=claim.job.id, attempt=claim.job.attempt, worker_id=claim.worker_id,
         max_attempts=claim.job.max_attempts, crashes=claim.crashes,
         retry=msgspec.json.decode(claim.retry, type=Retry), **fields,

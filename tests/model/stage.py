@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from accepted.domain.job import NewJob
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs import cancellation
 from accepted.services.jobs.receipts import Submission
 from tests.model import contract
@@ -79,7 +79,7 @@ class Stage(RuleBasedStateMachine):
         self.keys: dict[str, Key] = {}
         self.beats: dict[UUID, float] = {}
         self.silent: set[UUID] = set()
-        self.claimed: list[Held] = []
+        self.claimed: list[RunningAttempt] = []
         self.references: list[tuple[UUID, int]] = []
         self.made = 0
         self.steps = 0
@@ -107,16 +107,16 @@ class Stage(RuleBasedStateMachine):
     def letters(self) -> list[Job]:
         return [job for job in self.jobs.values() if job.letter is not None]
 
-    def current(self, held: Held) -> bool:
+    def current(self, running: RunningAttempt) -> bool:
         """Whether this attempt is still its worker's."""
-        job = self.jobs[held.job_id]
-        return job.lease is not None and (job.attempt, job.lease.worker) == (held.attempt, held.worker_id)
+        job = self.jobs[running.job_id]
+        return job.lease is not None and (job.attempt, job.lease.worker) == (running.attempt, running.worker_id)
 
-    def live(self) -> list[Held]:
-        return [held for held in self.claimed if self.current(held)]
+    def live(self) -> list[RunningAttempt]:
+        return [running for running in self.claimed if self.current(running)]
 
-    def over(self) -> list[Held]:
-        return [held for held in self.claimed if not self.current(held)]
+    def over(self) -> list[RunningAttempt]:
+        return [running for running in self.claimed if not self.current(running)]
 
     def publish(self, job: Job, turn: int) -> None:
         job.publish(self.now, turn)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, OnNotFound
-from accepted.domain.transitions import Held, Transition
+from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.storage.attempts.claims import Claim
-from tests.model.ledger import held as held_of
+from tests.model.ledger import running_attempt
 from tests.model.model import Job
 from tests.model.rows import UNIT
 from tests.model.stage import QUEUES, WORKERS, Stage, pick, picks, step, workers
@@ -44,28 +44,28 @@ class Working(Stage):
 
     @step(when=Stage.live, number=picks, result=st.integers(0, 9))
     async def succeed(self, number, result) -> None:
-        held, job = self._one(number)
-        await self._settle(transitions.succeeded(held, str(result)))
+        running, job = self._one(number)
+        await self._settle(transitions.succeeded(running, str(result)))
         job.succeed(str(result))
 
     @step(when=Stage.live, number=picks, kind=st.sampled_from(FAILURES))
     async def fail(self, number, kind) -> None:
-        held, job = self._one(number)
-        await self._settle(transitions.failed(held, kind, "x", CHANCE))
+        running, job = self._one(number)
+        await self._settle(transitions.failed(running, kind, "x", CHANCE))
         job.fail(kind, self.now)
 
     @step(when=Stage.live, number=picks, retry_after=st.integers(0, 3))
     async def be_rate_limited(self, number, retry_after) -> None:
         """Not before `Retry-After`, then the schedule: whichever is later."""
-        held, job = self._one(number)
-        await self._settle(transitions.failed(held, FailureClass.RATE_LIMITED, "x", CHANCE, retry_after * UNIT))
+        running, job = self._one(number)
+        await self._settle(transitions.failed(running, FailureClass.RATE_LIMITED, "x", CHANCE, retry_after * UNIT))
         job.fail("rate_limited", self.now, retry_after)
 
     @step(when=Stage.live, number=picks, choice=st.sampled_from(list(OnNotFound)))
     async def not_find(self, number, choice) -> None:
-        held, job = self._one(number)
-        held = msgspec.structs.replace(held, not_found=choice)
-        await self._settle(transitions.failed(held, FailureClass.NOT_FOUND, "x", CHANCE))
+        running, job = self._one(number)
+        running = msgspec.structs.replace(running, not_found=choice)
+        await self._settle(transitions.failed(running, FailureClass.NOT_FOUND, "x", CHANCE))
         if choice is OnNotFound.SKIP:
             job.succeed('{"skipped":true}')
         else:
@@ -74,29 +74,29 @@ class Working(Stage):
     @step(when=Stage.live, number=picks)
     async def crash(self, number) -> None:
         """Its own process died, and its worker lives to say so. What has crashed before is likelier to do it again."""
-        held = max(self.live(), key=lambda one: one.crashes) if number % 2 else pick(self.live(), number)
-        job = self.jobs[held.job_id]
-        await self._settle(transitions.crashed(held, CHANCE))
+        running = max(self.live(), key=lambda one: one.crashes) if number % 2 else pick(self.live(), number)
+        job = self.jobs[running.job_id]
+        await self._settle(transitions.crashed(running, CHANCE))
         job.crash(self.now)
 
     @step(when=Stage.live, number=picks)
     async def hand_back(self, number) -> None:
-        held, job = self._one(number)
-        await self._settle(transitions.handed_back(held))
+        running, job = self._one(number)
+        await self._settle(transitions.handed_back(running))
         job.hand_back(self.now)
 
     @step(when=Stage.live, number=picks)
     async def be_unrecordable(self, number) -> None:
-        held, job = self._one(number)
-        await self._settle(transitions.unrecordable(held))
+        running, job = self._one(number)
+        await self._settle(transitions.unrecordable(running))
         job.fail("invalid", self.now)
 
     @step(when=Stage.live, number=picks)
     async def let_go(self, number) -> None:
         """The job is to be cancelled, and its handler ends at once."""
-        held, job = self._one(number)
+        running, job = self._one(number)
         assert await self.cancel(job) == "running"
-        await self._settle(transitions.cancelled(held))
+        await self._settle(transitions.cancelled(running))
         job.let_go()
 
     @step(when=Stage.over, number=picks, arrow=picks)
@@ -106,17 +106,17 @@ class Working(Stage):
 
     @step(when=Stage.live, number=picks, arrow=picks, wrong=st.sampled_from(["worker_id", "attempt"]))
     async def end_what_another_one_has(self, number, arrow, wrong) -> None:
-        held, _ = self._one(number)
-        other = {"worker_id": pick([one for one in WORKERS if one != held.worker_id], number), "attempt": 99}[wrong]
-        await self._fenced_off(msgspec.structs.replace(held, **{wrong: other}), arrow)
+        running, _ = self._one(number)
+        other = {"worker_id": pick([one for one in WORKERS if one != running.worker_id], number), "attempt": 99}[wrong]
+        await self._fenced_off(msgspec.structs.replace(running, **{wrong: other}), arrow)
 
     @step(when=lambda self: self.live() and self.over(), number=picks, late=picks)
     async def succeed_beside_a_late_one(self, number, late) -> None:
         """In one batch each has its own fence."""
-        held, job = self._one(number)
+        running, job = self._one(number)
         past = pick(self.over(), late)
-        batch = [transitions.succeeded(held, "1")]
-        if past.job_id != held.job_id:
+        batch = [transitions.succeeded(running, "1")]
+        if past.job_id != running.job_id:
             batch.append(transitions.succeeded(past, "2"))
         assert list(await self.ledger.settle(*batch)) == [True, False][: len(batch)]
         job.succeed("1")
@@ -125,19 +125,19 @@ class Working(Stage):
         on_the_road = (job for job in self.having("queued") if job.place and job.place.published)
         return [job for job in on_the_road if not job.late(self.now)]
 
-    def _one(self, number: int) -> tuple[Held, Job]:
-        held = pick(self.live(), number)
-        return held, self.jobs[held.job_id]
+    def _one(self, number: int) -> tuple[RunningAttempt, Job]:
+        running = pick(self.live(), number)
+        return running, self.jobs[running.job_id]
 
     async def _settle(self, arrow: Transition) -> None:
         assert list(await self.ledger.settle(arrow)) == [True]
 
-    async def _fenced_off(self, held: Held, arrow: int) -> None:
+    async def _fenced_off(self, running: RunningAttempt, arrow: int) -> None:
         arrows = [
-            transitions.succeeded(held, "666"), transitions.failed(held, FailureClass.TRANSIENT, "late", CHANCE),
-            transitions.failed(held, FailureClass.INVALID, "late", CHANCE), transitions.crashed(held, CHANCE),
-            transitions.handed_back(held), transitions.cancelled(held),
-            transitions.held_back(held, FailureClass.TIMEOUT, "late", 1.0),
+            transitions.succeeded(running, "666"), transitions.failed(running, FailureClass.TRANSIENT, "late", CHANCE),
+            transitions.failed(running, FailureClass.INVALID, "late", CHANCE), transitions.crashed(running, CHANCE),
+            transitions.handed_back(running), transitions.cancelled(running),
+            transitions.held_back(running, FailureClass.TIMEOUT, "late", 1.0),
         ]  # fmt: skip
         assert list(await self.ledger.settle(pick(arrows, arrow))) == [False]
 
@@ -147,7 +147,7 @@ class Working(Stage):
             job = self.jobs[claim.job.id]
             job.claim(worker)
             assert (claim.job.attempt, claim.crashes, claim.job.payload) == (job.attempt, job.crashes, job.payload)
-            self.claimed.append(held_of(claim))
+            self.claimed.append(running_attempt(claim))
 
 
 def _order(job: Job) -> tuple[int, int]:

@@ -39,7 +39,7 @@ SKIPPED = '{"skipped":true}'
 """The result of a job that did not find what it was to work on, where its type says that this is fine."""
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """A running attempt as its holder (or its rescuer) knows it: the fence, and what decides the next step."""
 
     job_id: UUID
@@ -73,7 +73,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     what the attempt was answered by whom it called, as JSON text: stored with the attempt, and not with the job.
     """
 
-    held: Held
+    running: RunningAttempt
     status: Status
     outcome: str
     result: str | None = None
@@ -88,13 +88,13 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
-def succeeded(held: Held, result: str) -> Transition:
+def succeeded(running: RunningAttempt, result: str) -> Transition:
     """running -> succeeded. `result` is JSON text."""
-    return Transition(held=held, status=Status.SUCCEEDED, outcome="succeeded", result=result)
+    return Transition(running=running, status=Status.SUCCEEDED, outcome="succeeded", result=result)
 
 
 def failed(
-    held: Held,
+    running: RunningAttempt,
     kind: FailureClass,
     message: str,
     chance: float,
@@ -105,82 +105,84 @@ def failed(
 
     Or running -> succeeded, for what was not found and may be skipped.
     """
-    if kind is FailureClass.NOT_FOUND and held.not_found is OnNotFound.SKIP:
-        return succeeded(held, SKIPPED)
-    if not _may_run_again(held, kind):
-        return msgspec.structs.replace(_dead(held, kind, message, traceback), retry_after=retry_after)
-    wait, error = held.retry.wait(held.failures, chance, retry_after), _error(held, kind, message)
+    if kind is FailureClass.NOT_FOUND and running.not_found is OnNotFound.SKIP:
+        return succeeded(running, SKIPPED)
+    if not _may_run_again(running, kind):
+        return msgspec.structs.replace(_dead(running, kind, message, traceback), retry_after=retry_after)
+    wait, error = running.retry.wait(running.failures, chance, retry_after), _error(running, kind, message)
     return Transition(
-        held=held, status=Status.RETRYING, outcome=kind, error=error, traceback=traceback, wait=wait,
+        running=running, status=Status.RETRYING, outcome=kind, error=error, traceback=traceback, wait=wait,
         retry_after=retry_after,
     )  # fmt: skip
 
 
-def crashed(held: Held, chance: float, message: str = VANISHED) -> Transition:
+def crashed(running: RunningAttempt, chance: float, message: str = VANISHED) -> Transition:
     """running -> queued when the worker fell silent or the attempt's own process died; on the schedule from the second
     crash on, failed at the third.
 
     The first crash is most often the worker's fault (a deploy, a lost machine), so the job does not wait for it.
     """
-    kind, crashes = FailureClass.CRASHED, held.crashes + 1
+    kind, crashes = FailureClass.CRASHED, running.crashes + 1
     message = f"{message}: crash {crashes} of it"
-    if crashes >= MAX_CRASHES or held.attempt >= held.max_attempts:
+    if crashes >= MAX_CRASHES or running.attempt >= running.max_attempts:
         why = f"{message}, and {MAX_CRASHES} are the most" if crashes >= MAX_CRASHES else message
-        return msgspec.structs.replace(_dead(held, kind, why), crashes=1)
-    error = _error(held, kind, message)
+        return msgspec.structs.replace(_dead(running, kind, why), crashes=1)
+    error = _error(running, kind, message)
     if crashes == 1:
-        return Transition(held=held, status=Status.QUEUED, outcome=kind, error=error, wait=0.0, crashes=1)
-    wait = held.retry.wait(held.failures, chance)
-    return Transition(held=held, status=Status.RETRYING, outcome=kind, error=error, wait=wait, crashes=1)
+        return Transition(running=running, status=Status.QUEUED, outcome=kind, error=error, wait=0.0, crashes=1)
+    wait = running.retry.wait(running.failures, chance)
+    return Transition(running=running, status=Status.RETRYING, outcome=kind, error=error, wait=wait, crashes=1)
 
 
-def handed_back(held: Held) -> Transition:
+def handed_back(running: RunningAttempt) -> Transition:
     """running -> queued because the worker is stopping. The attempt is not charged: the budget grows by one."""
-    return Transition(held=held, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
+    return Transition(running=running, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
 
 
-def unserved(held: Held, type_name: str) -> Transition:
+def unserved(running: RunningAttempt, type_name: str) -> Transition:
     """running -> queued because the worker that took it has no handler for its type. Not charged, as in a hand-back.
 
     It waits a little, so that a worker that has one may be faster next time: longer each time, for as long as none is.
     """
-    wait = min(UNSERVED_WAIT * 2.0 ** min(held.attempt - held.failures, 10), MAX_UNSERVED_WAIT)
-    error = _error(held, FailureClass.TRANSIENT, f"handed back: no handler for type {type_name!r} in this worker")
-    return Transition(held=held, status=Status.QUEUED, outcome="handed_back", error=error, wait=wait, extra_attempts=1)
+    wait = min(UNSERVED_WAIT * 2.0 ** min(running.attempt - running.failures, 10), MAX_UNSERVED_WAIT)
+    error = _error(running, FailureClass.TRANSIENT, f"handed back: no handler for type {type_name!r} in this worker")
+    return Transition(
+        running=running, status=Status.QUEUED, outcome="handed_back", error=error, wait=wait, extra_attempts=1
+    )
 
 
-def held_back(held: Held, kind: FailureClass, message: str, wait: float) -> Transition:
+def held_back(running: RunningAttempt, kind: FailureClass, message: str, wait: float) -> Transition:
     """running -> retrying, `wait` seconds from now, because the host that it would call is held back.
 
     Nothing was called, so nothing is charged: the budget grows by one. `kind` is what the host is held back for.
     """
-    error = _error(held, kind, message)
+    error = _error(running, kind, message)
     return Transition(
-        held=held, status=Status.RETRYING, outcome=HELD_BACK, error=error, wait=wait, extra_attempts=1
+        running=running, status=Status.RETRYING, outcome=HELD_BACK, error=error, wait=wait, extra_attempts=1
     )  # fmt: skip
 
 
-def cancelled(held: Held) -> Transition:
+def cancelled(running: RunningAttempt) -> Transition:
     """running -> cancelled because somebody asked, and the handler let go."""
-    error = _error(held, FailureClass.CANCELLED, ON_REQUEST)
-    return Transition(held=held, status=Status.CANCELLED, outcome=FailureClass.CANCELLED, error=error)
+    error = _error(running, FailureClass.CANCELLED, ON_REQUEST)
+    return Transition(running=running, status=Status.CANCELLED, outcome=FailureClass.CANCELLED, error=error)
 
 
-def unrecordable(held: Held) -> Transition:
+def unrecordable(running: RunningAttempt) -> Transition:
     """running -> failed because the ledger refuses to store what the attempt came to."""
-    return _dead(held, FailureClass.INVALID, "the outcome of this attempt could not be stored")
+    return _dead(running, FailureClass.INVALID, "the outcome of this attempt could not be stored")
 
 
-def _may_run_again(held: Held, kind: FailureClass) -> bool:
-    patient = kind is FailureClass.NOT_FOUND and held.not_found is OnNotFound.RETRY
-    return held.attempt < held.max_attempts and (patient or kind not in AT_ONCE)
+def _may_run_again(running: RunningAttempt, kind: FailureClass) -> bool:
+    patient = kind is FailureClass.NOT_FOUND and running.not_found is OnNotFound.RETRY
+    return running.attempt < running.max_attempts and (patient or kind not in AT_ONCE)
 
 
-def _dead(held: Held, kind: FailureClass, message: str, traceback: str | None = None) -> Transition:
-    error = _error(held, kind, message)
-    return Transition(held=held, status=Status.FAILED, outcome=kind, error=error, traceback=traceback)
+def _dead(running: RunningAttempt, kind: FailureClass, message: str, traceback: str | None = None) -> Transition:
+    error = _error(running, kind, message)
+    return Transition(running=running, status=Status.FAILED, outcome=kind, error=error, traceback=traceback)
 
 
-def _error(held: Held, kind: FailureClass, message: str) -> str:
-    error = {"class": kind, "message": storable(message, MAX_MESSAGE), "attempt": held.attempt}
+def _error(running: RunningAttempt, kind: FailureClass, message: str) -> str:
+    error = {"class": kind, "message": storable(message, MAX_MESSAGE), "attempt": running.attempt}
     return msgspec.json.encode(error).decode()

@@ -15,7 +15,7 @@ from accepted.coalescing import Coalescer
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.lease import Lease
-from accepted.domain.transitions import Held, Transition
+from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.jobs import completion
@@ -41,9 +41,9 @@ class Leases:
         """running -> succeeded with `result` (JSON text). A job that is to be cancelled is, and its result refused."""
         found = await self._find(tenant, lease)
         if found.cancelled:
-            await self._end(found, transitions.cancelled(found.held))
+            await self._end(found, transitions.cancelled(found.running))
             raise Conflict("the job was cancelled on request: its result is not kept")
-        await self._end(found, transitions.succeeded(found.held, result))
+        await self._end(found, transitions.succeeded(found.running, result))
 
     async def fail(
         self, tenant: str, lease: Lease, kind: FailureClass, message: str, retry_after: float | None
@@ -73,7 +73,7 @@ class Leases:
             async with reading(self._engine) as conn:
                 found = await leases.find(conn, lease)
             if found is not None and found.open:
-                await self._record(transitions.handed_back(found.held))
+                await self._record(transitions.handed_back(found.running))
 
     async def _find(self, tenant: str, lease: Lease) -> Found:
         async with reading(self._engine) as conn:
@@ -91,14 +91,14 @@ class Leases:
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         """Of two outcomes of one attempt the first counts, as it would had the other come later."""
-        first: dict[Held, Transition] = {}
+        first: dict[RunningAttempt, Transition] = {}
         for transition in batch:
-            first.setdefault(transition.held, transition)
+            first.setdefault(transition.running, transition)
         once = list(first.values())
         async with transaction(self._engine) as conn:
             done = await completion.record(conn, self._broker, once)
             counted = [transition for transition, one in zip(once, done, strict=True) if one]
-            await leases.retire(conn, [transition.held.worker_id for transition in counted])
+            await leases.retire(conn, [transition.running.worker_id for transition in counted])
             await conn.commit()
         return [any(transition is one for one in counted) for transition in batch]
 
@@ -110,10 +110,10 @@ def note(found: Found, transition: Transition) -> float:
     ATTEMPT_SECONDS.labels(found.type).observe(seconds)
     log.info(
         "attempt",
-        job_id=str(found.held.job_id),
+        job_id=str(found.running.job_id),
         type=found.type,
         queue=found.queue,
-        attempt=found.held.attempt,
+        attempt=found.running.attempt,
         outcome=transition.outcome,
         status=transition.status,
         duration_ms=round(seconds * 1000, 1),
@@ -126,7 +126,7 @@ _OVER = "the lease is lost or settled: the job has gone on without it"
 
 def _failure(found: Found, kind: FailureClass, message: str, retry_after: float | None) -> Transition:
     if found.cancelled:
-        return transitions.cancelled(found.held)
+        return transitions.cancelled(found.running)
     if kind is FailureClass.CRASHED:
-        return transitions.crashed(found.held, random.random(), message or "its worker said that it crashed")
-    return transitions.failed(found.held, kind, message, random.random(), retry_after)
+        return transitions.crashed(found.running, random.random(), message or "its worker said that it crashed")
+    return transitions.failed(found.running, kind, message, random.random(), retry_after)

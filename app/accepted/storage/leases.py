@@ -14,11 +14,11 @@ import msgspec
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from accepted.domain.lease import Lease
-from accepted.domain.transitions import MAX_UNSERVED_WAIT, Held
+from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
 from accepted.storage.attempts.claims import ALLOWED, RUN
 from accepted.storage.db.changes import HINT
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.workers import held_of
+from accepted.storage.workers import running_attempt
 
 TOLD = 2.0
 """Seconds that a worker has to let go once it was told that its job is to be cancelled."""
@@ -126,7 +126,7 @@ class Found(msgspec.Struct, frozen=True):
     `timeout` is in seconds. `over_http`: no worker process holds it.
     """
 
-    held: Held
+    running: RunningAttempt
     cancelled: bool
     timeout: float
     tenant: str
@@ -184,8 +184,8 @@ async def retire_idle(conn: Connection) -> None:
 
 
 def _found(row: Sequence[Any]) -> Found:
-    held = msgspec.structs.replace(held_of(row[:9]), not_found=OnNotFound(row[9]))
-    return Found(held, *row[10:])
+    running = msgspec.structs.replace(running_attempt(row[:9]), not_found=OnNotFound(row[9]))
+    return Found(running, *row[10:])
 
 
 def _values(lease: Lease) -> dict[str, object]:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 
 _HEARTBEAT = text("""
 INSERT INTO workers (id, name, slots, queues, types, tenant) VALUES (:id, :name, :slots, :queues, :types, :tenant)
@@ -76,25 +76,27 @@ async def retire(conn: AsyncConnection, worker_id: UUID) -> None:
     await conn.execute(_RETIRE, {"id": worker_id})
 
 
-async def abandoned(conn: AsyncConnection, lease_ttl: float, most: int) -> list[Held]:
+async def abandoned(conn: AsyncConnection, lease_ttl: float, most: int) -> list[RunningAttempt]:
     """Up to `most` running attempts whose worker has been silent for `lease_ttl` seconds, or is unknown."""
-    return [held_of(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
+    return [running_attempt(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
 
 
-async def held_by(conn: AsyncConnection, worker_id: UUID, older_than: float, most: int) -> list[Held]:
+async def running_attempts_of(
+    conn: AsyncConnection, worker_id: UUID, older_than: float, most: int
+) -> list[RunningAttempt]:
     """Up to `most` attempts that the ledger says this worker has been running for `older_than` seconds."""
     found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "most": most})
-    return [held_of(row) for row in found]
+    return [running_attempt(row) for row in found]
 
 
 def _list(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def held_of(row: Sequence[Any]) -> Held:
+def running_attempt(row: Sequence[Any]) -> RunningAttempt:
     """Of job_id, attempt, worker_id, max_attempts, crashes, retry, and the type's max_attempts, schedule, jitter."""
     job_id, attempt, worker_id, max_attempts, crashes, retry, *of_type = row
-    return Held(
+    return RunningAttempt(
         job_id=job_id,
         attempt=attempt,
         worker_id=worker_id,

@@ -43,7 +43,7 @@ async def target(client: Client, receiver: Receiver) -> Job | None:
     return None if answer.status_code == 404 else answer.json()
 
 
-async def held(client: Client, receiver: Receiver) -> Job:
+async def running_attempt(client: Client, receiver: Receiver) -> Job:
     async def there() -> Job | None:
         found = await target(client, receiver)
         return found if found and found["state"] == "open" else None
@@ -72,7 +72,7 @@ async def test_a_host_that_asks_for_patience_is_left_alone(service: Client) -> N
         first = await call(service, busy, retry=AT_ONCE)
         await busy.wait_for(1)
         patient = busy.requests[0].at + 4
-        shown = await held(service, busy)
+        shown = await running_attempt(service, busy)
         assert (shown["failures"], shown["reason"]) == (0, "rate_limited")
         jobs = await asyncio.gather(*(call(service, busy) for _ in range(50)))
         others = await asyncio.gather(*(call(service, idle) for _ in range(5)))
@@ -99,7 +99,7 @@ async def test_a_host_that_fails_again_and_again_is_tried_by_one_job(service: Cl
     """Five failures of all workers together open it; one call tries it; its failure opens it for longer."""
     async with Receiver(lambda _: Answer(500, after=0.5)) as down:
         await asyncio.gather(*[service.finish("http.request", {"url": down.url}, retry=ONCE) for _ in range(5)])
-        opened = await held(service, down)
+        opened = await running_attempt(service, down)
         assert (opened["failures"], opened["reason"]) == (5, "transient")
         before = len(down.requests)
         jobs = await asyncio.gather(*(call(service, down, delay=KNOWN_TO_ALL) for _ in range(12)))
@@ -135,7 +135,7 @@ async def test_webhooks_are_held_back_too_and_can_be_cancelled_and_expire(servic
     async with Receiver() as gone:
         await gone.stop()
         await asyncio.gather(*[service.finish("http.request", {"url": gone.url}, retry=ONCE) for _ in range(5)])
-        await held(service, gone)
+        await running_attempt(service, gone)
         await service.finish("noop", callback_url=gone.url)
         doomed = await call(service, gone)
         await service.until_status(doomed["id"], "retrying")
@@ -153,11 +153,11 @@ async def test_a_worker_that_dies_trying_does_not_keep_the_others_waiting(databa
         await types_known(client)
         await host.stop()
         await asyncio.gather(*[client.finish("http.request", {"url": host.url}, retry=ONCE) for _ in range(5)])
-        await held(client, host)
+        await running_attempt(client, host)
         assert f"127.0.0.1:{host.port}" in (await accepted("targets", "list", env=running.env)).out
         assert (await accepted("targets", "release", f"127.0.0.1:{host.port}", env=running.env)).code == 0
         await asyncio.gather(*[client.finish("http.request", {"url": host.url}, retry=ONCE) for _ in range(5)])
-        await held(client, host)
+        await running_attempt(client, host)
         host.respond = lambda _: Answer(after=60)
         await host.start()
         payload = {"url": host.url, "timeout": 3}

@@ -22,7 +22,7 @@ from accepted_worker.handlers.alerts import alert_handler
 from accepted_worker.scheduler import loops
 from accepted_worker.scheduler.reporter import Reporter
 from tests.support.ledger.dead_letters import fail, read
-from tests.support.ledger.jobs import apply, claim, held
+from tests.support.ledger.jobs import apply, claim, running_attempt
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver, Request
@@ -111,7 +111,7 @@ async def test_a_failed_alert_raises_no_other(engine: AsyncEngine, reporter: Rep
     assert await reporter.run_once() == 1
     await do(engine, "UPDATE outbox SET published = true")
     (alert,) = await claim(engine, queue="webhooks")
-    await apply(engine, transitions.failed(held(alert), FailureClass.INVALID, "410", 0.0))
+    await apply(engine, transitions.failed(running_attempt(alert), FailureClass.INVALID, "410", 0.0))
     assert len(await rows(engine, "SELECT * FROM dead_letters WHERE type = :type", type=ALERT_TYPE)) == 1
     await a_minute_passes(engine)
     assert await reporter.run_once() == 0

@@ -16,7 +16,7 @@ from accepted.storage import workers
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger import limited_queue as gated
-from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, held, ids, nothing_comes
+from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, ids, nothing_comes, running_attempt
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
@@ -146,7 +146,7 @@ async def test_what_a_vanished_worker_had_claimed_comes_back_by_rescue(road: Roa
     await until(relay.run_once, PATIENCE, "the relay to publish it again")
     (again,) = await asyncio.wait_for(waiting, PATIENCE)
     assert (again.claim.job.id, again.claim.job.attempt, again.claim.crashes) == (ref.job_id, 2, 1)
-    assert not any(await settle(road.engine, road.broker, [transitions.succeeded(held(delivery), "{}")]))
+    assert not any(await settle(road.engine, road.broker, [transitions.succeeded(running_attempt(delivery), "{}")]))
     await road.finish(again)
 
 

@@ -9,22 +9,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import ALERT_TYPE
-from accepted.domain.transitions import Held, Transition
-from tests.support.ledger.jobs import apply, claim, held, put
+from accepted.domain.transitions import RunningAttempt, Transition
+from tests.support.ledger.jobs import apply, claim, put, running_attempt
 from tests.support.ledger.sql import rows
 
 
-async def running(engine: AsyncEngine, type: str = "noop") -> Held:
+async def running(engine: AsyncEngine, type: str = "noop") -> RunningAttempt:
     await put(engine, tenant="acme", type=type, queue="work")
     (claimed,) = await claim(engine, 1, queue="work")
-    return held(claimed)
+    return running_attempt(claimed)
 
 
-def worn_out(one: Held) -> Held:
+def worn_out(one: RunningAttempt) -> RunningAttempt:
     return msgspec.structs.replace(one, max_attempts=1, crashes=2)
 
 
-DEADLY: dict[str, Callable[[Held], Transition]] = {
+DEADLY: dict[str, Callable[[RunningAttempt], Transition]] = {
     "invalid": lambda one: transitions.failed(one, FailureClass.INVALID, 'said "no"\n\0', 0.0),
     "transient": lambda one: transitions.failed(worn_out(one), FailureClass.TRANSIENT, "ü" * 9000, 0.0),
     "crashed": lambda one: transitions.crashed(worn_out(one), 0.0),
@@ -33,7 +33,9 @@ DEADLY: dict[str, Callable[[Held], Transition]] = {
 
 
 @pytest.mark.parametrize("arrow", DEADLY.values(), ids=DEADLY)
-async def test_a_failed_job_is_a_dead_letter(engine: AsyncEngine, arrow: Callable[[Held], Transition]) -> None:
+async def test_a_failed_job_is_a_dead_letter(
+    engine: AsyncEngine, arrow: Callable[[RunningAttempt], Transition]
+) -> None:
     one = await running(engine)
     assert await apply(engine, arrow(one)) == [True]
     (job,) = await rows(engine, "SELECT * FROM jobs")
@@ -45,7 +47,7 @@ async def test_a_failed_job_is_a_dead_letter(engine: AsyncEngine, arrow: Callabl
     }  # fmt: skip
 
 
-LIVELY: dict[str, Callable[[Held], Transition]] = {
+LIVELY: dict[str, Callable[[RunningAttempt], Transition]] = {
     "succeeded": lambda one: transitions.succeeded(one, "{}"),
     "retrying": lambda one: transitions.failed(one, FailureClass.TRANSIENT, "x", 0.0),
     "crashed": lambda one: transitions.crashed(one, 0.0),
@@ -54,7 +56,9 @@ LIVELY: dict[str, Callable[[Held], Transition]] = {
 
 
 @pytest.mark.parametrize("arrow", LIVELY.values(), ids=LIVELY)
-async def test_any_other_outcome_leaves_no_letter(engine: AsyncEngine, arrow: Callable[[Held], Transition]) -> None:
+async def test_any_other_outcome_leaves_no_letter(
+    engine: AsyncEngine, arrow: Callable[[RunningAttempt], Transition]
+) -> None:
     assert await apply(engine, arrow(await running(engine))) == [True]
     assert await rows(engine, "SELECT * FROM dead_letters") == []
 

@@ -13,7 +13,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held, Transition
+from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict
 from accepted.services.jobs.cancellation import cancel as cancel_job
 from accepted.services.jobs.completion import settle
@@ -25,22 +25,22 @@ from tests.support.ledger.jobs import claim, put, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 
-RUNS_AGAIN: dict[str, Callable[[Held], Transition]] = {
-    "transient": lambda held: transitions.failed(held, FailureClass.TRANSIENT, "x", 0.0),
+RUNS_AGAIN: dict[str, Callable[[RunningAttempt], Transition]] = {
+    "transient": lambda running: transitions.failed(running, FailureClass.TRANSIENT, "x", 0.0),
     "handed_back": transitions.handed_back,
-    "crashed": lambda held: transitions.crashed(held, 0.0),
+    "crashed": lambda running: transitions.crashed(running, 0.0),
 }
-FINAL: dict[str, Callable[[Held], Transition]] = {
-    "succeeded": lambda held: transitions.succeeded(held, "{}"),
-    "invalid": lambda held: transitions.failed(held, FailureClass.INVALID, "x", 0.0),
+FINAL: dict[str, Callable[[RunningAttempt], Transition]] = {
+    "succeeded": lambda running: transitions.succeeded(running, "{}"),
+    "invalid": lambda running: transitions.failed(running, FailureClass.INVALID, "x", 0.0),
     "cancelled": transitions.cancelled,
 }
 ENDS = {"succeeded": "succeeded", "invalid": "failed", "cancelled": "cancelled"}
 ROUNDS = 15
 
 
-def held(claimed: Claim) -> Held:
-    return Held(
+def running_attempt(claimed: Claim) -> RunningAttempt:
+    return RunningAttempt(
         job_id=claimed.job.id, attempt=claimed.job.attempt, worker_id=claimed.worker_id,
         max_attempts=claimed.job.max_attempts, crashes=claimed.crashes, retry=Retry(),
     )  # fmt: skip
@@ -57,11 +57,11 @@ async def apply(engine: AsyncEngine, arrow: Transition) -> bool:
     return done
 
 
-async def running(engine: AsyncEngine) -> Held:
+async def running(engine: AsyncEngine) -> RunningAttempt:
     (job_id,) = await put(engine, callback_url="http://example.com/")
     (claimed,) = await claim(engine, 1)
     assert claimed.job.id == job_id
-    return held(claimed)
+    return running_attempt(claimed)
 
 
 async def outbox(engine: AsyncEngine, job_id: UUID) -> int:
@@ -146,7 +146,7 @@ async def test_a_cancel_belongs_to_its_attempt(engine: AsyncEngine) -> None:
         id=one.job_id,
     )
     (again,) = await claim(engine)
-    assert await apply(engine, RUNS_AGAIN["transient"](held(again)))
+    assert await apply(engine, RUNS_AGAIN["transient"](running_attempt(again)))
     assert (await the_job(engine, one.job_id))["status"] == "retrying"
 
 
@@ -169,7 +169,7 @@ async def test_against_a_claim(engine: AsyncEngine) -> None:
         assert told.status == "running"
         (lease,) = await rows(engine, "SELECT * FROM attempts WHERE job_id = :id", id=job_id)
         assert lease["cancel_requested_at"] is not None
-        await apply(engine, transitions.handed_back(held(claims[0])))
+        await apply(engine, transitions.handed_back(running_attempt(claims[0])))
 
 
 @pytest.mark.parametrize("outcome", [*RUNS_AGAIN, *FINAL])

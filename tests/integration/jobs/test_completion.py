@@ -9,15 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.domain.transitions import Held, Transition
-from tests.support.ledger.jobs import apply, claim, held, put, the_job
+from accepted.domain.transitions import RunningAttempt, Transition
+from tests.support.ledger.jobs import apply, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 
 
-async def running(engine: AsyncEngine) -> Held:
+async def running(engine: AsyncEngine) -> RunningAttempt:
     await put(engine, callback_url="http://example.com/")
     (claimed,) = await claim(engine, 1)
-    return held(claimed)
+    return running_attempt(claimed)
 
 
 async def snapshot(engine: AsyncEngine) -> list[object]:
@@ -73,7 +73,7 @@ async def test_handing_back_gives_the_attempt_back(engine: AsyncEngine) -> None:
     assert (job["status"], job["attempt"], job["max_attempts"], job["error"]) == ("queued", 1, 4, None)
 
 
-def arrows(one: Held) -> list[Transition]:
+def arrows(one: RunningAttempt) -> list[Transition]:
     return [
         transitions.succeeded(one, "{}"),
         transitions.failed(one, FailureClass.TRANSIENT, "x", 0.0),
@@ -130,13 +130,13 @@ async def test_a_zombie_is_fenced_off_by_the_next_attempt(engine: AsyncEngine) -
     before = await snapshot(engine)
     assert await apply(engine, transitions.succeeded(zombie, '"zombie"')) == [False]
     assert await snapshot(engine) == before
-    assert await apply(engine, transitions.succeeded(held(again), '"good"')) == [True]
+    assert await apply(engine, transitions.succeeded(running_attempt(again), '"good"')) == [True]
     assert (await the_job(engine, zombie.job_id))["result"] == "good"
 
 
 async def test_in_a_batch_the_fence_is_each_members_own(engine: AsyncEngine) -> None:
     await put(engine, 10)
-    batch = [held(claimed) for claimed in await claim(engine, 10)]
+    batch = [running_attempt(claimed) for claimed in await claim(engine, 10)]
     mixed = [msgspec.structs.replace(one, attempt=9) if n % 2 else one for n, one in enumerate(batch)]
     assert (
         await apply(engine, *(transitions.succeeded(one, f'"{n}"') for n, one in enumerate(mixed))) == [True, False] * 5
@@ -157,7 +157,7 @@ async def test_outcomes_at_once_record_one(engine: AsyncEngine) -> None:
 
 async def test_two_batches_of_the_same_jobs_do_not_deadlock(engine: AsyncEngine) -> None:
     await put(engine, 60)
-    batch = [transitions.succeeded(held(claimed), "{}") for claimed in await claim(engine, 60)]
+    batch = [transitions.succeeded(running_attempt(claimed), "{}") for claimed in await claim(engine, 60)]
     one, two = await asyncio.gather(apply(engine, *batch), apply(engine, *batch[::-1]))
     assert [a != b for a, b in zip(one, two[::-1], strict=True)] == [True] * 60
 
@@ -171,10 +171,10 @@ async def test_status_changes_are_heap_only(engine: AsyncEngine, type_: str) -> 
     await do(engine, "ALTER TABLE jobs SET (autovacuum_enabled = off)")  # its ANALYZE would keep old versions alive
     for _ in range(10):
         await put(engine, 50, type=type_, payload=payload)
-        batch = [held(claimed) for claimed in await claim(engine, 50)]
+        batch = [running_attempt(claimed) for claimed in await claim(engine, 50)]
         await apply(engine, *(transitions.failed(one, FailureClass.TRANSIENT, "x", 0.0) for one in batch))
         await do(engine, "UPDATE outbox SET published = true, due_at = now()")
-        batch = [held(claimed) for claimed in await claim(engine, 50)]
+        batch = [running_attempt(claimed) for claimed in await claim(engine, 50)]
         await apply(engine, *(transitions.succeeded(one, "{}") for one in batch))
     await do(engine, "SELECT pg_stat_force_next_flush()")
     query = "SELECT sum(n_tup_upd) n, sum(n_tup_hot_upd) hot FROM pg_stat_user_tables WHERE relname = 'jobs'"

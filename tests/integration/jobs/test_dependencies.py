@@ -20,7 +20,7 @@ from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import from_now, read
-from tests.support.ledger.jobs import claim, held, the_job
+from tests.support.ledger.jobs import claim, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.ledger.workflows import DIAMOND, put_graph, statuses
 from tests.support.service.claiming_workers import all_finished, claiming_workers, success
@@ -34,11 +34,11 @@ def ledger(engine: AsyncEngine, broker: PostgresBroker) -> Road:
 
 
 def won(claimed: Claim) -> Transition:
-    return transitions.succeeded(held(claimed), "1")
+    return transitions.succeeded(running_attempt(claimed), "1")
 
 
 def lost(claimed: Claim) -> Transition:
-    return transitions.failed(held(claimed), FailureClass.INVALID, "no", 0.0)
+    return transitions.failed(running_attempt(claimed), FailureClass.INVALID, "no", 0.0)
 
 
 async def run(ledger: Road, ids: dict[str, UUID], failing: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.ids import new_id
 from tests.support.clients.client import Client, check_problem, from_now
-from tests.support.ledger.jobs import apply, claim, held
+from tests.support.ledger.jobs import apply, claim, running_attempt
 from tests.support.ledger.sql import do
 from tests.support.service.http_app import HttpApp, a_worker, depends, http_app, measured
 
@@ -73,7 +73,7 @@ async def test_not_due(client: Client) -> None:
 async def test_a_retry(engine: AsyncEngine, client: Client) -> None:
     (job,) = await submit(client, retry={"max_attempts": 3, "schedule": [600]})
     (one,) = await take(engine, await a_worker(engine))
-    await apply(engine, transitions.failed(held(one), FailureClass.TRANSIENT, "no route to host", 0.0))
+    await apply(engine, transitions.failed(running_attempt(one), FailureClass.TRANSIENT, "no route to host", 0.0))
     found = await why(client, job, "retry", "Attempt 1 of 3", "transient: no route to host")
     assert found["last_error"] == {"class": "transient", "message": "no route to host", "attempt": 1}
     assert (found["next_attempt"], found["due_at"]) == (2, (await client.job(job["id"]))["run_at"])
@@ -247,8 +247,8 @@ async def test_finished(engine: AsyncEngine, client: Client) -> None:
     good, bad, cancelled = await submit(client, 3)
     worker = await a_worker(engine)
     one, two = await take(engine, worker, 2)
-    failure = transitions.failed(held(two), FailureClass.AUTH, "the key was revoked", 0.0)
-    await apply(engine, transitions.succeeded(held(one), "{}"), failure)
+    failure = transitions.failed(running_attempt(two), FailureClass.AUTH, "the key was revoked", 0.0)
+    await apply(engine, transitions.succeeded(running_attempt(one), "{}"), failure)
     await client.http.post(f"/jobs/{cancelled['id']}/cancel")
     found = await why(client, good, "succeeded", "succeeded at", "after 1 attempt.")
     assert found["finished_at"] == (await client.job(good["id"]))["finished_at"]

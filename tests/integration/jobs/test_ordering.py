@@ -20,7 +20,7 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import dependencies, pruning
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.dead_letters import read
-from tests.support.ledger.jobs import apply, claim, held, the_job
+from tests.support.ledger.jobs import apply, claim, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.claiming_workers import (
     OVERLAPS,
@@ -65,7 +65,7 @@ async def put(ledger: Road, count: int, **fields: object) -> list[UUID]:
 async def end_next(engine: AsyncEngine, kind: str = "succeeded") -> UUID:
     """Claim what is ready, which must be one job, and end it."""
     (claimed,) = await claim(engine)
-    one = held(claimed)
+    one = running_attempt(claimed)
     ended = {
         "succeeded": transitions.succeeded(one, "1"),
         "failed": transitions.failed(one, FailureClass.INVALID, "no", 0.0),
@@ -85,7 +85,7 @@ async def test_the_next_waits_for_the_end_however_it_is(ledger: Road, engine: As
 async def test_a_retry_keeps_its_place(ledger: Road, engine: AsyncEngine) -> None:
     first, second = await put(ledger, 2)
     (claimed,) = await claim(engine)
-    await apply(engine, transitions.failed(held(claimed), FailureClass.TRANSIENT, "x", 0.0))
+    await apply(engine, transitions.failed(running_attempt(claimed), FailureClass.TRANSIENT, "x", 0.0))
     assert await statuses(engine, first, second) == ["retrying", "blocked"]
     await do(engine, "UPDATE outbox SET published = true, due_at = now() WHERE NOT held")
     assert [await end_next(engine) for _ in range(2)] == [first, second]
@@ -214,7 +214,7 @@ async def test_a_statement_passes_a_bounded_part_of_a_line_and_the_next_goes_on(
             rounds += 1
     assert (left, rounds) == (0, 3)
     for claimed in await claim(engine):
-        assert await apply(engine, transitions.succeeded(held(claimed), "1")) == [True]
+        assert await apply(engine, transitions.succeeded(running_attempt(claimed), "1")) == [True]
     assert await statuses(engine, *(last for _, last in pairs)) == ["queued"] * lines
 
 

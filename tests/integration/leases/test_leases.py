@@ -278,7 +278,7 @@ async def test_of_two_outcomes_in_one_batch_the_first_counts(pg: Api) -> None:
     async with transaction(pg.state.engine) as conn:
         found = await leases.find(conn, token)
     assert found is not None
-    both = [pg.state.leases._record(transitions.succeeded(found.held, result)) for result in ("1", "2")]
+    both = [pg.state.leases._record(transitions.succeeded(found.running, result)) for result in ("1", "2")]
     assert await asyncio.gather(*both) == [True, False]
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from tests.support.clients.client import Client, check_problem
-from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.jobs import apply, claim, put, running_attempt
 from tests.support.ledger.sql import do
 from tests.support.service.http_app import HttpApp, a_worker, http_app, measured
 
@@ -42,7 +42,7 @@ async def some(engine: AsyncEngine, client: Client) -> None:
     await put(engine, 2, tenant="another")
     await put(engine, 1, blockers=1)
     one, two = await claim(engine, 2, await a_worker(engine, slots=3))
-    await apply(engine, transitions.failed(held(one), FailureClass.TRANSIENT, "no", 0.0))
+    await apply(engine, transitions.failed(running_attempt(one), FailureClass.TRANSIENT, "no", 0.0))
     assert two.job.tenant == "t"
 
 

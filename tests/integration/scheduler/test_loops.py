@@ -164,7 +164,7 @@ async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, 
     await insert(engine, *map(Entry, given))
     await claim(engine)
     async with transaction(engine) as conn:
-        found = {held.job_id: held.retry for held in await workers.abandoned(conn, 60, 100)}
+        found = {running.job_id: running.retry for running in await workers.abandoned(conn, 60, 100)}
     assert [found[job.id] for job in given] == [own, of_type, Retry()]
 
 

@@ -25,7 +25,7 @@ from accepted.storage.jobs import pruning
 from accepted.storage.targets import Target, Tried
 from accepted_worker.handlers.webhooks import webhook_handler
 from accepted_worker.outbound.egress import Egress
-from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.jobs import apply, claim, put, running_attempt
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.receiver import Answer, Receiver
 from tests.support.service.in_process_worker import accept, attempts, has, read, working
@@ -145,7 +145,7 @@ async def hold_back(engine: AsyncEngine, count: int, host: str, wait: float, **f
     ids = await put(engine, count, **fields)
     claims = await claim(engine, count, queue=fields.get("queue", "q"))
     message = rules.why(host, TRANSIENT, rules.RUN)
-    await apply(engine, *(transitions.held_back(held(each), TRANSIENT, message, wait) for each in claims))
+    await apply(engine, *(transitions.held_back(running_attempt(each), TRANSIENT, message, wait) for each in claims))
     return set(ids)
 
 

@@ -19,7 +19,7 @@ from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
 from accepted_worker import Context, job
 from tests.support.clients.client import Client, check_problem
-from tests.support.ledger.jobs import apply, claim, held, put, the_job
+from tests.support.ledger.jobs import apply, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.ledger.webhook_deliveries import (
     ANSWER,
@@ -110,9 +110,9 @@ async def test_what_came_back_may_be_anything(engine: AsyncEngine, broker: Postg
 async def test_an_answer_is_recorded_with_its_outcome_or_not_at_all(engine: AsyncEngine) -> None:
     await put(engine)
     (claimed,) = await claim(engine, 1)
-    failure = transitions.failed(held(claimed), FailureClass.TRANSIENT, "x", 0.0)
-    late = msgspec.structs.replace(held(claimed), worker_id=UUID(int=0xB))
-    assert await apply(engine, msgspec.structs.replace(failure, held=late, answer=ANSWER)) == [False]
+    failure = transitions.failed(running_attempt(claimed), FailureClass.TRANSIENT, "x", 0.0)
+    late = msgspec.structs.replace(running_attempt(claimed), worker_id=UUID(int=0xB))
+    assert await apply(engine, msgspec.structs.replace(failure, running=late, answer=ANSWER)) == [False]
     assert [row["answer"] for row in await rows(engine, "SELECT answer FROM attempts")] == [None]
     assert await apply(engine, msgspec.structs.replace(failure, answer=ANSWER)) == [True]
     assert [row["answer"] for row in await rows(engine, "SELECT answer FROM attempts")] == [SAYS]

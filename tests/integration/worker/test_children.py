@@ -21,7 +21,7 @@ from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.jobs import fanout
 from accepted_worker import Context, InvalidJob, Retry, TransientError, job
 from accepted_worker.attempt import children
-from tests.support.ledger.jobs import a_job, claim, held, put, the_job
+from tests.support.ledger.jobs import a_job, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
@@ -215,7 +215,7 @@ async def test_a_fenced_success_has_no_children(engine: AsyncEngine, database_ur
     (claimed,) = await claim(engine)
     broker = PostgresBroker(engine, database_url)
     child = a_job(type="leaf", parent_id=job_id, root_id=job_id, depth=1)
-    success = msgspec.structs.replace(transitions.succeeded(held(claimed), "1"), children=(child,))
+    success = msgspec.structs.replace(transitions.succeeded(running_attempt(claimed), "1"), children=(child,))
     await do(engine, "UPDATE attempts SET finished_at = now()")
     async with transaction(engine) as conn:
         assert await settle_whole(conn, broker, success, 10) is False
@@ -252,7 +252,7 @@ async def test_on_a_broker_children_are_the_relays_at_once(engine: AsyncEngine) 
     (job_id,) = await put(engine)
     (claimed,) = await claim(engine)
     child = a_job(type="leaf", parent_id=job_id, root_id=job_id, depth=1)
-    success = msgspec.structs.replace(transitions.succeeded(held(claimed), "1"), children=(child,))
+    success = msgspec.structs.replace(transitions.succeeded(running_attempt(claimed), "1"), children=(child,))
     async with transaction(engine) as conn:
         assert await settle_whole(conn, RabbitBroker(["amqp://unused"], engine), success, 10)
     (row,) = await rows(engine, "SELECT job_id, published, due_at <= now() AS due FROM outbox")

@@ -16,7 +16,7 @@ from accepted.storage.attempts import completion, progress
 from accepted.storage.db.engine import transaction
 from accepted_worker import Context, TransientError, job
 from accepted_worker.attempt.progress import ProgressWriter
-from tests.support.ledger.jobs import claim, held, put, the_job
+from tests.support.ledger.jobs import claim, put, running_attempt, the_job
 from tests.support.ledger.sql import waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
 from tests.support.service.worker_with_handlers import worker_with_handlers
@@ -120,7 +120,7 @@ async def test_what_waits_for_the_outcome_to_commit_comes_too_late(engine: Async
             await conn.commit()
 
     async with transaction(engine) as conn:
-        assert await completion.apply(conn, [transitions.succeeded(held(claimed), "1")])
+        assert await completion.apply(conn, [transitions.succeeded(running_attempt(claimed), "1")])
         late = asyncio.create_task(write())
         await until(lambda: waits_for_a_lock(engine), 10, "the write to wait for the outcome")
         await conn.commit()

@@ -18,7 +18,7 @@ from accepted.services.jobs.completion import settle
 from accepted.storage.attempts import steps
 from accepted.storage.db.engine import reading, transaction
 from accepted_worker import Context, TransientError, job
-from tests.support.ledger.jobs import claim, held, put
+from tests.support.ledger.jobs import claim, put, running_attempt
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
 from tests.support.service.worker_with_handlers import MAX_RESULT, worker_with_handlers
@@ -188,7 +188,9 @@ async def test_the_fence_of_a_step(engine: AsyncEngine) -> None:
     async with reading(engine) as conn:
         assert await steps.recall(conn, mine) == {"s": "1"}
         assert await steps.recall(conn, Lease(mine.job_id, 1, new_id())) is None
-    assert await settle(engine, PostgresBroker(engine, ""), [transitions.succeeded(held(claimed), "1")]) == [True]
+    assert await settle(engine, PostgresBroker(engine, ""), [transitions.succeeded(running_attempt(claimed), "1")]) == [
+        True
+    ]
     assert not await remember(engine, mine, "late")
 
 
@@ -197,7 +199,7 @@ async def test_a_rescue_comes_before_a_step_or_after_it(engine: AsyncEngine) -> 
     broker = PostgresBroker(engine, "")
     async with transaction(engine) as conn:
         assert await steps.remember(conn, claimed.lease, "s", "1")
-        rescue = asyncio.create_task(settle(engine, broker, [transitions.crashed(held(claimed), 0.0)]))
+        rescue = asyncio.create_task(settle(engine, broker, [transitions.crashed(running_attempt(claimed), 0.0)]))
         await until(lambda: waits_for_a_lock(engine), 10, "the rescue to wait for the step")
         await conn.commit()
     assert await rescue == [True]

@@ -19,7 +19,7 @@ from accepted_worker.attempt.loop_bridge import Calls
 from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.runtime import recording
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
-from tests.support.ledger.jobs import claim, held, put, the_job
+from tests.support.ledger.jobs import claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do
 from tests.support.service.worker_with_handlers import worker_with_handlers
 
@@ -81,7 +81,7 @@ async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attem
 
 
 async def rescue(engine: AsyncEngine, broker: PostgresBroker, claimed: Any) -> None:
-    assert await settle(engine, broker, [transitions.crashed(held(claimed), 0.0)]) == [True]
+    assert await settle(engine, broker, [transitions.crashed(running_attempt(claimed), 0.0)]) == [True]
 
 
 async def test_a_commit_without_an_answer_is_given_up_and_the_fence_decides(
@@ -111,7 +111,7 @@ async def test_the_fence_of_the_commit(engine: AsyncEngine, database_url: str) -
     lent = await lender.begin(claimed.lease, 60)
     await lent.own.execute(WRITE, {"job_id": job_id, "attempt": 1})
     await rescue(engine, broker, claimed)
-    assert await settle_whole(lent.own, broker, transitions.succeeded(held(claimed), "1"), 10) is False
+    assert await settle_whole(lent.own, broker, transitions.succeeded(running_attempt(claimed), "1"), 10) is False
     await lent.abandon()
     assert ((await the_job(engine, job_id))["status"], await effects(engine)) == ("queued", [])
     await lender.close()

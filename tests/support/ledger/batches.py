@@ -13,7 +13,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import Batches
@@ -64,16 +64,18 @@ async def told(engine: AsyncEngine) -> list[Any]:
 
 async def end_some(engine: AsyncEngine, broker: PostgresBroker, most: int, failed: bool = False) -> list[Any]:
     """Claim up to `most` jobs and let them end, as a worker does."""
-    held = [
-        Held(job_id=one.job.id, attempt=one.job.attempt, worker_id=WORKER, max_attempts=1, crashes=0, retry=Retry())
+    running = [
+        RunningAttempt(
+            job_id=one.job.id, attempt=one.job.attempt, worker_id=WORKER, max_attempts=1, crashes=0, retry=Retry()
+        )
         for one in await claim(engine, most, queue="default")
     ]
     ends = [
         transitions.failed(one, FailureClass.INVALID, "no", 0.0) if failed else transitions.succeeded(one, "{}")
-        for one in held
+        for one in running
     ]
     assert await settle(engine, broker, ends) == [True] * len(ends)
-    return [one.job_id for one in held]
+    return [one.job_id for one in running]
 
 
 async def run_times(engine: AsyncEngine) -> list[datetime]:

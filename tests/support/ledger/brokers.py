@@ -12,7 +12,7 @@ from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.message import JobRef
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.publishing import publish
 from accepted.storage.db.engine import transaction
@@ -59,7 +59,7 @@ class Road:
 
     async def finish(self, *deliveries: Delivery) -> None:
         """Commit the outcomes, then tell the road, in the order of a worker."""
-        batch = [transitions.succeeded(held(each), "{}") for each in deliveries]
+        batch = [transitions.succeeded(running_attempt(each), "{}") for each in deliveries]
         assert all(await settle(self.engine, self.broker, batch))
 
     async def close(self) -> None:
@@ -70,9 +70,9 @@ class Road:
         await self.engine.dispose()
 
 
-def held(delivery: Delivery) -> Held:
+def running_attempt(delivery: Delivery) -> RunningAttempt:
     job = delivery.claim.job
-    return Held(
+    return RunningAttempt(
         job_id=job.id, attempt=job.attempt, worker_id=delivery.claim.worker_id, max_attempts=job.max_attempts,
         crashes=delivery.claim.crashes, retry=Retry(),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import jobs_by_id
-from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.jobs import apply, claim, put, running_attempt
 from tests.support.ledger.sql import do
 
 
@@ -22,7 +22,7 @@ async def fail(
     queue = fields.get("queue", "q")
     ids = await put(engine, count, **fields)
     while claims := await claim(engine, 500, queue=queue):
-        await apply(engine, *(transitions.failed(held(each), kind, message, 0.0) for each in claims))
+        await apply(engine, *(transitions.failed(running_attempt(each), kind, message, 0.0) for each in claims))
     return sorted(ids)
 
 
@@ -30,7 +30,7 @@ async def run_again(engine: AsyncEngine, kind: FailureClass = FailureClass.INVAL
     """Run whatever waits now, and let it fail. Returns how many ran."""
     await do(engine, "UPDATE outbox SET published = true WHERE due_at <= now()")
     claims = await claim(engine, 500)
-    await apply(engine, *(transitions.failed(held(each), kind, "again", 0.0) for each in claims))
+    await apply(engine, *(transitions.failed(running_attempt(each), kind, "again", 0.0) for each in claims))
     return len(claims)
 
 

@@ -9,7 +9,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held, Transition
+from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.services.jobs.completion import settle
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
@@ -51,8 +51,8 @@ async def the_job(engine: AsyncEngine, id: UUID) -> Any:
     return row
 
 
-def held(claimed: Claim) -> Held:
-    return Held(
+def running_attempt(claimed: Claim) -> RunningAttempt:
+    return RunningAttempt(
         job_id=claimed.job.id, attempt=claimed.job.attempt, worker_id=claimed.worker_id,
         max_attempts=claimed.job.max_attempts, crashes=claimed.crashes, retry=Retry(schedule=(60.0,), jitter=0.0),
     )  # fmt: skip

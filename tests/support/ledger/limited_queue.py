@@ -14,7 +14,7 @@ from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted.storage import queues, workers
 from accepted.storage.attempts.claims import Claim, claim_next
@@ -100,11 +100,11 @@ class Queue:
 
     async def finish(self, claims: Sequence[Claim], wait: float | None = None) -> None:
         for claim in claims:
-            held = Held(
+            running = RunningAttempt(
                 job_id=claim.job.id, attempt=claim.job.attempt, worker_id=claim.worker_id, max_attempts=5,
                 crashes=0, retry=Retry(schedule=(0.0,), jitter=0.0),
             )  # fmt: skip
-            end = transitions.succeeded(held, "{}") if wait is None else transitions.handed_back(held)
+            end = transitions.succeeded(running, "{}") if wait is None else transitions.handed_back(running)
             assert await settle(self.engine, self.broker, [end]) == [True]
 
     async def one_by_one(self, worker: UUID, count: int) -> list[UUID]:

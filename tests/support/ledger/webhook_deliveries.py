@@ -20,7 +20,7 @@ from accepted_worker.handlers.webhooks import webhook_handler
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.runtime.worker import Worker
 from tests.support.clients.client import Client
-from tests.support.ledger.jobs import apply, claim, held, put
+from tests.support.ledger.jobs import apply, claim, put, running_attempt
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import NOWHERE, working
 from tests.support.waiting import until
@@ -44,7 +44,9 @@ async def ended(
     """A job that has succeeded, and the delivery that is to tell of it, on the road of `broker`: their ids."""
     (job_id,) = await put(engine, callback_url=url, **fields)
     (claimed,) = await claim(engine, 1)
-    await settle(engine, broker or PostgresBroker(engine, ""), [transitions.succeeded(held(claimed), result)])
+    await settle(
+        engine, broker or PostgresBroker(engine, ""), [transitions.succeeded(running_attempt(claimed), result)]
+    )
     about = "SELECT id FROM jobs WHERE type = 'webhook.deliver' AND payload ->> 'job_id' = :id"
     (made,) = await rows(engine, about, id=str(job_id))
     return job_id, made["id"]
@@ -56,7 +58,7 @@ async def delivered(engine: AsyncEngine, status: str, **fields: Any) -> tuple[UU
     if status == "queued":
         return job_id, delivery_id
     (claimed,) = await claim(engine, 1, queue=WEBHOOK_QUEUE)
-    one = held(claimed)
+    one = running_attempt(claimed)
     arrow = {
         "succeeded": transitions.succeeded(one, '{"status_code":200,"body":"ok"}'),
         "failed": transitions.failed(one, FailureClass.INVALID, "the receiver answered 410 Gone", 0.0),

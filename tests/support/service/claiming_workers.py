@@ -19,7 +19,7 @@ from accepted.services.jobs.submission import Submissions
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.relay import Relay
-from tests.support.ledger.brokers import Road, held
+from tests.support.ledger.brokers import Road, running_attempt
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
@@ -38,12 +38,12 @@ Outcome = Callable[[Delivery], Transition]
 
 
 def success(delivery: Delivery) -> Transition:
-    return transitions.succeeded(held(delivery), "{}")
+    return transitions.succeeded(running_attempt(delivery), "{}")
 
 
 def anything(delivery: Delivery) -> Transition:
     """Success, failure for good, a crash or a hand-back."""
-    one = held(delivery)
+    one = running_attempt(delivery)
     first_crash = transitions.crashed(one, 0.0) if not one.crashes else transitions.succeeded(one, "{}")
     ended = [transitions.succeeded(one, "{}"), transitions.failed(one, FailureClass.INVALID, "no", 0.0)]
     return random.choice([*ended, first_crash, transitions.handed_back(one)])

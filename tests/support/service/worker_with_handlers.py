@@ -12,7 +12,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.job import FINISHED, Job
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held
+from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted.settings import Settings
 from accepted_worker.runtime.worker import Worker
@@ -56,10 +56,10 @@ class WorkerWithHandlers:
 
     async def rescue(self, job_id: UUID, attempt: int = 1) -> None:
         """What the rescuer does when it takes this worker for dead, though it lives."""
-        held = Held(
+        running = RunningAttempt(
             job_id=job_id, attempt=attempt, worker_id=self.worker.id, max_attempts=3, crashes=0, retry=AT_ONCE
         )  # fmt: skip
-        assert await settle(self.engine, self.broker, [transitions.crashed(held, 0.0)]) == [True]
+        assert await settle(self.engine, self.broker, [transitions.crashed(running, 0.0)]) == [True]
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import MAX_CRASHES, MAX_MESSAGE, Held, Transition
+from accepted.domain.transitions import MAX_CRASHES, MAX_MESSAGE, RunningAttempt, Transition
 
 FROM_RUNNING = {Status.SUCCEEDED, Status.RETRYING, Status.FAILED, Status.CANCELLED, Status.QUEUED}
 RETRIED = {FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.RATE_LIMITED}
@@ -21,10 +21,10 @@ classes = st.sampled_from([c for c in FailureClass if c not in (FailureClass.EXP
 
 
 @st.composite
-def helds(draw: st.DrawFn) -> Held:
+def running_attempts(draw: st.DrawFn) -> RunningAttempt:
     most = draw(st.integers(1, 10))
     attempt = draw(st.integers(1, most))
-    return Held(
+    return RunningAttempt(
         job_id=draw(st.uuids()),
         attempt=attempt,
         worker_id=draw(st.uuids()),
@@ -36,31 +36,33 @@ def helds(draw: st.DrawFn) -> Held:
 
 @st.composite
 def arrows(draw: st.DrawFn) -> Transition:
-    held, chance, message = draw(helds()), draw(chances), draw(st.text())
+    running, chance, message = draw(running_attempts()), draw(chances), draw(st.text())
     return draw(
         st.sampled_from(
             [
-                transitions.succeeded(held, "{}"),
-                transitions.failed(held, draw(classes), message, chance, draw(st.none() | st.floats(0, 1e6))),
-                transitions.crashed(held, chance),
-                transitions.handed_back(held),
-                transitions.unserved(held, "a.type"),
-                transitions.held_back(held, draw(classes), message, draw(st.floats(0, 1e6))),
-                transitions.unrecordable(held),
-                transitions.cancelled(held),
+                transitions.succeeded(running, "{}"),
+                transitions.failed(running, draw(classes), message, chance, draw(st.none() | st.floats(0, 1e6))),
+                transitions.crashed(running, chance),
+                transitions.handed_back(running),
+                transitions.unserved(running, "a.type"),
+                transitions.held_back(running, draw(classes), message, draw(st.floats(0, 1e6))),
+                transitions.unrecordable(running),
+                transitions.cancelled(running),
             ]
         )
     )
 
 
 def test_a_job_that_nobody_serves_waits_longer_each_time_and_is_not_charged() -> None:
-    held = Held(job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=3, crashes=0, retry=Retry(3))
+    running = RunningAttempt(
+        job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=3, crashes=0, retry=Retry(3)
+    )
     waits = []
     for _ in range(8):
-        arrow = transitions.unserved(held, "a.type")
+        arrow = transitions.unserved(running, "a.type")
         assert (arrow.status, arrow.extra_attempts, arrow.crashes) == (Status.QUEUED, 1, 0)
         waits.append(arrow.wait)
-        held = replace(held, attempt=held.attempt + 1, max_attempts=held.max_attempts + 1)
+        running = replace(running, attempt=running.attempt + 1, max_attempts=running.max_attempts + 1)
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
@@ -74,36 +76,38 @@ def test_every_arrow_is_legal_and_whole(arrow: Transition) -> None:
         error = json.loads(arrow.error)
         assert set(error) == {"class", "message", "attempt"}
         assert error["class"] in set(FailureClass)
-        assert error["attempt"] == arrow.held.attempt
+        assert error["attempt"] == arrow.running.attempt
         assert "\0" not in error["message"]
     assert arrow.error is not None or arrow.status in (Status.SUCCEEDED, Status.QUEUED)
 
 
-@given(helds(), classes, chances)
+@given(running_attempts(), classes, chances)
 def test_a_job_is_retried_only_while_it_has_attempts_and_a_reason(
-    held: Held, kind: FailureClass, chance: float
+    running: RunningAttempt, kind: FailureClass, chance: float
 ) -> None:
-    arrow = transitions.failed(held, kind, "x", chance)
-    if kind in RETRIED and held.attempt < held.max_attempts:
+    arrow = transitions.failed(running, kind, "x", chance)
+    if kind in RETRIED and running.attempt < running.max_attempts:
         assert arrow.status == Status.RETRYING
-        assert arrow.wait == held.retry.wait(held.failures, chance)
+        assert arrow.wait == running.retry.wait(running.failures, chance)
     elif kind is not FailureClass.CRASHED:
         assert (arrow.status, arrow.wait) == (Status.FAILED, None)
     assert arrow.outcome == kind
 
 
-def waits_until_the_end(held: Held, hand_backs: list[bool]) -> list[float]:
+def waits_until_the_end(running: RunningAttempt, hand_backs: list[bool]) -> list[float]:
     """The waits of a job that fails for as long as it may, or is handed back where the list says so."""
     found: list[float] = []
     for hand_back in [*hand_backs, *[False] * 100]:
         if hand_back:
-            held = replace(held, max_attempts=held.max_attempts + transitions.handed_back(held).extra_attempts)
+            running = replace(
+                running, max_attempts=running.max_attempts + transitions.handed_back(running).extra_attempts
+            )
         else:
-            arrow = transitions.failed(held, FailureClass.TRANSIENT, "x", 0.0)
+            arrow = transitions.failed(running, FailureClass.TRANSIENT, "x", 0.0)
             if arrow.wait is None:
                 return found
             found.append(arrow.wait)
-        held = replace(held, attempt=held.attempt + 1)
+        running = replace(running, attempt=running.attempt + 1)
     raise AssertionError("a job that fails every time must come to an end")
 
 
@@ -111,76 +115,78 @@ def waits_until_the_end(held: Held, hand_backs: list[bool]) -> list[float]:
 def test_every_budget_goes_through_the_schedule_from_its_start(most: int, spent: int, hand_backs: list[bool]) -> None:
     """An explicit retry after `spent` attempts, and hand-backs anywhere: neither skips nor repeats a wait."""
     policy = Retry(max_attempts=most, schedule=(1.0, 2.0, 3.0), jitter=0.0)
-    fresh = Held(
+    fresh = RunningAttempt(
         job_id=UUID(int=1), attempt=spent + 1, worker_id=UUID(int=2), max_attempts=spent + most, crashes=0, retry=policy
     )  # fmt: skip
     assert waits_until_the_end(fresh, hand_backs) == [policy.wait(k, 0.0) for k in range(1, most)]
 
 
-@given(helds(), chances)
-def test_a_crash_stands_where_a_failure_would(held: Held, chance: float) -> None:
-    arrow = transitions.crashed(held, chance)
+@given(running_attempts(), chances)
+def test_a_crash_stands_where_a_failure_would(running: RunningAttempt, chance: float) -> None:
+    arrow = transitions.crashed(running, chance)
     if arrow.status == Status.RETRYING:
-        assert arrow.wait == transitions.failed(held, FailureClass.TRANSIENT, "x", chance).wait
+        assert arrow.wait == transitions.failed(running, FailureClass.TRANSIENT, "x", chance).wait
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 100))
 def test_a_policy_that_has_changed_since_still_gives_a_place_on_the_schedule(attempt: int, left: int, now: int) -> None:
-    held = Held(
+    running = RunningAttempt(
         job_id=UUID(int=1), attempt=attempt, worker_id=UUID(int=2), max_attempts=attempt + left, crashes=0,
         retry=Retry(max_attempts=now),
     )  # fmt: skip
-    assert 1 <= held.failures <= attempt
+    assert 1 <= running.failures <= attempt
 
 
 @pytest.mark.parametrize("kind", [FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND])
-@given(held=helds())
-def test_what_no_retry_can_mend_is_a_dead_letter_at_once(held: Held, kind: FailureClass) -> None:
-    assert transitions.failed(held, kind, "x", 0.5).status == Status.FAILED
+@given(running=running_attempts())
+def test_what_no_retry_can_mend_is_a_dead_letter_at_once(running: RunningAttempt, kind: FailureClass) -> None:
+    assert transitions.failed(running, kind, "x", 0.5).status == Status.FAILED
 
 
-@given(helds(), chances)
-def test_the_third_crash_is_the_last(held: Held, chance: float) -> None:
-    arrow = transitions.crashed(held, chance)
+@given(running_attempts(), chances)
+def test_the_third_crash_is_the_last(running: RunningAttempt, chance: float) -> None:
+    arrow = transitions.crashed(running, chance)
     assert arrow.crashes == 1
-    dead = held.crashes + 1 >= 3 or held.attempt >= held.max_attempts
+    dead = running.crashes + 1 >= 3 or running.attempt >= running.max_attempts
     assert (arrow.status == Status.FAILED) == dead
     error = json.loads(arrow.error or "")
     assert error["class"] == "crashed"
-    assert f"crash {held.crashes + 1}" in error["message"]
-    assert ("3 are the most" in error["message"]) == (held.crashes + 1 >= 3)
+    assert f"crash {running.crashes + 1}" in error["message"]
+    assert ("3 are the most" in error["message"]) == (running.crashes + 1 >= 3)
 
 
-@given(helds())
-def test_handing_back_costs_no_attempt(held: Held) -> None:
-    arrow = transitions.handed_back(held)
+@given(running_attempts())
+def test_handing_back_costs_no_attempt(running: RunningAttempt) -> None:
+    arrow = transitions.handed_back(running)
     assert (arrow.status, arrow.extra_attempts, arrow.crashes, arrow.error) == (Status.QUEUED, 1, 0, None)
 
 
-@given(helds())
-def test_holding_back_costs_no_attempt_and_says_why(held: Held) -> None:
-    arrow = transitions.held_back(held, FailureClass.TIMEOUT, "held back from x: y", 7.5)
+@given(running_attempts())
+def test_holding_back_costs_no_attempt_and_says_why(running: RunningAttempt) -> None:
+    arrow = transitions.held_back(running, FailureClass.TIMEOUT, "held back from x: y", 7.5)
     assert (arrow.status, arrow.wait, arrow.extra_attempts, arrow.crashes) == (Status.RETRYING, 7.5, 1, 0)
     assert arrow.outcome == "held_back"
     assert json.loads(arrow.error or "") == {
-        "class": "timeout", "message": "held back from x: y", "attempt": held.attempt,
+        "class": "timeout", "message": "held back from x: y", "attempt": running.attempt,
     }  # fmt: skip
 
 
-@given(helds(), st.text(alphabet=st.characters(), max_size=3000))
-def test_any_text_can_be_the_message_of_an_error(held: Held, message: str) -> None:
-    error = transitions.failed(held, FailureClass.TRANSIENT, message, 0.0).error or ""
+@given(running_attempts(), st.text(alphabet=st.characters(), max_size=3000))
+def test_any_text_can_be_the_message_of_an_error(running: RunningAttempt, message: str) -> None:
+    error = transitions.failed(running, FailureClass.TRANSIENT, message, 0.0).error or ""
     error.encode()
     assert len(json.loads(error)["message"]) <= MAX_MESSAGE
 
 
 def test_a_lone_surrogate_and_a_nul_in_a_message() -> None:
-    held = Held(job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=1, crashes=0, retry=Retry())
-    assert "\\u0000" not in (transitions.failed(held, FailureClass.INVALID, "\ud800\0", 0.0).error or "")
+    running = RunningAttempt(
+        job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=1, crashes=0, retry=Retry()
+    )
+    assert "\\u0000" not in (transitions.failed(running, FailureClass.INVALID, "\ud800\0", 0.0).error or "")
 
 
-@given(helds(), chances, st.floats(0, 1e9))
-def test_nobody_is_back_before_retry_after(held: Held, chance: float, asked: float) -> None:
-    arrow = transitions.failed(held, FailureClass.RATE_LIMITED, "x", chance, asked)
+@given(running_attempts(), chances, st.floats(0, 1e9))
+def test_nobody_is_back_before_retry_after(running: RunningAttempt, chance: float, asked: float) -> None:
+    arrow = transitions.failed(running, FailureClass.RATE_LIMITED, "x", chance, asked)
     if arrow.status == Status.RETRYING:
         assert (arrow.wait or 0) >= min(asked, 86400)

@@ -81,20 +81,20 @@ class Tools:
         no longer than the outcome would wait.
         The transaction of a success stays open until it is taken; any other is rolled back here.
         """
-        held = transition.held
-        attempt = self._open.pop(held.lease, None)
+        running = transition.running
+        attempt = self._open.pop(running.lease, None)
         if attempt is None:
             return transition
         attempt.calls.end()
         await attempt.steps.settled()
         if transition.status is Status.SUCCEEDED and attempt.transaction.within:
-            transition = transitions.failed(held, FailureClass.INVALID, _LEFT_OPEN, random.random())
-        said = {"progress": self.progress.end(held.lease), "answer": attempt.context.answer}
+            transition = transitions.failed(running, FailureClass.INVALID, _LEFT_OPEN, random.random())
+        said = {"progress": self.progress.end(running.lease), "answer": attempt.context.answer}
         if transition.status is not Status.SUCCEEDED:
             await attempt.transaction.abandon()
             return msgspec.structs.replace(transition, **said)
         if lent := attempt.transaction.take():
-            self._to_commit[held.lease] = lent
+            self._to_commit[running.lease] = lent
         return msgspec.structs.replace(transition, **said, children=attempt.children.made)
 
     def take(self, lease: Lease) -> Lent | None:

@@ -19,7 +19,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
 from accepted.domain.job import DEFAULT_TIMEOUT
 from accepted.domain.retry import Retry
-from accepted.domain.transitions import Held, Transition
+from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.measuring import Runs
 from accepted.storage.attempts.claims import Claim
@@ -65,12 +65,12 @@ class Executor:
         """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
         started = time.monotonic()
         handler = self._handlers.get(claim.job.type)
-        held = _held(claim, handler)
+        running = _running_attempt(claim, handler)
         try:
-            transition = await self._attempt(claim, handler, held)
+            transition = await self._attempt(claim, handler, running)
         except Exception as error:  # a fault of ours: the attempt is over all the same, and has to be closed
             log.exception("attempt_broken", job_id=str(claim.job.id))
-            transition = _failed(held, TransientError(failures.describe(error)))
+            transition = _failed(running, TransientError(failures.describe(error)))
         transition = await self._closed(transition)
         seconds = time.monotonic() - started
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
@@ -106,41 +106,41 @@ class Executor:
         except asyncio.CancelledError:  # the worker stops; what the attempt came to is known, and not to be lost
             return await closing
 
-    async def _attempt(self, claim: Claim, handler: Handler | None, held: Held) -> Transition:
+    async def _attempt(self, claim: Claim, handler: Handler | None, running: RunningAttempt) -> Transition:
         if handler is None:
-            return transitions.unserved(held, claim.job.type)
+            return transitions.unserved(running, claim.job.type)
         try:
             call = await self.tools.targets.ask(claim.job)
         except asyncio.CancelledError:
-            return transitions.handed_back(held)
+            return transitions.handed_back(running)
         if isinstance(call, HeldBack):
-            return transitions.held_back(held, *call)
-        transition = await self._run(claim, handler, held)
+            return transitions.held_back(running, *call)
+        transition = await self._run(claim, handler, running)
         if call is not None:
             self.tools.targets.tell(call, transition)
         return transition
 
-    async def _run(self, claim: Claim, handler: Handler, held: Held) -> Transition:
+    async def _run(self, claim: Claim, handler: Handler, running: RunningAttempt) -> Transition:
         limit = claim.timeout or _allowed(handler)
         context = self.tools.open(claim, limit, _allowed(handler))
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
         if handler.in_process:
             call = partial(self._in_process, context, limit)
         run = Run(call, context.ending, self._left_behind, interruptible=handler.interruptible)
-        self._runs[held.job_id, held.attempt] = run
+        self._runs[running.job_id, running.attempt] = run
         try:
             ended = await run.within(limit + START_SECONDS if handler.in_process else limit)
         finally:
-            del self._runs[held.job_id, held.attempt]
+            del self._runs[running.job_id, running.attempt]
         match run.told_to_end:
             case Why.TIMEOUT:
-                return _failed(held, TargetTimeout(f"ran longer than {limit:g} s"), ended and ended.error)
+                return _failed(running, TargetTimeout(f"ran longer than {limit:g} s"), ended and ended.error)
             case Why.CANCELLED:
-                return transitions.cancelled(held)
+                return transitions.cancelled(running)
             case Why.STOPPING:  # also if it returned: many take a CancelledError for a reason to return half-way
-                return transitions.handed_back(held)
+                return transitions.handed_back(running)
             case _:
-                return self._outcome(held, ended or Ended(error=asyncio.CancelledError()))
+                return self._outcome(running, ended or Ended(error=asyncio.CancelledError()))
 
     async def _call(self, handler: Handler, context: Context) -> object:
         payload = payload_of(handler, context.job)
@@ -155,21 +155,21 @@ class Executor:
         finally:
             desk.close()
 
-    def _outcome(self, held: Held, ended: Ended) -> Transition:
+    def _outcome(self, running: RunningAttempt, ended: Ended) -> Transition:
         if ended.error is None:
-            return self._succeeded(held, ended.result)
+            return self._succeeded(running, ended.result)
         if isinstance(ended.error, Crashed):
-            return transitions.crashed(held, random.random(), str(ended.error))
+            return transitions.crashed(running, random.random(), str(ended.error))
         try:
-            return _failed(held, failures.of(ended.error), ended.error)
+            return _failed(running, failures.of(ended.error), ended.error)
         except BaseException as error:  # an exception of the handler's own making can be anything
-            return _failed(held, TransientError(failures.describe(error)))
+            return _failed(running, TransientError(failures.describe(error)))
 
-    def _succeeded(self, held: Held, result: object) -> Transition:
+    def _succeeded(self, running: RunningAttempt, result: object) -> Transition:
         try:
-            return transitions.succeeded(held, result_of(result, self._max_result_bytes))
+            return transitions.succeeded(running, result_of(result, self._max_result_bytes))
         except InvalidJob as error:
-            return _failed(held, error)
+            return _failed(running, error)
 
 
 def _allowed(handler: Handler) -> float:
@@ -177,8 +177,8 @@ def _allowed(handler: Handler) -> float:
     return handler.type.timeout or DEFAULT_TIMEOUT
 
 
-def _held(claim: Claim, handler: Handler | None) -> Held:
-    return Held(
+def _running_attempt(claim: Claim, handler: Handler | None) -> RunningAttempt:
+    return RunningAttempt(
         job_id=claim.job.id,
         attempt=claim.job.attempt,
         worker_id=claim.worker_id,
@@ -195,8 +195,8 @@ def _policy(claim: Claim, handler: Handler | None) -> Retry:
     return handler.type.retry if handler is not None else Retry()
 
 
-def _failed(held: Held, failure: HandlerError, raised: BaseException | None = None) -> Transition:
+def _failed(running: RunningAttempt, failure: HandlerError, raised: BaseException | None = None) -> Transition:
     """`raised` is what the handler raised: for a timeout, the cancelling that shows where it was."""
     traceback = None if raised is None else tracebacks.of(raised)
     message = failures.said(failure)
-    return transitions.failed(held, failure.failure_class, message, random.random(), failure.retry_after, traceback)
+    return transitions.failed(running, failure.failure_class, message, random.random(), failure.retry_after, traceback)

@@ -40,7 +40,7 @@ class Recorder:
 
     async def record(self, transition: Transition) -> None:
         """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
-        lent = self._tools.take(transition.held.lease)
+        lent = self._tools.take(transition.running.lease)
         if lent is not None:
             failure = await self._with_transaction(lent, transition)
             if failure is None:
@@ -51,17 +51,17 @@ class Recorder:
             try:
                 committed = await self._commit(transition)
             except LedgerUnavailable as error:
-                log.warning("outcome_waits", job_id=str(transition.held.job_id), error=str(error))
+                log.warning("outcome_waits", job_id=str(transition.running.job_id), error=str(error))
                 await asyncio.sleep(RETRY)
                 continue
             except InvalidJob as refusal:
                 transition = _failed(transition, FailureClass.INVALID, str(refusal))
                 continue
             except Exception:
-                log.exception("outcome_refused", job_id=str(transition.held.job_id))
+                log.exception("outcome_refused", job_id=str(transition.running.job_id))
                 refusals += 1
                 if refusals == REFUSALS:
-                    transition = transitions.unrecordable(transition.held)
+                    transition = transitions.unrecordable(transition.running)
                 await asyncio.sleep(RETRY)
                 continue
             if not committed:
@@ -94,16 +94,16 @@ class Recorder:
         except InvalidJob as refusal:
             return _failed(success, FailureClass.INVALID, str(refusal))
         except Exception as error:
-            log.warning("transaction_lost", job_id=str(success.held.job_id), error=type(error).__name__)
+            log.warning("transaction_lost", job_id=str(success.running.job_id), error=type(error).__name__)
             return _failed(success, FailureClass.TRANSIENT, "the handler's transaction could not be committed")
         finally:
             await lent.abandon()
 
 
 def _failed(success: Transition, kind: FailureClass, message: str) -> Transition:
-    failure = transitions.failed(success.held, kind, message, random.random())
+    failure = transitions.failed(success.running, kind, message, random.random())
     return msgspec.structs.replace(failure, progress=success.progress, answer=success.answer)
 
 
 def _fenced(transition: Transition) -> None:
-    log.warning("outcome_fenced", job_id=str(transition.held.job_id), attempt=transition.held.attempt)
+    log.warning("outcome_fenced", job_id=str(transition.running.job_id), attempt=transition.running.attempt)

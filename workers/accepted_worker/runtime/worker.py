@@ -212,12 +212,12 @@ class Worker:
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
             await self._beat(conn)
-            open_attempts = await workers.held_by(conn, self.id, UNHEARD_OF, len(self._held) + MOST)
+            open_attempts = await workers.running_attempts_of(conn, self.id, UNHEARD_OF, len(self._held) + MOST)
             await conn.commit()
-        lost = [held for held in open_attempts if (held.job_id, held.attempt) not in self._held]
+        lost = [running for running in open_attempts if (running.job_id, running.attempt) not in self._held]
         if lost:
             log.warning("claims_unheard_of", count=len(lost))
-            await asyncio.gather(*(self._recorder.record(transitions.handed_back(held)) for held in lost))
+            await asyncio.gather(*(self._recorder.record(transitions.handed_back(running)) for running in lost))
 
     async def _beat(self, conn: AsyncConnection) -> None:
         """A worker that stops offers no more slots than it still fills: nothing more is to be admitted for it."""

@@ -48,6 +48,6 @@ class Overdue:
 
 def _end(found: Found) -> Transition:
     if found.cancelled:
-        return transitions.cancelled(found.held)
+        return transitions.cancelled(found.running)
     message = f"ran longer than {found.timeout:g} s"
-    return transitions.failed(found.held, FailureClass.TIMEOUT, message, random.random())
+    return transitions.failed(found.running, FailureClass.TIMEOUT, message, random.random())

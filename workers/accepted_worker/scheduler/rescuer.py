@@ -42,11 +42,13 @@ class Rescuer:
         if not self._trustworthy() or not abandoned:
             return 0
         done = await settle(
-            self._engine, self._broker, [transitions.crashed(held, random.random()) for held in abandoned]
+            self._engine, self._broker, [transitions.crashed(running, random.random()) for running in abandoned]
         )
-        for held, rescued in zip(abandoned, done, strict=True):
+        for running, rescued in zip(abandoned, done, strict=True):
             if rescued:
-                log.warning("job_rescued", job_id=str(held.job_id), attempt=held.attempt, worker=str(held.worker_id))
+                log.warning(
+                    "job_rescued", job_id=str(running.job_id), attempt=running.attempt, worker=str(running.worker_id)
+                )
         return sum(done)
 
     def pause(self, done: int) -> float:

@@ -42,7 +42,7 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
     `LedgerUnavailable` or what the driver raises. Only `True` means that anything was committed for sure.
     """
     children = success.children
-    if children and not await fanout.grow(conn, children[0].root_id or success.held.job_id, len(children), most):
+    if children and not await fanout.grow(conn, children[0].root_id or success.running.job_id, len(children), most):
         raise InvalidJob(f"more than {most} jobs from one root")
     settled = await completion.apply(conn, [success])
     if not settled:
@@ -89,4 +89,4 @@ async def record(conn: Connection, broker: Broker, batch: Sequence[Transition]) 
     await ending.follow(conn, broker, settled)
     done = {one.job_id for one in settled}
     OUTCOMES_FENCED.inc(len(batch) - len(done))
-    return [transition.held.job_id in done for transition in batch]
+    return [transition.running.job_id in done for transition in batch]

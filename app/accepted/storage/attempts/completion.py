@@ -66,9 +66,9 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[Moved]:
     """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
     rows = await _APPLY.rows(
         conn,
-        ids=[t.held.job_id for t in batch],
-        attempts=[t.held.attempt for t in batch],
-        worker_ids=[t.held.worker_id for t in batch],
+        ids=[t.running.job_id for t in batch],
+        attempts=[t.running.attempt for t in batch],
+        worker_ids=[t.running.worker_id for t in batch],
         statuses=[str(t.status) for t in batch],
         outcomes=[str(t.outcome) for t in batch],
         results=[t.result for t in batch],
