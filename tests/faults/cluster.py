@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.faults import effects
 from tests.support.servers.ports import free_port
-from tests.support.service.processes import ROOT, Service, StartService, answers, logged
+from tests.support.service.processes import ROOT, SOURCES, Service, StartService, answers, logged
 
 READY_WITHIN = 60.0  # seconds, for processes that start together on a busy machine
 FAILPOINTS = ROOT / "tests" / "support" / "failpoints"
@@ -126,7 +126,7 @@ class Failpoint:
 
 def misled(**variables: str) -> dict[str, str]:
     """The environment of a process with the named variables of tests/support/failpoints."""
-    return {"PYTHONPATH": f"{FAILPOINTS}:{ROOT}", **variables}
+    return {"PYTHONPATH": f"{FAILPOINTS}:{SOURCES}", **variables}
 
 
 def with_password(database_url: str) -> str:

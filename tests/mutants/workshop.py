@@ -64,7 +64,7 @@ def run(copy: Path, tests: Sequence[str], env: dict[str, str]) -> Verdict:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), **env},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (copy, copy / "app", copy / "workers"))), **env},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

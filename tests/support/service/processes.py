@@ -15,6 +15,9 @@ from tests.support.servers.children import kill_tree, spawn, tail
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
+SOURCES = os.pathsep.join(map(str, (ROOT, ROOT / "app", ROOT / "workers")))
+"""This tree for PYTHONPATH: tests and both source roots, before the editable install of another tree."""
+
 ACCEPTED = Path(sys.executable).with_name("accepted")
 BYTECODE = Path(tempfile.gettempdir()) / f"accepted-test-bytecode-{os.getuid()}"  # compiling costs 3 s of CPU a start
 READY_WITHIN = 30.0  # seconds; an API process takes 1 to 2 on an idle machine
@@ -135,7 +138,7 @@ def run(*arguments: str, env: Mapping[str, str], timeout: float = 60.0) -> str:
 def clean_environment() -> dict[str, str]:
     unwanted = ("ACCEPTED_", "PYTHONDONTWRITEBYTECODE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
+    return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": SOURCES, "PYTHONPYCACHEPREFIX": str(BYTECODE)}
 
 
 StartService = Callable[..., Service]
