@@ -1,4 +1,4 @@
-"""Rules at the door: jobs are submitted, with keys and without, once and again."""
+"""Rules of submission: jobs are submitted, with keys and without, once and again."""
 
 import asyncio
 import json

@@ -27,7 +27,7 @@ async def test_a_quota_set_at_a_terminal(trio: Running, client: Client) -> None:
     async def noticed() -> bool:
         return "ratelimit" in (await limited.post({"type": "noop"})).headers
 
-    await until(noticed, 10, "the door to notice")
+    await until(noticed, 10, "the API to notice")
     answers = [await limited.post({"type": "noop"}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 429]
     assert check_problem(answers[-1])["type"] == "/problems/quota-exceeded"
@@ -74,7 +74,7 @@ async def refused_past_the_depth(client: Client, queue: str) -> None:
     async def refused() -> bool:
         return (await client.post({"type": "noop", "queue": queue, "delay": 3600})).status_code == 429
 
-    await until(refused, 10, "the door to notice")
+    await until(refused, 10, "the API to notice")
 
 
 async def measured(client: Client, queue: str) -> None:

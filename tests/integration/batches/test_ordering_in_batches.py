@@ -24,7 +24,7 @@ from tests.support.service.claiming_workers import (
     all_finished,
     anything,
     claiming_workers,
-    door,
+    submissions_of,
     success,
 )
 
@@ -55,7 +55,7 @@ async def put(road: Road, keys: Sequence[str | None]) -> tuple[list[UUID], Batch
 
 async def test_members_run_in_order_behind_those_before_and_before_those_behind(road: Road) -> None:
     keys: list[str | None] = [random.choice([*"abc", None]) for _ in range(60)]
-    async with door(road) as submissions:
+    async with submissions_of(road) as submissions:
         before = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
         members, _ = await put(road, keys)
         behind = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
@@ -79,7 +79,7 @@ async def test_all_at_once_with_the_same_keys(road: Road) -> None:
     """Chunks of one batch name the keys in another order than those of the next: held line by line, they deadlock."""
     forth, back = ["a"] * CHUNK + ["b"] * CHUNK, ["b"] * CHUNK + ["a"] * CHUNK
     batches = Batches(road.engine, road.broker, 60)
-    async with door(road) as submissions:
+    async with submissions_of(road) as submissions:
         singles = [accept(submissions, queue="q", ordering_key=key) for key in "abab"]
         await asyncio.gather(*(batches.accept(keyed(keys)) for keys in (forth, back) * 2), *singles)
     assert await rows(road.engine, FORKS) == []
@@ -97,7 +97,7 @@ async def test_whatever_becomes_of_them_nobody_waits_for_ever(road: Road) -> Non
 
 async def test_a_cancelled_batch_passes_the_turn_on(ledger: Road, engine: AsyncEngine) -> None:
     members, receipt = await put(ledger, ["a", "a", "b"])
-    async with door(ledger) as submissions:
+    async with submissions_of(ledger) as submissions:
         behind = await accept(submissions, queue="q", ordering_key="a")
     assert await cancel(engine, ledger.broker, "t", receipt.batch.id)
     found = {row["id"]: row["status"] for row in await rows(engine, "SELECT id, status FROM jobs")}

@@ -23,14 +23,14 @@ QUICK = 2.0  # seconds, on two noisy cores; alone it is a tenth of that
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as door:
-        yield door
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as app:
+        yield app
 
 
 @pytest.fixture
-async def client(door: HttpApp) -> Client:
-    return await door.client()
+async def client(app: HttpApp) -> Client:
+    return await app.client()
 
 
 async def why(client: Client, job: Any, reason: str, *named: str) -> dict[str, Any]:
@@ -263,11 +263,11 @@ async def test_expired(engine: AsyncEngine, client: Client) -> None:
     await why(client, job, "expired", "expired before it was started")
 
 
-async def test_who_may_ask(door: HttpApp, client: Client) -> None:
+async def test_who_may_ask(app: HttpApp, client: Client) -> None:
     (job,) = await submit(client)
     path = f"/jobs/{job['id']}/explain"
-    check_problem(await (await door.client("another")).get(path), 404)
-    check_problem(await (await door.client("t", "jobs:write")).get(path), 403)
+    check_problem(await (await app.client("another")).get(path), 404)
+    check_problem(await (await app.client("t", "jobs:write")).get(path), 403)
     check_problem(await client.get(f"/jobs/{new_id()}/explain"), 404)
     check_problem(await client.get(f"{path}?verbose=1"), 422, "/verbose")
 

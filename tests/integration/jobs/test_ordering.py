@@ -28,7 +28,7 @@ from tests.support.service.claiming_workers import (
     all_finished,
     anything,
     claiming_workers,
-    door,
+    submissions_of,
     success,
 )
 
@@ -58,7 +58,7 @@ async def statuses(engine: AsyncEngine, *ids: UUID) -> list[str]:
 
 
 async def put(ledger: Road, count: int, **fields: object) -> list[UUID]:
-    async with door(ledger) as submissions:
+    async with submissions_of(ledger) as submissions:
         return [await accept(submissions, **(LINE | fields)) for _ in range(count)]
 
 
@@ -104,14 +104,14 @@ async def test_a_delay_of_the_first_holds_up_the_line_and_one_of_the_next_is_kep
 
 
 async def test_lines_are_apart_by_tenant_queue_and_key(ledger: Road, engine: AsyncEngine) -> None:
-    async with door(ledger) as submissions:
+    async with submissions_of(ledger) as submissions:
         for other in ({}, {"tenant": "u"}, {"queue": "r"}, {"ordering_key": "b"}):
             await accept(submissions, **(LINE | other))
     assert {row["status"] for row in await rows(engine, "SELECT status FROM jobs")} == {"queued"}
 
 
 async def test_a_batch_keeps_its_order_and_a_replay_has_no_place(ledger: Road, engine: AsyncEngine) -> None:
-    async with door(ledger) as submissions:
+    async with submissions_of(ledger) as submissions:
         known = await accept(submissions, key="k", **LINE)
         calls = [accept(submissions, key="k" if n in (3, 7) else None, **LINE) for n in range(10)]
         ids = await asyncio.gather(*calls)
@@ -188,7 +188,7 @@ async def test_a_retry_in_an_empty_line_waits_for_nobody(ledger: Road, engine: A
 
 async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: Road, engine: AsyncEngine) -> None:
     first, last = await put(ledger, 1), []
-    async with door(ledger) as submissions:
+    async with submissions_of(ledger) as submissions:
         await asyncio.gather(*(accept(submissions, **LINE) for _ in range(1500)))
         last = await asyncio.gather(accept(submissions, **LINE))
     await do(engine, "DELETE FROM outbox WHERE job_id NOT IN (:first, :last)", first=first[0], last=last[0])
@@ -238,9 +238,9 @@ async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(led
 
 
 async def test_many_lines_on_many_workers_each_in_its_order(road: Road) -> None:
-    """Accepted by two processes' worth of doors, ended by three workers in whatever way."""
+    """Accepted by two API processes' submissions, ended by three workers in whatever way."""
     expected: dict[str, list[UUID]] = {f"key {n}": [] for n in range(12)}
-    async with door(road) as one, door(road) as two, claiming_workers(road, anything) as order:
+    async with submissions_of(road) as one, submissions_of(road) as two, claiming_workers(road, anything) as order:
 
         async def fill(key: str) -> None:
             for _ in range(6):
@@ -258,7 +258,11 @@ async def test_many_lines_on_many_workers_each_in_its_order(road: Road) -> None:
 
 async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: Road, engine: AsyncEngine) -> None:
     """Three lines, contended for by all: who adds, ends, is cancelled in the middle and comes back, in any order."""
-    async with door(ledger) as one, door(ledger) as two, claiming_workers(ledger, success, count=4, most=2):
+    async with (
+        submissions_of(ledger) as one,
+        submissions_of(ledger) as two,
+        claiming_workers(ledger, success, count=4, most=2),
+    ):
 
         async def add_and_cancel(n: int) -> None:
             for _ in range(40):

@@ -14,17 +14,17 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as door:
-        yield door
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as app:
+        yield app
 
 
 @pytest.fixture
-async def client(door: HttpApp) -> Client:
-    """Of a door whose queue q holds 5."""
-    client = await door.client()
+async def client(app: HttpApp) -> Client:
+    """Of an API whose queue q holds 5."""
+    client = await app.client()
     await client.http.patch("/queues/q", json={"max_depth": 5})
-    await door.state.limits.refresh()
+    await app.state.limits.refresh()
     return client
 
 
@@ -67,14 +67,14 @@ async def test_room_is_used_when_there_is_some(engine: AsyncEngine, client: Clie
     assert not await passes()
 
 
-async def test_a_replay_is_answered(door: HttpApp, client: Client) -> None:
+async def test_a_replay_is_answered(app: HttpApp, client: Client) -> None:
     first = await client.post(job(), idempotency_key="k")
     for _ in range(5):
         await client.post(job())
     again = await client.post(job(), idempotency_key="k")
     assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
     check_problem(await client.post(job(), idempotency_key="new"), 429)
-    assert len(await rows(door.engine, "SELECT 1 FROM idempotency_keys")) == 1, "a refusal leaves no record"
+    assert len(await rows(app.engine, "SELECT 1 FROM idempotency_keys")) == 1, "a refusal leaves no record"
 
 
 async def test_a_batch_fits_whole_or_not_at_all(engine: AsyncEngine, client: Client) -> None:
@@ -93,35 +93,35 @@ async def test_so_does_a_workflow(engine: AsyncEngine, client: Client) -> None:
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 5
 
 
-async def test_a_full_queue_takes_nothing_of_the_quota(door: HttpApp, engine: AsyncEngine, client: Client) -> None:
-    await allow(door, 100)
+async def test_a_full_queue_takes_nothing_of_the_quota(app: HttpApp, engine: AsyncEngine, client: Client) -> None:
+    await allow(app, 100)
     await asyncio.gather(*(client.post(job()) for _ in range(9)))
     (row,) = await rows(engine, "SELECT used FROM quotas")
     assert row["used"] == pytest.approx(5, abs=0.5)
 
 
-async def test_a_used_up_quota_takes_no_room(door: HttpApp, client: Client) -> None:
-    await allow(door, 1)
+async def test_a_used_up_quota_takes_no_room(app: HttpApp, client: Client) -> None:
+    await allow(app, 1)
     assert statuses([await client.post(job()) for _ in range(9)]) == {202: 1, 429: 8}
-    await allow(door, 100)
+    await allow(app, 100)
     assert statuses([await client.post(job()) for _ in range(6)]) == {202: 4, 429: 2}
 
 
-async def test_several_processes_notice_each_others(door: HttpApp, engine: AsyncEngine, database_url: str) -> None:
+async def test_several_processes_notice_each_others(app: HttpApp, engine: AsyncEngine, database_url: str) -> None:
     async with http_app(engine, database_url) as second:
-        one, two = await door.client(), await second.client()
+        one, two = await app.client(), await second.client()
         await one.http.patch("/queues/q", json={"max_depth": 5})
-        await door.state.limits.refresh()
+        await app.state.limits.refresh()
         for _ in range(5):
             await one.post(job())
         await second.state.limits.refresh()
         check_problem(await two.post(job()), 429)
 
 
-async def test_a_limit_that_is_taken_away(door: HttpApp, client: Client) -> None:
+async def test_a_limit_that_is_taken_away(app: HttpApp, client: Client) -> None:
     for _ in range(5):
         await client.post(job())
     check_problem(await client.post(job()), 429)
     await client.http.patch("/queues/q", json={"max_depth": None})
-    await door.state.limits.refresh()
+    await app.state.limits.refresh()
     assert statuses([await client.post(job()) for _ in range(3)]) == {202: 3}

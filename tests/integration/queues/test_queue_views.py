@@ -18,14 +18,14 @@ NOTHING = {"scheduled": 0, "blocked": 0, "queued": 0, "running": 0, "retrying": 
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as door:
-        yield door
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as app:
+        yield app
 
 
 @pytest.fixture
-async def client(door: HttpApp) -> Client:
-    return await door.client()
+async def client(app: HttpApp) -> Client:
+    return await app.client()
 
 
 async def shown(client: Client, path: str = "/queues/q") -> dict[str, Any]:
@@ -58,20 +58,20 @@ async def test_depth_by_status(engine: AsyncEngine, client: Client) -> None:
     assert listed | {"oldest_waiting_age": 0} == queue | {"oldest_waiting_age": 0}
 
 
-async def test_who_is_no_admin_sees_his_own(door: HttpApp, engine: AsyncEngine, client: Client) -> None:
+async def test_who_is_no_admin_sees_his_own(app: HttpApp, engine: AsyncEngine, client: Client) -> None:
     await some(engine, client)
-    mine = await door.client("t", "jobs:read")
+    mine = await app.client("t", "jobs:read")
     queue = await shown(mine)
     assert (queue["depth"], queue["depth_of"]) == (
         {"scheduled": 1, "blocked": 1, "queued": 2, "running": 1, "retrying": 1},
         "tenant",
     )
-    nobody = await door.client("third", "jobs:read")
+    nobody = await app.client("third", "jobs:read")
     for path in ("/queues", "/queues/q"):
         found = await shown(nobody, path)
         queue = found["items"][0] if path == "/queues" else found
         assert (queue["depth"], queue["oldest_waiting_age"]) == (NOTHING, None)
-    check_problem(await (await door.client("t", "jobs:write")).get("/queues"), 403)
+    check_problem(await (await app.client("t", "jobs:write")).get("/queues"), 403)
     check_problem(await mine.http.patch("/queues/q", json={"paused": True}), 403)
 
 
@@ -112,12 +112,12 @@ async def test_rates_and_sizing(engine: AsyncEngine, client: Client) -> None:
     assert sooner["slots_advised"] == 23
 
 
-async def test_what_ran_under_a_lease_is_measured(door: HttpApp, engine: AsyncEngine, client: Client) -> None:
+async def test_what_ran_under_a_lease_is_measured(app: HttpApp, engine: AsyncEngine, client: Client) -> None:
     await client.submit("noop", queue="q")
     (item,) = (await client.http.post("/queues/q/lease", json={})).json()["items"]
     await do(engine, "UPDATE attempts SET started_at = started_at - interval '7 seconds'")
     assert (await client.http.post(f"/leases/{item['lease']}/complete", json={"result": {}})).status_code < 300
-    await door.state.leases.runs.report(engine)
+    await app.state.leases.runs.report(engine)
     assert 7 <= (await shown(client))["mean_run_time"] < 12
 
 
@@ -142,7 +142,7 @@ async def test_what_is_refused(client: Client) -> None:
 
 @pytest.mark.slow
 async def test_it_stays_quick_with_a_million_finished_and_a_hundred_thousand_waiting(
-    door: HttpApp, engine: AsyncEngine
+    app: HttpApp, engine: AsyncEngine
 ) -> None:
     await do(engine, "INSERT INTO queues (name) SELECT 'q' || n FROM generate_series(0, 9) AS n")
     for first in range(0, 1_100_000, 20_000):
@@ -159,7 +159,7 @@ async def test_it_stays_quick_with_a_million_finished_and_a_hundred_thousand_wai
         "SELECT id, 0, queue, 4, now(), true FROM jobs WHERE status = 'queued'",
     )
     await do(engine, "ANALYZE")
-    reader, admin = await door.client("t", "jobs:read"), await door.client()
+    reader, admin = await app.client("t", "jobs:read"), await app.client()
     for client, path in ((reader, "/queues"), (admin, "/queues"), (admin, "/queues/q3"), (admin, "/queues/q3/sizing")):
         started = time.monotonic()
         await shown(client, path)

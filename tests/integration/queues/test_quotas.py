@@ -15,25 +15,25 @@ from tests.support.service.http_app import HttpApp, allow, http_app, statuses
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as door:
-        yield door
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as app:
+        yield app
 
 
 @pytest.fixture
-async def client(door: HttpApp) -> Client:
-    return await door.client()
+async def client(app: HttpApp) -> Client:
+    return await app.client()
 
 
 async def submit(client: Client, count: int) -> list[httpx.Response]:
     return await asyncio.gather(*(client.post({"type": "noop"}) for _ in range(count)))
 
 
-async def test_as_many_as_the_quota_are_accepted(door: HttpApp, client: Client) -> None:
-    await allow(door, 5)
+async def test_as_many_as_the_quota_are_accepted(app: HttpApp, client: Client) -> None:
+    await allow(app, 5)
     answers = await submit(client, 12)
     assert statuses(answers) == {202: 5, 429: 7}
-    assert len(await rows(door.engine, "SELECT 1 FROM jobs")) == 5
+    assert len(await rows(app.engine, "SELECT 1 FROM jobs")) == 5
     refused = next(answer for answer in answers if answer.status_code == 429)
     problem = check_problem(refused, 429)
     assert problem["type"] == "/problems/quota-exceeded"
@@ -41,8 +41,8 @@ async def test_as_many_as_the_quota_are_accepted(door: HttpApp, client: Client) 
     assert 700 < int(refused.headers["retry-after"]) <= 720, "one comes back every 720 s"
 
 
-async def test_every_answer_says_what_is_left(door: HttpApp, client: Client) -> None:
-    await allow(door, 3, 60.0)
+async def test_every_answer_says_what_is_left(app: HttpApp, client: Client) -> None:
+    await allow(app, 3, 60.0)
     for left in (2, 1, 0):
         (answer,) = await submit(client, 1)
         assert answer.headers["ratelimit-policy"] == '"jobs";q=3;w=60'
@@ -53,21 +53,21 @@ async def test_every_answer_says_what_is_left(door: HttpApp, client: Client) -> 
     assert answer.headers["ratelimit-policy"] == '"jobs";q=3;w=60'
 
 
-async def test_it_comes_back_evenly(door: HttpApp, client: Client) -> None:
-    await allow(door, 6, 60.0)
+async def test_it_comes_back_evenly(app: HttpApp, client: Client) -> None:
+    await allow(app, 6, 60.0)
     assert statuses(await submit(client, 7)) == {202: 6, 429: 1}
-    await do(door.engine, "UPDATE quotas SET counted_at = counted_at - interval '25 seconds'")
+    await do(app.engine, "UPDATE quotas SET counted_at = counted_at - interval '25 seconds'")
     assert statuses(await submit(client, 4)) == {202: 2, 429: 2}
     assert statuses(await submit(client, 2)) == {429: 2}, "a time that has passed counts once"
-    await do(door.engine, "UPDATE quotas SET counted_at = counted_at - interval '1 day'")
+    await do(app.engine, "UPDATE quotas SET counted_at = counted_at - interval '1 day'")
     assert statuses(await submit(client, 8)) == {202: 6, 429: 2}, "and no more than the quota at once"
 
 
-async def test_it_is_exact_over_several_processes(door: HttpApp, engine: AsyncEngine, database_url: str) -> None:
-    await allow(door, 40)
+async def test_it_is_exact_over_several_processes(app: HttpApp, engine: AsyncEngine, database_url: str) -> None:
+    await allow(app, 40)
     async with http_app(engine, database_url) as second, http_app(engine, database_url) as third:
         clients = []
-        for each in (door, second, third):
+        for each in (app, second, third):
             await each.state.limits.refresh()
             clients.append(await each.client())
         found = await asyncio.gather(*(submit(client, 30) for client in clients))
@@ -75,16 +75,16 @@ async def test_it_is_exact_over_several_processes(door: HttpApp, engine: AsyncEn
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 40
 
 
-async def test_others_are_not_concerned(door: HttpApp, client: Client) -> None:
-    await allow(door, 1)
-    other = await door.client("other")
+async def test_others_are_not_concerned(app: HttpApp, client: Client) -> None:
+    await allow(app, 1)
+    other = await app.client("other")
     answers = await submit(other, 5)
     assert statuses(answers) == {202: 5}
     assert all("ratelimit" not in answer.headers for answer in answers)
 
 
-async def test_a_replay_is_answered_and_does_not_count(door: HttpApp, client: Client) -> None:
-    await allow(door, 2)
+async def test_a_replay_is_answered_and_does_not_count(app: HttpApp, client: Client) -> None:
+    await allow(app, 2)
     first = await client.post({"type": "noop"}, idempotency_key="k")
     for _ in range(5):
         again = await client.post({"type": "noop"}, idempotency_key="k")
@@ -94,42 +94,42 @@ async def test_a_replay_is_answered_and_does_not_count(door: HttpApp, client: Cl
     assert (await client.post({"type": "noop"}, idempotency_key="k")).status_code == 202
 
 
-async def test_one_key_sent_many_times_at_once_counts_once(door: HttpApp, client: Client) -> None:
-    await allow(door, 20)
+async def test_one_key_sent_many_times_at_once_counts_once(app: HttpApp, client: Client) -> None:
+    await allow(app, 20)
     answers = await asyncio.gather(*(client.post({"type": "noop"}, idempotency_key="k") for _ in range(10)))
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert statuses(await submit(client, 20)) == {202: 19, 429: 1}
 
 
-async def test_many_bodies_under_one_key_at_once_count_once(door: HttpApp, client: Client) -> None:
-    await allow(door, 20)
+async def test_many_bodies_under_one_key_at_once_count_once(app: HttpApp, client: Client) -> None:
+    await allow(app, 20)
     answers = await asyncio.gather(
         *(client.post({"type": "noop", "priority": each}, idempotency_key="k") for each in range(10))
     )
     assert statuses(list(answers)) == {202: 1, 422: 9}
-    (row,) = await rows(door.engine, "SELECT used FROM quotas")
+    (row,) = await rows(app.engine, "SELECT used FROM quotas")
     assert row["used"] == pytest.approx(1, abs=0.1)
 
 
-async def test_a_refused_request_leaves_no_record(door: HttpApp, client: Client) -> None:
-    await allow(door, 1)
+async def test_a_refused_request_leaves_no_record(app: HttpApp, client: Client) -> None:
+    await allow(app, 1)
     await submit(client, 1)
     check_problem(await client.post({"type": "noop"}, idempotency_key="k"), 429)
-    assert await rows(door.engine, "SELECT 1 FROM idempotency_keys") == []
-    await allow(door, 100)
+    assert await rows(app.engine, "SELECT 1 FROM idempotency_keys") == []
+    await allow(app, 100)
     assert "idempotent-replayed" not in (await client.post({"type": "noop"}, idempotency_key="k")).headers
     check_problem(await client.post({"type": "nop"}), 422)
-    (row,) = await rows(door.engine, "SELECT used FROM quotas")
+    (row,) = await rows(app.engine, "SELECT used FROM quotas")
     assert row["used"] == pytest.approx(2, abs=0.01), "what is no job does not count"
 
 
-async def test_a_batch_passes_whole_or_not_at_all(door: HttpApp, client: Client) -> None:
-    await allow(door, 10)
+async def test_a_batch_passes_whole_or_not_at_all(app: HttpApp, client: Client) -> None:
+    await allow(app, 10)
     six = {"jobs": [{"type": "noop"}] * 6}
     first = await client.http.post("/batches", json=six, headers={"idempotency-key": "k"})
     assert (first.status_code, first.headers["ratelimit"][:10]) == (202, '"jobs";r=4')
     assert check_problem(await client.http.post("/batches", json=six), 429)["type"] == "/problems/quota-exceeded"
-    assert len(await rows(door.engine, "SELECT 1 FROM jobs")) == 6
+    assert len(await rows(app.engine, "SELECT 1 FROM jobs")) == 6
     again = await client.http.post("/batches", json=six, headers={"idempotency-key": "k"})
     assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
     assert statuses(await submit(client, 5)) == {202: 4, 429: 1}
@@ -137,12 +137,12 @@ async def test_a_batch_passes_whole_or_not_at_all(door: HttpApp, client: Client)
     assert "ever allows" in check_problem(eleven, 429)["detail"]
 
 
-async def test_a_quota_that_is_taken_away(door: HttpApp, client: Client) -> None:
-    await allow(door, 1)
+async def test_a_quota_that_is_taken_away(app: HttpApp, client: Client) -> None:
+    await allow(app, 1)
     assert statuses(await submit(client, 2)) == {202: 1, 429: 1}
-    await do(door.engine, "DELETE FROM quotas")
-    assert statuses(await submit(client, 2)) == {202: 2}, "before the door has noticed"
-    await door.state.limits.refresh()
+    await do(app.engine, "DELETE FROM quotas")
+    assert statuses(await submit(client, 2)) == {202: 2}, "before the app has noticed"
+    await app.state.limits.refresh()
     assert statuses(await submit(client, 2)) == {202: 2}
 
 

@@ -13,14 +13,14 @@ from accepted.errors import Conflict
 from accepted.services import schedules as service
 from accepted.services.jobs.checks import Intake
 from accepted.storage.db.engine import transaction
-from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
+from tests.support.ledger.schedules import TENANT, back, due, fire, job_checks, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.waiting import until
 
 
 @pytest.fixture
 async def intake(engine: AsyncEngine) -> Intake:
-    return await door(engine)
+    return await job_checks(engine)
 
 
 async def test_what_is_due_fires_and_moves_on(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:

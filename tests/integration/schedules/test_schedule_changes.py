@@ -18,14 +18,14 @@ from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
 from accepted_worker.scheduler.pruner import Pruner
 from tests.support.ledger.poll_connection import PollConnection
-from tests.support.ledger.schedules import TENANT, back, door, due, fire, put, runs
+from tests.support.ledger.schedules import TENANT, back, due, fire, job_checks, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.waiting import until
 
 
 @pytest.fixture
 async def intake(engine: AsyncEngine) -> Intake:
-    return await door(engine)
+    return await job_checks(engine)
 
 
 async def test_a_schedule_that_rests_does_not_fire_and_waking_it_replays_nothing(

@@ -38,14 +38,14 @@ OUTBOX = "SELECT *, due_at <= now() AS due FROM outbox WHERE job_id = :id"
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as door:
-        yield door
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as app:
+        yield app
 
 
 @pytest.fixture
-async def client(door: HttpApp) -> Client:
-    return await door.client()
+async def client(app: HttpApp) -> Client:
+    return await app.client()
 
 
 async def row_of(engine: AsyncEngine, delivery_id: UUID) -> Any:
@@ -223,14 +223,14 @@ async def test_one_that_is_being_sent_is_409(engine: AsyncEngine, client: Client
     assert "running" in refused["detail"]
 
 
-async def test_who_may(engine: AsyncEngine, door: HttpApp, client: Client) -> None:
+async def test_who_may(engine: AsyncEngine, app: HttpApp, client: Client) -> None:
     job_id, delivery_id = await delivered(engine, "failed")
-    check_problem(await redeliver(await door.client("other"), delivery_id), 404)
-    check_problem(await redeliver(await door.client("t", "jobs:read"), delivery_id), 403)
+    check_problem(await redeliver(await app.client("other"), delivery_id), 404)
+    check_problem(await redeliver(await app.client("t", "jobs:read"), delivery_id), 403)
     for unknown in (uuid4(), "no-uuid", job_id):
         check_problem(await redeliver(client, unknown), 404)
     assert await rows(engine, OUTBOX, id=delivery_id) == []
-    assert (await redeliver(await door.client("t", "jobs:write"), delivery_id)).status_code == 202
+    assert (await redeliver(await app.client("t", "jobs:write"), delivery_id)).status_code == 202
 
 
 async def test_no_other_job_is_taken_for_a_delivery(engine: AsyncEngine, client: Client) -> None:

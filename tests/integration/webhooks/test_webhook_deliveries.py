@@ -41,14 +41,14 @@ SAYS = {"status_code": 500, "body": "no"}
 
 
 @pytest.fixture
-async def door(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as door:
-        yield door
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, database_url) as app:
+        yield app
 
 
 @pytest.fixture
-async def client(door: HttpApp) -> Client:
-    return await door.client()
+async def client(app: HttpApp) -> Client:
+    return await app.client()
 
 
 async def test_each_attempt_has_what_came_back(engine: AsyncEngine, broker: PostgresBroker, client: Client) -> None:
@@ -181,7 +181,7 @@ async def a_batch(engine: AsyncEngine, broker: PostgresBroker) -> UUID:
     return batch_id
 
 
-async def test_what_cannot_be_asked_for(engine: AsyncEngine, door: HttpApp, client: Client) -> None:
+async def test_what_cannot_be_asked_for(engine: AsyncEngine, app: HttpApp, client: Client) -> None:
     job_id, delivery_id = await delivered(engine, "succeeded")
     await delivered(engine, "succeeded")
     cursor = (await client.get("/webhook-deliveries?limit=1")).json()["next"]
@@ -196,17 +196,17 @@ async def test_what_cannot_be_asked_for(engine: AsyncEngine, door: HttpApp, clie
     ):
         check_problem(await client.get(f"/webhook-deliveries?{query}"), 422, pointer)
     check_problem(await client.get(f"/jobs?cursor={cursor}"), 422, "/cursor")
-    check_problem(await (await door.client("other")).get(f"/webhook-deliveries?cursor={cursor}"), 422, "/cursor")
-    writer = await door.client("t", "jobs:write")
+    check_problem(await (await app.client("other")).get(f"/webhook-deliveries?cursor={cursor}"), 422, "/cursor")
+    writer = await app.client("t", "jobs:write")
     check_problem(await writer.get("/webhook-deliveries"), 403)
     check_problem(await client.http.post(f"/webhook-deliveries/{delivery_id}/redeliver?now=1"), 422, "/now")
 
 
 async def test_of_a_job_that_is_not_there_it_does_not_say_that_nothing_was_sent(
-    engine: AsyncEngine, door: HttpApp, client: Client
+    engine: AsyncEngine, app: HttpApp, client: Client
 ) -> None:
     job_id, delivery_id = await delivered(engine, "succeeded")
-    other = await door.client("other")
+    other = await app.client("other")
     for kind in ("job_id", "batch_id"):
         check_problem(await client.get(f"/webhook-deliveries?{kind}={uuid4()}"), 404)
         check_problem(await client.get(f"/webhook-deliveries?{kind}={LONG_AGO}"), 410)

@@ -1,4 +1,4 @@
-"""`ctx.submit`: children that are checked as at the door, real only with their parent's success, and counted."""
+"""`ctx.submit`: children that are checked as a submission is, real only with their parent's success, and counted."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ async def test_children_run_once_their_parent_has_succeeded(engine: AsyncEngine,
     assert (await the_job(engine, parent.id))["descendants"] == 3
 
 
-async def test_options_are_those_of_the_door(engine: AsyncEngine, database_url: str) -> None:
+async def test_options_are_those_of_a_submission(engine: AsyncEngine, database_url: str) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
 
     @job("asks", queue="q")

@@ -22,8 +22,8 @@ from tests.support.service.in_process_worker import HANDLERS
 TENANT = "acme"
 
 
-async def door(engine: AsyncEngine) -> Intake:
-    """The door's own checks, with the built-in types registered."""
+async def job_checks(engine: AsyncEngine) -> Intake:
+    """The checks of a submission, with the built-in types registered."""
     async with transaction(engine) as conn:
         await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
         await conn.commit()

@@ -102,7 +102,7 @@ async def all_finished(road: Road) -> None:
 
 
 @asynccontextmanager
-async def door(road: Road) -> AsyncIterator[Submissions]:
+async def submissions_of(road: Road) -> AsyncIterator[Submissions]:
     submissions = Submissions(road.engine, road.broker, 60)
     yield submissions
     await submissions.close()

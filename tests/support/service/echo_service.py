@@ -1,4 +1,4 @@
-"""A service that is nothing but doors, served for real, and the raw sockets to knock with."""
+"""A service with routes of its own, served for real, and the raw sockets to knock with."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ class ShortDeadline(DeadlineProtocol):
 
 
 def build() -> FastAPI:
-    """A service of nothing but doors."""
+    """A service with routes of its own."""
     app = FastAPI()
 
     @app.post("/echo", responses=problems.responses_for(errors.TooLarge, errors.InvalidRequest, errors.KeyReused))

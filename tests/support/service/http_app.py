@@ -33,10 +33,10 @@ class HttpApp:
 
     async def client(self, tenant: str = "t", *scopes: str) -> Client:
         _, key = await create(self.engine, tenant, "tests", list(scopes or SCOPES))
-        client = Client("http://door", key)
+        client = Client("http://api", key)
         client.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self._app),
-            base_url="http://door",
+            base_url="http://api",
             headers={"authorization": f"Bearer {key}"},
             event_hooks={"response": [check_answer]},
         )
@@ -49,13 +49,12 @@ async def http_app(engine: AsyncEngine, url: str, **settings: Any) -> AsyncItera
     async with transaction(engine) as conn:
         await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
         await conn.commit()
-    app = create_app(Settings(database_url=url, **settings))
-    door = HttpApp(app, engine)
+    app = HttpApp(create_app(Settings(database_url=url, **settings)), engine)
     try:
-        yield door
+        yield app
     finally:
-        await door.state.submissions.close()
-        await door.state.engine.dispose()
+        await app.state.submissions.close()
+        await app.state.engine.dispose()
 
 
 async def a_worker(
@@ -91,11 +90,11 @@ async def depends(engine: AsyncEngine, waiting: Any, needed: Any, on_success: bo
     await do(engine, held, id=ids["id"])
 
 
-async def allow(door: HttpApp, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
-    async with transaction(door.engine) as conn:
+async def allow(app: HttpApp, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
+    async with transaction(app.engine) as conn:
         await quotas.put(conn, tenant, jobs, per)
         await conn.commit()
-    await door.state.limits.refresh()
+    await app.state.limits.refresh()
 
 
 def statuses(answers: list[httpx.Response]) -> dict[int, int]:
