@@ -95,7 +95,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def ordered(self) -> bool:
-        """Whether arrival alone does not say when it is its turn: then its queue needs the gate (docs/waiting.md)."""
+        """Whether the job asks for another order than that of arrival: its queue is then limited (docs/waiting.md)."""
         return self.concurrency_key is not None or self.priority != DEFAULT_PRIORITY
 
 

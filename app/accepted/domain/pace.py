@@ -3,8 +3,8 @@
 import msgspec
 
 CATCH_UP = 0.25
-"""Seconds of a rate that may be made up for when the gate was late. More would be a burst after every idle time, less
-would lose starts for good whenever a process is slow: a hundredth of a minute is 0.6 s."""
+"""Seconds of a rate that the limiter may catch up when it is late. More would be a burst after every idle time; less
+would lose starts whenever a process is slow: a hundredth of a minute is 0.6 s."""
 
 
 class Pace(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""Room on gated queues: counted from rows that exist anyway, and given to those whose turn it is (docs/waiting.md).
+"""Room on limited queues: counted from rows that exist anyway, and given to those whose turn it is (docs/waiting.md).
 
 Whoever admits holds the lock on the queue's row, and counts in a statement that begins after he got it: so he sees
-what was admitted before. Nothing else makes more of a gated queue run: a claim turns one admitted row into one open
+what was admitted before. Nothing else makes more of a limited queue run: a claim turns one admitted row into one open
 attempt, in one statement.
 """
 
@@ -27,25 +27,26 @@ _WANTED = f"""EXISTS (
 )"""
 """Whether somebody waits for a lease that this row of `outbox o` would do for. Worker processes take whatever comes."""
 
-_STRAYS = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
+_UNADMITTED = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
 
 _LOOK = Statement(f"""
 SELECT * FROM (
-    SELECT q.name, EXISTS (SELECT 1 FROM outbox o WHERE {_STRAYS.format(queue="q.name", paused="q.paused")}) AS strays,
+    SELECT q.name,
+           EXISTS (SELECT 1 FROM outbox o WHERE {_UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
            NOT q.paused
            AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.held AND o.due_at < 'infinity') AS waits
     FROM queues q WHERE q.gated
-) AS each WHERE strays OR waits ORDER BY name
+) AS each WHERE unadmitted OR waits ORDER BY name
 """)
 
 _HOLD = Statement(f"""
-WITH strays AS MATERIALIZED (
+WITH unadmitted AS MATERIALIZED (
     SELECT o.job_id FROM outbox o
-    WHERE {_STRAYS.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
+    WHERE {_UNADMITTED.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
     ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox SET held = true, admitted = false, published = false
-WHERE job_id = ANY(ARRAY(SELECT job_id FROM strays)) RETURNING job_id
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted)) RETURNING job_id
 """)
 
 _LOCK = Statement("""
@@ -165,10 +166,10 @@ WHERE name = :queue
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A gated queue with something to do: `strays` are on the road without being admitted, or while it is paused."""
+    """A limited queue with work for the limiter: rows published but `unadmitted` (or paused), or rows that wait."""
 
     queue: str
-    strays: bool
+    unadmitted: bool
     waits: bool
 
 
@@ -212,17 +213,17 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 async def look(conn: Connection) -> list[Waiting]:
-    """The gated queues with something to do."""
+    """The limited queues with something to do."""
     return [Waiting(*row) for row in await _LOOK.rows(conn)]
 
 
 async def hold(conn: Connection, queue: str, most: int) -> int:
-    """Hold up to `most` strays of a gated queue; messages that still refer to them are stale. The caller commits."""
+    """Hold up to `most` unadmitted rows of a limited queue; their messages become stale. The caller commits."""
     return len(await _HOLD.rows(conn, queue=queue, most=most))
 
 
 async def lock(conn: Connection, queue: str) -> Limits | None:
-    """The limits of a gated queue, which is ours until the transaction ends; None if it is paused, or another's."""
+    """The limits of a limited queue, which is ours until the transaction ends; None if it is paused, or another's."""
     found = await _LOCK.rows(conn, queue=queue)
     return Limits(*found[0]) if found else None
 

@@ -1,8 +1,7 @@
 """Queues as the ledger knows them: their names, and the limits that were set for them.
 
-A queue exists as soon as a job, or somebody who sets a limit, names it. It is `gated` (docs/waiting.md) from its first
-limit on, or from the first job of it that names a priority or a concurrency key; and it stays gated, so that whoever
-has once read that it is may go on believing it.
+A queue exists as soon as a job or a limit names it. It is limited (docs/waiting.md) from its first limit on, or from
+its first job with a priority or a concurrency key, and it stays limited: a reader of `limited` never has to look again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,22 +16,22 @@ from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.db.tables import queues
 
 CHANNEL = "accepted_held"
-"""Hints that something about a gated queue has changed. Which one the gate sees: names would not fit in a hint."""
+"""Hints that something about a limited queue has changed. Which one the limiter sees: names would not fit in a hint."""
 
 NAMED = "accepted_queues"
 """Hints that there is a queue that was not there before: workers that serve every queue listen for them."""
 
-GATED = "ARRAY(SELECT name FROM queues WHERE gated)"
-"""The gated queues, in a statement: looked up once, and only if it comes to that."""
+LIMITED = "ARRAY(SELECT name FROM queues WHERE gated)"
+"""The limited queues, in a statement: looked up once, and only if it comes to that."""
 
 PAUSED = "ARRAY(SELECT name FROM queues WHERE gated AND paused)"
 
 HINT = f"(SELECT CAST(pg_notify('{CHANNEL}', '') AS text) IS NOT NULL)"
-"""Tells the gate, once a statement; true. To be asked for only where something is held."""
+"""Tells the limiter, once a statement; true. To be asked for only where something is held."""
 
-_GATE = Statement(f"""
+_MARK_LIMITED = Statement(f"""
 INSERT INTO queues (name, gated)
-SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> ALL({GATED}) ORDER BY name
+SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> ALL({LIMITED}) ORDER BY name
 ON CONFLICT (name) DO UPDATE SET gated = true
 """)
 
@@ -85,7 +84,7 @@ _COLUMNS = (
     queues.c.max_running_per_key, queues.c.max_depth,
 )  # fmt: skip
 
-_GATING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
+_LIMITING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
 
 
 async def served_by(conn: AsyncConnection, types: Sequence[str]) -> list[str]:
@@ -113,25 +112,25 @@ async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -
 
     What was let go under the limits of before and was not claimed yet is held again, in its old place.
     """
-    gated = any(changes.get(column) for column in _GATING)
-    values = {**changes, "gated": or_(queues.c.gated, literal(gated))}
-    made = insert(queues).values(name=name, **changes, gated=gated)
+    limited = any(changes.get(column) for column in _LIMITING)
+    values = {**changes, "gated": or_(queues.c.gated, literal(limited))}
+    made = insert(queues).values(name=name, **changes, gated=limited)
     changed = made.on_conflict_do_update(index_elements=["name"], set_=values).returning(*_COLUMNS)
     row = (await conn.execute(changed)).one()
-    if not changes.keys().isdisjoint(_GATING):
+    if not changes.keys().isdisjoint(_LIMITING):
         await _HOLD_ADMITTED.rows(conn, queue=name)
     await hint(conn)
     await _TELL_WORKERS.rows(conn)
     return _read(row)
 
 
-async def gate(conn: Connection, names: Iterable[str]) -> None:
-    """From here on these queues are gated. Those that are already are not locked for it."""
-    await _GATE.rows(conn, names=sorted(names))
+async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
+    """From here on these queues are limited. Those that are already are not locked for it."""
+    await _MARK_LIMITED.rows(conn, names=sorted(names))
 
 
 async def hint(conn: Connection) -> None:
-    """Tell the gate when this transaction commits."""
+    """Tell the limiter when this transaction commits."""
     await _NOTIFY.rows(conn)
 
 

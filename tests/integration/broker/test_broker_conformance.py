@@ -15,7 +15,7 @@ from accepted.services.jobs.completion import settle
 from accepted.storage import workers
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.relay import Relay
-from tests.support.ledger import limited_queue as gated
+from tests.support.ledger import limited_queue as limited
 from tests.support.ledger.brokers import PATIENCE, SHORT, Road, claim, claim_all, ids, nothing_comes, running_attempt
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
@@ -233,15 +233,15 @@ async def test_check_says_ok(road: Road) -> None:
 
 
 async def test_the_higher_priority_is_claimed_first(road: Road, database_url: str) -> None:
-    """A queue with priorities is gated: the road is short, and its order is the ledger's."""
+    """A queue with priorities is limited: the road is short, and its order is the ledger's."""
     for priority in (0, 9, 4):
-        await gated.put(road.engine, road.broker, 2, priority=priority)
-    await gated.a_worker(road.engine, slots=1)
-    gate = gated.a_gate(road.engine, road.broker, database_url)
+        await limited.put(road.engine, road.broker, 2, priority=priority)
+    await limited.a_worker(road.engine, slots=1)
+    limiter = limited.a_limiter(road.engine, road.broker, database_url)
     subscription = road.subscribe(1, "q")
     found = []
     for _ in range(6):
-        assert await gate.run_once() == 1
+        assert await limiter.run_once() == 1
         found += [one.claim.job.priority for one in await claim_all(road, subscription, 1)]
     assert found == [9, 9, 4, 4, 0, 0]
 

@@ -117,7 +117,7 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
             assert set(await queues.served_by(conn, theirs)) == served
             for queue in ("default", "node", "both", "nobodys", "before"):
                 seen = (await limiter.room(conn, queue, LEASE_TTL, limited=False)).free
-                assert seen == int(queue in served), "the gate knows it too"
+                assert seen == int(queue in served), "the limiter knows it too"
                 assert (await explain.worker_capacity(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
             await workers.retire(conn, worker)
             await conn.commit()

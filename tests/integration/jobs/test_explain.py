@@ -47,15 +47,15 @@ async def why(client: Client, job: Any, reason: str, *named: str) -> dict[str, A
     return found
 
 
-async def gated(engine: AsyncEngine, **limits: Any) -> None:
-    """The queue has limits, and what waits on it is held at the gate."""
+async def limited(engine: AsyncEngine, **limits: Any) -> None:
+    """The queue has limits, and what waits on it is held for the limiter."""
     columns = ", ".join(f"{name} = :{name}" for name in limits)
     await do(engine, f"UPDATE queues SET gated = true, {columns} WHERE name = 'q'", **limits)
     await do(engine, "UPDATE outbox SET held = true, published = false WHERE queue = 'q'")
 
 
 async def take(engine: AsyncEngine, worker: UUID, most: int = 1) -> list[Any]:
-    """`worker` claims jobs of the queue, held ones too, as if the gate had just admitted them."""
+    """`worker` claims jobs of the queue, held ones too, as if the limiter had just admitted them."""
     await do(engine, "UPDATE outbox SET published = true, held = false WHERE queue = 'q'")
     return await claim(engine, most, worker)
 
@@ -81,7 +81,7 @@ async def test_a_retry(engine: AsyncEngine, client: Client) -> None:
 
 async def test_paused(engine: AsyncEngine, client: Client) -> None:
     first, second = await submit(client, 2)
-    await gated(engine, paused=True)
+    await limited(engine, paused=True)
     assert (await why(client, first, "paused", "Queue q is paused"))["queue"] == "q"
     assert (await why(client, second, "paused"))["position"] == 2
 
@@ -89,7 +89,7 @@ async def test_paused(engine: AsyncEngine, client: Client) -> None:
 async def test_a_rate_limit(engine: AsyncEngine, client: Client) -> None:
     await a_worker(engine)
     first, second = await submit(client, 2)
-    await gated(engine, rate_jobs=2, rate_per=60.0, next_start=datetime.now(UTC) + timedelta(seconds=20))
+    await limited(engine, rate_jobs=2, rate_per=60.0, next_start=datetime.now(UTC) + timedelta(seconds=20))
     found = await why(client, second, "rate_limit", "at most 2 jobs in 60 s", "expected to start about")
     assert found["rate_limit"] == {"jobs": 2, "per": 60}
     assert found["position"] == 2
@@ -101,7 +101,7 @@ async def test_max_running(engine: AsyncEngine, client: Client) -> None:
     worker = await a_worker(engine)
     first, second = await submit(client, 2)
     await take(engine, worker)
-    await gated(engine, max_running=1)
+    await limited(engine, max_running=1)
     found = await why(client, second, "max_running", "at most 1 job at once", "1 are running")
     assert (found["max_running"], found["running"], found["position"]) == (1, 1, 1)
     assert found["expected_start"] is None, "nothing was measured"
@@ -111,7 +111,7 @@ async def test_max_running(engine: AsyncEngine, client: Client) -> None:
 async def test_an_admitted_job_counts_as_running(engine: AsyncEngine, client: Client) -> None:
     await a_worker(engine)
     first, second = await submit(client, 2)
-    await gated(engine, max_running=1)
+    await limited(engine, max_running=1)
     await do(engine, "UPDATE outbox SET held = false, admitted = true WHERE job_id = :id", id=UUID(first["id"]))
     await why(client, second, "max_running")
     await why(client, first, "on_its_way")
@@ -123,7 +123,7 @@ async def test_a_concurrency_key(engine: AsyncEngine, client: Client) -> None:
     await do(engine, "UPDATE outbox SET concurrency_key = 'acme'")
     await do(engine, "UPDATE jobs SET concurrency_key = 'acme'")
     await take(engine, worker)
-    await gated(engine, max_running_per_key=1)
+    await limited(engine, max_running_per_key=1)
     await measured(engine, 10, 30.0)
     found = await why(client, jobs[2], "concurrency_key", 'concurrency key "acme"', "At most 1 job")
     assert (found["concurrency_key"], found["max_running_per_key"], found["running"]) == ("acme", 1, 1)
@@ -135,7 +135,7 @@ async def test_keys_take_turns_in_the_line(engine: AsyncEngine, client: Client) 
     many, (one,) = await submit(client, 10), await submit(client)
     await do(engine, "UPDATE outbox SET concurrency_key = 'a'")
     await do(engine, "UPDATE outbox SET concurrency_key = 'b' WHERE job_id = :id", id=UUID(one["id"]))
-    await gated(engine, paused=True)
+    await limited(engine, paused=True)
     assert (await why(client, one, "paused"))["ahead"] == 0
     assert (await why(client, many[9], "paused"))["ahead"] == 10
 
@@ -157,7 +157,7 @@ async def test_a_higher_priority_goes_first(engine: AsyncEngine, client: Client)
     assert (await why(client, low, "behind_others"))["ahead"] == 1
     await why(client, high, "on_its_way", "queue q")
     await do(engine, "UPDATE outbox SET held = true, published = false")
-    assert (await why(client, low, "behind_others"))["ahead"] == 1, "at the gate, too"
+    assert (await why(client, low, "behind_others"))["ahead"] == 1, "on a limited queue, too"
 
 
 async def test_without_a_rate_the_slots_tell(engine: AsyncEngine, client: Client) -> None:
@@ -288,7 +288,7 @@ async def test_it_stays_quick_behind_a_hundred_thousand(engine: AsyncEngine, cli
     found = await why(client, job, "on_its_way" if held else "behind_others")
     assert time.monotonic() - started < QUICK
     if not held:
-        assert found["ahead"] == 100_000, "at the gate it is the first of its key"
+        assert found["ahead"] == 100_000, "on a limited queue it is the first of its key"
 
 
 def seconds_from_now(moment: str) -> float:

@@ -1,4 +1,4 @@
-"""The gate's own round: who is admitted, how many, in which order. The ledger is the road; workers are rows."""
+"""The limiter's own round: who is admitted, how many, in which order. The ledger is the road; workers are rows."""
 
 import pytest
 
@@ -18,8 +18,8 @@ from tests.support.ledger.sql import do
 async def test_a_queue_without_limits_is_not_held_and_not_asked_about(queue: Queue) -> None:
     await queue.put(3)
     assert await counted(queue.engine, "NOT held AND published") == 3
-    assert await queue.gate.run_once() == 0
-    assert queue.gate.pause(0) == module.IDLE
+    assert await queue.limiter.run_once() == 0
+    assert queue.limiter.pause(0) == module.IDLE
 
 
 async def test_a_new_limit_takes_back_what_was_let_go_and_has_not_begun(queue: Queue) -> None:
@@ -35,7 +35,7 @@ async def test_a_new_limit_takes_back_what_was_let_go_and_has_not_begun(queue: Q
 
 
 @pytest.mark.parametrize("fields", [{"priority": 5}, {"concurrency_key": "k"}], ids=["a priority", "a key"])
-async def test_a_job_that_names_its_place_gates_its_queue(queue: Queue, fields: dict[str, object]) -> None:
+async def test_a_job_that_names_its_place_limits_its_queue(queue: Queue, fields: dict[str, object]) -> None:
     await queue.put(1)
     await queue.put(1, **fields)
     await queue.put(1)
@@ -86,7 +86,7 @@ async def test_no_more_than_there_are_free_slots(queue: Queue) -> None:
     await limit(queue.engine, max_running=100)
     ids = await queue.put(9)
     assert await queue.admit() == [], "nobody is there"
-    assert queue.gate.pause(0) == module.UNHEARD
+    assert queue.limiter.pause(0) == module.UNHEARD
     silent = await a_worker(queue.engine, 5)
     await do(queue.engine, "UPDATE workers SET heartbeat_at = now() - interval '31 seconds' WHERE id = :id", id=silent)
     await a_worker(queue.engine, 5, ["elsewhere"])
@@ -166,7 +166,7 @@ async def test_what_was_on_the_road_before_the_limit_is_held_in_rounds(
     async with transaction(queue.engine) as conn:
         assert await claim_refs(conn, worker, [(one, 0) for one in ids]) == []
     held = []
-    while await queue.gate.run_once() or await counted(queue.engine, "published AND NOT admitted"):
+    while await queue.limiter.run_once() or await counted(queue.engine, "published AND NOT admitted"):
         held.append(await counted(queue.engine, "held"))
     assert max(b - a for a, b in zip([0, *held], held, strict=False)) <= 40
     assert (await counted(queue.engine, "admitted"), await counted(queue.engine, "held")) == (1, 97)
@@ -199,7 +199,7 @@ async def test_a_rate_admits_one_at_a_time(queue: Queue) -> None:
     assert await queue.admit() == ids[:1]
     assert len(await queue.claim(worker)) == 1
     assert await queue.admit() == []
-    assert queue.gate.pause(0) == module.IDLE
+    assert queue.limiter.pause(0) == module.IDLE
     await do(queue.engine, "UPDATE queues SET next_start = now() - interval '1 hour'")
     assert await queue.admit() == ids[1:2], "an idle hour is no burst"
 

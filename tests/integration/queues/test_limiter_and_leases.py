@@ -1,4 +1,4 @@
-"""Room on a gated queue that is a lease somebody waits for: it is for jobs of his tenant and types, for no others."""
+"""Room on a limited queue that is a lease somebody waits for: it is for jobs of his tenant and types, for no others."""
 
 from accepted.broker.postgres import PostgresBroker
 from tests.support.clients.lease_client import one_lease, register, service
@@ -44,7 +44,7 @@ async def test_what_nobody_comes_for_any_more_gives_its_room_back(queue: Queue) 
     await do(queue.engine, "DELETE FROM workers WHERE id = :id", id=waits)
     await a_worker(queue.engine, 1, ["q"], tenant="u")
     assert await queue.admit() == []
-    assert queue.gate.pause(0) == 0.0
+    assert queue.limiter.pause(0) == 0.0
     assert await queue.admit() == mine
     await do(queue.engine, "DELETE FROM outbox WHERE job_id = :id", id=mine[0])
     await a_worker(queue.engine, 1, ["q"])

@@ -12,7 +12,7 @@ from accepted_worker.scheduler.reconciler import Reconciler
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import PATIENCE, Road, claim_all, ids, nothing_comes
 from tests.support.ledger.limited_queue import (
-    a_gate,
+    a_limiter,
     a_worker,
     all_finished,
     counted,
@@ -30,7 +30,7 @@ from tests.support.waiting import until
 MINUTE = 60.0
 
 
-async def test_several_gates_and_workers_never_run_more_than_the_limit(road: Road, database_url: str) -> None:
+async def test_several_limiters_and_workers_never_run_more_than_the_limit(road: Road, database_url: str) -> None:
     await limit(road.engine, max_running=3, max_running_per_key=2)
     for key in ("a", "b", "a", None):
         await put(road.engine, road.broker, 15, concurrency_key=key, type="sleep", payload='{"seconds": 0.02}')
@@ -120,16 +120,16 @@ async def test_messages_for_what_is_held_are_stale(road: Road, database_url: str
     await asyncio.wait([waiting], timeout=1.0)
     assert not waiting.done()
     assert await counted(road.engine, "held AND NOT published") == 3
-    gate = a_gate(road.engine, road.broker, database_url)
-    assert await gate.run_once() == 1
+    limiter = a_limiter(road.engine, road.broker, database_url)
+    assert await limiter.run_once() == 1
     (delivery,) = await asyncio.wait_for(waiting, PATIENCE)
     assert delivery.claim.job.id == held[0]
     await road.broker.publish(refs)
-    assert await gate.run_once() == 0
+    assert await limiter.run_once() == 0
     assert await nothing_comes(subscription)
 
 
-async def test_a_gate_that_dies_before_it_publishes_leaves_that_to_the_relay(
+async def test_a_limiter_that_dies_before_it_publishes_leaves_that_to_the_relay(
     road: Road, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def killed(*_: object) -> int:
@@ -141,13 +141,13 @@ async def test_a_gate_that_dies_before_it_publishes_leaves_that_to_the_relay(
     held = await put(road.engine, road.broker, 3)
     with monkeypatch.context() as dying:
         dying.setattr(module, "publish", killed)
-        gate = a_gate(road.engine, road.broker, database_url)
+        limiter = a_limiter(road.engine, road.broker, database_url)
         if road.kind == "rabbitmq":
             with pytest.raises(asyncio.CancelledError):
-                await gate.run_once()
+                await limiter.run_once()
         else:
-            assert await gate.run_once() == 2, "its commit was the publishing"
-    assert await a_gate(road.engine, road.broker, database_url).run_once() == 0, "their room is taken"
+            assert await limiter.run_once() == 2, "its commit was the publishing"
+    assert await a_limiter(road.engine, road.broker, database_url).run_once() == 0, "their room is taken"
     relay = Relay(road.engine, road.broker, PollConnection(road.engine))
     if road.kind == "rabbitmq":
         assert await until(relay.run_once, PATIENCE, "the relay to publish them") == 2
@@ -162,7 +162,7 @@ async def test_admitted_references_that_the_broker_lost_are_published_again(
     await limit(road.engine, max_running=2)
     await a_worker(road.engine, 5)
     held = await put(road.engine, road.broker, 3)
-    assert await a_gate(road.engine, road.broker, database_url).run_once() == 2
+    assert await a_limiter(road.engine, road.broker, database_url).run_once() == 2
     request.getfixturevalue("rabbitmq_node").purge("accepted.q.q", request.getfixturevalue("amqp_vhost").name)
     await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 minute' WHERE published")
     assert await Reconciler(road.engine, road.broker).run_once() == 2

@@ -1,4 +1,4 @@
-"""Whose turn it is on a gated queue: keys take turns, priorities are strict, and neither costs more for a long line."""
+"""The order on a limited queue: keys take turns, priorities are strict, and a long line makes neither dearer."""
 
 from tests.support.ledger.limited_queue import Queue, a_worker, counted, limit
 from tests.support.ledger.sql import do
@@ -24,7 +24,7 @@ async def test_several_slots_are_shared_out_in_turns(queue: Queue) -> None:
     await a_worker(queue.engine, 6)
     for key, count in (("a", 50), ("b", 50), ("c", 1)):
         await queue.put(count, concurrency_key=key)
-    while await queue.gate.run_once():
+    while await queue.limiter.run_once():
         pass
     counts = [await counted(queue.engine, f"admitted AND concurrency_key = '{key}'") for key in "abc"]
     assert sorted(counts) == [1, 2, 3]
@@ -35,7 +35,7 @@ async def test_no_more_than_max_running_per_key(queue: Queue) -> None:
     await limit(queue.engine, max_running_per_key=2)
     worker = await a_worker(queue.engine, 100)
     ids = {key: await queue.put(5, concurrency_key=key) for key in ("a", "b", None)}
-    while await queue.gate.run_once():
+    while await queue.limiter.run_once():
         pass
     assert await counted(queue.engine, "admitted AND concurrency_key IN ('a', 'b')") == 4
     assert await counted(queue.engine, "admitted AND concurrency_key IS NULL") == 5, "no key is no key of one's own"
@@ -52,7 +52,7 @@ async def test_busy_keys_do_not_hide_one_that_is_not(queue: Queue) -> None:
     keys = [f"k{number:02}" for number in range(30)]
     for key in keys:
         await queue.put(2, concurrency_key=key)
-    while await queue.gate.run_once():
+    while await queue.limiter.run_once():
         pass
     assert len(await queue.claim(worker)) == 30
     await do(queue.engine, "UPDATE workers SET slots = 31")

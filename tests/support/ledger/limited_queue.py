@@ -1,4 +1,4 @@
-"""A gated queue under test: limits, jobs on it, its gate, and a worker of its."""
+"""A limited queue under test: limits, jobs on it, its limiter, and a worker of its."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +22,7 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler import base
-from accepted_worker.scheduler.limiter import Gate
+from accepted_worker.scheduler.limiter import Limiter
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
@@ -74,22 +74,22 @@ async def counted(engine: AsyncEngine, condition: str) -> int:
     return int(row["n"])
 
 
-def a_gate(engine: AsyncEngine, broker: Broker, url: str) -> Gate:
-    return Gate(engine, broker, url, LEASE_TTL, PollConnection(engine))
+def a_limiter(engine: AsyncEngine, broker: Broker, url: str) -> Limiter:
+    return Limiter(engine, broker, url, LEASE_TTL, PollConnection(engine))
 
 
 class Queue:
-    """The gate of one ledger, and a worker of its."""
+    """The limiter of one ledger, and a worker of its."""
 
     def __init__(self, engine: AsyncEngine, broker: PostgresBroker, url: str) -> None:
-        self.engine, self.broker, self.gate = engine, broker, a_gate(engine, broker, url)
+        self.engine, self.broker, self.limiter = engine, broker, a_limiter(engine, broker, url)
 
     async def put(self, count: int = 1, **fields: object) -> list[UUID]:
         return await put(self.engine, self.broker, count, **fields)
 
     async def admit(self) -> list[UUID]:
         """One round; what is admitted after it."""
-        await self.gate.run_once()
+        await self.limiter.run_once()
         return await admitted(self.engine)
 
     async def claim(self, worker: UUID, most: int = 100) -> list[Claim]:
@@ -121,9 +121,9 @@ class Queue:
 
 @asynccontextmanager
 async def gating(engine: AsyncEngine, broker: Broker, url: str, count: int = 1) -> AsyncIterator[None]:
-    """So many gates beside each other, as so many schedulers have them."""
-    gates = [a_gate(engine, broker, url) for _ in range(count)]
-    running = asyncio.create_task(base.run(gates))
+    """So many limiters beside each other, as so many schedulers have them."""
+    limiters = [a_limiter(engine, broker, url) for _ in range(count)]
+    running = asyncio.create_task(base.run(limiters))
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import Batches
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.expiry import Expiry
-from accepted_worker.scheduler.limiter import Gate
+from accepted_worker.scheduler.limiter import Limiter
 from accepted_worker.scheduler.overdue import Overdue
 from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.reconciler import Reconciler
@@ -28,7 +28,7 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings, looks: Direct
     intake = Intake(Catalogue(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
         Relay(engine, broker, looks),
-        Gate(engine, broker, settings.require_database(), settings.lease_ttl, looks),
+        Limiter(engine, broker, settings.require_database(), settings.lease_ttl, looks),
         Rescuer(engine, broker, settings.lease_ttl),
         Overdue(engine, broker, looks),
         Reconciler(engine, broker),

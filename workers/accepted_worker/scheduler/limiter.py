@@ -1,7 +1,7 @@
-"""The gate: lets jobs of gated queues onto the road, as many as there is room for, in their order (docs/waiting.md).
+"""The limiter: admits jobs of limited queues, as many as there is room for, in their order (docs/waiting.md).
 
 Dying after the commit leaves rows that are admitted, unpublished and due: the relay publishes them. Any number of
-gates may run: each queue is one gate's for the length of a transaction.
+limiters may run: each queue is one limiter's for the length of a transaction.
 """
 
 import msgspec
@@ -21,7 +21,7 @@ MOST = 500
 """Rows admitted, or held again, in one transaction."""
 
 HOLD = 10.0
-"""Seconds for which admitted rows are this gate's to publish, as the relay's."""
+"""Seconds for which admitted rows are this limiter's to publish, as the relay's."""
 
 UNHEARD = 0.25
 """Seconds between looks while something waits for a slot. Jobs that end are heard of, workers that come are not."""
@@ -30,10 +30,10 @@ IDLE = 1.0
 """Seconds between looks while nothing is held. A hint comes sooner; this is for those that are missed."""
 
 
-class Gate:
+class Limiter:
     """Admits for one queue after another, each in a transaction of its own."""
 
-    name = "gate"
+    name = "limiter"
 
     def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, looks: Direct) -> None:
         self._engine = engine
@@ -54,8 +54,8 @@ class Gate:
         self._holding = bool(found)
         done = 0
         for one in found:
-            if one.strays:
-                done += await self._hold_strays(one.queue)
+            if one.unadmitted:
+                done += await self._hold_unadmitted(one.queue)
             if one.waits:
                 done += await self._admit(one.queue)
         return done
@@ -81,7 +81,7 @@ class Gate:
         self._for_an_end = True
         self._again_in(UNHEARD)
 
-    async def _hold_strays(self, queue: str) -> int:
+    async def _hold_unadmitted(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
             done = await limiter.hold(conn, queue, MOST)
             await conn.commit()

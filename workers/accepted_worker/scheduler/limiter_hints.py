@@ -1,4 +1,4 @@
-"""What wakes the gate: jobs that were held, limits that were changed, and slots that became free."""
+"""What wakes the limiter: jobs that were held, limits that were changed, and slots that became free."""
 
 import asyncio
 import contextlib

@@ -40,7 +40,7 @@ async def _waiting(conn: AsyncConnection, job: Job, row: Row, snapshot: JobSnaps
         target=await _target(conn, row),
         capacity=await explaining.worker_capacity(conn, row.tenant, row.queue, row.type, lease_ttl),
         load=await explaining.load(conn, row.queue, row.concurrency_key),
-        position=await explaining.position(conn, job.id, row.queue, job.priority, due_at, row.gated),
+        position=await explaining.position(conn, job.id, row.queue, job.priority, due_at, row.limited),
         measured=(await queue_measurements.measured(conn, [row.queue]))[row.queue],
     )
 
@@ -50,7 +50,7 @@ def _snapshot(job: Job, row: Row) -> JobSnapshot:
         id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
         max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
         blockers=row.blockers, concurrency_key=row.concurrency_key, ordering_key=row.ordering_key, due_at=row.due_at,
-        published=row.admitted or (row.published and not row.gated), held=row.held or row.published,
+        published=row.admitted or (row.published and not row.limited), held=row.held or row.published,
         holder=row.holder, limits=row.limits,
         external=row.external,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """queued -> running. A claim takes the outbox row away, counts the attempt and opens its lease, in one statement.
 
 The open row in `attempts` is the lease: it belongs to a worker for as long as that worker's heartbeat is fresh.
-A row of a gated queue is claimed only if the gate has admitted it, and not while the queue is paused: whatever the road
-brings, this is where a limit is kept.
+A row of a limited queue is claimed only if the limiter has admitted it, and not while the queue is paused: whatever
+the broker delivers, the limit is kept here.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from accepted.domain.job import Job
 from accepted.domain.lease import Lease
 from accepted.storage.db import changes
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.queues import GATED, PAUSED
+from accepted.storage.queues import LIMITED, PAUSED
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return Lease(self.job.id, self.job.attempt, self.worker_id)
 
 
-ALLOWED = f"NOT o.held AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {GATED} END)"
+ALLOWED = f"NOT o.held AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {LIMITED} END)"
 """The condition on `outbox o` under which a row may be claimed, whatever brought it."""
 
 _LOCK_REFS = f"""
@@ -53,14 +53,14 @@ _READY = """
 _LOCK_NEXT = f"""
     SELECT ready.job_id, ready.attempt FROM unnest(CAST(:queues AS text[])) AS q(name)
     CROSS JOIN LATERAL (
-        SELECT * FROM ({_READY.format(condition=f"q.name <> ALL({GATED})")}) AS free
+        SELECT * FROM ({_READY.format(condition=f"q.name <> ALL({LIMITED})")}) AS free
         UNION ALL
-        SELECT * FROM ({_READY.format(condition=f"q.name = ANY({GATED}) AND q.name <> ALL({PAUSED}) AND o.admitted")})
+        SELECT * FROM ({_READY.format(condition=f"q.name = ANY({LIMITED}) AND q.name <> ALL({PAUSED}) AND o.admitted")})
         AS admitted
     ) AS ready
     ORDER BY ready.priority DESC, ready.due_at LIMIT :most
 """
-"""One half for queues that are not gated, one for those that are: what is on the road of the latter and was not
+"""One half for queues that are not limited, one for those that are: what is on the road of the latter and was not
 admitted may be many rows, which a filter would have to pass over one by one."""
 
 RUN = """

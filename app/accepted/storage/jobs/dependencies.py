@@ -88,8 +88,8 @@ WITH RECURSIVE line AS (
     SELECT * FROM moved WHERE status <> 'blocked'
 ), due AS (
     UPDATE outbox o SET
-        held = f.status = 'queued' AND f.queue = ANY({queues.GATED}), due_at = GREATEST(f.run_at, now()),
-        published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.GATED})
+        held = f.status = 'queued' AND f.queue = ANY({queues.LIMITED}), due_at = GREATEST(f.run_at, now()),
+        published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.LIMITED})
     FROM free f WHERE o.job_id = f.id RETURNING o.held
 )
 SELECT id, queue, {HINT.format(rows="free")},

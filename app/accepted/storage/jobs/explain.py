@@ -70,7 +70,7 @@ WHERE queue = :queue AND published
   AND (priority > :priority OR (priority = :priority AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)))
 """)
 
-_POSITION_AT_THE_GATE = Statement("""
+_POSITION_ON_A_LIMITED_QUEUE = Statement("""
 WITH line AS MATERIALIZED (
     SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS turn
     FROM outbox WHERE queue = :queue AND (held OR (published AND NOT admitted)) AND due_at < 'infinity'
@@ -83,7 +83,7 @@ SELECT (SELECT count(*) FROM line WHERE turn < mine.turn)
 FROM mine
 """)
 """Keys take turns: before the n-th job of a key go at most n - 1 of each other one. A row that was published before its
-queue had a gate is about to be held."""
+queue became limited is about to be held."""
 
 _TARGET = Statement("""
 SELECT held_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now()
@@ -114,7 +114,7 @@ class Row(msgspec.Struct, frozen=True):
     holder: Holder | None
     limits: QueueLimits
     external: bool
-    gated: bool
+    limited: bool
 
 
 async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequence[str]) -> Row | None:
@@ -147,11 +147,11 @@ async def load(conn: Connection, queue: str, key: str | None) -> Load:
 
 
 async def position(
-    conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, gated: bool
+    conn: Connection, job_id: UUID, queue: str, priority: int, due_at: datetime, limited: bool
 ) -> QueuePosition:
     """How many go first."""
-    if gated:
-        found = await _POSITION_AT_THE_GATE.rows(conn, id=job_id, queue=queue)
+    if limited:
+        found = await _POSITION_ON_A_LIMITED_QUEUE.rows(conn, id=job_id, queue=queue)
     else:
         found = await _POSITION_ON_THE_ROAD.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)
     return QueuePosition(*found[0]) if found else QueuePosition()

@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accepted.domain.message import JobRef
 from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.jobs.moved import COLUMNS, Moved
-from accepted.storage.queues import GATED, HINT
+from accepted.storage.queues import HINT, LIMITED
 
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
-    SELECT job_id, NOT admitted AND queue = ANY({GATED}) AS waits
+    SELECT job_id, NOT admitted AND queue = ANY({LIMITED}) AS waits
     FROM outbox WHERE NOT published AND NOT held AND due_at <= now()
     ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
@@ -106,7 +106,7 @@ RETURNING {COLUMNS}
 async def take_due(conn: Connection, most: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
     """Up to `most` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it.
 
-    Rows of gated queues are not taken but held, until the gate admits them.
+    Rows of limited queues are not taken but held, until the limiter admits them.
     """
     rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
     return [JobRef(*row[:6]) for row in rows if not row[7]], [row[0] for row in rows if row[6]]

@@ -12,7 +12,7 @@ import msgspec
 
 from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.queues import GATED, HINT, NAMED, gate
+from accepted.storage.queues import HINT, LIMITED, NAMED, mark_limited
 
 _encoder = msgspec.json.Encoder()
 
@@ -75,7 +75,7 @@ WITH input AS MATERIALIZED (
     SELECT input.*,
         CASE WHEN blockers > 0 THEN 'blocked' WHEN later THEN 'scheduled' ELSE 'queued' END AS status,
         CASE WHEN later THEN COALESCE(asked_run_at, now() + delay * interval '1 second') ELSE now() END AS run_at,
-        COALESCE(blockers, 0) = 0 AND NOT later AND queue = ANY({GATED}) AS held
+        COALESCE(blockers, 0) = 0 AND NOT later AND queue = ANY({LIMITED}) AS held
     FROM input WHERE key IS NULL OR id IN (SELECT job_id FROM remembered)
 ), written AS (
     INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags,
@@ -99,7 +99,7 @@ WITH input AS MATERIALIZED (
 SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {HINT} ELSE false END
 FROM accepted
 """)
-"""Jobs of gated queues are held, and the gate is told, in the same statement: where nothing is held, for nothing."""
+"""Jobs of limited queues are held, and the same statement notifies the limiter. A job that is not held pays nothing."""
 
 
 _REMEMBER = Statement("""
@@ -145,7 +145,7 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
     column cost the driver more than all the rest of a batch. What has its default does not travel at all.
     """
     if ordered := {entry.job.queue for entry in batch if entry.job.ordered}:
-        await gate(conn, ordered)
+        await mark_limited(conn, ordered)
     rows = await _INSERT.rows(
         conn,
         jobs=_encoder.encode([entry.job for entry in batch]).decode(),
