@@ -14,8 +14,8 @@ ATTEMPT_SECONDS = Histogram(
     "accepted_attempt_seconds", "How long attempts ran.", ["type"],
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )  # fmt: skip
-HANDLERS_LEFT_BEHIND = Gauge(
-    "accepted_handlers_left_behind",
+ORPHANED_HANDLERS = Gauge(
+    "accepted_orphaned_handlers",
     "Handlers that still run although their attempt is over, by what holds them.",
     ["in"],
 )

@@ -17,7 +17,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
 from accepted.domain.retry import Retry
 from accepted.errors import WorkerExhausted
-from accepted.metrics import HANDLERS_LEFT_BEHIND
+from accepted.metrics import ORPHANED_HANDLERS
 from accepted_worker import Context, NotFound, RateLimited
 from accepted_worker import job as a_type
 from accepted_worker.runtime import orphans
@@ -198,7 +198,7 @@ async def test_a_handler_that_will_not_end_is_timed_out_and_gives_its_slot_back(
     engine: AsyncEngine, broker: PostgresBroker, type_: str, kind: str
 ) -> None:
     """More of them than there are slots: those that come later run all the same, and nobody's late result counts."""
-    gauge = HANDLERS_LEFT_BEHIND.labels(kind)
+    gauge = ORPHANED_HANDLERS.labels(kind)
     before = gauge._value.get()
     async with working(engine, broker, handlers=HANDLERS, concurrency=2):
         jobs = [await ended(engine, broker, type_) for _ in range(5)]

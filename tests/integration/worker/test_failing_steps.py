@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import LeaseLost
-from accepted.metrics import HANDLERS_LEFT_BEHIND
+from accepted.metrics import ORPHANED_HANDLERS
 from accepted.storage.db.engine import transaction
 from accepted_worker import Context, job
 from tests.support.service.worker_with_handlers import worker_with_handlers
@@ -75,13 +75,13 @@ async def test_steps_that_hang_are_counted_and_take_no_thread_from_others(
         return await ctx.step("charge", lambda: "paid")
 
     def count() -> float:
-        return HANDLERS_LEFT_BEHIND.labels("thread")._value.get()
+        return ORPHANED_HANDLERS.labels("thread")._value.get()
 
     before = count()
     async with worker_with_handlers(engine, database_url, hangs, hangs_in_a_thread, charges) as shop:
         hung = [shop.finish(one, timeout=0.5, max_attempts=1) for one in ("hangs", "hangs.thread") * 2]
         assert ["timeout" in (one.error or "") for one in await asyncio.gather(*hung)] == [True] * 4
-        await until(lambda: count() == before + 4, 10, lambda: f"four threads to be left behind, not {count()}")
+        await until(lambda: count() == before + 4, 10, lambda: f"four orphaned threads, not {count()}")
         done = await shop.finish("charges", timeout=5, max_attempts=1)
         assert done.result == '"paid"', done.error
         assert not shop.worker._executor.exhausted.is_set(), "their type gives them more time"

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from accepted_worker.attempt import tracebacks
 from accepted_worker.runtime.handler_call import Ended, Ending, Run
-from accepted_worker.runtime.orphans import LeftBehind
+from accepted_worker.runtime.orphans import OrphanedHandlers
 from accepted_worker.runtime.threads import Threads
 
 
 async def called(handler: object) -> BaseException:
     """What a handler raises, after the way that it takes through a worker's thread."""
-    behind = LeftBehind()
-    threads = Threads(1, behind)
-    run = Run(lambda: threads.call(handler, 30), Ending(), behind, interruptible=False)  # type: ignore[arg-type]
+    orphans = OrphanedHandlers()
+    threads = Threads(1, orphans)
+    run = Run(lambda: threads.call(handler, 30), Ending(), orphans, interruptible=False)  # type: ignore[arg-type]
     ended = await run.within(30)
     threads.close()
     assert isinstance(ended, Ended)

@@ -27,7 +27,7 @@ from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.outbound.targets import Targets
-from accepted_worker.runtime.orphans import LeftBehind
+from accepted_worker.runtime.orphans import OrphanedHandlers
 from accepted_worker.runtime.threads import Threads
 
 
@@ -50,8 +50,8 @@ class Tools:
         self._engine = engine
         self._egress = egress
         self._mail = mail
-        self.left_behind = LeftBehind()
-        self._threads = Threads(threads, self.left_behind, "step")
+        self.orphans = OrphanedHandlers()
+        self._threads = Threads(threads, self.orphans, "step")
         self._max_result_bytes = settings.max_result_bytes
         catalogue = Catalogue(engine, settings.egress_allow)
         self._intake = Intake(catalogue, settings.egress_allow, settings.max_payload_bytes)

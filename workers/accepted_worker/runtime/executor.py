@@ -48,18 +48,18 @@ class Executor:
         self.runs = Runs()
         self._pool = pool
         self._runs: dict[tuple[UUID, int], Run] = {}
-        self._left_behind = tools.left_behind
-        self._threads = Threads(threads, self._left_behind)
+        self._orphans = tools.orphans
+        self._threads = Threads(threads, self._orphans)
         self._max_result_bytes = max_result_bytes
 
     @property
     def exhausted(self) -> asyncio.Event:
         """Set when this process has to be replaced: too many handlers did not let go."""
-        return self._left_behind.too_many
+        return self._orphans.too_many
 
     def when_there_is_room(self, go_on: Callable[[], None]) -> None:
-        """Calls `go_on`: at once, or, with too many handlers left behind to run another, when one of them returns."""
-        self._left_behind.when_there_is_room(go_on)
+        """Calls `go_on`: at once, or, with too many orphaned handlers to run another, when one of them returns."""
+        self._orphans.when_there_is_room(go_on)
 
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
@@ -126,7 +126,7 @@ class Executor:
         call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
         if handler.in_process:
             call = partial(self._in_process, context, limit)
-        run = Run(call, context.ending, self._left_behind, interruptible=handler.interruptible)
+        run = Run(call, context.ending, self._orphans, interruptible=handler.interruptible)
         self._runs[running.job_id, running.attempt] = run
         try:
             ended = await run.within(limit + START_SECONDS if handler.in_process else limit)

@@ -1,7 +1,7 @@
 """One call of a handler, which ends by itself or is told to end, and takes nobody along whatever it raises.
 
 The call is a task of its own. So an exception that would end a process (`SystemExit`), or that looks like our own
-cancelling, is an outcome like others; and a handler that will not end is left behind, not waited for.
+cancelling, is an outcome like others; and a handler that will not end becomes an orphan: nobody waits for it.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from accepted_worker.runtime.orphans import LeftBehind
+from accepted_worker.runtime.orphans import OrphanedHandlers
 
 PATIENCE = 1.0
 """Seconds that a handler has to clean up once it is told to end. Under the 2 s of a cancel and of a hand-back."""
 
 
 CLEANING_UP = 10.0
-"""Seconds more for one that is left behind, before it is taken to hang: it may be slow with its `finally`."""
+"""Seconds more for an orphan, before it is taken to hang: it may be slow with its `finally`."""
 
 
 class Ended(NamedTuple):
@@ -55,13 +55,13 @@ class Run:
         self,
         call: Callable[[], Coroutine[Any, Any, object]],
         ending: Ending,
-        left_behind: LeftBehind,
+        orphans: OrphanedHandlers,
         *,
         interruptible: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ending = ending
-        self._left_behind = left_behind
+        self._orphans = orphans
         self._interruptible = interruptible
         self._why: Why | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -86,7 +86,7 @@ class Run:
         finally:
             timer.cancel()
         if not self._call.done():
-            self._left_behind.add(self._call, "task", allowed=CLEANING_UP)
+            self._orphans.add(self._call, "task", allowed=CLEANING_UP)
             return None
         return None if self._call.cancelled() else self._call.result()
 

@@ -1,8 +1,8 @@
-"""Handlers that outlive their attempts: a thread that does not return, a coroutine that will not be cancelled.
+"""Orphaned handlers: they run on after their attempt has ended.
 
-Nothing can end them but themselves and the end of the process. They are counted: there is room for `MOST`, beyond
-which each costs its worker a slot until one returns, and when more than `MOST` have had all the time that their type
-gives them, the worker has to be replaced.
+A thread cannot be stopped, and a coroutine can swallow its CancelledError. Only the end of the process ends these.
+A worker has room for `MAX_ORPHANS`. Each one more costs a slot until an orphan returns. When more than `MAX_ORPHANS`
+have run past their type's timeout, the process has to be replaced.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from typing import Any
 
 import structlog
 
-from accepted.metrics import HANDLERS_LEFT_BEHIND
+from accepted.metrics import ORPHANED_HANDLERS
 
-MOST = 20
-"""Each holds a thread with its stack, and whatever its handler has hold of. A worker that collects so many for good
-runs a handler that hangs; its supervisor gives it a fresh process."""
+MAX_ORPHANS = 20
+"""Each keeps a thread, its stack and what its handler has open. A worker with more runs a handler that hangs, and its
+supervisor has to start a fresh process."""
 
 log = structlog.get_logger(__name__)
 
 
-class LeftBehind:
-    """Keeps account of them. `too_many` is set once more than `MOST` at a time have outlived their type's timeout."""
+class OrphanedHandlers:
+    """Counts the orphans. `too_many` is set when more than `MAX_ORPHANS` have run past their type's timeout."""
 
     def __init__(self) -> None:
         self._running: set[Future[Any] | asyncio.Task[Any]] = set()
@@ -38,15 +38,15 @@ class LeftBehind:
         where: str | None = None,
         allowed: float = 0.0,
     ) -> None:
-        """`running` goes on without its attempt; `kind` is what holds it, `thread` or `task`. On the event loop.
+        """Count `running` until it returns. `kind`: `thread` or `task`. For the event loop.
 
-        A job may ask for less time than its type gives: for `allowed` more seconds it is not taken to hang.
+        It counts as hanging after `allowed` more seconds: a job's timeout may be shorter than its type's.
         """
         loop = asyncio.get_running_loop()
         self._running.add(running)
-        gauge = HANDLERS_LEFT_BEHIND.labels(kind)
+        gauge = ORPHANED_HANDLERS.labels(kind)
         gauge.inc()
-        log.warning("handler_left_behind", kind=kind, where=where, count=len(self._running))
+        log.warning("handler_orphaned", kind=kind, where=where, count=len(self._running))
         hangs = loop.call_later(max(allowed, 0.0), self._hangs, running)
 
         def returned(_: object) -> None:
@@ -60,13 +60,13 @@ class LeftBehind:
         asyncio.wrap_future(running).add_done_callback(returned)
 
     def when_there_is_room(self, go_on: Callable[[], None]) -> None:
-        """Calls `go_on`: at once, or, when there are too many to run another handler, as soon as one returns."""
-        if len(self._running) - MOST > len(self._waiting):
+        """Call `go_on` now, or, with too many orphans, when the next one returns."""
+        if len(self._running) - MAX_ORPHANS > len(self._waiting):
             self._waiting.append(go_on)
         else:
             go_on()
 
     def _hangs(self, running: "Future[Any] | asyncio.Task[Any]") -> None:
         self._hanging.add(running)
-        if len(self._hanging) > MOST:
+        if len(self._hanging) > MAX_ORPHANS:
             self.too_many.set()

@@ -1,7 +1,7 @@
-"""`def` handlers and steps, each in a thread. One that never returns costs a thread, never the slot of another job.
+"""Threads for `def` handlers and steps.
 
-Python cannot stop a thread. When an attempt is over and its thread is not, the thread is left behind: there is one
-more to take its place, for as many as there is room for (`accepted_worker.runtime.orphans.MOST`).
+Python cannot stop a thread. A handler that runs on after its attempt is an orphan: it keeps its thread, and the pool
+has `orphans.MAX_ORPHANS` threads more, so that it never takes the thread of another job.
 """
 
 import asyncio
@@ -12,21 +12,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from accepted_worker.runtime import orphans
 from accepted_worker.runtime.handler_call import Ended
-from accepted_worker.runtime.orphans import LeftBehind
+from accepted_worker.runtime.orphans import MAX_ORPHANS, OrphanedHandlers
 
 
 class Threads:
-    """Room for `count` handlers at once, or the steps of as many, beside all that may be left behind."""
+    """Runs up to `count` handlers (or steps) at once, beside the orphans."""
 
-    def __init__(self, count: int, behind: LeftBehind, name: str = "handler") -> None:
-        self._left_behind = behind
-        self._pool = ThreadPoolExecutor(count + orphans.MOST + 1, thread_name_prefix=name)
+    def __init__(self, count: int, orphans: OrphanedHandlers, name: str = "handler") -> None:
+        self._orphans = orphans
+        self._pool = ThreadPoolExecutor(count + MAX_ORPHANS + 1, thread_name_prefix=name)
 
     async def call(self, function: Callable[[], object], allowed: float) -> object:
-        """What `function` returns or raises, in the context of the caller. Cancelling this leaves the thread behind;
-        `allowed` is the time in seconds after which one that has not returned is taken to hang."""
+        """Run `function` in a thread, in the caller's context; returns or raises what it does.
+
+        Cancelling this makes a thread that has started an orphan. It counts as hanging once `allowed` seconds have
+        passed since the call.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         threads: list[int] = []
@@ -36,7 +38,7 @@ class Threads:
         except asyncio.CancelledError:
             if threads and not running.done():
                 left = began + allowed - loop.time()
-                self._left_behind.add(running, "thread", _where(threads[0]), left)
+                self._orphans.add(running, "thread", _where(threads[0]), left)
             raise
         return outcome(ended)
 

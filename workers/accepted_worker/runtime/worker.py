@@ -127,7 +127,7 @@ class Worker:
             raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
 
     async def _stop_when_exhausted(self) -> None:
-        """What is left behind while it stops anyway does not count."""
+        """Orphans of a worker that stops anyway do not count."""
         await self._executor.exhausted.wait()
         if not self._stopping.is_set():
             log.error("worker_exhausted", worker_id=str(self.id))
