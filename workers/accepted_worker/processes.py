@@ -11,7 +11,7 @@ import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted import logs, memory
+from accepted import logs, process
 from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.errors import WorkerExhausted
@@ -89,7 +89,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             ack_within=settings.ack_within,
             database_url=settings.require_database(),
         )
-        memory.settle()
+        process.tune_garbage_collector()
         running = asyncio.create_task(running_worker.run())
         await _first(running, stopping)
         running_worker.stop()
@@ -114,7 +114,7 @@ def _setup(settings: Settings) -> Setup:
 async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
     async with _connections(settings) as (engine, broker):
-        memory.settle()
+        process.tune_garbage_collector()
         looks = Direct(engine)
         running = asyncio.create_task(base.run(loops(engine, broker, settings, looks)))
         log.info("scheduler_ready")

@@ -8,7 +8,7 @@ from types import FrameType
 
 from fastapi import FastAPI
 
-from accepted import logs, memory
+from accepted import logs, process
 from accepted.api import (
     batches,
     dead_letters,
@@ -29,6 +29,7 @@ from accepted.api.http.request_log import RequestLog
 from accepted.api.jobs import cancellation, events, explain, manual_retry, reading, submission
 from accepted.api.state import State
 from accepted.broker import create_broker
+from accepted.concurrency import TimeSlices
 from accepted.services.admission import Admission, LimitedBatches
 from accepted.services.batches.submission import Batches
 from accepted.services.job_types import Catalogue
@@ -40,7 +41,6 @@ from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limits import Limits
 from accepted.settings import Settings, load
-from accepted.slices import Slices
 from accepted.storage.db.engine import create_engine
 
 DESCRIPTION = (
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         catalogue=catalogue,
         intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
-        slices=Slices(),
+        slices=TimeSlices(),
         leases=held,
         lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), held, settings.lease_ttl),
     )
@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         background.append(asyncio.create_task(held.runs.keep_reporting(engine)))
         _on_stop(state.changes.close)
         _on_stop(state.lease_waiters.close)
-        memory.settle()
+        process.tune_garbage_collector()
         yield
         for task in background:
             task.cancel()

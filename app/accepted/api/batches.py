@@ -195,7 +195,7 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
                 jobs.append(job)
             elif members.too_many_errors:
                 break
-            await slices.breathe()
+            await slices.pause()
     batch = members.batch()
     spread = members.spread
     return BatchSubmission(

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 
 from accepted.broker.base import Broker
+from accepted.concurrency import TimeSlices
 from accepted.services.admission import Admission, LimitedBatches
 from accepted.services.job_types import Catalogue
 from accepted.services.jobs.checks import Intake
@@ -16,7 +17,6 @@ from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limits import Limits
 from accepted.settings import Settings
-from accepted.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class State:
     catalogue: Catalogue
     intake: Intake
     keys: Keys
-    slices: Slices
+    slices: TimeSlices
     leases: Leases
     lease_waiters: LeaseWaiters
 

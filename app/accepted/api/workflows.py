@@ -62,7 +62,7 @@ async def _checked(state: State, tenant: str, parsed: Any, traceparent: str | No
                 nodes.append(Node(one["ref"], tuple(dict.fromkeys(one.get("depends_on", ())))))
             elif members.too_many_errors:
                 break
-            await slices.breathe()
+            await slices.pause()
     batch = msgspec.structs.replace(members.batch(), workflow=True)
     whole = workflow(nodes, jobs)
     return BatchSubmission(batch=batch, jobs=whole.jobs, edges=whole.edges, queues=members.queues)

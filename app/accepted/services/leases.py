@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.coalescing import Coalescer
+from accepted.concurrency import Coalescer
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.lease import Lease
@@ -35,7 +35,7 @@ class Leases:
         self._engine = engine
         self._broker = broker
         self.runs = Runs()
-        self._record: Coalescer[Transition, bool] = Coalescer(self._settle, most=completion.MOST)
+        self._record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=completion.MOST)
 
     async def complete(self, tenant: str, lease: Lease, result: str) -> None:
         """running -> succeeded with `result` (JSON text). A job that is to be cancelled is, and its result refused."""

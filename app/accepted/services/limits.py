@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.coalescing import Coalescer
+from accepted.concurrency import Coalescer, cancel_requested
 from accepted.domain.quota import Standing
 from accepted.errors import LedgerUnavailable, QuotaExceeded
 from accepted.services.depths import Depths
 from accepted.storage import quotas
 from accepted.storage.db.engine import reading, transaction
-from accepted.tasks import told_to_end
 
 LOOK_EVERY = 1.0
 """Seconds between looks at which limits there are: for so long a new one may go unnoticed."""
@@ -37,11 +36,11 @@ class Limits:
         self._engine = engine
         self._tenants: frozenset[str] = frozenset()
         self._depths = Depths(engine)
-        self._take: Coalescer[str, Standing | None] = Coalescer(self._take_for, most=MOST)
+        self._take: Coalescer[str, Standing | None] = Coalescer(self._take_for, max_batch=MOST)
 
     async def run(self) -> None:
         """Look again and again, until cancelled. While the ledger is away the last look counts."""
-        while not told_to_end():
+        while not cancel_requested():
             started = time.monotonic()
             try:
                 await self.refresh()

@@ -5,10 +5,10 @@ import asyncio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.concurrency import cancel_requested
 from accepted.errors import LedgerUnavailable
 from accepted.storage import queue_measurements
 from accepted.storage.db.engine import transaction
-from accepted.tasks import told_to_end
 
 REPORT_EVERY = 5.0
 """Seconds between reports. What a dying process has not reported is not counted: this is for estimates."""
@@ -29,7 +29,7 @@ class Runs:
 
     async def keep_reporting(self, engine: AsyncEngine) -> None:
         """Report every few seconds, until cancelled."""
-        while not told_to_end():
+        while not cancel_requested():
             await asyncio.sleep(REPORT_EVERY)
             try:
                 await self.report(engine)

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import httpx
 import msgspec
 
-from accepted import logs, memory
+from accepted import logs, process
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.domain.network.addresses import EgressAllow
@@ -62,7 +62,7 @@ def main(pipe: int, lifeline: int) -> NoReturn:
     setup = worker.order()
     assert isinstance(setup, Setup)
     handlers = registry.load(setup.modules)
-    memory.settle()
+    process.tune_garbage_collector()
     threads = threading.enumerate()
     worker.send(Ready())
     while True:

@@ -25,7 +25,7 @@ import msgspec
 
 from accepted.domain.failures import HandlerError, TargetTimeout, TransientError
 from accepted.domain.job import Job
-from accepted.memory import resident_bytes
+from accepted.process import resident_bytes
 from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import (
     LENGTH,

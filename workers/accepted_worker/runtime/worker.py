@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker, Delivery
+from accepted.concurrency import cancel_requested
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.transitions import Transition
@@ -25,7 +26,6 @@ from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.listening import Listener
 from accepted.storage.jobs import cancellation
-from accepted.tasks import told_to_end
 from accepted_worker.job import Handler
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.handler_call import containing
@@ -256,7 +256,7 @@ class Worker:
     async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
         """`or_at_once` is set when there is something to do before the time has come."""
         hint = or_at_once or asyncio.Event()
-        while not told_to_end():
+        while not cancel_requested():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await hint.wait()

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from accepted.concurrency import cancel_requested
 from accepted.errors import AcceptedError
 from accepted.metrics import LOOP_DONE, LOOP_FAILED
-from accepted.tasks import told_to_end
 
 AFTER_FAILURE = 1.0
 """Seconds before a failed round is tried again. PostgreSQL's return is noticed within this."""
@@ -56,7 +56,7 @@ async def run(loops: Sequence[Loop]) -> None:
 
 
 async def _run(loop: Loop) -> None:
-    while not told_to_end():
+    while not cancel_requested():
         try:
             done = await loop.run_once()
             LOOP_DONE.labels(loop.name).inc(done)

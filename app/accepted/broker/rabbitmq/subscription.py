@@ -27,13 +27,13 @@ from accepted.broker.rabbitmq.connections import Connector, Failure, close_quiet
 from accepted.broker.rabbitmq.declarations import Declarer
 from accepted.broker.rabbitmq.round_robin import Buffer
 from accepted.broker.rabbitmq.topology import declare_base, queue_name, queue_of
+from accepted.concurrency import cancel_requested
 from accepted.domain.message import MessageBody, read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_DROPPED
 from accepted.storage.attempts.claims import claim_refs, known
 from accepted.storage.db.direct import Direct
 from accepted.storage.jobs import outbox
-from accepted.tasks import told_to_end
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
@@ -86,7 +86,7 @@ class RabbitSubscription:
 
     async def run(self) -> None:
         try:
-            while not told_to_end():
+            while not cancel_requested():
                 await self._consume_until_lost()
                 await asyncio.sleep(RECONNECT)
         finally:
@@ -188,7 +188,7 @@ class RabbitSubscription:
 
     async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
-        while not told_to_end():
+        while not cancel_requested():
             self._look.clear()
             if underlay.is_closed or connection.is_closed:
                 raise BrokerUnavailable("the channel is closed")

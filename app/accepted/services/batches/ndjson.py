@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 import msgspec
 import structlog
 
+from accepted.concurrency import TimeSlices
 from accepted.domain import json_text
 from accepted.domain.idempotency import LinesFingerprint
 from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, MalformedLines, MalformedRequest, TooLarge
 from accepted.services.batches.checks import Members
 from accepted.services.batches.submission import BatchSubmission
-from accepted.slices import Slices
 
 MAX_LINES = 1_000_000
 MAX_KEPT = 4 * 2**30
@@ -77,14 +77,14 @@ class Lines:
         self._number = 0
         self._unreadable = False
 
-    async def take(self, lines: Sequence[bytes], slices: Slices) -> None:
+    async def take(self, lines: Sequence[bytes], slices: TimeSlices) -> None:
         """The next lines; empty ones only count. Raises `TooLarge`, and all that is wrong once that is too much."""
         async with slices:
             for line in lines:
                 self._number += 1
                 if line.strip():
                     await self._take(line)
-                await slices.breathe()
+                await slices.pause()
 
     def submission(self, key: str | None) -> BatchSubmission:
         """All of it, if nothing is wrong. Raises `InvalidRequest` or `MalformedLines` with a pointer /n for line n."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.coalescing import Coalescer
+from accepted.concurrency import Coalescer
 from accepted.domain.failures import InvalidJob
 from accepted.domain.transitions import Transition
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
@@ -70,7 +70,7 @@ class Outcomes:
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._ledger = Direct(engine)
         self._broker = broker
-        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, most=MOST, linger=LINGER)
+        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=MOST, linger=LINGER)
 
     async def close(self) -> None:
         await self._ledger.close()

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.coalescing import Coalescer
+from accepted.concurrency import Coalescer
 from accepted.domain.job import Job, NewJob
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
@@ -39,7 +39,7 @@ class KeyedSubmissions:
         self._broker = broker
         self._publisher = publisher
         self._ttl = idempotency_ttl
-        self.accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, most=MOST)
+        self.accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, max_batch=MOST)
 
     async def close(self) -> None:
         await self._ledger.close()

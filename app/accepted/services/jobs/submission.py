@@ -8,8 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.coalescing import Coalescer
-from accepted.deadlines import Deadlines
+from accepted.concurrency import Coalescer, Deadlines
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from accepted.services.jobs.keyed_submission import KeyedSubmissions, needs_a_place
@@ -42,7 +41,7 @@ class Submissions:
         self._deadlines = Deadlines(DEADLINE, lambda: LedgerUnavailable("timeout"))
         self._known_queues: set[str] = set()
         self._keyed = KeyedSubmissions(engine, broker, self._publisher, idempotency_ttl)
-        self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, most=MOST, lanes=LANES)
+        self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, max_batch=MOST, parallel=LANES)
 
     async def accept(self, submission: Submission) -> Receipt:
         """Raises `KeyReused` for a key that came with another body, `LedgerUnavailable` within 5 s."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.coalescing import Coalescer
+from accepted.concurrency import Coalescer
 from accepted.domain.job import Job
 from accepted.storage.db import changes
 from accepted.storage.db.engine import reading
@@ -32,8 +32,8 @@ class Changes:
         self._listener = Listener(url, changes.CHANNEL, self._heard)
         self._waiters: dict[UUID, set[asyncio.Event]] = {}
         self.closed = False
-        self.job: Coalescer[UUID, Job | None] = Coalescer(self._read_jobs, most=MOST, lanes=2)
-        self.attempts: Coalescer[UUID, list[Attempt]] = Coalescer(self._read_attempts, most=MOST)
+        self.job: Coalescer[UUID, Job | None] = Coalescer(self._read_jobs, max_batch=MOST, parallel=2)
+        self.attempts: Coalescer[UUID, list[Attempt]] = Coalescer(self._read_attempts, max_batch=MOST)
 
     async def run(self) -> None:
         """Listen, and look again now and then, until cancelled."""

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import structlog
 
+from accepted.concurrency import cancel_requested
 from accepted.storage.db.engine import open_connection
-from accepted.tasks import told_to_end
 
 RECONNECT = 1.0
 CHECK_EVERY = 5.0
@@ -31,7 +31,7 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        while not told_to_end():
+        while not cancel_requested():
             try:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -43,7 +43,7 @@ class Listener:
         try:
             await connection.add_listener(self._channel, self._on_notify)
             self._heard(EVERYTHING)
-            while not told_to_end():
+            while not cancel_requested():
                 await asyncio.sleep(CHECK_EVERY)
                 await connection.execute("SELECT 1")
         finally:
