@@ -32,7 +32,7 @@ from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
 from accepted.services.admission import Admission, LimitedBatches
 from accepted.services.batches.submission import Batches
-from accepted.services.job_types import Catalogue
+from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import Intake
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import Changes
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The application. Nothing is connected before it starts, and nothing is needed to start it."""
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
-    catalogue = Catalogue(engine, settings.egress_allow)
+    type_cache = JobTypeCache(engine, settings.egress_allow)
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
     limits = Limits(engine)
     admission = Admission(engine, limits, submissions)
@@ -66,8 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
         admission=admission,
         batches=LimitedBatches(admission, Batches(engine, broker, settings.idempotency_ttl)),
         changes=Changes(engine, settings.require_database()),
-        catalogue=catalogue,
-        intake=Intake(catalogue, settings.egress_allow, settings.max_payload_bytes),
+        type_cache=type_cache,
+        intake=Intake(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
         slices=TimeSlices(),
         leases=held,

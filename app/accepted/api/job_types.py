@@ -33,7 +33,7 @@ router = APIRouter(tags=["job types"], dependencies=[*documented, Depends(only_q
 )
 async def list_(request: Request, who: Reader) -> Response:
     """Every type that a worker has registered."""
-    types = await state_of(request).catalogue.all()
+    types = await state_of(request).type_cache.all()
     return Response(json_text.encode({"items": [_shown(one) for one in types]}), media_type=JSON)
 
 
@@ -64,7 +64,7 @@ async def put(request: Request, who: Registrar, name: str) -> Response:
         await conn.commit()
     if fresh is None:
         raise Conflict(_HANDLED)
-    state.catalogue.forget()
+    state.type_cache.forget()
     return Response(json_text.encode(_shown(one)), 201 if fresh else 200, media_type=JSON)
 
 

@@ -147,7 +147,7 @@ async def _check_types(state: State, names: list[str] | None) -> None:
     unknown = [
         FieldError(f"/types/{index}", "no worker has registered this type")
         for index, name in enumerate(names or ())
-        if not await state.catalogue.known(name)
+        if not await state.type_cache.knows(name)
     ]
     if unknown:
         raise InvalidRequest(unknown)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from accepted.broker.base import Broker
 from accepted.concurrency import TimeSlices
 from accepted.services.admission import Admission, LimitedBatches
-from accepted.services.job_types import Catalogue
+from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import Intake
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import Changes
@@ -31,7 +31,7 @@ class State:
     admission: Admission
     batches: LimitedBatches
     changes: Changes
-    catalogue: Catalogue
+    type_cache: JobTypeCache
     intake: Intake
     keys: Keys
     slices: TimeSlices

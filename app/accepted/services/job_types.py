@@ -1,4 +1,4 @@
-"""The job types an API process knows: what a submission is checked against before it is accepted."""
+"""The job types of the ledger, cached by each API process: every submission is checked against the type's schema."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from accepted.storage import job_types
 from accepted.storage.db.engine import reading
 from accepted.storage.job_types import JobType
 
-FRESH = 5.0
-"""Seconds for which the catalogue is used without a look at the ledger."""
+MAX_AGE = 5.0
+"""Seconds for which the types are used before they are read again."""
 
-SOON = 0.5
-"""Seconds between looks for a type that was not there: a worker may have registered it a moment ago."""
+RETRY_AFTER = 0.5
+"""Seconds before an unknown type is looked up again: a worker may have registered it a moment ago."""
 
 MAX_ERRORS = 20
 
@@ -40,8 +40,8 @@ IN_OTHER_WORDS = {
 
 
 @dataclass(frozen=True)
-class KnownType:
-    """A registered type, with its payload schema compiled."""
+class CompiledJobType:
+    """A registered type, with its payload schema compiled. `fields` are the properties that the schema names."""
 
     type: JobType
     validator: Any
@@ -55,17 +55,17 @@ class KnownType:
         raise InvalidRequest([found for error in errors for found in _field_errors(error, self.fields)])
 
 
-class Catalogue:
-    """Types by name, as of at most `FRESH` seconds ago."""
+class JobTypeCache:
+    """Types by name, at most `MAX_AGE` seconds old."""
 
     def __init__(self, engine: AsyncEngine, allow: EgressAllow) -> None:
         self._engine = engine
         self._formats = {URL_FORMAT: _url_format(allow)}
-        self._types: dict[str, KnownType] = {}
-        self._looked_at = -FRESH
+        self._types: dict[str, CompiledJobType] = {}
+        self._read_at = -MAX_AGE
 
-    async def get(self, name: str) -> KnownType:
-        """The type called `name`. Raises `InvalidRequest` with the nearest name when there is none."""
+    async def get(self, name: str) -> CompiledJobType:
+        """The type called `name`. Raises `InvalidRequest`, with the nearest name, for one that nobody may submit."""
         known = await self._lookup(name)
         if known is None or known.type.internal:
             hint = did_you_mean(name, (n for n, k in self._types.items() if not k.type.internal))
@@ -73,40 +73,40 @@ class Catalogue:
         return known
 
     async def all(self) -> list[JobType]:
-        """Every registered type that may be submitted, by name, straight from the ledger."""
+        """Every registered type that may be submitted, by name, read from the ledger now."""
         await self._refresh()
         return [known.type for known in self._types.values() if not known.type.internal]
 
-    async def known(self, name: str) -> bool:
-        """Whether there is such a type that may be submitted; looks again for one that was not there."""
+    async def knows(self, name: str) -> bool:
+        """Whether such a type is registered and may be submitted. An unknown type is looked up again."""
         if name not in self._types:
             await self._refresh()
         known = self._types.get(name)
         return known is not None and not known.type.internal
 
     def forget(self) -> None:
-        """What is known is out of date: this process has changed it."""
-        self._looked_at = -FRESH
+        """Read the types again before they are next used: this process has changed one."""
+        self._read_at = -MAX_AGE
 
-    async def _lookup(self, name: str) -> KnownType | None:
-        age = time.monotonic() - self._looked_at
-        if age > FRESH or (name not in self._types and age > SOON):
+    async def _lookup(self, name: str) -> CompiledJobType | None:
+        age = time.monotonic() - self._read_at
+        if age > MAX_AGE or (name not in self._types and age > RETRY_AFTER):
             await self._refresh()
         return self._types.get(name)
 
     async def _refresh(self) -> None:
         async with reading(self._engine) as conn:
             found = await job_types.all_types(conn)
-        self._looked_at = time.monotonic()
+        self._read_at = time.monotonic()
         self._types = {one.name: self._known(one) for one in found}
 
-    def _known(self, one: JobType) -> KnownType:
+    def _known(self, one: JobType) -> CompiledJobType:
         before = self._types.get(one.name)
         if before is not None and before.type == one:
             return before
         schema = msgspec.json.decode(one.payload_schema)
         validator = compile_schema(schema, self._formats, of_client=one.external)
-        return KnownType(one, validator, tuple(schema.get("properties", ())))
+        return CompiledJobType(one, validator, tuple(schema.get("properties", ())))
 
 
 def _url_format(allow: EgressAllow) -> Callable[[str], bool]:

@@ -12,7 +12,7 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.schedule import Schedule
 from accepted.services import firing
 from accepted.services import schedules as service
-from accepted.services.job_types import Catalogue
+from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import Intake
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
@@ -27,7 +27,7 @@ async def job_checks(engine: AsyncEngine) -> Intake:
     async with transaction(engine) as conn:
         await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
         await conn.commit()
-    return Intake(Catalogue(engine, EgressAllow()), EgressAllow(), 1000)
+    return Intake(JobTypeCache(engine, EgressAllow()), EgressAllow(), 1000)
 
 
 async def put(engine: AsyncEngine, name: str = "s", job: dict[str, Any] | None = None, **fields: Any) -> Schedule:

@@ -12,7 +12,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import Status
 from accepted.domain.lease import Lease
 from accepted.domain.transitions import Transition
-from accepted.services.job_types import Catalogue
+from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import Intake
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
@@ -53,8 +53,8 @@ class Tools:
         self.orphans = OrphanedHandlers()
         self._threads = Threads(threads, self.orphans, "step")
         self._max_result_bytes = settings.max_result_bytes
-        catalogue = Catalogue(engine, settings.egress_allow)
-        self._intake = Intake(catalogue, settings.egress_allow, settings.max_payload_bytes)
+        type_cache = JobTypeCache(engine, settings.egress_allow)
+        self._intake = Intake(type_cache, settings.egress_allow, settings.max_payload_bytes)
         self._lender = Lender(settings.require_database())
         self.progress = ProgressWriter(engine)
         self.targets = Targets(engine)

@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.job_types import Catalogue
+from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import Intake
 from accepted.settings import Settings
 from accepted.storage.db.direct import Direct
@@ -25,7 +25,7 @@ from accepted_worker.scheduler.sampler import Sampler
 def loops(engine: AsyncEngine, broker: Broker, settings: Settings, looks: Direct) -> list[Loop]:
     """Every duty of the scheduler. Those that look often share `looks`, the driver's own connection: an idle look
     costs a quarter of what it does through the pool, and they are a dozen a second."""
-    intake = Intake(Catalogue(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
+    intake = Intake(JobTypeCache(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
         Relay(engine, broker, looks),
         Limiter(engine, broker, settings.require_database(), settings.lease_ttl, looks),

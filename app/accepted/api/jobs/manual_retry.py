@@ -89,7 +89,7 @@ async def _edited(state: State, who: Principal, job: Job, payload: object) -> Ed
     """The payload as POST /jobs would accept it for that type. Raises `InvalidRequest` or `TooLarge`."""
     if job.type in INTERNAL_TYPES:
         raise InvalidRequest([FieldError("/payload", "what tells of another job is sent as it was recorded")])
-    known = await state.catalogue.get(job.type)
+    known = await state.type_cache.get(job.type)
     encoded = json_text.encode(payload)
     if len(encoded) > state.settings.max_payload_bytes:
         raise TooLarge(f"the payload is larger than {state.settings.max_payload_bytes} bytes")

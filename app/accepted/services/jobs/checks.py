@@ -13,7 +13,7 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.tracing import is_traceparent
 from accepted.errors import FieldError, InvalidRequest, TooLarge
-from accepted.services.job_types import Catalogue, KnownType
+from accepted.services.job_types import CompiledJobType, JobTypeCache
 from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.services.jobs.validation import invalid
 
@@ -21,8 +21,8 @@ from accepted.services.jobs.validation import invalid
 class Intake:
     """Checks bodies of POST /jobs, and makes jobs of them."""
 
-    def __init__(self, catalogue: Catalogue, allow: EgressAllow, max_payload_bytes: int) -> None:
-        self._catalogue = catalogue
+    def __init__(self, type_cache: JobTypeCache, allow: EgressAllow, max_payload_bytes: int) -> None:
+        self._type_cache = type_cache
         self._allow = allow
         self._max_payload_bytes = max_payload_bytes
 
@@ -36,7 +36,7 @@ class Intake:
             asked = model.model_validate(parsed)
         except ValidationError as error:
             raise invalid(error, model) from None
-        known = await self._catalogue.get(asked.type)
+        known = await self._type_cache.get(asked.type)
         payload = json_text.encode(asked.payload)
         if len(payload) > self._max_payload_bytes:
             raise TooLarge(f"the payload is larger than {self._max_payload_bytes} bytes")
@@ -67,7 +67,7 @@ def _check_times(asked: JobRequest) -> None:
         raise InvalidRequest([FieldError("/run_at", "must be at most 366 days ahead")])
 
 
-def _new_job(tenant: str, asked: JobRequest, known: KnownType, payload: str, traceparent: str | None) -> NewJob:
+def _new_job(tenant: str, asked: JobRequest, known: CompiledJobType, payload: str, traceparent: str | None) -> NewJob:
     policy = None if asked.retry is None else asked.retry.over(known.type.retry)
     return NewJob(
         id=new_id(),
