@@ -33,7 +33,7 @@ from accepted.concurrency import TimeSlices
 from accepted.services.admission import Admission, LimitedBatches
 from accepted.services.batches.submission import Batches
 from accepted.services.job_types import JobTypeCache
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         batches=LimitedBatches(admission, Batches(engine, broker, settings.idempotency_ttl)),
         changes=Changes(engine, settings.require_database()),
         type_cache=type_cache,
-        intake=Intake(type_cache, settings.egress_allow, settings.max_payload_bytes),
+        job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
         slices=TimeSlices(),
         leases=held,

@@ -172,7 +172,7 @@ def retry_after(batch: Batch) -> str:
 
 async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str | None) -> BatchReceipt:
     state = state_of(request)
-    members = Members(state.intake, tenant, options, request.headers.get("traceparent"))
+    members = Members(state.job_checks, tenant, options, request.headers.get("traceparent"))
     seen_as = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
     with Lines(members, seen_as) as lines:
         async for some in read_lines(request, largest_body(state.settings)):
@@ -186,7 +186,7 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
         raise InvalidRequest([FieldError(f"/{name}", "belongs into the JSON body, beside jobs") for name in named])
     parsed = await read_json(request, state.settings.max_body_bytes)
     asked = checked(BatchRequest, parsed)
-    members = Members(state.intake, tenant, asked, request.headers.get("traceparent"))
+    members = Members(state.job_checks, tenant, asked, request.headers.get("traceparent"))
     jobs = []
     async with state.slices as slices:
         for number, one in enumerate(asked.jobs):

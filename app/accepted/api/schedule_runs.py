@@ -67,7 +67,7 @@ async def list_(request: Request, who: Reader, name: str, asked: Annotated[Page,
 async def trigger(request: Request, who: Writer, name: str) -> Response:
     """Submit the job of this schedule now, whatever its line and `overlap` say, and also while it rests."""
     state = state_of(request)
-    job = await service.trigger(state.engine, state.broker, state.intake, who.tenant, known(name))
+    job = await service.trigger(state.engine, state.broker, state.job_checks, who.tenant, known(name))
     return Response(json_text.encode(to_wire(job)), 202, monitor_headers(job), media_type=JSON)
 
 

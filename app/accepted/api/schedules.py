@@ -102,7 +102,7 @@ async def put(request: Request, who: Writer, name: str) -> Response:
     parsed: Any = await read_json(request, largest_body(state.settings))
     asked = checked(ScheduleRequest, parsed)
     service.check_line(asked.cron, asked.timezone)
-    await service.check_job(state.intake, who.tenant, parsed["job"])
+    await service.check_job(state.job_checks, who.tenant, parsed["job"])
     wanted = Schedule(
         tenant=who.tenant, name=name, cron=asked.cron, timezone=asked.timezone,
         job=json_text.encode(parsed["job"]).decode(), on_missed=asked.on_missed, overlap=asked.overlap,

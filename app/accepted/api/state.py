@@ -9,7 +9,7 @@ from accepted.broker.base import Broker
 from accepted.concurrency import TimeSlices
 from accepted.services.admission import Admission, LimitedBatches
 from accepted.services.job_types import JobTypeCache
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
@@ -32,7 +32,7 @@ class State:
     batches: LimitedBatches
     changes: Changes
     type_cache: JobTypeCache
-    intake: Intake
+    job_checks: JobChecks
     keys: Keys
     slices: TimeSlices
     leases: Leases

@@ -52,7 +52,7 @@ async def submit(request: Request, who: Writer, idempotency_key: Annotated[str |
 async def _checked(state: State, tenant: str, parsed: Any, traceparent: str | None) -> BatchSubmission:
     """Each job by itself, then the graph, which is looked at only when every job is right."""
     asked = checked(WorkflowRequest, parsed)
-    members = Members(state.intake, tenant, asked, traceparent, WorkflowJobRequest, ALONE)
+    members = Members(state.job_checks, tenant, asked, traceparent, WorkflowJobRequest, ALONE)
     nodes, jobs = [], []
     async with state.slices as slices:
         for number, one in enumerate(parsed["jobs"]):

@@ -13,7 +13,7 @@ from accepted.domain.job import NewJob
 from accepted.domain.schedule import MISSED, OVERLAP, UNIQUE, Outcome, Overlap, Schedule, plan, smeared
 from accepted.errors import Refused
 from accepted.services.jobs import uniqueness
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.in_transaction import accept
 from accepted.services.schedules import check_job
 from accepted.storage import schedule_runs, schedules
@@ -36,7 +36,7 @@ class Fires(msgspec.Struct, frozen=True):
     next_at: datetime | None
 
 
-async def fire(engine: AsyncEngine, broker: Broker, intake: Intake) -> int:
+async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
     """Fire what is due, up to `MOST` schedules. Returns how many of them were moved on."""
     runs: list[NewRun] = []
     jobs: dict[object, NewJob] = {}
@@ -49,7 +49,7 @@ async def fire(engine: AsyncEngine, broker: Broker, intake: Intake) -> int:
         for one in due:
             if len(runs) >= MOST_RUNS:
                 break
-            fires = await _fires(one, now, _key(one) in busy, intake)
+            fires = await _fires(one, now, _key(one) in busy, checks)
             runs += fires.runs
             jobs |= {job.id: job for job in fires.jobs}
             moved[_key(one)] = fires.next_at
@@ -79,7 +79,7 @@ async def mend(engine: AsyncEngine) -> int:
     return len(moved)
 
 
-async def _fires(one: Schedule, now: datetime, busy: bool, intake: Intake) -> Fires:
+async def _fires(one: Schedule, now: datetime, busy: bool, checks: JobChecks) -> Fires:
     assert one.next_at is not None
     try:
         planned = plan(one.line, one.next_at, one.on_missed, now)
@@ -90,15 +90,15 @@ async def _fires(one: Schedule, now: datetime, busy: bool, intake: Intake) -> Fi
     if one.overlap == Overlap.SKIP:
         run = [] if busy else planned.run[:1]
         skipped += [_run(one, moment, Outcome.SKIPPED, OVERLAP) for moment in planned.run[len(run) :]]
-    runs, jobs = await _runs(one, run, intake)
+    runs, jobs = await _runs(one, run, checks)
     return Fires([*skipped, *runs], jobs, planned.next_at)
 
 
-async def _runs(one: Schedule, moments: Sequence[datetime], intake: Intake) -> tuple[list[NewRun], list[NewJob]]:
+async def _runs(one: Schedule, moments: Sequence[datetime], checks: JobChecks) -> tuple[list[NewRun], list[NewJob]]:
     if not moments:
         return [], []
     try:
-        checked = await check_job(intake, one.tenant, json_text.parse(one.job.encode()))
+        checked = await check_job(checks, one.tenant, json_text.parse(one.job.encode()))
     except Refused as refused:
         return [_run(one, moment, Outcome.FAILED, str(refused)) for moment in moments], []
     jobs = [

@@ -14,7 +14,7 @@ from accepted.domain.schedule import Schedule, cron_line
 from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
 from accepted.services.jobs import uniqueness
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.in_transaction import accept
 from accepted.storage import schedule_runs
 from accepted.storage import schedules as ledger
@@ -32,10 +32,10 @@ def check_line(cron: str, timezone: str) -> CronLine:
         raise InvalidRequest([FieldError("/cron", str(error))]) from None
 
 
-async def check_job(intake: Intake, tenant: str, body: Any) -> NewJob:
+async def check_job(checks: JobChecks, tenant: str, body: Any) -> NewJob:
     """The job of a schedule, as POST /jobs would accept it now. Raises `InvalidRequest` or `TooLarge`."""
     try:
-        return await intake.check(tenant, body, None)
+        return await checks.check(tenant, body, None)
     except InvalidRequest as refused:
         raise InvalidRequest([FieldError(f"/job{one.pointer}", one.detail) for one in refused.errors]) from None
 
@@ -67,13 +67,13 @@ async def find(engine: AsyncEngine, tenant: str, name: str) -> Schedule:
     return found
 
 
-async def trigger(engine: AsyncEngine, broker: Broker, intake: Intake, tenant: str, name: str) -> Job:
+async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant: str, name: str) -> Job:
     """Submit the schedule's job now, whatever its line and its `overlap` say.
 
     Raises `NotFound`, `InvalidRequest`, `TooLarge`, or `Conflict` while another job has its unique key.
     """
     schedule = await find(engine, tenant, name)
-    job = await check_job(intake, tenant, json_text.parse(schedule.job.encode()))
+    job = await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
     async with transaction(engine) as conn:
         if not await schedule_runs.trigger(conn, tenant, name, job.id):
             raise NotFound("no such schedule any more")

@@ -12,7 +12,7 @@ from accepted.domain.schedule import Schedule, cron_line
 from accepted.errors import NotFound
 from accepted.services import firing
 from accepted.services import schedules as service
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
@@ -24,65 +24,65 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-async def intake(engine: AsyncEngine) -> Intake:
+async def checks(engine: AsyncEngine) -> JobChecks:
     return await job_checks(engine)
 
 
 async def test_a_schedule_that_rests_does_not_fire_and_waking_it_replays_nothing(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     await put(engine, on_missed="run_all")
     await back(engine, 600)
     assert (await put(engine, on_missed="run_all", enabled=False)).next_at is None
     await do(engine, "UPDATE schedules SET next_at = now() - interval '1 second'")
-    assert await fire(engine, broker, intake) == 0
+    assert await fire(engine, broker, checks) == 0
     again = await put(engine, on_missed="run_all", enabled=True)
     (clock,) = await rows(engine, "SELECT now() AS now")
     assert again.next_at is not None
     assert again.next_at > clock["now"]
-    assert await fire(engine, broker, intake) == 0
+    assert await fire(engine, broker, checks) == 0
     assert await runs(engine) == []
 
 
 async def test_writing_it_again_loses_no_time_that_is_due(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     before = await put(engine)
     moment = await due(engine)
     again = await put(engine, job={"type": "noop", "tags": ["new"]})
     assert (again.next_at, again.created_at) == (moment, before.created_at)
-    await fire(engine, broker, intake)
+    await fire(engine, broker, checks)
     (run,) = await runs(engine)
     assert (run["scheduled_at"], run["tags"]) == (moment, ["new"])
 
 
 @pytest.mark.parametrize("change", [{"cron": "0 0 1 1 *"}, {"timezone": "Asia/Tokyo", "cron": "0 0 1 1 *"}])
 async def test_another_line_begins_now(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake, change: dict[str, str]
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks, change: dict[str, str]
 ) -> None:
     await put(engine, on_missed="run_all")
     await back(engine, 600)
     written = await put(engine, on_missed="run_all", **change)
     (clock,) = await rows(engine, "SELECT now() AS now")
     assert written.next_at == cron_line(written.cron, written.timezone).next_runs(clock["now"], 1)[0]
-    assert await fire(engine, broker, intake) == 0
+    assert await fire(engine, broker, checks) == 0
 
 
-async def test_a_deleted_schedule_never_fires(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:
+async def test_a_deleted_schedule_never_fires(engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks) -> None:
     await put(engine)
     await due(engine)
     await service.delete(engine, TENANT, "s")
-    assert await fire(engine, broker, intake) == 0
+    assert await fire(engine, broker, checks) == 0
     assert await rows(engine, "SELECT 1 FROM jobs") == []
     with pytest.raises(NotFound):
-        await service.trigger(engine, broker, intake, TENANT, "s")
+        await service.trigger(engine, broker, checks, TENANT, "s")
     with pytest.raises(NotFound):
         await service.delete(engine, TENANT, "s")
 
 
 @pytest.mark.parametrize("edit", ["put", "delete"])
 async def test_an_edit_waits_for_the_fire_that_is_under_way(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake, edit: str
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks, edit: str
 ) -> None:
     """And the fire passes over a schedule that is being edited."""
     await put(engine)
@@ -91,7 +91,7 @@ async def test_an_edit_waits_for_the_fire_that_is_under_way(
         held, _ = await schedules.lock_due(conn, 10)
         editing = asyncio.create_task(put(engine) if edit == "put" else service.delete(engine, TENANT, "s"))
         await until(lambda: waits_for_a_lock(engine), 30, "the edit to wait")
-        assert await fire(engine, broker, intake) == 0
+        assert await fire(engine, broker, checks) == 0
         assert held[0].next_at is not None
         later = held[0].next_at + timedelta(days=1)
         await schedules.move(conn, {(TENANT, "s"): later})
@@ -114,7 +114,7 @@ async def test_an_edit_waits_for_the_fire_that_is_under_way(
     ],
 )
 async def test_a_job_that_would_not_be_accepted_any_more_fails_and_the_schedule_goes_on(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake, change: str, reason: str
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks, change: str, reason: str
 ) -> None:
     await put(engine)
     await put(engine, "healthy", job={"type": "sleep", "payload": {"seconds": 0}})
@@ -122,7 +122,7 @@ async def test_a_job_that_would_not_be_accepted_any_more_fails_and_the_schedule_
     for _ in range(2):
         await due(engine)
         await due(engine, "healthy")
-        assert await fire(engine, broker, intake) == 2
+        assert await fire(engine, broker, checks) == 2
     found = await runs(engine)
     assert [(run["outcome"], run["job_id"]) for run in found] == [("failed", None)] * 2
     assert all(run["reason"].startswith(reason) for run in found)
@@ -130,28 +130,28 @@ async def test_a_job_that_would_not_be_accepted_any_more_fails_and_the_schedule_
 
 
 async def test_a_line_that_cannot_be_read_any_more_fails_once_and_holds_nobody_up(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     await put(engine)
     await put(engine, "healthy")
     await do(engine, "UPDATE schedules SET timezone = 'Mars/Base' WHERE name = 's'")
     await due(engine)
     await due(engine, "healthy")
-    assert await fire(engine, broker, intake) == 2
-    assert await fire(engine, broker, intake) == 0
+    assert await fire(engine, broker, checks) == 2
+    assert await fire(engine, broker, checks) == 0
     (run,) = await runs(engine)
     assert (run["outcome"], run["reason"]) == ("failed", "the line is no IANA time zone")
     assert [one["outcome"] for one in await runs(engine, "healthy")] == ["fired"]
 
 
 async def test_a_clock_that_went_back_neither_doubles_nor_hangs(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     """Seen from now, the clock was a year ahead when the last time was fired, or the schedule written."""
     for name in ("fired", "written", "untouched"):
         await put(engine, name, cron="0 0 * * *" if name == "untouched" else "* * * * *")
     await due(engine, "fired")
-    await fire(engine, broker, intake)
+    await fire(engine, broker, checks)
     await do(engine, "UPDATE schedule_runs SET fired_at = fired_at + interval '1 year'")
     await do(engine, "UPDATE schedules SET next_at = next_at + interval '1 year' WHERE name <> 'untouched'")
     await do(engine, "UPDATE schedules SET updated_at = updated_at + interval '1 year' WHERE name = 'written'")
@@ -166,7 +166,7 @@ async def test_a_clock_that_went_back_neither_doubles_nor_hangs(
 
 
 async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     early = """
         INSERT INTO schedule_runs (tenant, name, scheduled_at, outcome, fired_at, job_id)
@@ -176,7 +176,7 @@ async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
         await put(engine, name)
         job = new_id() if name == "fired" else None
         await do(engine, early, name=name, moment=await due(engine, name), job=job)
-    await fire(engine, broker, intake)
+    await fire(engine, broker, checks)
     found = {name: (await runs(engine, name))[0] for name in ("skipped", "failed", "fired")}
     assert {name: (run["outcome"], run["status"]) for name, run in found.items()} == {
         "skipped": ("fired", "queued"),
@@ -186,8 +186,10 @@ async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 2
 
 
-async def test_the_loop_waits_for_what_is_due_next(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> None:
-    loop = Cron(engine, broker, intake, PollConnection(engine))
+async def test_the_loop_waits_for_what_is_due_next(
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
+) -> None:
+    loop = Cron(engine, broker, checks, PollConnection(engine))
     assert await loop.run_once() == 0
     assert loop.pause(0) == LONGEST_PAUSE
     await put(engine)
@@ -205,12 +207,12 @@ async def test_the_loop_waits_for_what_is_due_next(engine: AsyncEngine, broker: 
 
 
 async def test_old_runs_are_forgotten_but_not_those_at_work(
-    engine: AsyncEngine, broker: PostgresBroker, intake: Intake
+    engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     for name in ("done", "at-work", "young"):
         await put(engine, name)
         await due(engine, name)
-    await fire(engine, broker, intake)
+    await fire(engine, broker, checks)
     finished = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :id"
     for name in ("done", "young"):
         await do(engine, finished, id=(await runs(engine, name))[0]["job_id"])

@@ -13,7 +13,7 @@ from accepted.domain.schedule import Schedule
 from accepted.services import firing
 from accepted.services import schedules as service
 from accepted.services.job_types import JobTypeCache
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from tests.support.ledger.sql import do, rows
@@ -22,12 +22,12 @@ from tests.support.service.in_process_worker import HANDLERS
 TENANT = "acme"
 
 
-async def job_checks(engine: AsyncEngine) -> Intake:
+async def job_checks(engine: AsyncEngine) -> JobChecks:
     """The checks of a submission, with the built-in types registered."""
     async with transaction(engine) as conn:
         await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
         await conn.commit()
-    return Intake(JobTypeCache(engine, EgressAllow()), EgressAllow(), 1000)
+    return JobChecks(JobTypeCache(engine, EgressAllow()), EgressAllow(), 1000)
 
 
 async def put(engine: AsyncEngine, name: str = "s", job: dict[str, Any] | None = None, **fields: Any) -> Schedule:
@@ -67,5 +67,5 @@ async def runs(engine: AsyncEngine, name: str = "s") -> Sequence[Any]:
     )
 
 
-async def fire(engine: AsyncEngine, broker: PostgresBroker, intake: Intake) -> int:
-    return await firing.fire(engine, broker, intake)
+async def fire(engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks) -> int:
+    return await firing.fire(engine, broker, checks)

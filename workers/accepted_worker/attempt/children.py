@@ -8,7 +8,7 @@ import msgspec
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import NewJob
 from accepted.errors import Refused
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt.values import child_of
 
@@ -26,9 +26,9 @@ class FanOut(msgspec.Struct, frozen=True):
 class Children:
     """The children of one attempt so far."""
 
-    def __init__(self, claim: Claim, intake: Intake, most: FanOut) -> None:
+    def __init__(self, claim: Claim, checks: JobChecks, most: FanOut) -> None:
         self._claim = claim
-        self._intake = intake
+        self._checks = checks
         self._most = most
         self._made: list[NewJob] = []
         self._bytes = 0
@@ -55,6 +55,6 @@ class Children:
 
     async def _checked(self, body: dict[str, Any]) -> NewJob:
         try:
-            return await self._intake.check(self._claim.job.tenant, child_of(body), self._claim.traceparent)
+            return await self._checks.check(self._claim.job.tenant, child_of(body), self._claim.traceparent)
         except Refused as refused:
             raise InvalidJob(f"a child of this job is refused: {refused}") from None

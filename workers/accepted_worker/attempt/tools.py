@@ -13,7 +13,7 @@ from accepted.domain.job import Status
 from accepted.domain.lease import Lease
 from accepted.domain.transitions import Transition
 from accepted.services.job_types import JobTypeCache
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import Lender, Lent
@@ -54,7 +54,7 @@ class Tools:
         self._threads = Threads(threads, self.orphans, "step")
         self._max_result_bytes = settings.max_result_bytes
         type_cache = JobTypeCache(engine, settings.egress_allow)
-        self._intake = Intake(type_cache, settings.egress_allow, settings.max_payload_bytes)
+        self._checks = JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes)
         self._lender = Lender(settings.require_database())
         self.progress = ProgressWriter(engine)
         self.targets = Targets(engine)
@@ -64,7 +64,7 @@ class Tools:
     def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
         """The context for this attempt's handler, which may take `seconds`; its type gives it `allowed` seconds."""
         lease, calls = claim.lease, Calls()
-        children = Children(claim, self._intake, self.most)
+        children = Children(claim, self._checks, self.most)
         transaction = AttemptTransaction(self._lender, lease, seconds, calls)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = Latest(calls, partial(self.progress.say, lease))

@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.services.job_types import JobTypeCache
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.db.direct import Direct
 from accepted_worker.scheduler.base import Loop
@@ -25,7 +25,7 @@ from accepted_worker.scheduler.sampler import Sampler
 def loops(engine: AsyncEngine, broker: Broker, settings: Settings, looks: Direct) -> list[Loop]:
     """Every duty of the scheduler. Those that look often share `looks`, the driver's own connection: an idle look
     costs a quarter of what it does through the pool, and they are a dozen a second."""
-    intake = Intake(JobTypeCache(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
+    checks = JobChecks(JobTypeCache(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
         Relay(engine, broker, looks),
         Limiter(engine, broker, settings.require_database(), settings.lease_ttl, looks),
@@ -34,7 +34,7 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings, looks: Direct
         Reconciler(engine, broker),
         Expiry(engine, broker, looks),
         Batches(engine, broker, looks),
-        Cron(engine, broker, intake, looks),
+        Cron(engine, broker, checks, looks),
         Pruner(engine, settings.retention, settings.retention_failed),
         Rejections(broker),
         Sampler(engine),

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.services import firing
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules
 from accepted.storage.db.direct import Direct
 
@@ -25,11 +25,11 @@ class Cron:
 
     name = "cron"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, intake: Intake, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, checks: JobChecks, looks: Direct) -> None:
         self._engine = engine
         self._looks = looks
         self._broker = broker
-        self._intake = intake
+        self._checks = checks
         self._next_due: float | None = None
         self._next_mend = 0.0
 
@@ -42,7 +42,7 @@ class Cron:
             self._next_due = await schedules.next_due(conn)
         if self._next_due is None or self._next_due > 0:
             return 0
-        return await firing.fire(self._engine, self._broker, self._intake)
+        return await firing.fire(self._engine, self._broker, self._checks)
 
     def pause(self, done: int) -> float:
         if done:

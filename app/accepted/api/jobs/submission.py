@@ -78,7 +78,7 @@ async def accept(request: Request) -> Response:
     if key is None and state.settings.idempotency_key == "required":
         raise MalformedRequest("send an Idempotency-Key header")
     parsed = await read_json(request, largest_body(state.settings))
-    job = await state.intake.check(principal.tenant, parsed, asked.traceparent)
+    job = await state.job_checks.check(principal.tenant, parsed, asked.traceparent)
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt, standing = await state.admission.job(Submission(job, key, seen_as))
     wait = read_wait(asked.preferences) if asked.preferences else None

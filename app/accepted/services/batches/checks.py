@@ -15,7 +15,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, TooLarge
 from accepted.services.batches.requests import BatchOptions
-from accepted.services.jobs.checks import Intake
+from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.ordering import line_of
 from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.storage.jobs.ordering import Line
@@ -33,7 +33,7 @@ class Members:
 
     def __init__(
         self,
-        intake: Intake,
+        checks: JobChecks,
         tenant: str,
         options: BatchOptions,
         traceparent: str | None,
@@ -41,7 +41,7 @@ class Members:
         alone: Sequence[str] = ("unique",),
     ) -> None:
         """`alone`: fields that only a job by itself can have. Raises `InvalidRequest` if the options are wrong."""
-        self._intake = intake
+        self._checks = checks
         self._tenant = tenant
         self._options = options
         self._traceparent = traceparent
@@ -54,7 +54,7 @@ class Members:
         self.lines: set[Line] = set()
         self.total = 0
         _check_moments(options)
-        intake.check_callback(options.callback_url)
+        checks.check_callback(options.callback_url)
 
     @property
     def spread(self) -> Spread:
@@ -111,7 +111,7 @@ class Members:
                 ]
             if refused:
                 raise InvalidRequest(refused)
-        return await self._intake.check(self._tenant, parsed, self._traceparent, self._model)
+        return await self._checks.check(self._tenant, parsed, self._traceparent, self._model)
 
 
 def _check_moments(options: BatchOptions) -> None:

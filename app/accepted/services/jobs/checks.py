@@ -18,7 +18,7 @@ from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.services.jobs.validation import invalid
 
 
-class Intake:
+class JobChecks:
     """Checks bodies of POST /jobs, and makes jobs of them."""
 
     def __init__(self, type_cache: JobTypeCache, allow: EgressAllow, max_payload_bytes: int) -> None:
