@@ -1,7 +1,7 @@
-"""The door as its limits have it: a submission that one concerns has to pass it first; all others go straight on.
+"""Submission under limits: one that a limit concerns takes its share of it first; all others are submitted at once.
 
-An idempotency key that is known passes: what it stands for was let in before. What passed and then made no new job is
-given back. Should the process die in between, or the ledger not say whether the job is there, it stays taken.
+A known idempotency key takes nothing: its job was counted when it was accepted. A share that made no new job is given
+back. If the process dies in between, or the ledger does not say whether the job is there, the share stays taken.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ class Admission:
 
 
 class LimitedBatches:
-    """The door of the ledger for batches, as its limits have it."""
+    """Submission of batches under limits."""
 
     def __init__(self, admission: Admission, batches: Batches) -> None:
         self._admission = admission

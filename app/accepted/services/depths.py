@@ -1,4 +1,4 @@
-"""Queues that hold no more than `max_depth` waiting jobs: asked at the door, of those queues only.
+"""Queues that hold at most `max_depth` waiting jobs: checked at submission, for those queues only.
 
 How much waits is counted in the background, and what this process lets pass meanwhile is added. Nobody is refused on
 that alone: at the limit it is counted anew. So one process keeps to the limit exactly, and several together go past it

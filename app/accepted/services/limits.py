@@ -1,6 +1,6 @@
-"""What is asked at the door of those few whom a limit concerns: tenants with a quota, and queues with a `max_depth`.
+"""Limits of submission: quotas of tenants, and the `max_depth` of queues.
 
-Whom they are is read in the background once a second, so nobody else pays for it.
+Which tenants and queues have one is read in the background once a second, so the others cost nothing.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Limits:
-    """The limits at the door of one API process."""
+    """The limits of submission, as one API process knows them."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

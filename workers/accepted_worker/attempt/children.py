@@ -1,4 +1,4 @@
-"""The jobs that one attempt submits: checked at once as at the door, real only with its success."""
+"""The jobs that one attempt submits: checked at once as POST /jobs checks them, real only with its success."""
 
 from typing import Any
 from uuid import UUID

@@ -73,7 +73,7 @@ class BatchReceipt(msgspec.Struct, frozen=True):
 
 
 class Batches:
-    """The door of the ledger for batches: `accept` returns once all of it is committed, never before."""
+    """Submission of batches. `accept` returns when the whole batch is committed, never before."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
         self._engine = engine

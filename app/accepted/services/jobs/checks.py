@@ -1,4 +1,4 @@
-"""What is asked of a job before it is accepted: at the door, and of the children that a handler submits."""
+"""Checks of a job before it is accepted: of a body of POST /jobs, a schedule or a handler that submits a child."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -15,7 +15,7 @@ MOST = changes.MOST
 
 
 async def accept(conn: Connection, broker: Broker, jobs: Sequence[NewJob]) -> None:
-    """Insert these jobs, which were checked as at the door. They are published by the relay. The caller commits."""
+    """Insert these jobs, which have passed `JobChecks`. The relay publishes them. The caller commits."""
     handoff = None if broker.handoff is None else 0.0
     jobs = await ordering.line_up(conn, jobs)
     for start in range(0, len(jobs), MOST):

@@ -1,4 +1,4 @@
-"""What is asked of the door of the ledger, and what each member of a batch is answered once that has committed."""
+"""Submissions and their receipts: how each member of a committed batch is answered."""
 
 from typing import NamedTuple, TypeAlias
 from uuid import UUID

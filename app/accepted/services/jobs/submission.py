@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Submissions:
-    """The door of the ledger: `accept` returns once the job is committed, never before."""
+    """Submission of jobs. `accept` returns when the job is committed, never before."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
         self._ledger = Direct(engine)
