@@ -18,6 +18,9 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from accepted.context import ContextLog
+from accepted.domain.job import Job
+
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -59,6 +62,12 @@ def write(event: str, **fields: object) -> None:
         structlog.get_logger().info(event, **fields)
     else:
         _lines.msg(_to_json(None, "info", {"event": event, **fields}))
+
+
+def of_handler(job: Job) -> ContextLog:
+    """The logger of one attempt's handler: each line has job_id, type and attempt."""
+    log: ContextLog = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
+    return log
 
 
 def _configure_library(stream: TextIO) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from accepted_worker import Context, Retry, TransientError, job
+from accepted import Context, Retry, TransientError, job
 
 JOURNAL = "FAULTS_JOURNAL"
 """The environment variable that names the file."""

@@ -15,10 +15,11 @@ from accepted.api.schemas import JobTypeList, JobTypeView
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES
+from accepted.domain.job_type import JobType
 from accepted.errors import Conflict
 from accepted.services.job_type_requests import JobTypeRequest, read
 from accepted.storage.db.engine import transaction
-from accepted.storage.job_types import JobType, register_external
+from accepted.storage.job_types import register_external
 
 MAX_BODY = 128 * 1024
 """Bytes. A schema is checked against at every submission, and held by every API process."""

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from accepted.domain import json_text
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN
+from accepted.domain.job_type import JobType
 from accepted.domain.retry import Retry
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
 from accepted.services.jobs.validation import checked
 from accepted.services.payload_schema import check_schema
-from accepted.storage.job_types import JobType
 
 MAX_DESCRIPTION = 500
 """Characters."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.domain.job_type import JobType
 from accepted.domain.json_text import escape_pointer
 from accepted.domain.nearest import did_you_mean
 from accepted.domain.network.addresses import EgressAllow
@@ -17,7 +18,6 @@ from accepted.errors import FieldError, InvalidRequest
 from accepted.services.payload_schema import compile_schema
 from accepted.storage import job_types
 from accepted.storage.db.engine import reading
-from accepted.storage.job_types import JobType
 
 MAX_AGE = 5.0
 """Seconds for which the types are used before they are read again."""

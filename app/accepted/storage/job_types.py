@@ -1,13 +1,12 @@
 """The job types that workers have registered: what the API needs to accept a job that it cannot run."""
 
 from collections.abc import Sequence
-from datetime import datetime
 
-import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.failures import OnNotFound
+from accepted.domain.job_type import JobType
 from accepted.domain.retry import Retry
 
 _PUT = """
@@ -41,25 +40,6 @@ SELECT name, description, queue, max_attempts, schedule, jitter, timeout,
        CAST(payload_schema AS text), internal, not_found, updated_at, external
 FROM job_types ORDER BY name
 """)
-
-
-class JobType(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered type. `payload_schema` is JSON Schema as text; `timeout` in seconds; None means no limit.
-
-    An `internal` type is ours alone: nobody may submit it over HTTP. An `external` one was registered over HTTP, and is
-    run by workers that lease its jobs there.
-    """
-
-    name: str
-    description: str
-    queue: str
-    retry: Retry
-    timeout: float | None
-    payload_schema: str
-    internal: bool = False
-    not_found: OnNotFound = OnNotFound.FAIL
-    external: bool = False
-    updated_at: datetime | None = None
 
 
 async def register(conn: AsyncConnection, types: Sequence[JobType]) -> None:

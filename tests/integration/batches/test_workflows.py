@@ -9,8 +9,8 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, InvalidJob, job
 from accepted.broker.postgres import PostgresBroker
-from accepted_worker import Context, InvalidJob, job
 from accepted_worker.handlers.noop import noop
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import Batches

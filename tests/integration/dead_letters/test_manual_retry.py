@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.domain.job_type import JobType
 from accepted.domain.retry import Retry
 from accepted.services.dead_letters import Edited, replay_one, retry
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
-from accepted.storage.job_types import JobType
 from tests.support.ledger.dead_letters import ended_as, fail, from_now, read, run_again
 from tests.support.ledger.jobs import put, the_job
 from tests.support.ledger.sql import do, rows

@@ -8,9 +8,10 @@ import logging
 
 import pytest
 
+from accepted.context import HttpAnswer
 from accepted.domain.failures import InvalidJob, TargetTimeout, TransientError
 from accepted.domain.network.addresses import EgressAllow
-from accepted_worker.outbound.egress import MAX_IN_FLIGHT, Answer
+from accepted_worker.outbound.egress import MAX_IN_FLIGHT
 from tests.support.bad_urls import words
 from tests.support.servers.scripted_receiver import (
     LOOPBACK,
@@ -29,7 +30,7 @@ from tests.support.servers.scripted_receiver import (
 async def test_request_on_the_wire(receiver: StartReceiver) -> None:
     target = await receiver()
     answer = await call(f"http://localhost:{target.port}/a?b=c#d", method="POST", headers={"X-A": "1"}, content=b"body")
-    assert answer == Answer(200, [("Content-Length", "2")], b"hi", False)
+    assert answer == HttpAnswer(200, [("Content-Length", "2")], b"hi", False)
     head, *lines = target.requests[0].decode().split("\r\n")
     assert head == "POST /a?b=c HTTP/1.1"
     host = f"Host: localhost:{target.port}"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import job
 from accepted.broker import create_broker
 from accepted.broker.postgres import PostgresBroker
 from accepted.storage import job_types, limiter, queues, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import explain
-from accepted_worker import job
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import lease, one_lease, register, say, service
 from tests.support.ledger.limited_queue import LEASE_TTL, a_worker

@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
+from accepted.domain.job_type import JobType
 from accepted.domain.message import JobRef
 from accepted.domain.retry import Retry
 from accepted.storage import job_types, workers
 from accepted.storage.db.engine import transaction
-from accepted.storage.job_types import JobType
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.pruner import Pruner

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, job
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
@@ -17,7 +18,6 @@ from accepted.domain.ids import new_id
 from accepted.services import webhooks
 from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
-from accepted_worker import Context, job
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import apply, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows

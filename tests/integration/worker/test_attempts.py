@@ -13,13 +13,13 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, NotFound, RateLimited
+from accepted import job as a_type
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
 from accepted.domain.retry import Retry
 from accepted.errors import WorkerExhausted
 from accepted.metrics import ORPHANED_HANDLERS
-from accepted_worker import Context, NotFound, RateLimited
-from accepted_worker import job as a_type
 from accepted_worker.runtime import orphans
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until

@@ -13,13 +13,13 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, InvalidJob, Retry, TransientError, job
 from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain import transitions
 from accepted.services.jobs.completion import settle_whole
 from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.jobs import fanout
-from accepted_worker import Context, InvalidJob, Retry, TransientError, job
 from accepted_worker.attempt import children
 from tests.support.ledger.jobs import a_job, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows

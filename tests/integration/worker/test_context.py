@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from accepted_worker import Context, job
+from accepted import Context, job
 from tests.support.service.worker_with_handlers import worker_with_handlers
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, job
 from accepted.domain.failures import LeaseLost
 from accepted.metrics import ORPHANED_HANDLERS
 from accepted.storage.db.engine import transaction
-from accepted_worker import Context, job
 from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 

@@ -9,12 +9,12 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
+from accepted import Context, TransientError, job
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.lease import Lease
 from accepted.storage.attempts import completion, progress
 from accepted.storage.db.engine import transaction
-from accepted_worker import Context, TransientError, job
 from accepted_worker.attempt.progress import ProgressWriter
 from tests.support.ledger.jobs import claim, put, running_attempt, the_job
 from tests.support.ledger.sql import waits_for_a_lock

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
+from accepted import Context, TransientError, job
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
@@ -17,7 +18,6 @@ from accepted.domain.lease import Lease
 from accepted.services.jobs.completion import settle
 from accepted.storage.attempts import steps
 from accepted.storage.db.engine import reading, transaction
-from accepted_worker import Context, TransientError, job
 from tests.support.ledger.jobs import claim, put, running_attempt
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer

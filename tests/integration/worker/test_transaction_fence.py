@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, job
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.services.jobs.completion import settle, settle_whole
 from accepted.storage.attempts.handler_transactions import Lender
-from accepted_worker import Context, job
 from accepted_worker.attempt.loop_bridge import Calls
 from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.runtime import recording

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted_worker import Context, job
+from accepted import Context, job
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
 from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import worker_with_handlers

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, job
 from accepted.storage.attempts.handler_transactions import Lent
-from accepted_worker import Context, job
 from accepted_worker.runtime import orphans
 from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until

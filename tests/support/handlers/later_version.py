@@ -1,6 +1,6 @@
 """A later version of a type of `misbehaving`: for `ACCEPTED_HANDLERS` of a worker that takes over from an older one."""
 
-from accepted_worker import Context, job
+from accepted import Context, job
 from tests.support.handlers.misbehaving import TWICE, Call, call
 
 

@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 
-from accepted_worker import AuthError, Context, InvalidJob, NotFound, RateLimited, Retry, TransientError, job
+from accepted import AuthError, Context, InvalidJob, NotFound, RateLimited, Retry, TransientError, job
 
 TWICE = Retry(max_attempts=2, schedule=(0.1,), jitter=0.0)
 RAISED = {

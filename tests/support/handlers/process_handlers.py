@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from accepted_worker import Context, InvalidJob, RateLimited, Retry, job
+from accepted import Context, InvalidJob, RateLimited, Retry, job
 
 
 class Deed(BaseModel):

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from accepted import Context, InvalidJob, Retry, TransientError, job
 from accepted.domain.failures import LeaseLost
-from accepted_worker import Context, InvalidJob, Retry, TransientError, job
 from accepted_worker.process_pool import leftovers
 from tests.support.waiting import until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from accepted_worker import Context, Retry, job
+from accepted import Context, Retry, job
 from tests.support.waiting import until
 
 JOURNAL = "TOOLED_JOURNAL"

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import Context, TransientError, job
 from accepted.storage.db.engine import create_engine
-from accepted_worker import Context, TransientError, job
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 

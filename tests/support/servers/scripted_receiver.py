@@ -7,8 +7,9 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+from accepted.context import HttpAnswer
 from accepted.domain.network.addresses import EgressAllow
-from accepted_worker.outbound.egress import Answer, Egress
+from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.lookup import Resolve
 
 LOOPBACK = EgressAllow.parse("127.0.0.0/8,::1")
@@ -109,7 +110,7 @@ async def call(
     max_bytes: int = 65536,
     resolve: Resolve | None = None,
     ssl_context: ssl.SSLContext | None = None,
-) -> Answer:
+) -> HttpAnswer:
     """One call through an `Egress` of its own."""
     async with an_egress(allow, resolve, ssl_context) as egress:
         return await egress.send(method, url, headers, content, timeout=timeout, max_bytes=max_bytes)

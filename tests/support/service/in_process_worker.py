@@ -13,13 +13,13 @@ from accepted.broker.base import Broker
 from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
 from accepted.domain.network.addresses import EgressAllow
+from accepted.handler import MARK, Handler
 from accepted.services.jobs.receipts import Submission
 from accepted.services.jobs.submission import Submissions
 from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 from accepted_worker.attempt.tools import Tools
-from accepted_worker.job import MARK, Handler
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool.messages import Setup

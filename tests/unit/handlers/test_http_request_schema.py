@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from accepted.context import HttpAnswer
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, NotFound, RateLimited, TransientError
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted_worker.handlers.http_request import HttpRequest, judge
-from accepted_worker.outbound.egress import RESERVED_HEADERS, Answer
+from accepted_worker.outbound.egress import RESERVED_HEADERS
 from tests.support.bad_urls import FORBIDDEN, SCHEMES, SHAPES, SPELLINGS
 
 URL = "https://a.example/hook"
@@ -137,8 +138,8 @@ def test_content(payload: dict[str, Any], content: bytes, media_type: str | None
     assert HttpRequest.model_validate({"url": URL, **payload}).content() == (content, media_type)
 
 
-def answer(status: int, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, list(headers), b"", False)
+def answer(status: int, *headers: tuple[str, str]) -> HttpAnswer:
+    return HttpAnswer(status, list(headers), b"", False)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 
 import pytest
 
+from accepted.context import HttpAnswer
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from accepted_worker.attempt.values import result_of
 from accepted_worker.handlers.webhooks import KEPT, judge, result, shown
-from accepted_worker.outbound.egress import Answer
 
 
-def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> Answer:
+def answer(status: int = 200, body: bytes = b"", *headers: tuple[str, str]) -> HttpAnswer:
     """As `Egress` gives it when it is told to keep `KEPT` bytes."""
-    return Answer(status, list(headers), body[:KEPT], len(body) > KEPT)
+    return HttpAnswer(status, list(headers), body[:KEPT], len(body) > KEPT)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_2xx_is_a_delivery(status: int) -> None:
         (answer(404), TransientError),
     ],
 )
-def test_anything_else_is_none(given: Answer, failure: type[HandlerError]) -> None:
+def test_anything_else_is_none(given: HttpAnswer, failure: type[HandlerError]) -> None:
     with pytest.raises(failure) as raised:
         judge(given)
     assert raised.value.retry_after == (7 if failure is RateLimited else None)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from accepted import Context, Retry, job
 from accepted.errors import ConfigurationError
-from accepted_worker import Context, Retry, job
-from accepted_worker.job import MARK, Handler
+from accepted.handler import MARK, Handler
 
 
 class Thumbnail(BaseModel):

@@ -5,8 +5,9 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accepted.context import EndRequest
 from accepted_worker.attempt import tracebacks
-from accepted_worker.runtime.handler_call import Ended, Ending, Run
+from accepted_worker.runtime.handler_call import Ended, Run
 from accepted_worker.runtime.orphans import OrphanedHandlers
 from accepted_worker.runtime.threads import Threads
 
@@ -15,7 +16,7 @@ async def called(handler: object) -> BaseException:
     """What a handler raises, after the way that it takes through a worker's thread."""
     orphans = OrphanedHandlers()
     threads = Threads(1, orphans)
-    run = Run(lambda: threads.call(handler, 30), Ending(), orphans, interruptible=False)  # type: ignore[arg-type]
+    run = Run(lambda: threads.call(handler, 30), EndRequest(), orphans, interruptible=False)  # type: ignore[arg-type]
     ended = await run.within(30)
     threads.close()
     assert isinstance(ended, Ended)

@@ -3,15 +3,11 @@
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from typing import Any
 
 from accepted.domain.failures import LeaseLost
 from accepted_worker.runtime.handler_call import Ended, contained
 from accepted_worker.runtime.threads import outcome
-
-WITHIN_A_STEP: ContextVar[bool] = ContextVar("WITHIN_A_STEP", default=False)
-"""Whether it is the function of a step that calls. Reaches into its thread, and into the tasks that it starts."""
 
 
 class Calls:

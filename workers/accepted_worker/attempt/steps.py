@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.context import WITHIN_A_STEP
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.storage.attempts import steps
 from accepted.storage.db.engine import reading, transaction
 from accepted_worker.attempt.asking import until_answered
-from accepted_worker.attempt.loop_bridge import WITHIN_A_STEP
 from accepted_worker.attempt.values import step_name, step_result_of
 from accepted_worker.runtime import threads
 

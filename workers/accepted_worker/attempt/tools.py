@@ -1,12 +1,17 @@
 """What the contexts of one worker share, and what is to become of it when an attempt ends."""
 
 import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
+from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Status
@@ -18,7 +23,6 @@ from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import Lender, Lent
 from accepted_worker.attempt.children import Children, FanOut
-from accepted_worker.attempt.context import Context, Means
 from accepted_worker.attempt.loop_bridge import Calls, Latest
 from accepted_worker.attempt.progress import ProgressWriter
 from accepted_worker.attempt.results import Results
@@ -39,6 +43,18 @@ class _Attempt(NamedTuple):
     steps: Steps
     children: Children
     transaction: AttemptTransaction
+
+
+@dataclass(frozen=True)
+class _OwnTools:
+    """`accepted.context.ContextTools` in the worker's own process: the tools themselves."""
+
+    call: Callable[[Coroutine[Any, Any, Any]], Any]
+    say: Callable[[str], None]
+    step: Callable[..., Coroutine[Any, Any, Any]]
+    submit: Callable[[dict[str, Any]], Coroutine[Any, Any, UUID]]
+    results: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+    transaction: Callable[[], AttemptTransaction]
 
 
 class Tools:
@@ -69,8 +85,11 @@ class Tools:
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = Latest(calls, partial(self.progress.say, lease))
         results = Results(self._engine, lease)
-        means = Means(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
-        context = Context(claim.job, self._egress, self._mail, means, self._max_result_bytes)
+        own = _OwnTools(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
+        context = Context(
+            claim.job, own, egress=self._egress, mail=self._mail, log=logs.of_handler(claim.job),
+            max_result_bytes=self._max_result_bytes,
+        )  # fmt: skip
         self._open[lease] = _Attempt(context, calls, steps, children, transaction)
         return context
 

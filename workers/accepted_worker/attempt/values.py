@@ -11,7 +11,7 @@ from accepted.domain import json_text
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job
 from accepted.errors import Refused
-from accepted_worker.job import Handler
+from accepted.handler import Handler
 
 MAX_STEP_NAME = 200
 """Characters."""

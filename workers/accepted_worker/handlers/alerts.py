@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from accepted import Context, job
 from accepted.domain.failures import TransientError
 from accepted.domain.job import ALERT_TYPE, WEBHOOK_QUEUE
 from accepted.domain.network.urls import allowing_host_of
 from accepted.domain.retry import WEBHOOK_RETRY
-from accepted_worker.attempt.context import Context
+from accepted.handler import MARK, Handler
 from accepted_worker.handlers.webhooks import TIMEOUT, judge, post, result
-from accepted_worker.job import MARK, Handler, job
 from accepted_worker.outbound.egress import Egress
 
 

@@ -6,12 +6,11 @@ it and the job is tried again, so that no retry brings it to anyone twice; only 
 
 from typing import Any
 
+from accepted import Context, job
+from accepted.context import MailServer
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job
-from accepted_worker.attempt.context import Context
 from accepted_worker.handlers.email_message import Email, address_of, compose
-from accepted_worker.job import job
-from accepted_worker.outbound.mail import Mail
 
 
 @job("email.send", timeout=300, description="Send an e-mail.")
@@ -20,7 +19,7 @@ async def email_send(payload: Email, ctx: Context) -> dict[str, Any]:
     return await deliver(payload, ctx.job, ctx.mail)
 
 
-async def deliver(email: Email, running: Job, mail: Mail) -> dict[str, Any]:
+async def deliver(email: Email, running: Job, mail: MailServer) -> dict[str, Any]:
     """Result: `message_id`, `accepted` (addresses), `refused` (address to the server's words).
 
     The Message-ID is the job's id, the same on every attempt: when the answer to a message was lost, and it is sent

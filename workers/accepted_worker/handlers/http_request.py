@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from accepted import Context, job
+from accepted.context import HttpAnswer, HttpClient
 from accepted_worker.attempt import failures
-from accepted_worker.attempt.context import Context
 from accepted_worker.attempt.values import size_of, start_of
 from accepted_worker.handlers.fields import Url
-from accepted_worker.job import job
-from accepted_worker.outbound.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN, Answer, Egress
+from accepted_worker.outbound.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN
 
 MAX_HEADERS = 50
 MAX_HEADER_NAME = 256
@@ -112,7 +112,7 @@ async def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
     return await perform(payload, ctx.egress, ctx.max_result_bytes)
 
 
-async def perform(payload: HttpRequest, egress: Egress, most: int) -> dict[str, Any]:
+async def perform(payload: HttpRequest, egress: HttpClient, most: int) -> dict[str, Any]:
     """Send and judge. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`.
 
     It has no more than `most` bytes as JSON, whatever came: the call was made, and must not become a failure. One whose
@@ -129,7 +129,7 @@ async def perform(payload: HttpRequest, egress: Egress, most: int) -> dict[str, 
     return _result(answer, most)
 
 
-def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
+def judge(answer: HttpAnswer, expect_status: int | Sequence[int] | None) -> None:
     """Return if the answer is a success, and whole, else raise the failure of contract section 5."""
     status = answer.status_code
     expected = [expect_status] if isinstance(expect_status, int) else expect_status
@@ -141,7 +141,7 @@ def judge(answer: Answer, expect_status: int | Sequence[int] | None) -> None:
     raise failures.of_status(status, retry_after)
 
 
-def _result(answer: Answer, most: int) -> dict[str, Any]:
+def _result(answer: HttpAnswer, most: int) -> dict[str, Any]:
     headers: dict[str, str] = {}
     room = min(MAX_HEADER_BYTES, most // 2)
     for name, value in answer.headers:

@@ -12,12 +12,11 @@ from typing import Any, Literal, Self
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from accepted import Context, job
+from accepted.context import HttpClient
 from accepted.domain.failures import InvalidJob
-from accepted_worker.attempt.context import Context
 from accepted_worker.handlers.fields import Base64, Url
 from accepted_worker.handlers.http_request import judge
-from accepted_worker.job import job
-from accepted_worker.outbound.egress import Egress
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """What is read. Pillow knows many more, whose decoders fewer people have tried to break."""
@@ -78,7 +77,7 @@ async def image_thumbnail(payload: Thumbnail, ctx: Context) -> dict[str, Any]:
     }
 
 
-async def fetched(url: str, egress: Egress) -> bytes:
+async def fetched(url: str, egress: HttpClient) -> bytes:
     """The picture at `url`, all of it."""
     headers = {"Accept": "image/*"}
     answer = await egress.send("GET", url, headers, b"", timeout=FETCH_SECONDS, max_bytes=MAX_SOURCE_BYTES)

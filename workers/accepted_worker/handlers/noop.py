@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from accepted_worker.attempt.context import Context
-from accepted_worker.job import job
+from accepted import Context, job
 
 
 @job("noop")

@@ -5,9 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from accepted import Context, job
 from accepted.domain.failures import TransientError
-from accepted_worker.attempt.context import Context
-from accepted_worker.job import job
 
 DAY = 86400.0
 

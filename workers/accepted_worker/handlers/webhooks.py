@@ -16,19 +16,19 @@ import msgspec
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from accepted import Context, job
+from accepted.context import HttpAnswer, HttpClient
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from accepted.domain.network import signing
 from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.domain.retry_after import parse_retry_after
 from accepted.errors import LedgerUnavailable
+from accepted.handler import MARK, Handler
 from accepted.storage import webhook_secrets, webhook_urls
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.asking import until_answered
-from accepted_worker.attempt.context import Context
 from accepted_worker.attempt.values import size_of, start_of
-from accepted_worker.job import MARK, Handler, job
-from accepted_worker.outbound.egress import Answer, Egress
 
 TIMEOUT = 15.0
 """Seconds for a receiver to answer, in all."""
@@ -100,7 +100,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
     return handler
 
 
-async def post(egress: Egress, url: str, webhook_id: UUID, event: str, secrets: list[str]) -> Answer:
+async def post(egress: HttpClient, url: str, webhook_id: UUID, event: str, secrets: list[str]) -> HttpAnswer:
     """One try at telling `event` (JSON text), signed with each of `secrets`; without any it has no signature.
 
     Returns whatever was answered, its body up to `KEPT`: the caller judges.
@@ -113,19 +113,19 @@ async def post(egress: Egress, url: str, webhook_id: UUID, event: str, secrets: 
     return await egress.send("POST", url, headers | more, body, timeout=TIMEOUT, max_bytes=KEPT)
 
 
-def shown(answer: Answer) -> dict[str, Any]:
+def shown(answer: HttpAnswer) -> dict[str, Any]:
     """What is kept of an answer: its body as text, without a character that the cut went through."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return {"status_code": answer.status_code, "body": decoder.decode(answer.body, final=not answer.truncated)}
 
 
-def result(answer: Answer, most: int) -> dict[str, Any]:
+def result(answer: HttpAnswer, most: int) -> dict[str, Any]:
     """The same in `most` bytes of JSON: what was delivered must not fail on what it was answered."""
     whole = shown(answer)
     return whole | {"body": start_of(whole["body"], most - size_of(whole | {"body": ""}) + len('""'))}
 
 
-def judge(answer: Answer) -> None:
+def judge(answer: HttpAnswer) -> None:
     """2xx is a delivery; 410 ends it for good; anything else is tried again, not before a `Retry-After`."""
     status = answer.status_code
     if 200 <= status < 300:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 import httpcore
 import httpx
 
+from accepted.context import HttpAnswer
 from accepted.domain.failures import HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.network.addresses import EgressAllow, IPAddress, unmapped
 from accepted.domain.network.urls import FORBIDDEN_ADDRESS, Target, UrlRefused, parse_target
@@ -60,20 +61,6 @@ for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back: `headers` as received, repeats too; `body` raw, and not all of it if `truncated`.
-
-    `broken_off`: what ended the body before its end, if it was not the cap.
-    """
-
-    status_code: int
-    headers: list[tuple[str, str]]
-    body: bytes
-    truncated: bool
-    broken_off: HandlerError | None = None
-
-
 @dataclass(slots=True)
 class _Coming:
     """What has come of an answer so far."""
@@ -103,7 +90,7 @@ class Egress:
         *,
         timeout: float,
         max_bytes: int,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Call `url` and return whatever answer comes, of any status, also one whose body breaks off or has no end.
 
         The `timeout` (seconds) does not count while the call waits for one of our slots. Raises `InvalidJob`
@@ -121,7 +108,7 @@ class Egress:
         """Lookups that hang keep their threads, nothing else."""
         self._lookup.close()
 
-    async def _within(self, seconds: float, target: Target, request: httpcore.Request, max_bytes: int) -> Answer:
+    async def _within(self, seconds: float, target: Target, request: httpcore.Request, max_bytes: int) -> HttpAnswer:
         line = _GuardedLine(target, self._allow, self._lookup, HEAD_BYTES + CHUNK_OVERHEAD * max_bytes)
         coming = _Coming()
         broken_off: HandlerError | None = None
@@ -249,11 +236,11 @@ def _request(method: str, target: Target, headers: Mapping[str, str], content: b
     )
 
 
-def _answer(coming: _Coming, max_bytes: int, broken_off: HandlerError | None) -> Answer:
+def _answer(coming: _Coming, max_bytes: int, broken_off: HandlerError | None) -> HttpAnswer:
     assert coming.head is not None
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in coming.head.headers]
     truncated = broken_off is not None or len(coming.body) > max_bytes
-    return Answer(coming.head.status, fields, bytes(coming.body[:max_bytes]), truncated, broken_off)
+    return HttpAnswer(coming.head.status, fields, bytes(coming.body[:max_bytes]), truncated, broken_off)
 
 
 def _check_header(name: str, value: str) -> None:

@@ -26,13 +26,13 @@ import httpx
 import msgspec
 
 from accepted import logs, process
+from accepted.context import Context
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.domain.network.addresses import EgressAllow
+from accepted.handler import Handler
 from accepted_worker.attempt import failures, tracebacks
-from accepted_worker.attempt.context import Context
 from accepted_worker.attempt.values import payload_of, result_of
-from accepted_worker.job import Handler
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool import forks
@@ -83,7 +83,9 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Askin
         payload = payload_of(handler, job)
         egress = Egress(EgressAllow.parse(setup.egress_allow), ssl_context=_tls())
         mail = Mail(setup.smtp_server, setup.smtp_sender)
-        context = Context(job, egress, mail, asking.means, setup.max_result_bytes)
+        context = Context(
+            job, asking, egress=egress, mail=mail, log=logs.of_handler(job), max_result_bytes=setup.max_result_bytes
+        )
         value = handler.function(payload, context)
         if handler.is_async:
             value = _on_a_loop(value)

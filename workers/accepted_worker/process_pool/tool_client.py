@@ -15,11 +15,10 @@ from uuid import UUID
 
 import msgspec
 
+from accepted.context import ContextTransaction
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.attempt.context import Means
+from accepted_worker.attempt import steps
 from accepted_worker.attempt.loop_bridge import running_loop
-from accepted_worker.attempt.steps import call
-from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.attempt.values import child_of, step_name, step_result_of
 from accepted_worker.process_pool.messages import (
     Answer,
@@ -50,9 +49,9 @@ NO_TRANSACTION = (
 
 
 class Asking:
-    """One attempt's. Its handler may call from any thread and any event loop; when it is over, nothing is sent.
+    """`accepted.context.ContextTools` of one attempt. Its handler may call from any thread and any event loop.
 
-    Nor is anything from a fork: there progress is dropped, and all else raises `InvalidJob`.
+    After the attempt, and from a fork, nothing is sent: there progress is dropped, and all else raises `InvalidJob`.
     """
 
     def __init__(self, pipe: Pipe, setup: Setup) -> None:
@@ -61,7 +60,6 @@ class Asking:
         self._over = False
         self._unsaid: str | None = None
         self._pause: threading.Timer | None = None
-        self.means = Means(self._call, self._say, self._step, self._submit, self._results, _no_transaction)
 
     def end(self) -> None:
         """Says what is still to be said. After it, the worker hears nothing more of this attempt than its outcome."""
@@ -73,11 +71,11 @@ class Asking:
             self._over = True
         self._pipe.lose_all()
 
-    def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
         """On an event loop something to await; in a plain thread the result itself, once it is there."""
         return asyncio.run(work) if running_loop() is None else work
 
-    def _say(self, progress: str) -> None:
+    def say(self, progress: str) -> None:
         """Now, or after the pause since the last time, if nothing newer is said by then."""
         if not self._pipe.ours:
             return
@@ -100,17 +98,17 @@ class Asking:
                 pause.start()
                 self._pause = pause
 
-    async def _step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         ask = AskStep(self._pipe.new_id(), step_name(name))
         with self._given_up_if_left(ask):
             answer = await self._answer(ask)
             if isinstance(answer, RunStep):
-                value = await call(partial(function, *args, **kwargs))
+                value = await steps.call(partial(function, *args, **kwargs))
                 result = step_result_of(name, value, self._setup.max_result_bytes)
                 answer = await self._answer(StepRan(ask.id, msgspec.Raw(result.encode())))
         return _value(answer)
 
-    async def _submit(self, body: dict[str, Any]) -> UUID:
+    async def submit(self, body: dict[str, Any]) -> UUID:
         checked = child_of(body)
         if len(msgspec.json.encode(checked)) > self._setup.max_payload_bytes + MAX_REST_BYTES:
             raise InvalidJob("a child of this job is refused: it is too large")
@@ -119,11 +117,15 @@ class Asking:
             answer = await self._answer(ask)
         return UUID(_value(answer))
 
-    async def _results(self) -> Any:
+    async def results(self) -> dict[str, Any]:
         ask = AskResults(self._pipe.new_id())
         with self._given_up_if_left(ask):
             answer = await self._answer(ask)
-        return _value(answer)
+        results: dict[str, Any] = _value(answer)
+        return results
+
+    def transaction(self) -> ContextTransaction:
+        raise InvalidJob(NO_TRANSACTION)
 
     async def _answer(self, message: Ask | StepRan) -> Answer:
         coming = self._pipe.expect(message.id)
@@ -155,7 +157,3 @@ def _value(answer: Answer) -> Any:
         raise answer.error()
     assert not isinstance(answer, RunStep)
     return msgspec.json.decode(answer.value)
-
-
-def _no_transaction() -> AttemptTransaction:
-    raise InvalidJob(NO_TRANSACTION)

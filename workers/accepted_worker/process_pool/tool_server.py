@@ -1,6 +1,6 @@
 """The worker's side of the tools of a handler that runs in a process: the attempt's own tools answer what it asks.
 
-No rule of any tool is here. A request is a call of the same means that a handler in the worker's own process has, as
+No rule of any tool is here. A request is a call of the same tools that a handler in the worker's own process has, as
 a task of the worker's event loop: fenced, checked and counted as there.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from accepted_worker.attempt.context import Means
+from accepted.context import ContextTools
 from accepted_worker.process_pool.messages import (
     Answer,
     Answered,
@@ -30,8 +30,8 @@ Send = Callable[[Answer], None]
 class Desk:
     """The requests of one attempt. For use on the worker's event loop alone."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, tools: ContextTools) -> None:
+        self._tools = tools
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._running: dict[int, asyncio.Future[msgspec.Raw]] = {}
 
@@ -39,7 +39,7 @@ class Desk:
         """Returns at once; the answer is sent when it is there."""
         match message:
             case Progressed():
-                self._means.say(message.value)
+                self._tools.say(message.value)
             case StepRan():
                 if ran := self._running.pop(message.id, None):
                     ran.set_result(message.result)
@@ -72,11 +72,11 @@ class Desk:
     async def _value(self, ask: Ask, send: Send) -> object:
         match ask:
             case AskStep():
-                return await self._means.step(ask.name, self._in_the_child, ask, send)
+                return await self._tools.step(ask.name, self._in_the_child, ask, send)
             case AskChild():
-                return await self._means.submit(ask.body)
+                return await self._tools.submit(ask.body)
             case _:
-                return await self._means.results()
+                return await self._tools.results()
 
     async def _in_the_child(self, ask: AskStep, send: Send) -> msgspec.Raw:
         """The function of a step, as the tool sees it."""

@@ -15,19 +15,19 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
 from accepted.domain.job import DEFAULT_TIMEOUT
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt, Transition
+from accepted.handler import Handler
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.measuring import Runs
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures, tracebacks
-from accepted_worker.attempt.context import Context
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
-from accepted_worker.job import Handler
 from accepted_worker.outbound.targets import HeldBack
 from accepted_worker.process_pool.pool import START_SECONDS, Crashed, ProcessPool
 from accepted_worker.process_pool.tool_server import Desk
@@ -149,7 +149,7 @@ class Executor:
         return await self._threads.call(partial(handler.function, payload, context), _allowed(handler))
 
     async def _in_process(self, context: Context, limit: float) -> object:
-        desk = Desk(context.means)
+        desk = Desk(context.tools)
         try:
             return await self._pool.run(context.job, limit, desk.hear)
         finally:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from accepted.context import EndRequest
 from accepted_worker.runtime.orphans import OrphanedHandlers
 
 PATIENCE = 1.0
@@ -27,19 +28,6 @@ class Ended(NamedTuple):
     error: BaseException | None = None
 
 
-class Ending:
-    """Whether an attempt is to end early, and whether its handler knows. For any thread."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.noticed = False
-
-    def look(self) -> bool:
-        if self.asked:
-            self.noticed = True
-        return self.asked
-
-
 class Why(Enum):
     """Why a call was told to end."""
 
@@ -54,7 +42,7 @@ class Run:
     def __init__(
         self,
         call: Callable[[], Coroutine[Any, Any, object]],
-        ending: Ending,
+        ending: EndRequest,
         orphans: OrphanedHandlers,
         *,
         interruptible: bool,

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterable
 
 from accepted.errors import ConfigurationError
-from accepted_worker.job import MARK, Handler
+from accepted.handler import MARK, Handler
 
 
 def load(modules: Iterable[str]) -> dict[str, Handler]:

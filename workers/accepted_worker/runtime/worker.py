@@ -20,13 +20,13 @@ from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, WorkerExhausted
+from accepted.handler import Handler
 from accepted.services.jobs.completion import MOST
 from accepted.services.measuring import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.listening import Listener
 from accepted.storage.jobs import cancellation
-from accepted_worker.job import Handler
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.handler_call import containing
 from accepted_worker.runtime.recording import RETRY, Recorder

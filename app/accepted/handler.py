@@ -1,19 +1,24 @@
-"""The `@job` decorator: it gives a function the type that it runs."""
+"""The `@job` decorator: it gives a function the type that it runs.
+
+pydantic is imported with the first decoration, so that importing the decorator alone is quick.
+"""
 
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
-from pydantic import TypeAdapter
 
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN
+from accepted.domain.job_type import JobType
 from accepted.domain.retry import Retry
 from accepted.errors import ConfigurationError
-from accepted.storage.job_types import JobType
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 MARK = "__accepted_handler__"
 
@@ -26,7 +31,7 @@ class Handler:
 
     type: JobType
     function: Callable[..., Any]
-    payload: TypeAdapter[Any]
+    payload: "TypeAdapter[Any]"
     is_async: bool
     in_process: bool = False
 
@@ -65,6 +70,8 @@ def job(
         raise ConfigurationError(f"{name!r}: not_found is one of {', '.join(OnNotFound)}")
 
     def decorate(function: Function) -> Function:
+        from pydantic import TypeAdapter
+
         adapter = TypeAdapter(_payload_type(name, function))
         kind = JobType(
             name=name,

@@ -1,46 +1,162 @@
 """What a handler sees of its attempt.
 
 The same calls work in every handler: `await` them in an `async def`, just call them in a `def`. Once an attempt is
-over, they do nothing more for it. A handler that runs in a process has the same context, with other `Means`.
+over, they do nothing more for it. The process that runs the attempt passes in what does the work, as the protocols
+below: this module imports no driver, no HTTP client and no worker, so that a handler module is quick to import.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-import structlog
-
-from accepted.domain.failures import InvalidJob
+from accepted.domain.failures import HandlerError, InvalidJob
 from accepted.domain.job import Job
 from accepted.domain.progress import progress as progress_of
 from accepted.domain.retry import Retry
-from accepted_worker.attempt.loop_bridge import WITHIN_A_STEP
-from accepted_worker.attempt.transactions import AttemptTransaction
-from accepted_worker.outbound.egress import Egress
-from accepted_worker.outbound.mail import Mail
-from accepted_worker.runtime.handler_call import Ending
+
+if TYPE_CHECKING:
+    from sqlalchemy import CursorResult, Executable
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+WITHIN_A_STEP: ContextVar[bool] = ContextVar("WITHIN_A_STEP", default=False)
+"""Whether the caller is the function of a step. Set by the worker; reaches its thread and the tasks that it starts."""
 
 
-@dataclass(frozen=True)
-class Means:
-    """What the calls of one attempt come down to: the tools themselves, or in a child process what asks for them."""
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """The answer to an HTTP call: `headers` as received, repeats too; `body` raw, and cut off if `truncated`.
 
-    call: Callable[[Coroutine[Any, Any, Any]], Any]
-    """Makes what the handler gets of a coroutine: itself to be awaited, or in a plain thread its result."""
-    say: Callable[[str], None]
-    """Progress, as JSON text."""
-    step: Callable[..., Coroutine[Any, Any, Any]]
-    submit: Callable[[dict[str, Any]], Coroutine[Any, Any, UUID]]
-    results: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
-    transaction: Callable[[], AttemptTransaction]
+    `broken_off`: the error that ended the body early, if it was not the cap.
+    """
+
+    status_code: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    truncated: bool
+    broken_off: HandlerError | None = None
+
+
+class HttpClient(Protocol):
+    """The guarded HTTP client, `accepted_worker.outbound.egress.Egress`: public addresses only, one deadline."""
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, timeout: float, max_bytes: int
+    ) -> HttpAnswer:
+        """Call `url`; any status is an answer. `timeout` in seconds; the body is cut off at `max_bytes`.
+
+        Raises `InvalidJob` for a URL, header or address that is not allowed, `TargetTimeout`, and `TransientError`.
+        """
+        ...
+
+
+class MailServer(Protocol):
+    """The operator's mail server, `accepted_worker.outbound.mail.Mail`."""
+
+    @property
+    def sender(self) -> str | None:
+        """ACCEPTED_SMTP_FROM."""
+        ...
+
+    async def send(
+        self, sender: str, recipients: Sequence[str], message: bytes, *, leave_out_busy: bool
+    ) -> Mapping[str, str]:
+        """Hand over one message; returns the refused recipients, each with the server's answer."""
+        ...
+
+
+class BlockingTransaction(Protocol):
+    """The transaction as a `def` handler sees it."""
+
+    def execute(self, statement: "Executable", parameters: Any = None) -> "CursorResult[Any]":
+        """As SQLAlchemy's `Connection.execute`; all rows are there when it returns."""
+        ...
+
+
+class ContextTransaction(Protocol):
+    """`async with` gives a SQLAlchemy connection; in `def` handlers `with` gives one whose calls block."""
+
+    async def __aenter__(self) -> "AsyncConnection": ...
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
+
+    def __enter__(self) -> BlockingTransaction: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None: ...
+
+
+class ContextLog(Protocol):
+    """A structured logger, as of structlog: each line has an event and fields."""
+
+    def debug(self, event: str, /, **fields: Any) -> Any: ...
+
+    def info(self, event: str, /, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, /, **fields: Any) -> Any: ...
+
+    def error(self, event: str, /, **fields: Any) -> Any: ...
+
+    def exception(self, event: str, /, **fields: Any) -> Any: ...
+
+    def bind(self, **fields: Any) -> "ContextLog": ...
+
+
+class ContextTools(Protocol):
+    """What does the work of a context: in the worker the tools themselves, in a child process a client of them."""
+
+    def call(self, work: Coroutine[Any, Any, Any], /) -> Any:
+        """What the handler gets for a coroutine: on an event loop the coroutine, in a plain thread its result."""
+        ...
+
+    def say(self, progress: str, /) -> None:
+        """Report progress, as JSON text. Returns at once."""
+        ...
+
+    def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Run a step once for the job."""
+        ...
+
+    def submit(self, body: dict[str, Any], /) -> Coroutine[Any, Any, UUID]:
+        """Submit a child, given as a body of POST /jobs."""
+        ...
+
+    def results(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """The results of the jobs that this one depends on, by their refs."""
+        ...
+
+    def transaction(self) -> ContextTransaction:
+        """The one transaction of the attempt."""
+        ...
+
+
+class EndRequest:
+    """Whether the attempt is asked to end early, and whether its handler has seen that. For any thread."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.noticed = False
+
+    def look(self) -> bool:
+        if self.asked:
+            self.noticed = True
+        return self.asked
 
 
 class Context:
     """One attempt, as its handler sees it."""
 
-    def __init__(self, job: Job, egress: Egress, mail: Mail, means: Means, max_result_bytes: int) -> None:
+    def __init__(
+        self,
+        job: Job,
+        tools: ContextTools,
+        *,
+        egress: HttpClient,
+        mail: MailServer,
+        log: ContextLog,
+        max_result_bytes: int,
+    ) -> None:
         self.job = job
         """The job as it was claimed. `job.id` is the same on every attempt: a good key for what you do elsewhere.
         `job.attempt` counts from 1 and never goes down. Nothing here changes while the handler runs."""
@@ -49,16 +165,16 @@ class Context:
         self.mail = mail
         """The operator's mail server. For `async def` handlers."""
         self.max_result_bytes = max_result_bytes
-        """What the result may come to as JSON: the setting `MAX_RESULT_BYTES`."""
-        self.log = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
-        """A logger that adds job_id, type and attempt to each line; it knows nothing of the payload.
+        """Bytes that the result may have as JSON: the setting `MAX_RESULT_BYTES`."""
+        self.log = log
+        """A logger that adds job_id, type and attempt to each line. It never logs the payload.
         If the process dies on the next line: what was logged was written."""
-        self.ending = Ending()
-        """Set by the worker, but for an attempt in a process, which is killed instead."""
+        self.ending = EndRequest()
+        """Set by the worker. An attempt in a process is killed instead."""
         self.answer: str | None = None
-        """For handlers of our own: what whoever they called answered, as JSON text. Recorded with the attempt in one
-        commit, whatever the attempt comes to."""
-        self.means = means
+        """For built-in handlers: the answer of the receiver that they called, as JSON text. It is recorded with the
+        attempt in one commit, whatever the outcome."""
+        self.tools = tools
         """For the worker."""
 
     @property
@@ -69,7 +185,7 @@ class Context:
         when it is first asked for, and once for the attempt; while the ledger is away, it waits. A job that is past its
         retention is missing. Raises `LeaseLost` when another worker has the job by now.
         """
-        return self.means.call(self.means.results())
+        return self.tools.call(self.tools.results())
 
     @property
     def cancelled(self) -> bool:
@@ -89,7 +205,7 @@ class Context:
         in `events` and in long polls; the next attempt starts without.
         If the process dies on the next line: it may not have been written, and nothing else depends on it.
         """
-        self.means.say(progress_of(percent, message))
+        self.tools.say(progress_of(percent, message))
         return _A_TURN
 
     def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -106,9 +222,9 @@ class Context:
         """
         if WITHIN_A_STEP.get():
             raise InvalidJob(f"steps do not nest: step {name!r} was called by the function of another")
-        return self.means.call(self.means.step(name, function, *args, **kwargs))
+        return self.tools.call(self.tools.step(name, function, *args, **kwargs))
 
-    def transaction(self) -> AttemptTransaction:
+    def transaction(self) -> ContextTransaction:
         """A transaction on the ledger's database that commits together with this job's success, or not at all.
 
         `async with ctx.transaction() as conn` gives a SQLAlchemy `AsyncConnection`; in a `def` handler
@@ -121,7 +237,7 @@ class Context:
         If the process dies on the next line: nothing of it has happened. If it dies after the handler has returned:
         either all of it has, the success too, and the job does not run again, or nothing.
         """
-        return self.means.transaction()
+        return self.tools.transaction()
 
     def submit(
         self,
@@ -155,7 +271,7 @@ class Context:
             "tags": tags, "metadata": metadata, "ordering_key": ordering_key,
         }  # fmt: skip
         options = {name: value for name, value in given.items() if value is not None}
-        return self.means.call(self.means.submit({"type": type, "payload": payload or {}, **options}))
+        return self.tools.call(self.tools.submit({"type": type, "payload": payload or {}, **options}))
 
 
 class _Turn:

@@ -1,0 +1,65 @@
+"""The package `accepted`: the names that users import, and what an import loads."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+import accepted
+
+HEAVY = {
+    "accepted.settings", "accepted.storage", "accepted_worker", "aio_pika", "aiosmtplib", "alembic", "asyncpg",
+    "fastapi", "httpx", "PIL", "prometheus_client", "pydantic", "rich", "sqlalchemy", "structlog", "typer",
+    "uvicorn", "uvloop",
+}  # fmt: skip
+"""What neither `import accepted` nor importing its names may load."""
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after `statement`, beside those that it starts with."""
+    program = (
+        f"import json, sys; before = {{*sys.modules}}\n{statement}\nprint(json.dumps([*({{*sys.modules}} - before)]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(ran.stdout))
+
+
+def test_an_import_of_the_package_loads_nothing_else() -> None:
+    assert {name for name in loaded_by("import accepted") if name.startswith("accepted")} == {"accepted"}
+    assert len(loaded_by("import accepted")) < 20
+
+
+@pytest.mark.parametrize("name", [name for name in accepted.__all__ if name != "__version__"])
+def test_an_import_of_a_name_loads_no_server(name: str) -> None:
+    assert not loaded_by(f"from accepted import {name}") & HEAVY
+
+
+def test_a_handler_module_without_a_model_loads_no_server() -> None:
+    handler = "from accepted import Context, job\n@job('one')\nasync def one(payload: dict, ctx: Context) -> None: ..."
+    assert not loaded_by(handler) & (HEAVY - {"pydantic"})
+
+
+def test_importtime_shows_no_driver() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from accepted import job"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert "accepted.domain.job" in imported
+    assert not imported & HEAVY
+
+
+def test_the_public_names_are_those_of_their_modules() -> None:
+    assert {*accepted.__all__} <= {*dir(accepted)}
+    for name in accepted.__all__:
+        assert getattr(accepted, name) is not None
+    assert accepted.job is importlib.import_module("accepted.handler").job
+
+
+def test_any_other_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = accepted.nothing
