@@ -9,7 +9,7 @@ AcceptedError
 │   ├── TooLarge                413
 │   ├── Unauthenticated         401
 │   ├── Forbidden               403
-│   ├── NotFound                404
+│   ├── ResourceNotFound        404
 │   ├── Gone                    410
 │   ├── QuotaExceeded           429  the tenant may not submit so much now; carries how its quota stands
 │   ├── QueueFull               429  the queue holds as many waiting jobs as it may
@@ -85,7 +85,7 @@ class Forbidden(Refused):
     """The API key lacks the scope that the operation needs."""
 
 
-class NotFound(Refused):
+class ResourceNotFound(Refused):
     """Unknown, or another tenant's: the answer is the same."""
 
 

@@ -22,7 +22,7 @@ from accepted.domain import json_text
 from accepted.domain.batch import Batch, to_wire
 from accepted.domain.idempotency import LinesFingerprint, fingerprint, read_key
 from accepted.domain.ids import age_of
-from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, NotFound
+from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
 from accepted.services.batches.cancellation import cancel as cancel_batch
 from accepted.services.batches.checks import Members
 from accepted.services.batches.ndjson import Lines
@@ -50,7 +50,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 _DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
-_MISSING = (errors.NotFound, errors.Gone)
+_MISSING = (errors.ResourceNotFound, errors.Gone)
 REFUSED = (
     errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone,
     errors.QuotaExceeded, errors.QueueFull, *_DENIED,
@@ -133,7 +133,7 @@ def key_of(request: Request, settings: Settings) -> str | None:
 
 
 async def find(state: State, tenant: str, batch_id: UUID) -> Batch:
-    """The tenant's batch. Raises `Gone` for an id older than the retention, else `NotFound`."""
+    """The tenant's batch. Raises `Gone` for an id older than the retention, else `ResourceNotFound`."""
     async with reading(state.engine) as conn:
         batch = await batches.find(conn, batch_id)
     if batch is not None and batch.tenant == tenant:
@@ -141,7 +141,7 @@ async def find(state: State, tenant: str, batch_id: UUID) -> Batch:
     age = age_of(batch_id, datetime.now(UTC))
     if age is not None and age > state.settings.retention:
         raise Gone("this batch is past its retention")
-    raise NotFound("no such batch")
+    raise ResourceNotFound("no such batch")
 
 
 async def answer(state: State, receipt: BatchReceipt) -> Response:

@@ -24,7 +24,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN, to_wire
 from accepted.domain.lease import Lease, read_token
 from accepted.domain.progress import progress as progress_of
-from accepted.errors import FieldError, InvalidRequest, NotFound, TooLarge
+from accepted.errors import FieldError, InvalidRequest, ResourceNotFound, TooLarge
 from accepted.services.jobs.validation import checked
 from accepted.services.lease_requests import (
     CompleteRequest,
@@ -42,7 +42,7 @@ MAX_BODY = 1024 * 1024
 """Bytes of everything but a result."""
 
 _READ = (
-    errors.NotFound, errors.MalformedRequest, errors.InvalidRequest, errors.UnsupportedMedia, errors.TooLarge,
+    errors.ResourceNotFound, errors.MalformedRequest, errors.InvalidRequest, errors.UnsupportedMedia, errors.TooLarge,
     errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable,
 )  # fmt: skip
 _HELD = responses_for(*_READ, errors.Conflict)
@@ -60,7 +60,7 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
     A lease is good until `expires_at`; each heartbeat moves that on, up to the end of the job's `timeout`.
     """
     if not re.fullmatch(QUEUE_PATTERN, name):
-        raise NotFound("no queue can have this name")
+        raise ResourceNotFound("no queue can have this name")
     state = state_of(request)
     wanted = checked(LeaseRequest, await read_optional_json(request, MAX_BODY))
     types = None if wanted.types is None else tuple(sorted(set(wanted.types)))
@@ -156,7 +156,7 @@ async def _check_types(state: State, names: list[str] | None) -> None:
 def _lease(token: str) -> Lease:
     lease = read_token(token)
     if lease is None:
-        raise NotFound("no such lease")
+        raise ResourceNotFound("no such lease")
     return lease
 
 
@@ -176,5 +176,5 @@ def _shown(
 async def _job(state: State, job_id: UUID) -> Response:
     job = await state.changes.job(job_id)
     if job is None:
-        raise NotFound("the job has been pruned meanwhile")
+        raise ResourceNotFound("the job has been pruned meanwhile")
     return Response(json_text.encode(to_wire(job)), media_type=JSON)

@@ -20,7 +20,7 @@ from accepted.api.queue_schemas import QueueList, QueuePatch, QueueView, SizingQ
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
-from accepted.errors import NotFound
+from accepted.errors import ResourceNotFound
 from accepted.services import queue_views
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
@@ -54,20 +54,22 @@ async def list_(request: Request, who: Reader) -> Response:
     "/queues/{name}",
     response_model=QueueView,
     dependencies=[Depends(only_query())],
-    responses=responses_for(errors.NotFound, *_DENIED),
+    responses=responses_for(errors.ResourceNotFound, *_DENIED),
 )
 async def get(request: Request, who: Reader, name: Name) -> Response:
     """A queue: its limits, what is on it, and what was measured."""
     return await _shown(request, who, name)
 
 
-@router.get("/queues/{name}/sizing", response_model=SizingView, responses=responses_for(errors.NotFound, *_DENIED))
+@router.get(
+    "/queues/{name}/sizing", response_model=SizingView, responses=responses_for(errors.ResourceNotFound, *_DENIED)
+)
 async def sizing(request: Request, who: Reader, name: Name, asked: Annotated[SizingQuery, Query()]) -> Response:
     """How many slots the queue needs: the number that an autoscaler reads."""
     state = state_of(request)
     found = await queue_views.sizing(state.engine, name, asked.drain_within, state.settings.lease_ttl)
     if found is None:
-        raise NotFound(UNNAMED)
+        raise ResourceNotFound(UNNAMED)
     return Response(json_text.encode(found), media_type=JSON)
 
 
@@ -76,7 +78,7 @@ async def sizing(request: Request, who: Reader, name: Name, asked: Annotated[Siz
     response_model=QueueView,
     dependencies=[Depends(only_query())],
     responses=responses_for(
-        errors.NotFound, errors.MalformedRequest, errors.UnsupportedMedia, errors.TooLarge, *_DENIED
+        errors.ResourceNotFound, errors.MalformedRequest, errors.UnsupportedMedia, errors.TooLarge, *_DENIED
     ),
     openapi_extra=body_docs(QueuePatch),
 )
@@ -93,7 +95,7 @@ async def _shown(request: Request, who: Principal, name: str) -> Response:
     state = state_of(request)
     found = await queue_views.describe(state.engine, name, _whose(who), state.settings.lease_ttl)
     if found is None:
-        raise NotFound(UNNAMED)
+        raise ResourceNotFound(UNNAMED)
     return Response(json_text.encode(found), media_type=JSON)
 
 

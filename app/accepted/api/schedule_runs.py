@@ -30,7 +30,7 @@ NOBODY = UUID(int=0)
 """In a cursor: no two runs of a schedule are of the same time, so nothing has to tell them apart."""
 
 _REFUSED = (
-    errors.NotFound, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable,
+    errors.ResourceNotFound, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable,
 )  # fmt: skip
 
 

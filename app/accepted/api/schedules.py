@@ -30,7 +30,7 @@ from accepted.domain import cursor, json_text
 from accepted.domain.cron_warnings import warnings
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.schedule import Schedule
-from accepted.errors import FieldError, InvalidRequest, NotFound
+from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
 from accepted.services import schedules as service
 from accepted.services.jobs.validation import checked
 from accepted.storage import schedules as ledger
@@ -39,7 +39,7 @@ from accepted.storage.db.engine import reading
 router = APIRouter(tags=["schedules"], dependencies=documented)
 
 _DENIED = (errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
-_ONE = responses_for(errors.NotFound, errors.InvalidRequest, *_DENIED)
+_ONE = responses_for(errors.ResourceNotFound, errors.InvalidRequest, *_DENIED)
 _WITH_BODY = responses_for(
     errors.MalformedRequest, errors.UnsupportedMedia, errors.TooLarge, errors.InvalidRequest, *_DENIED
 )
@@ -128,9 +128,9 @@ async def delete(request: Request, who: Writer, name: str) -> Response:
 
 
 def known(name: str) -> str:
-    """`name`, if a schedule can have it. Raises `NotFound`."""
+    """`name`, if a schedule can have it. Raises `ResourceNotFound`."""
     if not _NAME.fullmatch(name):
-        raise NotFound("no such schedule")
+        raise ResourceNotFound("no such schedule")
     return name
 
 

@@ -15,7 +15,7 @@ from accepted.api.jobs.answers import JSON
 from accepted.api.schemas import ReleasedView, TargetList, TargetView
 from accepted.api.state import state_of
 from accepted.domain import json_text
-from accepted.errors import NotFound
+from accepted.errors import ResourceNotFound
 from accepted.services import targets as service
 from accepted.storage import targets
 from accepted.storage.db.engine import reading
@@ -39,22 +39,24 @@ async def list_(request: Request, who: Reader) -> Response:
     return Response(json_text.encode({"items": [_shown(one) for one in found]}), media_type=JSON)
 
 
-@router.get("/targets/{host}", response_model=TargetView, responses=responses_for(errors.NotFound, *_DENIED))
+@router.get("/targets/{host}", response_model=TargetView, responses=responses_for(errors.ResourceNotFound, *_DENIED))
 async def get(request: Request, who: Reader, host: Host) -> Response:
     """What is known against a host; 404 when nothing is."""
     async with reading(state_of(request).engine) as conn:
         found = await targets.of_tenant(conn, who.tenant, 1, host)
     if not found:
-        raise NotFound("nothing is known against this host: it is called as usual")
+        raise ResourceNotFound("nothing is known against this host: it is called as usual")
     return Response(json_text.encode(_shown(found[0])), media_type=JSON)
 
 
-@router.post("/targets/{host}/release", response_model=ReleasedView, responses=responses_for(errors.NotFound, *_DENIED))
+@router.post(
+    "/targets/{host}/release", response_model=ReleasedView, responses=responses_for(errors.ResourceNotFound, *_DENIED)
+)
 async def release(request: Request, who: Admin, host: Host) -> Response:
     """Call the host as usual again, and let go of the jobs that wait for it. New failures hold it back anew."""
     engine = state_of(request).engine
     if not await service.release(engine, who.tenant, host):
-        raise NotFound("nothing is known against this host: it is called as usual")
+        raise ResourceNotFound("nothing is known against this host: it is called as usual")
     released = await service.wake(engine, who.tenant, host)
     again = BackgroundTask(service.wake_stragglers, engine, who.tenant, host)
     return Response(json_text.encode({"host": host, "released": released}), media_type=JSON, background=again)

@@ -21,7 +21,7 @@ from accepted.api.state import State, state_of
 from accepted.api.webhook_delivery_schemas import DeliveryPage, DeliveryQuery, DeliveryView
 from accepted.domain import cursor, json_text
 from accepted.domain.job import WEBHOOK_TYPE
-from accepted.errors import FieldError, InvalidRequest, NotFound
+from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
 from accepted.services.webhook_redelivery import WAITING
 from accepted.services.webhook_redelivery import redeliver as send_again
 from accepted.storage import webhook_deliveries
@@ -33,7 +33,7 @@ router = APIRouter(tags=["webhooks"], dependencies=documented)
 PATH = "/webhook-deliveries"
 
 _REFUSED = (
-    errors.NotFound, errors.Gone, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden,
+    errors.ResourceNotFound, errors.Gone, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden,
     errors.LedgerUnavailable,
 )  # fmt: skip
 
@@ -73,18 +73,18 @@ async def redeliver(request: Request, who: Writer, delivery_id: UUID) -> Respons
     state = state_of(request)
     job = await jobs.find(state, who.tenant, delivery_id)
     if job.type != WEBHOOK_TYPE:
-        raise NotFound("this job is no webhook delivery")
+        raise ResourceNotFound("this job is no webhook delivery")
     again = await send_again(state.engine, state.broker, job)
     async with reading(state.engine) as conn:
         found = await webhook_deliveries.find(conn, who.tenant, again.id)
     if found is None:
-        raise NotFound("the delivery is past its retention by now")
+        raise ResourceNotFound("the delivery is past its retention by now")
     (shown,) = await _with_tries(state, [found])
     return Response(json_text.encode(shown), 202, monitor_headers(again), media_type=JSON)
 
 
 async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: DeliveryFilter) -> list[Delivery]:
-    """Raises `NotFound` or `Gone` for a job or batch that is not there: nothing of it is not the same as nothing sent.
+    """Raises `ResourceNotFound` or `Gone` for a job or batch that does not exist; an empty page means "nothing sent".
 
     Deliveries that are still there are shown, though what they tell of may be past its retention.
     """

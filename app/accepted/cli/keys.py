@@ -11,7 +11,7 @@ from rich.table import Table
 
 from accepted.domain.quota import Standing
 from accepted.domain.scopes import SCOPES
-from accepted.errors import ConfigurationError, NotFound
+from accepted.errors import ConfigurationError, ResourceNotFound
 from accepted.settings import load
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def revoke_key(key_id: UUID) -> None:
             return ended
 
     if not _with_ledger(end):
-        raise NotFound("no such key, or revoked already")
+        raise ResourceNotFound("no such key, or revoked already")
     typer.echo("revoked")
 
 

@@ -16,7 +16,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.lease import Lease
 from accepted.domain.transitions import RunningAttempt, Transition
-from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
+from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.jobs import completion
 from accepted.services.measuring import Runs
@@ -29,7 +29,10 @@ log = structlog.get_logger("attempt")
 
 
 class Leases:
-    """Each call is for one tenant: the lease of another is `NotFound`; one that is lost or settled is a `Conflict`."""
+    """What the holder of a lease reports. Each call is for one tenant.
+
+    Raises `ResourceNotFound` for another tenant's lease, and `Conflict` for one that is lost or settled.
+    """
 
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
@@ -79,7 +82,7 @@ class Leases:
         async with reading(self._engine) as conn:
             found = await leases.find(conn, lease)
         if found is None or found.tenant != tenant or not found.over_http:
-            raise NotFound("no such lease")
+            raise ResourceNotFound("no such lease")
         if not found.open:
             raise Conflict(_OVER)
         return found

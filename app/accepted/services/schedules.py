@@ -12,7 +12,7 @@ from accepted.domain.cron import CronError, CronLine
 from accepted.domain.job import Job, NewJob
 from accepted.domain.schedule import Schedule, cron_line
 from accepted.domain.zones import UnknownZone
-from accepted.errors import Conflict, FieldError, InvalidRequest, NotFound
+from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.services.jobs import uniqueness
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.in_transaction import accept
@@ -50,33 +50,33 @@ async def put(engine: AsyncEngine, wanted: Schedule) -> tuple[Schedule, bool]:
 
 
 async def delete(engine: AsyncEngine, tenant: str, name: str) -> None:
-    """Once this returns it does not fire any more. Raises `NotFound`."""
+    """Once this returns it does not fire any more. Raises `ResourceNotFound`."""
     async with transaction(engine) as conn:
         there = await ledger.delete(conn, tenant, name)
         await conn.commit()
     if not there:
-        raise NotFound("no such schedule")
+        raise ResourceNotFound("no such schedule")
 
 
 async def find(engine: AsyncEngine, tenant: str, name: str) -> Schedule:
-    """Raises `NotFound`."""
+    """Raises `ResourceNotFound`."""
     async with reading(engine) as conn:
         found = await ledger.get(conn, tenant, name)
     if found is None:
-        raise NotFound("no such schedule")
+        raise ResourceNotFound("no such schedule")
     return found
 
 
 async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant: str, name: str) -> Job:
     """Submit the schedule's job now, whatever its line and its `overlap` say.
 
-    Raises `NotFound`, `InvalidRequest`, `TooLarge`, or `Conflict` while another job has its unique key.
+    Raises `ResourceNotFound`, `InvalidRequest`, `TooLarge`, or `Conflict` while another job has its unique key.
     """
     schedule = await find(engine, tenant, name)
     job = await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
     async with transaction(engine) as conn:
         if not await schedule_runs.trigger(conn, tenant, name, job.id):
-            raise NotFound("no such schedule any more")
+            raise ResourceNotFound("no such schedule any more")
         new, doubles = await uniqueness.first_of_each(conn, [job])
         if doubles:
             raise Conflict("a job with its unique key is there")

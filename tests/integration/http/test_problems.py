@@ -38,7 +38,7 @@ def port() -> Iterator[int]:
         ("/boom", 500),
         ("/raise/ConfigurationError", 500),
         ("/raise/LedgerUnavailable", 503),
-        ("/raise/NotFound", 404),
+        ("/raise/ResourceNotFound", 404),
         ("/raise/Gone", 410),
         ("/raise/Forbidden", 403),
         ("/raise/KeyReused", 422),

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
 from accepted.domain.schedule import Schedule, cron_line
-from accepted.errors import NotFound
+from accepted.errors import ResourceNotFound
 from accepted.services import firing
 from accepted.services import schedules as service
 from accepted.services.jobs.checks import JobChecks
@@ -74,9 +74,9 @@ async def test_a_deleted_schedule_never_fires(engine: AsyncEngine, broker: Postg
     await service.delete(engine, TENANT, "s")
     assert await fire(engine, broker, checks) == 0
     assert await rows(engine, "SELECT 1 FROM jobs") == []
-    with pytest.raises(NotFound):
+    with pytest.raises(ResourceNotFound):
         await service.trigger(engine, broker, checks, TENANT, "s")
-    with pytest.raises(NotFound):
+    with pytest.raises(ResourceNotFound):
         await service.delete(engine, TENANT, "s")
 
 

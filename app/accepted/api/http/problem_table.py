@@ -58,7 +58,7 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "The API key is valid, but lacks the scope that this operation needs.",
         "Use a key that was created with that scope.",
     ),
-    errors.NotFound: Problem(
+    errors.ResourceNotFound: Problem(
         "not-found", 404, "There is no such thing",
         "Nothing that you may see is at this address.",
         "Check the path and the id. Ids belong to the tenant of the API key.",

@@ -166,7 +166,7 @@ async def _on_validation_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     found = exc.errors()
     if any(error["loc"][0] == "path" for error in found):
-        return problem_response(errors.NotFound(), instance_of(request.scope))
+        return problem_response(errors.ResourceNotFound(), instance_of(request.scope))
     listed = [_parameter_error(error) for error in found[:MAX_LISTED]]
     return problem_response(InvalidRequest(listed), instance_of(request.scope))
 
@@ -204,7 +204,7 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
             if "HTTPValidationError" in str(responses.get("422")):
                 del responses["422"]
                 only_path = all(parameter["in"] == "path" for parameter in operation.get("parameters", ()))
-                truth = responses_for(errors.NotFound if only_path else errors.InvalidRequest)
+                truth = responses_for(errors.ResourceNotFound if only_path else errors.InvalidRequest)
                 responses.update({str(status): entry for status, entry in truth.items()})
     return schema
 
@@ -217,7 +217,7 @@ async def _index() -> Response:
 async def _page(slug: str) -> Response:
     problem = _BY_SLUG.get(slug)
     if problem is None:
-        raise errors.NotFound
+        raise errors.ResourceNotFound
     title, meaning, remedy = (html.escape(text) for text in (problem.title, problem.meaning, problem.remedy))
     body = f"""<p>HTTP status <code>{problem.status}</code>, type <code>/problems/{problem.slug}</code>
 <h2>What it means</h2><p>{meaning}<h2>What to do</h2><p>{remedy}<p><a href="/problems">All problems</a>"""

@@ -31,7 +31,7 @@ router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query(
             "headers": header_docs("Location", "Operation-Location", "Link", "Retry-After"),
         },
         **responses_for(
-            errors.NotFound,
+            errors.ResourceNotFound,
             errors.Gone,
             errors.Conflict,
             errors.InvalidRequest,

@@ -40,7 +40,7 @@ NOT_KEPT = {"Cache-Control": "no-cache"}
         },
         204: {"description": "The job is finished, and `Last-Event-ID` is its last event: do not come back."},
         **responses_for(
-            errors.NotFound,
+            errors.ResourceNotFound,
             errors.Gone,
             errors.InvalidRequest,
             errors.Unauthenticated,

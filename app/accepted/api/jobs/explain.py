@@ -19,7 +19,7 @@ from accepted.api.schemas import ErrorView
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import Status
-from accepted.errors import NotFound
+from accepted.errors import ResourceNotFound
 from accepted.services.jobs import explain as explaining
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
@@ -65,7 +65,7 @@ class ExplanationView(BaseModel):
     "/jobs/{job_id}/explain",
     response_model=ExplanationView,
     responses=responses_for(
-        errors.NotFound, errors.Gone, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden,
+        errors.ResourceNotFound, errors.Gone, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden,
         errors.LedgerUnavailable,
     ),
 )  # fmt: skip
@@ -75,5 +75,5 @@ async def explain(request: Request, who: Reader, job_id: UUID) -> Response:
     job = await find(state, who.tenant, job_id)
     found = await explaining.explain(state.engine, job, state.settings.lease_ttl)
     if found is None:
-        raise NotFound("no such job")
+        raise ResourceNotFound("no such job")
     return Response(json_text.encode(found), media_type=JSON)

@@ -38,8 +38,8 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 _REFUSED = (
-    errors.NotFound, errors.Gone, errors.Conflict, errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden,
-    errors.LedgerUnavailable,
+    errors.ResourceNotFound, errors.Gone, errors.Conflict, errors.InvalidRequest, errors.Unauthenticated,
+    errors.Forbidden, errors.LedgerUnavailable,
 )  # fmt: skip
 
 

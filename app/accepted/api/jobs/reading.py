@@ -22,7 +22,7 @@ from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.ids import age_of
 from accepted.domain.job import QUEUE_PATTERN, Job, Status, to_wire
-from accepted.errors import FieldError, Gone, InvalidRequest, NotFound
+from accepted.errors import FieldError, Gone, InvalidRequest, ResourceNotFound
 from accepted.services.jobs.requests import Moment
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.manual_retry import Edit, edits_of
@@ -74,7 +74,7 @@ async def list_(request: Request, who: Reader, asked: Annotated[JobQuery, Query(
             "description": "The ETag given still holds.",
             "headers": header_docs("ETag", "Cache-Control", "Retry-After"),
         },
-        **responses_for(errors.NotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
+        **responses_for(errors.ResourceNotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
     },
 )
 async def get(
@@ -102,7 +102,7 @@ async def get(
     "/jobs/{job_id}/attempts",
     response_model=AttemptList,
     dependencies=[Depends(only_query())],
-    responses=responses_for(errors.NotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
+    responses=responses_for(errors.ResourceNotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
 )
 async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
     """Every run so far, the one that is going on included, and each payload that was replaced between them."""
@@ -116,14 +116,14 @@ async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
 
 
 async def find(state: State, tenant: str, job_id: UUID) -> Job:
-    """The tenant's job. Raises `Gone` for an id older than the retention, else `NotFound`."""
+    """The tenant's job. Raises `Gone` for an id older than the retention, else `ResourceNotFound`."""
     job = await state.changes.job(job_id)
     if job is not None and job.tenant == tenant:
         return job
     age = age_of(job_id, datetime.now(UTC))
     if age is not None and age > state.settings.retention:
         raise Gone("this job is past its retention")
-    raise NotFound("no such job")
+    raise ResourceNotFound("no such job")
 
 
 async def _edits(state: State, job: Job) -> Sequence[Edit]:

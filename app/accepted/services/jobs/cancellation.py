@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.job import Job
-from accepted.errors import Conflict, LedgerUnavailable, NotFound
+from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
 from accepted.services.jobs import ending
 from accepted.storage.db import changes
 from accepted.storage.db.engine import reading, transaction
@@ -18,7 +18,8 @@ TRIES = 20
 async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
     """The job as it is then: `cancelled`, or still `running`, with its worker to be told.
 
-    Raises `Conflict` for a job that has finished, `LedgerUnavailable`, and `NotFound` if it was pruned meanwhile.
+    Raises `Conflict` for a job that has finished, `ResourceNotFound` for one that was pruned meanwhile, and
+    `LedgerUnavailable`.
     """
     for _ in range(TRIES):
         if job.finished:
@@ -27,7 +28,7 @@ async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
         async with reading(engine) as conn:
             found = await jobs_by_id(conn, [job.id])
         if job.id not in found:
-            raise NotFound("no such job")
+            raise ResourceNotFound("no such job")
         job = found[job.id]
         if cancelled:
             return job
