@@ -14,7 +14,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.services.jobs.completion import settle, settle_whole
-from accepted.storage.attempts.handler_transactions import Lender
+from accepted.storage.attempts.handler_transactions import HandlerTransactions
 from accepted_worker.attempt.loop_bridge import Calls
 from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.runtime import recording
@@ -58,11 +58,11 @@ async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attem
 ) -> None:
     """Else its locks would hold up every later attempt, for as long as PostgreSQL believes in it."""
     await do(engine, "INSERT INTO effects VALUES (NULL, 0)")
-    hangs = Lender(database_url)
+    hangs = HandlerTransactions(database_url)
     (job_id,) = await put(engine, type="writes")
     (claimed,) = await claim(engine)
     zombie = await hangs.begin(claimed.lease, 600)
-    await zombie.own.execute(text("UPDATE effects SET attempt = -1"))
+    await zombie.worker_connection.execute(text("UPDATE effects SET attempt = -1"))
 
     @job("writes", queue="q")
     async def writes(payload: dict[str, Any], ctx: Context) -> None:
@@ -103,18 +103,19 @@ async def test_a_commit_without_an_answer_is_given_up_and_the_fence_decides(
 async def test_the_fence_of_the_commit(engine: AsyncEngine, database_url: str) -> None:
     (job_id,) = await put(engine)
     (claimed,) = await claim(engine)
-    lender = Lender(database_url)
+    handler_transactions = HandlerTransactions(database_url)
     broker = PostgresBroker(engine, database_url)
     for wrong in (Lease(job_id, 2, claimed.worker_id), Lease(job_id, 1, job_id)):
         with pytest.raises(LeaseLost):
-            await lender.begin(wrong, 60)
-    lent = await lender.begin(claimed.lease, 60)
-    await lent.own.execute(WRITE, {"job_id": job_id, "attempt": 1})
+            await handler_transactions.begin(wrong, 60)
+    handler_transaction = await handler_transactions.begin(claimed.lease, 60)
+    await handler_transaction.worker_connection.execute(WRITE, {"job_id": job_id, "attempt": 1})
     await rescue(engine, broker, claimed)
-    assert await settle_whole(lent.own, broker, transitions.succeeded(running_attempt(claimed), "1"), 10) is False
-    await lent.abandon()
+    success = transitions.succeeded(running_attempt(claimed), "1")
+    assert await settle_whole(handler_transaction.worker_connection, broker, success, 10) is False
+    await handler_transaction.abandon()
     assert ((await the_job(engine, job_id))["status"], await effects(engine)) == ("queued", [])
-    await lender.close()
+    await handler_transactions.close()
 
 
 async def test_one_that_is_begun_after_the_end_of_its_attempt_is_ended_at_once(
@@ -123,12 +124,12 @@ async def test_one_that_is_begun_after_the_end_of_its_attempt_is_ended_at_once(
     """By a handler that was told to end while it waited for its turn, and did not let go."""
     await put(engine)
     (claimed,) = await claim(engine)
-    lender = Lender(database_url)
-    late = AttemptTransaction(lender, claimed.lease, 60, Calls())
+    handler_transactions = HandlerTransactions(database_url)
+    late = AttemptTransaction(handler_transactions, claimed.lease, 60, Calls())
     begun = asyncio.create_task(late.__aenter__())
     await asyncio.sleep(0)
     assert late.take() is None
     with pytest.raises(LeaseLost):
         await begun
     await nobody_holds_a_transaction(engine)
-    await lender.close()
+    await handler_transactions.close()

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import Context, job
-from accepted.storage.attempts.handler_transactions import Lent
+from accepted.storage.attempts.handler_transactions import HandlerTransaction
 from accepted_worker.runtime import orphans
 from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
@@ -91,7 +91,7 @@ async def test_a_task_group_of_anyio_is_as_anywhere(engine: AsyncEngine, databas
 async def test_who_is_slow_to_clean_up_does_not_hang(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "MOST", 2)
+    monkeypatch.setattr(orphans, "MAX_ORPHANS", 2)
     async with worker_with_handlers(engine, database_url, tidies, fine) as shop:
         jobs = [await shop.accept("tidies", max_attempts=1) for _ in range(4)]
         for job_id in jobs:
@@ -106,14 +106,14 @@ async def test_an_outcome_that_is_known_is_not_lost_because_its_worker_stops(
 ) -> None:
     """The ledger takes long to roll back; the grace of the worker is over meanwhile."""
     rolling_back, roll_back = asyncio.Event(), asyncio.Event()
-    really = Lent.abandon
+    really = HandlerTransaction.abandon
 
-    async def slowly(lent: Lent) -> None:
+    async def slowly(transaction: HandlerTransaction) -> None:
         rolling_back.set()
         await roll_back.wait()
-        await really(lent)
+        await really(transaction)
 
-    monkeypatch.setattr(Lent, "abandon", slowly)
+    monkeypatch.setattr(HandlerTransaction, "abandon", slowly)
     async with worker_with_handlers(engine, database_url, leaves_open) as shop:
         job_id = await shop.accept("leaves.open", max_attempts=1)
         await rolling_back.wait()

@@ -21,7 +21,7 @@ from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
-from accepted.storage.attempts.handler_transactions import Lender, Lent
+from accepted.storage.attempts.handler_transactions import HandlerTransaction, HandlerTransactions
 from accepted_worker.attempt.children import Children, FanOut
 from accepted_worker.attempt.loop_bridge import Calls, Latest
 from accepted_worker.attempt.progress import ProgressWriter
@@ -71,17 +71,17 @@ class Tools:
         self._max_result_bytes = settings.max_result_bytes
         type_cache = JobTypeCache(engine, settings.egress_allow)
         self._checks = JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes)
-        self._lender = Lender(settings.require_database())
+        self._handler_transactions = HandlerTransactions(settings.require_database())
         self.progress = ProgressWriter(engine)
         self.targets = Targets(engine)
         self._open: dict[Lease, _Attempt] = {}
-        self._to_commit: dict[Lease, Lent] = {}
+        self._to_commit: dict[Lease, HandlerTransaction] = {}
 
     def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
         """The context for this attempt's handler, which may take `seconds`; its type gives it `allowed` seconds."""
         lease, calls = claim.lease, Calls()
         children = Children(claim, self._checks, self.most)
-        transaction = AttemptTransaction(self._lender, lease, seconds, calls)
+        transaction = AttemptTransaction(self._handler_transactions, lease, seconds, calls)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = Latest(calls, partial(self.progress.say, lease))
         results = Results(self._engine, lease)
@@ -112,11 +112,11 @@ class Tools:
         if transition.status is not Status.SUCCEEDED:
             await attempt.transaction.abandon()
             return msgspec.structs.replace(transition, **said)
-        if lent := attempt.transaction.take():
-            self._to_commit[running.lease] = lent
+        if handler_transaction := attempt.transaction.take():
+            self._to_commit[running.lease] = handler_transaction
         return msgspec.structs.replace(transition, **said, children=attempt.children.made)
 
-    def take(self, lease: Lease) -> Lent | None:
+    def take(self, lease: Lease) -> HandlerTransaction | None:
         """The transaction that commits with this attempt's success, if it had one."""
         return self._to_commit.pop(lease, None)
 
@@ -124,7 +124,7 @@ class Tools:
         """Start no more threads, and let go of every connection."""
         self._threads.close()
         await self.targets.aclose()
-        await self._lender.close()
+        await self._handler_transactions.close()
 
 
 _LEFT_OPEN = "the handler returned and left its transaction open: return from within or after the block"

@@ -6,39 +6,39 @@ from sqlalchemy import CursorResult, Executable
 
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
-from accepted.storage.attempts.handler_transactions import Lender, Lent, LentConnection
+from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
 from accepted_worker.attempt.loop_bridge import Calls
 
 
 class AttemptTransaction:
     """`async with` gives a connection; in `def` handlers `with` gives one whose calls block."""
 
-    def __init__(self, lender: Lender, lease: Lease, seconds: float, calls: Calls) -> None:
-        self._lender = lender
+    def __init__(self, transactions: HandlerTransactions, lease: Lease, seconds: float, calls: Calls) -> None:
+        self._transactions = transactions
         self._lease = lease
         self._seconds = seconds
         self._calls = calls
         self._begun = False
         self._within = False
         self._over = False
-        self._lent: Lent | None = None
+        self._transaction: HandlerTransaction | None = None
 
-    async def __aenter__(self) -> LentConnection:
+    async def __aenter__(self) -> HandlerConnection:
         if self._begun:
             raise RuntimeError("an attempt has one transaction, and this one has had it")
         self._begun = True
-        lent = await self._lender.begin(self._lease, self._seconds)
+        transaction = await self._transactions.begin(self._lease, self._seconds)
         if self._over:  # a handler that was told to end, and did not let go
-            await lent.abandon()
+            await transaction.abandon()
             raise LeaseLost
-        self._lent, self._within = lent, True
-        return lent.lent
+        self._transaction, self._within = transaction, True
+        return transaction.handler_connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._within = False
-        if error is not None and self._lent is not None:
-            lent, self._lent = self._lent, None
-            await lent.abandon()
+        if error is not None and self._transaction is not None:
+            transaction, self._transaction = self._transaction, None
+            await transaction.abandon()
 
     def __enter__(self) -> "BlockingConnection":
         return BlockingConnection(self._calls(self.__aenter__()), self._calls)
@@ -51,22 +51,22 @@ class AttemptTransaction:
         """The block was entered and is not left."""
         return self._within
 
-    def take(self) -> Lent | None:
+    def take(self) -> HandlerTransaction | None:
         """The attempt is over: what there is to commit along with its success, which is the caller's to end now."""
         self._over = True
-        lent, self._lent = self._lent, None
-        return lent
+        transaction, self._transaction = self._transaction, None
+        return transaction
 
     async def abandon(self) -> None:
         """Roll back, if there is anything."""
-        if lent := self.take():
-            await lent.abandon()
+        if transaction := self.take():
+            await transaction.abandon()
 
 
 class BlockingConnection:
     """The transaction as a `def` handler sees it."""
 
-    def __init__(self, connection: LentConnection, calls: Calls) -> None:
+    def __init__(self, connection: HandlerConnection, calls: Calls) -> None:
         self._connection = connection
         self._calls = calls
 

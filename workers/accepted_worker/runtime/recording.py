@@ -13,7 +13,7 @@ from accepted.domain.failures import FailureClass, InvalidJob
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.completion import Outcomes, settle_whole
-from accepted.storage.attempts.handler_transactions import Lent
+from accepted.storage.attempts.handler_transactions import HandlerTransaction
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.tools import Tools
 
@@ -40,9 +40,9 @@ class Recorder:
 
     async def record(self, transition: Transition) -> None:
         """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
-        lent = self._tools.take(transition.running.lease)
-        if lent is not None:
-            failure = await self._with_transaction(lent, transition)
+        handler_transaction = self._tools.take(transition.running.lease)
+        if handler_transaction is not None:
+            failure = await self._with_transaction(handler_transaction, transition)
             if failure is None:
                 return
             transition = failure
@@ -79,17 +79,21 @@ class Recorder:
         async with transaction(self._engine) as conn:
             return await settle_whole(conn, self._broker, transition, self._tools.most.jobs)
 
-    async def _with_transaction(self, lent: Lent, success: Transition) -> Transition | None:
+    async def _with_transaction(
+        self, handler_transaction: HandlerTransaction, success: Transition
+    ) -> Transition | None:
         """Commit it all together. Returns the failure to record instead, if that did not work.
 
         Had it worked after all, and only the answer been lost, then the fence will keep that failure out.
         """
         try:
             async with asyncio.timeout(COMMIT_WITHIN):
-                if not await settle_whole(lent.own, self._broker, success, self._tools.most.jobs):
+                if not await settle_whole(
+                    handler_transaction.worker_connection, self._broker, success, self._tools.most.jobs
+                ):
                     _fenced(success)
                     return None
-                await lent.give_back()
+                await handler_transaction.give_back()
             return None
         except InvalidJob as refusal:
             return _failed(success, FailureClass.INVALID, str(refusal))
@@ -97,7 +101,7 @@ class Recorder:
             log.warning("transaction_lost", job_id=str(success.running.job_id), error=type(error).__name__)
             return _failed(success, FailureClass.TRANSIENT, "the handler's transaction could not be committed")
         finally:
-            await lent.abandon()
+            await handler_transaction.abandon()
 
 
 def _failed(success: Transition, kind: FailureClass, message: str) -> Transition:

@@ -1,7 +1,7 @@
-"""Transactions lent to handlers: opened behind the fence, bounded by their attempt, ended by the worker alone.
+"""The transactions of handlers: begun with the fence, limited by the attempt's timeout, ended by the worker.
 
-They have connections of their own. Those of the worker are bounded in seconds, which no handler should be; and a
-handler that waits must not keep the worker from its heartbeat.
+They have connections of their own, because the worker's have a timeout of seconds, and because a handler that waits
+must not delay a heartbeat.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from accepted.storage.attempts.fence import OPEN_LEASE
 from accepted.storage.db.engine import create_engine, is_unavailable
 
 AT_ONCE = 10
-"""Transactions of one worker at a time, each a connection to PostgreSQL; other attempts wait for theirs."""
+"""Transactions of one worker at a time, each on a connection of its own; other attempts wait."""
 
 LONGEST = 3600.0
-"""Seconds for which a transaction may be idle, or wait for one statement or lock, if its attempt has longer."""
+"""Seconds that a transaction may be idle, or wait for one statement or lock, however long its attempt may take."""
 
 _BEGIN = text(f"""
 WITH lease AS MATERIALIZED ({OPEN_LEASE}), bounds AS MATERIALIZED (
@@ -34,13 +34,13 @@ WITH lease AS MATERIALIZED ({OPEN_LEASE}), bounds AS MATERIALIZED (
     WHERE a.application_name = :name AND a.usename = current_user AND a.datname = current_database()
       AND a.pid <> pg_backend_pid()
 )
-SELECT (SELECT count(*) FROM lease), (SELECT count(*) FROM bounds), (SELECT count(*) FROM twins),
+SELECT (SELECT count(*) FROM lease) AS leases, (SELECT count(*) FROM bounds), (SELECT count(*) FROM twins),
        set_config('application_name', :name, true)
 """)
 
 
-class LentConnection(AsyncConnection):
-    """What the handler gets: everything that a connection can do, but end the transaction."""
+class HandlerConnection(AsyncConnection):
+    """The connection that a handler gets. It does everything but end the transaction."""
 
     __slots__ = ()
 
@@ -54,75 +54,75 @@ class LentConnection(AsyncConnection):
         raise _refused("ends with the attempt")
 
 
-class Lender:
-    """The connections of one worker's handlers. Nothing is connected before the first transaction."""
+class HandlerTransactions:
+    """Begins the transactions of one worker's handlers. Connects with the first one."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url, AT_ONCE, command_timeout=None)
         self._free = asyncio.Semaphore(AT_ONCE)
 
-    async def begin(self, lease: Lease, seconds: float) -> "Lent":
-        """A transaction for this attempt, which may take `seconds`.
+    async def begin(self, lease: Lease, seconds: float) -> "HandlerTransaction":
+        """Begin a transaction for an attempt with a timeout of `seconds`.
 
-        Ends that of an earlier attempt of the same job, if a worker that hangs holds it still, with its locks.
-        Raises `LeaseLost` if the lease does not hold, and `LedgerUnavailable`.
+        Ends the transaction of an earlier attempt of the same job, which a hanging worker may still have open, with its
+        locks. Raises `LeaseLost` if the lease is not valid, and `LedgerUnavailable`.
         """
         await self._free.acquire()
-        lent = Lent(self._engine, self._free)
+        transaction = HandlerTransaction(self._engine, self._free)
         try:
-            await lent.begin(lease, seconds)
+            await transaction.begin(lease, seconds)
         except BaseException as error:
-            await lent.abandon()
+            await transaction.abandon()
             if isinstance(error, SQLAlchemyError | OSError | TimeoutError) and is_unavailable(error):
                 raise LedgerUnavailable(type(error).__name__) from error
             raise
-        return lent
+        return transaction
 
     async def close(self) -> None:
         await self._engine.dispose()
 
 
-class Lent:
-    """One transaction, until it is committed with `commit` and given back, or abandoned."""
+class HandlerTransaction:
+    """One transaction. The worker commits `worker_connection` and calls `give_back`, or calls `abandon`."""
 
     def __init__(self, engine: AsyncEngine, free: asyncio.Semaphore) -> None:
         self._engine = engine
         self._free = free
-        self.own = AsyncConnection(engine)
-        """The worker's view of the connection, which may commit."""
+        self.worker_connection = AsyncConnection(engine)
+        """The worker's view of the connection: it can commit."""
         self._over = False
 
     @property
-    def lent(self) -> LentConnection:
-        """The handler's view."""
-        return LentConnection(self._engine, self.own.sync_connection)
+    def handler_connection(self) -> HandlerConnection:
+        """The handler's view of the connection."""
+        return HandlerConnection(self._engine, self.worker_connection.sync_connection)
 
     async def begin(self, lease: Lease, seconds: float) -> None:
-        await self.own.start()
+        await self.worker_connection.start()
         bound = str(round(min(seconds, LONGEST) * 1000))
         values: dict[str, Any] = {**fence.values(lease), "bound": bound, "name": _name(lease.job_id)}
-        if not (await self.own.execute(_BEGIN, values)).one()[0]:
+        if not (await self.worker_connection.execute(_BEGIN, values)).one().leases:
             raise LeaseLost
 
     async def give_back(self) -> None:
-        """After the commit."""
+        """Return the connection to the pool, after the commit."""
         if not self._over:
             self._over = True
             self._free.release()
-            await self.own.close()
+            await self.worker_connection.close()
 
     async def abandon(self) -> None:
-        """Nothing of it happened. The connection is dropped, whatever state it is in; PostgreSQL rolls back."""
+        """Drop the connection, whatever its state: PostgreSQL rolls back."""
         if not self._over:
             self._over = True
             self._free.release()
-            if self.own.sync_connection is not None:
-                await self.own.invalidate()
-                await self.own.close()
+            if self.worker_connection.sync_connection is not None:
+                await self.worker_connection.invalidate()
+                await self.worker_connection.close()
 
 
 def _name(job_id: UUID) -> str:
-    """How PostgreSQL shows the transaction of a job, whatever its attempt (`application_name`, 63 bytes)."""
+    """The `application_name` of a job's transaction, the same for all attempts. PostgreSQL keeps 63 bytes."""
     return f"accepted job {job_id}"
 
 
