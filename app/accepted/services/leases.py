@@ -38,7 +38,7 @@ class Leases:
         self._engine = engine
         self._broker = broker
         self.runs = Runs()
-        self._record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=completion.MOST)
+        self._record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=completion.MAX_BATCH)
 
     async def complete(self, tenant: str, lease: Lease, result: str) -> None:
         """running -> succeeded with `result` (JSON text). A job that is to be cancelled is, and its result refused."""

@@ -21,7 +21,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
-from accepted.services.jobs.completion import MOST
+from accepted.services.jobs.completion import MAX_BATCH
 from accepted.services.measuring import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
@@ -145,7 +145,7 @@ class Worker:
         while not self._stopping.is_set():
             free = await self._slots.some()
             try:
-                deliveries = await self._subscription.claim(min(free, MOST))
+                deliveries = await self._subscription.claim(min(free, MAX_BATCH))
             except LedgerUnavailable as error:
                 log.warning("claim_failed", error=str(error))
                 await asyncio.sleep(RETRY)
@@ -212,7 +212,7 @@ class Worker:
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
             await self._beat(conn)
-            open_attempts = await workers.running_attempts_of(conn, self.id, UNHEARD_OF, len(self._held) + MOST)
+            open_attempts = await workers.running_attempts_of(conn, self.id, UNHEARD_OF, len(self._held) + MAX_BATCH)
             await conn.commit()
         lost = [running for running in open_attempts if (running.job_id, running.attempt) not in self._held]
         if lost:

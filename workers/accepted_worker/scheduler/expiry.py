@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.jobs.completion import MOST, expire
+from accepted.services.jobs.completion import MAX_BATCH, expire
 from accepted.storage.db.direct import Direct
 from accepted.storage.jobs import outbox
 
@@ -23,7 +23,7 @@ class Expiry:
     async def run_once(self) -> int:
         async with self._looks.statements() as conn:
             late = await outbox.any_late(conn)
-        return await expire(self._engine, self._broker, MOST) if late else 0
+        return await expire(self._engine, self._broker, MAX_BATCH) if late else 0
 
     def pause(self, done: int) -> float:
-        return 0.0 if done == MOST else EVERY
+        return 0.0 if done == MAX_BATCH else EVERY

@@ -11,7 +11,7 @@ from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
-from accepted.services.jobs.completion import MOST, settle
+from accepted.services.jobs.completion import MAX_BATCH, settle
 from accepted.services.leases import note
 from accepted.storage import leases
 from accepted.storage.db.direct import Direct
@@ -34,7 +34,7 @@ class Overdue:
     async def run_once(self) -> int:
         async with self._looks.statements() as conn:
             await leases.retire_idle(conn)
-            found = await leases.overdue(conn, MOST)
+            found = await leases.overdue(conn, MAX_BATCH)
         ending = [_end(one) for one in found]
         done = await settle(self._engine, self._broker, ending) if ending else []
         for one, transition, counted in zip(found, ending, done, strict=True):
@@ -43,7 +43,7 @@ class Overdue:
         return sum(done)
 
     def pause(self, done: int) -> float:
-        return 0.0 if done == MOST else EVERY
+        return 0.0 if done == MAX_BATCH else EVERY
 
 
 def _end(found: Found) -> Transition:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain import transitions
-from accepted.services.jobs.completion import MOST, settle
+from accepted.services.jobs.completion import MAX_BATCH, settle
 from accepted.storage import workers
 from accepted.storage.db.engine import reading
 
@@ -35,7 +35,7 @@ class Rescuer:
     async def run_once(self) -> int:
         try:
             async with reading(self._engine) as conn:
-                abandoned = await workers.abandoned(conn, self._lease_ttl, MOST)
+                abandoned = await workers.abandoned(conn, self._lease_ttl, MAX_BATCH)
         except BaseException:
             self._seen_since = None
             raise
@@ -52,7 +52,7 @@ class Rescuer:
         return sum(done)
 
     def pause(self, done: int) -> float:
-        return 0.0 if done == MOST else self._round
+        return 0.0 if done == MAX_BATCH else self._round
 
     def _trustworthy(self) -> bool:
         now = time.monotonic()

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.errors import LedgerUnavailable
-from accepted.services.jobs import ending
+from accepted.services.jobs import completion
 from accepted.storage import batch_cancellation
 from accepted.storage.db import changes
 from accepted.storage.db.engine import transaction
@@ -72,7 +72,7 @@ class Canceller:
         async with transaction(self._engine) as conn:
             done = await batch_cancellation.cancel_some(conn, batch_id, after, MOST)
             missed += done.missed
-            await ending.follow(conn, self._broker, done.ended)
+            await completion.follow_up(conn, self._broker, done.ended)
             await changes.announce(conn, [one.job_id for one in done.ended])
             if done.next is None and not missed:
                 await batch_cancellation.carried_out(conn, batch_id)

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.job import Job
 from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
-from accepted.services.jobs import ending
+from accepted.services.jobs import completion
 from accepted.storage.db import changes
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import cancellation
@@ -41,7 +41,7 @@ async def _try(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
         done = await cancellation.cancel(conn, job.id)
         if done is None:
             return False
-        await ending.follow(conn, broker, [done])
+        await completion.follow_up(conn, broker, [done])
         if done.finished:
             await changes.announce(conn, [job.id])
         await conn.commit()

@@ -1,4 +1,8 @@
-"""What an attempt came to: outcome, attempt record, webhook and outbox row commit together, or not at all."""
+"""The end of an attempt or a job, and what follows from it, in one transaction.
+
+The outcome, the attempt's record, the webhook, the release of dependents and the entry for the batch commit together,
+or not at all: nothing has to come back later to look for ends that nobody acted on.
+"""
 
 from collections.abc import Sequence
 
@@ -7,86 +11,127 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
 from accepted.domain.failures import InvalidJob
+from accepted.domain.job import Status
 from accepted.domain.transitions import Transition
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
-from accepted.services.jobs import ending
+from accepted.services import webhooks
 from accepted.services.jobs.in_transaction import accept
+from accepted.storage import batch_ends
 from accepted.storage.attempts import completion
 from accepted.storage.db import changes
 from accepted.storage.db.direct import Connection, Direct
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import fanout, outbox
+from accepted.storage.jobs import dependencies, fanout, ordering, outbox
+from accepted.storage.jobs.moved import Moved
 
-MOST = changes.MOST
+MAX_BATCH = changes.MOST
+"""Transitions in one transaction: as many as one notification names."""
 
 LINGER = 0.002
 """Seconds in which outcomes gather once they come faster than commits."""
 
 
 async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
-    """Apply the transitions in one transaction. False: the fence held this one off, and nothing was written for it.
+    """Apply the transitions in one transaction. False: this one did not pass its fence, and nothing was written for it.
 
-    Raises `LedgerUnavailable`, after which the caller may try the same batch again: what had committed after all
-    is then held off by its own fence.
+    Raises `LedgerUnavailable`. The caller may then settle the same batch again: transitions that were committed after
+    all do not pass their fence a second time.
     """
     async with transaction(engine) as conn:
-        done = await record(conn, broker, batch)
+        applied = await record(conn, broker, batch)
         await conn.commit()
-    return done
+    return applied
 
 
-async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transition, most: int) -> bool:
-    """Commit a success with its children, on `conn` together with whatever that transaction holds already.
+async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transition, max_descendants: int) -> bool:
+    """Commit a success with its children, on `conn`, together with what that transaction has written before.
 
-    False: the fence held it off. Raises `InvalidJob` when its root would have more than `most` descendants, and
-    `LedgerUnavailable` or what the driver raises. Only `True` means that anything was committed for sure.
+    False: the success did not pass its fence. Raises `InvalidJob` when the root job would have more than
+    `max_descendants`, `LedgerUnavailable`, or what the driver raises. Only True means that the commit is certain.
     """
     children = success.children
-    if children and not await fanout.grow(conn, children[0].root_id or success.running.job_id, len(children), most):
-        raise InvalidJob(f"more than {most} jobs from one root")
-    settled = await completion.apply(conn, [success])
-    if not settled:
+    root = children[0].root_id or success.running.job_id if children else None
+    if root is not None and not await fanout.grow(conn, root, len(children), max_descendants):
+        raise InvalidJob(f"more than {max_descendants} jobs from one root")
+    changed = await completion.apply(conn, [success])
+    if not changed:
         OUTCOMES_FENCED.inc()
         return False
-    await ending.follow(conn, broker, settled)
+    await follow_up(conn, broker, changed)
     await accept(conn, broker, children)
     await conn.commit()
     return True
 
 
-async def expire(engine: AsyncEngine, broker: Broker, most: int) -> int:
-    """waiting -> expired for up to `most` jobs past their `expires_at`, with their webhooks. Returns how many."""
+async def expire(engine: AsyncEngine, broker: Broker, limit: int) -> int:
+    """waiting -> expired for up to `limit` jobs past their `expires_at`, with their webhooks. Returns how many."""
     async with transaction(engine) as conn:
-        late = await outbox.expire(conn, most)
-        await ending.follow(conn, broker, late)
-        await changes.announce(conn, [one.job_id for one in late])
+        expired = await outbox.expire(conn, limit)
+        await follow_up(conn, broker, expired)
+        await changes.announce(conn, [one.job_id for one in expired])
         await conn.commit()
-    return len(late)
+    return len(expired)
 
 
 class Outcomes:
-    """Outcomes of one worker's attempts, coalesced. Calling it returns once the outcome is committed or fenced off."""
+    """The outcomes of one worker's attempts, coalesced. `record` returns once an outcome is committed or fenced off."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._ledger = Direct(engine)
         self._broker = broker
-        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=MOST, linger=LINGER)
+        self.record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=MAX_BATCH, linger=LINGER)
 
     async def close(self) -> None:
         await self._ledger.close()
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         async with self._ledger.transaction() as conn:
-            done = await record(conn, self._broker, batch)
+            applied = await record(conn, self._broker, batch)
             await conn.execute("COMMIT")
-        return done
+        return applied
 
 
 async def record(conn: Connection, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
-    """Apply the transitions, with what follows from them; which of them counted. The caller commits."""
+    """Apply the transitions, and what follows from them. Returns which of them passed their fence.
+
+    The caller commits.
+    """
     BATCH_SIZE.labels("outcomes").observe(len(batch))
-    settled = await completion.apply(conn, list(batch))
-    await ending.follow(conn, broker, settled)
-    done = {one.job_id for one in settled}
-    OUTCOMES_FENCED.inc(len(batch) - len(done))
-    return [transition.running.job_id in done for transition in batch]
+    changed = await completion.apply(conn, list(batch))
+    await follow_up(conn, broker, changed)
+    applied = {one.job_id for one in changed}
+    OUTCOMES_FENCED.inc(len(batch) - len(applied))
+    return [transition.running.job_id in applied for transition in batch]
+
+
+async def follow_up(conn: Connection, broker: Broker, changed: Sequence[Moved]) -> None:
+    """For those of `changed` that have finished: release their dependents, tell their batches, write their webhooks.
+
+    The caller commits.
+    """
+    finished = [one for one in changed if one.finished]
+    finished += await _release_dependents(conn, broker, finished)
+    await batch_ends.append(conn, finished)
+    await webhooks.record(conn, broker, [one.job_id for one in finished if one.wants_webhook])
+
+
+async def _release_dependents(conn: Connection, broker: Broker, finished: Sequence[Moved]) -> list[Moved]:
+    """Release the jobs that waited for these to end; cancel those that needed one of them to succeed, if it did not.
+
+    Returns the cancelled jobs, whose own dependents are released or cancelled, too.
+    """
+    needed = [one for one in finished if one.has_dependents]
+    if not needed:
+        return []
+    unsuccessful = [one.job_id for one in needed if one.status != Status.SUCCEEDED]
+    cancelled = await dependencies.cancel_behind(conn, unsuccessful) if unsuccessful else []
+    ended = [one.job_id for one in (*needed, *cancelled) if one.has_dependents]
+    succeeded = [one.job_id for one in needed if one.status == Status.SUCCEEDED]
+    await ordering.share(conn, ended)
+    queues: set[str] = set()
+    while ended:  # one statement passes over a bounded number of ended jobs in a line
+        released = await dependencies.release(conn, ended, succeeded, published=broker.handoff is None)
+        queues |= released.queues
+        ended, succeeded = released.passed_by, []
+    await broker.announce(conn, queues)
+    return cancelled
