@@ -12,9 +12,8 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.domain.schedule import MISSED, OVERLAP, UNIQUE, Outcome, Overlap, Schedule, plan, smeared
 from accepted.errors import Refused
-from accepted.services.jobs import uniqueness
+from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
-from accepted.services.jobs.in_transaction import accept
 from accepted.services.schedules import check_job
 from accepted.storage import schedule_runs, schedules
 from accepted.storage.db.engine import transaction
@@ -55,9 +54,9 @@ async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
             moved[_key(one)] = fires.next_at
         recorded = await schedule_runs.record(conn, runs)
         wanted = [jobs[run.job_id] for run in recorded if run.job_id is not None]
-        new, doubles = await uniqueness.first_of_each(conn, wanted)
+        new, doubles = await placement.take_unique_keys(conn, wanted)
         await schedule_runs.leave_out(conn, [run for run in recorded if run.job_id in doubles], UNIQUE)
-        await accept(conn, broker, new)
+        await placement.insert(conn, broker, new)
         await schedules.move(conn, moved)
         await conn.commit()
     return len(moved)

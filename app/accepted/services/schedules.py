@@ -13,9 +13,8 @@ from accepted.domain.job import Job, NewJob
 from accepted.domain.schedule import Schedule, cron_line
 from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
-from accepted.services.jobs import uniqueness
+from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
-from accepted.services.jobs.in_transaction import accept
 from accepted.storage import schedule_runs
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading, transaction
@@ -77,10 +76,10 @@ async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant
     async with transaction(engine) as conn:
         if not await schedule_runs.trigger(conn, tenant, name, job.id):
             raise ResourceNotFound("no such schedule any more")
-        new, doubles = await uniqueness.first_of_each(conn, [job])
+        new, doubles = await placement.take_unique_keys(conn, [job])
         if doubles:
             raise Conflict("a job with its unique key is there")
-        await accept(conn, broker, new)
+        await placement.insert(conn, broker, new)
         accepted = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return accepted[job.id]

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.errors import Conflict
-from accepted.services.jobs.ordering import queue_up
+from accepted.services.jobs import placement
 from accepted.storage.jobs import manual_retry, ordering, workflow_repair
 from accepted.storage.jobs.manual_retry import Chosen
 from accepted.storage.jobs.ordering import Line
@@ -37,4 +37,4 @@ async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:
     await ordering.lock(conn, {line: job_id for job_id, line in sorted(lines.items(), key=lambda item: item[1])})
     for job_id in await ordering.in_line(conn, list(lines)):
         await ordering.leave(conn, job_id)
-    await queue_up(conn, lines)
+    await placement.append(conn, lines)

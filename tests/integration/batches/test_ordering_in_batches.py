@@ -14,7 +14,7 @@ from accepted.domain.batch import NewBatch
 from accepted.domain.ids import new_id
 from accepted.services.batches.cancellation import cancel
 from accepted.services.batches.submission import CHUNK, Batches, BatchReceipt, BatchSubmission
-from accepted.services.jobs.ordering import line_of
+from accepted.services.jobs.placement import line_of
 from tests.support.ledger.brokers import Road
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows

@@ -16,7 +16,7 @@ from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, TooLarge
 from accepted.services.batches.requests import BatchOptions
 from accepted.services.jobs.checks import JobChecks
-from accepted.services.jobs.ordering import line_of
+from accepted.services.jobs.placement import line_of
 from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.storage.jobs.ordering import Line
 

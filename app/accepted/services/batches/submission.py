@@ -20,7 +20,7 @@ from accepted.domain.job import NewJob
 from accepted.domain.quota import Standing
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
-from accepted.services.jobs import ordering
+from accepted.services.jobs import placement
 from accepted.storage import batches as ledger
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import submission
@@ -109,11 +109,11 @@ class Batches:
         queues: Counter[str] = Counter()
         async with transaction(self._engine) as conn:
             created_at = await ledger.create(conn, asked.batch)
-            await ordering.hold(conn, asked.lines, asked.batch.id)
+            await placement.lock_lines(conn, asked.lines, asked.batch.id)
             deadline.reschedule(None)
             for chunk in _chunks(asked.jobs):
                 if asked.lines:
-                    chunk = await ordering.line_up(conn, chunk)
+                    chunk = await placement.line_up(conn, chunk)
                 entries = [Entry(job, handoff=None if self._broker.handoff is None else 0.0) for job in chunk]
                 accepted = await submission.insert(conn, entries, self._ttl)
                 counts.update(one.status for one in accepted.values())

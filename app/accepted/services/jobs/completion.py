@@ -15,7 +15,7 @@ from accepted.domain.job import Status
 from accepted.domain.transitions import Transition
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from accepted.services import webhooks
-from accepted.services.jobs.in_transaction import accept
+from accepted.services.jobs import placement
 from accepted.storage import batch_ends
 from accepted.storage.attempts import completion
 from accepted.storage.db import changes
@@ -58,7 +58,7 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
         OUTCOMES_FENCED.inc()
         return False
     await follow_up(conn, broker, changed)
-    await accept(conn, broker, children)
+    await placement.insert(conn, broker, children)
     await conn.commit()
     return True
 

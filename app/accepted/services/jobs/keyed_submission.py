@@ -14,7 +14,7 @@ from accepted.concurrency import Coalescer
 from accepted.domain.job import Job, NewJob
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
-from accepted.services.jobs import ordering, uniqueness
+from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher
 from accepted.services.jobs.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from accepted.storage.db.direct import Connection, Direct
@@ -56,11 +56,11 @@ class KeyedSubmissions:
         try:
             async with self._ledger.transaction() as conn:
                 await ledger.announce_queues(conn, list({entry.job.queue for entry in first}))
-                new, doubles = await uniqueness.first_of_each(conn, await ledger.remember(conn, first, self._ttl))
-                jobs = await ordering.line_up(conn, new)
+                new, doubles = await placement.take_unique_keys(conn, await ledger.remember(conn, first, self._ttl))
+                jobs = await placement.line_up(conn, new)
                 entries = [Entry(job, handoff=self._handoff(number < granted)) for number, job in enumerate(jobs)]
                 accepted = await ledger.insert(conn, entries, self._ttl)
-                there = await uniqueness.those_there(conn, doubles)
+                there = await placement.holders(conn, doubles)
                 await self._redirect(conn, first, there)
                 await self._broker.announce(conn, {job.queue for job in jobs})
                 await conn.execute("COMMIT")
