@@ -39,7 +39,7 @@ from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.leftovers import anything_left
 from accepted_worker.process_pool.messages import Outcome, Raised, Ready, Returned, Run, Setup, readable
 from accepted_worker.process_pool.pipe import Pipe
-from accepted_worker.process_pool.tool_client import Asking
+from accepted_worker.process_pool.tool_client import ToolClient
 from accepted_worker.runtime import registry
 
 NICENESS = 5
@@ -68,23 +68,23 @@ def main(pipe: int, lifeline: int) -> NoReturn:
     while True:
         run = worker.order()
         assert isinstance(run, Run)
-        asking = Asking(worker, setup)
-        outcome = _attempt(handlers, run.job, setup, asking)
+        client = ToolClient(worker, setup)
+        outcome = _attempt(handlers, run.job, setup, client)
         if not worker.ours:
             os._exit(1)  # a fork that its handler has not ended, and that has come all the way up here
-        asking.end()
+        client.end()
         left_running = anything_left({*threads, worker.reader})
         worker.send(msgspec.structs.replace(outcome, left_running=left_running))
 
 
-def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, asking: Asking) -> Outcome:
+def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolClient) -> Outcome:
     try:
         handler = handlers[job.type]
         payload = payload_of(handler, job)
         egress = Egress(EgressAllow.parse(setup.egress_allow), ssl_context=_tls())
         mail = Mail(setup.smtp_server, setup.smtp_sender)
         context = Context(
-            job, asking, egress=egress, mail=mail, log=logs.of_handler(job), max_result_bytes=setup.max_result_bytes
+            job, client, egress=egress, mail=mail, log=logs.of_handler(job), max_result_bytes=setup.max_result_bytes
         )
         value = handler.function(payload, context)
         if handler.is_async:

@@ -70,7 +70,7 @@ BOOTSTRAP = (
 
 STDERR = 2
 
-Hear = Callable[[FromAttempt, Callable[[Answer], None]], None]
+Receive = Callable[[FromAttempt, Callable[[Answer], None]], None]
 """Called on the worker's event loop with what the attempt says and asks, and with what sends an answer to it."""
 
 _decoder: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
@@ -114,7 +114,7 @@ class ProcessPool:
         finally:
             self._give_back(child)
 
-    async def run(self, job: Job, seconds: float, hear: Hear) -> msgspec.Raw:
+    async def run(self, job: Job, seconds: float, receive: Receive) -> msgspec.Raw:
         """One attempt, of at most so many seconds once its child is ready; the result as JSON.
 
         Raises `RaisedInChild`, `Crashed`, `TargetTimeout` when the time is up, and `TransientError` when no child
@@ -123,7 +123,7 @@ class ProcessPool:
         async with self.child() as child:
             try:
                 async with asyncio.timeout(seconds):
-                    return await child.run(job, hear)
+                    return await child.run(job, receive)
             except TimeoutError:
                 raise TargetTimeout(f"ran longer than {seconds:g} s") from None
 
@@ -247,7 +247,7 @@ class Child:
         self._send(setup)
         assert isinstance(await self._receive(), Ready)
 
-    async def run(self, job: Job, hear: Hear) -> msgspec.Raw:
+    async def run(self, job: Job, receive: Receive) -> msgspec.Raw:
         """Run one attempt; its result as JSON. Raises `RaisedInChild` and `Crashed`. To give up, leave `child()`."""
         self._attempts += 1
         self._reusable = False
@@ -257,7 +257,7 @@ class Child:
             if isinstance(answer, Returned | Raised):
                 break
             assert not isinstance(answer, Ready)
-            hear(answer, self._send)
+            receive(answer, self._send)
         self._reusable = not answer.left_running
         if isinstance(answer, Raised):
             raise RaisedInChild(answer)

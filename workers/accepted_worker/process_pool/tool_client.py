@@ -48,7 +48,7 @@ NO_TRANSACTION = (
 )
 
 
-class Asking:
+class ToolClient:
     """`accepted.context.ContextTools` of one attempt. Its handler may call from any thread and any event loop.
 
     After the attempt, and from a fork, nothing is sent: there progress is dropped, and all else raises `InvalidJob`.

@@ -27,7 +27,7 @@ from accepted_worker.process_pool.messages import (
 Send = Callable[[Answer], None]
 
 
-class Desk:
+class ToolServer:
     """The requests of one attempt. For use on the worker's event loop alone."""
 
     def __init__(self, tools: ContextTools) -> None:
@@ -35,7 +35,7 @@ class Desk:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._running: dict[int, asyncio.Future[msgspec.Raw]] = {}
 
-    def hear(self, message: FromAttempt, send: Send) -> None:
+    def receive(self, message: FromAttempt, send: Send) -> None:
         """Returns at once; the answer is sent when it is there."""
         match message:
             case Progressed():

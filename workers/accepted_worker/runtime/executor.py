@@ -30,7 +30,7 @@ from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.outbound.targets import HeldBack
 from accepted_worker.process_pool.pool import START_SECONDS, Crashed, ProcessPool
-from accepted_worker.process_pool.tool_server import Desk
+from accepted_worker.process_pool.tool_server import ToolServer
 from accepted_worker.runtime.handler_call import Ended, Run, Why
 from accepted_worker.runtime.threads import Threads
 
@@ -149,11 +149,11 @@ class Executor:
         return await self._threads.call(partial(handler.function, payload, context), _allowed(handler))
 
     async def _in_process(self, context: Context, limit: float) -> object:
-        desk = Desk(context.tools)
+        tool_server = ToolServer(context.tools)
         try:
-            return await self._pool.run(context.job, limit, desk.hear)
+            return await self._pool.run(context.job, limit, tool_server.receive)
         finally:
-            desk.close()
+            tool_server.close()
 
     def _outcome(self, running: RunningAttempt, ended: Ended) -> Transition:
         if ended.error is None:
