@@ -15,7 +15,7 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.services.jobs.completion import settle, settle_whole
 from accepted.storage.attempts.handler_transactions import HandlerTransactions
-from accepted_worker.attempt.loop_bridge import Calls
+from accepted_worker.attempt.loop_bridge import LoopBridge
 from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.runtime import recording
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes
@@ -125,7 +125,7 @@ async def test_one_that_is_begun_after_the_end_of_its_attempt_is_ended_at_once(
     await put(engine)
     (claimed,) = await claim(engine)
     handler_transactions = HandlerTransactions(database_url)
-    late = AttemptTransaction(handler_transactions, claimed.lease, 60, Calls())
+    late = AttemptTransaction(handler_transactions, claimed.lease, 60, LoopBridge())
     begun = asyncio.create_task(late.__aenter__())
     await asyncio.sleep(0)
     assert late.take() is None

@@ -1,4 +1,4 @@
-"""The handler's tools live on the worker's event loop; handlers use them from there and from threads."""
+"""The bridge from a handler's thread or event loop to the worker's event loop, where the tools of its context run."""
 
 import asyncio
 import concurrent.futures
@@ -10,25 +10,25 @@ from accepted_worker.runtime.handler_call import Ended, contained
 from accepted_worker.runtime.threads import outcome
 
 
-class Calls:
-    """The calls of one attempt. Made on the event loop that runs the attempt."""
+class LoopBridge:
+    """Runs the tool calls of one attempt. Create it on the worker's event loop; call it from anywhere."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._from_threads: set[concurrent.futures.Future[Any]] = set()
         self._ended = False
 
-    def soon(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call `function` on the loop, now or in a moment, unless the attempt is over by then."""
+    def call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` on the worker's loop, now or soon; not after the attempt has ended."""
         if running_loop() is self._loop:
             self._unless_ended(function, *arguments)
         else:
             self._loop.call_soon_threadsafe(self._unless_ended, function, *arguments)
 
-    def __call__(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """On an event loop something to await; in a plain thread the result itself, once it is there.
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run `work` on the worker's loop. Returns an awaitable on an event loop, and the result in a plain thread.
 
-        Raises `LeaseLost` for an attempt that is over, also in a thread that waits for its result.
+        Raises `LeaseLost` when the attempt has ended, or ends while a thread waits for the result.
         """
         if self._ended:
             work.close()
@@ -37,7 +37,7 @@ class Calls:
         if loop is self._loop:
             return work
         if loop is not None:
-            return self._awaited(work)
+            return self._call_from_another_loop(work)
         try:
             ended = self._begin(work).result()
         except concurrent.futures.CancelledError:
@@ -45,13 +45,12 @@ class Calls:
         return outcome(ended)
 
     def end(self) -> None:
-        """The attempt is over: what its threads still wait for is broken off."""
+        """The attempt has ended: cancel the calls that other threads wait for."""
         self._ended = True
         for future in list(self._from_threads):
             future.cancel()
 
-    async def _awaited(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """On another loop than ours."""
+    async def _call_from_another_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:
             ended = await asyncio.wrap_future(self._begin(work))
         except asyncio.CancelledError:
@@ -61,7 +60,6 @@ class Calls:
         return outcome(ended)
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Ended]":
-        """Cancelled when the attempt ends."""
         future = asyncio.run_coroutine_threadsafe(contained(work), self._loop)
         self._loop.call_soon_threadsafe(self._keep, future)
         return future
@@ -79,29 +77,32 @@ class Calls:
 
 
 class Latest:
-    """Hands values over to `take`, on the loop. Of many from threads it is the latest: a call of the loop for each
-    would keep it from all else."""
+    """Passes values to `take` on the worker's loop, from any thread.
 
-    def __init__(self, calls: Calls, take: Callable[[str], None]) -> None:
-        self._calls = calls
+    Of several values that come before the loop's next turn only the last is passed on: a thread that reports in a
+    tight loop would otherwise keep the event loop from all other work.
+    """
+
+    def __init__(self, bridge: LoopBridge, take: Callable[[str], None]) -> None:
+        self._bridge = bridge
         self._take = take
         self._value = ""
-        self._coming = False
+        self._scheduled = False
 
     def __call__(self, value: str) -> None:
-        """Returns at once. What is said before the attempt ends is handed over before it ends."""
+        """Returns at once. A value that is given before the attempt ends is passed on before it ends."""
         self._value = value
-        if not self._coming:
-            self._coming = True
-            self._calls.soon(self._hand_over)
+        if not self._scheduled:
+            self._scheduled = True
+            self._bridge.call_soon(self._pass_on)
 
-    def _hand_over(self) -> None:
-        self._coming = False  # first: whoever says something from here on asks for another turn
+    def _pass_on(self) -> None:
+        self._scheduled = False  # first, because a value that is set after this line needs a turn of its own
         self._take(self._value)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread, if one does."""
+    """The event loop that runs in this thread, or None."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -23,7 +23,7 @@ from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import HandlerTransaction, HandlerTransactions
 from accepted_worker.attempt.children import Children, FanOut
-from accepted_worker.attempt.loop_bridge import Calls, Latest
+from accepted_worker.attempt.loop_bridge import Latest, LoopBridge
 from accepted_worker.attempt.progress import ProgressWriter
 from accepted_worker.attempt.results import Results
 from accepted_worker.attempt.steps import Steps
@@ -39,7 +39,7 @@ class _Attempt(NamedTuple):
     """What an attempt has open until it ends."""
 
     context: Context
-    calls: Calls
+    bridge: LoopBridge
     steps: Steps
     children: Children
     transaction: AttemptTransaction
@@ -79,18 +79,18 @@ class Tools:
 
     def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
         """The context for this attempt's handler, which may take `seconds`; its type gives it `allowed` seconds."""
-        lease, calls = claim.lease, Calls()
+        lease, bridge = claim.lease, LoopBridge()
         children = Children(claim, self._checks, self.most)
-        transaction = AttemptTransaction(self._handler_transactions, lease, seconds, calls)
+        transaction = AttemptTransaction(self._handler_transactions, lease, seconds, bridge)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
-        say = Latest(calls, partial(self.progress.say, lease))
+        say = Latest(bridge, partial(self.progress.say, lease))
         results = Results(self._engine, lease)
-        own = _OwnTools(calls, say, steps.run, children.submit, results.by_ref, lambda: transaction)
+        own = _OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(
             claim.job, own, egress=self._egress, mail=self._mail, log=logs.of_handler(claim.job),
             max_result_bytes=self._max_result_bytes,
         )  # fmt: skip
-        self._open[lease] = _Attempt(context, calls, steps, children, transaction)
+        self._open[lease] = _Attempt(context, bridge, steps, children, transaction)
         return context
 
     async def close(self, transition: Transition) -> Transition:
@@ -104,7 +104,7 @@ class Tools:
         attempt = self._open.pop(running.lease, None)
         if attempt is None:
             return transition
-        attempt.calls.end()
+        attempt.bridge.end()
         await attempt.steps.settled()
         if transition.status is Status.SUCCEEDED and attempt.transaction.within:
             transition = transitions.failed(running, FailureClass.INVALID, _LEFT_OPEN, random.random())

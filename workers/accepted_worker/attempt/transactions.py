@@ -7,17 +7,17 @@ from sqlalchemy import CursorResult, Executable
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
-from accepted_worker.attempt.loop_bridge import Calls
+from accepted_worker.attempt.loop_bridge import LoopBridge
 
 
 class AttemptTransaction:
     """`async with` gives a connection; in `def` handlers `with` gives one whose calls block."""
 
-    def __init__(self, transactions: HandlerTransactions, lease: Lease, seconds: float, calls: Calls) -> None:
+    def __init__(self, transactions: HandlerTransactions, lease: Lease, seconds: float, bridge: LoopBridge) -> None:
         self._transactions = transactions
         self._lease = lease
         self._seconds = seconds
-        self._calls = calls
+        self._bridge = bridge
         self._begun = False
         self._within = False
         self._over = False
@@ -41,10 +41,10 @@ class AttemptTransaction:
             await transaction.abandon()
 
     def __enter__(self) -> "BlockingConnection":
-        return BlockingConnection(self._calls(self.__aenter__()), self._calls)
+        return BlockingConnection(self._bridge.call(self.__aenter__()), self._bridge)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._calls(self.__aexit__(kind, error, trace))
+        self._bridge.call(self.__aexit__(kind, error, trace))
 
     @property
     def within(self) -> bool:
@@ -66,11 +66,11 @@ class AttemptTransaction:
 class BlockingConnection:
     """The transaction as a `def` handler sees it."""
 
-    def __init__(self, connection: HandlerConnection, calls: Calls) -> None:
+    def __init__(self, connection: HandlerConnection, bridge: LoopBridge) -> None:
         self._connection = connection
-        self._calls = calls
+        self._bridge = bridge
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """As SQLAlchemy's `Connection.execute`; the rows are all there when it returns."""
-        result: CursorResult[Any] = self._calls(self._connection.execute(statement, parameters))
+        result: CursorResult[Any] = self._bridge.call(self._connection.execute(statement, parameters))
         return result
