@@ -72,7 +72,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def broker(engine: AsyncEngine, database_url: str) -> PostgresBroker:
-    """The same ledger as the road."""
+    """The same ledger as the harness."""
     return PostgresBroker(engine, database_url)
 
 

@@ -16,7 +16,7 @@ AcceptedError
 │   ├── Conflict                409  its state does not allow that
 │   └── KeyReused               422  an idempotency key came with another body
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
-├── BrokerUnavailable           503  the road is blocked; only who asks about the broker itself hears of it
+├── BrokerUnavailable           503  the broker is away; only requests about the broker itself get it
 ├── WorkerExhausted             a worker has to be replaced: handlers of its have not let go
 └── ConfigurationError          a process must not start like this
 

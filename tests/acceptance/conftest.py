@@ -42,14 +42,14 @@ def queue() -> str:
 
 @pytest.fixture(scope="module", params=["postgres", "rabbitmq"])
 def broker_url(request: pytest.FixtureRequest) -> str:
-    """`ACCEPTED_BROKER_URL` for either road, for modules that start services of their own on both."""
+    """`ACCEPTED_BROKER_URL` for either broker, for modules that start services of their own on both."""
     url: str = "postgres" if request.param == "postgres" else request.getfixturevalue("session_broker")
     return url
 
 
 @pytest.fixture(scope="module")
 def own_database(broker_url: str, database_server: DatabaseServer, database_template: str) -> Iterator[str]:
-    """A migrated database for one module and road."""
+    """A migrated database for one module and harness."""
     name = f"module_{uuid4().hex}"
     yield database_server.create_database(name, template=database_template)
     database_server.drop_database(name)

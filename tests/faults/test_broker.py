@@ -44,7 +44,7 @@ async def test_the_broker_wiped(
 ) -> None:
     await cluster.start(concurrency=2)
     await client.load(100, {"seconds": 0.3}, clients=16)
-    await until(lambda: _published(ledger), 30, "everything is on the road")
+    await until(lambda: _published(ledger), 30, "everything is published")
     await asyncio.to_thread(rabbitmq_node.wipe)
     back = time.monotonic()
     waiting = await ledger.count("queued")
@@ -84,7 +84,7 @@ async def test_a_queue_deleted_under_a_live_worker(
 ) -> None:
     await cluster.start(concurrency=2)
     await client.load(60, {"seconds": 0.3}, clients=16)
-    await until(lambda: _published(ledger), 30, "everything is on the road")
+    await until(lambda: _published(ledger), 30, "everything is published")
 
     rabbitmq_node.delete_queue(QUEUE, amqp_vhost.name)
     deleted = time.monotonic()

@@ -117,7 +117,7 @@ async def test_a_queue_purged_under_live_workers(
 ) -> None:
     await cluster.start(concurrency=2)
     await client.load(80, {"seconds": 0.3}, clients=16)
-    await until(lambda: _published(ledger), 30, "everything is on the road")
+    await until(lambda: _published(ledger), 30, "everything is published")
     rabbitmq_node.purge(QUEUE, amqp_vhost.name)
     purged = time.monotonic()
     assert await ledger.count("queued"), "there was no backlog left to lose"

@@ -47,7 +47,7 @@ from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 QUEUE = "ordered"
-ROAD = f"accepted.q.{QUEUE}"
+BROKER_QUEUE = f"accepted.q.{QUEUE}"
 TTL = 60.0  # seconds
 
 WAITS_FOR_A_LOCK = """
@@ -56,7 +56,7 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wai
 
 
 @pytest.fixture
-def ledger_road(engine: AsyncEngine, database_url: str) -> PostgresBroker:
+def ledger_broker(engine: AsyncEngine, database_url: str) -> PostgresBroker:
     return PostgresBroker(engine, database_url)
 
 
@@ -68,34 +68,36 @@ async def rabbit(engine: AsyncEngine, amqp_vhost: VirtualHost) -> AsyncIterator[
 
 
 @pytest.mark.fault("F10", moment="jobs run")
-async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
+async def test_a_late_outcome_changes_nothing(engine: AsyncEngine, ledger_broker: PostgresBroker) -> None:
     """The first worker was taken for dead; the second one's success stands, whatever the first says later."""
-    job = await _accept(engine, ledger_road)
+    job = await _accept(engine, ledger_broker)
     late = _running_attempt(await _claim(engine))
-    assert await settle(engine, ledger_road, [transitions.crashed(late, 0)]) == [True]
+    assert await settle(engine, ledger_broker, [transitions.crashed(late, 0)]) == [True]
     async with transaction(engine) as conn:
         await conn.execute(text("UPDATE outbox SET published = true"))
         await conn.commit()
     second = _running_attempt(await _claim(engine))
 
-    assert await settle(engine, ledger_road, [transitions.succeeded(late, '"late, while the second runs"')]) == [False]
+    assert await settle(engine, ledger_broker, [transitions.succeeded(late, '"late, while the second runs"')]) == [
+        False
+    ]
     assert (await _read(engine, job)).status == "running"
-    assert await settle(engine, ledger_road, [transitions.succeeded(second, '"second"')]) == [True]
+    assert await settle(engine, ledger_broker, [transitions.succeeded(second, '"second"')]) == [True]
     before = await _read(engine, job), await _attempts(engine, job)
     for outcome in (transitions.succeeded(late, '"late"'), transitions.crashed(late, 0), transitions.handed_back(late)):
-        assert await settle(engine, ledger_road, [outcome]) == [False]
-    assert await settle(engine, ledger_road, [transitions.succeeded(second, '"twice"')]) == [False]
+        assert await settle(engine, ledger_broker, [outcome]) == [False]
+    assert await settle(engine, ledger_broker, [transitions.succeeded(second, '"twice"')]) == [False]
     assert (await _read(engine, job), await _attempts(engine, job)) == before
     assert before[0].result == '"second"'
 
 
 @pytest.mark.fault("F10", moment="jobs run")
-async def test_another_workers_lease_is_not_ours_to_end(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
-    await _accept(engine, ledger_road)
+async def test_another_workers_lease_is_not_ours_to_end(engine: AsyncEngine, ledger_broker: PostgresBroker) -> None:
+    await _accept(engine, ledger_broker)
     running = _running_attempt(await _claim(engine))
     stranger = msgspec.structs.replace(running, worker_id=new_id())
-    assert await settle(engine, ledger_road, [transitions.succeeded(stranger, "1")]) == [False]
-    assert await settle(engine, ledger_road, [transitions.succeeded(running, "1")]) == [True]
+    assert await settle(engine, ledger_broker, [transitions.succeeded(stranger, "1")]) == [False]
+    assert await settle(engine, ledger_broker, [transitions.succeeded(running, "1")]) == [True]
 
 
 @pytest.mark.fault("F09", moment="at COMMIT")
@@ -108,10 +110,12 @@ async def test_a_message_is_acked_only_after_its_outcome_is_committed(
         async with _row_locked(engine, job):
             await until(lambda: _value(engine, WAITS_FOR_A_LOCK), 20, "the outcome to wait for the row")
             for _ in range(10):  # five times as long as the broker's numbers are old
-                assert rabbitmq_node.queues(amqp_vhost.name)[ROAD][:2] == (0, 1), "acked, and not yet committed"
+                assert rabbitmq_node.queues(amqp_vhost.name)[BROKER_QUEUE][:2] == (0, 1), "acked, and not yet committed"
                 await asyncio.sleep(0.1)
         await until(lambda: _has(engine, job, "succeeded"), 20, "the job to end")
-        await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][:2] == (0, 0), 20, "its message to be acked")
+        await until(
+            lambda: rabbitmq_node.queues(amqp_vhost.name)[BROKER_QUEUE][:2] == (0, 0), 20, "its message to be acked"
+        )
 
 
 @pytest.mark.fault("F02", moment="after COMMIT")
@@ -131,15 +135,15 @@ async def test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay(
         return published == 3
 
     await until(all_published, 10, "the relay takes over")
-    await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][0] == 3, 10, "all on the road")
+    await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[BROKER_QUEUE][0] == 3, 10, "all are published")
 
 
 async def test_the_relay_finds_a_row_that_commits_after_a_later_one(
-    engine: AsyncEngine, ledger_road: PostgresBroker
+    engine: AsyncEngine, ledger_broker: PostgresBroker
 ) -> None:
     early, later = _new(), _new()
     assert early.id < later.id
-    relay = Relay(engine, ledger_road, PollConnection(engine))
+    relay = Relay(engine, ledger_broker, PollConnection(engine))
     async with transaction(engine) as slow:
         await insert(slow, [Entry(early, handoff=0.0)], TTL)
         async with transaction(engine) as quick:
@@ -152,12 +156,12 @@ async def test_the_relay_finds_a_row_that_commits_after_a_later_one(
 
 
 @pytest.mark.fault("F52", moment="before COMMIT")
-async def test_a_key_that_another_process_is_just_inserting(engine: AsyncEngine, ledger_road: PostgresBroker) -> None:
+async def test_a_key_that_another_process_is_just_inserting(engine: AsyncEngine, ledger_broker: PostgresBroker) -> None:
     """The second submission waits for the first one's COMMIT, and is answered with its job."""
     first, second = _new(), _new()
     async with transaction(engine) as conn:
         await insert(conn, [Entry(first, "k", b"same body", None)], TTL)
-        submissions = Submissions(engine, ledger_road, TTL)
+        submissions = Submissions(engine, ledger_broker, TTL)
         waiting = asyncio.ensure_future(submissions.accept(Submission(second, "k", b"same body")))
         await until(lambda: _value(engine, WAITS_FOR_A_LOCK), 10, "the second to wait for the first")
         await conn.commit()
@@ -174,10 +178,12 @@ async def test_a_message_that_no_queue_takes_is_not_published(
     """RabbitMQ confirms what it cannot route: only the return tells."""
     ref = JobRef(new_id(), 0, QUEUE, "noop", 4)
     assert await rabbit.publish([ref]) == [ref]
-    await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[ROAD][0] == 1, 10, "the first is there")
-    rabbitmq_node.delete_queue(ROAD, amqp_vhost.name)
+    await until(lambda: rabbitmq_node.queues(amqp_vhost.name)[BROKER_QUEUE][0] == 1, 10, "the first is there")
+    rabbitmq_node.delete_queue(BROKER_QUEUE, amqp_vhost.name)
     assert await rabbit.publish([ref]) == [ref]
-    await until(lambda: rabbitmq_node.queues(amqp_vhost.name).get(ROAD, [0])[0] == 1, 10, "it is declared and there")
+    await until(
+        lambda: rabbitmq_node.queues(amqp_vhost.name).get(BROKER_QUEUE, [0])[0] == 1, 10, "it is declared and there"
+    )
 
 
 def _new(type_: str = "noop", payload: str = "{}") -> NewJob:

@@ -117,7 +117,7 @@ async def test_the_ledger_restored_from_a_backup_while_the_broker_is_newer(
     async with Client(cluster.url, tmp_path / "gone") as later:
         await later.load(30)
     published = "SELECT count(*) FROM outbox WHERE published"
-    await until(lambda: _equals(ledger, published, 30), 30, "all on the road")
+    await until(lambda: _equals(ledger, published, 30), 30, "all are published")
     await asyncio.to_thread(own_server.restore, tmp_path / "backup")
     back = time.monotonic()
     cluster.workers[0].start()

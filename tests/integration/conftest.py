@@ -9,20 +9,20 @@ from accepted.broker.base import Broker
 from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.db.engine import create_engine
-from tests.support.ledger.brokers import Road
+from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.limited_queue import Queue
 
 
 @pytest.fixture(params=["postgres", "rabbitmq"])
-async def road(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Road]:
+async def harness(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[BrokerHarness]:
     engine = create_engine(database_url, pool_size=30)  # what several processes would have
     if request.param == "postgres":
         broker: Broker = PostgresBroker(engine, database_url)
     else:
         broker = RabbitBroker([request.getfixturevalue("amqp_url")], engine)
-    road = Road(request.param, engine, broker)
-    yield road
-    await road.close()
+    harness = BrokerHarness(request.param, engine, broker)
+    yield harness
+    await harness.close()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Clock:
 
 
 class Forgetful(PostgresBroker):
-    """A road on which nothing is left of what was ever put there: a broker that was wiped."""
+    """A broker that was wiped."""
 
     handoff = 1.0  # type: ignore[assignment]
 

@@ -67,7 +67,7 @@ class Job:
         return self.expires is not None and self.expires <= now
 
     def publish(self, now: float, turn: int) -> None:
-        """The relay, or whoever accepted it, put it on the road."""
+        """The relay, or whoever accepted it, put it on the harness."""
         self.place, self.status = Place(now, True, turn), "queued"
 
     def claim(self, worker: UUID) -> None:

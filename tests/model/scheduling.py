@@ -67,16 +67,16 @@ class Scheduling(Stage):
 
     @step(when=lambda self: self._idle())
     async def find_nothing_to_do(self) -> None:
-        """The loops do nothing but what is due; and nothing is ever lost where the ledger is the road."""
+        """The loops do nothing but what is due; and nothing is ever lost where the ledger is the broker."""
         assert await self.ledger.rescue() == 0
         assert await self.ledger.expire() == 0
         assert await self.ledger.reconcile() == 0
         await self.ledger.relay()  # which may find webhooks
 
-    @step(when=lambda self: self._long_on_the_road())
+    @step(when=lambda self: self._published_long_ago())
     async def lose_every_message(self) -> None:
-        """On a road that can lose them: what was published a while ago comes due again."""
-        lost = self._long_on_the_road()
+        """Where the broker can lose them: what was published a while ago comes due again."""
+        lost = self._published_long_ago()
         assert await self.ledger.restore() >= len(lost)
         for job in lost:
             job.place = Place(self.now, False)
@@ -100,7 +100,7 @@ class Scheduling(Stage):
     def _due(self) -> list[Job]:
         return [job for job in self._waiting() if job.place and not job.place.published and job.place.due <= self.now]
 
-    def _long_on_the_road(self) -> list[Job]:
+    def _published_long_ago(self) -> list[Job]:
         return [job for job in self._waiting() if job.place and job.place.published and job.place.due < self.now]
 
     def _waiting(self) -> list[Job]:

@@ -122,8 +122,8 @@ class Working(Stage):
         job.succeed("1")
 
     def _ready(self) -> list[Job]:
-        on_the_road = (job for job in self.having("queued") if job.place and job.place.published)
-        return [job for job in on_the_road if not job.late(self.now)]
+        published = (job for job in self.having("queued") if job.place and job.place.published)
+        return [job for job in published if not job.late(self.now)]
 
     def _one(self, number: int) -> tuple[RunningAttempt, Job]:
         running = pick(self.live(), number)

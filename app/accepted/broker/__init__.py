@@ -1,4 +1,4 @@
-"""The road between the ledger and the workers."""
+"""Brokers, which carry references from the ledger to the workers."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 

@@ -1,6 +1,6 @@
-"""The road between the ledger and the workers, as one protocol with two implementations.
+"""The broker: carries references from the ledger to the workers. One protocol with two implementations.
 
-Anything on the road may be lost, doubled or late: what a job is, only the ledger says. Both implementations are
+A reference may be lost, doubled or late: only the ledger says what a job is. Both implementations are
 held to the same conformance suite in `tests/integration/test_broker_conformance.py`.
 """
 
@@ -19,14 +19,14 @@ HANDOFF = 1.0
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A claimed job, and the receipt with which the road is told once its outcome is committed."""
+    """A claimed job, and the receipt by which its message is acked once its outcome is committed."""
 
     claim: Claim
     receipt: object
 
 
 class Subscription(Protocol):
-    """One worker's end of the road."""
+    """One worker's subscription to its queues."""
 
     def serve(self, queues: Sequence[str]) -> None:
         """The queues to take from; may be called again whenever they change."""
@@ -44,7 +44,7 @@ class Subscription(Protocol):
         ...
 
     async def settle(self, deliveries: Iterable[Delivery]) -> None:
-        """Their outcomes are committed: the road may forget them. Never raises; at worst they come again."""
+        """Ack these: their outcomes are committed. Never raises; at worst they are delivered again."""
         ...
 
     async def stop(self) -> None:
@@ -53,7 +53,7 @@ class Subscription(Protocol):
 
 
 class Broker(Protocol):
-    """What the ledger's side asks of the road."""
+    """What submitters, workers and the scheduler ask of a broker."""
 
     @property
     def handoff(self) -> float | None:
@@ -61,11 +61,11 @@ class Broker(Protocol):
         ...
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
-        """Tell workers of rows on the road: in the transaction that puts them there, or right after it."""
+        """Notify workers of published rows: in the transaction that publishes them, or right after it."""
         ...
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
-        """Put references on the road, within a deadline; returns those that were confirmed.
+        """Publish references, within a deadline; returns those that were confirmed.
 
         A reference that was not confirmed may have been published all the same.
         """

@@ -1,4 +1,4 @@
-"""The ledger as its own road: workers claim from the outbox, woken by NOTIFY, with polling as the backstop."""
+"""The ledger as the broker: workers claim from the outbox, woken by NOTIFY, with polling as the backstop."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ _NOTIFY = Statement("SELECT pg_notify(:channel, :queues)")
 
 
 class PostgresBroker:
-    """Rows are on the road once they are committed as published: there is nothing else to publish to."""
+    """A row is published by the commit that writes it: there is nothing else to publish to."""
 
     handoff: float | None = None
 
@@ -42,7 +42,7 @@ class PostgresBroker:
         return PostgresSubscription(self._engine, self._url, worker_id)
 
     async def depths(self, queues: Iterable[str]) -> dict[str, int]:
-        """Nothing can be lost on this road, so there is nothing to compare with."""
+        """Nothing can be lost, so there is nothing to compare with."""
         return {}
 
     async def clear(self, queue: str, beyond: int) -> int:

@@ -14,7 +14,7 @@ from accepted.domain.measured import Measured
 from accepted.domain.snapshot import JobSnapshot, Needed
 
 RELAYED_WITHIN = timedelta(seconds=3)
-"""After which a job that is due, and that nobody has put on the road, waits for a scheduler that is not there."""
+"""Seconds after which a due and unpublished job waits for a scheduler that does not run."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -94,13 +94,13 @@ def _moment(job: JobSnapshot) -> Explanation | None:
         said = f"Attempt {job.attempt} of {job.max_attempts} failed. {_said(job)}. The next follows at {_at(due)}."
         return Explanation("retry", said, data)
     if not job.published and not job.held and job.now - due > RELAYED_WITHIN:
-        said = f"It is due since {_at(due)}, and no scheduler has put it on the road: none runs, or the broker is away."
+        said = f"It is due since {_at(due)}, and no scheduler has published it: none runs, or the broker is away."
         return Explanation("waits_for_scheduler", said, {"due_at": due})
     return None
 
 
 def _room(job: JobSnapshot) -> Explanation | None:
-    """Held by a limit of its queue, or by nobody's being there to run it. On the road no limit holds it any more."""
+    """Held by a limit of its queue, or because no worker serves it. No limit holds a published job."""
     if job.limits.paused and not job.published:
         return Explanation("paused", f"Queue {job.queue} is paused.", {"queue": job.queue} | _position(job, None))
     if job.external and not job.capacity.for_type:

@@ -35,7 +35,7 @@ _LOCK = f"""
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
             WHERE o.published AND {_WANTED}
             ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED
-        ) AS on_the_road
+        ) AS published
         UNION ALL
         SELECT * FROM (
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
@@ -43,10 +43,10 @@ _LOCK = f"""
               AND j.status = 'queued' AND EXISTS (SELECT 1 FROM job_types y WHERE y.name = j.type AND y.external)
               AND {_WANTED}
             ORDER BY o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED
-        ) AS on_no_road
+        ) AS unpublished
     ) AS ready ORDER BY ready.priority DESC, ready.due_at LIMIT :most
 """
-"""Jobs of an external type need no road: they are taken while the broker is away, or while they wait because a Python
+"""Jobs of an external type are leased unpublished too: while the broker is away, or while they wait because a Python
 worker has handed them back."""
 
 _CLAIM = Statement(f"""

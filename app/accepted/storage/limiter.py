@@ -242,7 +242,7 @@ async def take_back(conn: Connection, queue: str, lease_ttl: float, most: int) -
 async def admit(conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None) -> Admitted:
     """Admit up to `most` rows of a locked queue, looking at up to `steps` keys. May be fewer than could be.
 
-    They are ours to publish for `hold` seconds, then the relay's; None: they are on the road with the commit.
+    They are ours to publish for `hold` seconds, then the relay's; None: the commit publishes them.
     """
     return _admitted(
         await _ADMIT.rows(

@@ -29,7 +29,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture(scope="module")
-async def road(broker_url: str, own_database: str) -> AsyncIterator[Running]:
+async def service(broker_url: str, own_database: str) -> AsyncIterator[Running]:
     """The three processes; what a dead worker held is given to others after 2 s."""
     env = {"ACCEPTED_AUTH": "off", "ACCEPTED_BROKER_URL": broker_url, "ACCEPTED_LEASE_TTL": "2"}
     env["ACCEPTED_WEBHOOK_SECRET"] = SECRET
@@ -47,8 +47,8 @@ async def finished(client: Client, batch: str) -> Any:
 
 
 @pytest.mark.timeout(300)
-async def test_ten_thousand_run_and_are_told_of_once_though_workers_die(road: Running) -> None:
-    client = road.client()
+async def test_ten_thousand_run_and_are_told_of_once_though_workers_die(service: Running) -> None:
+    client = service.client()
     queue = f"many-{uuid4()}"
     jobs = [{"type": "noop", "queue": queue, "payload": {"n": number}} for number in range(JOBS)]
     async with Receiver() as receiver:
@@ -60,8 +60,8 @@ async def test_ten_thousand_run_and_are_told_of_once_though_workers_die(road: Ru
             return (await _counts(client, batch))["succeeded"] >= JOBS / 5
 
         await until(some, PATIENCE, "a fifth to be done", interval=0.1)
-        road.services["worker"].kill()
-        road.services["worker"].start()
+        service.services["worker"].kill()
+        service.services["worker"].start()
         done = await finished(client, batch)
         assert done["counts"] == {"succeeded": JOBS}
         (told,) = await receiver.wait_for(1, 30)
@@ -77,8 +77,8 @@ async def _counts(client: Client, batch: str) -> Counter[str]:
     return Counter((await client.get(f"/batches/{batch}")).json()["counts"])
 
 
-async def test_lines_are_smeared_evenly_and_cancelled(road: Running) -> None:
-    client = road.client()
+async def test_lines_are_smeared_evenly_and_cancelled(service: Running) -> None:
+    client = service.client()
     lines = b"\n".join(b'{"type":"sleep","payload":{"seconds":300}}' for _ in range(10))
     answer = await client.http.post(
         "/batches?spread_over=5", content=lines, headers={"content-type": "application/x-ndjson"}

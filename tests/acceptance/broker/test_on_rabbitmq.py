@@ -1,4 +1,4 @@
-"""The same service with RabbitMQ between its API and its workers: fewer tests, for the other road."""
+"""The same service with RabbitMQ between its API and its workers: fewer tests, for the other harness."""
 
 import asyncio
 import json

@@ -43,8 +43,8 @@ async def test_all_members_are_there(engine: AsyncEngine, broker: Broker) -> Non
     assert receipt.batch.counts == {"queued": CHUNK * 2 + 1}
     (found,) = await rows(engine, "SELECT count(*), count(DISTINCT j.id), min(j.batch_id::text) AS batch FROM jobs j")
     assert (found["count"], found["batch"]) == (CHUNK * 2 + 1, str(asked.batch.id))
-    (road,) = await rows(engine, "SELECT count(*) FROM outbox WHERE published")
-    assert road["count"] == CHUNK * 2 + 1
+    (row,) = await rows(engine, "SELECT count(*) FROM outbox WHERE published")
+    assert row["count"] == CHUNK * 2 + 1
     assert {row["name"] for row in await rows(engine, "SELECT name FROM queues")} >= {"q0", "q1", "q2"}
     (row,) = await rows(engine, "SELECT * FROM batches")
     assert (row["remaining"], row["finished_at"], row["workflow"]) == (CHUNK * 2 + 1, None, False)

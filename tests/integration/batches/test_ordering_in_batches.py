@@ -15,7 +15,7 @@ from accepted.domain.ids import new_id
 from accepted.services.batches.cancellation import cancel
 from accepted.services.batches.submission import CHUNK, Batches, BatchReceipt, BatchSubmission
 from accepted.services.jobs.placement import line_of
-from tests.support.ledger.brokers import Road
+from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows
 from tests.support.service.claiming_workers import (
@@ -35,8 +35,8 @@ UNION ALL SELECT 1 FROM dependencies GROUP BY job_id HAVING count(*) > 1
 
 
 @pytest.fixture
-def ledger(engine: AsyncEngine, broker: PostgresBroker) -> Road:
-    return Road("postgres", engine, broker)
+def ledger(engine: AsyncEngine, broker: PostgresBroker) -> BrokerHarness:
+    return BrokerHarness("postgres", engine, broker)
 
 
 def keyed(keys: Sequence[str | None]) -> BatchSubmission:
@@ -46,56 +46,56 @@ def keyed(keys: Sequence[str | None]) -> BatchSubmission:
     return BatchSubmission(batch=batch, jobs=jobs, queues={"q": len(jobs)}, lines=lines)
 
 
-async def put(road: Road, keys: Sequence[str | None]) -> tuple[list[UUID], BatchReceipt]:
+async def put(harness: BrokerHarness, keys: Sequence[str | None]) -> tuple[list[UUID], BatchReceipt]:
     """The members' ids, in the order of the batch."""
     asked = keyed(keys)
-    receipt = await Batches(road.engine, road.broker, 60).accept(asked)
+    receipt = await Batches(harness.engine, harness.broker, 60).accept(asked)
     return [job.id for job in asked.jobs], receipt
 
 
-async def test_members_run_in_order_behind_those_before_and_before_those_behind(road: Road) -> None:
+async def test_members_run_in_order_behind_those_before_and_before_those_behind(harness: BrokerHarness) -> None:
     keys: list[str | None] = [random.choice([*"abc", None]) for _ in range(60)]
-    async with submissions_of(road) as submissions:
+    async with submissions_of(harness) as submissions:
         before = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
-        members, _ = await put(road, keys)
+        members, _ = await put(harness, keys)
         behind = {key: await accept(submissions, queue="q", ordering_key=key) for key in "abc"}
-    async with claiming_workers(road, success) as order:
-        await all_finished(road)
+    async with claiming_workers(harness, success) as order:
+        await all_finished(harness)
     for key in "abc":
         of_key = [id for id, k in zip(members, keys, strict=True) if k == key]
         line = [before[key], *of_key, behind[key]]
         assert [id for id in order if id in line] == line
-    assert await rows(road.engine, OVERLAPS) == [{"count": 0}]
+    assert await rows(harness.engine, OVERLAPS) == [{"count": 0}]
 
 
-async def test_a_line_that_is_longer_than_a_statement(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_line_that_is_longer_than_a_statement(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     members, receipt = await put(ledger, ["a"] * (2 * CHUNK + 1))
     assert receipt.batch.counts == {"queued": 1, "blocked": 2 * CHUNK}
     edges = {row["needs"]: row["job_id"] for row in await rows(engine, "SELECT * FROM dependencies")}
     assert edges == dict(itertools.pairwise(members))
 
 
-async def test_all_at_once_with_the_same_keys(road: Road) -> None:
+async def test_all_at_once_with_the_same_keys(harness: BrokerHarness) -> None:
     """Chunks of one batch name the keys in another order than those of the next: held line by line, they deadlock."""
     forth, back = ["a"] * CHUNK + ["b"] * CHUNK, ["b"] * CHUNK + ["a"] * CHUNK
-    batches = Batches(road.engine, road.broker, 60)
-    async with submissions_of(road) as submissions:
+    batches = Batches(harness.engine, harness.broker, 60)
+    async with submissions_of(harness) as submissions:
         singles = [accept(submissions, queue="q", ordering_key=key) for key in "abab"]
         await asyncio.gather(*(batches.accept(keyed(keys)) for keys in (forth, back) * 2), *singles)
-    assert await rows(road.engine, FORKS) == []
-    (found,) = await rows(road.engine, "SELECT count(*) FROM dependencies")
+    assert await rows(harness.engine, FORKS) == []
+    (found,) = await rows(harness.engine, "SELECT count(*) FROM dependencies")
     assert found["count"] == 4 * 2 * CHUNK + 4 - 2
 
 
-async def test_whatever_becomes_of_them_nobody_waits_for_ever(road: Road) -> None:
-    async with claiming_workers(road, anything):
+async def test_whatever_becomes_of_them_nobody_waits_for_ever(harness: BrokerHarness) -> None:
+    async with claiming_workers(harness, anything):
         for _ in range(4):
-            await put(road, [random.choice("abcd") for _ in range(30)])
-        await all_finished(road)
-    assert await rows(road.engine, OVERLAPS) == [{"count": 0}]
+            await put(harness, [random.choice("abcd") for _ in range(30)])
+        await all_finished(harness)
+    assert await rows(harness.engine, OVERLAPS) == [{"count": 0}]
 
 
-async def test_a_cancelled_batch_passes_the_turn_on(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_cancelled_batch_passes_the_turn_on(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     members, receipt = await put(ledger, ["a", "a", "b"])
     async with submissions_of(ledger) as submissions:
         behind = await accept(submissions, queue="q", ordering_key="a")

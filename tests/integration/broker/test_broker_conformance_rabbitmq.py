@@ -16,18 +16,18 @@ from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.domain.ids import new_id
 from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler.rejections import Rejections
-from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
+from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all, ids
 from tests.support.ledger.sql import do
 from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
-on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
+on_rabbitmq = pytest.mark.parametrize("harness", ["rabbitmq"], indirect=True)
 
 
 @on_rabbitmq
-async def test_garbage_goes_to_the_dead_queue(road: Road, amqp_url: str) -> None:
+async def test_garbage_goes_to_the_dead_queue(harness: BrokerHarness, amqp_url: str) -> None:
     garbage = [
         b"",
         b"garbage \xff",
@@ -35,16 +35,16 @@ async def test_garbage_goes_to_the_dead_queue(road: Road, amqp_url: str) -> None
         b'{"v":9}',
         b'{"v":1,"id":"01a20a5f-5eca-7433-9bac-af4993e68657","attempt":0}',
     ]
-    await road.put("q")
-    subscription = road.subscribe(2, "q")
-    await claim_all(road, subscription, 1)
+    await harness.put("q")
+    subscription = harness.subscribe(2, "q")
+    await claim_all(harness, subscription, 1)
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         exchange = await channel.get_exchange("accepted.jobs")
         for body in garbage:
             await exchange.publish(aio_pika.Message(body), routing_key="accepted.q.q")
-        (behind,) = await road.put("q")
-        assert ids(await claim_all(road, subscription, 1)) == [behind.job_id]
+        (behind,) = await harness.put("q")
+        assert ids(await claim_all(harness, subscription, 1)) == [behind.job_id]
         dead = await channel.get_queue("accepted.dead")
         found: list[bytes] = []
 
@@ -55,7 +55,7 @@ async def test_garbage_goes_to_the_dead_queue(road: Road, amqp_url: str) -> None
 
         await until(all_there, PATIENCE, lambda: f"{found}")
         assert sorted(found) == sorted(garbage)
-    await road.close()
+    await harness.close()
 
 
 async def reject(url: str, *bodies: bytes) -> None:
@@ -109,11 +109,11 @@ async def test_more_rejected_messages_are_said_once(amqp_url: str, database_url:
 
 @on_rabbitmq
 async def test_no_more_is_delivered_than_there_are_slots(
-    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, road: Road
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, harness: BrokerHarness
 ) -> None:
     """Before anything is given back: the prefetch itself is the bound."""
-    await road.put("q", 40)
-    await claim(road.subscribe(3, "q"), 1)
+    await harness.put("q", 40)
+    await claim(harness.subscribe(3, "q"), 1)
     seen: list[int] = []
 
     def looked() -> bool:
@@ -123,15 +123,15 @@ async def test_no_more_is_delivered_than_there_are_slots(
 
     await until(looked, PATIENCE, lambda: f"{seen}", interval=0.1)
     assert max(seen) <= 3
-    await road.close()
+    await harness.close()
 
 
 @on_rabbitmq
-async def test_an_old_backlog_is_no_sign_of_deafness(road: Road) -> None:
+async def test_an_old_backlog_is_no_sign_of_deafness(harness: BrokerHarness) -> None:
     """Not for a worker that is free again after a job which was longer than its patience."""
-    await road.put("q", 4)
-    await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
-    worker = road.subscribe(1, "q")
+    await harness.put("q", 4)
+    await do(harness.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    worker = harness.subscribe(1, "q")
     assert isinstance(worker, RabbitSubscription)
     (taken,) = await claim(worker, 1)
     channel = worker._channel
@@ -139,22 +139,22 @@ async def test_an_old_backlog_is_no_sign_of_deafness(road: Road) -> None:
     asking = asyncio.ensure_future(worker.claim(1))
     with pytest.raises(AssertionError, match="to connect anew"):
         await until(lambda: worker._channel is not channel, 2 * WATCH_EVERY, "to connect anew")
-    await road.finish(taken)
+    await harness.finish(taken)
     await worker.settle([taken])
     assert len(await asyncio.wait_for(asking, PATIENCE)) == 1
     assert worker._channel is channel
-    await road.close()
+    await harness.close()
 
 
 @on_rabbitmq
-async def test_time_without_a_consumer_is_none_of_silence(road: Road, amqp_url: str) -> None:
+async def test_time_without_a_consumer_is_none_of_silence(harness: BrokerHarness, amqp_url: str) -> None:
     """A worker that asks while the broker is away has heard nothing for long, and could not."""
-    (ref,) = await road.put("q")
-    await do(road.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
+    (ref,) = await harness.put("q")
+    await do(harness.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
     async with await aio_pika.connect(amqp_url) as other:
         channel = await other.channel()
         await (await channel.get_queue("accepted.q.q")).get()
-        worker = road.subscribe(1, "q")
+        worker = harness.subscribe(1, "q")
         assert isinstance(worker, RabbitSubscription)
         asking = asyncio.ensure_future(worker.claim(1))
         await asyncio.sleep(0)
@@ -167,29 +167,29 @@ async def test_time_without_a_consumer_is_none_of_silence(road: Road, amqp_url: 
 
 
 @on_rabbitmq
-async def test_a_busy_subscription_takes_nothing_until_it_asks(road: Road) -> None:
+async def test_a_busy_subscription_takes_nothing_until_it_asks(harness: BrokerHarness) -> None:
     """Taking and giving back in turns would bring every waiting message to its delivery limit."""
-    await road.put("one", 2)
-    await road.put("two", 2)
-    busy = road.subscribe(1, "one", "two")
+    await harness.put("one", 2)
+    await harness.put("two", 2)
+    busy = harness.subscribe(1, "one", "two")
     assert isinstance(busy, RabbitSubscription)
     (taken,) = await claim(busy, 1)
     await until(lambda: busy._paused, PATIENCE, "what has no slot to be given back")
     with pytest.raises(AssertionError, match="to consume again"):
         await until(lambda: busy._consumers, 3 * WATCH_EVERY, "to consume again")
-    await road.finish(taken)
+    await harness.finish(taken)
     await busy.settle([taken])
-    assert len(await claim_all(road, busy, 3, most=1)) == 3
-    await road.close()
+    assert len(await claim_all(harness, busy, 3, most=1)) == 3
+    await harness.close()
 
 
 @on_rabbitmq
 async def test_what_is_settled_after_a_stop_is_acked(
-    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, road: Road
+    rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, harness: BrokerHarness
 ) -> None:
     """A stopping worker finishes what it holds; what it then leaves without an ack would come again, stale."""
-    await road.put("q", 40)
-    stopping = road.subscribe(40, "q")
+    await harness.put("q", 40)
+    stopping = harness.subscribe(40, "q")
     assert isinstance(stopping, RabbitSubscription)
     taken = await claim(stopping, 20)
     while len(taken) < 20:
@@ -198,9 +198,9 @@ async def test_what_is_settled_after_a_stop_is_acked(
     with pytest.raises(AssertionError, match="to let go"):
         await until(lambda: stopping._channel is None, 2 * WATCH_EVERY, "to let go")
     assert await stopping.claim(20) == []
-    await road.finish(*taken)
+    await harness.finish(*taken)
     await stopping.settle(taken)
-    await road.vanish(stopping)
+    await harness.vanish(stopping)
 
     def left() -> tuple[int, int]:
         ready, unacked, _ = rabbitmq_node.queues(amqp_vhost.name)["accepted.q.q"]
@@ -208,7 +208,7 @@ async def test_what_is_settled_after_a_stop_is_acked(
 
     await until(lambda: left()[1] == 0, PATIENCE, lambda: f"{left()}")
     assert left() == (20, 0)
-    await road.close()
+    await harness.close()
 
 
 class LosesACancel(Connector):
@@ -238,9 +238,9 @@ async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost
     """More than the queue of frames takes, as the connection is lost: their slots come back all the same."""
     engine = create_engine(database_url)
     async with Proxy(amqp_vhost.url) as proxy:
-        road = Road("rabbitmq", engine, RabbitBroker([proxy.url_for(amqp_vhost.url)], engine))
-        await road.put("q")
-        subscription = road.subscribe(1, "q")
+        harness = BrokerHarness("rabbitmq", engine, RabbitBroker([proxy.url_for(amqp_vhost.url)], engine))
+        await harness.put("q")
+        subscription = harness.subscribe(1, "q")
         deliveries = await claim(subscription)
         proxy.cut()
         acks = [asyncio.create_task(subscription.settle(deliveries)) for _ in range(5000)]
@@ -248,4 +248,4 @@ async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost
         assert waiting, "the queue of frames took them all"
         _, waiting = await asyncio.wait(waiting, timeout=SETTLED_WITHIN)
         assert not waiting
-        await road.close()
+        await harness.close()

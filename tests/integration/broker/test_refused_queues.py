@@ -12,7 +12,7 @@ from accepted.broker.rabbitmq import declarations
 from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.relay import AWAY, Relay
-from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all, ids
+from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all, ids
 from tests.support.ledger.jobs import a_job, insert
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do
@@ -20,7 +20,7 @@ from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
-on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
+on_rabbitmq = pytest.mark.parametrize("harness", ["rabbitmq"], indirect=True)
 
 Mend = Callable[[], Awaitable[object]]
 
@@ -51,40 +51,40 @@ async def mend(
 
 
 @on_rabbitmq
-async def test_its_references_alone_wait_to_be_published(road: Road, mend: Mend) -> None:
+async def test_its_references_alone_wait_to_be_published(harness: BrokerHarness, mend: Mend) -> None:
     entries = [Entry(a_job(queue=queue), handoff=0.0) for queue in "aabbc"]
-    await insert(road.engine, *entries)
-    relay = Relay(road.engine, road.broker, PollConnection(road.engine))
+    await insert(harness.engine, *entries)
+    relay = Relay(harness.engine, harness.broker, PollConnection(harness.engine))
     with capture_logs() as lines:
         assert await relay.run_once() == 3
         assert relay.pause(3) == 0, "what can be published does not wait for it"
-        await do(road.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
+        await do(harness.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
         assert await relay.run_once() == 0
         assert relay.pause(0) < AWAY, "nor does what is due behind them"
     assert refused(lines) == ["a"]
-    assert await road.broker.depths("bc") == {"b": 2, "c": 1}
+    assert await harness.broker.depths("bc") == {"b": 2, "c": 1}
     await mend()
 
     async def published() -> bool:
-        await do(road.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
+        await do(harness.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
         return await relay.run_once() == 2
 
     await until(published, PATIENCE, "what waited to be published", interval=0.2)
-    assert await road.broker.depths("abc") == {"a": 2, "b": 2, "c": 1}
+    assert await harness.broker.depths("abc") == {"a": 2, "b": 2, "c": 1}
 
 
 @on_rabbitmq
-async def test_a_worker_serves_the_others(road: Road, mend: Mend) -> None:
-    refs = await road.put("b", 3) + await road.put("c", 3)
-    subscription = road.subscribe(2, "a", "b", "c")
+async def test_a_worker_serves_the_others(harness: BrokerHarness, mend: Mend) -> None:
+    refs = await harness.put("b", 3) + await harness.put("c", 3)
+    subscription = harness.subscribe(2, "a", "b", "c")
     with capture_logs() as lines:
-        found = await claim_all(road, subscription, 6)
+        found = await claim_all(harness, subscription, 6)
     assert sorted(ids(found)) == sorted(ref.job_id for ref in refs)
     assert set(refused(lines)) == {"a"}
     waiting = asyncio.ensure_future(claim(subscription))
     await mend()
-    await insert(road.engine, Entry(a_job(queue="a"), handoff=0.0))
-    relay = Relay(road.engine, road.broker, PollConnection(road.engine))
+    await insert(harness.engine, Entry(a_job(queue="a"), handoff=0.0))
+    relay = Relay(harness.engine, harness.broker, PollConnection(harness.engine))
     await until(relay.run_once, PATIENCE, "its reference to be published", interval=0.2)
     (served,) = await asyncio.wait_for(waiting, PATIENCE)
     assert served.claim.job.queue == "a"

@@ -8,10 +8,10 @@ import pytest
 
 from accepted.broker.base import Delivery, Subscription
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
-from tests.support.ledger.brokers import PATIENCE, Road, claim, claim_all
+from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all
 from tests.support.waiting import until
 
-on_rabbitmq = pytest.mark.parametrize("road", ["rabbitmq"], indirect=True)
+on_rabbitmq = pytest.mark.parametrize("harness", ["rabbitmq"], indirect=True)
 
 SLOTS = 2
 BACKLOG = 40
@@ -20,8 +20,8 @@ BACKLOG = 40
 class Slots:
     """A worker that runs jobs of so many seconds, and counts from which queue they came."""
 
-    def __init__(self, road: Road, subscription: Subscription, seconds: float) -> None:
-        self._road, self._subscription, self._seconds = road, subscription, seconds
+    def __init__(self, harness: BrokerHarness, subscription: Subscription, seconds: float) -> None:
+        self._harness, self._subscription, self._seconds = harness, subscription, seconds
         self._free = asyncio.Semaphore(SLOTS)
         self._running: set[asyncio.Task[None]] = set()
         self.served: Counter[str] = Counter()
@@ -40,21 +40,21 @@ class Slots:
         over = asyncio.Event()
         asyncio.get_running_loop().call_later(self._seconds, over.set)
         await over.wait()
-        await self._road.finish(delivery)
+        await self._harness.finish(delivery)
         await self._subscription.settle([delivery])
         self._free.release()
 
 
 @on_rabbitmq
-async def test_long_jobs_on_one_queue_starve_no_other(road: Road, amqp_url: str) -> None:
+async def test_long_jobs_on_one_queue_starve_no_other(harness: BrokerHarness, amqp_url: str) -> None:
     queues = ["a", "b", "c", "d"]
     for queue in queues:
-        await road.put(queue, BACKLOG)
-    worker = Slots(road, road.subscribe(SLOTS, *queues), 1.3)
+        await harness.put(queue, BACKLOG)
+    worker = Slots(harness, harness.subscribe(SLOTS, *queues), 1.3)
     await worker.work(24)
     assert set(worker.served) == set(queues), worker.served
     assert max(worker.served.values()) - min(worker.served.values()) <= SLOTS + 1, worker.served
-    await road.close()
+    await harness.close()
     assert await redeliveries(amqp_url, queues) <= 24, "about once for each job that ran"
 
 
@@ -73,21 +73,21 @@ async def redeliveries(amqp_url: str, queues: list[str]) -> int:
 
 
 @on_rabbitmq
-async def test_short_jobs_after_long_ones_are_prefetched_again(road: Road) -> None:
+async def test_short_jobs_after_long_ones_are_prefetched_again(harness: BrokerHarness) -> None:
     """Fetching one by one is for full slots; where it leaves slots free, it would be what everybody waits for."""
     for queue in ("a", "b"):
-        await road.put(queue, 400)
-    subscription = road.subscribe(5, "a", "b")
+        await harness.put(queue, 400)
+    subscription = harness.subscribe(5, "a", "b")
     assert isinstance(subscription, RabbitSubscription)
     taken: list[Delivery] = []
     while len(taken) < 5:
         taken += await claim(subscription, 5 - len(taken))
 
     await until(lambda: subscription._paused, PATIENCE, "what has no slot to be given back")
-    await road.finish(*taken)
+    await harness.finish(*taken)
     await subscription.settle(taken)
-    draining = asyncio.create_task(claim_all(road, subscription, 795, most=5))
+    draining = asyncio.create_task(claim_all(harness, subscription, 795, most=5))
     await until(lambda: len(subscription._consumers) == 2, PATIENCE, "both to be consumed again")
     assert not draining.done(), "while there was more to fetch"
     await draining
-    await road.close()
+    await harness.close()

@@ -18,7 +18,7 @@ from accepted.services.jobs.cancellation import cancel
 from accepted.services.jobs.completion import expire, settle
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter
-from tests.support.ledger.brokers import Road
+from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.dead_letters import from_now, read
 from tests.support.ledger.jobs import claim, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
@@ -29,8 +29,8 @@ ROUNDS = 60
 
 
 @pytest.fixture
-def ledger(engine: AsyncEngine, broker: PostgresBroker) -> Road:
-    return Road("postgres", engine, broker)
+def ledger(engine: AsyncEngine, broker: PostgresBroker) -> BrokerHarness:
+    return BrokerHarness("postgres", engine, broker)
 
 
 def won(claimed: Claim) -> Transition:
@@ -41,7 +41,7 @@ def lost(claimed: Claim) -> Transition:
     return transitions.failed(running_attempt(claimed), FailureClass.INVALID, "no", 0.0)
 
 
-async def run(ledger: Road, ids: dict[str, UUID], failing: str = "") -> list[str]:
+async def run(ledger: BrokerHarness, ids: dict[str, UUID], failing: str = "") -> list[str]:
     """Run all that can be run, one round after the other; the refs in the order of their ends."""
     refs = {id: ref for ref, id in ids.items()}
     order = []
@@ -53,13 +53,13 @@ async def run(ledger: Road, ids: dict[str, UUID], failing: str = "") -> list[str
     return order
 
 
-async def test_a_job_runs_when_all_that_it_needs_succeeded(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_job_runs_when_all_that_it_needs_succeeded(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     ids = await put_graph(engine, ledger.broker, DIAMOND)
     assert await statuses(engine, ids) == {"a": "queued", "b": "blocked", "c": "blocked", "d": "blocked"}
     assert await run(ledger, ids) == ["a", "b", "c", "d"]
 
 
-async def test_an_end_without_success_ends_all_that_is_behind_it(ledger: Road, engine: AsyncEngine) -> None:
+async def test_an_end_without_success_ends_all_that_is_behind_it(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     needs = {"a": "", "x": "", "b": "a", "c": "b", "d": "cx", "y": "x"}
     ids = await put_graph(engine, ledger.broker, needs, callback_url="http://example.com/")
     assert await run(ledger, ids, failing="a") == ["a", "x", "y"]
@@ -80,7 +80,7 @@ async def test_an_end_without_success_ends_all_that_is_behind_it(ledger: Road, e
 
 
 @pytest.mark.parametrize("end", ["cancel", "expire"])
-async def test_so_does_one_that_never_ran(ledger: Road, engine: AsyncEngine, end: str) -> None:
+async def test_so_does_one_that_never_ran(ledger: BrokerHarness, engine: AsyncEngine, end: str) -> None:
     ids = await put_graph(engine, ledger.broker, DIAMOND)
     if end == "cancel":
         await cancel(engine, ledger.broker, await read(engine, ids["a"]))
@@ -90,7 +90,7 @@ async def test_so_does_one_that_never_ran(ledger: Road, engine: AsyncEngine, end
     assert set((await statuses(engine, ids)).values()) == {"cancelled" if end == "cancel" else "expired", "cancelled"}
 
 
-async def test_a_chain_of_thousands_ends_in_one_statement(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_chain_of_thousands_ends_in_one_statement(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     refs = [str(n) for n in range(10_000)]
     needs = {ref: refs[n - 1 : n] if n else [] for n, ref in enumerate(refs)}
     ids = await put_graph(engine, ledger.broker, needs)
@@ -102,18 +102,18 @@ async def test_a_chain_of_thousands_ends_in_one_statement(ledger: Road, engine: 
     assert [tuple(row.values()) for row in counts] == [("blocked", 9_999), ("queued", 1)]
 
 
-async def test_two_that_end_at_once_both_count(road: Road) -> None:
+async def test_two_that_end_at_once_both_count(harness: BrokerHarness) -> None:
     """Diamonds, many rounds, on several workers: the two arms commit at the same time in every way there is."""
-    async with claiming_workers(road, success, count=4, most=2):
-        graphs = [await put_graph(road.engine, road.broker, DIAMOND) for _ in range(ROUNDS)]
+    async with claiming_workers(harness, success, count=4, most=2):
+        graphs = [await put_graph(harness.engine, harness.broker, DIAMOND) for _ in range(ROUNDS)]
         wide = {"end": [f"m{n}" for n in range(50)]}
-        await put_graph(road.engine, road.broker, {f"m{n}": "" for n in range(50)} | wide)
-        await all_finished(road)
+        await put_graph(harness.engine, harness.broker, {f"m{n}": "" for n in range(50)} | wide)
+        await all_finished(harness)
     for ids in graphs:
-        assert set((await statuses(road.engine, ids)).values()) == {"succeeded"}
+        assert set((await statuses(harness.engine, ids)).values()) == {"succeeded"}
 
 
-async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: Road, engine: AsyncEngine) -> None:
+async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     """Successes, failures, cancels and retries of layered graphs, against each other."""
     layers = [[f"{layer}{n}" for n in range(4)] for layer in "abcd"]
     needs = {ref: list(above) for above, here in itertools.pairwise([[], *layers]) for ref in here}
@@ -141,7 +141,7 @@ async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: Road, engi
     assert await rows(engine, stale) == []
 
 
-async def test_a_retry_resumes_the_rest(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_retry_resumes_the_rest(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     ids = await put_graph(engine, ledger.broker, DIAMOND | {"e": "d"})
     assert await run(ledger, ids, failing="b") == ["a", "b", "c"]
     again = await retry(engine, await read(engine, ids["b"]))
@@ -153,7 +153,7 @@ async def test_a_retry_resumes_the_rest(ledger: Road, engine: AsyncEngine) -> No
     assert await run(ledger, ids) == ["b", "d", "e"]
 
 
-async def test_a_retry_leaves_what_another_failure_holds_back(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_retry_leaves_what_another_failure_holds_back(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     ids = await put_graph(engine, ledger.broker, DIAMOND | {"e": "b", "f": "d"})
     assert await run(ledger, ids, failing="bc") == ["a", "b", "c"]
     await retry(engine, await read(engine, ids["b"]))
@@ -167,7 +167,7 @@ async def test_a_retry_leaves_what_another_failure_holds_back(ledger: Road, engi
     assert await run(ledger, ids) == ["b", "c", "d", "e", "f"]
 
 
-async def test_what_somebody_cancelled_himself_stays_so(ledger: Road, engine: AsyncEngine) -> None:
+async def test_what_somebody_cancelled_himself_stays_so(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "b", "d": "a"})
     await cancel(engine, ledger.broker, await read(engine, ids["b"]))
     await run(ledger, ids, failing="a")
@@ -181,7 +181,7 @@ async def test_what_somebody_cancelled_himself_stays_so(ledger: Road, engine: As
 
 
 async def test_a_deadline_that_passed_meanwhile_falls_away_behind_a_retried_job_too(
-    ledger: Road, engine: AsyncEngine
+    ledger: BrokerHarness, engine: AsyncEngine
 ) -> None:
     """Else the retry would end at once what it has put back."""
     ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "b", "d": "a"})

@@ -18,7 +18,7 @@ from accepted.services.jobs.cancellation import cancel
 from accepted.services.jobs.completion import expire
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import dependencies, pruning
-from tests.support.ledger.brokers import Road
+from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import apply, claim, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
@@ -49,15 +49,15 @@ FROM (SELECT 1 AS place, id FROM between UNION ALL SELECT 2, CAST(:last AS uuid)
 
 
 @pytest.fixture
-def ledger(engine: AsyncEngine, broker: PostgresBroker) -> Road:
-    return Road("postgres", engine, broker)
+def ledger(engine: AsyncEngine, broker: PostgresBroker) -> BrokerHarness:
+    return BrokerHarness("postgres", engine, broker)
 
 
 async def statuses(engine: AsyncEngine, *ids: UUID) -> list[str]:
     return [(await the_job(engine, id))["status"] for id in ids]
 
 
-async def put(ledger: Road, count: int, **fields: object) -> list[UUID]:
+async def put(ledger: BrokerHarness, count: int, **fields: object) -> list[UUID]:
     async with submissions_of(ledger) as submissions:
         return [await accept(submissions, **(LINE | fields)) for _ in range(count)]
 
@@ -75,14 +75,14 @@ async def end_next(engine: AsyncEngine, kind: str = "succeeded") -> UUID:
 
 
 @pytest.mark.parametrize("kind", ["succeeded", "failed"])
-async def test_the_next_waits_for_the_end_however_it_is(ledger: Road, engine: AsyncEngine, kind: str) -> None:
+async def test_the_next_waits_for_the_end_however_it_is(ledger: BrokerHarness, engine: AsyncEngine, kind: str) -> None:
     ids = await put(ledger, 3)
     assert await statuses(engine, *ids) == ["queued", "blocked", "blocked"]
     assert [await end_next(engine, kind) for _ in ids] == ids
     assert await rows(engine, "SELECT * FROM dependencies") == []
 
 
-async def test_a_retry_keeps_its_place(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_retry_keeps_its_place(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     first, second = await put(ledger, 2)
     (claimed,) = await claim(engine)
     await apply(engine, transitions.failed(running_attempt(claimed), FailureClass.TRANSIENT, "x", 0.0))
@@ -92,7 +92,7 @@ async def test_a_retry_keeps_its_place(ledger: Road, engine: AsyncEngine) -> Non
 
 
 async def test_a_delay_of_the_first_holds_up_the_line_and_one_of_the_next_is_kept(
-    ledger: Road, engine: AsyncEngine
+    ledger: BrokerHarness, engine: AsyncEngine
 ) -> None:
     (first,) = await put(ledger, 1, delay=60.0)
     (second,) = await put(ledger, 1, delay=120.0)
@@ -103,14 +103,14 @@ async def test_a_delay_of_the_first_holds_up_the_line_and_one_of_the_next_is_kep
     assert (row["held"], row["published"], row["kept"]) == (False, False, True)
 
 
-async def test_lines_are_apart_by_tenant_queue_and_key(ledger: Road, engine: AsyncEngine) -> None:
+async def test_lines_are_apart_by_tenant_queue_and_key(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     async with submissions_of(ledger) as submissions:
         for other in ({}, {"tenant": "u"}, {"queue": "r"}, {"ordering_key": "b"}):
             await accept(submissions, **(LINE | other))
     assert {row["status"] for row in await rows(engine, "SELECT status FROM jobs")} == {"queued"}
 
 
-async def test_a_batch_keeps_its_order_and_a_replay_has_no_place(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_batch_keeps_its_order_and_a_replay_has_no_place(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     async with submissions_of(ledger) as submissions:
         known = await accept(submissions, key="k", **LINE)
         calls = [accept(submissions, key="k" if n in (3, 7) else None, **LINE) for n in range(10)]
@@ -122,7 +122,7 @@ async def test_a_batch_keeps_its_order_and_a_replay_has_no_place(ledger: Road, e
 
 
 async def test_one_cancelled_in_the_middle_passes_the_turn_on_when_it_is_its_turn(
-    ledger: Road, engine: AsyncEngine
+    ledger: BrokerHarness, engine: AsyncEngine
 ) -> None:
     first, second, third, fourth = await put(ledger, 4)
     for id in (third, second):
@@ -132,7 +132,9 @@ async def test_one_cancelled_in_the_middle_passes_the_turn_on_when_it_is_its_tur
     assert await rows(engine, "SELECT * FROM dependencies") == []
 
 
-async def test_who_comes_after_a_cancelled_last_waits_for_those_before_it(ledger: Road, engine: AsyncEngine) -> None:
+async def test_who_comes_after_a_cancelled_last_waits_for_those_before_it(
+    ledger: BrokerHarness, engine: AsyncEngine
+) -> None:
     first, second = await put(ledger, 2)
     await cancel(engine, ledger.broker, await read(engine, second))
     (third,) = await put(ledger, 1)
@@ -140,7 +142,7 @@ async def test_who_comes_after_a_cancelled_last_waits_for_those_before_it(ledger
     assert [await end_next(engine), await end_next(engine)] == [first, third]
 
 
-async def test_one_that_expires_passes_the_turn_on(ledger: Road, engine: AsyncEngine) -> None:
+async def test_one_that_expires_passes_the_turn_on(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     past = datetime.now(UTC) - timedelta(seconds=1)
     (first,), (second,) = await put(ledger, 1), await put(ledger, 1, expires_at=past)
     (third,) = await put(ledger, 1)
@@ -149,7 +151,7 @@ async def test_one_that_expires_passes_the_turn_on(ledger: Road, engine: AsyncEn
     assert [await end_next(engine), await end_next(engine)] == [first, third]
 
 
-async def test_a_retried_job_joins_its_line_at_the_end(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_retried_job_joins_its_line_at_the_end(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     first, second, third = await put(ledger, 3)
     assert await end_next(engine, "failed") == first
     again = await retry(engine, await read(engine, first))
@@ -163,7 +165,7 @@ async def test_a_retried_job_joins_its_line_at_the_end(ledger: Road, engine: Asy
 
 
 async def test_one_cancelled_before_its_turn_gives_up_its_place_when_it_is_retried(
-    ledger: Road, engine: AsyncEngine
+    ledger: BrokerHarness, engine: AsyncEngine
 ) -> None:
     first, second, third, fourth = await put(ledger, 4)
     for id in (second, fourth):
@@ -176,7 +178,7 @@ async def test_one_cancelled_before_its_turn_gives_up_its_place_when_it_is_retri
     assert await rows(engine, "SELECT * FROM dependencies") == []
 
 
-async def test_a_retry_in_an_empty_line_waits_for_nobody(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_retry_in_an_empty_line_waits_for_nobody(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     (first,) = await put(ledger, 1)
     await end_next(engine, "failed")
     again = await retry(engine, await read(engine, first))
@@ -186,7 +188,7 @@ async def test_a_retry_in_an_empty_line_waits_for_nobody(ledger: Road, engine: A
     assert await statuses(engine, second) == ["blocked"]
 
 
-async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: Road, engine: AsyncEngine) -> None:
+async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     first, last = await put(ledger, 1), []
     async with submissions_of(ledger) as submissions:
         await asyncio.gather(*(accept(submissions, **LINE) for _ in range(1500)))
@@ -199,7 +201,7 @@ async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: Road, en
 
 @pytest.mark.parametrize("lines", [1, 3])
 async def test_a_statement_passes_a_bounded_part_of_a_line_and_the_next_goes_on(
-    ledger: Road, engine: AsyncEngine, lines: int
+    ledger: BrokerHarness, engine: AsyncEngine, lines: int
 ) -> None:
     """However many have ended before their turn: a statement past its deadline would be tried again for ever."""
     pairs = [await put(ledger, 2, ordering_key=str(n)) for n in range(lines)]
@@ -218,7 +220,9 @@ async def test_a_statement_passes_a_bounded_part_of_a_line_and_the_next_goes_on(
     assert await statuses(engine, *(last for _, last in pairs)) == ["queued"] * lines
 
 
-async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(ledger: Road, engine: AsyncEngine) -> None:
+async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(
+    ledger: BrokerHarness, engine: AsyncEngine
+) -> None:
     first, second = await put(ledger, 2)
     await cancel(engine, ledger.broker, await read(engine, second))
 
@@ -237,26 +241,30 @@ async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(led
     assert await statuses(engine, *(await put(ledger, 1))) == ["queued"]
 
 
-async def test_many_lines_on_many_workers_each_in_its_order(road: Road) -> None:
+async def test_many_lines_on_many_workers_each_in_its_order(harness: BrokerHarness) -> None:
     """Accepted by two API processes' submissions, ended by three workers in whatever way."""
     expected: dict[str, list[UUID]] = {f"key {n}": [] for n in range(12)}
-    async with submissions_of(road) as one, submissions_of(road) as two, claiming_workers(road, anything) as order:
+    async with (
+        submissions_of(harness) as one,
+        submissions_of(harness) as two,
+        claiming_workers(harness, anything) as order,
+    ):
 
         async def fill(key: str) -> None:
             for _ in range(6):
                 expected[key].append(await accept(random.choice([one, two]), ordering_key=key, max_attempts=50))
 
         await asyncio.gather(*map(fill, expected))
-        await all_finished(road)
+        await all_finished(harness)
     for ids in expected.values():
         mine = [id for id in order if id in ids]
         assert list(dict.fromkeys(mine)) == ids
         assert sorted(mine, key=ids.index) == mine, "the next began before its predecessor's last attempt"
-    assert (await rows(road.engine, OVERLAPS))[0]["count"] == 0
-    assert await rows(road.engine, "SELECT * FROM dependencies") == []
+    assert (await rows(harness.engine, OVERLAPS))[0]["count"] == 0
+    assert await rows(harness.engine, "SELECT * FROM dependencies") == []
 
 
-async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: Road, engine: AsyncEngine) -> None:
+async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     """Three lines, contended for by all: who adds, ends, is cancelled in the middle and comes back, in any order."""
     async with (
         submissions_of(ledger) as one,

@@ -62,7 +62,7 @@ async def test_every_column_is_written(engine: AsyncEngine) -> None:
     }  # fmt: skip
 
 
-async def test_a_job_that_waits_for_others_is_blocked_and_on_no_road(engine: AsyncEngine) -> None:
+async def test_a_job_that_waits_for_others_is_blocked_and_not_published(engine: AsyncEngine) -> None:
     job = a_job(blockers=2)
     assert (await insert(engine, Entry(job)))[job.id].status == "blocked"
     (waiting,) = await rows(engine, "SELECT published, held, due_at = 'infinity' AS never FROM outbox")

@@ -7,8 +7,8 @@ from tests.support.clients.lease_client import lease, one_lease, register, say, 
 from tests.support.service.live_api import api
 
 
-async def test_what_was_on_the_road_when_a_limit_came_is_not_leased(database_url: str) -> None:
-    """No limiter runs here that would take it off the road."""
+async def test_what_was_published_when_a_limit_came_is_not_leased(database_url: str) -> None:
+    """No limiter runs here that would take it back."""
     async with api(database_url) as one:
         client = await one.client()
         await register(client)

@@ -1,4 +1,4 @@
-"""The limiter's own round: who is admitted, how many, in which order. The ledger is the road; workers are rows."""
+"""The limiter's own round: who is admitted, how many, in which order. The ledger is the broker; workers are rows."""
 
 import pytest
 
@@ -154,7 +154,7 @@ async def test_nothing_begins_while_a_queue_is_paused(queue: Queue) -> None:
     assert await queue.admit() == ids
 
 
-async def test_what_was_on_the_road_before_the_limit_is_held_in_rounds(
+async def test_what_was_published_before_the_limit_is_held_in_rounds(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST", 40)
@@ -205,7 +205,7 @@ async def test_a_rate_admits_one_at_a_time(queue: Queue) -> None:
 
 
 async def test_a_rate_counts_what_begins_not_what_was_admitted(queue: Queue) -> None:
-    """Nobody came for a while: what waited on the road begins at once, and nothing is made up for on top of that."""
+    """Nobody came for a while: what was published begins at once, and nothing is made up for on top of that."""
     await limit(queue.engine, rate_jobs=1, rate_per=60.0)
     worker = await a_worker(queue.engine, 50)
     ids = await queue.put(3)

@@ -29,7 +29,7 @@ from tests.support.waiting import until
 LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a tenth of one
 
 
-class Road(PostgresBroker):
+class ListBroker(PostgresBroker):
     """The ledger's side of a broker that keeps what is published in a list, or confirms nothing."""
 
     handoff = 1.0  # type: ignore[assignment]
@@ -55,8 +55,8 @@ class Road(PostgresBroker):
 
 
 @pytest.fixture
-def road(engine: AsyncEngine) -> Road:
-    return Road(engine)
+def broker(engine: AsyncEngine) -> ListBroker:
+    return ListBroker(engine)
 
 
 async def beat(engine: AsyncEngine, worker: UUID = WORKER) -> None:
@@ -65,7 +65,7 @@ async def beat(engine: AsyncEngine, worker: UUID = WORKER) -> None:
         await conn.commit()
 
 
-async def test_the_relay_publishes_what_is_due_once(engine: AsyncEngine, road: Road) -> None:
+async def test_the_relay_publishes_what_is_due_once(engine: AsyncEngine, broker: ListBroker) -> None:
     due = [a_job() for _ in range(50)]
     later = a_job(delay=3600.0)
     held = a_job()
@@ -73,12 +73,12 @@ async def test_the_relay_publishes_what_is_due_once(engine: AsyncEngine, road: R
         engine, *(Entry(job, handoff=0.0) for job in due), Entry(later, handoff=0.0), Entry(held, handoff=60.0)
     )
 
-    relays = [Relay(engine, road, PollConnection(engine)) for _ in range(4)]
+    relays = [Relay(engine, broker, PollConnection(engine)) for _ in range(4)]
     done = await asyncio.gather(*(relay.run_once() for relay in relays))
 
     assert sum(done) == 50
-    assert sorted(ref.job_id for ref in road.sent) == sorted(job.id for job in due)
-    assert {(ref.attempt, ref.queue, ref.type, ref.priority) for ref in road.sent} == {(0, "q", "noop", 4)}
+    assert sorted(ref.job_id for ref in broker.sent) == sorted(job.id for job in due)
+    assert {(ref.attempt, ref.queue, ref.type, ref.priority) for ref in broker.sent} == {(0, "q", "noop", 4)}
     assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM outbox WHERE NOT published")} == {
         later.id,
         held.id,
@@ -86,47 +86,47 @@ async def test_the_relay_publishes_what_is_due_once(engine: AsyncEngine, road: R
     assert await relays[0].run_once() == 0
 
 
-async def test_the_relay_makes_scheduled_jobs_queued(engine: AsyncEngine, road: Road) -> None:
+async def test_the_relay_makes_scheduled_jobs_queued(engine: AsyncEngine, broker: ListBroker) -> None:
     (job,) = [a_job(delay=0.2)]
     await insert(engine, Entry(job, handoff=0.0))
     assert (await the_job(engine, job.id))["status"] == "scheduled"
-    relay = Relay(engine, road, PollConnection(engine))
+    relay = Relay(engine, broker, PollConnection(engine))
     await until(relay.run_once, 10, "the job to be due")
     assert (await the_job(engine, job.id))["status"] == "queued"
 
 
-async def test_a_reference_that_was_not_confirmed_comes_due_again(engine: AsyncEngine, road: Road) -> None:
+async def test_a_reference_that_was_not_confirmed_comes_due_again(engine: AsyncEngine, broker: ListBroker) -> None:
     await insert(engine, Entry(a_job(), handoff=0.0))
-    road.works = False
-    relay = Relay(engine, road, PollConnection(engine))
+    broker.works = False
+    relay = Relay(engine, broker, PollConnection(engine))
     assert await relay.run_once() == 0
     assert relay.pause(0) >= 0.5, "a broker that is away is left alone for a while"
     (row,) = await rows(engine, "SELECT published, due_at > now() AS held FROM outbox")
     assert (row["published"], row["held"]) == (False, True)
-    road.works = True
+    broker.works = True
     await do(engine, "UPDATE outbox SET due_at = now()")
-    assert await Relay(engine, road, PollConnection(engine)).run_once() == 1
+    assert await Relay(engine, broker, PollConnection(engine)).run_once() == 1
 
 
-async def test_a_row_that_was_claimed_meanwhile_is_not_marked(engine: AsyncEngine, road: Road) -> None:
+async def test_a_row_that_was_claimed_meanwhile_is_not_marked(engine: AsyncEngine, broker: ListBroker) -> None:
     job = a_job()
     await insert(engine, Entry(job, handoff=0.0))
-    publish = road.publish
+    publish = broker.publish
 
     async def claimed_first(refs: Sequence[JobRef]) -> list[JobRef]:
         await do(engine, "UPDATE outbox SET published = true")
         assert len(await claim(engine)) == 1
         return await publish(refs)
 
-    road.publish = claimed_first  # type: ignore[method-assign]
-    await Relay(engine, road, PollConnection(engine)).run_once()
+    broker.publish = claimed_first  # type: ignore[method-assign]
+    await Relay(engine, broker, PollConnection(engine)).run_once()
     assert await rows(engine, "SELECT * FROM outbox") == []
 
 
-async def test_the_rescuer_ends_what_a_silent_worker_held_once(engine: AsyncEngine, road: Road) -> None:
+async def test_the_rescuer_ends_what_a_silent_worker_held_once(engine: AsyncEngine, broker: ListBroker) -> None:
     await put(engine, 20)
     claims = await claim(engine, 20)
-    rescuers = [Rescuer(engine, road, LEASE) for _ in range(3)]
+    rescuers = [Rescuer(engine, broker, LEASE) for _ in range(3)]
 
     async def rescued() -> bool:
         await asyncio.gather(*(rescuer.run_once() for rescuer in rescuers))
@@ -140,18 +140,18 @@ async def test_the_rescuer_ends_what_a_silent_worker_held_once(engine: AsyncEngi
     assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM outbox")} == {c.job.id for c in claims}
 
 
-async def test_the_rescuer_leaves_a_live_worker_alone(engine: AsyncEngine, road: Road) -> None:
+async def test_the_rescuer_leaves_a_live_worker_alone(engine: AsyncEngine, broker: ListBroker) -> None:
     await put(engine)
     await claim(engine)
     await beat(engine)
-    rescuer = Rescuer(engine, road, 60)
+    rescuer = Rescuer(engine, broker, 60)
     async with transaction(engine) as conn:
         assert await workers.abandoned(conn, 60, 100) == []
     for _ in range(5):
         assert await rescuer.run_once() == 0
 
 
-async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, road: Road) -> None:
+async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, broker: ListBroker) -> None:
     """Its own, else its type's, else the default: where a crash stands on the schedule needs all of it."""
     own, of_type = Retry(7, (1.0, 2.0), 0.1), Retry(3, (4.0,), 0.5)
     kind = JobType(name="typed", description="", queue="q", retry=of_type, timeout=None, payload_schema="{}")
@@ -168,21 +168,21 @@ async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, 
     assert [found[job.id] for job in given] == [own, of_type, Retry()]
 
 
-async def test_the_rescuer_does_not_judge_before_it_has_watched(engine: AsyncEngine, road: Road) -> None:
+async def test_the_rescuer_does_not_judge_before_it_has_watched(engine: AsyncEngine, broker: ListBroker) -> None:
     """After an outage every heartbeat is old: they are given time to come."""
     await put(engine)
     await claim(engine)
-    assert await Rescuer(engine, road, 60).run_once() == 0
+    assert await Rescuer(engine, broker, 60).run_once() == 0
     assert (await rows(engine, "SELECT status FROM jobs"))[0]["status"] == "running"
 
 
-async def test_a_job_is_dead_after_three_crashes(engine: AsyncEngine, road: Road) -> None:
+async def test_a_job_is_dead_after_three_crashes(engine: AsyncEngine, broker: ListBroker) -> None:
     (id,) = await put(engine, max_attempts=50)
     statuses = []
     for _ in range(3):
         await do(engine, "UPDATE outbox SET published = true, due_at = now()")
         assert len(await claim(engine)) == 1
-        rescuer = Rescuer(engine, road, LEASE)
+        rescuer = Rescuer(engine, broker, LEASE)
         await until(rescuer.run_once, 10, "a rescue", interval=LEASE / 20)
         statuses.append((await the_job(engine, id))["status"])
     assert statuses == ["queued", "retrying", "failed"]
@@ -190,35 +190,37 @@ async def test_a_job_is_dead_after_three_crashes(engine: AsyncEngine, road: Road
     assert await rows(engine, "SELECT * FROM outbox") == []
 
 
-async def test_the_reconciler_gives_back_to_the_relay_what_the_broker_lost(engine: AsyncEngine, road: Road) -> None:
+async def test_the_reconciler_gives_back_to_the_relay_what_the_broker_lost(
+    engine: AsyncEngine, broker: ListBroker
+) -> None:
     await put(engine, 10)
     await put(engine, 3, queue="young")
     await do(engine, "UPDATE outbox SET due_at = now() - interval '1 minute' WHERE queue = 'q'")
-    road.there = {"q": 10}
-    assert await Reconciler(engine, road).run_once() == 0
-    road.there = {"q": 6}
-    assert await Reconciler(engine, road).run_once() == 4
+    broker.there = {"q": 10}
+    assert await Reconciler(engine, broker).run_once() == 0
+    broker.there = {"q": 6}
+    assert await Reconciler(engine, broker).run_once() == 4
     assert len(await rows(engine, "SELECT * FROM outbox WHERE NOT published AND queue = 'q'")) == 4
-    assert await Relay(engine, road, PollConnection(engine)).run_once() == 4
+    assert await Relay(engine, broker, PollConnection(engine)).run_once() == 4
 
 
-async def test_two_reconcilers_double_nothing_that_matters(engine: AsyncEngine, road: Road) -> None:
+async def test_two_reconcilers_double_nothing_that_matters(engine: AsyncEngine, broker: ListBroker) -> None:
     await put(engine, 10)
     await do(engine, "UPDATE outbox SET due_at = now() - interval '1 minute'")
-    road.there = {"q": 0}
-    await asyncio.gather(*(Reconciler(engine, road).run_once() for _ in range(3)))
-    done = await asyncio.gather(*(Relay(engine, road, PollConnection(engine)).run_once() for _ in range(3)))
+    broker.there = {"q": 0}
+    await asyncio.gather(*(Reconciler(engine, broker).run_once() for _ in range(3)))
+    done = await asyncio.gather(*(Relay(engine, broker, PollConnection(engine)).run_once() for _ in range(3)))
     assert sum(done) == 10
-    assert len({ref.job_id for ref in road.sent}) == len(road.sent) == 10
+    assert len({ref.job_id for ref in broker.sent}) == len(broker.sent) == 10
 
 
-async def test_where_the_ledger_is_the_road_nothing_is_lost(engine: AsyncEngine) -> None:
+async def test_where_the_ledger_is_the_broker_nothing_is_lost(engine: AsyncEngine) -> None:
     await put(engine, 3)
     await do(engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
     assert await Reconciler(engine, PostgresBroker(engine, "")).run_once() == 0
 
 
-async def test_expiry_ends_what_is_late_once_and_tells(engine: AsyncEngine, road: Road) -> None:
+async def test_expiry_ends_what_is_late_once_and_tells(engine: AsyncEngine, broker: ListBroker) -> None:
     late = await put(engine, 20, callback_url="http://example.com/")
     quiet = await put(engine, 1, callback_url="http://example.com/", callback_events=("job.failed",))
     in_time = await put(engine, 1)
@@ -228,7 +230,7 @@ async def test_expiry_ends_what_is_late_once_and_tells(engine: AsyncEngine, road
     await do(engine, f"UPDATE jobs SET expires_at = {past} WHERE id <> :id", id=in_time[0])
     await do(engine, f"UPDATE outbox SET expires_at = {past} WHERE job_id <> :id", id=in_time[0])
 
-    done = await asyncio.gather(*(Expiry(engine, road, PollConnection(engine)).run_once() for _ in range(4)))
+    done = await asyncio.gather(*(Expiry(engine, broker, PollConnection(engine)).run_once() for _ in range(4)))
 
     assert sum(done) == 21
     for id in (*late, *quiet):

@@ -15,7 +15,7 @@ from accepted.services import webhook_redelivery
 from accepted.storage import webhook_deliveries, webhook_urls
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
-from tests.support.ledger.brokers import Road
+from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import claim, put, the_job
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
@@ -65,22 +65,26 @@ def check_headers(answer: Any) -> None:
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_one_that_succeeded_is_sent_again_by_another(road: Road) -> None:
+async def test_one_that_succeeded_is_sent_again_by_another(harness: BrokerHarness) -> None:
     """Under the same `webhook-id`, with the same body; and so is that one."""
-    async with Receiver() as receiver, sending(road.engine, road.broker):
-        job_id, first = await ended(road.engine, receiver.url, broker=road.broker)
+    async with Receiver() as receiver, sending(harness.engine, harness.broker):
+        job_id, first = await ended(harness.engine, receiver.url, broker=harness.broker)
         ids = [first]
         for count in (1, 2, 3):
             await receiver.wait_for(count, 20)
-            await until(has_succeeded(road.engine, ids[-1]), 20, "the end of the delivery")
+            await until(has_succeeded(harness.engine, ids[-1]), 20, "the end of the delivery")
             ids.append(
-                (await webhook_redelivery.redeliver(road.engine, road.broker, await read(road.engine, ids[-1]))).id
+                (
+                    await webhook_redelivery.redeliver(
+                        harness.engine, harness.broker, await read(harness.engine, ids[-1])
+                    )
+                ).id
             )
         await receiver.wait_for(4, 20)
     assert {each.headers["webhook-id"] for each in receiver.requests} == {str(first)}
     assert len({each.body for each in receiver.requests}) == 1
     assert len(set(ids)) == 4
-    async with transaction(road.engine) as conn:
+    async with transaction(harness.engine) as conn:
         found = await webhook_deliveries.page(conn, "t", webhook_deliveries.DeliveryFilter(job_id=str(job_id)), 10)
     assert [(each.id, each.redelivery_of) for each in found] == [
         *[(id, str(first)) for id in reversed(ids[1:])], (first, None)

@@ -10,7 +10,7 @@ from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.attempts.claims import claim_next
 from accepted.storage.db.engine import transaction
 from accepted_worker.runtime import worker
-from tests.support.ledger.brokers import Road
+from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.in_process_worker import HANDLERS, accept, attempts, has, read, working
@@ -82,15 +82,17 @@ async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, data
     assert await rows(engine, "SELECT * FROM workers") == []
 
 
-async def test_a_new_queue_is_served_at_once(road: Road, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_queue_is_served_at_once(
+    harness: BrokerHarness, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody looks by himself here before the test is over."""
     monkeypatch.setattr(worker, "FIND_QUEUES", 600.0)
     monkeypatch.setattr(subscription, "WATCH_EVERY", 600.0)
-    async with working(road.engine, road.broker, None, database_url=database_url):
-        known = await accept(road.engine, road.broker, "noop", queue="default")
-        await until(has(road.engine, known, "succeeded"), 30, "the worker to be there")
-        job_id = await accept(road.engine, road.broker, "noop", queue="new")
-        await until(has(road.engine, job_id, "succeeded"), 30, "the job on the new queue")
+    async with working(harness.engine, harness.broker, None, database_url=database_url):
+        known = await accept(harness.engine, harness.broker, "noop", queue="default")
+        await until(has(harness.engine, known, "succeeded"), 30, "the worker to be there")
+        job_id = await accept(harness.engine, harness.broker, "noop", queue="new")
+        await until(has(harness.engine, job_id, "succeeded"), 30, "the job on the new queue")
 
 
 async def slots(engine: AsyncEngine, expected: int) -> bool:

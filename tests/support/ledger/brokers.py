@@ -1,4 +1,4 @@
-"""A road between the ledger and the workers, under test: putting jobs on it, and being a worker at its end."""
+"""A broker under test with its ledger: puts jobs on it, and is a worker of it."""
 
 import asyncio
 from contextlib import suppress
@@ -24,7 +24,7 @@ PATIENCE = 30.0  # seconds; a new queue is declared on a broker with two noisy c
 SHORT = 2.5  # seconds in which nothing must happen: longer than a poll, a watch and a hold
 
 
-class Road:
+class BrokerHarness:
     """A broker with its ledger, and what was opened on it."""
 
     def __init__(self, kind: str, engine: AsyncEngine, broker: Broker) -> None:
@@ -32,7 +32,7 @@ class Road:
         self._running: dict[Subscription, asyncio.Task[None]] = {}
 
     async def put(self, queue: str, count: int = 1, **fields: Any) -> list[JobRef]:
-        """Accept jobs and put them on the road, as a submitter does."""
+        """Accept jobs and publish them, as a submitter does."""
         jobs = [a_job(queue=queue, **fields) for _ in range(count)]
         async with transaction(self.engine) as conn:
             entries = [Entry(job, handoff=self.broker.handoff) for job in jobs]
@@ -51,14 +51,14 @@ class Road:
         return subscription
 
     async def vanish(self, subscription: Subscription) -> None:
-        """The worker dies: nothing is said to the road."""
+        """The worker dies: the broker is not told."""
         task = self._running.pop(subscription)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
     async def finish(self, *deliveries: Delivery) -> None:
-        """Commit the outcomes, then tell the road, in the order of a worker."""
+        """Commit the outcomes, then tell the broker, in the order of a worker."""
         batch = [transitions.succeeded(running_attempt(each), "{}") for each in deliveries]
         assert all(await settle(self.engine, self.broker, batch))
 
@@ -82,12 +82,12 @@ async def claim(subscription: Subscription, most: int = 100) -> list[Delivery]:
     return await asyncio.wait_for(asyncio.shield(subscription.claim(most)), PATIENCE)
 
 
-async def claim_all(road: Road, subscription: Subscription, count: int, most: int = 100) -> list[Delivery]:
+async def claim_all(harness: BrokerHarness, subscription: Subscription, count: int, most: int = 100) -> list[Delivery]:
     """Claim and finish until there were `count`."""
     found: list[Delivery] = []
     while len(found) < count:
         deliveries = await claim(subscription, most)
-        await road.finish(*deliveries)
+        await harness.finish(*deliveries)
         await subscription.settle(deliveries)
         found += deliveries
     return found

@@ -34,7 +34,7 @@ async def insert(engine: AsyncEngine, *entries: Entry, ttl: float = DAY) -> dict
 
 
 async def put(engine: AsyncEngine, count: int = 1, **fields: Any) -> list[UUID]:
-    """Jobs that are on the road already, where the ledger is the road."""
+    """Jobs that are on the harness already, where the ledger is the broker."""
     entries = [Entry(a_job(**fields)) for _ in range(count)]
     return list(await insert(engine, *entries))
 

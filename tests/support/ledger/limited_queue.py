@@ -64,7 +64,7 @@ async def put(engine: AsyncEngine, broker: Broker, count: int = 1, **fields: Any
 
 
 async def admitted(engine: AsyncEngine) -> list[UUID]:
-    """In the order in which the road brings them, where the ledger is the road."""
+    """In the order in which the harness brings them, where the ledger is the broker."""
     found = await rows(engine, "SELECT job_id FROM outbox WHERE admitted ORDER BY priority DESC, due_at")
     return [row["job_id"] for row in found]
 

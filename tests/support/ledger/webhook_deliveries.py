@@ -41,7 +41,7 @@ async def sending(engine: AsyncEngine, broker: Broker, settings: Settings = NOWH
 async def ended(
     engine: AsyncEngine, url: str = URL, result: str = "{}", broker: Broker | None = None, **fields: Any
 ) -> tuple[UUID, UUID]:
-    """A job that has succeeded, and the delivery that is to tell of it, on the road of `broker`: their ids."""
+    """A job that has succeeded, and the delivery that is to tell of it, published to `broker`: their ids."""
     (job_id,) = await put(engine, callback_url=url, **fields)
     (claimed,) = await claim(engine, 1)
     await settle(

@@ -19,7 +19,7 @@ from accepted.services.jobs.submission import Submissions
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.relay import Relay
-from tests.support.ledger.brokers import Road, running_attempt
+from tests.support.ledger.brokers import BrokerHarness, running_attempt
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
@@ -50,14 +50,16 @@ def anything(delivery: Delivery) -> Transition:
 
 
 @asynccontextmanager
-async def claiming_workers(road: Road, outcome: Outcome, count: int = 3, most: int = 4) -> AsyncIterator[list[UUID]]:
+async def claiming_workers(
+    harness: BrokerHarness, outcome: Outcome, count: int = 3, most: int = 4
+) -> AsyncIterator[list[UUID]]:
     """`count` workers and a scheduler; yields the ids in the order of the claims, which grows."""
     order: list[UUID] = []
-    subscriptions = [road.subscribe(most, "q") for _ in range(count)]
-    working = [asyncio.create_task(_work(road, one, outcome, order, most)) for one in subscriptions]
+    subscriptions = [harness.subscribe(most, "q") for _ in range(count)]
+    working = [asyncio.create_task(_work(harness, one, outcome, order, most)) for one in subscriptions]
     loops = [
-        Relay(road.engine, road.broker, PollConnection(road.engine)),
-        Expiry(road.engine, road.broker, PollConnection(road.engine)),
+        Relay(harness.engine, harness.broker, PollConnection(harness.engine)),
+        Expiry(harness.engine, harness.broker, PollConnection(harness.engine)),
     ]
     scheduling = asyncio.create_task(base.run(loops))
     try:
@@ -72,11 +74,13 @@ async def claiming_workers(road: Road, outcome: Outcome, count: int = 3, most: i
             raise BaseExceptionGroup("workers that came to grief", errors)
 
 
-async def _work(road: Road, subscription: Subscription, outcome: Outcome, order: list[UUID], most: int) -> None:
+async def _work(
+    harness: BrokerHarness, subscription: Subscription, outcome: Outcome, order: list[UUID], most: int
+) -> None:
     while deliveries := await until_heard(lambda: subscription.claim(most)):
         order.extend(each.claim.job.id for each in deliveries)
         await asyncio.sleep(0)
-        await until_heard(lambda: settle(road.engine, road.broker, [outcome(each) for each in deliveries]))
+        await until_heard(lambda: settle(harness.engine, harness.broker, [outcome(each) for each in deliveries]))
         await subscription.settle(deliveries)
 
 
@@ -87,23 +91,23 @@ async def until_heard(work: Callable[[], Awaitable[T]]) -> T:
             return await work()
 
 
-async def all_finished(road: Road) -> None:
+async def all_finished(harness: BrokerHarness) -> None:
     """Wait for the end of every job; what is left is in the failure."""
     left: list[Any] = []
 
     async def none_left() -> bool:
-        left[:] = await rows(road.engine, UNFINISHED)
+        left[:] = await rows(harness.engine, UNFINISHED)
         return not left
 
     await until(none_left, PATIENCE, lambda: f"the end of {[dict(row) for row in left[:20]]}", interval=0.1)
-    statuses = {row["status"] for row in await rows(road.engine, "SELECT DISTINCT status FROM jobs")}
+    statuses = {row["status"] for row in await rows(harness.engine, "SELECT DISTINCT status FROM jobs")}
     assert statuses <= FINISHED
-    assert await rows(road.engine, "SELECT * FROM outbox") == []
+    assert await rows(harness.engine, "SELECT * FROM outbox") == []
 
 
 @asynccontextmanager
-async def submissions_of(road: Road) -> AsyncIterator[Submissions]:
-    submissions = Submissions(road.engine, road.broker, 60)
+async def submissions_of(harness: BrokerHarness) -> AsyncIterator[Submissions]:
+    submissions = Submissions(harness.engine, harness.broker, 60)
     yield submissions
     await submissions.close()
 

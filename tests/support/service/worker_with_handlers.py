@@ -1,4 +1,4 @@
-"""A worker in this process, with handlers that the test writes, on a ledger that is its own road."""
+"""A worker in this process, with handlers that the test writes, on a ledger that is its own harness."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager

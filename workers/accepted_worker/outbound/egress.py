@@ -34,7 +34,7 @@ from accepted_worker.outbound.lookup import Lookup, Resolve
 
 # More calls at a time than a worker process has slots; a fence against running out of file descriptors.
 MAX_IN_FLIGHT = 500
-# So many of a name's addresses are tried, each but the last only so long: a dead IPv6 road costs seconds.
+# So many of a name's addresses are tried, each but the last only so long: a dead IPv6 route costs seconds.
 MAX_ADDRESSES_TRIED = 4
 CONNECT_TRY_SECONDS = 3.0
 # Parsing happens on the event loop: small reads keep a flood of 1-byte chunks from holding up other jobs.

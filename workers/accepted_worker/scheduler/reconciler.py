@@ -1,4 +1,4 @@
-"""The reconciler: what the ledger says is on the road and the broker has lost is published again.
+"""The reconciler: publishes again what the ledger has as published and the broker has lost.
 
 It compares numbers, not messages: for each queue, references published and not claimed, against what the broker has.
 The oldest of the surplus go back to the relay, if they were published a while ago. Some of them may not be the lost
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Does nothing where the ledger is the road."""
+    """Does nothing where the ledger is the broker."""
 
     name = "reconciler"
 
@@ -45,7 +45,7 @@ class Reconciler:
         if self._broker.handoff is None:
             return 0
         async with reading(self._engine) as conn:
-            expected = await outbox.on_the_road(conn, SETTLED)
+            expected = await outbox.unclaimed(conn, SETTLED)
             leased = await outbox.leased(conn)
         for queue, good in leased.items():
             await self._clear(queue, good)
@@ -58,7 +58,7 @@ class Reconciler:
         return EVERY
 
     async def _missing(self, queues: Iterable[str]) -> dict[str, int]:
-        """By queue, how many more references the ledger has on the road, of any age, than the broker.
+        """By queue, how many more published references, of any age, the ledger has than the broker.
 
         The young ones count, or a lasting load would make up for what was lost. The ledger is asked last, and for what
         was published before the broker was asked: then what is claimed or published meanwhile never looks lost.
@@ -66,7 +66,7 @@ class Reconciler:
         asked = time.monotonic()
         there = await self._broker.depths(queues)
         async with reading(self._engine) as conn:
-            unclaimed = await outbox.on_the_road(conn, time.monotonic() - asked)
+            unclaimed = await outbox.unclaimed(conn, time.monotonic() - asked)
         return {queue: unclaimed.get(queue, 0) - there[queue] for queue in queues}
 
     async def _clear(self, queue: str, good: int) -> None:

@@ -1,4 +1,4 @@
-"""The relay: what is due in the outbox and not on the road is put there. The rescuer of every dead submitter."""
+"""The relay: publishes outbox rows that are due and unpublished, also those whose submitter died."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 

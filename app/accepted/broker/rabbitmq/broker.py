@@ -1,4 +1,4 @@
-"""RabbitMQ as the road: publishing with confirms, over one connection, while workers consume over their own."""
+"""RabbitMQ as the broker: publishes with confirms over one connection; workers consume over their own."""
 
 import asyncio
 from collections.abc import Iterable, Sequence

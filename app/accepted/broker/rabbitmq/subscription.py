@@ -244,7 +244,7 @@ class RabbitSubscription:
         return queue in self._declared
 
     async def _listen_closely(self) -> None:
-        """Raise if the ledger says that messages for us are on the road, and for `DEAF` none came that could have come.
+        """Raise if the ledger says that messages for us are published, and none came for `DEAF` that could have come.
 
         Another worker may be holding them, for as long as it takes the broker to see that it is frozen. Then a new
         connection helps as little as the old one, and costs no more than redeliveries that are found stale.
@@ -258,7 +258,7 @@ class RabbitSubscription:
             async with self._ledger.statements() as conn:
                 left = await outbox.any_left(conn, list(self._consumers), DEAF)
         if left:
-            raise BrokerUnavailable("connected, but what is on the road does not arrive")
+            raise BrokerUnavailable("connected, but what is published does not arrive")
 
     async def _pause(self) -> None:
         """Consume nothing, and give back what no slot was free for."""

@@ -1,4 +1,4 @@
-"""Putting committed references on the road, and noting it in the outbox. Used by submitters and by the relay."""
+"""Publishing committed references and marking their outbox rows. Used by submitters and by the relay."""
 
 import asyncio
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ _LOCK_NEXT = f"""
     ) AS ready
     ORDER BY ready.priority DESC, ready.due_at LIMIT :most
 """
-"""One half for queues that are not limited, one for those that are: what is on the road of the latter and was not
+"""One half for queues that are not limited, one for those that are: what is published of the latter and was not
 admitted may be many rows, which a filter would have to pass over one by one."""
 
 RUN = """

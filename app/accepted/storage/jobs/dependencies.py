@@ -124,8 +124,8 @@ async def cancel_behind(conn: Connection, ended: Sequence[UUID]) -> list[Moved]:
 async def release(conn: Connection, ended: Sequence[UUID], succeeded: Sequence[UUID], published: bool) -> Released:
     """blocked -> queued or scheduled for those whose last unmet edge was to one of these. The caller commits.
 
-    `succeeded` are those of `ended` that did; `published` says that being in the outbox is being on the road. Whoever
-    is in `passed_by` has ended, too: the caller goes on from there, in the same transaction.
+    `succeeded` are those of `ended` that did; `published`: their outbox rows are written as published. The jobs in
+    `passed_by` have ended, too: the caller goes on from there, in the same transaction.
     """
     most = max(1, MOST // max(1, len(ended)))
     rows = await _RELEASE.rows(conn, ended=list(ended), succeeded=list(succeeded), published=published, most=most)

@@ -64,7 +64,7 @@ SELECT count(*), count(*) FILTER (WHERE key = CAST(:key AS text)) FROM (
 ) AS going
 """)
 
-_POSITION_ON_THE_ROAD = Statement("""
+_POSITION_AMONG_PUBLISHED = Statement("""
 SELECT count(*), 0 FROM outbox
 WHERE queue = :queue AND published
   AND (priority > :priority OR (priority = :priority AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)))
@@ -153,7 +153,7 @@ async def position(
     if limited:
         found = await _POSITION_ON_A_LIMITED_QUEUE.rows(conn, id=job_id, queue=queue)
     else:
-        found = await _POSITION_ON_THE_ROAD.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)
+        found = await _POSITION_AMONG_PUBLISHED.rows(conn, id=job_id, queue=queue, priority=priority, due_at=due_at)
     return QueuePosition(*found[0]) if found else QueuePosition()
 
 

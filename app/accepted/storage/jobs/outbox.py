@@ -1,10 +1,10 @@
 """The outbox: one row for each job that should be with a worker from `due_at` on. Claiming a job deletes its row.
 
-`published` says that the row is on the road (on the broker, or simply open to claims where the ledger is the
-broker). Until then `due_at` is also the moment from which the relay has to see to it, so whoever publishes a row
-first pushes `due_at` on: if he dies, the row comes due again. Each row is found by its state, never by a cursor:
-ids and sequence numbers do not commit in order. A row that is `held` waits for something else than a moment
-(docs/waiting.md): for room on its queue, or, with `due_at` at infinity, for other jobs.
+`published`: RabbitMQ has confirmed the row's reference, or, where the ledger is the broker, the row is open to claims.
+Until then `due_at` is also the moment from which the relay publishes it. So the process that publishes a row first
+moves `due_at` on: if it dies, the row comes due again. Each row is found by its state, never by a cursor: ids and
+sequence numbers do not commit in order. A row that is `held` does not wait for a moment (docs/waiting.md) but for room
+on its queue, or, with `due_at` at infinity, for other jobs.
 """
 
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ _NEXT_DUE = Statement(
     "WHERE NOT published AND NOT held ORDER BY due_at LIMIT 1"
 )
 
-_ON_THE_ROAD = text("""
+_UNCLAIMED = text("""
 SELECT queue, count(*) FROM outbox
 WHERE published AND due_at < now() - CAST(:older_than AS float8) * interval '1 second' GROUP BY queue
 """)
@@ -113,7 +113,7 @@ async def take_due(conn: Connection, most: int, hold: float) -> tuple[list[JobRe
 
 
 async def mark_published(conn: Connection, refs: Iterable[JobRef]) -> None:
-    """These are on the road. A row that was claimed meanwhile is gone, and stays gone; one that is held, stays so."""
+    """Mark these as published. A row that was claimed meanwhile stays gone; one that is held stays held."""
     sent = list(refs)
     await _MARK_PUBLISHED.rows(conn, ids=[r.job_id for r in sent], attempts=[r.attempt for r in sent])
 
@@ -124,9 +124,9 @@ async def next_due(conn: Connection) -> float | None:
     return float(found[0][0]) if found else None
 
 
-async def on_the_road(conn: AsyncConnection, older_than: float) -> dict[str, int]:
+async def unclaimed(conn: AsyncConnection, older_than: float) -> dict[str, int]:
     """By queue, how many rows were published more than `older_than` seconds ago and not claimed since."""
-    return {row[0]: row[1] for row in await conn.execute(_ON_THE_ROAD, {"older_than": older_than})}
+    return {row[0]: row[1] for row in await conn.execute(_UNCLAIMED, {"older_than": older_than})}
 
 
 async def any_left(conn: Connection, queues: list[str], older_than: float) -> bool:
@@ -136,7 +136,7 @@ async def any_left(conn: Connection, queues: list[str], older_than: float) -> bo
 
 
 async def leased(conn: AsyncConnection) -> dict[str, int]:
-    """Queues whose jobs are leased over HTTP, past the road, with how many rows of each are on it."""
+    """Queues whose jobs are leased over HTTP, past the broker, with the number of published rows of each."""
     return {row[0]: row[1] for row in await conn.execute(_LEASED)}
 
 

@@ -21,7 +21,7 @@ class Entry(msgspec.Struct, frozen=True):
     """One member of a batch: the job, and the idempotency key and fingerprint it came with, if any.
 
     `handoff` is in seconds: for so long the submitter itself sees to publishing, then the relay takes over.
-    None says that being in the outbox is being on the road, so that the row is published as it is written.
+    None: the ledger is the broker, and the row is published as it is written.
     """
 
     job: NewJob
@@ -88,7 +88,7 @@ WITH input AS MATERIALIZED (
            traceparent, run_at, expires_at, parent_id, root_id, COALESCE(depth, 0), concurrency_key,
            ordering_key, batch_id, ref, COALESCE(blockers, 0), COALESCE(has_dependents, false)
     FROM accepted
-), on_the_road AS (
+), queued AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
     SELECT id, 0, queue, COALESCE(priority, {DEFAULT_PRIORITY}),
            CASE status WHEN 'blocked' THEN 'infinity' WHEN 'scheduled' THEN run_at
