@@ -1,8 +1,7 @@
-"""The history of a job, derived from its row and its attempts: no table of events is needed to tell it.
+"""The history of a job, derived from its row and its attempts. There is no table of events.
 
-Every state that a job can be in has a number that follows from the status, the attempt and the explicit retries
-before it alone, and only ever rises. It is the id of the event, so a client that was cut off goes on after the last
-number it saw.
+Each state has a number that follows from the status, the attempt and the explicit retries so far, and the numbers only
+rise. The number is the id of the event, so a client that reconnects continues after the last number it saw.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,15 +16,15 @@ from accepted.domain.job import FINISHED, Job, Status
 _RANK = {Status.RUNNING: 0, Status.BLOCKED: 1, Status.SCHEDULED: 2, Status.RETRYING: 2, Status.QUEUED: 3}
 _END = 4
 _ROUND = 5
-"""Numbers of one round: of an attempt and what follows it, or of an explicit retry, which takes an ended job back to
-waiting at the same attempt and so needs numbers beyond that end."""
+"""Numbers in one round. An attempt and what follows it are a round. So is an explicit retry: it takes an ended job back
+to waiting at the same attempt, and the numbers must go on rising."""
 
-_NOT_COUNTED = frozenset({FailureClass.CRASHED, "handed_back"})
-"""Outcomes after which the job was queued again rather than made to wait."""
+_QUEUED_AGAIN = frozenset({FailureClass.CRASHED, "handed_back"})
+"""Outcomes after which the job is queued at once; after the others it is retrying."""
 
 
-class Run(Protocol):
-    """What the timeline needs of an attempt."""
+class PastAttempt(Protocol):
+    """The fields of an attempt that its history needs."""
 
     @property
     def attempt(self) -> int: ...
@@ -46,38 +45,38 @@ class Event(msgspec.Struct, frozen=True):
     at: datetime | None = None
 
 
-def timeline(job: Job, runs: Sequence[Run], after: int = 0) -> list[Event]:
-    """The events beyond number `after`, up to the present state. `runs` are sorted by attempt.
+def events(job: Job, attempts: Sequence[PastAttempt], after: int = 0) -> list[Event]:
+    """The events after number `after`, up to the present state. `attempts` are sorted by number.
 
-    States that nothing recorded (how long a retry then sat queued, how a job ended before it was retried) are passed
-    over, and so are runs that began after `job` was read.
+    States that the ledger does not record are left out: how long a retry sat queued, how a job ended before an explicit
+    retry. So are attempts that began after `job` was read.
     """
-    seen = [run for run in runs if run.attempt <= job.attempt]
-    events = [_event(Status.QUEUED, 0, 0, job.created_at)] if seen else []
-    for run in seen:
-        events += _events_of(run, job)
+    seen = [one for one in attempts if one.attempt <= job.attempt]
+    found = [_event(Status.QUEUED, 0, 0, job.created_at)] if seen else []
+    for one in seen:
+        found += _events_of(one, job)
     now = _event(Status(job.status), job.attempt, _retries(job, job.attempt), job.finished_at)
-    if not events or now.number > events[-1].number:
-        events.append(now)
-    return [event for event in events if event.number > after]
+    if not found or now.number > found[-1].number:
+        found.append(now)
+    return [event for event in found if event.number > after]
 
 
-def _events_of(run: Run, job: Job) -> Iterator[Event]:
-    before, after = _retries(job, run.attempt - 1), _retries(job, run.attempt)
-    yield _event(Status.RUNNING, run.attempt, before, run.started_at)
-    if run.finished_at is None or run.attempt == job.attempt:
+def _events_of(one: PastAttempt, job: Job) -> Iterator[Event]:
+    before, after = _retries(job, one.attempt - 1), _retries(job, one.attempt)
+    yield _event(Status.RUNNING, one.attempt, before, one.started_at)
+    if one.finished_at is None or one.attempt == job.attempt:
         return
     if after > before:
-        if run.outcome == FailureClass.CANCELLED:
-            yield _event(Status.CANCELLED, run.attempt, before, run.finished_at)
-        yield _event(Status.QUEUED, run.attempt, after, None)
+        if one.outcome == FailureClass.CANCELLED:
+            yield _event(Status.CANCELLED, one.attempt, before, one.finished_at)
+        yield _event(Status.QUEUED, one.attempt, after, None)
     else:
-        waits = Status.QUEUED if run.outcome in _NOT_COUNTED else Status.RETRYING
-        yield _event(waits, run.attempt, before, run.finished_at)
+        waits = Status.QUEUED if one.outcome in _QUEUED_AGAIN else Status.RETRYING
+        yield _event(waits, one.attempt, before, one.finished_at)
 
 
 def _retries(job: Job, attempt: int) -> int:
-    """How often somebody asked for another run up to the end of `attempt`, after it included."""
+    """Explicit retries up to and after `attempt`."""
     return sum(one <= attempt for one in job.retried_after or ())
 
 

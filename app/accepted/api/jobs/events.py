@@ -16,8 +16,8 @@ from accepted.api.http.problems import responses_for
 from accepted.api.http.query import only_query
 from accepted.api.jobs.reading import find
 from accepted.api.state import State, state_of
-from accepted.domain import json_text
-from accepted.domain.history import Event, timeline
+from accepted.domain import history, json_text
+from accepted.domain.history import Event
 from accepted.domain.job import Job
 from accepted.errors import LedgerUnavailable
 
@@ -56,7 +56,7 @@ async def events(
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
-    last = timeline(job, ())[-1].number
+    last = history.events(job, ())[-1].number
     if seen > last:
         seen = 0  # an id of another stream: it must not hide the end of this one
     if job.finished and seen == last:
@@ -68,7 +68,7 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
     current: Job | None = job
     told: bytes | None = None
     while current is not None:
-        news = timeline(current, await state.changes.attempts(job.id), seen)
+        news = history.events(current, await state.changes.attempts(job.id), seen)
         frames = [_status(event) for event in news]
         progress = _progress(current)
         if progress is not None and progress != told and (news or not current.finished):

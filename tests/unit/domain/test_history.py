@@ -7,20 +7,20 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.history import timeline
+from accepted.domain import history
 from accepted.domain.job import FINISHED, Job, Status
 
 EPOCH = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-class Run(msgspec.Struct):
+class PastAttempt(msgspec.Struct):
     attempt: int
     started_at: datetime
     finished_at: datetime | None = None
     outcome: str | None = None
 
 
-Moment = tuple[Job, list[Run]]
+Moment = tuple[Job, list[PastAttempt]]
 
 
 def job_in(status: Status, attempt: int, retried_after: list[int] | None = None) -> Job:
@@ -34,7 +34,7 @@ def job_in(status: Status, attempt: int, retried_after: list[int] | None = None)
 @st.composite
 def lives(draw: st.DrawFn) -> list[Moment]:
     """A job at each moment of a legal life, with the attempts that the ledger then has."""
-    runs: list[Run] = []
+    runs: list[PastAttempt] = []
     retried_after: list[int] = []
     moments: list[Moment] = []
 
@@ -49,8 +49,8 @@ def lives(draw: st.DrawFn) -> list[Moment]:
             look(Status.SCHEDULED)
         look(Status.QUEUED)
 
-    def run() -> Run:
-        runs.append(Run(len(runs) + 1, EPOCH + timedelta(minutes=len(runs))))
+    def run() -> PastAttempt:
+        runs.append(PastAttempt(len(runs) + 1, EPOCH + timedelta(minutes=len(runs))))
         look(Status.RUNNING)
         runs[-1].finished_at = EPOCH + timedelta(minutes=len(runs), seconds=-30)
         return runs[-1]
@@ -77,7 +77,7 @@ def lives(draw: st.DrawFn) -> list[Moment]:
 @given(lives())
 def test_numbers_rise_strictly_at_every_moment(life: list[Moment]) -> None:
     for job, runs in life:
-        numbers = [event.number for event in timeline(job, runs)]
+        numbers = [event.number for event in history.events(job, runs)]
         assert numbers == sorted(set(numbers))
         assert numbers[0] > 0
 
@@ -86,7 +86,7 @@ def test_numbers_rise_strictly_at_every_moment(life: list[Moment]) -> None:
 def test_one_who_follows_hears_of_each_moment_in_order(life: list[Moment]) -> None:
     seen, heard = 0, []
     for job, runs in life:
-        for event in timeline(job, runs, seen):
+        for event in history.events(job, runs, seen):
             assert event.number > seen
             seen = event.number
             heard.append((event.status, event.attempt))
@@ -96,22 +96,22 @@ def test_one_who_follows_hears_of_each_moment_in_order(life: list[Moment]) -> No
 @given(lives())
 def test_one_who_comes_late_hears_what_was_recorded_and_the_end_last(life: list[Moment]) -> None:
     job, runs = life[-1]
-    events = timeline(job, runs)
+    events = history.events(job, runs)
     assert (events[-1].status, events[-1].attempt) == (job.status, job.attempt)
     assert [event.attempt for event in events if event.status == "running"] == [run.attempt for run in runs]
-    assert timeline(job, runs, events[-1].number) == []
+    assert history.events(job, runs, events[-1].number) == []
 
 
 @given(lives(), st.data())
 def test_what_was_told_live_has_the_same_number_and_status_later(life: list[Moment], data: st.DataObject) -> None:
-    live = {event.number: event.status for job, runs in life for event in timeline(job, runs)}
+    live = {event.number: event.status for job, runs in life for event in history.events(job, runs)}
     job, runs = data.draw(st.sampled_from(life))
-    assert {event.number: event.status for event in timeline(job, runs)}.items() <= live.items()
+    assert {event.number: event.status for event in history.events(job, runs)}.items() <= live.items()
 
 
 def test_explicit_retries_are_told_after_the_ends_that_they_undo() -> None:
     """Even of a job that is cancelled and retried again and again before it runs."""
-    runs = [Run(1, EPOCH, EPOCH, "transient")]
+    runs = [PastAttempt(1, EPOCH, EPOCH, "transient")]
     moments = [
         (job_in(Status.FAILED, 1), "failed"),
         (job_in(Status.SCHEDULED, 1, [1]), "scheduled"),
@@ -123,14 +123,14 @@ def test_explicit_retries_are_told_after_the_ends_that_they_undo() -> None:
     ]
     seen = 0
     for job, status in moments:
-        told = timeline(job, runs, seen)
+        told = history.events(job, runs, seen)
         assert told[-1].status == status
         seen = told[-1].number
-    runs.append(Run(2, EPOCH))
-    assert [e.status for e in timeline(job_in(Status.RUNNING, 2, [1, 1, 1]), runs, seen)] == ["running"]
+    runs.append(PastAttempt(2, EPOCH))
+    assert [e.status for e in history.events(job_in(Status.RUNNING, 2, [1, 1, 1]), runs, seen)] == ["running"]
 
 
 def test_a_run_that_began_after_the_job_was_read_is_told_next_time() -> None:
     """What lies between the two reads may be a retry, which moves the numbers."""
-    runs = [Run(1, EPOCH, EPOCH, "transient"), Run(2, EPOCH)]
-    assert [e.status for e in timeline(job_in(Status.FAILED, 1), runs)] == ["queued", "running", "failed"]
+    runs = [PastAttempt(1, EPOCH, EPOCH, "transient"), PastAttempt(2, EPOCH)]
+    assert [e.status for e in history.events(job_in(Status.FAILED, 1), runs)] == ["queued", "running", "failed"]
