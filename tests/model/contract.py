@@ -28,7 +28,7 @@ ASKED_FOR = {(status, "queued") for status in AGAIN} | {("failed", "scheduled")}
 
 BEGINS_AS = {"scheduled", "queued"}
 
-ARROWS = (
+TRANSITIONS = (
     {(one, other) for one, others in GOES_TO.items() for other in others}
     | ASKED_FOR
     | {("", status) for status in BEGINS_AS}
@@ -37,21 +37,23 @@ ARROWS = (
 
 
 def check(before: Snapshot, after: Snapshot, asked_again: bool) -> Counter[tuple[str, str]]:
-    """Fails when this step was not a legal one. Returns the arrows that jobs took; `asked_again` allows `ASKED_FOR`."""
-    arrows: Counter[tuple[str, str]] = Counter()
+    """Fails when this step is not legal. Returns the transitions that jobs took; `asked_again` allows `ASKED_FOR`."""
+    transitions: Counter[tuple[str, str]] = Counter()
     assert before.jobs.keys() <= after.jobs.keys(), "a job is lost"
     for job_id, now in after.jobs.items():
         for problem in _problems(now):
             raise AssertionError(f"job {job_id.int}: {problem}: {now}")
         was = before.jobs.get(job_id)
-        arrow = ("" if was is None else was.status, now.status)
+        transition = ("" if was is None else was.status, now.status)
         if was is None or was.status != now.status:
-            assert arrow in ARROWS, f"job {job_id.int} went from {arrow[0]!r} to {arrow[1]!r}"
-            assert asked_again or arrow not in ASKED_FOR, f"job {job_id.int} went {arrow}, and nobody asked for it"
-            arrows[arrow] += 1
+            assert transition in TRANSITIONS, f"job {job_id.int} went from {transition[0]!r} to {transition[1]!r}"
+            assert asked_again or transition not in ASKED_FOR, (
+                f"job {job_id.int} went {transition}, and nobody asked for it"
+            )
+            transitions[transition] += 1
         if was is not None:
             _check_step(job_id, was, now)
-    return arrows
+    return transitions
 
 
 def _problems(row: Row) -> Iterator[str]:

@@ -37,7 +37,7 @@ class Coverage:
 
     rules: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
-    arrows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
     crashes: Counter[int] = field(default_factory=Counter)
     examples: int = 0
 
@@ -142,7 +142,7 @@ class Stage(RuleBasedStateMachine):
         before, self.seen = self.seen, await self.ledger.snapshot()
         self.steps += 1
         self.coverage.rules[step] += 1
-        self.coverage.arrows += contract.check(before, self.seen, asked_again)
+        self.coverage.transitions += contract.check(before, self.seen, asked_again)
         self.coverage.statuses.update({row.status for row in self.seen.jobs.values()})
         self.coverage.crashes.update({row.crashes for row in self.seen.jobs.values()})
         contract.check_keys(before, self.seen)

@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from accepted.domain.failures import FailureClass
 from accepted_worker.scheduler import rescuer
 from tests.model.accepting import Accepting
-from tests.model.contract import ARROWS, STATUSES
+from tests.model.contract import STATUSES, TRANSITIONS
 from tests.model.deciding import Deciding
 from tests.model.ledger import Clock, Ledger
 from tests.model.model import MOST_CRASHES
@@ -24,7 +24,7 @@ from tests.support.servers.postgres import DatabaseServer
 
 STEPS = 50
 QUICK, LONG = 100, 500
-"""Examples. The quick ones reach nearly every arrow dozens of times; the few that are rare are walked on purpose."""
+"""Examples. The quick ones reach nearly every transition dozens of times; the few rare ones are walked on purpose."""
 
 A_JOB = {
     "queue": "a", "delay": 0, "expires": None, "most": 5, "waits": [2], "tells": True, "payload": 0,
@@ -107,7 +107,7 @@ def test_a_life_is_as_the_contract_has_it(ledger: Ledger) -> None:
     every = Life.setup_state()
     assert set(reached.rules) == {rule.function.__name__ for rule in (*every.rules, *every.initializers)}
     assert set(reached.statuses) == STATUSES
-    assert set(reached.arrows) == ARROWS
+    assert set(reached.transitions) == TRANSITIONS
     assert set(reached.crashes) == {0, 1, 2, MOST_CRASHES}
 
 

@@ -99,16 +99,16 @@ class Working(Stage):
         await self._settle(transitions.cancelled(running))
         job.let_go()
 
-    @step(when=Stage.over, number=picks, arrow=picks)
-    async def end_too_late(self, number, arrow) -> None:
+    @step(when=Stage.over, number=picks, choice=picks)
+    async def end_too_late(self, number, choice) -> None:
         """The attempt was rescued, settled or cancelled meanwhile: nothing changes."""
-        await self._fenced_off(pick(self.over(), number), arrow)
+        await self._fenced_off(pick(self.over(), number), choice)
 
-    @step(when=Stage.live, number=picks, arrow=picks, wrong=st.sampled_from(["worker_id", "attempt"]))
-    async def end_what_another_one_has(self, number, arrow, wrong) -> None:
+    @step(when=Stage.live, number=picks, choice=picks, wrong=st.sampled_from(["worker_id", "attempt"]))
+    async def end_what_another_one_has(self, number, choice, wrong) -> None:
         running, _ = self._one(number)
         other = {"worker_id": pick([one for one in WORKERS if one != running.worker_id], number), "attempt": 99}[wrong]
-        await self._fenced_off(msgspec.structs.replace(running, **{wrong: other}), arrow)
+        await self._fenced_off(msgspec.structs.replace(running, **{wrong: other}), choice)
 
     @step(when=lambda self: self.live() and self.over(), number=picks, late=picks)
     async def succeed_beside_a_late_one(self, number, late) -> None:
@@ -129,17 +129,17 @@ class Working(Stage):
         running = pick(self.live(), number)
         return running, self.jobs[running.job_id]
 
-    async def _settle(self, arrow: Transition) -> None:
-        assert list(await self.ledger.settle(arrow)) == [True]
+    async def _settle(self, transition: Transition) -> None:
+        assert list(await self.ledger.settle(transition)) == [True]
 
-    async def _fenced_off(self, running: RunningAttempt, arrow: int) -> None:
-        arrows = [
+    async def _fenced_off(self, running: RunningAttempt, choice: int) -> None:
+        all_transitions = [
             transitions.succeeded(running, "666"), transitions.failed(running, FailureClass.TRANSIENT, "late", CHANCE),
             transitions.failed(running, FailureClass.INVALID, "late", CHANCE), transitions.crashed(running, CHANCE),
             transitions.handed_back(running), transitions.cancelled(running),
             transitions.held_back(running, FailureClass.TIMEOUT, "late", 1.0),
         ]  # fmt: skip
-        assert list(await self.ledger.settle(pick(arrows, arrow))) == [False]
+        assert list(await self.ledger.settle(pick(all_transitions, choice))) == [False]
 
     def _claimed(self, worker, expected: list[Job], claims: list[Claim]) -> None:
         assert {claim.job.id for claim in claims} == {job.id for job in expected}

@@ -1,4 +1,4 @@
-"""The arrows that leave `running`, as values. Built here and nowhere else, applied by
+"""The transitions that leave `running`, as values. Built here and nowhere else, applied by
 `accepted.storage.attempts.completion`.
 
 Each carries its fence: the job, the attempt and the worker that must still hold the lease. A row that no longer
@@ -66,7 +66,7 @@ class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """One arrow from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox.
+    """One transition from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox.
 
     `progress` is what the attempt said last, as JSON text; `children` are the jobs that become real with a success.
     `retry_after` (seconds) is how long the target asked to be left alone: it is not stored with the job. `answer` is

@@ -32,12 +32,12 @@ DEADLY: dict[str, Callable[[RunningAttempt], Transition]] = {
 }
 
 
-@pytest.mark.parametrize("arrow", DEADLY.values(), ids=DEADLY)
+@pytest.mark.parametrize("transition", DEADLY.values(), ids=DEADLY)
 async def test_a_failed_job_is_a_dead_letter(
-    engine: AsyncEngine, arrow: Callable[[RunningAttempt], Transition]
+    engine: AsyncEngine, transition: Callable[[RunningAttempt], Transition]
 ) -> None:
     one = await running(engine)
-    assert await apply(engine, arrow(one)) == [True]
+    assert await apply(engine, transition(one)) == [True]
     (job,) = await rows(engine, "SELECT * FROM jobs")
     (letter,) = await rows(engine, "SELECT * FROM dead_letters")
     assert job["status"] == "failed"
@@ -55,11 +55,11 @@ LIVELY: dict[str, Callable[[RunningAttempt], Transition]] = {
 }
 
 
-@pytest.mark.parametrize("arrow", LIVELY.values(), ids=LIVELY)
+@pytest.mark.parametrize("transition", LIVELY.values(), ids=LIVELY)
 async def test_any_other_outcome_leaves_no_letter(
-    engine: AsyncEngine, arrow: Callable[[RunningAttempt], Transition]
+    engine: AsyncEngine, transition: Callable[[RunningAttempt], Transition]
 ) -> None:
-    assert await apply(engine, arrow(await running(engine))) == [True]
+    assert await apply(engine, transition(await running(engine))) == [True]
     assert await rows(engine, "SELECT * FROM dead_letters") == []
 
 

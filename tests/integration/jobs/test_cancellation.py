@@ -52,8 +52,8 @@ async def cancel(engine: AsyncEngine, job_id: UUID) -> Job:
     return await cancel_job(engine, PostgresBroker(engine, ""), job)
 
 
-async def apply(engine: AsyncEngine, arrow: Transition) -> bool:
-    (done,) = await settle(engine, PostgresBroker(engine, ""), [arrow])
+async def apply(engine: AsyncEngine, transition: Transition) -> bool:
+    (done,) = await settle(engine, PostgresBroker(engine, ""), [transition])
     return done
 
 
@@ -177,8 +177,8 @@ async def test_against_an_outcome(engine: AsyncEngine, outcome: str) -> None:
     """One end state; and a job that was to run again is cancelled, whichever came first."""
     for round_ in range(ROUNDS):
         one = await running(engine)
-        arrow = (RUNS_AGAIN | FINAL)[outcome](one)
-        both: list[Any] = [cancel(engine, one.job_id), apply(engine, arrow)]
+        transition = (RUNS_AGAIN | FINAL)[outcome](one)
+        both: list[Any] = [cancel(engine, one.job_id), apply(engine, transition)]
         results = await asyncio.gather(*both[:: 1 if round_ % 2 else -1], return_exceptions=True)
         assert True in results, "the outcome was recorded"
         assert all(isinstance(each, (Job, bool, Conflict)) for each in results), results

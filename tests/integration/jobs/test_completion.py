@@ -73,7 +73,7 @@ async def test_handing_back_gives_the_attempt_back(engine: AsyncEngine) -> None:
     assert (job["status"], job["attempt"], job["max_attempts"], job["error"]) == ("queued", 1, 4, None)
 
 
-def arrows(one: RunningAttempt) -> list[Transition]:
+def all_transitions(one: RunningAttempt) -> list[Transition]:
     return [
         transitions.succeeded(one, "{}"),
         transitions.failed(one, FailureClass.TRANSIENT, "x", 0.0),
@@ -94,7 +94,7 @@ async def test_the_wrong_attempt_worker_or_job_changes_nothing(engine: AsyncEngi
         msgspec.structs.replace(one, worker_id=UUID(int=0xB)),
         msgspec.structs.replace(one, job_id=UUID(int=0xC)),
     ):
-        assert await apply(engine, arrows(wrong)[number]) == [False]
+        assert await apply(engine, all_transitions(wrong)[number]) == [False]
     assert await snapshot(engine) == before
 
 
@@ -106,7 +106,7 @@ async def test_a_job_that_is_not_running_is_left_alone(engine: AsyncEngine, stat
     one = await running(engine)
     await do(engine, "UPDATE jobs SET status = :status", status=status)
     before = await snapshot(engine)
-    assert await apply(engine, arrows(one)[number]) == [False]
+    assert await apply(engine, all_transitions(one)[number]) == [False]
     assert await snapshot(engine) == before
 
 
@@ -114,9 +114,9 @@ async def test_a_job_that_is_not_running_is_left_alone(engine: AsyncEngine, stat
 @pytest.mark.parametrize("second", range(6))
 async def test_the_second_outcome_of_an_attempt_is_fenced_off(engine: AsyncEngine, first: int, second: int) -> None:
     one = await running(engine)
-    assert await apply(engine, arrows(one)[first]) == [True]
+    assert await apply(engine, all_transitions(one)[first]) == [True]
     before = await snapshot(engine)
-    assert await apply(engine, arrows(one)[second]) == [False]
+    assert await apply(engine, all_transitions(one)[second]) == [False]
     assert await snapshot(engine) == before
 
 
@@ -149,7 +149,7 @@ async def test_in_a_batch_the_fence_is_each_members_own(engine: AsyncEngine) -> 
 async def test_outcomes_at_once_record_one(engine: AsyncEngine) -> None:
     for _ in range(5):
         one = await running(engine)
-        done = await asyncio.gather(*(apply(engine, arrow) for arrow in arrows(one)))
+        done = await asyncio.gather(*(apply(engine, transition) for transition in all_transitions(one)))
         assert sum(map(sum, done)) == 1
         (lease,) = await rows(engine, "SELECT * FROM attempts WHERE job_id = :id", id=one.job_id)
         assert lease["finished_at"] is not None

@@ -59,15 +59,15 @@ async def delivered(engine: AsyncEngine, status: str, **fields: Any) -> tuple[UU
         return job_id, delivery_id
     (claimed,) = await claim(engine, 1, queue=WEBHOOK_QUEUE)
     one = running_attempt(claimed)
-    arrow = {
+    transition = {
         "succeeded": transitions.succeeded(one, '{"status_code":200,"body":"ok"}'),
         "failed": transitions.failed(one, FailureClass.INVALID, "the receiver answered 410 Gone", 0.0),
         "retrying": transitions.failed(one, FailureClass.TRANSIENT, "the receiver answered 500", 0.0),
         "scheduled": transitions.failed(one, FailureClass.TRANSIENT, "the receiver answered 500", 0.0),
         "cancelled": transitions.cancelled(one),
     }.get(status)
-    if arrow is not None:
-        await apply(engine, msgspec.structs.replace(arrow, answer=ANSWER))
+    if transition is not None:
+        await apply(engine, msgspec.structs.replace(transition, answer=ANSWER))
     if status == "scheduled":
         await do(engine, "UPDATE jobs SET status = 'scheduled' WHERE id = :id", id=delivery_id)
     return job_id, delivery_id

@@ -1,4 +1,4 @@
-"""Only the arrows of the contract (section 3) leave `running`, and each class of failure takes its own (section 5)."""
+"""Only the transitions of contract section 3 leave `running`, and each failure class takes its own (section 5)."""
 
 import json
 from uuid import UUID
@@ -35,7 +35,7 @@ def running_attempts(draw: st.DrawFn) -> RunningAttempt:
 
 
 @st.composite
-def arrows(draw: st.DrawFn) -> Transition:
+def any_transition(draw: st.DrawFn) -> Transition:
     running, chance, message = draw(running_attempts()), draw(chances), draw(st.text())
     return draw(
         st.sampled_from(
@@ -59,39 +59,41 @@ def test_a_job_that_nobody_serves_waits_longer_each_time_and_is_not_charged() ->
     )
     waits = []
     for _ in range(8):
-        arrow = transitions.unserved(running, "a.type")
-        assert (arrow.status, arrow.extra_attempts, arrow.crashes) == (Status.QUEUED, 1, 0)
-        waits.append(arrow.wait)
+        made = transitions.unserved(running, "a.type")
+        assert (made.status, made.extra_attempts, made.crashes) == (Status.QUEUED, 1, 0)
+        waits.append(made.wait)
         running = replace(running, attempt=running.attempt + 1, max_attempts=running.max_attempts + 1)
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
-@given(arrows())
-def test_every_arrow_is_legal_and_whole(arrow: Transition) -> None:
-    assert arrow.status in FROM_RUNNING
-    assert (arrow.wait is None) == (arrow.status in FINISHED), "a waiting job has a row in the outbox, no other has"
-    assert arrow.wait is None or arrow.wait >= 0
-    assert (arrow.result is not None) == (arrow.status == Status.SUCCEEDED)
-    if arrow.error is not None:
-        error = json.loads(arrow.error)
+@given(any_transition())
+def test_every_transition_is_legal_and_whole(transition: Transition) -> None:
+    assert transition.status in FROM_RUNNING
+    assert (transition.wait is None) == (transition.status in FINISHED), (
+        "a waiting job has a row in the outbox, no other has"
+    )
+    assert transition.wait is None or transition.wait >= 0
+    assert (transition.result is not None) == (transition.status == Status.SUCCEEDED)
+    if transition.error is not None:
+        error = json.loads(transition.error)
         assert set(error) == {"class", "message", "attempt"}
         assert error["class"] in set(FailureClass)
-        assert error["attempt"] == arrow.running.attempt
+        assert error["attempt"] == transition.running.attempt
         assert "\0" not in error["message"]
-    assert arrow.error is not None or arrow.status in (Status.SUCCEEDED, Status.QUEUED)
+    assert transition.error is not None or transition.status in (Status.SUCCEEDED, Status.QUEUED)
 
 
 @given(running_attempts(), classes, chances)
 def test_a_job_is_retried_only_while_it_has_attempts_and_a_reason(
     running: RunningAttempt, kind: FailureClass, chance: float
 ) -> None:
-    arrow = transitions.failed(running, kind, "x", chance)
+    made = transitions.failed(running, kind, "x", chance)
     if kind in RETRIED and running.attempt < running.max_attempts:
-        assert arrow.status == Status.RETRYING
-        assert arrow.wait == running.retry.wait(running.failures, chance)
+        assert made.status == Status.RETRYING
+        assert made.wait == running.retry.wait(running.failures, chance)
     elif kind is not FailureClass.CRASHED:
-        assert (arrow.status, arrow.wait) == (Status.FAILED, None)
-    assert arrow.outcome == kind
+        assert (made.status, made.wait) == (Status.FAILED, None)
+    assert made.outcome == kind
 
 
 def waits_until_the_end(running: RunningAttempt, hand_backs: list[bool]) -> list[float]:
@@ -103,10 +105,10 @@ def waits_until_the_end(running: RunningAttempt, hand_backs: list[bool]) -> list
                 running, max_attempts=running.max_attempts + transitions.handed_back(running).extra_attempts
             )
         else:
-            arrow = transitions.failed(running, FailureClass.TRANSIENT, "x", 0.0)
-            if arrow.wait is None:
+            made = transitions.failed(running, FailureClass.TRANSIENT, "x", 0.0)
+            if made.wait is None:
                 return found
-            found.append(arrow.wait)
+            found.append(made.wait)
         running = replace(running, attempt=running.attempt + 1)
     raise AssertionError("a job that fails every time must come to an end")
 
@@ -123,9 +125,9 @@ def test_every_budget_goes_through_the_schedule_from_its_start(most: int, spent:
 
 @given(running_attempts(), chances)
 def test_a_crash_stands_where_a_failure_would(running: RunningAttempt, chance: float) -> None:
-    arrow = transitions.crashed(running, chance)
-    if arrow.status == Status.RETRYING:
-        assert arrow.wait == transitions.failed(running, FailureClass.TRANSIENT, "x", chance).wait
+    made = transitions.crashed(running, chance)
+    if made.status == Status.RETRYING:
+        assert made.wait == transitions.failed(running, FailureClass.TRANSIENT, "x", chance).wait
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 100))
@@ -145,11 +147,11 @@ def test_what_no_retry_can_mend_is_a_dead_letter_at_once(running: RunningAttempt
 
 @given(running_attempts(), chances)
 def test_the_third_crash_is_the_last(running: RunningAttempt, chance: float) -> None:
-    arrow = transitions.crashed(running, chance)
-    assert arrow.crashes == 1
+    made = transitions.crashed(running, chance)
+    assert made.crashes == 1
     dead = running.crashes + 1 >= 3 or running.attempt >= running.max_attempts
-    assert (arrow.status == Status.FAILED) == dead
-    error = json.loads(arrow.error or "")
+    assert (made.status == Status.FAILED) == dead
+    error = json.loads(made.error or "")
     assert error["class"] == "crashed"
     assert f"crash {running.crashes + 1}" in error["message"]
     assert ("3 are the most" in error["message"]) == (running.crashes + 1 >= 3)
@@ -157,16 +159,16 @@ def test_the_third_crash_is_the_last(running: RunningAttempt, chance: float) -> 
 
 @given(running_attempts())
 def test_handing_back_costs_no_attempt(running: RunningAttempt) -> None:
-    arrow = transitions.handed_back(running)
-    assert (arrow.status, arrow.extra_attempts, arrow.crashes, arrow.error) == (Status.QUEUED, 1, 0, None)
+    made = transitions.handed_back(running)
+    assert (made.status, made.extra_attempts, made.crashes, made.error) == (Status.QUEUED, 1, 0, None)
 
 
 @given(running_attempts())
 def test_holding_back_costs_no_attempt_and_says_why(running: RunningAttempt) -> None:
-    arrow = transitions.held_back(running, FailureClass.TIMEOUT, "held back from x: y", 7.5)
-    assert (arrow.status, arrow.wait, arrow.extra_attempts, arrow.crashes) == (Status.RETRYING, 7.5, 1, 0)
-    assert arrow.outcome == "held_back"
-    assert json.loads(arrow.error or "") == {
+    made = transitions.held_back(running, FailureClass.TIMEOUT, "held back from x: y", 7.5)
+    assert (made.status, made.wait, made.extra_attempts, made.crashes) == (Status.RETRYING, 7.5, 1, 0)
+    assert made.outcome == "held_back"
+    assert json.loads(made.error or "") == {
         "class": "timeout", "message": "held back from x: y", "attempt": running.attempt,
     }  # fmt: skip
 
@@ -187,6 +189,6 @@ def test_a_lone_surrogate_and_a_nul_in_a_message() -> None:
 
 @given(running_attempts(), chances, st.floats(0, 1e9))
 def test_nobody_is_back_before_retry_after(running: RunningAttempt, chance: float, asked: float) -> None:
-    arrow = transitions.failed(running, FailureClass.RATE_LIMITED, "x", chance, asked)
-    if arrow.status == Status.RETRYING:
-        assert (arrow.wait or 0) >= min(asked, 86400)
+    made = transitions.failed(running, FailureClass.RATE_LIMITED, "x", chance, asked)
+    if made.status == Status.RETRYING:
+        assert (made.wait or 0) >= min(asked, 86400)

@@ -15,7 +15,7 @@ from accepted.storage.db.direct import Connection, Statement
 from accepted.storage.jobs.moved import COLUMNS, Moved
 
 _APPLY = Statement(f"""
-WITH arrow AS MATERIALIZED (
+WITH transition AS MATERIALIZED (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
         CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
@@ -24,14 +24,14 @@ WITH arrow AS MATERIALIZED (
     ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback,
            progress, answer)
 ), locked AS MATERIALIZED (
-    SELECT j.id FROM jobs j JOIN arrow a ON a.job_id = j.id
+    SELECT j.id FROM jobs j JOIN transition a ON a.job_id = j.id
     WHERE j.status = 'running' AND j.attempt = a.attempt
     ORDER BY j.id FOR UPDATE OF j
 ), closed AS (
     UPDATE attempts t SET
         finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback,
         answer = CAST(a.answer AS json)
-    FROM arrow a JOIN locked l ON l.id = a.job_id
+    FROM transition a JOIN locked l ON l.id = a.job_id
     WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
     RETURNING t.job_id, t.cancel_requested_at IS NOT NULL AND NOT a.finished AS cancel
 ), moved AS (
@@ -44,7 +44,7 @@ WITH arrow AS MATERIALIZED (
         crashes = j.crashes + a.crashes, max_attempts = j.max_attempts + a.extra,
         run_at = CASE WHEN a.wait > 0 AND NOT c.cancel THEN now() + a.wait * interval '1 second' ELSE j.run_at END,
         finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
-    FROM arrow a JOIN closed c ON c.job_id = a.job_id
+    FROM transition a JOIN closed c ON c.job_id = a.job_id
     WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
     RETURNING {COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key, a.error,
               CASE WHEN NOT c.cancel THEN a.wait END AS wait
