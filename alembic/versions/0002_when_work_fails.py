@@ -50,9 +50,9 @@ CREATE TABLE payload_edits (
     PRIMARY KEY (job_id, attempt)
 );
 
-CREATE TABLE rounds (
+CREATE TABLE periodic_locks (
     name text PRIMARY KEY,
-    done_at timestamptz NOT NULL
+    taken_at timestamptz NOT NULL
 );
 """
 

@@ -18,7 +18,7 @@ from accepted.domain.job import ALERT_TYPE, NewJob
 from accepted.services.webhooks import delivery, write
 from accepted.storage import alerts as alerting
 from accepted.storage.alerts import Depth, Untold
-from accepted.storage.db import rounds
+from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 
 OPERATOR = "accepted:operator"
@@ -38,7 +38,7 @@ EXAMPLES = 5
 
 TOGETHER = "alert"
 REPORT = "dead-letter-report"
-"""Names of rounds."""
+"""Names of periodic locks."""
 
 
 async def tell(engine: AsyncEngine, broker: Broker) -> int:
@@ -51,7 +51,7 @@ async def tell(engine: AsyncEngine, broker: Broker) -> int:
         if waiting <= room:
             letters = await alerting.take(conn, room)
             alerts = [_one(letter) for letter in letters]
-        elif await rounds.take(conn, TOGETHER, MINUTE):
+        elif await periodic_locks.take(conn, TOGETHER, MINUTE):
             letters = await alerting.take(conn, MOST)
             alerts = [_many(letters)] if letters else []
         else:
@@ -64,8 +64,8 @@ async def tell(engine: AsyncEngine, broker: Broker) -> int:
 async def report(engine: AsyncEngine, broker: Broker) -> int:
     """Once a day, how deep the letters lie, also when there are none. Returns whether this was the time."""
     async with transaction(engine) as conn:
-        await rounds.begin(conn, REPORT)
-        due = await rounds.take(conn, REPORT, DAY)
+        await periodic_locks.start(conn, REPORT)
+        due = await periodic_locks.take(conn, REPORT, DAY)
         if due:
             depth = await alerting.depth(conn, MOST_KINDS)
             await write(conn, broker, [_alert("dead_letters.report", _depth(depth))])

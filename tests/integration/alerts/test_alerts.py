@@ -43,7 +43,7 @@ async def untold(engine: AsyncEngine) -> int:
 
 
 async def a_minute_passes(engine: AsyncEngine) -> None:
-    await do(engine, "UPDATE rounds SET done_at = done_at - interval '1 minute'")
+    await do(engine, "UPDATE periodic_locks SET taken_at = taken_at - interval '1 minute'")
     await do(engine, "UPDATE jobs SET created_at = created_at - interval '1 minute'")
 
 
@@ -123,16 +123,16 @@ async def test_the_report_comes_once_a_day_over_all_schedulers(engine: AsyncEngi
         return sum(await asyncio.gather(*(reporter.run_once() for reporter in reporters)))
 
     assert await a_round() == 0, "the first day begins now"
-    await do(engine, "UPDATE rounds SET done_at = done_at - interval '23 hours'")
+    await do(engine, "UPDATE periodic_locks SET taken_at = taken_at - interval '23 hours'")
     assert await a_round() == 0
-    await do(engine, "UPDATE rounds SET done_at = done_at - interval '1 hour'")
+    await do(engine, "UPDATE periodic_locks SET taken_at = taken_at - interval '1 hour'")
     assert await a_round() == 1
     (empty,) = await alerts(engine)
     assert (empty["type"], empty["data"]) == ("dead_letters.report", {"count": 0, "by": []})
     await fail(engine, 3, queue="a")
     await fail(engine, 1, queue="b", kind=FailureClass.AUTH)
     await do(engine, "UPDATE dead_letters SET alerted_at = now()")
-    await do(engine, "UPDATE rounds SET done_at = done_at - interval '1 day'")
+    await do(engine, "UPDATE periodic_locks SET taken_at = taken_at - interval '1 day'")
     assert await a_round() == 1
     assert (await alerts(engine))[1]["data"] == {
         "count": 4,

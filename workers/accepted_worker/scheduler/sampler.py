@@ -5,7 +5,7 @@ import time
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.storage import queue_measurements
-from accepted.storage.db import rounds
+from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 
 SHARE = 50
@@ -13,7 +13,7 @@ SHARE = 50
 
 
 class Sampler:
-    """Any number may run: whoever has the round takes the look."""
+    """Any number of schedulers may run: the one that takes the periodic lock counts."""
 
     name = "sampler"
 
@@ -25,7 +25,7 @@ class Sampler:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
             sampled = 0
-            if await rounds.take(conn, self.name, queue_measurements.BIN * 0.9):
+            if await periodic_locks.take(conn, self.name, queue_measurements.BIN * 0.9):
                 sampled = await queue_measurements.sample(conn)
             await conn.commit()
         self._took = time.monotonic() - started

@@ -170,11 +170,11 @@ payload_edits = Table(
     PrimaryKeyConstraint("job_id", "attempt"),
 )
 
-rounds = Table(
-    "rounds",
+periodic_locks = Table(
+    "periodic_locks",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("done_at", Moment, nullable=False),
+    Column("taken_at", Moment, nullable=False),
 )
 
 idempotency_keys = Table(

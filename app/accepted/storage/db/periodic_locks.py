@@ -1,0 +1,22 @@
+"""Periodic locks: what happens once in a period over all schedulers. The first one to update the row may do it."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_START = text("INSERT INTO periodic_locks (name, taken_at) VALUES (:name, now()) ON CONFLICT DO NOTHING")
+_TAKE = text("""
+INSERT INTO periodic_locks AS l (name, taken_at) VALUES (:name, now())
+ON CONFLICT (name) DO UPDATE SET taken_at = now()
+    WHERE l.taken_at <= now() - CAST(:period AS float8) * interval '1 second'
+RETURNING name
+""")
+
+
+async def start(conn: AsyncConnection, name: str) -> None:
+    """Start the first period now, unless the lock exists already. The caller commits."""
+    await conn.execute(_START, {"name": name})
+
+
+async def take(conn: AsyncConnection, name: str, period: float) -> bool:
+    """Take the lock if nobody has for `period` seconds; says whether it was taken. The caller commits."""
+    return (await conn.execute(_TAKE, {"name": name, "period": period})).first() is not None
