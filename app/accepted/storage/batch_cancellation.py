@@ -12,8 +12,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.storage.jobs.cancellation import END
-from accepted.storage.jobs.moved import COLUMNS, Moved
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, END, StatusChange
 
 _REQUEST = text("""
 UPDATE batches SET cancel_requested_at = COALESCE(cancel_requested_at, now())
@@ -37,7 +36,7 @@ WITH locked AS MATERIALIZED (
 ), taken AS (
     DELETE FROM outbox o USING free f WHERE o.job_id = f.id
 ), ended AS (
-    UPDATE jobs j SET {END} FROM free f WHERE j.id = f.id RETURNING {COLUMNS}
+    UPDATE jobs j SET {END} FROM free f WHERE j.id = f.id RETURNING {CHANGE_COLUMNS}
 ), leases AS MATERIALIZED (
     SELECT job_id, attempt FROM attempts
     WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NULL
@@ -58,7 +57,7 @@ class Round(msgspec.Struct, frozen=True):
     """One round: the members that ended by it, where the next one goes on (None: that was the last), and how many
     members it could neither end nor tell."""
 
-    ended: Sequence[Moved]
+    ended: Sequence[StatusChange]
     next: UUID | None
     missed: int
 
@@ -77,7 +76,7 @@ async def cancel_some(conn: AsyncConnection, batch_id: UUID, after: UUID, most: 
     """End or tell up to `most` unfinished members whose id is greater than `after`. The caller commits."""
     found = await conn.execute(_UNFINISHED, {"id": batch_id, "after": after, "most": most})
     ids = [row[0] for row in found]
-    done = [Moved(*row) for row in await conn.execute(_CANCEL, {"ids": ids})]
+    done = [StatusChange(*row) for row in await conn.execute(_CANCEL, {"ids": ids})]
     ended = [one for one in done if one.finished]
     missed = len(ids) - len({one.job_id for one in done})
     return Round(ended, ids[-1] if len(ids) == most else None, missed)

@@ -18,7 +18,7 @@ from accepted.domain.batch import Batch
 from accepted.domain.job import Status
 from accepted.storage.batches import FIELDS, read
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.jobs.moved import Moved
+from accepted.storage.jobs.cancellation import StatusChange
 
 FAILURES = frozenset({Status.FAILED, Status.EXPIRED})
 """The ends that count as failures to a batch that is cancelled on one. A cancel is somebody's wish."""
@@ -66,7 +66,7 @@ class Added(msgspec.Struct, frozen=True):
     complete: list[UUID]
 
 
-async def append(conn: Connection, ended: Iterable[Moved]) -> None:
+async def append(conn: Connection, ended: Iterable[StatusChange]) -> None:
     """Tell the batches of these jobs that they have ended, in the transaction that ends them: a row for each batch."""
     members: Counter[UUID] = Counter()
     failed: set[UUID] = set()

@@ -12,7 +12,7 @@ from accepted.domain.job import ALERT_TYPE, FINISHED
 from accepted.domain.transitions import ON_REQUEST, Transition
 from accepted.storage.db.changes import HINT
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.jobs.moved import COLUMNS, Moved
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 
 _APPLY = Statement(f"""
 WITH transition AS MATERIALIZED (
@@ -46,8 +46,8 @@ WITH transition AS MATERIALIZED (
         finished_at = CASE WHEN a.finished OR c.cancel THEN now() END
     FROM transition a JOIN closed c ON c.job_id = a.job_id
     WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
-    RETURNING {COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key, a.error,
-              CASE WHEN NOT c.cancel THEN a.wait END AS wait
+    RETURNING {CHANGE_COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key,
+              a.error, CASE WHEN NOT c.cancel THEN a.wait END AS wait
 ), waiting AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at, concurrency_key)
     SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at, concurrency_key
@@ -62,7 +62,7 @@ SELECT id, status, wants_webhook, has_dependents, batch_id, {HINT.format(rows="m
 """)
 
 
-async def apply(conn: Connection, batch: list[Transition]) -> list[Moved]:
+async def apply(conn: Connection, batch: list[Transition]) -> list[StatusChange]:
     """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
     rows = await _APPLY.rows(
         conn,
@@ -81,4 +81,4 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[Moved]:
         progress=[t.progress for t in batch],
         answers=[t.answer for t in batch],
     )
-    return [Moved(*row[:5]) for row in rows]
+    return [StatusChange(*row[:5]) for row in rows]

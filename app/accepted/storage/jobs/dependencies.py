@@ -19,7 +19,7 @@ from accepted.domain.transitions import NEEDED
 from accepted.storage import queues
 from accepted.storage.db.changes import HINT
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.jobs.moved import COLUMNS, Moved
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 
 MOST = 5_000
 """Places in lines that one statement passes on: about 50 ms. More could be ahead than its deadline allows."""
@@ -52,7 +52,7 @@ WITH RECURSIVE behind AS (
         error = json_build_object('class', 'cancelled', 'message', y.message, 'attempt', j.attempt)
     FROM locked l JOIN why y ON y.job_id = l.id
     WHERE j.id = l.id AND j.status = 'blocked'
-    RETURNING {COLUMNS}
+    RETURNING {CHANGE_COLUMNS}
 ), broken AS (
     UPDATE dependencies SET broken = true
     WHERE on_success AND needs IN (SELECT unnest(CAST(:ended AS uuid[])) UNION ALL SELECT id FROM moved)
@@ -113,12 +113,12 @@ class Released(msgspec.Struct, frozen=True):
     passed_by: list[UUID]
 
 
-async def cancel_behind(conn: Connection, ended: Sequence[UUID]) -> list[Moved]:
+async def cancel_behind(conn: Connection, ended: Sequence[UUID]) -> list[StatusChange]:
     """blocked -> cancelled for all that needs the success of a job that has `ended` without it, however far behind.
 
     `ended` is what this transaction has ended. The caller commits.
     """
-    return [Moved(*row[:5]) for row in await _CANCEL_BEHIND.rows(conn, ended=list(ended))]
+    return [StatusChange(*row[:5]) for row in await _CANCEL_BEHIND.rows(conn, ended=list(ended))]
 
 
 async def release(conn: Connection, ended: Sequence[UUID], succeeded: Sequence[UUID], published: bool) -> Released:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.message import JobRef
 from accepted.storage.db.direct import Connection, Statement
-from accepted.storage.jobs.moved import COLUMNS, Moved
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 from accepted.storage.queues import HINT, LIMITED
 
 _TAKE_DUE = Statement(f"""
@@ -99,7 +99,7 @@ UPDATE jobs j SET status = 'expired', finished_at = now(),
     error = json_build_object('class', 'expired', 'message', 'not started by expires_at', 'attempt', j.attempt)
 FROM late
 WHERE j.id = late.job_id AND j.attempt = late.attempt AND j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
-RETURNING {COLUMNS}
+RETURNING {CHANGE_COLUMNS}
 """)
 
 
@@ -152,6 +152,6 @@ async def any_late(conn: Connection) -> bool:
     return bool(found)
 
 
-async def expire(conn: AsyncConnection, most: int) -> list[Moved]:
+async def expire(conn: AsyncConnection, most: int) -> list[StatusChange]:
     """waiting -> expired, for up to `most` jobs that were not started in time."""
-    return [Moved(*row) for row in await conn.execute(_EXPIRE, {"most": most})]
+    return [StatusChange(*row) for row in await conn.execute(_EXPIRE, {"most": most})]
