@@ -16,8 +16,8 @@ from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.errors import WorkerExhausted
 from accepted.settings import Settings
-from accepted.storage.db.direct import Direct
 from accepted.storage.db.engine import create_engine
+from accepted.storage.db.statements import Direct
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.handlers.alerts import alert_handler
 from accepted_worker.handlers.webhooks import webhook_handler

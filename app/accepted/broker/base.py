@@ -12,7 +12,7 @@ import msgspec
 
 from accepted.domain.message import JobRef
 from accepted.storage.attempts.claims import Claim
-from accepted.storage.db.direct import Connection
+from accepted.storage.db.statements import Connection
 
 HANDOFF = 1.0
 """Seconds within which a submitter publishes what it has committed; from then on it is the relay's."""

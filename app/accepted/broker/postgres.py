@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Delivery, Subscription
 from accepted.domain.message import JobRef
 from accepted.storage.attempts.claims import claim_next
-from accepted.storage.db.direct import Connection, Direct, Statement
-from accepted.storage.db.listening import EVERYTHING, Listener
+from accepted.storage.db.notifications import EVERYTHING, Listener
+from accepted.storage.db.statements import Connection, Direct, Statement
 
 CHANNEL = "accepted_ready"
 POLL = 1.0

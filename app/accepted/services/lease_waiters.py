@@ -23,9 +23,9 @@ from accepted.domain.lease import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.services.leases import Leases
 from accepted.storage import leases, workers
-from accepted.storage.db.direct import Direct
 from accepted.storage.db.engine import transaction
-from accepted.storage.db.listening import EVERYTHING, Listener
+from accepted.storage.db.notifications import EVERYTHING, Listener
+from accepted.storage.db.statements import Direct
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.leases import Leased
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.storage import targets
-from accepted.storage.db import changes
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 
 MOST = 1000
@@ -48,6 +48,6 @@ async def _page(
 ) -> list[tuple[UUID, datetime]]:
     async with transaction(engine) as conn:
         page = await targets.wake(conn, tenant, host, after, done, MOST)
-        await changes.announce(conn, [job_id for job_id, _ in page])
+        await notifications.announce(conn, [job_id for job_id, _ in page])
         await conn.commit()
     return page

@@ -14,7 +14,7 @@ from accepted.broker.base import Broker
 from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, to_wire
 from accepted.domain.retry import WEBHOOK_RETRY
-from accepted.storage.db.direct import Connection
+from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.reading import callbacks_of
 from accepted.storage.jobs.submission import Entry

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accepted.domain.batch import Batch
 from accepted.domain.job import Status
 from accepted.storage.batches import FIELDS, read
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import StatusChange
 
 FAILURES = frozenset({Status.FAILED, Status.EXPIRED})

@@ -16,8 +16,8 @@ from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from accepted.domain.lease import Lease
 from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
 from accepted.storage.attempts.claims import ALLOWED, RUN
-from accepted.storage.db.changes import HINT
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.notifications import ANNOUNCE
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.workers import running_attempt
 
 TOLD = 2.0
@@ -60,7 +60,7 @@ WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, held AS MATERIALIZED (
     INSERT INTO workers (id, name, slots, queues, types, ends_at)
     SELECT worker_id, :name, 1, ARRAY[queue], ARRAY[type], ends_at FROM held
 )
-SELECT id, attempt, worker_id, started_at, ends_at, {HINT.format(rows="held")} FROM held
+SELECT id, attempt, worker_id, started_at, ends_at, {ANNOUNCE.format(rows="held")} FROM held
 """)
 
 _FENCE = """

@@ -13,7 +13,7 @@ import msgspec
 
 from accepted.domain.job import INTERNAL_TYPES
 from accepted.domain.message import JobRef
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.queues import HELD_AGAIN
 from accepted.storage.workers import ALIVE, SERVES
 

@@ -12,7 +12,7 @@ from sqlalchemy import literal, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.db.tables import queues
 
 CHANNEL = "accepted_held"

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.schedule import Schedule
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 
 Key = tuple[str, str]
 """The tenant and the name of a schedule."""

@@ -16,7 +16,7 @@ import msgspec
 from accepted.domain.failures import FailureClass
 from accepted.domain.network import targets as rules
 from accepted.domain.transitions import HELD_BACK
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 
 _COLUMNS = """
     t.tenant, t.host, t.failures, t.reason, t.held_until,

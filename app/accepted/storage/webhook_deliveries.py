@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import WEBHOOK_TYPE
-from accepted.storage.db.changes import HINT
+from accepted.storage.db.notifications import ANNOUNCE
 
 _ABOUT = "COALESCE(j.payload ->> 'job_id', j.payload ->> 'batch_id')"
 """The expression of the index `deliveries_about`."""
@@ -62,7 +62,7 @@ WITH waiting AS MATERIALIZED (
 ), due AS (
     UPDATE outbox o SET due_at = LEAST(o.due_at, now()) FROM moved m WHERE o.job_id = m.id
 )
-SELECT id, {HINT.format(rows="moved")} FROM moved
+SELECT id, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """The outbox row is locked before the job, as by the relay. A job that the relay took meanwhile is `queued`, and stays
 as it is."""

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.errors import LedgerUnavailable
-from accepted.storage.db import listening
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import POOL_SIZE, create_engine, open_connection, transaction
 from tests.support.servers.postgres import PostgresServer
 
@@ -74,8 +74,8 @@ async def test_a_listener_ends_though_its_cancel_gets_lost(database_url: str, mo
             await asyncio.Event().wait()
         return await open_connection(url)
 
-    monkeypatch.setattr(listening, "open_connection", connect_and_drop_it)
-    running = asyncio.create_task(listening.Listener(database_url, "anything", lambda _: None).run())
+    monkeypatch.setattr(notifications, "open_connection", connect_and_drop_it)
+    running = asyncio.create_task(notifications.Listener(database_url, "anything", lambda _: None).run())
     await connecting.wait()
     running.cancel()
     await asyncio.wait({running}, timeout=10)

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.errors import LedgerUnavailable
-from accepted.storage.db.direct import Direct, Statement
 from accepted.storage.db.engine import transaction
+from accepted.storage.db.statements import Direct, Statement
 
 PUT = Statement("INSERT INTO queues (name) SELECT unnest(CAST(:names AS text[])) RETURNING name")
 COUNT = Statement("SELECT count(*) FROM queues WHERE name = :name")

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.errors import LedgerUnavailable
-from accepted.storage.db.direct import Direct, Statement
 from accepted.storage.db.engine import create_engine, transaction
+from accepted.storage.db.statements import Direct, Statement
 
 WHO = Statement("SELECT pg_backend_pid()")
 FIELDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
 from accepted.storage import webhook_deliveries
-from accepted.storage.db.direct import Direct, Statement
+from accepted.storage.db.statements import Direct, Statement
 from accepted.storage.jobs import outbox
 from accepted.storage.webhook_deliveries import DeliveryFilter
 from tests.support.ledger.sql import do

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from accepted.storage.db.direct import Direct, Driver
+from accepted.storage.db.statements import Direct, Driver
 
 
 class PollConnection(Direct):

@@ -25,7 +25,7 @@ from accepted.services.jobs.completion import MAX_BATCH
 from accepted.services.measuring import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
-from accepted.storage.db.listening import Listener
+from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs import cancellation
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.handler_call import containing

@@ -6,7 +6,7 @@ from accepted.broker.base import Broker
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
-from accepted.storage.db.direct import Direct
+from accepted.storage.db.statements import Direct
 from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import Batches
 from accepted_worker.scheduler.cron import Cron

@@ -6,7 +6,7 @@ from accepted.broker.base import Broker
 from accepted.services.batches.cancellation import Canceller
 from accepted.services.batches.completion import add_up
 from accepted.storage import batch_ends
-from accepted.storage.db.direct import Direct
+from accepted.storage.db.statements import Direct
 
 EVERY = 0.25
 """Seconds. So much later than its last job a batch may finish."""

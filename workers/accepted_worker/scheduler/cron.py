@@ -8,7 +8,7 @@ from accepted.broker.base import Broker
 from accepted.services import firing
 from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules
-from accepted.storage.db.direct import Direct
+from accepted.storage.db.statements import Direct
 
 LONGEST_PAUSE = 0.5
 """Seconds. A schedule that was written without our knowing fires no later than this."""

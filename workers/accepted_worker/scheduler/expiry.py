@@ -4,7 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.services.jobs.completion import MAX_BATCH, expire
-from accepted.storage.db.direct import Direct
+from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
 
 EVERY = 1.0

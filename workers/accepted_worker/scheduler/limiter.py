@@ -12,8 +12,8 @@ from accepted.domain.message import JobRef
 from accepted.domain.pace import Pace
 from accepted.services.jobs.publishing import publish
 from accepted.storage import limiter
-from accepted.storage.db.direct import Direct
 from accepted.storage.db.engine import transaction
+from accepted.storage.db.statements import Direct
 from accepted.storage.limiter import Admitted, Limits, Room
 from accepted_worker.scheduler.limiter_hints import APART, Hints
 

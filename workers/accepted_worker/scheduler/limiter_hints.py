@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 
-from accepted.storage.db import changes
-from accepted.storage.db.listening import Listener
+from accepted.storage.db import notifications
+from accepted.storage.db.notifications import Listener
 from accepted.storage.queues import CHANNEL
 
 APART = 0.015
@@ -16,7 +16,7 @@ class Hints:
 
     def __init__(self, url: str) -> None:
         self._held = Listener(url, CHANNEL, lambda _: self._heard.set())
-        self._ends = Listener(url, changes.CHANNEL, self._on_end)
+        self._ends = Listener(url, notifications.CHANGES, self._on_end)
         self._heard = asyncio.Event()
         self._for_an_end = False
         self._wanted = asyncio.Event()

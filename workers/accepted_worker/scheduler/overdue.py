@@ -14,7 +14,7 @@ from accepted.domain.transitions import Transition
 from accepted.services.jobs.completion import MAX_BATCH, settle
 from accepted.services.leases import note
 from accepted.storage import leases
-from accepted.storage.db.direct import Direct
+from accepted.storage.db.statements import Direct
 from accepted.storage.leases import Found
 
 EVERY = 1.0

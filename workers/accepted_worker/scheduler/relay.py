@@ -5,8 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.message import JobRef
 from accepted.services.jobs.publishing import publish
-from accepted.storage.db import changes
-from accepted.storage.db.direct import Direct
+from accepted.storage.db import notifications
+from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
 
 MOST = 500
@@ -58,7 +58,7 @@ class Relay:
         try:
             async with ledger.transaction() as conn:
                 refs, promoted = await outbox.take_due(conn, MOST, HOLD)
-                await changes.announce(conn, promoted)
+                await notifications.announce(conn, promoted)
                 await conn.execute("COMMIT")
         finally:
             await ledger.close()

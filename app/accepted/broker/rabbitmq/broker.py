@@ -18,7 +18,7 @@ from accepted.broker.rabbitmq.subscription import RabbitSubscription
 from accepted.broker.rabbitmq.topology import DEAD_QUEUE, declare_base, queue_name
 from accepted.domain.message import JobRef
 from accepted.errors import BrokerUnavailable
-from accepted.storage.db.direct import Connection
+from accepted.storage.db.statements import Connection
 
 PUBLISH_DEADLINE = 5.0
 """Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""

@@ -32,7 +32,7 @@ from accepted.domain.message import MessageBody, read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_DROPPED
 from accepted.storage.attempts.claims import claim_refs, known
-from accepted.storage.db.direct import Direct
+from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
 
 WATCH_EVERY = 1.0

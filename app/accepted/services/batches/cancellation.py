@@ -15,7 +15,7 @@ from accepted.broker.base import Broker
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs import completion
 from accepted.storage import batch_cancellation
-from accepted.storage.db import changes
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 
 MOST = 500
@@ -73,7 +73,7 @@ class Canceller:
             done = await batch_cancellation.cancel_some(conn, batch_id, after, MOST)
             missed += done.missed
             await completion.follow_up(conn, self._broker, done.ended)
-            await changes.announce(conn, [one.job_id for one in done.ended])
+            await notifications.announce(conn, [one.job_id for one in done.ended])
             if done.next is None and not missed:
                 await batch_cancellation.carried_out(conn, batch_id)
             await conn.commit()

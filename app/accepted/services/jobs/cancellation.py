@@ -6,7 +6,7 @@ from accepted.broker.base import Broker
 from accepted.domain.job import Job
 from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
 from accepted.services.jobs import completion
-from accepted.storage.db import changes
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import cancellation
 from accepted.storage.jobs.reading import jobs_by_id
@@ -43,6 +43,6 @@ async def _try(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
             return False
         await completion.follow_up(conn, broker, [done])
         if done.finished:
-            await changes.announce(conn, [job.id])
+            await notifications.announce(conn, [job.id])
         await conn.commit()
     return True

@@ -18,13 +18,12 @@ from accepted.services import webhooks
 from accepted.services.jobs import placement
 from accepted.storage import batch_ends
 from accepted.storage.attempts import completion
-from accepted.storage.db import changes
-from accepted.storage.db.direct import Connection, Direct
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import dependencies, fanout, ordering, outbox
 from accepted.storage.jobs.moved import Moved
 
-MAX_BATCH = changes.MOST
+MAX_BATCH = notifications.MOST
 """Transitions in one transaction: as many as one notification names."""
 
 LINGER = 0.002
@@ -51,7 +50,7 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
     """
     children = success.children
     root = children[0].root_id or success.running.job_id if children else None
-    if root is not None and not await fanout.grow(conn, root, len(children), max_descendants):
+    if root is not None and not await submission.count_descendants(conn, root, len(children), max_descendants):
         raise InvalidJob(f"more than {max_descendants} jobs from one root")
     changed = await completion.apply(conn, [success])
     if not changed:
@@ -68,7 +67,7 @@ async def expire(engine: AsyncEngine, broker: Broker, limit: int) -> int:
     async with transaction(engine) as conn:
         expired = await outbox.expire(conn, limit)
         await follow_up(conn, broker, expired)
-        await changes.announce(conn, [one.job_id for one in expired])
+        await notifications.announce(conn, [one.job_id for one in expired])
         await conn.commit()
     return len(expired)
 
@@ -87,7 +86,7 @@ class Outcomes:
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         async with self._ledger.transaction() as conn:
             applied = await record(conn, self._broker, batch)
-            await conn.execute("COMMIT")
+            await conn.commit()
         return applied
 
 

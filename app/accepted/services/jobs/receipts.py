@@ -9,7 +9,7 @@ from accepted.domain.job import Job, NewJob
 from accepted.domain.message import JobRef
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import SUBMISSIONS_REPLAYED
-from accepted.storage.db.direct import Connection
+from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import submission as ledger
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Accepted

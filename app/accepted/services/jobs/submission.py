@@ -14,7 +14,7 @@ from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from accepted.services.jobs.keyed_submission import KeyedSubmissions, needs_a_place
 from accepted.services.jobs.publishing import Publisher
 from accepted.services.jobs.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
-from accepted.storage.db.direct import Connection, Direct
+from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import submission as ledger
 from accepted.storage.jobs.submission import Accepted, Entry
 

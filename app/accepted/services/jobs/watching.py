@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import Coalescer
 from accepted.domain.job import Job
-from accepted.storage.db import changes
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading
-from accepted.storage.db.listening import Listener
+from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 
 LOOK_AGAIN = 2.0
@@ -29,7 +29,7 @@ class Changes:
 
     def __init__(self, engine: AsyncEngine, url: str) -> None:
         self._engine = engine
-        self._listener = Listener(url, changes.CHANNEL, self._heard)
+        self._listener = Listener(url, notifications.CHANGES, self._heard)
         self._waiters: dict[UUID, set[asyncio.Event]] = {}
         self.closed = False
         self.job: Coalescer[UUID, Job | None] = Coalescer(self._read_jobs, max_batch=MOST, parallel=2)
@@ -68,7 +68,7 @@ class Changes:
 
     def _heard(self, payload: str) -> None:
         if self._waiters:
-            changed = changes.read(payload)
+            changed = notifications.changed_ids(payload)
             self._wake(list(self._waiters) if changed is None else changed)
 
     def _wake(self, ids: Sequence[UUID]) -> None:

@@ -13,8 +13,8 @@ import msgspec
 
 from accepted.domain.job import Job
 from accepted.domain.lease import Lease
-from accepted.storage.db import changes
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db import notifications
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.queues import LIMITED, PAUSED
 
 
@@ -86,8 +86,8 @@ WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (
 SELECT running.*, {hint} FROM running
 """
 
-_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, hint=changes.HINT.format(rows="running")))
-_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, hint=changes.HINT.format(rows="running")))
+_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, hint=notifications.ANNOUNCE.format(rows="running")))
+_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, hint=notifications.ANNOUNCE.format(rows="running")))
 _KNOWN = Statement("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 

@@ -10,8 +10,8 @@ so that it raises no other.
 
 from accepted.domain.job import ALERT_TYPE, FINISHED
 from accepted.domain.transitions import ON_REQUEST, Transition
-from accepted.storage.db.changes import HINT
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.notifications import ANNOUNCE
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 
 _APPLY = Statement(f"""
@@ -58,7 +58,7 @@ WITH transition AS MATERIALIZED (
            CASE WHEN type = '{ALERT_TYPE}' THEN now() END
     FROM moved WHERE status = 'failed'
 )
-SELECT id, status, wants_webhook, has_dependents, batch_id, {HINT.format(rows="moved")} FROM moved
+SELECT id, status, wants_webhook, has_dependents, batch_id, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.lease import Lease
-from accepted.storage.db.changes import HINT
+from accepted.storage.db.notifications import ANNOUNCE
 
 _WRITE = text(f"""
 WITH said AS MATERIALIZED (
@@ -25,7 +25,7 @@ WITH said AS MATERIALIZED (
     WHERE j.id = s.job_id AND j.status = 'running' AND j.attempt = s.attempt
     RETURNING j.id
 )
-SELECT {HINT.format(rows="moved")}
+SELECT {ANNOUNCE.format(rows="moved")}
 """)
 
 

@@ -17,8 +17,8 @@ import msgspec
 
 from accepted.domain.transitions import NEEDED
 from accepted.storage import queues
-from accepted.storage.db.changes import HINT
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.notifications import ANNOUNCE
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 
 MOST = 5_000
@@ -57,7 +57,7 @@ WITH RECURSIVE behind AS (
     UPDATE dependencies SET broken = true
     WHERE on_success AND needs IN (SELECT unnest(CAST(:ended AS uuid[])) UNION ALL SELECT id FROM moved)
 )
-SELECT *, {HINT.format(rows="moved")} FROM moved
+SELECT *, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """Edges out of jobs that others have ended are theirs to break: `broken` says that its own `needs` has failed it."""
 
@@ -92,7 +92,7 @@ WITH RECURSIVE line AS (
         published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.LIMITED})
     FROM free f WHERE o.job_id = f.id RETURNING o.held
 )
-SELECT id, queue, {HINT.format(rows="free")},
+SELECT id, queue, {ANNOUNCE.format(rows="free")},
        CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.HINT} END
 FROM free
 UNION ALL

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.snapshot import Holder, Load, Needed, QueueLimits, QueuePosition, WorkerCapacity
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.workers import ALIVE, SERVES
 
 MOST_NEEDED = 20

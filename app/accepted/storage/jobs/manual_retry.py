@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.domain.retry import Retry
-from accepted.storage.db.changes import HINT
+from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.dead_letters import MATCHES, LetterFilter
 
 _AGAIN = text(f"""
@@ -59,7 +59,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, attempt, queue, priority, CASE WHEN blocked THEN 'infinity' ELSE run_at END, false, blocked, expires_at,
            concurrency_key FROM moved
 )
-SELECT id, {HINT.format(rows="moved")} FROM moved
+SELECT id, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """A deadline (`expires_at`) that lies before the new run would end the job unrun, so it falls away. A new run is not
 before now, though the `due_at` of a job that was put back behind another may be long past.

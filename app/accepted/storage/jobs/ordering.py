@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 
 _NAMES = "unnest(CAST(:tenants AS text[]), CAST(:queues AS text[]), CAST(:keys AS text[]))"
 

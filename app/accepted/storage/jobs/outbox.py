@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.message import JobRef
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 from accepted.storage.queues import HINT, LIMITED
 

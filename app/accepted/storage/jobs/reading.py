@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.ids import floor_at
 from accepted.domain.job import INTERNAL_TYPES, Job
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.db.tables import attempts, jobs
 
 _FIELDS = Job.__struct_fields__

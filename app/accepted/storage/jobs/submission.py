@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.queues import HINT, LIMITED, NAMED, mark_limited
 
 _encoder = msgspec.json.Encoder()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from accepted.domain.job import Unique
-from accepted.storage.db.direct import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement
 
 _TAKE = Statement("""
 INSERT INTO unique_keys AS u (tenant, key, until, job_id)

@@ -1,0 +1,86 @@
+"""LISTEN and NOTIFY. A notification may be lost, so every listener polls as well.
+
+NOTIFY takes a database-wide lock at commit: a transaction sends one for all its jobs, never one for each.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from accepted.concurrency import cancel_requested
+from accepted.storage.db.engine import open_connection
+from accepted.storage.db.statements import Connection, Statement
+
+RECONNECT = 1.0
+CHECK_EVERY = 5.0
+"""Seconds between proofs that the listening connection still lives."""
+
+EVERYTHING = "*"
+"""The payload that stands for all notifications that may have been missed while there was no connection."""
+
+CHANGES = "accepted_changed"
+"""The channel that tells which jobs have changed."""
+
+MAX_IDS = 200
+"""Ids in a payload. It may have 8,000 bytes, and an id takes 37."""
+
+ANNOUNCE = f"""(
+    SELECT CAST(pg_notify('{CHANGES}', CASE WHEN count(*) > {MAX_IDS} THEN '{EVERYTHING}'
+                                       ELSE string_agg(CAST(id AS text), ',') END) AS text)
+    FROM {{rows}}
+) AS announced"""
+"""One more column of a statement, which announces the ids in its CTE `rows`: it saves a round trip."""
+
+_NOTIFY = Statement("SELECT pg_notify(:channel, :ids)")
+
+log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """Calls `heard(payload)` for each notification on `channel`, and with `EVERYTHING` after each connect."""
+
+    def __init__(self, url: str, channel: str, heard: Callable[[str], None]) -> None:
+        self._url = url
+        self._channel = channel
+        self._heard = heard
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        while not cancel_requested():
+            try:
+                await self._listen()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.info("listener_lost", channel=self._channel, error=type(error).__name__)
+            await asyncio.sleep(RECONNECT)
+
+    async def _listen(self) -> None:
+        connection = await open_connection(self._url)
+        try:
+            await connection.add_listener(self._channel, self._on_notify)
+            self._heard(EVERYTHING)
+            while not cancel_requested():
+                await asyncio.sleep(CHECK_EVERY)
+                await connection.execute("SELECT 1")
+        finally:
+            with contextlib.suppress(Exception):
+                connection.terminate()
+
+    def _on_notify(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        self._heard(str(payload))
+
+
+async def announce(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Announce that this transaction changes these jobs. Listeners hear it after the commit."""
+    if ids:
+        payload = ",".join(map(str, ids)) if len(ids) <= MAX_IDS else EVERYTHING
+        await _NOTIFY.rows(conn, channel=CHANGES, ids=payload)
+
+
+def changed_ids(payload: str) -> list[UUID] | None:
+    """The ids in a payload; None stands for any job."""
+    return None if payload == EVERYTHING else [UUID(part) for part in payload.split(",")]
