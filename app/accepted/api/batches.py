@@ -31,7 +31,7 @@ from accepted.services.batches.submission import BatchReceipt, BatchSubmission
 from accepted.services.jobs.validation import checked
 from accepted.settings import Settings
 from accepted.storage import batches
-from accepted.storage.batch_members import members_of
+from accepted.storage.batches import members
 from accepted.storage.db.engine import reading
 
 router = APIRouter(tags=["batches"], dependencies=documented)
@@ -161,7 +161,7 @@ async def _shown(state: State, batch: Batch) -> dict[str, Any]:
     body = to_wire(batch)
     if batch.workflow:
         async with reading(state.engine) as conn:
-            body["jobs"] = await members_of(conn, batch.tenant, batch.id)
+            body["jobs"] = await members(conn, batch.tenant, batch.id)
     return body
 
 

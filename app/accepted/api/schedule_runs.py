@@ -20,9 +20,9 @@ from accepted.api.state import state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.job import to_wire
 from accepted.services import schedules as service
-from accepted.storage import schedule_runs
+from accepted.storage import schedules
 from accepted.storage.db.engine import reading
-from accepted.storage.schedule_runs import Run
+from accepted.storage.schedules import ScheduleRun
 
 router = APIRouter(tags=["schedules"], dependencies=documented)
 
@@ -46,7 +46,7 @@ async def list_(request: Request, who: Reader, name: str, asked: Annotated[Page,
     listing = Listing(f"/schedules/{name}/runs", who.tenant, asked)
     before = listing.begin(cursor.read_moment)
     async with reading(engine) as conn:
-        found = await schedule_runs.page(conn, who.tenant, name, before and before[0], asked.limit + 1)
+        found = await schedules.page_of_runs(conn, who.tenant, name, before and before[0], asked.limit + 1)
     items = [_shown(one) for one in found[: asked.limit]]
     return listing.answer(found, items, lambda one, scope: cursor.write_moment(one.scheduled_at, NOBODY, scope))
 
@@ -71,5 +71,5 @@ async def trigger(request: Request, who: Writer, name: str) -> Response:
     return Response(json_text.encode(to_wire(job)), 202, monitor_headers(job), media_type=JSON)
 
 
-def _shown(run: Run) -> dict[str, object]:
-    return {name: getattr(run, name) for name in Run.__struct_fields__}
+def _shown(run: ScheduleRun) -> dict[str, object]:
+    return {name: getattr(run, name) for name in ScheduleRun.__struct_fields__}

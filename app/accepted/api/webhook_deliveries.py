@@ -24,9 +24,9 @@ from accepted.domain.job import WEBHOOK_TYPE
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
 from accepted.services.webhook_redelivery import WAITING
 from accepted.services.webhook_redelivery import redeliver as send_again
-from accepted.storage import webhook_deliveries
+from accepted.storage import webhooks
 from accepted.storage.db.engine import reading
-from accepted.storage.webhook_deliveries import Delivery, DeliveryFilter, Try
+from accepted.storage.webhooks import DeliveryAttempt, DeliveryFilter, WebhookDelivery
 
 router = APIRouter(tags=["webhooks"], dependencies=documented)
 
@@ -76,20 +76,20 @@ async def redeliver(request: Request, who: Writer, delivery_id: UUID) -> Respons
         raise ResourceNotFound("this job is no webhook delivery")
     again = await send_again(state.engine, state.broker, job)
     async with reading(state.engine) as conn:
-        found = await webhook_deliveries.find(conn, who.tenant, again.id)
+        found = await webhooks.find(conn, who.tenant, again.id)
     if found is None:
         raise ResourceNotFound("the delivery is past its retention by now")
     (shown,) = await _with_tries(state, [found])
     return Response(json_text.encode(shown), 202, monitor_headers(again), media_type=JSON)
 
 
-async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: DeliveryFilter) -> list[Delivery]:
+async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: DeliveryFilter) -> list[WebhookDelivery]:
     """Raises `ResourceNotFound` or `Gone` for a job or batch that does not exist; an empty page means "nothing sent".
 
     Deliveries that are still there are shown, though what they tell of may be past its retention.
     """
     async with reading(state.engine) as conn:
-        page = await webhook_deliveries.page(conn, tenant, wanted, asked.limit + 1)
+        page = await webhooks.page(conn, tenant, wanted, asked.limit + 1)
     if not page and asked.job_id is not None:
         await jobs.find(state, tenant, asked.job_id)
     if not page and asked.batch_id is not None:
@@ -97,18 +97,18 @@ async def _page(state: State, tenant: str, asked: DeliveryQuery, wanted: Deliver
     return page
 
 
-async def _with_tries(state: State, page: Sequence[Delivery]) -> list[dict[str, Any]]:
+async def _with_tries(state: State, page: Sequence[WebhookDelivery]) -> list[dict[str, Any]]:
     if not page:
         return []
     async with reading(state.engine) as conn:
-        tries = await webhook_deliveries.tries(conn, [one.id for one in page])
+        tries = await webhooks.attempts_at(conn, [one.id for one in page])
     of: dict[UUID, list[dict[str, Any]]] = {one.id: [] for one in page}
     for each in tries:
         of[each.delivery_id].append(_try(each))
     return [_shown(one) | {"attempts": of[one.id]} for one in page]
 
 
-def _shown(delivery: Delivery) -> dict[str, Any]:
+def _shown(delivery: WebhookDelivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "job_id": delivery.job_id,
@@ -123,7 +123,7 @@ def _shown(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _try(one: Try) -> dict[str, Any]:
+def _try(one: DeliveryAttempt) -> dict[str, Any]:
     answer = {} if one.answer is None else msgspec.json.decode(one.answer)
     return {
         "attempt": one.attempt,

@@ -13,7 +13,7 @@ from accepted.api.schemas import SecretView
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.network import signing
-from accepted.storage import webhook_secrets
+from accepted.storage import webhooks
 from accepted.storage.db.engine import transaction
 
 router = APIRouter(tags=["webhooks"], dependencies=[*documented, Depends(only_query())])
@@ -27,7 +27,7 @@ async def get(request: Request, who: Admin) -> Response:
     state = state_of(request)
     fresh = state.settings.webhook_secret or signing.new_secret()
     async with transaction(state.engine) as conn:
-        secrets = await webhook_secrets.current(conn, who.tenant, fresh)
+        secrets = await webhooks.current_secrets(conn, who.tenant, fresh)
         await conn.commit()
     return _answer(secrets)
 
@@ -36,7 +36,7 @@ async def get(request: Request, who: Admin) -> Response:
 async def rotate(request: Request, who: Admin) -> Response:
     """Make a new secret; webhooks are signed with both for 24 hours."""
     async with transaction(state_of(request).engine) as conn:
-        secrets = await webhook_secrets.rotate(conn, who.tenant, signing.new_secret())
+        secrets = await webhooks.rotate_secret(conn, who.tenant, signing.new_secret())
         await conn.commit()
     return _answer(secrets)
 

@@ -17,7 +17,7 @@ from accepted.settings import load
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from accepted.storage.api_keys import ApiKey
+    from accepted.storage.tenants import ApiKey
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 
@@ -47,12 +47,12 @@ def create_key(
 @keys.command("list")
 def list_keys() -> None:
     """Every key, without its secret."""
-    from accepted.storage import api_keys
+    from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
     async def fetch(engine: "AsyncEngine") -> "list[ApiKey]":
         async with transaction(engine) as conn:
-            return await api_keys.list_keys(conn)
+            return await tenants.list_keys(conn)
 
     table = Table("id", "tenant", "name", "scopes", "created", "revoked")
     for key in _with_ledger(fetch):
@@ -65,12 +65,12 @@ def list_keys() -> None:
 @keys.command("revoke")
 def revoke_key(key_id: UUID) -> None:
     """End a key; processes that remember it follow within seconds."""
-    from accepted.storage import api_keys
+    from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
     async def end(engine: "AsyncEngine") -> bool:
         async with transaction(engine) as conn:
-            ended = await api_keys.revoke(conn, key_id, datetime.now(UTC))
+            ended = await tenants.revoke_key(conn, key_id, datetime.now(UTC))
             await conn.commit()
             return ended
 
@@ -87,17 +87,17 @@ def quota(
     none: Annotated[bool, typer.Option("--none", help="Take the quota away.")] = False,
 ) -> None:
     """How many jobs a tenant may submit: set it, take it away, or show it. Processes follow within seconds."""
-    from accepted.storage import quotas
+    from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
     async def change(engine: "AsyncEngine") -> Standing | None:
         async with transaction(engine) as conn:
             if none:
-                await quotas.remove(conn, tenant)
+                await tenants.remove_quota(conn, tenant)
             elif jobs is not None:
-                await quotas.put(conn, tenant, jobs, per)
+                await tenants.put_quota(conn, tenant, jobs, per)
             await conn.commit()
-            return await quotas.of(conn, tenant)
+            return await tenants.quota_of(conn, tenant)
 
     if none and jobs is not None:
         raise ConfigurationError("give --jobs or --none, not both")

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.job import ALERT_TYPE, NewJob
 from accepted.services.webhooks import delivery, write
-from accepted.storage import alerts as alerting
-from accepted.storage.alerts import Depth, Untold
+from accepted.storage import dead_letters
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
+from accepted.storage.dead_letters import LetterKind, UnalertedLetter
 
 OPERATOR = "accepted:operator"
 """The tenant of alerts."""
@@ -44,15 +44,15 @@ REPORT = "dead-letter-report"
 async def tell(engine: AsyncEngine, broker: Broker) -> int:
     """Write the alerts that are due. Returns how many letters they tell of."""
     async with transaction(engine) as conn:
-        waiting = await alerting.untold(conn, SINGLY + 1)
+        waiting = await dead_letters.count_unalerted(conn, SINGLY + 1)
         if not waiting:
             return 0
-        room = SINGLY - await alerting.alerts_lately(conn, OPERATOR, MINUTE, SINGLY)
+        room = SINGLY - await dead_letters.count_recent_alerts(conn, OPERATOR, MINUTE, SINGLY)
         if waiting <= room:
-            letters = await alerting.take(conn, room)
+            letters = await dead_letters.take_unalerted(conn, room)
             alerts = [_one(letter) for letter in letters]
         elif await periodic_locks.take(conn, TOGETHER, MINUTE):
-            letters = await alerting.take(conn, MOST)
+            letters = await dead_letters.take_unalerted(conn, MOST)
             alerts = [_many(letters)] if letters else []
         else:
             return 0
@@ -67,19 +67,19 @@ async def report(engine: AsyncEngine, broker: Broker) -> int:
         await periodic_locks.start(conn, REPORT)
         due = await periodic_locks.take(conn, REPORT, DAY)
         if due:
-            depth = await alerting.depth(conn, MOST_KINDS)
+            depth = await dead_letters.kinds(conn, MOST_KINDS)
             await write(conn, broker, [_alert("dead_letters.report", _depth(depth))])
         await conn.commit()
     return int(due)
 
 
-def _one(letter: Untold) -> NewJob:
+def _one(letter: UnalertedLetter) -> NewJob:
     return _alert("dead_letter.created", _shown(letter))
 
 
-def _many(letters: Sequence[Untold]) -> NewJob:
+def _many(letters: Sequence[UnalertedLetter]) -> NewJob:
     kinds = Counter((letter.queue, letter.type, letter.class_) for letter in letters)
-    depth = [Depth(*kind, count) for kind, count in kinds.most_common(MOST_KINDS)]
+    depth = [LetterKind(*kind, count) for kind, count in kinds.most_common(MOST_KINDS)]
     examples = [_shown(letter) for letter in letters[:EXAMPLES]]
     return _alert("dead_letters.created", {**_depth(depth), "count": len(letters), "examples": examples})
 
@@ -89,9 +89,9 @@ def _alert(event: str, data: dict[str, Any]) -> NewJob:
     return delivery(OPERATOR, ALERT_TYPE, {"event": body})
 
 
-def _shown(letter: Untold) -> dict[str, Any]:
+def _shown(letter: UnalertedLetter) -> dict[str, Any]:
     return {**msgspec.to_builtins(letter), "links": {"job": f"/jobs/{letter.job_id}"}}
 
 
-def _depth(kinds: Sequence[Depth]) -> dict[str, Any]:
+def _depth(kinds: Sequence[LetterKind]) -> dict[str, Any]:
     return {"count": sum(kind.count for kind in kinds), "by": kinds}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.errors import QueueFull
-from accepted.storage import queue_backlogs
+from accepted.storage import queue_load
 from accepted.storage.db.engine import reading
 
 LOOK_AGAIN = 0.25
@@ -52,7 +52,7 @@ class Depths:
         """Read which limits there are, and count. Raises `LedgerUnavailable`."""
         before = {queue: (depth.passed, depth.pending) for queue, depth in self._of.items()}
         async with reading(self._engine) as conn:
-            found = await queue_backlogs.depths(conn)
+            found = await queue_load.depths(conn)
         known, self._of = self._of, {}
         for one in found:
             depth = self._of[one.queue] = known.get(one.queue) or _Depth()
@@ -84,4 +84,4 @@ class Depths:
             return
         depth.looked_at, passed, pending = now, depth.passed, depth.pending
         async with reading(self._engine) as conn:
-            depth.counted(await queue_backlogs.waiting(conn, queue, depth.most), passed, pending)
+            depth.counted(await queue_load.waiting(conn, queue, depth.most), passed, pending)

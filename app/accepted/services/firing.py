@@ -15,10 +15,9 @@ from accepted.errors import Refused
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.schedules import check_job
-from accepted.storage import schedule_runs, schedules
+from accepted.storage import schedules
 from accepted.storage.db.engine import transaction
-from accepted.storage.schedule_runs import NewRun
-from accepted.storage.schedules import Key
+from accepted.storage.schedules import Key, NewScheduleRun
 
 MOST = 100
 """Schedules a round."""
@@ -30,21 +29,21 @@ MOST_RUNS = 1000
 class Fires(msgspec.Struct, frozen=True):
     """What one schedule comes to in one round."""
 
-    runs: list[NewRun]
+    runs: list[NewScheduleRun]
     jobs: list[NewJob]
     next_at: datetime | None
 
 
 async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
     """Fire what is due, up to `MOST` schedules. Returns how many of them were moved on."""
-    runs: list[NewRun] = []
+    runs: list[NewScheduleRun] = []
     jobs: dict[object, NewJob] = {}
     moved: dict[Key, datetime | None] = {}
     async with transaction(engine) as conn:
         due, now = await schedules.lock_due(conn, MOST)
         if now is None:
             return 0
-        busy = await schedule_runs.busy(conn, [_key(one) for one in due if one.overlap == Overlap.SKIP])
+        busy = await schedules.busy(conn, [_key(one) for one in due if one.overlap == Overlap.SKIP])
         for one in due:
             if len(runs) >= MOST_RUNS:
                 break
@@ -52,7 +51,7 @@ async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
             runs += fires.runs
             jobs |= {job.id: job for job in fires.jobs}
             moved[_key(one)] = fires.next_at
-        recorded = await schedule_runs.record(conn, runs)
+        recorded = await schedules.record_runs(conn, runs)
         wanted = [jobs[run.job_id] for run in recorded if run.job_id is not None]
         new, doubles = await placement.take_unique_keys(conn, wanted)
         await schedule_runs.leave_out(conn, [run for run in recorded if run.job_id in doubles], UNIQUE)
@@ -93,7 +92,9 @@ async def _fires(one: Schedule, now: datetime, busy: bool, checks: JobChecks) ->
     return Fires([*skipped, *runs], jobs, planned.next_at)
 
 
-async def _runs(one: Schedule, moments: Sequence[datetime], checks: JobChecks) -> tuple[list[NewRun], list[NewJob]]:
+async def _runs(
+    one: Schedule, moments: Sequence[datetime], checks: JobChecks
+) -> tuple[list[NewScheduleRun], list[NewJob]]:
     if not moments:
         return [], []
     try:
@@ -107,12 +108,12 @@ async def _runs(one: Schedule, moments: Sequence[datetime], checks: JobChecks) -
     return [_fired(one, moment, job) for moment, job in zip(moments, jobs, strict=True)], jobs
 
 
-def _fired(one: Schedule, moment: datetime, job: NewJob) -> NewRun:
-    return NewRun(one.tenant, one.name, moment, Outcome.FIRED, job_id=job.id)
+def _fired(one: Schedule, moment: datetime, job: NewJob) -> NewScheduleRun:
+    return NewScheduleRun(one.tenant, one.name, moment, Outcome.FIRED, job_id=job.id)
 
 
-def _run(one: Schedule, moment: datetime, outcome: Outcome, reason: str) -> NewRun:
-    return NewRun(one.tenant, one.name, moment, outcome, reason)
+def _run(one: Schedule, moment: datetime, outcome: Outcome, reason: str) -> NewScheduleRun:
+    return NewScheduleRun(one.tenant, one.name, moment, outcome, reason)
 
 
 def _first(one: Schedule, now: datetime) -> datetime | None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
 from accepted.domain.scopes import SCOPES
-from accepted.storage import api_keys
+from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
 PREFIX = "acc_"
@@ -59,7 +59,7 @@ class Keys:
 
     async def _look_up(self, hashed: bytes) -> Principal | None:
         async with reading(self._engine) as conn:
-            found = await api_keys.find(conn, hashed)
+            found = await tenants.find_key(conn, hashed)
         if found is None or not hmac.compare_digest(found[1], hashed) or found[0].revoked_at is not None:
             return None
         return Principal(found[0].tenant, frozenset(found[0].scopes), found[0].name)
@@ -70,7 +70,7 @@ async def create(engine: AsyncEngine, tenant: str, name: str, scopes: list[str])
     key = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     key_id = new_id()
     async with transaction(engine) as conn:
-        await api_keys.create(
+        await tenants.create_key(
             conn, key_id=key_id, tenant=tenant, name=name, scopes=scopes, hashed=hash_key(key.encode())
         )
         await conn.commit()

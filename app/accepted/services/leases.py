@@ -21,7 +21,7 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.jobs import completion
 from accepted.services.measuring import Runs
 from accepted.storage import leases
-from accepted.storage.attempts import progress
+from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.leases import Beat, Found
 
@@ -61,7 +61,7 @@ class Leases:
         """The lease is good for longer; with what the attempt says of its progress (JSON text), if anything."""
         async with transaction(self._engine) as conn:
             if said is not None:  # first, for outcomes lock the job before the worker too
-                await progress.write(conn, {lease: said})
+                await recorded.write_progress(conn, {lease: said})
             beat = await leases.heartbeat(conn, tenant, lease)
             if beat is not None:
                 await conn.commit()

@@ -15,7 +15,7 @@ from accepted.concurrency import Coalescer, cancel_requested
 from accepted.domain.quota import Standing
 from accepted.errors import LedgerUnavailable, QuotaExceeded
 from accepted.services.depths import Depths
-from accepted.storage import quotas
+from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
 LOOK_EVERY = 1.0
@@ -53,7 +53,7 @@ class Limits:
     async def refresh(self) -> None:
         """Read which limits there are. Raises `LedgerUnavailable`."""
         async with reading(self._engine) as conn:
-            self._tenants = await quotas.tenants(conn)
+            self._tenants = await tenants.tenants_with_quota(conn)
         await self._depths.refresh()
 
     def concern(self, tenant: str, queues: Iterable[str]) -> bool:
@@ -82,12 +82,12 @@ class Limits:
     async def give_back(self, tenant: str, jobs: int) -> None:
         """They were no new jobs after all."""
         async with transaction(self._engine) as conn:
-            await quotas.give_back(conn, tenant, jobs)
+            await tenants.give_quota_back(conn, tenant, jobs)
             await conn.commit()
 
     async def _take_all(self, tenant: str, wanted: int) -> Standing | None:
         async with transaction(self._engine) as conn:
-            taken = await quotas.take(conn, tenant, wanted, least=wanted)
+            taken = await tenants.take_quota(conn, tenant, wanted, least=wanted)
             await conn.commit()
         if taken is None:
             return None
@@ -95,16 +95,16 @@ class Limits:
             raise _exceeded(taken.standing, wanted)
         return taken.standing
 
-    async def _take_for(self, tenants: list[str]) -> Sequence[Standing | Exception | None]:
+    async def _take_for(self, submitters: list[str]) -> Sequence[Standing | Exception | None]:
         """One statement for all that one tenant submits at once: the first of them get what there is."""
-        taken: dict[str, quotas.Taken | None] = {}
+        taken: dict[str, tenants.TakenQuota | None] = {}
         async with transaction(self._engine) as conn:
-            for tenant, wanted in sorted(Counter(tenants).items()):
-                taken[tenant] = await quotas.take(conn, tenant, wanted)
+            for tenant, wanted in sorted(Counter(submitters).items()):
+                taken[tenant] = await tenants.take_quota(conn, tenant, wanted)
             await conn.commit()
         passed: Counter[str] = Counter()
         answers: list[Standing | Exception | None] = []
-        for tenant in tenants:
+        for tenant in submitters:
             found = taken[tenant]
             passed[tenant] += 1
             if found is None:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import cancel_requested
 from accepted.errors import LedgerUnavailable
-from accepted.storage import queue_measurements
+from accepted.storage import queue_load
 from accepted.storage.db.engine import transaction
 
 REPORT_EVERY = 5.0
@@ -44,5 +44,5 @@ class Runs:
             return
         ended, self._ended = self._ended, {}
         async with transaction(engine) as conn:
-            await queue_measurements.add_runs(conn, ended)
+            await queue_load.add_runs(conn, ended)
             await conn.commit()

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.measured import Measured, size
-from accepted.storage import queue_backlogs, queue_measurements, queues
+from accepted.storage import queue_load, queues
 from accepted.storage.db.engine import reading
-from accepted.storage.queue_backlogs import Backlog
+from accepted.storage.queue_load import Backlog
 from accepted.storage.queues import QueueSettings
 
 WAITING = tuple(status for status in Status if status not in FINISHED)
@@ -36,9 +36,9 @@ async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl:
     async with reading(engine) as conn:
         if await queues.settings_of(conn, name) is None:
             return None
-        measured = (await queue_measurements.measured(conn, [name]))[name]
-        backlog = await queue_backlogs.due(conn, name)
-        slots = await queue_backlogs.slots(conn, lease_ttl)
+        measured = (await queue_load.measured(conn, [name]))[name]
+        backlog = await queue_load.due(conn, name)
+        slots = await queue_load.slots(conn, lease_ttl)
     found = size(measured, backlog, drain_within)
     return {
         "queue": name,
@@ -55,9 +55,9 @@ async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl:
 async def _described(
     conn: AsyncConnection, settings: Sequence[QueueSettings], queue: str | None, tenant: str | None, lease_ttl: float
 ) -> list[dict[str, Any]]:
-    found = await queue_backlogs.backlogs(conn, queue, tenant)
-    measured = await queue_measurements.measured(conn, [one.name for one in settings])
-    slots = await queue_backlogs.slots(conn, lease_ttl)
+    found = await queue_load.backlogs(conn, queue, tenant)
+    measured = await queue_load.measured(conn, [one.name for one in settings])
+    slots = await queue_load.slots(conn, lease_ttl)
     return [
         _shown(one, found.get(one.name, Backlog()), measured[one.name], slots.of(one.name), tenant) for one in settings
     ]

@@ -74,7 +74,7 @@ async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant
     schedule = await find(engine, tenant, name)
     job = await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
     async with transaction(engine) as conn:
-        if not await schedule_runs.trigger(conn, tenant, name, job.id):
+        if not await schedules.trigger(conn, tenant, name, job.id):
             raise ResourceNotFound("no such schedule any more")
         new, doubles = await placement.take_unique_keys(conn, [job])
         if doubles:

@@ -14,7 +14,7 @@ from accepted.broker.base import Broker
 from accepted.domain.job import RETRYABLE, WEBHOOK_TYPE, Job, Status
 from accepted.errors import Conflict
 from accepted.services import dead_letters, webhooks
-from accepted.storage import webhook_deliveries, webhook_urls
+from accepted.storage import webhooks as ledger
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import jobs_by_id
 
@@ -43,9 +43,9 @@ async def redeliver(engine: AsyncEngine, broker: Broker, delivery: Job) -> Job:
 async def _sooner(engine: AsyncEngine, delivery: Job) -> Job | None:
     """Its next attempt is now. None when it does not wait any more."""
     async with transaction(engine) as conn:
-        if not await webhook_deliveries.bring_forward(conn, delivery.id, delivery.attempt):
+        if not await ledger.bring_forward(conn, delivery.id, delivery.attempt):
             return None
-        await webhook_urls.begin_anew(conn, delivery.tenant, _payload(delivery)["url"])
+        await ledger.forget_failures(conn, delivery.tenant, _payload(delivery)["url"])
         again = await jobs_by_id(conn, [delivery.id])
         await conn.commit()
     return again[delivery.id]
@@ -59,12 +59,12 @@ async def _once_more(engine: AsyncEngine, broker: Broker, delivery: Job) -> Job 
     payload = _payload(delivery)
     original = UUID(payload.get("redelivery_of") or str(delivery.id))
     async with transaction(engine) as conn:
-        if not await webhook_deliveries.lock(conn, delivery.id):
+        if not await ledger.lock(conn, delivery.id):
             return None
         about = payload.get("job_id") or payload["batch_id"]
-        if other := await webhook_deliveries.under_way(conn, delivery.tenant, about, original):
+        if other := await ledger.under_way(conn, delivery.tenant, about, original):
             raise Conflict(f"the delivery {other} sends it again already, and has not finished")
-        await webhook_urls.begin_anew(conn, delivery.tenant, payload["url"])
+        await ledger.forget_failures(conn, delivery.tenant, payload["url"])
         new = webhooks.delivery(delivery.tenant, WEBHOOK_TYPE, payload | {"redelivery_of": original})
         await webhooks.write(conn, broker, [new])
         made = await jobs_by_id(conn, [new.id])

@@ -2,6 +2,8 @@
 
 The members themselves are inserted by `accepted.storage.jobs.submission`, in the same transaction, many at a time. The
 record of the key is written last, so that nobody who sends the same key waits for more than a COMMIT.
+
+The members of a workflow: who needs whom, and what they have come to.
 """
 
 import json
@@ -11,10 +13,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.batch import Batch, NewBatch
+from accepted.domain.lease import Lease
+from accepted.storage.attempts import claims
+from accepted.storage.attempts.claims import OPEN_LEASE
 
 COUNTED = 100_000
 """Members counted in one statement: a fraction of a second, also where they have to be read from disk."""
@@ -100,3 +106,44 @@ def read(row: Sequence[Any], counts: Mapping[str, int]) -> Batch:
     return Batch(
         id=row[0], tenant=row[1], workflow=row[2], total=row[3], counts=counts, created_at=row[5], finished_at=row[6]
     )
+
+
+_MEMBERS = text("""
+SELECT j.ref, j.id, j.status, ARRAY(
+    SELECT n.ref FROM dependencies d JOIN jobs n ON n.id = d.needs
+    WHERE d.job_id = j.id AND d.on_success ORDER BY n.id
+)
+FROM jobs j WHERE j.batch_id = :id AND j.tenant = :tenant ORDER BY j.id
+""")
+
+_RESULTS = text(f"""
+WITH lease AS MATERIALIZED ({OPEN_LEASE})
+SELECT n.ref, CAST(n.result AS text) FROM lease l
+LEFT JOIN dependencies d ON d.job_id = l.job_id AND d.on_success
+LEFT JOIN jobs n ON n.id = d.needs
+ORDER BY n.id
+""")
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A job of a workflow, as `GET /batches/{id}` lists it; `depends_on` are refs."""
+
+    ref: str
+    id: UUID
+    status: str
+    depends_on: list[str]
+
+
+async def members(conn: AsyncConnection, tenant: str, batch_id: UUID) -> list[Member]:
+    """The members of this tenant's workflow, each after all that it needs. Those that were pruned are missing."""
+    return [Member(*row) for row in await conn.execute(_MEMBERS, {"id": batch_id, "tenant": tenant})]
+
+
+async def results_needed(conn: AsyncConnection, lease: Lease) -> dict[str, str] | None:
+    """What the jobs that this attempt's job needed came to, as JSON text by ref; None if the lease does not hold."""
+    rows: Sequence[tuple[str | None, str | None]] = [
+        (row[0], row[1]) for row in await conn.execute(_RESULTS, claims.lease_values(lease))
+    ]
+    if not rows:
+        return None
+    return {ref: result or "null" for ref, result in rows if ref is not None}

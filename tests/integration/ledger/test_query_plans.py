@@ -5,10 +5,10 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
-from accepted.storage import webhook_deliveries
+from accepted.storage import webhooks
 from accepted.storage.db.statements import Direct, Statement
 from accepted.storage.jobs import outbox
-from accepted.storage.webhook_deliveries import DeliveryFilter
+from accepted.storage.webhooks import DeliveryFilter
 from tests.support.ledger.sql import do
 
 WAITING = """
@@ -48,7 +48,7 @@ async def test_deliveries_are_found_by_their_own_indexes(engine: AsyncEngine) ->
         (DeliveryFilter(batch_id=about, status="failed", before=new_id()), "deliveries_about"),
         (DeliveryFilter(), "deliveries_by_tenant"),
     ):
-        query, values = webhook_deliveries._page("t", wanted)
+        query, values = webhooks._page("t", wanted)
         plan = await plan_of(engine, Statement(query), **values, most=50)
         assert [line for line in plan if index in line], plan
         assert not [line for line in plan if "Seq Scan" in line], plan

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.measured import Measured
 from accepted.services.measuring import Runs
-from accepted.storage import queue_measurements
+from accepted.storage import queue_load
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.sampler import Sampler
 from tests.support.ledger.jobs import claim, put
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 async def measured(engine: AsyncEngine, queue: str = "q") -> Measured:
     async with transaction(engine) as conn:
-        return (await queue_measurements.measured(conn, [queue]))[queue]
+        return (await queue_load.measured(conn, [queue]))[queue]
 
 
 async def samples(engine: AsyncEngine) -> dict[str, Any]:

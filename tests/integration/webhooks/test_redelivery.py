@@ -12,7 +12,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import Conflict
 from accepted.services import webhook_redelivery
-from accepted.storage import webhook_deliveries, webhook_urls
+from accepted.storage import webhooks
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.brokers import BrokerHarness
@@ -55,7 +55,7 @@ async def row_of(engine: AsyncEngine, delivery_id: UUID) -> Any:
 
 async def given_up(engine: AsyncEngine, url: str = URL) -> bool:
     async with transaction(engine) as conn:
-        return await webhook_urls.given_up(conn, "t", url)
+        return await webhooks.given_up(conn, "t", url)
 
 
 def check_headers(answer: Any) -> None:
@@ -85,7 +85,7 @@ async def test_one_that_succeeded_is_sent_again_by_another(harness: BrokerHarnes
     assert len({each.body for each in receiver.requests}) == 1
     assert len(set(ids)) == 4
     async with transaction(harness.engine) as conn:
-        found = await webhook_deliveries.page(conn, "t", webhook_deliveries.DeliveryFilter(job_id=str(job_id)), 10)
+        found = await webhooks.page(conn, "t", webhook_deliveries.DeliveryFilter(job_id=str(job_id)), 10)
     assert [(each.id, each.redelivery_of) for each in found] == [
         *[(id, str(first)) for id in reversed(ids[1:])], (first, None)
     ]  # fmt: skip

@@ -19,7 +19,7 @@ from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain import transitions
 from accepted.services.jobs.completion import settle_whole
 from accepted.storage.db.engine import create_engine, transaction
-from accepted.storage.jobs import fanout
+from accepted.storage.jobs import submission
 from accepted_worker.attempt import children
 from tests.support.ledger.jobs import a_job, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
@@ -195,7 +195,7 @@ async def test_counting_many_at_once_never_passes_the_cap(engine: AsyncEngine) -
 
     async def grow() -> bool:
         async with transaction(engine) as conn:
-            done = await fanout.grow(conn, root, 3, 10)
+            done = await submission.count_descendants(conn, root, 3, 10)
             await conn.commit()
         return done
 

@@ -14,7 +14,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.scopes import SCOPES
 from accepted.services.keys import create
 from accepted.settings import Settings
-from accepted.storage import job_types, quotas
+from accepted.storage import job_types, tenants
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_answer
 from tests.support.ledger.sql import do
@@ -92,7 +92,7 @@ async def depends(engine: AsyncEngine, waiting: Any, needed: Any, on_success: bo
 
 async def allow(app: HttpApp, jobs: int, per: float = HOUR, tenant: str = "t") -> None:
     async with transaction(app.engine) as conn:
-        await quotas.put(conn, tenant, jobs, per)
+        await tenants.put_quota(conn, tenant, jobs, per)
         await conn.commit()
     await app.state.limits.refresh()
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.lease import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage.attempts import progress
+from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import transaction
 
 PAUSE = 0.25
@@ -56,7 +56,7 @@ class ProgressWriter:
         self._unwritten.clear()
         try:
             async with transaction(self._engine) as conn:
-                await progress.write(conn, said)
+                await recorded.write_progress(conn, said)
                 await conn.commit()
         except LedgerUnavailable as error:
             log.info("progress_waits", attempts=len(said), error=str(error))

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
-from accepted.storage import batch_members
+from accepted.storage import batches
 from accepted.storage.db.engine import reading
 from accepted_worker.attempt.asking import until_answered
 
@@ -31,7 +31,7 @@ class Results:
 
     async def _read(self) -> dict[str, str]:
         async with reading(self._engine) as conn:
-            found = await batch_members.results(conn, self._lease)
+            found = await batches.results_needed(conn, self._lease)
         if found is None:
             raise LeaseLost
         return found

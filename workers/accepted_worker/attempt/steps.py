@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.context import WITHIN_A_STEP
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
-from accepted.storage.attempts import steps
+from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction
 from accepted_worker.attempt.asking import until_answered
 from accepted_worker.attempt.values import step_name, step_result_of
@@ -61,7 +61,7 @@ class Steps:
 
     async def _recall(self) -> dict[str, str]:
         async with reading(self._engine) as conn:
-            known = await steps.recall(conn, self._lease)
+            known = await recorded.recall_steps(conn, self._lease)
         if known is None:
             raise LeaseLost
         return known
@@ -69,7 +69,7 @@ class Steps:
     async def _commit(self, name: str, result: str) -> str:
         async def commit() -> bool:
             async with transaction(self._engine) as conn:
-                held = await steps.remember(conn, self._lease, name, result)
+                held = await recorded.remember_step(conn, self._lease, name, result)
                 await conn.commit()
             return held
 

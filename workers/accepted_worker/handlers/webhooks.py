@@ -25,7 +25,6 @@ from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.domain.retry_after import parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.handler import MARK, Handler
-from accepted.storage import webhook_secrets, webhook_urls
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.asking import until_answered
 from accepted_worker.attempt.values import size_of, start_of
@@ -69,8 +68,8 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
         async def prepare() -> tuple[list[str], bool | None]:
             async with transaction(engine) as conn:
                 fresh = default_secret or signing.new_secret()
-                secrets = await webhook_secrets.current(conn, ctx.job.tenant, fresh)
-                given_up = await webhook_urls.given_up(conn, ctx.job.tenant, payload.url)
+                secrets = await webhooks.current_secrets(conn, ctx.job.tenant, fresh)
+                given_up = await webhooks.given_up(conn, ctx.job.tenant, payload.url)
                 await conn.commit()
                 return secrets, given_up
 
@@ -83,10 +82,10 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
             ctx.answer = msgspec.json.encode(shown(answer)).decode()
             judge(answer)
         except HandlerError:
-            await _note(webhook_urls.failed, ctx.job.tenant, payload.url)
+            await _note(webhooks.url_failed, ctx.job.tenant, payload.url)
             raise
         if given_up is not None:
-            await _note(webhook_urls.answered, ctx.job.tenant, payload.url)
+            await _note(webhooks.url_answered, ctx.job.tenant, payload.url)
         return result(answer, ctx.max_result_bytes)
 
     async def _note(what: Note, tenant: str, url: str) -> None:

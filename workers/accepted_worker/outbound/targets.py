@@ -28,7 +28,7 @@ from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import TARGETS_HELD
 from accepted.services import targets as service
-from accepted.storage import targets, webhook_urls
+from accepted.storage import targets, webhooks
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.targets import Target, Tried
 
@@ -151,7 +151,7 @@ class Targets:
         """
         lease = aim.timeout + GRACE
         async with transaction(self._engine) as conn:
-            if call.webhook and await webhook_urls.given_up(conn, call.key[0], aim.url):
+            if call.webhook and await webhooks.given_up(conn, call.key[0], aim.url):
                 return None
             tried = await targets.try_(conn, *call.key, lease)
             await conn.commit()

@@ -4,7 +4,7 @@ import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage import queue_measurements
+from accepted.storage import queue_load
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 
@@ -25,11 +25,11 @@ class Sampler:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
             sampled = 0
-            if await periodic_locks.take(conn, self.name, queue_measurements.BIN * 0.9):
-                sampled = await queue_measurements.sample(conn)
+            if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
+                sampled = await queue_load.sample(conn)
             await conn.commit()
         self._took = time.monotonic() - started
         return sampled
 
     def pause(self, done: int) -> float:
-        return max(queue_measurements.BIN, self._took * SHARE)
+        return max(queue_load.BIN, self._took * SHARE)

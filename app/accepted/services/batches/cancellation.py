@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 async def cancel(engine: AsyncEngine, broker: Broker, tenant: str, batch_id: UUID) -> bool:
     """Note it, and begin. False: the batch has finished, or is not there. Raises `LedgerUnavailable`."""
     async with transaction(engine) as conn:
-        if not await batch_cancellation.request(conn, tenant, batch_id):
+        if not await batch_ends.request_cancel(conn, tenant, batch_id):
             return False
         await conn.commit()
     try:
@@ -70,12 +70,12 @@ class Canceller:
         """One round of one batch. Returns how many members ended by it."""
         after, missed = self._passes.pop(batch_id, (FIRST, 0))
         async with transaction(self._engine) as conn:
-            done = await batch_cancellation.cancel_some(conn, batch_id, after, MOST)
+            done = await batch_ends.cancel_some(conn, batch_id, after, MOST)
             missed += done.missed
             await completion.follow_up(conn, self._broker, done.ended)
             await notifications.announce(conn, [one.job_id for one in done.ended])
             if done.next is None and not missed:
-                await batch_cancellation.carried_out(conn, batch_id)
+                await batch_ends.cancel_carried_out(conn, batch_id)
             await conn.commit()
         if done.next is not None:
             self._passes[batch_id] = (done.next, missed)

@@ -10,7 +10,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
 from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
 from accepted.domain.snapshot import HeldTarget, JobSnapshot
-from accepted.storage import queue_measurements
+from accepted.storage import queue_load
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import explain as explaining
 from accepted.storage.jobs.explain import Row
@@ -41,7 +41,7 @@ async def _waiting(conn: AsyncConnection, job: Job, row: Row, snapshot: JobSnaps
         capacity=await explaining.worker_capacity(conn, row.tenant, row.queue, row.type, lease_ttl),
         load=await explaining.load(conn, row.queue, row.concurrency_key),
         position=await explaining.position(conn, job.id, row.queue, job.priority, due_at, row.limited),
-        measured=(await queue_measurements.measured(conn, [row.queue]))[row.queue],
+        measured=(await queue_load.measured(conn, [row.queue]))[row.queue],
     )
 
 

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage.attempts import fence
-from accepted.storage.attempts.fence import OPEN_LEASE
+from accepted.storage.attempts import claims
+from accepted.storage.attempts.claims import OPEN_LEASE
 from accepted.storage.db.engine import create_engine, is_unavailable
 
 AT_ONCE = 10
@@ -100,7 +100,7 @@ class HandlerTransaction:
     async def begin(self, lease: Lease, seconds: float) -> None:
         await self.worker_connection.start()
         bound = str(round(min(seconds, LONGEST) * 1000))
-        values: dict[str, Any] = {**fence.values(lease), "bound": bound, "name": _name(lease.job_id)}
+        values: dict[str, Any] = {**claims.lease_values(lease), "bound": bound, "name": _name(lease.job_id)}
         if not (await self.worker_connection.execute(_BEGIN, values)).one().leases:
             raise LeaseLost
 

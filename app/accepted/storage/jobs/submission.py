@@ -2,6 +2,8 @@
 
 Which keys were new is decided by the unique index on (tenant, key), never by looking first. A key that is past
 its time is taken over in the same statement. Rows are locked in key order, so two batches cannot deadlock.
+
+How many jobs have grown from one root: counted on the root's own row.
 """
 
 from collections.abc import Mapping
@@ -9,6 +11,8 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
 from accepted.storage.db.statements import Connection, Statement
@@ -194,3 +198,23 @@ async def announce_queues(conn: Connection, names: list[str]) -> None:
     whatever types come to call it their default.
     """
     await _ANNOUNCE_QUEUES.rows(conn, names=sorted(names))
+
+
+_COUNT = text("""
+WITH root AS MATERIALIZED (
+    SELECT id, descendants FROM jobs WHERE id = :root FOR NO KEY UPDATE
+), counted AS (
+    UPDATE jobs j SET descendants = j.descendants + :more FROM root
+    WHERE j.id = root.id AND root.descendants + :more <= :most
+    RETURNING j.id
+)
+SELECT NOT EXISTS (SELECT 1 FROM root) OR EXISTS (SELECT 1 FROM counted)
+""")
+
+
+async def count_descendants(conn: AsyncConnection, root: UUID, more: int, most: int) -> bool:
+    """Count `more` jobs under this root; False, and nothing is counted, when they would be over `most`.
+
+    A root that is past its retention counts no more. The caller commits; until then others of this root wait.
+    """
+    return bool((await conn.execute(_COUNT, {"root": root, "more": more, "most": most})).scalar_one())

@@ -2,6 +2,13 @@
 
 There is no table of them. A delivery is found by the job or batch that it tells of, which is in its payload and never
 changes: an index of the rows of deliveries alone has it (migration 0004). Every question is asked for one tenant.
+
+The secrets that a tenant's webhooks are signed with: one current, and older ones until their rotation is over.
+
+Webhook URLs that fail: since when without a break. One that has done so for `GIVEN_UP` is told nothing more.
+
+A row is written by the first failure and deleted by the next success, or by whoever sends a delivery to it again
+(`accepted.storage.jobs.manual_retry`, `begin_anew`): then it has another five days.
 """
 
 from collections.abc import Sequence
@@ -13,6 +20,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.storage.db.notifications import ANNOUNCE
 
@@ -77,7 +85,7 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
     before: UUID | None = None
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class WebhookDelivery(msgspec.Struct, frozen=True):
     """A delivery, by the id of its job, of the `event` that came of a job or of a batch.
 
     `redelivery_of` is the delivery that had succeeded and is sent again by this one.
@@ -95,7 +103,7 @@ class Delivery(msgspec.Struct, frozen=True):
     finished_at: datetime | None
 
 
-class Try(msgspec.Struct, frozen=True):
+class DeliveryAttempt(msgspec.Struct, frozen=True):
     """One attempt at a delivery. `error` and `answer` are JSON text; no answer: nothing came back that was one."""
 
     delivery_id: UUID
@@ -107,21 +115,21 @@ class Try(msgspec.Struct, frozen=True):
     answer: str | None
 
 
-async def page(conn: AsyncConnection, tenant: str, wanted: DeliveryFilter, most: int) -> list[Delivery]:
+async def page(conn: AsyncConnection, tenant: str, wanted: DeliveryFilter, most: int) -> list[WebhookDelivery]:
     """Up to `most` deliveries, the newest first."""
     query, values = _page(tenant, wanted)
-    return [Delivery(*row) for row in await conn.execute(text(query), values | {"most": most})]
+    return [WebhookDelivery(*row) for row in await conn.execute(text(query), values | {"most": most})]
 
 
-async def find(conn: AsyncConnection, tenant: str, delivery_id: UUID) -> Delivery | None:
+async def find(conn: AsyncConnection, tenant: str, delivery_id: UUID) -> WebhookDelivery | None:
     """The delivery with this id."""
     row = (await conn.execute(_FIND, {"tenant": tenant, "id": delivery_id})).first()
-    return None if row is None else Delivery(*row)
+    return None if row is None else WebhookDelivery(*row)
 
 
-async def tries(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Try]:
+async def attempts_at(conn: AsyncConnection, ids: Sequence[UUID]) -> list[DeliveryAttempt]:
     """Every attempt at these deliveries, by delivery and number."""
-    return [Try(*row) for row in await conn.execute(_ATTEMPTS, {"ids": list(ids)})]
+    return [DeliveryAttempt(*row) for row in await conn.execute(_ATTEMPTS, {"ids": list(ids)})]
 
 
 async def lock(conn: AsyncConnection, delivery_id: UUID) -> bool:
@@ -149,3 +157,82 @@ def _page(tenant: str, wanted: DeliveryFilter) -> tuple[str, dict[str, Any]]:
     given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
     conditions = "".join(f" AND {_CONDITIONS[name]}" for name in given)
     return f"{_SHOWN}{conditions} ORDER BY j.id DESC LIMIT :most", given | {"tenant": tenant}
+
+
+ROTATION = 86400.0
+"""Seconds for which a replaced secret still signs, beside the new one."""
+
+_VALID = text("""
+SELECT secret FROM webhook_secrets WHERE tenant = :tenant AND (expires_at IS NULL OR expires_at > now())
+ORDER BY expires_at IS NULL DESC, created_at DESC
+""")
+_ADD = text("""
+INSERT INTO webhook_secrets (id, tenant, secret) VALUES (:id, :tenant, :secret)
+ON CONFLICT (tenant) WHERE expires_at IS NULL DO NOTHING
+""")
+_REPLACE = text("""
+UPDATE webhook_secrets SET expires_at = now() + CAST(:rotation AS float8) * interval '1 second'
+WHERE tenant = :tenant AND expires_at IS NULL
+""")
+
+
+async def current_secrets(conn: AsyncConnection, tenant: str, fresh: str) -> list[str]:
+    """The tenant's valid secrets, newest first; `fresh` becomes the first one when there is none yet.
+
+    The caller commits.
+    """
+    found = await _valid(conn, tenant)
+    if not found:
+        await conn.execute(_ADD, {"id": new_id(), "tenant": tenant, "secret": fresh})
+        found = await _valid(conn, tenant)
+    return found
+
+
+async def rotate_secret(conn: AsyncConnection, tenant: str, fresh: str) -> list[str]:
+    """Sign with `fresh` from now on, and with what was there for `ROTATION` more seconds. The caller commits."""
+    await conn.execute(_REPLACE, {"tenant": tenant, "rotation": ROTATION})
+    await conn.execute(_ADD, {"id": new_id(), "tenant": tenant, "secret": fresh})
+    return await _valid(conn, tenant)
+
+
+async def _valid(conn: AsyncConnection, tenant: str) -> list[str]:
+    return [row[0] for row in await conn.execute(_VALID, {"tenant": tenant})]
+
+
+GIVEN_UP = 5 * 86400.0
+"""Seconds: contract section 6. From the first failure to the last: a URL that nobody calls does not fail."""
+
+BREAK = 2 * 86400.0
+"""Seconds without a failure after which the next is a first one again. Each delivery is tried once a day at least."""
+
+_GIVEN_UP = text(f"""
+SELECT failed_at >= failing_since + interval '{GIVEN_UP} seconds' FROM webhook_urls
+WHERE tenant = :tenant AND url = :url
+""")
+_FAILED = text(f"""
+INSERT INTO webhook_urls AS u (tenant, url) VALUES (:tenant, :url)
+ON CONFLICT (tenant, url) DO UPDATE SET failed_at = now(),
+    failing_since = CASE WHEN u.failed_at < now() - interval '{BREAK} seconds' THEN now() ELSE u.failing_since END
+""")
+_FORGET = text("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
+
+
+async def given_up(conn: AsyncConnection, tenant: str, url: str) -> bool | None:
+    """Whether nothing more is to be sent there; None when it has not url_failed since it last succeeded."""
+    row = (await conn.execute(_GIVEN_UP, {"tenant": tenant, "url": url})).first()
+    return None if row is None else bool(row[0])
+
+
+async def url_failed(conn: AsyncConnection, tenant: str, url: str) -> None:
+    """A delivery has url_failed. The caller commits."""
+    await conn.execute(_FAILED, {"tenant": tenant, "url": url})
+
+
+async def url_answered(conn: AsyncConnection, tenant: str, url: str) -> None:
+    """A delivery has succeeded. The caller commits."""
+    await conn.execute(_FORGET, {"tenant": tenant, "url": url})
+
+
+async def forget_failures(conn: AsyncConnection, tenant: str, url: str) -> None:
+    """A redelivery was asked for: the URL gets its full time of failing again. The caller commits."""
+    await conn.execute(_FORGET, {"tenant": tenant, "url": url})
