@@ -56,7 +56,7 @@ class Depths:
         known, self._of = self._of, {}
         for one in found:
             depth = self._of[one.queue] = known.get(one.queue) or _Depth()
-            depth.most = one.most
+            depth.most = one.limit
             depth.counted(one.waiting, *before.get(one.queue, (0, 0)))
 
     async def enter(self, jobs: Mapping[str, int]) -> None:

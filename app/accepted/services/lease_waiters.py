@@ -202,7 +202,7 @@ class LeaseWaiters:
     async def _claim(self, key: LeaseRequestKey, limit: int) -> list[LeasedJob]:
         async with self._ledger.transaction() as conn:
             leased = await leases.claim(
-                conn, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, most=limit
+                conn, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
             )
             jobs = await jobs_by_id(conn, [one.lease.job_id for one in leased]) if leased else {}
             await conn.execute("COMMIT")

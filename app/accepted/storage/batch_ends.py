@@ -36,12 +36,12 @@ SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:ended AS int4[]), CAST(:f
 
 _TO_DO = Statement("""
 SELECT EXISTS (SELECT FROM batch_ends),
-       ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :most)
+       ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :limit)
 """)
 
 _ADD_UP = text("""
 WITH taken AS MATERIALIZED (
-    SELECT id FROM batch_ends ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+    SELECT id FROM batch_ends ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM batch_ends e USING taken t WHERE e.id = t.id RETURNING e.batch_id, e.ended, e.failed
 ), told AS MATERIALIZED (
@@ -90,15 +90,15 @@ async def append(conn: Connection, ended: Iterable[StatusChange]) -> None:
         )
 
 
-async def to_do(conn: Connection, most: int) -> tuple[bool, list[UUID]]:
-    """Whether there is anything to add up, and up to `most` batches that are to be cancelled."""
-    (row,) = await _TO_DO.rows(conn, most=most)
+async def to_do(conn: Connection, limit: int) -> tuple[bool, list[UUID]]:
+    """Whether there is anything to add up, and up to `limit` batches that are to be cancelled."""
+    (row,) = await _TO_DO.rows(conn, limit=limit)
     return row[0], row[1]
 
 
-async def add_up(conn: AsyncConnection, most: int) -> Added:
-    """Take up to `most` of the rows and add them up. The batches are locked until the caller commits."""
-    rows = (await conn.execute(_ADD_UP, {"most": most})).all()
+async def add_up(conn: AsyncConnection, limit: int) -> Added:
+    """Take up to `limit` of the rows and add them up. The batches are locked until the caller commits."""
+    rows = (await conn.execute(_ADD_UP, {"limit": limit})).all()
     return Added(len(rows), sorted(row[0] for row in rows if row[1] == 0))
 
 
@@ -116,7 +116,7 @@ WHERE id = :id AND tenant = :tenant AND finished_at IS NULL RETURNING id
 _CARRIED_OUT = text("UPDATE batches SET cancel_requested_at = NULL WHERE id = :id")
 
 _UNFINISHED = text("""
-SELECT id FROM jobs WHERE batch_id = :id AND id > :after AND finished_at IS NULL ORDER BY id LIMIT :most
+SELECT id FROM jobs WHERE batch_id = :id AND id > :after AND finished_at IS NULL ORDER BY id LIMIT :limit
 """)
 
 _CANCEL = text(f"""
@@ -166,11 +166,11 @@ async def cancel_carried_out(conn: AsyncConnection, batch_id: UUID) -> None:
     await conn.execute(_CARRIED_OUT, {"id": batch_id})
 
 
-async def cancel_some(conn: AsyncConnection, batch_id: UUID, after: UUID, most: int) -> Round:
-    """End or tell up to `most` unfinished members whose id is greater than `after`. The caller commits."""
-    found = await conn.execute(_UNFINISHED, {"id": batch_id, "after": after, "most": most})
+async def cancel_some(conn: AsyncConnection, batch_id: UUID, after: UUID, limit: int) -> Round:
+    """End or tell up to `limit` unfinished members whose id is greater than `after`. The caller commits."""
+    found = await conn.execute(_UNFINISHED, {"id": batch_id, "after": after, "limit": limit})
     ids = [row[0] for row in found]
     done = [StatusChange(*row) for row in await conn.execute(_CANCEL, {"ids": ids})]
     ended = [one for one in done if one.finished]
     missed = len(ids) - len({one.job_id for one in done})
-    return Round(ended, ids[-1] if len(ids) == most else None, missed)
+    return Round(ended, ids[-1] if len(ids) == limit else None, missed)

@@ -56,7 +56,7 @@ _FIND = text(f"SELECT {FIELDS} FROM batches WHERE id = :id")
 
 _COUNT = text("""
 SELECT status, count(*), max(CAST(id AS text)) FROM (
-    SELECT id, status FROM jobs WHERE batch_id = :id AND id > :after ORDER BY id LIMIT :most
+    SELECT id, status FROM jobs WHERE batch_id = :id AND id > :after ORDER BY id LIMIT :limit
 ) AS part GROUP BY status
 """)
 
@@ -94,7 +94,7 @@ async def count(conn: AsyncConnection, batch_id: UUID) -> dict[str, int]:
     counts: Counter[str] = Counter()
     after, found = UUID(int=0), COUNTED
     while found == COUNTED:
-        rows = (await conn.execute(_COUNT, {"id": batch_id, "after": after, "most": COUNTED})).all()
+        rows = (await conn.execute(_COUNT, {"id": batch_id, "after": after, "limit": COUNTED})).all()
         counts.update({row[0]: row[1] for row in rows})
         found = sum(row[1] for row in rows)
         after = max((UUID(row[2]) for row in rows), default=after)

@@ -38,7 +38,7 @@ WHERE {MATCHES} AND (
     OR d.failed_at < CAST(:after_at AS timestamptz)
     OR (d.failed_at = CAST(:after_at AS timestamptz) AND d.job_id > CAST(:after_id AS uuid))
 )
-ORDER BY d.failed_at DESC, d.job_id LIMIT :most
+ORDER BY d.failed_at DESC, d.job_id LIMIT :limit
 """)
 
 # What differs from job to job: UUIDs, hexadecimal, numbers; but not a status, which says what went wrong.
@@ -52,13 +52,13 @@ FROM (
     SELECT d.*, regexp_replace(d.message, :aside, '…', 'gi') AS pattern
     FROM dead_letters d WHERE {MATCHES}
 ) AS letters
-GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 7 DESC LIMIT :most
+GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 7 DESC LIMIT :limit
 """)
 
 _DISCARD = text(f"""
 WITH chosen AS MATERIALIZED (
     SELECT d.job_id FROM dead_letters d WHERE {MATCHES} AND d.failed_at <= :start
-    ORDER BY d.job_id LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY d.job_id LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 DELETE FROM dead_letters d USING chosen c WHERE d.job_id = c.job_id
 """)
@@ -117,39 +117,39 @@ async def count(conn: AsyncConnection, tenant: str, wanted: LetterFilter) -> tup
 
 
 async def page(
-    conn: AsyncConnection, tenant: str, wanted: LetterFilter, after: tuple[datetime, UUID] | None, most: int
+    conn: AsyncConnection, tenant: str, wanted: LetterFilter, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[Letter]:
-    """Up to `most` letters, the newest failure first; `after` is the last one of the page before."""
+    """Up to `limit` letters, the newest failure first; `after` is the last one of the page before."""
     at, last = after or (None, None)
-    rows = await conn.execute(_LIST, wanted.values(tenant) | {"after_at": at, "after_id": last, "most": most})
+    rows = await conn.execute(_LIST, wanted.values(tenant) | {"after_at": at, "after_id": last, "limit": limit})
     return [Letter(*row) for row in rows]
 
 
-async def groups(conn: AsyncConnection, tenant: str, wanted: LetterFilter, most: int) -> Sequence[Group]:
-    """The `most` largest groups."""
-    values = wanted.values(tenant) | {"most": most, "aside": _ASIDE}
+async def groups(conn: AsyncConnection, tenant: str, wanted: LetterFilter, limit: int) -> Sequence[Group]:
+    """The `limit` largest groups."""
+    values = wanted.values(tenant) | {"limit": limit, "aside": _ASIDE}
     return [Group(*row) for row in await conn.execute(_GROUPS, values)]
 
 
-async def discard(conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, most: int) -> int:
-    """Forget up to `most` letters that were there at `start`; their jobs stay as they are. The caller commits."""
-    done = await conn.execute(_DISCARD, wanted.values(tenant) | {"start": start, "most": most})
+async def discard(conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, limit: int) -> int:
+    """Forget up to `limit` letters that were there at `start`; their jobs stay as they are. The caller commits."""
+    done = await conn.execute(_DISCARD, wanted.values(tenant) | {"start": start, "limit": limit})
     return int(done.rowcount)
 
 
 _UNTOLD = text("""
-SELECT count(*) FROM (SELECT FROM dead_letters WHERE alerted_at IS NULL LIMIT :most) AS waiting
+SELECT count(*) FROM (SELECT FROM dead_letters WHERE alerted_at IS NULL LIMIT :limit) AS waiting
 """)
 
 _LATELY = text("""
 SELECT count(*) FROM (
-    SELECT created_at FROM jobs WHERE tenant = :tenant AND type = :type ORDER BY id DESC LIMIT :most
+    SELECT created_at FROM jobs WHERE tenant = :tenant AND type = :type ORDER BY id DESC LIMIT :limit
 ) AS alerts WHERE created_at > now() - CAST(:seconds AS float8) * interval '1 second'
 """)
 
 _TAKE = text("""
 WITH count_unalerted AS MATERIALIZED (
-    SELECT job_id FROM dead_letters WHERE alerted_at IS NULL ORDER BY failed_at LIMIT :most FOR UPDATE SKIP LOCKED
+    SELECT job_id FROM dead_letters WHERE alerted_at IS NULL ORDER BY failed_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), told AS (
     UPDATE dead_letters d SET alerted_at = now() FROM count_unalerted u WHERE d.job_id = u.job_id
     RETURNING d.job_id, d.tenant, d.type, d.queue, d.class, d.message, d.failed_at
@@ -158,7 +158,7 @@ SELECT * FROM told ORDER BY failed_at, job_id
 """)
 
 _DEPTH = text("""
-SELECT queue, type, class, count(*) FROM dead_letters GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT :most
+SELECT queue, type, class, count(*) FROM dead_letters GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT :limit
 """)
 
 
@@ -183,22 +183,22 @@ class LetterKind(msgspec.Struct, frozen=True):
     count: int
 
 
-async def count_unalerted(conn: AsyncConnection, most: int) -> int:
-    """How many letters nobody was told of; counted up to `most`."""
-    return int((await conn.execute(_UNTOLD, {"most": most})).scalar_one())
+async def count_unalerted(conn: AsyncConnection, limit: int) -> int:
+    """How many letters nobody was told of; counted up to `limit`."""
+    return int((await conn.execute(_UNTOLD, {"limit": limit})).scalar_one())
 
 
-async def count_recent_alerts(conn: AsyncConnection, tenant: str, seconds: float, most: int) -> int:
-    """How many alerts were written in the last `seconds`; counted up to `most`."""
-    values = {"tenant": tenant, "type": ALERT_TYPE, "seconds": seconds, "most": most}
+async def count_recent_alerts(conn: AsyncConnection, tenant: str, seconds: float, limit: int) -> int:
+    """How many alerts were written in the last `seconds`; counted up to `limit`."""
+    values = {"tenant": tenant, "type": ALERT_TYPE, "seconds": seconds, "limit": limit}
     return int((await conn.execute(_LATELY, values)).scalar_one())
 
 
-async def take_unalerted(conn: AsyncConnection, most: int) -> Sequence[UnalertedLetter]:
-    """Mark up to `most` letters as told, the oldest first, passing over what others are at. The caller commits."""
-    return [UnalertedLetter(*row) for row in await conn.execute(_TAKE, {"most": most})]
+async def take_unalerted(conn: AsyncConnection, limit: int) -> Sequence[UnalertedLetter]:
+    """Mark up to `limit` letters as told, the oldest first, passing over what others are at. The caller commits."""
+    return [UnalertedLetter(*row) for row in await conn.execute(_TAKE, {"limit": limit})]
 
 
-async def kinds(conn: AsyncConnection, most: int) -> Sequence[LetterKind]:
-    """The letters by queue, type and class: the `most` largest kinds."""
-    return [LetterKind(*row) for row in await conn.execute(_DEPTH, {"most": most})]
+async def kinds(conn: AsyncConnection, limit: int) -> Sequence[LetterKind]:
+    """The letters by queue, type and class: the `limit` largest kinds."""
+    return [LetterKind(*row) for row in await conn.execute(_DEPTH, {"limit": limit})]

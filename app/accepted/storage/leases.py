@@ -81,7 +81,7 @@ _FIND = Statement(_HELD.format(timeout=DEFAULT_TIMEOUT, condition=_FENCE))
 
 _OVERDUE = Statement(
     _HELD.format(
-        timeout=DEFAULT_TIMEOUT, condition="t.finished_at IS NULL AND w.ends_at <= now() ORDER BY t.job_id LIMIT :most"
+        timeout=DEFAULT_TIMEOUT, condition="t.finished_at IS NULL AND w.ends_at <= now() ORDER BY t.job_id LIMIT :limit"
     )
 )
 
@@ -138,9 +138,9 @@ class Found(msgspec.Struct, frozen=True):
 
 
 async def claim(
-    conn: Connection, *, name: str, tenant: str, queue: str, types: Sequence[str] | None, most: int
+    conn: Connection, *, name: str, tenant: str, queue: str, types: Sequence[str] | None, limit: int
 ) -> list[Leased]:
-    """Claim up to `most` of the tenant's jobs that are ready on `queue`, of these types (None: of any).
+    """Claim up to `limit` of the tenant's jobs that are ready on `queue`, of these types (None: of any).
 
     Each gets a worker of its own, called `name`. The caller commits.
     """
@@ -151,7 +151,7 @@ async def claim(
         queue=queue,
         types=None if types is None else list(types),
         internal=list(INTERNAL_TYPES),
-        most=most,
+        limit=limit,
     )
     return [Leased(Lease(*row[:3]), row[3], row[4]) for row in rows]
 
@@ -162,9 +162,9 @@ async def find(conn: Connection, lease: Lease) -> Found | None:
     return _found(rows[0]) if rows else None
 
 
-async def overdue(conn: Connection, most: int) -> list[Found]:
-    """Up to `most` attempts under a lease whose time is up."""
-    return [_found(row) for row in await _OVERDUE.rows(conn, most=most)]
+async def overdue(conn: Connection, limit: int) -> list[Found]:
+    """Up to `limit` attempts under a lease whose time is up."""
+    return [_found(row) for row in await _OVERDUE.rows(conn, limit=limit)]
 
 
 async def heartbeat(conn: Connection, tenant: str, lease: Lease) -> Beat | None:

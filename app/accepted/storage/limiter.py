@@ -43,7 +43,7 @@ _HOLD = Statement(f"""
 WITH unadmitted AS MATERIALIZED (
     SELECT o.job_id FROM outbox o
     WHERE {_UNADMITTED.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
-    ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox SET held = true, admitted = false, published = false
 WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted)) RETURNING job_id
@@ -81,7 +81,7 @@ FROM waiting
 _TAKE_BACK = Statement(f"""
 WITH idle AS MATERIALIZED (
     SELECT o.job_id FROM outbox o WHERE o.queue = :queue AND o.admitted AND NOT {_WANTED}
-    ORDER BY o.priority, o.due_at DESC LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY o.priority, o.due_at DESC LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 {HELD_AGAIN.format(rows="idle")} RETURNING o.job_id
 """)
@@ -93,7 +93,7 @@ _NEXT_KEY = """
 
 _MEMBER = """
     SELECT o.job_id, row_number() OVER (ORDER BY o.priority DESC, o.due_at) AS rank
-    FROM outbox o WHERE {waits} AND {key} ORDER BY o.priority DESC, o.due_at LIMIT {most}
+    FROM outbox o WHERE {waits} AND {key} ORDER BY o.priority DESC, o.due_at LIMIT {limit}
 """
 
 
@@ -114,7 +114,7 @@ WITH RECURSIVE later(key, place) AS (
     UNION ALL
     SELECT key, CAST(:steps AS int4) + 1 + place FROM earlier WHERE key <= CAST(:turn AS text)
 ), share AS MATERIALIZED (
-    SELECT CEIL(CAST(:room AS float8) / (1 + count(*))) AS most FROM ring
+    SELECT CEIL(CAST(:room AS float8) / (1 + count(*))) AS size FROM ring
 ), busy AS MATERIALIZED (
     SELECT key, count(*) AS n FROM (
         SELECT o.concurrency_key AS key FROM outbox o WHERE o.queue = :queue AND o.admitted
@@ -127,12 +127,12 @@ WITH RECURSIVE later(key, place) AS (
         _MEMBER.format(
             waits=waits,
             key="o.concurrency_key = r.key",
-            most="GREATEST(LEAST((SELECT most FROM share), CAST(:per_key AS int4) - COALESCE(b.n, 0)), 0)",
+            limit="GREATEST(LEAST((SELECT size FROM share), CAST(:per_key AS int4) - COALESCE(b.n, 0)), 0)",
         )
     }) AS w
     UNION ALL
     SELECT w.job_id, w.rank, CAST(:steps AS int4) + 1
-    FROM ({_MEMBER.format(waits=waits, key="o.concurrency_key IS NULL", most="(SELECT most FROM share)")}) AS w
+    FROM ({_MEMBER.format(waits=waits, key="o.concurrency_key IS NULL", limit="(SELECT size FROM share)")}) AS w
 ), first AS MATERIALIZED (
     SELECT * FROM chosen ORDER BY rank, place LIMIT :room
 ), locked AS MATERIALIZED (
@@ -217,9 +217,9 @@ async def look(conn: Connection) -> list[Waiting]:
     return [Waiting(*row) for row in await _LOOK.rows(conn)]
 
 
-async def hold(conn: Connection, queue: str, most: int) -> int:
-    """Hold up to `most` unadmitted rows of a limited queue; their messages become stale. The caller commits."""
-    return len(await _HOLD.rows(conn, queue=queue, most=most))
+async def hold(conn: Connection, queue: str, limit: int) -> int:
+    """Hold up to `limit` unadmitted rows of a limited queue; their messages become stale. The caller commits."""
+    return len(await _HOLD.rows(conn, queue=queue, limit=limit))
 
 
 async def lock(conn: Connection, queue: str) -> Limits | None:
@@ -234,30 +234,32 @@ async def room(conn: Connection, queue: str, lease_ttl: float, limited: bool) ->
     return Room(*row)
 
 
-async def take_back(conn: Connection, queue: str, lease_ttl: float, most: int) -> int:
-    """Hold again, each in its place, up to `most` rows that were admitted and nobody who waits for a lease wants."""
-    return len(await _TAKE_BACK.rows(conn, queue=queue, lease_ttl=lease_ttl, most=most, internal=list(INTERNAL_TYPES)))
+async def take_back(conn: Connection, queue: str, lease_ttl: float, limit: int) -> int:
+    """Hold again, each in its place, up to `limit` rows that were admitted and nobody who waits for a lease wants."""
+    return len(
+        await _TAKE_BACK.rows(conn, queue=queue, lease_ttl=lease_ttl, limit=limit, internal=list(INTERNAL_TYPES))
+    )
 
 
-async def admit(conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None) -> Admitted:
-    """Admit up to `most` rows of a locked queue, looking at up to `steps` keys. May be fewer than could be.
+async def admit(conn: Connection, queue: str, limit: int, limits: Limits, steps: int, hold: float | None) -> Admitted:
+    """Admit up to `limit` rows of a locked queue, looking at up to `steps` keys. May be fewer than could be.
 
     They are ours to publish for `hold` seconds, then the relay's; None: the commit publishes them.
     """
     return _admitted(
         await _ADMIT.rows(
-            conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold
+            conn, queue=queue, room=limit, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold
         )
     )
 
 
 async def admit_wanted(
-    conn: Connection, queue: str, most: int, limits: Limits, steps: int, hold: float | None, lease_ttl: float
+    conn: Connection, queue: str, limit: int, limits: Limits, steps: int, hold: float | None, lease_ttl: float
 ) -> Admitted:
     """The same, of those rows that somebody who waits for a lease would take."""
     return _admitted(
         await _ADMIT_WANTED.rows(
-            conn, queue=queue, room=most, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold,
+            conn, queue=queue, room=limit, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold,
             lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
         )
     )  # fmt: skip

@@ -52,7 +52,7 @@ WHERE q.max_depth IS NOT NULL
 
 _ANY_LIMIT = text("SELECT EXISTS (SELECT 1 FROM queues WHERE max_depth IS NOT NULL)")
 
-_WAITING = text("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue LIMIT :most) AS waiting")
+_WAITING = text("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue LIMIT :limit) AS waiting")
 
 
 class Backlog(msgspec.Struct):
@@ -75,7 +75,7 @@ class QueueDepth(msgspec.Struct, frozen=True):
     """How much may wait on a queue, and how much does."""
 
     queue: str
-    most: int
+    limit: int
     waiting: int
 
 
@@ -107,9 +107,9 @@ async def depths(conn: AsyncConnection) -> list[QueueDepth]:
     return [QueueDepth(*row) for row in await conn.execute(_DEPTHS)]
 
 
-async def waiting(conn: AsyncConnection, queue: str, most: int) -> int:
-    """How many jobs wait on the queue, for whatever reason; counted no further than `most`."""
-    return int((await conn.execute(_WAITING, {"queue": queue, "most": most})).scalar_one())
+async def waiting(conn: AsyncConnection, queue: str, limit: int) -> int:
+    """How many jobs wait on the queue, for whatever reason; counted no further than `limit`."""
+    return int((await conn.execute(_WAITING, {"queue": queue, "limit": limit})).scalar_one())
 
 
 BIN = 5.0

@@ -44,7 +44,7 @@ _DELETE = text("DELETE FROM schedules WHERE tenant = :tenant AND name = :name")
 _PAGE = text(f"""
 SELECT {_COLUMNS} FROM schedules s
 WHERE s.tenant = :tenant AND (CAST(:after AS text) IS NULL OR s.name > CAST(:after AS text))
-ORDER BY s.name LIMIT :most
+ORDER BY s.name LIMIT :limit
 """)
 
 _NEXT_DUE = Statement(
@@ -54,7 +54,7 @@ _NEXT_DUE = Statement(
 
 _LOCK_DUE = text(f"""
 SELECT {_COLUMNS}, now() FROM schedules s WHERE s.enabled AND s.next_at <= now()
-ORDER BY s.next_at LIMIT :most FOR UPDATE SKIP LOCKED
+ORDER BY s.next_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
 _LOCK_AHEAD = text(f"""
@@ -98,9 +98,9 @@ async def delete(conn: AsyncConnection, tenant: str, name: str) -> bool:
     return bool((await conn.execute(_DELETE, {"tenant": tenant, "name": name})).rowcount)
 
 
-async def page(conn: AsyncConnection, tenant: str, after: str | None, most: int) -> list[Schedule]:
-    """Up to `most` schedules by name, from the one after the name `after` on."""
-    return [_schedule(row) for row in await conn.execute(_PAGE, {"tenant": tenant, "after": after, "most": most})]
+async def page(conn: AsyncConnection, tenant: str, after: str | None, limit: int) -> list[Schedule]:
+    """Up to `limit` schedules by name, from the one after the name `after` on."""
+    return [_schedule(row) for row in await conn.execute(_PAGE, {"tenant": tenant, "after": after, "limit": limit})]
 
 
 async def next_due(conn: Connection) -> float | None:
@@ -109,9 +109,9 @@ async def next_due(conn: Connection) -> float | None:
     return float(found[0][0]) if found else None
 
 
-async def lock_due(conn: AsyncConnection, most: int) -> tuple[list[Schedule], datetime | None]:
-    """Up to `most` schedules that are due, without those that others hold, and the ledger's time (if there are any)."""
-    return _with_time((await conn.execute(_LOCK_DUE, {"most": most})).all())
+async def lock_due(conn: AsyncConnection, limit: int) -> tuple[list[Schedule], datetime | None]:
+    """Up to `limit` schedules that are due, that nobody else has locked, and the ledger's time (if there are any)."""
+    return _with_time((await conn.execute(_LOCK_DUE, {"limit": limit})).all())
 
 
 async def lock_ahead(conn: AsyncConnection) -> tuple[list[Schedule], datetime | None]:
@@ -184,7 +184,7 @@ SELECT r.scheduled_at, r.fired_at, r.outcome, r.reason, r.job_id, j.status
 FROM schedule_runs r LEFT JOIN jobs j ON j.id = r.job_id
 WHERE r.tenant = :tenant AND r.name = :name
   AND (CAST(:before AS timestamptz) IS NULL OR r.scheduled_at < CAST(:before AS timestamptz))
-ORDER BY r.scheduled_at DESC LIMIT :most
+ORDER BY r.scheduled_at DESC LIMIT :limit
 """)
 
 
@@ -245,10 +245,10 @@ async def busy(conn: AsyncConnection, schedules: Sequence[Key]) -> set[Key]:
 
 
 async def page_of_runs(
-    conn: AsyncConnection, tenant: str, name: str, before: datetime | None, most: int
+    conn: AsyncConnection, tenant: str, name: str, before: datetime | None, limit: int
 ) -> list[ScheduleRun]:
-    """Up to `most` runs, the newest first; `before` is the time of the last one of the page_of_runs before."""
-    rows = await conn.execute(_PAGE_OF_RUNS, {"tenant": tenant, "name": name, "before": before, "most": most})
+    """Up to `limit` runs, the newest first; `before` is the time of the last one of the page_of_runs before."""
+    rows = await conn.execute(_PAGE_OF_RUNS, {"tenant": tenant, "name": name, "before": before, "limit": limit})
     return [ScheduleRun(*row) for row in rows]
 
 

@@ -23,11 +23,11 @@ _COLUMNS = """
     CAST(EXTRACT(epoch FROM t.held_until - clock_timestamp()) AS float8), t.updated_at
 """
 
-_ALL = Statement(f"SELECT {_COLUMNS} FROM targets t ORDER BY updated_at DESC LIMIT :most")
+_ALL = Statement(f"SELECT {_COLUMNS} FROM targets t ORDER BY updated_at DESC LIMIT :limit")
 
 _OF = Statement(
     f"SELECT {_COLUMNS} FROM targets t WHERE tenant = :tenant AND (CAST(:host AS text) IS NULL OR host = :host) "
-    "ORDER BY held_until DESC NULLS LAST, host LIMIT :most"
+    "ORDER BY held_until DESC NULLS LAST, host LIMIT :limit"
 )
 
 _TRY = Statement(f"""
@@ -81,7 +81,7 @@ WITH waiting AS MATERIALIZED (
     WHERE NOT o.published AND NOT o.held AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz)) AND o.attempt > 0
       AND t.outcome = '{HELD_BACK}' AND starts_with(t.error->>'message', CAST(:said AS text)) AND j.tenant = :tenant
       AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now())
-    ORDER BY o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED
+    ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
 ), paced AS (
     SELECT job_id, attempt, now() + interval '1 second' * CAST(:ramp AS float8) * ln(
         1 + (CAST(:done AS int8) + row_number() OVER (ORDER BY due_at) - 1) / CAST(:at_first AS float8)
@@ -122,14 +122,14 @@ class Tried(msgspec.Struct, frozen=True):
     fence: datetime | None
 
 
-async def everything(conn: Connection, most: int) -> list[Target]:
+async def everything(conn: Connection, limit: int) -> list[Target]:
     """All tenants' rows, the freshest first."""
-    return [Target(*row) for row in await _ALL.rows(conn, most=most)]
+    return [Target(*row) for row in await _ALL.rows(conn, limit=limit)]
 
 
-async def of_tenant(conn: Connection, tenant: str, most: int, host: str | None = None) -> list[Target]:
+async def of_tenant(conn: Connection, tenant: str, limit: int, host: str | None = None) -> list[Target]:
     """The rows of a tenant, what is held back longest first; or the one of `host`."""
-    return [Target(*row) for row in await _OF.rows(conn, tenant=tenant, host=host, most=most)]
+    return [Target(*row) for row in await _OF.rows(conn, tenant=tenant, host=host, limit=limit)]
 
 
 async def try_(conn: Connection, tenant: str, host: str, lease: float) -> Tried | None:
@@ -167,16 +167,16 @@ async def release(conn: Connection, tenant: str, host: str) -> bool:
 
 
 async def wake(
-    conn: Connection, tenant: str, host: str, after: datetime | None, done: int, most: int
+    conn: Connection, tenant: str, host: str, after: datetime | None, done: int, limit: int
 ) -> list[tuple[UUID, datetime]]:
-    """Bring up to `most` jobs forward that wait for `host`, at the pace that the ramp has after `done` of them.
+    """Bring up to `limit` jobs forward that wait for `host`, at the pace that the ramp has after `done` of them.
 
     Those due after `after`, in the order in which they were due; returns each with when that was. A job that comes
     sooner anyway is left as it is; and all are while the host is held back again, or none would be there to try it.
     """
     rows = await _WAKE.rows(
-        conn, tenant=tenant, host=host, said=rules.held_from(host), after=after, done=done, most=most, ramp=rules.RAMP,
-        at_first=float(rules.AT_FIRST),
+        conn, tenant=tenant, host=host, said=rules.held_from(host), after=after, done=done, limit=limit,
+        ramp=rules.RAMP, at_first=float(rules.AT_FIRST),
     )  # fmt: skip
     return [(row[0], row[1]) for row in rows]
 

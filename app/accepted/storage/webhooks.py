@@ -115,10 +115,10 @@ class DeliveryAttempt(msgspec.Struct, frozen=True):
     answer: str | None
 
 
-async def page(conn: AsyncConnection, tenant: str, wanted: DeliveryFilter, most: int) -> list[WebhookDelivery]:
-    """Up to `most` deliveries, the newest first."""
+async def page(conn: AsyncConnection, tenant: str, wanted: DeliveryFilter, limit: int) -> list[WebhookDelivery]:
+    """Up to `limit` deliveries, the newest first."""
     query, values = _page(tenant, wanted)
-    return [WebhookDelivery(*row) for row in await conn.execute(text(query), values | {"most": most})]
+    return [WebhookDelivery(*row) for row in await conn.execute(text(query), values | {"limit": limit})]
 
 
 async def find(conn: AsyncConnection, tenant: str, delivery_id: UUID) -> WebhookDelivery | None:
@@ -156,7 +156,7 @@ def _page(tenant: str, wanted: DeliveryFilter) -> tuple[str, dict[str, Any]]:
     """Only the conditions that are asked for: each combination has a plan of its own, by its own index."""
     given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
     conditions = "".join(f" AND {_CONDITIONS[name]}" for name in given)
-    return f"{_SHOWN}{conditions} ORDER BY j.id DESC LIMIT :most", given | {"tenant": tenant}
+    return f"{_SHOWN}{conditions} ORDER BY j.id DESC LIMIT :limit", given | {"tenant": tenant}
 
 
 ROTATION = 86400.0

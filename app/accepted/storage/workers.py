@@ -39,7 +39,7 @@ FROM attempts t
 JOIN jobs j ON j.id = t.job_id
 LEFT JOIN job_types y ON y.name = j.type
 WHERE t.finished_at IS NULL AND {condition}
-ORDER BY t.job_id LIMIT :most
+ORDER BY t.job_id LIMIT :limit
 """
 
 _ABANDONED = text(
@@ -76,16 +76,16 @@ async def retire(conn: AsyncConnection, worker_id: UUID) -> None:
     await conn.execute(_RETIRE, {"id": worker_id})
 
 
-async def abandoned(conn: AsyncConnection, lease_ttl: float, most: int) -> list[RunningAttempt]:
-    """Up to `most` running attempts whose worker has been silent for `lease_ttl` seconds, or is unknown."""
-    return [running_attempt(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "most": most})]
+async def abandoned(conn: AsyncConnection, lease_ttl: float, limit: int) -> list[RunningAttempt]:
+    """Up to `limit` running attempts whose worker has been silent for `lease_ttl` seconds, or is unknown."""
+    return [running_attempt(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "limit": limit})]
 
 
 async def running_attempts_of(
-    conn: AsyncConnection, worker_id: UUID, older_than: float, most: int
+    conn: AsyncConnection, worker_id: UUID, older_than: float, limit: int
 ) -> list[RunningAttempt]:
-    """Up to `most` attempts that the ledger says this worker has been running for `older_than` seconds."""
-    found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "most": most})
+    """Up to `limit` attempts that the ledger says this worker has been running for `older_than` seconds."""
+    found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "limit": limit})
     return [running_attempt(row) for row in found]
 
 

@@ -26,7 +26,7 @@ async def test_the_relay_reads_what_is_due_and_not_all_that_waits(engine: AsyncE
     for table in ("jobs", "outbox"):
         await do(engine, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     await do(engine, WAITING)
-    plan = await plan_of(engine, outbox._TAKE_DUE, most=500, hold=10.0)
+    plan = await plan_of(engine, outbox._TAKE_DUE, limit=500, hold=10.0)
     scans = [line for line in plan if "Seq Scan" in line]
     assert [scan for scan in scans if "on jobs" in scan or "on outbox" in scan] == []
 
@@ -49,7 +49,7 @@ async def test_deliveries_are_found_by_their_own_indexes(engine: AsyncEngine) ->
         (DeliveryFilter(), "deliveries_by_tenant"),
     ):
         query, values = webhooks._page("t", wanted)
-        plan = await plan_of(engine, Statement(query), **values, most=50)
+        plan = await plan_of(engine, Statement(query), **values, limit=50)
         assert [line for line in plan if index in line], plan
         assert not [line for line in plan if "Seq Scan" in line], plan
     assert not [line for line in plan if "Sort" in line], "all of a tenant's: a page is read, and no more"

@@ -47,7 +47,7 @@ _READY = """
         SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o
         WHERE {condition} AND o.queue = q.name AND o.published AND NOT o.held
           AND (o.expires_at IS NULL OR o.expires_at > now())
-        ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE SKIP LOCKED
+        ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """
 
 _LOCK_NEXT = f"""
@@ -58,7 +58,7 @@ _LOCK_NEXT = f"""
         SELECT * FROM ({_READY.format(condition=f"q.name = ANY({LIMITED}) AND q.name <> ALL({PAUSED}) AND o.admitted")})
         AS admitted
     ) AS ready
-    ORDER BY ready.priority DESC, ready.due_at LIMIT :most
+    ORDER BY ready.priority DESC, ready.due_at LIMIT :limit
 """
 """One half for queues that are not limited, one for those that are: what is published of the latter and was not
 admitted may be many rows, which a filter would have to pass over one by one."""
@@ -101,9 +101,9 @@ async def claim_refs(conn: Connection, worker_id: UUID, refs: list[tuple[UUID, i
     return [_read(row, worker_id) for row in rows]
 
 
-async def claim_next(conn: Connection, worker_id: UUID, queues: list[str], most: int) -> list[Claim]:
-    """Claim up to `most` jobs that are ready on `queues`: by priority, then by age, passing over locked rows."""
-    rows = await _CLAIM_NEXT.rows(conn, worker_id=worker_id, queues=queues, most=most)
+async def claim_next(conn: Connection, worker_id: UUID, queues: list[str], limit: int) -> list[Claim]:
+    """Claim up to `limit` jobs that are ready on `queues`: by priority, then by age, passing over locked rows."""
+    rows = await _CLAIM_NEXT.rows(conn, worker_id=worker_id, queues=queues, limit=limit)
     return [_read(row, worker_id) for row in rows]
 
 

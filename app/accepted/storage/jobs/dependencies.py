@@ -21,7 +21,7 @@ from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 
-MOST = 5_000
+BATCH_SIZE = 5_000
 """Places in lines that one statement passes on: about 50 ms. More could be ahead than its deadline allows."""
 
 _LOCKED = """
@@ -70,7 +70,7 @@ WITH RECURSIVE line AS (
     SELECT d.needs, d.job_id, l.place + 1 FROM line l
     CROSS JOIN LATERAL (SELECT * FROM dependencies e WHERE e.needs = l.job_id AND NOT e.on_success OFFSET 0) AS d
     WHERE (SELECT j.status FROM jobs j WHERE j.id = l.job_id) IS DISTINCT FROM 'blocked'
-      AND l.place < CAST(:most AS int4)
+      AND l.place < CAST(:limit AS int4)
 ), moved_on AS (
     DELETE FROM dependencies d USING line l WHERE d.needs = l.needs AND d.job_id = l.job_id AND NOT d.on_success
 ), met AS MATERIALIZED (
@@ -97,11 +97,11 @@ SELECT id, queue, {ANNOUNCE.format(rows="free")},
 FROM free
 UNION ALL
 SELECT l.job_id, NULL, NULL, NULL FROM line l
-WHERE (l.place = CAST(:most AS int4) OR (SELECT j.status FROM jobs j WHERE j.id = l.job_id) = 'blocked')
+WHERE (l.place = CAST(:limit AS int4) OR (SELECT j.status FROM jobs j WHERE j.id = l.job_id) = 'blocked')
   AND l.job_id NOT IN (SELECT id FROM moved)
 """)
 """A line moves from its head: a job that was cancelled further back passes the turn on when it comes to it. For another
-round are returned the last of `most` places that were passed, and one that was blocked when the statement began, and
+round are returned the last of `limit` places that were passed, and one that was blocked when the statement began, and
 cancelled while that waited for its row.
 """
 
@@ -127,6 +127,6 @@ async def release(conn: Connection, ended: Sequence[UUID], succeeded: Sequence[U
     `succeeded` are those of `ended` that did; `published`: their outbox rows are written as published. The jobs in
     `passed_by` have ended, too: the caller goes on from there, in the same transaction.
     """
-    most = max(1, MOST // max(1, len(ended)))
-    rows = await _RELEASE.rows(conn, ended=list(ended), succeeded=list(succeeded), published=published, most=most)
+    limit = max(1, BATCH_SIZE // max(1, len(ended)))
+    rows = await _RELEASE.rows(conn, ended=list(ended), succeeded=list(succeeded), published=published, limit=limit)
     return Released({row[1] for row in rows if row[1] is not None}, [row[0] for row in rows if row[1] is None])

@@ -16,7 +16,7 @@ from accepted.domain.snapshot import Holder, Load, Needed, QueueLimits, QueuePos
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.workers import ALIVE, SERVES
 
-MOST_NEEDED = 20
+NEEDED_LIMIT = 20
 """Jobs waited for that are named; how many there are in all is said, too."""
 
 _JOB = Statement(f"""
@@ -41,7 +41,7 @@ _NEEDS = Statement("""
 SELECT d.needs, n.status, d.on_success
 FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
 WHERE d.job_id = :id AND (n.status IS NULL OR d.broken OR n.finished_at IS NULL)
-ORDER BY d.broken DESC, d.needs LIMIT :most
+ORDER BY d.broken DESC, d.needs LIMIT :limit
 """)
 
 _WORKER_CAPACITY = Statement(f"""
@@ -131,7 +131,7 @@ async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequenc
 
 async def needs(conn: Connection, job_id: UUID) -> tuple[Needed, ...]:
     """The first of the jobs that this one still waits for."""
-    return tuple(Needed(*one) for one in await _NEEDS.rows(conn, id=job_id, most=MOST_NEEDED))
+    return tuple(Needed(*one) for one in await _NEEDS.rows(conn, id=job_id, limit=NEEDED_LIMIT))
 
 
 async def worker_capacity(conn: Connection, tenant: str, queue: str, type_: str, lease_ttl: float) -> WorkerCapacity:

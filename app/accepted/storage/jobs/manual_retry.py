@@ -79,7 +79,7 @@ SELECT id, CAST(:start AS timestamptz) + interval '1 second'
 FROM (
     SELECT j.id, j.has_dependents FROM dead_letters d JOIN jobs j ON j.id = d.job_id
     WHERE {MATCHES} AND d.failed_at <= :start AND j.status = 'failed'
-    ORDER BY j.id LIMIT :most FOR UPDATE OF j SKIP LOCKED
+    ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 ) AS locked
 """)
 """Jobs are locked before their letters, as by everybody who locks both."""
@@ -124,13 +124,13 @@ async def choose(conn: AsyncConnection, tenant: str, job_id: UUID, attempt: int)
 
 
 async def choose_letters(
-    conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, offset: int, step: float, most: int
+    conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, offset: int, step: float, limit: int
 ) -> list[Chosen]:
-    """The jobs of up to `most` letters that match and were there at `start`, locked; passes over what others are at.
+    """The jobs of up to `limit` letters that match and were there at `start`, locked; passes over what others are at.
 
     The n-th of them runs at `start` plus (offset + n) times `step` seconds.
     """
-    values = {"start": start, "offset": offset, "step": step, "most": most}
+    values = {"start": start, "offset": offset, "step": step, "limit": limit}
     return [Chosen(*row) for row in await conn.execute(_CHOOSE_LETTERS, wanted.values(tenant) | values)]
 
 

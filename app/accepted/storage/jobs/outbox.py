@@ -22,7 +22,7 @@ _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
     SELECT job_id, NOT admitted AND queue = ANY({LIMITED}) AS waits
     FROM outbox WHERE NOT published AND NOT held AND due_at <= now()
-    ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
     UPDATE outbox o SET
         held = due.waits,
@@ -81,7 +81,7 @@ _PUBLISH_AGAIN = text("""
 WITH lost AS MATERIALIZED (
     SELECT job_id FROM outbox
     WHERE published AND queue = :queue AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
-    ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id = lost.job_id
 """)
@@ -91,7 +91,7 @@ _ANY_LATE = Statement("SELECT EXISTS (SELECT FROM outbox WHERE expires_at <= now
 _EXPIRE = text(f"""
 WITH late AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE expires_at <= now()
-    ORDER BY job_id LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY job_id LIMIT :limit FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM outbox o USING late WHERE o.job_id = late.job_id
 )
@@ -103,12 +103,12 @@ RETURNING {CHANGE_COLUMNS}
 """)
 
 
-async def take_due(conn: Connection, most: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
-    """Up to `most` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it.
+async def take_due(conn: Connection, limit: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
+    """Up to `limit` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it.
 
     Rows of limited queues are not taken but held, until the limiter admits them.
     """
-    rows = await _TAKE_DUE.rows(conn, most=most, hold=hold)
+    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold)
     return [JobRef(*row[:6]) for row in rows if not row[7]], [row[0] for row in rows if row[6]]
 
 
@@ -140,9 +140,9 @@ async def leased(conn: AsyncConnection) -> dict[str, int]:
     return {row[0]: row[1] for row in await conn.execute(_LEASED)}
 
 
-async def publish_again(conn: AsyncConnection, queue: str, older_than: float, most: int) -> int:
-    """Give the relay the oldest `most` of those rows once more. Returns how many."""
-    done = await conn.execute(_PUBLISH_AGAIN, {"queue": queue, "older_than": older_than, "most": most})
+async def publish_again(conn: AsyncConnection, queue: str, older_than: float, limit: int) -> int:
+    """Give the relay the oldest `limit` of those rows once more. Returns how many."""
+    done = await conn.execute(_PUBLISH_AGAIN, {"queue": queue, "older_than": older_than, "limit": limit})
     return int(done.rowcount)
 
 
@@ -152,6 +152,6 @@ async def any_late(conn: Connection) -> bool:
     return bool(found)
 
 
-async def expire(conn: AsyncConnection, most: int) -> list[StatusChange]:
-    """waiting -> expired, for up to `most` jobs that were not started in time."""
-    return [StatusChange(*row) for row in await conn.execute(_EXPIRE, {"most": most})]
+async def expire(conn: AsyncConnection, limit: int) -> list[StatusChange]:
+    """waiting -> expired, for up to `limit` jobs that were not started in time."""
+    return [StatusChange(*row) for row in await conn.execute(_EXPIRE, {"limit": limit})]

@@ -15,7 +15,7 @@ WITH old AS MATERIALIZED (
     SELECT id, tenant, queue, ordering_key FROM jobs
     WHERE id < :newest AND finished_at < now() - CAST(:retention AS float8) * interval '1 second'
       AND (status <> 'failed' OR finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
-    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 ), their_attempts AS (
     DELETE FROM attempts t USING old WHERE t.job_id = old.id
 ), their_dead_letters AS (
@@ -44,7 +44,7 @@ DELETE FROM jobs j USING old WHERE j.id = old.id
 
 _KEYS = text("""
 WITH old AS MATERIALIZED (
-    SELECT tenant, key FROM idempotency_keys WHERE expires_at <= now() LIMIT :most FOR UPDATE SKIP LOCKED
+    SELECT tenant, key FROM idempotency_keys WHERE expires_at <= now() LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 DELETE FROM idempotency_keys k USING old WHERE k.tenant = old.tenant AND k.key = old.key
 """)
@@ -53,7 +53,7 @@ WITH old AS MATERIALIZED (
     SELECT r.tenant, r.name, r.scheduled_at FROM schedule_runs r
     WHERE r.scheduled_at < now() - CAST(:retention AS float8) * interval '1 second'
       AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = r.job_id AND j.finished_at IS NULL)
-    ORDER BY r.scheduled_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY r.scheduled_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 DELETE FROM schedule_runs r USING old
 WHERE r.tenant = old.tenant AND r.name = old.name AND r.scheduled_at = old.scheduled_at
@@ -63,7 +63,7 @@ WITH old AS MATERIALIZED (
     SELECT b.id FROM batches b
     WHERE b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
       AND (SELECT j.id FROM jobs j WHERE j.batch_id = b.id LIMIT 1) IS NULL
-    ORDER BY b.id LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 DELETE FROM batches b USING old WHERE b.id = old.id
 """)
@@ -73,30 +73,32 @@ _TARGETS = text("DELETE FROM targets WHERE COALESCE(held_until, updated_at) < no
 _SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
-async def prune_jobs(conn: AsyncConnection, retention: float, retention_failed: float, now: datetime, most: int) -> int:
-    """Delete up to `most` finished jobs older than `retention` seconds (`retention_failed` for failed ones)."""
+async def prune_jobs(
+    conn: AsyncConnection, retention: float, retention_failed: float, now: datetime, limit: int
+) -> int:
+    """Delete up to `limit` finished jobs older than `retention` seconds (`retention_failed` for failed ones)."""
     values = {
         "newest": floor_at(now - timedelta(seconds=min(retention, retention_failed))),
         "retention": float(retention),
         "retention_failed": float(retention_failed),
-        "most": most,
+        "limit": limit,
     }
     return int((await conn.execute(_JOBS, values)).rowcount)
 
 
-async def prune_keys(conn: AsyncConnection, most: int) -> int:
-    """Delete up to `most` idempotency records that are past their time."""
-    return int((await conn.execute(_KEYS, {"most": most})).rowcount)
+async def prune_keys(conn: AsyncConnection, limit: int) -> int:
+    """Delete up to `limit` idempotency records that are past their time."""
+    return int((await conn.execute(_KEYS, {"limit": limit})).rowcount)
 
 
-async def prune_runs(conn: AsyncConnection, retention: float, most: int) -> int:
-    """Delete up to `most` runs of schedules older than `retention` seconds (a day at least) without a job at work."""
-    return int((await conn.execute(_RUNS, {"retention": max(retention, SHORTEST), "most": most})).rowcount)
+async def prune_runs(conn: AsyncConnection, retention: float, limit: int) -> int:
+    """Delete up to `limit` runs of schedules older than `retention` seconds (a day at least) without a job at work."""
+    return int((await conn.execute(_RUNS, {"retention": max(retention, SHORTEST), "limit": limit})).rowcount)
 
 
-async def prune_batches(conn: AsyncConnection, retention: float, most: int) -> int:
-    """Delete up to `most` batches that finished more than `retention` seconds ago and have no member left."""
-    return int((await conn.execute(_BATCHES, {"retention": float(retention), "most": most})).rowcount)
+async def prune_batches(conn: AsyncConnection, retention: float, limit: int) -> int:
+    """Delete up to `limit` batches that finished more than `retention` seconds ago and have no member left."""
+    return int((await conn.execute(_BATCHES, {"retention": float(retention), "limit": limit})).rowcount)
 
 
 async def prune_rest(conn: AsyncConnection) -> None:

@@ -205,16 +205,16 @@ WITH root AS MATERIALIZED (
     SELECT id, descendants FROM jobs WHERE id = :root FOR NO KEY UPDATE
 ), counted AS (
     UPDATE jobs j SET descendants = j.descendants + :more FROM root
-    WHERE j.id = root.id AND root.descendants + :more <= :most
+    WHERE j.id = root.id AND root.descendants + :more <= :limit
     RETURNING j.id
 )
 SELECT NOT EXISTS (SELECT 1 FROM root) OR EXISTS (SELECT 1 FROM counted)
 """)
 
 
-async def count_descendants(conn: AsyncConnection, root: UUID, more: int, most: int) -> bool:
-    """Count `more` jobs under this root; False, and nothing is counted, when they would be over `most`.
+async def count_descendants(conn: AsyncConnection, root: UUID, more: int, limit: int) -> bool:
+    """Count `more` jobs under this root; False, and nothing is counted, when they would be over `limit`.
 
     A root that is past its retention counts no more. The caller commits; until then others of this root wait.
     """
-    return bool((await conn.execute(_COUNT, {"root": root, "more": more, "most": most})).scalar_one())
+    return bool((await conn.execute(_COUNT, {"root": root, "more": more, "limit": limit})).scalar_one())
