@@ -87,7 +87,7 @@ class PostgresSubscription:
             self._hint.clear()
             async with self._ledger.transaction() as conn:
                 claims = await claim_next(conn, self._worker_id, self._queues, most)
-                await conn.execute("COMMIT")
+                await conn.commit()
             if claims:
                 return [Delivery(claim, None) for claim in claims]
             await self._wait_for_hint()

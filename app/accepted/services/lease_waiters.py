@@ -205,7 +205,7 @@ class LeaseWaiters:
                 conn, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
             )
             jobs = await jobs_by_id(conn, [one.lease.job_id for one in leased]) if leased else {}
-            await conn.execute("COMMIT")
+            await conn.commit()
         return [LeasedJob(one, jobs[one.lease.job_id]) for one in leased]
 
     async def _hand_back_late(self, claiming: "asyncio.Future[list[LeasedJob]]") -> None:

@@ -37,7 +37,7 @@ async def backend(direct: Direct) -> int:
 async def test_what_is_committed_stays_and_what_is_not_does_not(engine: AsyncEngine, direct: Direct) -> None:
     async with direct.transaction() as conn:
         assert [row[0] for row in await PUT.rows(conn, names=["kept"])] == ["kept"]
-        await conn.execute("COMMIT")
+        await conn.commit()
     async with direct.transaction() as conn:
         await PUT.rows(conn, names=["forgotten"])
     assert (await count(engine, "kept"), await count(engine, "forgotten")) == (1, 0)
@@ -76,7 +76,7 @@ async def test_transactions_wait_for_each_other(engine: AsyncEngine, direct: Dir
     async def put(name: str) -> Any:
         async with direct.transaction() as conn:
             await PUT.rows(conn, names=[name])
-            await conn.execute("COMMIT")
+            await conn.commit()
 
     await asyncio.gather(*(put(f"n{n}") for n in range(5)))
     assert [await count(engine, f"n{n}") for n in range(5)] == [1] * 5
@@ -86,7 +86,7 @@ async def put_after_the_end(engine: AsyncEngine, direct: Direct) -> None:
     async with direct.transaction() as conn:
         await end(engine, (await WHO.rows(conn))[0][0])
         await PUT.rows(conn, names=["lost"])
-        await conn.execute("COMMIT")
+        await conn.commit()
 
 
 async def end(engine: AsyncEngine, pid: int) -> None:

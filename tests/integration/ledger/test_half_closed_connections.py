@@ -31,7 +31,7 @@ async def test_a_kept_connection(engine: AsyncEngine) -> None:
     driver._protocol.data_received(LAST_WORDS)
     with pytest.raises(LedgerUnavailable):
         async with direct.transaction() as conn:
-            await conn.execute("COMMIT")
+            await conn.commit()
     async with direct.transaction() as conn:
         assert int((await WHO.rows(conn))[0][0]) != pid, "the broken connection was used again"
     await direct.close()

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 KILLED = 9
@@ -50,17 +50,12 @@ class _Commit:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    async def execute(self, statement: str, *values: object) -> Any:
-        done = self._connection.execute(statement, *values)
-        return await (self._around(done) if statement == "COMMIT" else done)
-
-    async def _around(self, committing: Awaitable[Any]) -> Any:
+    async def commit(self) -> None:
         if self._before:
             await _reach()
-        done = await committing
+        await self._connection.commit()
         if not self._before:
             await _reach()
-        return done
 
 
 def commit(module: str, *, before: bool) -> None:

@@ -59,7 +59,7 @@ class Relay:
             async with ledger.transaction() as conn:
                 refs, promoted = await outbox.take_due(conn, MOST, HOLD)
                 await notifications.announce(conn, promoted)
-                await conn.execute("COMMIT")
+                await conn.commit()
         finally:
             await ledger.close()
         return refs

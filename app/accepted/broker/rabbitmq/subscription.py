@@ -134,7 +134,7 @@ class RabbitSubscription:
         try:
             async with self._ledger.transaction() as conn:
                 claims = await claim_refs(conn, self._worker_id, list(receipts))
-                await conn.execute("COMMIT")
+                await conn.commit()
                 taken = {(claim.job.id, claim.job.attempt - 1) for claim in claims}
                 stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
                 there = await known(conn, [ref.id for _, ref in stale]) if stale else set()

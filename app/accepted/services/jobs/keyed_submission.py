@@ -63,7 +63,7 @@ class KeyedSubmissions:
                 there = await placement.holders(conn, doubles)
                 await self._redirect(conn, first, there)
                 await self._broker.announce(conn, {job.queue for job in jobs})
-                await conn.execute("COMMIT")
+                await conn.commit()
             refs = [ref(job) for job in jobs[:granted] if is_ready(accepted[job.id])]
             self._publisher.offer(refs)
         finally:

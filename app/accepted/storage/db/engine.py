@@ -52,10 +52,22 @@ _OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
 log = structlog.get_logger(__name__)
 
 
+class DriverConnection(asyncpg.Connection):
+    """asyncpg's connection, with the COMMIT of SQLAlchemy's and with a bound on closing."""
+
+    async def commit(self) -> None:
+        """Commit the transaction that `BEGIN` has opened."""
+        await self.execute("COMMIT")
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close within `GOODBYE`: SQLAlchemy gives a dead connection 2 s, and closes the pool's one by one."""
+        await super().close(timeout=GOODBYE)
+
+
 def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float | None = COMMAND_TIMEOUT) -> AsyncEngine:
     """An engine for the ledger at `url` (`postgresql://…`). Nothing is connected yet."""
 
-    async def connect() -> "asyncpg.Connection[Any]":
+    async def connect() -> "DriverConnection":
         return await open_connection(url, command_timeout)
 
     engine = create_async_engine(
@@ -71,14 +83,14 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
     return engine
 
 
-async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "asyncpg.Connection[Any]":
+async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "DriverConnection":
     """One raw connection with every bound set; for LISTEN, and for the engine's pool."""
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+    connection: DriverConnection = await asyncpg.connect(
         url.replace("postgresql+asyncpg://", "postgresql://"),
         timeout=CONNECT_TIMEOUT,
         command_timeout=command_timeout,
         server_settings=SERVER_SETTINGS,
-        connection_class=_Connection,
+        connection_class=DriverConnection,
     )
     _bound_socket(connection)
     return connection
@@ -134,13 +146,6 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return _is_outage(error.sqlstate or "")
     return isinstance(error, (PoolTimeout, OSError, TimeoutError, *_BROKEN))
-
-
-class _Connection(asyncpg.Connection):
-    """One that never takes long to close: SQLAlchemy gives a dead connection 2 s, and closes a pool one by one."""
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        await super().close(timeout=GOODBYE)
 
 
 def _distrust_the_pool(context: ExceptionContext) -> None:

@@ -8,17 +8,16 @@ driver. The statements are the same on both: written once, compiled once, and ru
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-import asyncpg
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted.storage.db.engine import translated
+from accepted.storage.db.engine import DriverConnection, translated
 
-Driver: TypeAlias = "asyncpg.Connection[Any]"
-Connection: TypeAlias = "AsyncConnection | Driver"
+Connection: TypeAlias = AsyncConnection | DriverConnection
+"""A connection that storage takes: SQLAlchemy's, or the driver's own. `await conn.commit()` is the same on both."""
 
 _DIALECT: Any = dialect()  # type: ignore[no-untyped-call]
 
@@ -36,8 +35,8 @@ class Statement:
         if isinstance(conn, AsyncConnection):
             result = await conn.execute(self._text, values)
             return result.all() if result.returns_rows else []
-        found: Sequence[Sequence[Any]] = await conn.fetch(self._sql, *[values[name] for name in self._names])
-        return found
+        found: Any = await conn.fetch(self._sql, *[values[name] for name in self._names])
+        return cast(Sequence[Sequence[Any]], found)
 
 
 class Direct:
@@ -46,11 +45,11 @@ class Direct:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._checked_out: AsyncConnection | None = None
-        self._driver: Driver | None = None
+        self._driver: DriverConnection | None = None
         self._free = asyncio.Lock()
 
     @asynccontextmanager
-    async def statements(self) -> AsyncIterator[Driver]:
+    async def statements(self) -> AsyncIterator[DriverConnection]:
         """Each statement is a transaction of its own: PostgreSQL commits it before it answers.
 
         Raises as `accepted.storage.db.engine.transaction` does. Users wait for each other.
@@ -64,8 +63,8 @@ class Direct:
                     raise
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Driver]:
-        """BEGIN; the caller commits in plain sight with `await conn.execute("COMMIT")`, else it rolls back."""
+    async def transaction(self) -> AsyncIterator[DriverConnection]:
+        """BEGIN; the caller commits in plain sight with `await conn.commit()`, else it rolls back."""
         async with self.statements() as driver:
             await driver.execute("BEGIN")
             yield driver
@@ -79,7 +78,7 @@ class Direct:
                 await self._checked_out.close()
             self._checked_out = self._driver = None
 
-    async def _ready(self) -> Driver:
+    async def _ready(self) -> DriverConnection:
         while self._driver is None or self._driver.is_closed():
             await self._drop()
             self._checked_out = await self._engine.connect()
