@@ -54,7 +54,7 @@ async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
         recorded = await schedules.record_runs(conn, runs)
         wanted = [jobs[run.job_id] for run in recorded if run.job_id is not None]
         new, doubles = await placement.take_unique_keys(conn, wanted)
-        await schedule_runs.leave_out(conn, [run for run in recorded if run.job_id in doubles], UNIQUE)
+        await schedules.leave_out_runs(conn, [run for run in recorded if run.job_id in doubles], UNIQUE)
         await placement.insert(conn, broker, new)
         await schedules.move(conn, moved)
         await conn.commit()

@@ -15,7 +15,6 @@ from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
-from accepted.storage import schedule_runs
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs.reading import jobs_by_id
@@ -74,7 +73,7 @@ async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant
     schedule = await find(engine, tenant, name)
     job = await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
     async with transaction(engine) as conn:
-        if not await schedules.trigger(conn, tenant, name, job.id):
+        if not await ledger.trigger(conn, tenant, name, job.id):
             raise ResourceNotFound("no such schedule any more")
         new, doubles = await placement.take_unique_keys(conn, [job])
         if doubles:

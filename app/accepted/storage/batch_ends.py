@@ -120,11 +120,11 @@ SELECT id FROM jobs WHERE batch_id = :id AND id > :after AND finished_at IS NULL
 """)
 
 _CANCEL = text(f"""
-WITH road AS MATERIALIZED (
+WITH locked AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE job_id = ANY(CAST(:ids AS uuid[]))
     ORDER BY job_id FOR UPDATE SKIP LOCKED
 ), free AS MATERIALIZED (
-    SELECT j.id, r.attempt FROM jobs j JOIN road r ON r.job_id = j.id AND r.attempt = j.attempt
+    SELECT j.id, r.attempt FROM jobs j JOIN locked r ON r.job_id = j.id AND r.attempt = j.attempt
     WHERE j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 ), taken AS (

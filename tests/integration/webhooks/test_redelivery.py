@@ -85,7 +85,7 @@ async def test_one_that_succeeded_is_sent_again_by_another(harness: BrokerHarnes
     assert len({each.body for each in receiver.requests}) == 1
     assert len(set(ids)) == 4
     async with transaction(harness.engine) as conn:
-        found = await webhooks.page(conn, "t", webhook_deliveries.DeliveryFilter(job_id=str(job_id)), 10)
+        found = await webhooks.page(conn, "t", webhooks.DeliveryFilter(job_id=str(job_id)), 10)
     assert [(each.id, each.redelivery_of) for each in found] == [
         *[(id, str(first)) for id in reversed(ids[1:])], (first, None)
     ]  # fmt: skip

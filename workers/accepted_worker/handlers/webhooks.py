@@ -25,6 +25,7 @@ from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.domain.retry_after import parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.handler import MARK, Handler
+from accepted.storage import webhooks
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.asking import until_answered
 from accepted_worker.attempt.values import size_of, start_of

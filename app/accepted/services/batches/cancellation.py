@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs import completion
-from accepted.storage import batch_cancellation
+from accepted.storage import batch_ends
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 

@@ -20,10 +20,11 @@ from accepted.storage import batch_ends
 from accepted.storage.attempts import completion
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import dependencies, fanout, ordering, outbox
-from accepted.storage.jobs.moved import Moved
+from accepted.storage.db.statements import Connection, Direct
+from accepted.storage.jobs import dependencies, ordering, outbox, submission
+from accepted.storage.jobs.cancellation import StatusChange
 
-MAX_BATCH = notifications.MOST
+MAX_BATCH = notifications.MAX_IDS
 """Transitions in one transaction: as many as one notification names."""
 
 LINGER = 0.002
@@ -103,7 +104,7 @@ async def record(conn: Connection, broker: Broker, batch: Sequence[Transition]) 
     return [transition.running.job_id in applied for transition in batch]
 
 
-async def follow_up(conn: Connection, broker: Broker, changed: Sequence[Moved]) -> None:
+async def follow_up(conn: Connection, broker: Broker, changed: Sequence[StatusChange]) -> None:
     """For those of `changed` that have finished: release their dependents, tell their batches, write their webhooks.
 
     The caller commits.
@@ -114,7 +115,7 @@ async def follow_up(conn: Connection, broker: Broker, changed: Sequence[Moved]) 
     await webhooks.record(conn, broker, [one.job_id for one in finished if one.wants_webhook])
 
 
-async def _release_dependents(conn: Connection, broker: Broker, finished: Sequence[Moved]) -> list[Moved]:
+async def _release_dependents(conn: Connection, broker: Broker, finished: Sequence[StatusChange]) -> list[StatusChange]:
     """Release the jobs that waited for these to end; cancel those that needed one of them to succeed, if it did not.
 
     Returns the cancelled jobs, whose own dependents are released or cancelled, too.

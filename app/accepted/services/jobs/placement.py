@@ -11,15 +11,15 @@ import msgspec
 
 from accepted.broker.base import Broker
 from accepted.domain.job import Job, NewJob
-from accepted.storage.db import changes
-from accepted.storage.db.direct import Connection
+from accepted.storage.db import notifications
+from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import ordering, submission, uniqueness
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Entry
 from accepted.storage.jobs.uniqueness import Place
 
-MAX_BATCH = changes.MOST
+MAX_BATCH = notifications.MAX_IDS
 """Jobs in one statement."""
 
 
