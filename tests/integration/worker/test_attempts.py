@@ -20,7 +20,7 @@ from accepted.domain.job import Job
 from accepted.domain.retry import Retry
 from accepted.errors import WorkerExhausted
 from accepted.metrics import ORPHANED_HANDLERS
-from accepted_worker.runtime import orphans
+from accepted_worker.attempt import slots
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
 
@@ -230,7 +230,7 @@ async def test_what_returns_because_its_worker_stops_is_no_success(engine: Async
 async def test_a_worker_with_too_many_of_them_gives_back_what_it_holds_and_ends(
     engine: AsyncEngine, broker: PostgresBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "MAX_ORPHANS", 3)
+    monkeypatch.setattr(slots, "MAX_ORPHANS", 3)
     innocent = await accept(engine, broker, "sleepy")
 
     async def work() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import Context, job
 from accepted.storage.attempts.handler_transactions import HandlerTransaction
-from accepted_worker.runtime import orphans
+from accepted_worker.attempt import slots
 from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
@@ -91,7 +91,7 @@ async def test_a_task_group_of_anyio_is_as_anywhere(engine: AsyncEngine, databas
 async def test_who_is_slow_to_clean_up_does_not_hang(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "MAX_ORPHANS", 2)
+    monkeypatch.setattr(slots, "MAX_ORPHANS", 2)
     async with worker_with_handlers(engine, database_url, tidies, fine) as shop:
         jobs = [await shop.accept("tidies", max_attempts=1) for _ in range(4)]
         for job_id in jobs:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from accepted.context import EndRequest
 from accepted_worker.attempt import tracebacks
-from accepted_worker.runtime.handler_call import Ended, Run
-from accepted_worker.runtime.orphans import OrphanedHandlers
-from accepted_worker.runtime.threads import Threads
+from accepted_worker.attempt.handler_call import Ended, Run
+from accepted_worker.attempt.slots import OrphanedHandlers
+from accepted_worker.attempt.threads import Threads
 
 
 async def called(handler: object) -> BaseException:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from accepted.domain.failures import LeaseLost
-from accepted_worker.runtime.handler_call import Ended, contained
-from accepted_worker.runtime.threads import outcome
+from accepted_worker.attempt.handler_call import Ended, contained
+from accepted_worker.attempt.threads import outcome
 
 
 class LoopBridge:

@@ -14,9 +14,9 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.lease import Lease
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction
+from accepted_worker.attempt import threads
 from accepted_worker.attempt.asking import until_answered
 from accepted_worker.attempt.values import step_name, step_result_of
-from accepted_worker.runtime import threads
 
 InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
 

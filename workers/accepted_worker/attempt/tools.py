@@ -26,13 +26,13 @@ from accepted_worker.attempt.children import Children, FanOut
 from accepted_worker.attempt.loop_bridge import Latest, LoopBridge
 from accepted_worker.attempt.progress import ProgressWriter
 from accepted_worker.attempt.results import Results
+from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.steps import Steps
+from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.outbound.targets import Targets
-from accepted_worker.runtime.orphans import OrphanedHandlers
-from accepted_worker.runtime.threads import Threads
 
 
 class _Attempt(NamedTuple):

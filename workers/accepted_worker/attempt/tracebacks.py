@@ -23,8 +23,8 @@ _OURS = {
         "process_pool/child.py",
         "process_pool/pool.py",
         "runtime/executor.py",
-        "runtime/handler_call.py",
-        "runtime/threads.py",
+        "attempt/handler_call.py",
+        "attempt/threads.py",
     )
 }
 

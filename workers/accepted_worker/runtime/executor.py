@@ -26,13 +26,13 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.measuring import Runs
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures, tracebacks
+from accepted_worker.attempt.handler_call import Ended, Run, Why
+from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.outbound.targets import HeldBack
 from accepted_worker.process_pool.pool import START_SECONDS, Crashed, ProcessPool
 from accepted_worker.process_pool.tool_server import ToolServer
-from accepted_worker.runtime.handler_call import Ended, Run, Why
-from accepted_worker.runtime.threads import Threads
 
 log = structlog.get_logger("attempt")
 

@@ -27,10 +27,10 @@ from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs import cancellation
+from accepted_worker.attempt.handler_call import containing
+from accepted_worker.attempt.slots import Slots
 from accepted_worker.runtime.executor import Executor
-from accepted_worker.runtime.handler_call import containing
 from accepted_worker.runtime.recording import RETRY, Recorder
-from accepted_worker.runtime.slots import Slots
 
 FIND_QUEUES = 2.0
 """Seconds between looks for queues that did not exist before, when no hint of one is heard."""

@@ -1,8 +1,9 @@
-"""Orphaned handlers: they run on after their attempt has ended.
+"""The slots of a worker, and the orphaned handlers that can take them.
 
-A thread cannot be stopped, and a coroutine can swallow its CancelledError. Only the end of the process ends these.
-A worker has room for `MAX_ORPHANS`. Each one more costs a slot until an orphan returns. When more than `MAX_ORPHANS`
-have run past their type's timeout, the process has to be replaced.
+An orphaned handler runs on after its attempt has ended: a thread cannot be stopped, and a coroutine can swallow its
+CancelledError. Only the end of the process ends it. A worker has room for `MAX_ORPHANS`. Each one more costs a slot
+until an orphan returns. When more than `MAX_ORPHANS` have run past their type's timeout, the process has to be
+replaced.
 """
 
 import asyncio
@@ -20,6 +21,33 @@ MAX_ORPHANS = 20
 supervisor has to start a fresh process."""
 
 log = structlog.get_logger(__name__)
+
+
+class Slots:
+    """Counts free slots: how many more attempts the worker may run at once."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._any = asyncio.Event()
+        self._any.set()
+
+    async def some(self) -> int:
+        """Wait for a free slot. Returns how many are free; 0 after `open`, if none is."""
+        await self._any.wait()
+        return max(self._free, 0)
+
+    def take(self) -> None:
+        self._free -= 1
+        if self._free <= 0:
+            self._any.clear()
+
+    def give_back(self) -> None:
+        self._free += 1
+        self._any.set()
+
+    def open(self) -> None:
+        """End every wait: the worker stops, and takes no more jobs."""
+        self._any.set()
 
 
 class OrphanedHandlers:

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from accepted.context import EndRequest
-from accepted_worker.runtime.orphans import OrphanedHandlers
+from accepted_worker.attempt.slots import OrphanedHandlers
 
 PATIENCE = 1.0
 """Seconds that a handler has to clean up once it is told to end. Under the 2 s of a cancel and of a hand-back."""

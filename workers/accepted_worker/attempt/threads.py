@@ -1,7 +1,7 @@
 """Threads for `def` handlers and steps.
 
 Python cannot stop a thread. A handler that runs on after its attempt is an orphan: it keeps its thread, and the pool
-has `orphans.MAX_ORPHANS` threads more, so that it never takes the thread of another job.
+has `slots.MAX_ORPHANS` threads more, so that it never takes the thread of another job.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from accepted_worker.runtime.handler_call import Ended
-from accepted_worker.runtime.orphans import MAX_ORPHANS, OrphanedHandlers
+from accepted_worker.attempt.handler_call import Ended
+from accepted_worker.attempt.slots import MAX_ORPHANS, OrphanedHandlers
 
 
 class Threads:
