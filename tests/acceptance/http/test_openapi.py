@@ -48,7 +48,6 @@ async def document(client: Client) -> Any:
         ("POST", "/dead-letters/replay"),
         ("POST", "/dead-letters/discard"),
         ("POST", "/dead-letters/{job_id}/replay"),
-        ("GET", "/dead-letters/messages"),
         ("GET", "/job-types"),
         ("GET", "/queues"),
         ("GET", "/queues/{name}"),
@@ -198,7 +197,6 @@ OPERATIONS = {
         422: set(),
     },
     ("POST", "/dead-letters/{job_id}/replay"): {202: {"Location"}, 400: set(), 409: set(), 413: set(), 415: set()},
-    ("GET", "/dead-letters/messages"): {200: set(), 401: set(), 403: set(), 422: set(), 503: {"Retry-After"}},
     ("GET", "/job-types"): {200: set(), 401: {"WWW-Authenticate"}, 403: set()},
     ("GET", "/schedules"): {200: {"Link"}, 401: {"WWW-Authenticate"}, 403: set(), 422: set(), 503: {"Retry-After"}},
     ("PUT", "/schedules/{name}"): {
