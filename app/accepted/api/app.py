@@ -24,8 +24,7 @@ from accepted.api import (
     workflows,
 )
 from accepted.api.http import problems
-from accepted.api.http.fast_path import Application
-from accepted.api.http.request_log import RequestLog
+from accepted.api.http.middleware import Application, RequestLog
 from accepted.api.jobs import cancellation, events, explain, manual_retry, reading, submission
 from accepted.api.state import State
 from accepted.broker import create_broker

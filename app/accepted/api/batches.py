@@ -9,12 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import JSON, RATE_LIMIT, header_docs, quota_headers
 from accepted.api.http.auth import Reader, Writer, documented
 from accepted.api.http.body import body_docs, is_ndjson, read_json, read_lines
+from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
-from accepted.api.http.rate_limit import RATE_LIMIT, rate_limit_headers
-from accepted.api.jobs.answers import JSON, header_docs
 from accepted.api.jobs.submission import largest_body
 from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
@@ -153,7 +152,7 @@ async def answer(state: State, receipt: BatchReceipt) -> Response:
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"
     if receipt.standing is not None:
-        headers |= rate_limit_headers(receipt.standing)
+        headers |= quota_headers(receipt.standing)
     return Response(json_text.encode(await _shown(state, receipt.batch)), 202, headers, media_type=JSON)
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
-from accepted.api.http.paging import Page
+from accepted.api.http.parameters import Page
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.services.jobs.requests import YEAR, Moment, Number

@@ -16,12 +16,11 @@ from accepted.api.dead_letter_schemas import (
     ReplayedView,
     ReplayRequest,
 )
+from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Reader, Writer, documented
 from accepted.api.http.body import body_docs, read_json
-from accepted.api.http.paging import Listing
+from accepted.api.http.parameters import Listing, only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
-from accepted.api.jobs.answers import JSON, header_docs
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.errors import FieldError, InvalidRequest

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accepted.api.jobs.answers import JSON
+from accepted.api.http.answers import JSON
 from accepted.api.schemas import Alive, Readiness
 from accepted.api.state import State, state_of
 from accepted.domain import json_text

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import JSON
 from accepted.api.http.auth import Worker, documented
 from accepted.api.http.body import body_docs, read_json, read_optional_json
+from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
-from accepted.api.jobs.answers import JSON
 from accepted.api.jobs.submission import ENVELOPE, LONGEST_SPELLING
 from accepted.api.schemas import JobView, LeaseList, LeaseView
 from accepted.api.state import State, state_of

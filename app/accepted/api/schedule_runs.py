@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Reader, Writer, documented
-from accepted.api.http.paging import Listing, Page
+from accepted.api.http.parameters import Listing, Page, only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
-from accepted.api.jobs.answers import JSON, header_docs, monitor_headers
+from accepted.api.jobs.answers import monitor_headers
 from accepted.api.schedule_schemas import RunPage
 from accepted.api.schedules import known
 from accepted.api.schemas import JobView

@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api import batches
+from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Reader, Writer, documented
-from accepted.api.http.paging import Listing
+from accepted.api.http.parameters import Listing, only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
 from accepted.api.jobs import reading as jobs
-from accepted.api.jobs.answers import JSON, header_docs, monitor_headers
+from accepted.api.jobs.answers import monitor_headers
 from accepted.api.state import State, state_of
 from accepted.api.webhook_delivery_schemas import DeliveryPage, DeliveryQuery, DeliveryView
 from accepted.domain import cursor, json_text

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from accepted.api.http.paging import Page
+from accepted.api.http.parameters import Page
 from accepted.api.schemas import ErrorView
 from accepted.domain.job import Status
 

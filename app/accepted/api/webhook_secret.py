@@ -5,10 +5,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import JSON
 from accepted.api.http.auth import Admin, documented
+from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
-from accepted.api.jobs.answers import JSON
 from accepted.api.schemas import SecretView
 from accepted.api.state import state_of
 from accepted.domain import json_text

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from accepted.api.batches import ACCEPTED, REFUSED, answer, key_of
 from accepted.api.http.auth import Writer, documented
 from accepted.api.http.body import body_docs, read_json
+from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
 from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
 from accepted.domain.idempotency import fingerprint

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from accepted.api.http.protocol import DeadlineProtocol
+from accepted.api.http.server import DeadlineProtocol
 from tests.support.service.echo_service import (
     CANARY,
     HEAD,

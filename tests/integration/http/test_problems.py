@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from accepted import errors
 from accepted.api.http import problems
-from accepted.api.http.protocol import DeadlineProtocol
+from accepted.api.http.server import DeadlineProtocol
 from tests.support.service.echo_service import CANARY, check_problem, get, post, serving
 
 

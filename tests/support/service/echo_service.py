@@ -19,8 +19,8 @@ from starlette.responses import Response, StreamingResponse
 from accepted import errors
 from accepted.api.http import problems
 from accepted.api.http.body import read_json, read_lines
-from accepted.api.http.protocol import DeadlineProtocol
-from accepted.api.http.request_log import RequestLog
+from accepted.api.http.middleware import RequestLog
+from accepted.api.http.server import DeadlineProtocol
 from accepted.domain import json_text
 
 MAX_BODY = 100_000

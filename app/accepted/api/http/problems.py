@@ -19,9 +19,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from accepted import errors
+from accepted.api.http.answers import RATE_LIMIT, header_docs, quota_headers
 from accepted.api.http.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, UNHEARD, Problem
-from accepted.api.http.rate_limit import RATE_LIMIT, rate_limit_headers
-from accepted.api.jobs.answers import header_docs
 from accepted.domain.json_text import encode, escape_pointer
 from accepted.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
 from accepted.services.jobs.validation import MAX_LISTED, describe
@@ -62,7 +61,7 @@ def problem_response(exc: AcceptedError, instance: str) -> Response:
     retry_after = getattr(exc, "retry_after", None)
     headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
     if isinstance(exc, errors.QuotaExceeded):
-        headers |= rate_limit_headers(exc.standing)
+        headers |= quota_headers(exc.standing)
     return _answer(problem, instance, detail, listed, headers)
 
 

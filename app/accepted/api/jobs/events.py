@@ -12,8 +12,8 @@ from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
 from accepted.api.http.auth import Reader, documented
+from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
 from accepted.api.jobs.reading import find
 from accepted.api.state import State, state_of
 from accepted.domain import history, json_text

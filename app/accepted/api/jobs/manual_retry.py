@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.dead_letter_schemas import EditRequest
+from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Writer, documented
 from accepted.api.http.body import body_docs, read_optional_json
+from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import only_query
-from accepted.api.jobs.answers import JSON, header_docs, monitor_headers
+from accepted.api.jobs.answers import monitor_headers
 from accepted.api.jobs.reading import find
 from accepted.api.jobs.submission import largest_body
 from accepted.api.schemas import JobView

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import JSON, header_docs, matches
 from accepted.api.http.auth import Reader, documented
-from accepted.api.http.paging import Listing, Page
+from accepted.api.http.parameters import Listing, Page, Whole, only_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import Whole, only_query
-from accepted.api.jobs.answers import JSON, body_and_etag, header_docs, matches, retry_after
+from accepted.api.jobs.answers import body_and_etag, retry_after
 from accepted.api.schemas import AttemptList, JobPage, JobView
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text

@@ -1,6 +1,6 @@
 """POST /jobs: from bytes to a checked submission, and from its receipt to a 202.
 
-The hottest path of the service: `accepted.api.http.fast_path` calls `accept` with the bare request. The route declares
+The hottest path of the service: `accepted.api.http.middleware` calls `accept` with the bare request. The route declares
 it for the OpenAPI document.
 """
 
@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import RATE_LIMIT, EncodedResponse, header_docs, quota_headers
 from accepted.api.http.auth import authenticate, documented
 from accepted.api.http.body import read_json
+from accepted.api.http.parameters import refuse_unknown_query
 from accepted.api.http.problems import responses_for
-from accepted.api.http.query import refuse_unknown_query
-from accepted.api.http.rate_limit import RATE_LIMIT, rate_limit_headers
-from accepted.api.jobs.answers import Answer, header_docs, monitor_headers
+from accepted.api.jobs.answers import monitor_headers
 from accepted.api.schemas import JobView, SubmittedView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
@@ -82,7 +82,7 @@ async def accept(request: Request) -> Response:
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt, standing = await state.admission.job(Submission(job, key, seen_as))
     wait = read_wait(asked.preferences) if asked.preferences else None
-    return await _answer(state, receipt, wait, None if standing is None else rate_limit_headers(standing))
+    return await _answer(state, receipt, wait, None if standing is None else quota_headers(standing))
 
 
 class _Headers:
@@ -122,4 +122,4 @@ async def _answer(state: State, receipt: Receipt, wait: int | None, more: dict[s
     if receipt.duplicate:
         shown["duplicate"] = True
     status = 200 if receipt.duplicate or (wait is not None and job.finished) else 202
-    return Answer(json_text.encode(shown), status, headers)
+    return EncodedResponse(json_text.encode(shown), status, headers)

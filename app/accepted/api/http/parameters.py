@@ -1,0 +1,98 @@
+"""Query parameters: unknown ones are refused; `Page` and `Listing` page through a list with a cursor."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accepted.api.http.answers import JSON
+from accepted.domain import json_text
+from accepted.domain.json_text import escape_pointer
+from accepted.domain.nearest import did_you_mean
+from accepted.errors import FieldError, InvalidRequest
+
+Row = TypeVar("Row")
+Position = TypeVar("Position")
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_digits)]
+"""A whole number in digits. Python's `int` also reads `1_0`, and pydantic reads `1.0`."""
+
+
+def only_query(*known: str) -> Callable[[Request], None]:
+    """A dependency that refuses every query parameter but `known`."""
+
+    def dependency(request: Request) -> None:
+        refuse_unknown_query(request, *known)
+
+    return dependency
+
+
+def refuse_unknown_query(request: Request, *known: str) -> None:
+    """Raise `InvalidRequest`, with the nearest known name, for query parameters that are not in `known`.
+
+    A misspelled filter that is ignored silently would select everything.
+    """
+    if not request.scope["query_string"]:
+        return
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise InvalidRequest([_unknown(name, known) for name in unknown[:20]])
+
+
+class Page(BaseModel):
+    """The query of a list. A subclass adds the filters of its list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[Whole, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str, Field(max_length=100)] | None = None
+
+
+class Listing:
+    """One page of a tenant's list at `path`. A cursor is valid only for the same path, tenant and filters."""
+
+    def __init__(self, path: str, tenant: str, query: Page) -> None:
+        self.filters = query.model_dump(mode="json", by_alias=True, exclude=set(Page.model_fields), exclude_none=True)
+        self._path = path
+        self._query = query
+        self._scope = f"{path} {tenant} {urlencode(self.filters, doseq=True)}"
+
+    def begin(self, read: Callable[[str, str], Position]) -> Position | None:
+        """The position in the cursor, which `read` (of `accepted.domain.cursor`) decodes; None on the first page.
+
+        Raises `InvalidRequest`.
+        """
+        if self._query.cursor is None:
+            return None
+        try:
+            return read(self._query.cursor, self._scope)
+        except ValueError:
+            raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
+
+    def answer(self, found: Sequence[Row], items: Sequence[object], write: Callable[[Row, str], str]) -> Response:
+        """The answer with `items`. `found` has up to `limit` + 1 rows; the last one says that there is a next page.
+
+        `write` encodes the cursor that continues after a row, with a function of `accepted.domain.cursor`.
+        """
+        limit = self._query.limit
+        next_ = write(found[limit - 1], self._scope) if len(found) > limit else None
+        headers = {}
+        if next_ is not None:
+            query = urlencode({**self.filters, "limit": limit, "cursor": next_}, doseq=True)
+            headers["Link"] = f'<{self._path}?{query}>; rel="next"'
+        return Response(json_text.encode({"items": items, "next": next_}), headers=headers, media_type=JSON)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> FieldError:
+    return FieldError(f"/{escape_pointer(name)}", f"unknown query parameter{did_you_mean(name, known)}")
