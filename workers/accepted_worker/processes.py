@@ -115,13 +115,13 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
     async with _connections(settings) as (engine, broker):
         process.tune_garbage_collector()
-        looks = Direct(engine)
-        running = asyncio.create_task(base.run(loops(engine, broker, settings, looks)))
+        polls = Direct(engine)
+        running = asyncio.create_task(base.run(loops(engine, broker, settings, polls)))
         log.info("scheduler_ready")
         await _first(running, stopping)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await looks.close()
+        await polls.close()
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -14,7 +14,7 @@ from accepted.storage.db.statements import Connection, Direct, Statement
 
 CHANNEL = "accepted_ready"
 POLL = 1.0
-"""Seconds between looks at the outbox when no hint comes."""
+"""Seconds between polls of the outbox when no notification comes."""
 
 _NOTIFY = Statement("SELECT pg_notify(:channel, :queues)")
 
@@ -29,11 +29,11 @@ class PostgresBroker:
         self._url = url
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
-        """One hint a transaction, never one a row: NOTIFY takes a database-wide lock at commit."""
+        """One notification a transaction, never one a row: NOTIFY takes a database-wide lock at commit."""
         names = sorted(set(queues))
         if names:
-            hint = ",".join(names)
-            await _NOTIFY.rows(conn, channel=CHANNEL, queues=hint if len(hint) < 7000 else EVERYTHING)
+            payload = ",".join(names)
+            await _NOTIFY.rows(conn, channel=CHANNEL, queues=payload if len(payload) < 7000 else EVERYTHING)
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
         return list(refs)
@@ -67,14 +67,14 @@ class PostgresSubscription:
         self._ledger = Direct(engine)
         self._worker_id = worker_id
         self._queues: list[str] = []
-        self._hint = asyncio.Event()
+        self._notified = asyncio.Event()
         self._stopped = False
         self._listener = Listener(url, CHANNEL, self._heard)
 
     def serve(self, queues: Sequence[str]) -> None:
         if set(queues) != set(self._queues):
             self._queues = sorted(queues)
-            self._hint.set()
+            self._notified.set()
 
     async def run(self) -> None:
         try:
@@ -84,13 +84,13 @@ class PostgresSubscription:
 
     async def claim(self, most: int) -> list[Delivery]:
         while not self._stopped:
-            self._hint.clear()
+            self._notified.clear()
             async with self._ledger.transaction() as conn:
                 claims = await claim_next(conn, self._worker_id, self._queues, most)
                 await conn.commit()
             if claims:
                 return [Delivery(claim, None) for claim in claims]
-            await self._wait_for_hint()
+            await self._wait_for_notification()
         return []
 
     async def settle(self, deliveries: Iterable[Delivery]) -> None:
@@ -98,15 +98,15 @@ class PostgresSubscription:
 
     async def stop(self) -> None:
         self._stopped = True
-        self._hint.set()
+        self._notified.set()
 
-    async def _wait_for_hint(self) -> None:
+    async def _wait_for_notification(self) -> None:
         try:
             async with asyncio.timeout(POLL):
-                await self._hint.wait()
+                await self._notified.wait()
         except TimeoutError:
             return
 
     def _heard(self, payload: str) -> None:
         if payload == EVERYTHING or not set(payload.split(",")).isdisjoint(self._queues):
-            self._hint.set()
+            self._notified.set()

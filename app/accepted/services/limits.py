@@ -19,10 +19,10 @@ from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
 LOOK_EVERY = 1.0
-"""Seconds between looks at which limits there are: for so long a new one may go unnoticed."""
+"""Seconds between polls of the limits: for so long a new one may go unnoticed."""
 
 SHARE = 20
-"""A look may take one part in so many of the time."""
+"""A poll may take one part in so many of the time."""
 
 MOST = 200
 
@@ -39,7 +39,7 @@ class Limits:
         self._take: Coalescer[str, Standing | None] = Coalescer(self._take_for, max_batch=MOST)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled. While the ledger is away the last look counts."""
+        """Poll until cancelled. While the ledger is away the last poll counts."""
         while not cancel_requested():
             started = time.monotonic()
             try:

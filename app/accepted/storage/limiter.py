@@ -29,7 +29,7 @@ _WANTED = f"""EXISTS (
 
 _UNADMITTED = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
 
-_LOOK = Statement(f"""
+_POLL = Statement(f"""
 SELECT * FROM (
     SELECT q.name,
            EXISTS (SELECT 1 FROM outbox o WHERE {_UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
@@ -212,9 +212,9 @@ class Admitted(msgspec.Struct, frozen=True):
     turn: str | None
 
 
-async def look(conn: Connection) -> list[Waiting]:
+async def poll(conn: Connection) -> list[Waiting]:
     """The limited queues with something to do."""
-    return [Waiting(*row) for row in await _LOOK.rows(conn)]
+    return [Waiting(*row) for row in await _POLL.rows(conn)]
 
 
 async def hold(conn: Connection, queue: str, limit: int) -> int:

@@ -16,18 +16,18 @@ from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.db.tables import queues
 
 CHANNEL = "accepted_held"
-"""Hints that something about a limited queue has changed. Which one the limiter sees: names would not fit in a hint."""
+"""Notifies the limiter that a limited queue has changed. It carries no name: names would not fit in a payload."""
 
 NAMED = "accepted_queues"
-"""Hints that there is a queue that was not there before: workers that serve every queue listen for them."""
+"""Notifies workers that serve every queue that there is a new one."""
 
 LIMITED = "ARRAY(SELECT name FROM queues WHERE gated)"
 """The limited queues, in a statement: looked up once, and only if it comes to that."""
 
 PAUSED = "ARRAY(SELECT name FROM queues WHERE gated AND paused)"
 
-HINT = f"(SELECT CAST(pg_notify('{CHANNEL}', '') AS text) IS NOT NULL)"
-"""Tells the limiter, once a statement; true. To be asked for only where something is held."""
+NOTIFY = f"(SELECT CAST(pg_notify('{CHANNEL}', '') AS text) IS NOT NULL)"
+"""Notifies the limiter, once a statement; true. Only for statements that hold a row."""
 
 _MARK_LIMITED = Statement(f"""
 INSERT INTO queues (name, gated)
@@ -35,9 +35,9 @@ SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> A
 ON CONFLICT (name) DO UPDATE SET gated = true
 """)
 
-_NOTIFY = Statement(f"SELECT {HINT}")
+_NOTIFY = Statement(f"SELECT {NOTIFY}")
 
-_TELL_WORKERS = Statement(f"SELECT pg_notify('{NAMED}', '')")
+_NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NAMED}', '')")
 
 HELD_AGAIN = """
 UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
@@ -119,8 +119,8 @@ async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -
     row = (await conn.execute(changed)).one()
     if not changes.keys().isdisjoint(_LIMITING):
         await _HOLD_ADMITTED.rows(conn, queue=name)
-    await hint(conn)
-    await _TELL_WORKERS.rows(conn)
+    await notify(conn)
+    await _NOTIFY_WORKERS.rows(conn)
     return _read(row)
 
 
@@ -129,8 +129,8 @@ async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
     await _MARK_LIMITED.rows(conn, names=sorted(names))
 
 
-async def hint(conn: Connection) -> None:
-    """Tell the limiter when this transaction commits."""
+async def notify(conn: Connection) -> None:
+    """Notify the limiter when this transaction commits."""
     await _NOTIFY.rows(conn)
 
 

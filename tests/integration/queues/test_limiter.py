@@ -42,7 +42,7 @@ async def test_a_job_that_names_its_place_limits_its_queue(queue: Queue, fields:
     assert (await counted(queue.engine, "NOT held"), await counted(queue.engine, "held")) == (1, 2)
 
 
-async def test_a_hint_is_one_whatever_the_number_and_length_of_the_names(queue: Queue) -> None:
+async def test_a_notification_is_one_whatever_the_number_and_length_of_the_names(queue: Queue) -> None:
     """A NOTIFY holds 8,000 bytes."""
     names = [f"{number:03}{'x' * 61}" for number in range(200)]
     jobs = [Entry(a_job(queue=name, priority=9)) for name in names]

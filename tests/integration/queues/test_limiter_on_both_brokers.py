@@ -193,6 +193,6 @@ async def test_a_free_slot_is_filled_soon_and_a_submission_starts_soon(
     waits = await rows(
         harness.engine, "SELECT EXTRACT(epoch FROM started_at - created_at) AS s FROM jobs ORDER BY created_at LIMIT 4"
     )
-    assert min(float(row["s"]) for row in waits[1:]) < 0.3, "no hint was heard"
+    assert min(float(row["s"]) for row in waits[1:]) < 0.3, "no notification came"
     began = await starts(harness.engine)
     assert (began[-1] - began[4]) / 19 < 0.2

@@ -203,7 +203,7 @@ async def test_the_loop_waits_for_what_is_due_next(
         assert loop.pause(0) == 0.05, "somebody else is firing it"
     assert await loop.run_once() == 1
     assert loop.pause(1) == 0
-    await loop._looks.close()
+    await loop._polls.close()
 
 
 async def test_old_runs_are_forgotten_but_not_those_at_work(

@@ -33,14 +33,14 @@ from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.recording import RETRY, Recorder
 
 FIND_QUEUES = 2.0
-"""Seconds between looks for queues that did not exist before, when no hint of one is heard."""
+"""Seconds between polls for new queues, when no notification of one comes."""
 
 UNHEARD_OF = 10.0
 """Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
 claim committed, and the answer was lost. Longer than any claim takes to be answered or to fail."""
 
 LOOK_FOR_CANCELS = 0.4
-"""Seconds between looks for cancels of what runs here. With the second that a handler has to let go, within the 2 s in
+"""Seconds between polls for cancels of what runs here. With the second that a handler has to let go, within the 2 s in
 which a running job must be cancelled."""
 
 HANDING_BACK = 2.0
@@ -255,12 +255,12 @@ class Worker:
 
     async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
         """`or_at_once` is set when there is something to do before the time has come."""
-        hint = or_at_once or asyncio.Event()
+        notified = or_at_once or asyncio.Event()
         while not cancel_requested():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await hint.wait()
-            hint.clear()
+                    await notified.wait()
+            notified.clear()
             try:
                 await work()
             except LedgerUnavailable as error:

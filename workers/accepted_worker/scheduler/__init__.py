@@ -22,19 +22,19 @@ from accepted_worker.scheduler.rescuer import Rescuer
 from accepted_worker.scheduler.sampler import Sampler
 
 
-def loops(engine: AsyncEngine, broker: Broker, settings: Settings, looks: Direct) -> list[Loop]:
-    """Every duty of the scheduler. Those that look often share `looks`, the driver's own connection: an idle look
-    costs a quarter of what it does through the pool, and they are a dozen a second."""
+def loops(engine: AsyncEngine, broker: Broker, settings: Settings, polls: Direct) -> list[Loop]:
+    """Every duty of the scheduler. Those that poll often share `polls`, the driver's own connection: an idle poll
+    costs a quarter of what it does through the pool, and there are a dozen a second."""
     checks = JobChecks(JobTypeCache(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     always: list[Loop] = [
-        Relay(engine, broker, looks),
-        Limiter(engine, broker, settings.require_database(), settings.lease_ttl, looks),
+        Relay(engine, broker, polls),
+        Limiter(engine, broker, settings.require_database(), settings.lease_ttl, polls),
         Rescuer(engine, broker, settings.lease_ttl),
-        Overdue(engine, broker, looks),
+        Overdue(engine, broker, polls),
         Reconciler(engine, broker),
-        Expiry(engine, broker, looks),
-        Batches(engine, broker, looks),
-        Cron(engine, broker, checks, looks),
+        Expiry(engine, broker, polls),
+        Batches(engine, broker, polls),
+        Cron(engine, broker, checks, polls),
         Pruner(engine, settings.retention, settings.retention_failed),
         Rejections(broker),
         Sampler(engine),

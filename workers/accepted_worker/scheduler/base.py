@@ -34,15 +34,15 @@ class Loop(Protocol):
 
 
 @runtime_checkable
-class Hinted(Loop, Protocol):
-    """A loop that hears when there is something to do."""
+class ListeningLoop(Loop, Protocol):
+    """A loop that is notified when there is something to do."""
 
     async def listen(self) -> None:
         """Listen until cancelled."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so long, or sooner, when something was heard."""
+        """Return after so long, or sooner, when a notification comes."""
         ...
 
 
@@ -51,7 +51,7 @@ async def run(loops: Sequence[Loop]) -> None:
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(_run(loop))
-            if isinstance(loop, Hinted):
+            if isinstance(loop, ListeningLoop):
                 group.create_task(loop.listen())
 
 
@@ -69,4 +69,4 @@ async def _run(loop: Loop) -> None:
             LOOP_FAILED.labels(loop.name).inc()
             log.exception("loop_failed", loop=loop.name)
             pause = AFTER_FAILURE
-        await (loop.sleep(pause) if isinstance(loop, Hinted) else asyncio.sleep(pause))
+        await (loop.sleep(pause) if isinstance(loop, ListeningLoop) else asyncio.sleep(pause))

@@ -20,15 +20,15 @@ class Batches:
 
     name = "batches"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, polls: Direct) -> None:
         self._engine = engine
-        self._looks = looks
+        self._polls = polls
         self._broker = broker
         self._canceller = Canceller(engine, broker)
         self._busy = False
 
     async def run_once(self) -> int:
-        async with self._looks.statements() as conn:
+        async with self._polls.statements() as conn:
             ends, cancels = await batch_ends.to_do(conn, CANCELS)
         told = await add_up(self._engine, self._broker) if ends else 0
         cancelled = await self._canceller.round(cancels)

@@ -1,4 +1,4 @@
-"""Cron: schedules whose time has come submit their job, once for each time, whoever else looks at the same moment."""
+"""Cron: schedules whose time has come submit their job, once for each time, in however many schedulers."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ HELD = 0.05
 """Seconds to leave alone what is due and held by somebody else: most likely it is being fired."""
 
 MEND_EVERY = 60.0
-"""Seconds between looks whether the ledger's clock has gone back."""
+"""Seconds between checks whether the ledger's clock has gone back."""
 
 
 class Cron:
@@ -25,9 +25,9 @@ class Cron:
 
     name = "cron"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, checks: JobChecks, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, checks: JobChecks, polls: Direct) -> None:
         self._engine = engine
-        self._looks = looks
+        self._polls = polls
         self._broker = broker
         self._checks = checks
         self._next_due: float | None = None
@@ -38,7 +38,7 @@ class Cron:
         if now >= self._next_mend:
             await firing.mend(self._engine)
             self._next_mend = now + MEND_EVERY
-        async with self._looks.statements() as conn:
+        async with self._polls.statements() as conn:
             self._next_due = await schedules.next_due(conn)
         if self._next_due is None or self._next_due > 0:
             return 0

@@ -15,13 +15,13 @@ class Expiry:
 
     name = "expiry"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, polls: Direct) -> None:
         self._engine = engine
-        self._looks = looks
+        self._polls = polls
         self._broker = broker
 
     async def run_once(self) -> int:
-        async with self._looks.statements() as conn:
+        async with self._polls.statements() as conn:
             late = await outbox.any_late(conn)
         return await expire(self._engine, self._broker, MAX_BATCH) if late else 0
 

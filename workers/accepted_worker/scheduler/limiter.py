@@ -15,7 +15,7 @@ from accepted.storage import limiter
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Direct
 from accepted.storage.limiter import Admitted, Limits, Room
-from accepted_worker.scheduler.limiter_hints import APART, Hints
+from accepted_worker.scheduler.limiter_notifications import APART, LimiterNotifications
 
 MOST = 500
 """Rows admitted, or held again, in one transaction."""
@@ -24,10 +24,10 @@ HOLD = 10.0
 """Seconds for which admitted rows are this limiter's to publish, as the relay's."""
 
 UNHEARD = 0.25
-"""Seconds between looks while something waits for a slot. Jobs that end are heard of, workers that come are not."""
+"""Seconds between polls while a row waits for a slot: a job that ends is notified, a worker that comes is not."""
 
 IDLE = 1.0
-"""Seconds between looks while nothing is held. A hint comes sooner; this is for those that are missed."""
+"""Seconds between polls while nothing is held: notifications come sooner, but may be missed."""
 
 
 class Limiter:
@@ -35,22 +35,22 @@ class Limiter:
 
     name = "limiter"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, lease_ttl: float, polls: Direct) -> None:
         self._engine = engine
-        self._looks = looks
+        self._polls = polls
         self._broker = broker
         self._lease_ttl = lease_ttl
         self._hold = None if broker.handoff is None else HOLD
-        self._hints = Hints(url)
+        self._notifications = LimiterNotifications(url)
         self._pause = IDLE
         self._holding = False
         self._for_an_end = False
 
     async def run_once(self) -> int:
-        self._hints.clear()
+        self._notifications.clear()
         self._pause, self._for_an_end = IDLE, False
-        async with self._looks.statements() as conn:
-            found = await limiter.look(conn)
+        async with self._polls.statements() as conn:
+            found = await limiter.poll(conn)
         self._holding = bool(found)
         done = 0
         for one in found:
@@ -65,14 +65,14 @@ class Limiter:
 
     async def listen(self) -> None:
         """Hear of what is held, and of slots while something waits for one, until cancelled."""
-        await self._hints.listen()
+        await self._notifications.listen()
 
     async def sleep(self, seconds: float) -> None:
-        """For so long, or until there is a hint."""
+        """For so long, or until a notification comes."""
         if self._holding:
-            await self._hints.wait_held(seconds, for_an_end=self._for_an_end)
+            await self._notifications.wait_held(seconds, for_an_end=self._for_an_end)
         else:
-            await self._hints.wait(seconds)
+            await self._notifications.wait(seconds)
 
     def _again_in(self, seconds: float) -> None:
         self._pause = min(self._pause, seconds)
@@ -102,7 +102,7 @@ class Limiter:
         return len(refs)
 
     async def _admitted(self, conn: AsyncConnection, queue: str, limits: Limits) -> list[JobRef]:
-        """Admit what there is room for, and say when to look again."""
+        """Admit what there is room for, and set the pause until the next poll."""
         keyed = limits.max_running_per_key is not None
         room = await limiter.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
         if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):

@@ -26,13 +26,13 @@ class Overdue:
 
     name = "overdue"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, polls: Direct) -> None:
         self._engine = engine
-        self._looks = looks
+        self._polls = polls
         self._broker = broker
 
     async def run_once(self) -> int:
-        async with self._looks.statements() as conn:
+        async with self._polls.statements() as conn:
             await leases.retire_idle(conn)
             found = await leases.overdue(conn, MAX_BATCH)
         ending = [_end(one) for one in found]

@@ -17,7 +17,7 @@ HOLD = 10.0
 
 LONGEST_PAUSE = 0.2
 """Seconds. A row that becomes due without our knowing, a retry or a webhook or a delay of less than that, waits no
-longer than this: well within the 250 ms that a delay may be late. Looks are most of what an idle scheduler costs."""
+longer than this: well within the 250 ms that a delay may be late. Polls are most of what an idle scheduler costs."""
 
 AWAY = 1.0
 """Seconds to leave a broker alone that is away. One that is there and refuses a queue has others to be served."""
@@ -28,9 +28,9 @@ class Relay:
 
     name = "relay"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, looks: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, polls: Direct) -> None:
         self._engine = engine
-        self._looks = looks
+        self._polls = polls
         self._broker = broker
         self._next_due: float | None = None
         self._away = False
@@ -50,7 +50,7 @@ class Relay:
 
     async def _take(self) -> list[JobRef]:
         """What is due, ours for `HOLD`."""
-        async with self._looks.statements() as conn:
+        async with self._polls.statements() as conn:
             self._next_due = await outbox.next_due(conn)
         if self._next_due is None or self._next_due > 0:
             return []

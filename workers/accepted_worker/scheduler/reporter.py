@@ -8,8 +8,8 @@ from accepted.broker.base import Broker
 from accepted.services import alerts
 
 EVERY = 1.0
-LOOK_AT_REPORT = 60.0
-"""Seconds between looks whether the day is over."""
+REPORT_POLL = 60.0
+"""Seconds between checks whether the day is over."""
 
 
 class Reporter:
@@ -27,7 +27,7 @@ class Reporter:
         now = asyncio.get_running_loop().time()
         if now >= self._next_report:
             told += await alerts.report(self._engine, self._broker)
-            self._next_report = now + LOOK_AT_REPORT
+            self._next_report = now + REPORT_POLL
         return told
 
     def pause(self, done: int) -> float:

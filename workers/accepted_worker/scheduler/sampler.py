@@ -1,4 +1,4 @@
-"""The sampler: looks every few seconds how much there is to do on each queue. Rates and sizing are made of it."""
+"""The sampler: counts every few seconds what waits and runs on each queue. Rates and sizing come from it."""
 
 import time
 
@@ -9,7 +9,7 @@ from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 
 SHARE = 50
-"""A look may take one part in so many of the time, so that counting a huge backlog is no load of its own."""
+"""A count may take one part in so many of the time, so that counting a huge backlog is no load of its own."""
 
 
 class Sampler:

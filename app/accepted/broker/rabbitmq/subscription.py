@@ -71,7 +71,7 @@ class RabbitSubscription:
         self._channel: aiormq.Channel | None = None
         self._buffer = Buffer()
         self._arrived = asyncio.Event()
-        self._look = asyncio.Event()
+        self._wake = asyncio.Event()
         self._oldest = 0.0
         self._listening_since = 0.0
         self._free_since = math.inf
@@ -82,7 +82,7 @@ class RabbitSubscription:
     def serve(self, queues: Sequence[str]) -> None:
         if set(queues) != set(self._queues):
             self._queues = deque(sorted(queues))
-            self._look.set()
+            self._wake.set()
 
     async def run(self) -> None:
         try:
@@ -123,7 +123,7 @@ class RabbitSubscription:
         while not self._buffer and not self._stopped:
             self._arrived.clear()
             if self._paused:
-                self._look.set()
+                self._wake.set()
             await self._arrived.wait()
         return not self._stopped
 
@@ -189,7 +189,7 @@ class RabbitSubscription:
     async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
         while not cancel_requested():
-            self._look.clear()
+            self._wake.clear()
             if underlay.is_closed or connection.is_closed:
                 raise BrokerUnavailable("the channel is closed")
             if any(tag not in underlay.consumers for tag in self._consumers.values()):
@@ -203,7 +203,7 @@ class RabbitSubscription:
                 await self._pause()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_EVERY):
-                    await self._look.wait()
+                    await self._wake.wait()
 
     async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         for queue in list(self._queues):

@@ -88,9 +88,9 @@ class Submissions:
             self._known_queues |= fresh
 
     async def _follow_up(self, batch: list[Submission], entries: list[Entry], accepted: dict[UUID, Accepted]) -> Known:
-        """The hint to workers, and what became of every key in `batch` that did not make a job of its own just now.
+        """Notify workers; return what became of every key in `batch` that did not make a job of its own just now.
 
-        Nothing here takes back what is committed: a hint that is lost costs a second, and without an answer only
+        Nothing here takes back what is committed: a lost notification costs a second, and without an answer only
         those who sent a known key hear 503.
         """
         keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}

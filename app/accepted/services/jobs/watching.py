@@ -1,7 +1,7 @@
 """Reading jobs, and waiting for one to change, at a cost to the ledger that does not grow with the clients.
 
 Reads made in one turn of the event loop are one query. Waiters are woken by the NOTIFY that every reading
-which changes jobs sends; because a hint may be missed, all of them look again every few seconds, together.
+which changes jobs sends; because a notification may be missed, they all poll every few seconds, together.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 
 LOOK_AGAIN = 2.0
-"""Seconds between looks at the ledger for everybody who waits, in one query."""
+"""Seconds between polls of the ledger, in one query for all that is waited for."""
 
 MOST = 500
 
@@ -36,7 +36,7 @@ class Changes:
         self.attempts: Coalescer[UUID, list[Attempt]] = Coalescer(self._read_attempts, max_batch=MOST)
 
     async def run(self) -> None:
-        """Listen, and look again now and then, until cancelled."""
+        """Listen, and poll now and then, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listener.run())
             group.create_task(self._look_again())

@@ -83,11 +83,11 @@ WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at)
     SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
 )
-SELECT running.*, {hint} FROM running
+SELECT running.*, {notify} FROM running
 """
 
-_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, hint=notifications.ANNOUNCE.format(rows="running")))
-_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, hint=notifications.ANNOUNCE.format(rows="running")))
+_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, notify=notifications.ANNOUNCE.format(rows="running")))
+_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, notify=notifications.ANNOUNCE.format(rows="running")))
 _KNOWN = Statement("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 

@@ -93,7 +93,7 @@ WITH RECURSIVE line AS (
     FROM free f WHERE o.job_id = f.id RETURNING o.held
 )
 SELECT id, queue, {ANNOUNCE.format(rows="free")},
-       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.HINT} END
+       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.NOTIFY} END
 FROM free
 UNION ALL
 SELECT l.job_id, NULL, NULL, NULL FROM line l

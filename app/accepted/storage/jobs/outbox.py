@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accepted.domain.message import JobRef
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
-from accepted.storage.queues import HINT, LIMITED
+from accepted.storage.queues import LIMITED, NOTIFY
 
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
@@ -35,7 +35,7 @@ WITH due AS MATERIALIZED (
     RETURNING id
 )
 SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL,
-       CASE WHEN t.held THEN {HINT} ELSE false END
+       CASE WHEN t.held THEN {NOTIFY} ELSE false END
 FROM jobs j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
 WHERE j.id = ANY(ARRAY(SELECT job_id FROM due))
 """)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.queues import HINT, LIMITED, NAMED, mark_limited
+from accepted.storage.queues import LIMITED, NAMED, NOTIFY, mark_limited
 
 _encoder = msgspec.json.Encoder()
 
@@ -100,7 +100,7 @@ WITH input AS MATERIALIZED (
            status = 'queued' AND handoff IS NULL AND NOT held, held OR status = 'blocked', expires_at, concurrency_key
     FROM accepted
 )
-SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {HINT} ELSE false END
+SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {NOTIFY} ELSE false END
 FROM accepted
 """)
 """Jobs of limited queues are held, and the same statement notifies the limiter. A job that is not held pays nothing."""

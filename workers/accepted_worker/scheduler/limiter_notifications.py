@@ -1,4 +1,4 @@
-"""What wakes the limiter: jobs that were held, limits that were changed, and slots that became free."""
+"""The notifications that wake the limiter: of held jobs, changed limits and free slots."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ from accepted.storage.db.notifications import Listener
 from accepted.storage.queues import CHANNEL
 
 APART = 0.015
-"""Seconds between looks at least, while something is held: hints may come as fast as jobs."""
+"""Least seconds between polls while something is held: notifications may come as fast as jobs."""
 
 
-class Hints:
-    """Two channels of NOTIFY. That of ended jobs is as busy as the service, so it is heard only while it matters."""
+class LimiterNotifications:
+    """Two channels. That of ended jobs is as busy as the service: listened to only while a row waits for a slot."""
 
     def __init__(self, url: str) -> None:
         self._held = Listener(url, CHANNEL, lambda _: self._heard.set())
@@ -23,7 +23,7 @@ class Hints:
         self._unwanted = asyncio.Event()
 
     def clear(self) -> None:
-        """What was heard so far is being looked at."""
+        """Forget the notifications so far: a poll begins."""
         self._heard.clear()
 
     async def listen(self) -> None:
@@ -35,20 +35,20 @@ class Hints:
     async def wait(self, seconds: float) -> None:
         """Nothing is held: until something is, or for so long."""
         self._for_an_end = False
-        if not await self._hint(seconds):
+        if not await self._notified_within(seconds):
             self._wanted.clear()
             self._unwanted.set()
 
     async def wait_held(self, seconds: float, *, for_an_end: bool) -> None:
-        """Something is held: for so long, or until a hint; `for_an_end`: that a job has ended is one, too."""
+        """Something is held: for so long, or until a notification; with `for_an_end` also that of an ended job."""
         self._for_an_end = for_an_end
         if for_an_end:
             self._unwanted.clear()
             self._wanted.set()
         await asyncio.sleep(min(seconds, APART))
-        await self._hint(seconds - APART)
+        await self._notified_within(seconds - APART)
 
-    async def _hint(self, seconds: float) -> bool:
+    async def _notified_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0)):
                 await self._heard.wait()
