@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from accepted.context import EndRequest
 from accepted_worker.attempt import tracebacks
-from accepted_worker.attempt.handler_call import Ended, Run
+from accepted_worker.attempt.handler_call import CallOutcome, HandlerCall
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.threads import Threads
 
@@ -16,12 +16,12 @@ async def called(handler: object) -> BaseException:
     """What a handler raises, after the way that it takes through a worker's thread."""
     orphans = OrphanedHandlers()
     threads = Threads(1, orphans)
-    run = Run(lambda: threads.call(handler, 30), EndRequest(), orphans, interruptible=False)  # type: ignore[arg-type]
-    ended = await run.within(30)
+    call = HandlerCall(lambda: threads.call(handler, 30), EndRequest(), orphans, interruptible=False)  # type: ignore[arg-type]
+    outcome = await call.wait(30)
     threads.close()
-    assert isinstance(ended, Ended)
-    assert ended.error is not None
-    return ended.error
+    assert isinstance(outcome, CallOutcome)
+    assert outcome.error is not None
+    return outcome.error
 
 
 def raising(text: str = "a message") -> None:

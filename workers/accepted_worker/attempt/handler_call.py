@@ -1,11 +1,11 @@
-"""One call of a handler, which ends by itself or is told to end, and takes nobody along whatever it raises.
+"""One call of a handler: it ends by itself, or is told to end. Whatever it raises is a value, and harms no other job.
 
-The call is a task of its own. So an exception that would end a process (`SystemExit`), or that looks like our own
-cancelling, is an outcome like others; and a handler that will not end becomes an orphan: nobody waits for it.
+The call is a task of its own, so that an exception that would end the process (`SystemExit`), or that looks like a
+cancel of the worker's, is an outcome like any other. A handler that does not end when it is told to becomes an orphan.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -13,22 +13,28 @@ from typing import Any, NamedTuple
 from accepted.context import EndRequest
 from accepted_worker.attempt.slots import OrphanedHandlers
 
-PATIENCE = 1.0
-"""Seconds that a handler has to clean up once it is told to end. Under the 2 s of a cancel and of a hand-back."""
+CLEANUP_SECONDS = 1.0
+"""Seconds that a handler has to clean up once it is told to end. Less than the 2 s that a cancel and the handing back
+of jobs may take."""
+
+ORPHAN_CLEANUP_SECONDS = 10.0
+"""Seconds more before an orphaned coroutine counts as hanging: its `finally` may be slow."""
 
 
-CLEANING_UP = 10.0
-"""Seconds more for an orphan, before it is taken to hang: it may be slow with its `finally`."""
-
-
-class Ended(NamedTuple):
-    """What a call came to: its result, or what it raised."""
+class CallOutcome(NamedTuple):
+    """What a call returned or raised."""
 
     result: object = None
     error: BaseException | None = None
 
+    def unwrap(self) -> Any:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
-class Why(Enum):
+
+class EndReason(Enum):
     """Why a call was told to end."""
 
     TIMEOUT = auto()
@@ -36,8 +42,8 @@ class Why(Enum):
     STOPPING = auto()
 
 
-class Run:
-    """`call` begins at once. One that is not `interruptible` is only asked when its job is cancelled."""
+class HandlerCall:
+    """Starts `call` at once. One that is not `interruptible` is only asked to end when its job is cancelled."""
 
     def __init__(
         self,
@@ -51,100 +57,83 @@ class Run:
         self._ending = ending
         self._orphans = orphans
         self._interruptible = interruptible
-        self._why: Why | None = None
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._call = self._loop.create_task(_of_a_handler(call))
-        self._call.add_done_callback(self._end)
+        self._end_reason: EndReason | None = None
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._task = self._loop.create_task(_call_handler(call))
+        self._task.add_done_callback(self._finish)
 
     @property
-    def told_to_end(self) -> Why | None:
-        """Why the call did not end by itself, as far as it noticed."""
-        if self._why is None and self._ending.noticed:
-            return Why.CANCELLED
-        return self._why
+    def end_reason(self) -> EndReason | None:
+        """Why the call was told to end. None if it was not, or if the handler never noticed."""
+        if self._end_reason is None and self._ending.noticed:
+            return EndReason.CANCELLED
+        return self._end_reason
 
-    async def within(self, seconds: float) -> Ended | None:
-        """Wait for the end, at most so long; None if nothing came of it. Cancelling this stops the call as well."""
-        timer = self._loop.call_later(seconds, self._interrupt, Why.TIMEOUT)
+    async def wait(self, seconds: float) -> CallOutcome | None:
+        """Wait for the end, for up to `seconds`; None if there is no outcome. Cancelling this ends the call as well."""
+        timer = self._loop.call_later(seconds, self._interrupt, EndReason.TIMEOUT)
         try:
-            await self._over
+            await self._finished
         except asyncio.CancelledError:
-            self._interrupt(Why.STOPPING)
-            await asyncio.wait({self._call}, timeout=PATIENCE)
+            self._interrupt(EndReason.STOPPING)
+            await asyncio.wait({self._task}, timeout=CLEANUP_SECONDS)
         finally:
             timer.cancel()
-        if not self._call.done():
-            self._orphans.add(self._call, "task", allowed=CLEANING_UP)
+        if not self._task.done():
+            self._orphans.add(self._task, "task", allowed=ORPHAN_CLEANUP_SECONDS)
             return None
-        return None if self._call.cancelled() else self._call.result()
+        return None if self._task.cancelled() else self._task.result()
 
     def cancel(self) -> None:
-        """The job was cancelled."""
+        """The job was cancelled: end the call, or ask for its end."""
         if self._interruptible:
-            self._interrupt(Why.CANCELLED)
+            self._interrupt(EndReason.CANCELLED)
         else:
             self._ending.asked = True
 
-    def _interrupt(self, why: Why) -> None:
-        if self._why is None and not self._call.done():
-            self._why = why
+    def _interrupt(self, reason: EndReason) -> None:
+        if self._end_reason is None and not self._task.done():
+            self._end_reason = reason
             self._ending.asked = True
-            self._call.cancel()
-            self._loop.call_later(PATIENCE, self._end)
+            self._task.cancel()
+            self._loop.call_later(CLEANUP_SECONDS, self._finish)
 
-    def _end(self, _: object = None) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
-
-
-_OF_A_HANDLER: ContextVar[bool] = ContextVar("_OF_A_HANDLER", default=False)
+    def _finish(self, _: object = None) -> None:
+        if not self._finished.done():
+            self._finished.set_result(None)
 
 
-def containing(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
-    """A task factory. asyncio ends the loop, whoever awaits the task, when one raises `SystemExit` or
-    `KeyboardInterrupt`: in the tasks that a handler starts (`gather`, `TaskGroup`) they are errors like others."""
-    if _OF_A_HANDLER.get() and asyncio.iscoroutine(work):
-        work = _ExitingNobody(work)
-    return asyncio.Task(work, loop=loop, **more)
-
-
-class _ExitingNobody(Coroutine[Any, Any, Any]):
-    """`work`, step by step: a coroutine around it would leave it unawaited when the task is cancelled early."""
-
-    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
-        self._work = work
-
-    def send(self, value: Any) -> Any:
-        return self._step(self._work.send, value)
-
-    def throw(self, *raised: Any) -> Any:
-        return self._step(self._work.throw, *raised)
-
-    def close(self) -> None:
-        self._work.close()
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._work.__await__()
-
-    def __getattr__(self, name: str) -> Any:
-        """Frames and state: anyio looks at those of a task that has not started."""
-        return getattr(self._work, name)
-
-    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
-        try:
-            return step(*given)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise RuntimeError(f"{type(error).__name__}: {error}") from error
-
-
-async def contained(work: Coroutine[Any, Any, object]) -> Ended:
-    """What `work` comes to, as a value: some exceptions would end the loop, and one looks like a cancel of our own."""
+async def outcome_of(work: Coroutine[Any, Any, object]) -> CallOutcome:
+    """Await `work`; never raises, because some exceptions would end the loop, and one looks like our own cancel."""
     try:
-        return Ended(await work)
+        return CallOutcome(await work)
     except BaseException as error:
-        return Ended(error=error)
+        return CallOutcome(error=error)
 
 
-async def _of_a_handler(call: Callable[[], Coroutine[Any, Any, object]]) -> Ended:
-    _OF_A_HANDLER.set(True)
-    return await contained(call())
+_IN_HANDLER: ContextVar[bool] = ContextVar("_IN_HANDLER", default=False)
+
+
+async def _call_handler(call: Callable[[], Coroutine[Any, Any, object]]) -> CallOutcome:
+    _IN_HANDLER.set(True)
+    return await outcome_of(call())
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> "asyncio.Task[Any]":
+    """The task factory of a worker's event loop: no task that a handler starts can end the loop.
+
+    asyncio stops its loop when a task raises `SystemExit` or `KeyboardInterrupt`, even if the handler awaits that task
+    (`gather`, `TaskGroup`). In the tasks of a handler these become a `RuntimeError`.
+    """
+    if not (_IN_HANDLER.get() and asyncio.iscoroutine(work)):
+        return asyncio.Task(work, loop=loop, **options)
+    task = asyncio.Task(_without_exit(work), loop=loop, **options)
+    task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it starts never awaits `work`
+    return task
+
+
+async def _without_exit(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -6,8 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from accepted.domain.failures import LeaseLost
-from accepted_worker.attempt.handler_call import Ended, contained
-from accepted_worker.attempt.threads import outcome
+from accepted_worker.attempt.handler_call import CallOutcome, outcome_of
 
 
 class LoopBridge:
@@ -39,10 +38,10 @@ class LoopBridge:
         if loop is not None:
             return self._call_from_another_loop(work)
         try:
-            ended = self._begin(work).result()
+            outcome = self._begin(work).result()
         except concurrent.futures.CancelledError:
             raise LeaseLost from None
-        return outcome(ended)
+        return outcome.unwrap()
 
     def end(self) -> None:
         """The attempt has ended: cancel the calls that other threads wait for."""
@@ -52,15 +51,15 @@ class LoopBridge:
 
     async def _call_from_another_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:
-            ended = await asyncio.wrap_future(self._begin(work))
+            outcome = await asyncio.wrap_future(self._begin(work))
         except asyncio.CancelledError:
             if self._ended:
                 raise LeaseLost from None
             raise
-        return outcome(ended)
+        return outcome.unwrap()
 
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[Ended]":
-        future = asyncio.run_coroutine_threadsafe(contained(work), self._loop)
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[CallOutcome]":
+        future = asyncio.run_coroutine_threadsafe(outcome_of(work), self._loop)
         self._loop.call_soon_threadsafe(self._keep, future)
         return future
 

@@ -10,9 +10,8 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from accepted_worker.attempt.handler_call import Ended
+from accepted_worker.attempt.handler_call import CallOutcome
 from accepted_worker.attempt.slots import MAX_ORPHANS, OrphanedHandlers
 
 
@@ -32,42 +31,36 @@ class Threads:
         loop = asyncio.get_running_loop()
         began = loop.time()
         threads: list[int] = []
-        running = self._pool.submit(contextvars.copy_context().run, _contained, function, threads)
+        running = self._pool.submit(contextvars.copy_context().run, _outcome_of, function, threads)
         try:
-            ended = await asyncio.wrap_future(running)
+            outcome = await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             if threads and not running.done():
                 left = began + allowed - loop.time()
-                self._orphans.add(running, "thread", _where(threads[0]), left)
+                self._orphans.add(running, "thread", _position(threads[0]), left)
             raise
-        return outcome(ended)
+        return outcome.unwrap()
 
     def close(self) -> None:
-        """Start no more. One that never returns is left to the end of the process."""
+        """Start no more threads. Does not wait for orphans: they end with the process."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def in_a_thread(function: Callable[[], object]) -> object:
-    """What `function` returns or raises, in one of the event loop's own threads and in the context of the caller."""
-    return outcome(await asyncio.to_thread(_contained, function, []))
+    """Run `function` in a thread of the event loop's own pool, in the caller's context."""
+    return (await asyncio.to_thread(_outcome_of, function, [])).unwrap()
 
 
-def outcome(ended: Ended) -> Any:
-    """What a call returned; raises what it raised."""
-    if ended.error is not None:
-        raise ended.error
-    return ended.result
-
-
-def _contained(function: Callable[[], object], threads: list[int]) -> Ended:
-    """As a value, for a future refuses to hold some exceptions, and then never ends."""
+def _outcome_of(function: Callable[[], object], threads: list[int]) -> CallOutcome:
+    """As a value, because a future cannot hold every exception, and would never end."""
     threads.append(threading.get_ident())
     try:
-        return Ended(function())
+        return CallOutcome(function())
     except BaseException as error:
-        return Ended(error=error)
+        return CallOutcome(error=error)
 
 
-def _where(thread: int) -> str | None:
+def _position(thread: int) -> str | None:
+    """The line that a thread runs now, as "file:line function"."""
     frame = sys._current_frames().get(thread)
     return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"

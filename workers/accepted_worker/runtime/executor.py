@@ -1,7 +1,6 @@
-"""One attempt: run the handler within its timeout, and turn whatever happens into a transition.
+"""Runs one attempt: calls the handler within its timeout, and turns what happens into a transition.
 
-User code's outcomes are values, decided here once. Nothing that a handler raises escapes: every exception is of
-one failure class or another.
+Every exception of a handler belongs to a failure class, so nothing that a handler raises leaves this module.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.measuring import Runs
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures, tracebacks
-from accepted_worker.attempt.handler_call import Ended, Run, Why
+from accepted_worker.attempt.handler_call import CallOutcome, EndReason, HandlerCall
 from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
@@ -38,7 +37,7 @@ log = structlog.get_logger("attempt")
 
 
 class Executor:
-    """Runs claims with the handlers of this worker. Never raises for what a handler does."""
+    """Runs claimed jobs with the handlers of this worker."""
 
     def __init__(
         self, handlers: dict[str, Handler], tools: Tools, threads: int, max_result_bytes: int, pool: ProcessPool
@@ -47,35 +46,35 @@ class Executor:
         self.tools = tools
         self.runs = Runs()
         self._pool = pool
-        self._runs: dict[tuple[UUID, int], Run] = {}
+        self._calls: dict[tuple[UUID, int], HandlerCall] = {}
         self._orphans = tools.orphans
         self._threads = Threads(threads, self._orphans)
         self._max_result_bytes = max_result_bytes
 
     @property
     def exhausted(self) -> asyncio.Event:
-        """Set when this process has to be replaced: too many handlers did not let go."""
+        """Set when this process has to be replaced, because too many orphaned handlers hang."""
         return self._orphans.too_many
 
     def when_there_is_room(self, go_on: Callable[[], None]) -> None:
-        """Calls `go_on`: at once, or, with too many orphaned handlers to run another, when one of them returns."""
+        """Call `go_on` now, or, with too many orphaned handlers, when the next one returns."""
         self._orphans.when_there_is_room(go_on)
 
     async def run(self, claim: Claim) -> Transition:
-        """Run one attempt to its end. Cancelling it means that the worker is stopping: the job is handed back."""
+        """Run one attempt. Never raises for what a handler does. If it is cancelled, the job is handed back."""
         started = time.monotonic()
         handler = self._handlers.get(claim.job.type)
         running = _running_attempt(claim, handler)
         try:
             transition = await self._attempt(claim, handler, running)
-        except Exception as error:  # a fault of ours: the attempt is over all the same, and has to be closed
+        except Exception as error:  # a bug of ours; the attempt has to be closed all the same
             log.exception("attempt_broken", job_id=str(claim.job.id))
             transition = _failed(running, TransientError(failures.describe(error)))
         transition = await self._closed(transition)
         seconds = time.monotonic() - started
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
-        if not transition.extra_attempts:  # else it was handed back, and has not run
+        if not transition.extra_attempts:  # otherwise it was handed back
             self.runs.count(claim.job.queue, seconds)
         log.info(
             "attempt",
@@ -90,10 +89,10 @@ class Executor:
         return transition
 
     def cancel(self, job_id: UUID, attempt: int) -> None:
-        """Somebody wants this job cancelled: end its handler, or, in a thread, let it know. May be said again."""
-        run = self._runs.get((job_id, attempt))
-        if run is not None:
-            run.cancel()
+        """The job was cancelled: end its handler, or, in a thread, tell it. Can be repeated."""
+        call = self._calls.get((job_id, attempt))
+        if call is not None:
+            call.cancel()
 
     def stop(self) -> None:
         """Start no more threads."""
@@ -103,7 +102,7 @@ class Executor:
         closing = asyncio.ensure_future(self.tools.close(transition))
         try:
             return await asyncio.shield(closing)
-        except asyncio.CancelledError:  # the worker stops; what the attempt came to is known, and not to be lost
+        except asyncio.CancelledError:  # the worker stops, but the outcome is known and must be recorded
             return await closing
 
     async def _attempt(self, claim: Claim, handler: Handler | None, running: RunningAttempt) -> Transition:
@@ -121,48 +120,48 @@ class Executor:
         return transition
 
     async def _run(self, claim: Claim, handler: Handler, running: RunningAttempt) -> Transition:
-        limit = claim.timeout or _allowed(handler)
-        context = self.tools.open(claim, limit, _allowed(handler))
-        call: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
+        timeout = claim.timeout or _type_timeout(handler)
+        context = self.tools.open(claim, timeout, _type_timeout(handler))
+        function: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
         if handler.in_process:
-            call = partial(self._in_process, context, limit)
-        run = Run(call, context.ending, self._orphans, interruptible=handler.interruptible)
-        self._runs[running.job_id, running.attempt] = run
+            function = partial(self._call_in_process, context, timeout)
+        call = HandlerCall(function, context.ending, self._orphans, interruptible=handler.interruptible)
+        self._calls[running.job_id, running.attempt] = call
         try:
-            ended = await run.within(limit + START_SECONDS if handler.in_process else limit)
+            outcome = await call.wait(timeout + START_SECONDS if handler.in_process else timeout)
         finally:
-            del self._runs[running.job_id, running.attempt]
-        match run.told_to_end:
-            case Why.TIMEOUT:
-                return _failed(running, TargetTimeout(f"ran longer than {limit:g} s"), ended and ended.error)
-            case Why.CANCELLED:
+            del self._calls[running.job_id, running.attempt]
+        match call.end_reason:
+            case EndReason.TIMEOUT:
+                return _failed(running, TargetTimeout(f"ran longer than {timeout:g} s"), outcome and outcome.error)
+            case EndReason.CANCELLED:
                 return transitions.cancelled(running)
-            case Why.STOPPING:  # also if it returned: many take a CancelledError for a reason to return half-way
+            case EndReason.STOPPING:  # even with a result, because many handlers return half-way when cancelled
                 return transitions.handed_back(running)
             case _:
-                return self._outcome(running, ended or Ended(error=asyncio.CancelledError()))
+                return self._transition(running, outcome or CallOutcome(error=asyncio.CancelledError()))
 
     async def _call(self, handler: Handler, context: Context) -> object:
         payload = payload_of(handler, context.job)
         if handler.is_async:
             return await handler.function(payload, context)
-        return await self._threads.call(partial(handler.function, payload, context), _allowed(handler))
+        return await self._threads.call(partial(handler.function, payload, context), _type_timeout(handler))
 
-    async def _in_process(self, context: Context, limit: float) -> object:
+    async def _call_in_process(self, context: Context, timeout: float) -> object:
         tool_server = ToolServer(context.tools)
         try:
-            return await self._pool.run(context.job, limit, tool_server.receive)
+            return await self._pool.run(context.job, timeout, tool_server.receive)
         finally:
             tool_server.close()
 
-    def _outcome(self, running: RunningAttempt, ended: Ended) -> Transition:
-        if ended.error is None:
-            return self._succeeded(running, ended.result)
-        if isinstance(ended.error, Crashed):
-            return transitions.crashed(running, random.random(), str(ended.error))
+    def _transition(self, running: RunningAttempt, outcome: CallOutcome) -> Transition:
+        if outcome.error is None:
+            return self._succeeded(running, outcome.result)
+        if isinstance(outcome.error, Crashed):
+            return transitions.crashed(running, random.random(), str(outcome.error))
         try:
-            return _failed(running, failures.of(ended.error), ended.error)
-        except BaseException as error:  # an exception of the handler's own making can be anything
+            return _failed(running, failures.of(outcome.error), outcome.error)
+        except BaseException as error:  # the methods of a handler's own exception class can raise anything
             return _failed(running, TransientError(failures.describe(error)))
 
     def _succeeded(self, running: RunningAttempt, result: object) -> Transition:
@@ -172,8 +171,8 @@ class Executor:
             return _failed(running, error)
 
 
-def _allowed(handler: Handler) -> float:
-    """Seconds that its type gives it; a job may ask for others."""
+def _type_timeout(handler: Handler) -> float:
+    """Seconds, for jobs that set no timeout of their own."""
     return handler.type.timeout or DEFAULT_TIMEOUT
 
 
@@ -196,7 +195,7 @@ def _policy(claim: Claim, handler: Handler | None) -> Retry:
 
 
 def _failed(running: RunningAttempt, failure: HandlerError, raised: BaseException | None = None) -> Transition:
-    """`raised` is what the handler raised: for a timeout, the cancelling that shows where it was."""
+    """`raised` is what the handler raised. After a timeout it is the CancelledError, which shows where it was."""
     traceback = None if raised is None else tracebacks.of(raised)
     message = failures.said(failure)
     return transitions.failed(running, failure.failure_class, message, random.random(), failure.retry_after, traceback)

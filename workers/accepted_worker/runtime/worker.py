@@ -27,7 +27,7 @@ from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs import cancellation
-from accepted_worker.attempt.handler_call import containing
+from accepted_worker.attempt.handler_call import task_factory
 from accepted_worker.attempt.slots import Slots
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.recording import RETRY, Recorder
@@ -100,7 +100,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop` is called. Raises `WorkerExhausted`, holding nothing, when this process is used up."""
-        asyncio.get_running_loop().set_task_factory(containing)
+        asyncio.get_running_loop().set_task_factory(task_factory)
         await self._until_answered(self._register)
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
