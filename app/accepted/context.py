@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from accepted.domain.failures import HandlerError, InvalidJob
-from accepted.domain.job import Job
-from accepted.domain.progress import progress as progress_of
+from accepted.domain.job import Job, progress_json
 from accepted.domain.retry import Retry
 
 if TYPE_CHECKING:
@@ -205,7 +204,7 @@ class Context:
         in `events` and in long polls; the next attempt starts without.
         If the process dies on the next line: it may not have been written, and nothing else depends on it.
         """
-        self.tools.say(progress_of(percent, message))
+        self.tools.say(progress_json(percent, message))
         return _A_TURN
 
     def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -26,7 +26,7 @@ of this tree.
 
 from dataclasses import dataclass
 
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 
 
 class AcceptedError(Exception):
@@ -96,7 +96,7 @@ class Gone(Refused):
 class QuotaExceeded(Refused):
     """More than the tenant's quota has left; `retry_after` in seconds."""
 
-    def __init__(self, detail: str, standing: Standing, wanted: int) -> None:
+    def __init__(self, detail: str, standing: TenantQuota, wanted: int) -> None:
         super().__init__(detail)
         self.retry_after = max(standing.wait_for(wanted), 1.0)
         self.standing = standing

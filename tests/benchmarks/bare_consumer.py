@@ -13,7 +13,7 @@ import uvloop
 from aio_pika.abc import AbstractChannel
 
 from accepted.broker.rabbitmq.topology import QUORUM
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 
 WINDOW = 1000  # messages on their way to the broker at once
 

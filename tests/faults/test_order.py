@@ -19,8 +19,8 @@ from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
-from accepted.domain.message import JobRef
 from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle

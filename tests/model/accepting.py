@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from accepted.domain.idempotency import fingerprint
 from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS
+from accepted.domain.request_headers import fingerprint
 from accepted.errors import KeyReused
 from accepted.services.jobs.receipts import Receipt
 from tests.model.ledger import KEYS_TTL

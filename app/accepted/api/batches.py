@@ -19,8 +19,8 @@ from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.batch import Batch, to_wire
-from accepted.domain.idempotency import LinesFingerprint, fingerprint, read_key
 from accepted.domain.ids import age_of
+from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_key
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
 from accepted.services.batches.cancellation import cancel as cancel_batch
 from accepted.services.batches.checks import Members

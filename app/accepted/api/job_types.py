@@ -14,8 +14,7 @@ from accepted.api.http.problems import responses_for
 from accepted.api.schemas import JobTypeList, JobTypeView
 from accepted.api.state import state_of
 from accepted.domain import json_text
-from accepted.domain.job import INTERNAL_TYPES
-from accepted.domain.job_type import JobType
+from accepted.domain.job import INTERNAL_TYPES, JobType
 from accepted.errors import Conflict
 from accepted.services.job_type_requests import JobTypeRequest, read
 from accepted.storage.db.engine import transaction

@@ -21,9 +21,8 @@ from accepted.api.schemas import JobView, LeaseList, LeaseView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.failures import FailureClass
-from accepted.domain.job import QUEUE_PATTERN, to_wire
-from accepted.domain.lease import Lease, read_token
-from accepted.domain.progress import progress as progress_of
+from accepted.domain.job import QUEUE_PATTERN, progress_json, to_wire
+from accepted.domain.references import Lease, read_token
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound, TooLarge
 from accepted.services.jobs.validation import checked
 from accepted.services.lease_requests import (
@@ -116,7 +115,7 @@ async def progress(request: Request, who: Worker, lease: str) -> Response:
     """How far the attempt is; a heartbeat, too."""
     state, held = state_of(request), _lease(lease)
     asked = checked(ProgressRequest, await read_json(request, MAX_BODY))
-    said = progress_of(asked.percent, asked.message)
+    said = progress_json(asked.percent, asked.message)
     return _answer(state, held, await state.leases.heartbeat(who.tenant, held, said))
 
 

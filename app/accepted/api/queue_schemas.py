@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
-from accepted.domain.measured import DRAIN_WITHIN
+from accepted.domain.rates import DRAIN_WITHIN
 from accepted.services.jobs.requests import Number
 
 LARGEST = 1_000_000

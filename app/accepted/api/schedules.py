@@ -26,7 +26,7 @@ from accepted.api.schedule_schemas import (
 )
 from accepted.api.state import state_of
 from accepted.domain import cursor, json_text
-from accepted.domain.cron_warnings import warnings
+from accepted.domain.cron import warnings
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.schedule import Schedule
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound

@@ -14,8 +14,8 @@ from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import responses_for
 from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
-from accepted.domain.idempotency import fingerprint
-from accepted.domain.workflow import Node
+from accepted.domain.batch import Node
+from accepted.domain.request_headers import fingerprint
 from accepted.services.batches.checks import Members
 from accepted.services.batches.submission import BatchSubmission
 from accepted.services.batches.workflow_requests import WorkflowJobRequest, WorkflowRequest

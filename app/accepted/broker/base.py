@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.statements import Connection
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Delivery, Subscription
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.storage.attempts.claims import claim_next
 from accepted.storage.db.notifications import EVERYTHING, Listener
 from accepted.storage.db.statements import Connection, Direct, Statement

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from accepted.domain.quota import Standing
-from accepted.domain.scopes import SCOPES
+from accepted.domain.tenants import SCOPES, TenantQuota
 from accepted.errors import ConfigurationError, ResourceNotFound
 from accepted.settings import load
 
@@ -90,7 +89,7 @@ def quota(
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
-    async def change(engine: "AsyncEngine") -> Standing | None:
+    async def change(engine: "AsyncEngine") -> TenantQuota | None:
         async with transaction(engine) as conn:
             if none:
                 await tenants.remove_quota(conn, tenant)

@@ -30,6 +30,14 @@ FORESEEN = timedelta(days=200 * 366)
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 
+WARNED_AHEAD = timedelta(days=365)
+"""How far ahead `warnings` looks."""
+
+MAX_WARNINGS = 20
+MAX_NAMED_TIMES = 4
+"""Local times of a day that a warning names one by one; of more it names the first and the last."""
+
+ELAPSED = "a line whose minutes or hours begin with * follows the time that passes"
 NEVER = "never fires: there is no such day"
 
 
@@ -112,6 +120,17 @@ class CronLine:
         return begin.utcoffset() != end.replace(fold=1).utcoffset()
 
 
+def warnings(line: CronLine, after: datetime, shown: list[datetime]) -> list[str]:
+    """The local times that are skipped or come twice in the year after `after`, and in what is `shown` beyond it."""
+    until = max([after + WARNED_AHEAD, *shown])
+    found: list[str] = []
+    for day in line.days_of_change(after.astimezone(line.zone).date(), until.astimezone(line.zone).date()):
+        found += _of_day(line, day)
+        if len(found) >= MAX_WARNINGS:
+            break
+    return found[:MAX_WARNINGS]
+
+
 def _parse(line: str) -> CronSim:
     if len(line) > LONGEST or not line.isascii() or not line.isprintable() or len(line.split()) != 5:
         raise CronError("must have five fields: minute, hour, day of month, month, day of week")
@@ -130,3 +149,26 @@ def _is_read(line: str) -> bool:
     except CronSimError:
         return False
     return True
+
+
+def _of_day(line: CronLine, day: date) -> Iterator[str]:
+    asked = line.local_times(day)
+    skipped = [local for local in asked if not line.moments_of(local)]
+    doubled = [local for local in asked if len(line.moments_of(local)) > 1]
+    on = f"{day}: the clock in {line.zone.key}"
+    if skipped:
+        instead = f"once, right after the gap, at {_after(line, skipped)}" if line.fixed else f"not at all: {ELAPSED}"
+        yield f"{on} skips {_named(skipped)}; it runs {instead}"
+    if doubled:
+        times = "the first time only" if line.fixed else f"both times: {ELAPSED}"
+        yield f"{on} shows {_named(doubled)} twice; it runs {times}"
+
+
+def _after(line: CronLine, skipped: list[datetime]) -> str:
+    return f"{line.once(skipped[-1]).astimezone(line.zone):%H:%M}"
+
+
+def _named(times: list[datetime]) -> str:
+    if len(times) > MAX_NAMED_TIMES:
+        return f"{times[0]:%H:%M} to {times[-1]:%H:%M} ({len(times)} times)"
+    return ", ".join(f"{one:%H:%M}" for one in times)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from accepted.domain.job import FINISHED, Status
-from accepted.domain.measured import Measured
+from accepted.domain.rates import Measured
 from accepted.domain.snapshot import JobSnapshot, Needed
 
 RELAYED_WITHIN = timedelta(seconds=3)

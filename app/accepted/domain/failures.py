@@ -3,7 +3,7 @@
 import time
 from enum import StrEnum
 
-from accepted.domain.retry_after import parse_retry_after
+from accepted.domain.retry import parse_retry_after
 
 
 class FailureClass(StrEnum):

@@ -1,7 +1,7 @@
-"""What a job is: its statuses, what is needed to accept one, and how one is shown.
+"""What a job is: its statuses, its type, the fields of a new job and of a stored one, its JSON.
 
-Pure values. `Job` mirrors a row of the ledger; `to_wire` is the JSON of contract section 3, used alike by the
-202, by GET and inside webhooks.
+Pure values. `Job` mirrors a row of the ledger; `to_wire` is the JSON of contract section 3 in the 202, in GET and in
+webhooks.
 """
 
 from datetime import datetime
@@ -11,30 +11,37 @@ from uuid import UUID
 
 import msgspec
 
+from accepted.domain.failures import OnNotFound
+from accepted.domain.retry import Retry
+from accepted.domain.text import storable
+
 DEFAULT_PRIORITY = 4
 DEFAULT_QUEUE = "default"
 QUEUE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-"""A type's name travels as a short string of AMQP, and is a label of metrics."""
+"""The name of a type is an AMQP short string and a label of metrics."""
 
 DEFAULT_TIMEOUT = 900.0
-"""Seconds for an attempt of a type that names no timeout: long for a call, short for a night."""
+"""Seconds for an attempt of a type that names no timeout."""
 
 WEBHOOK_TYPE = "webhook.deliver"
 WEBHOOK_QUEUE = "webhooks"
 ALERT_TYPE = "alert.deliver"
 INTERNAL_TYPES = (WEBHOOK_TYPE, ALERT_TYPE)
-"""Types of our own making. Their jobs are listed only by their own type or queue."""
+"""Types that clients cannot submit. Their jobs are listed only when the type or the queue is asked for."""
+
+MAX_PROGRESS_MESSAGE = 500
+"""Characters of a progress message that are kept."""
 
 
 class Status(StrEnum):
-    """Each comment says who moves a job on from there."""
+    """Each comment says what moves a job on from there."""
 
-    SCHEDULED = "scheduled"  # the relay, once run_at has come
-    BLOCKED = "blocked"  # the end of the job that it waits for
-    QUEUED = "queued"  # a worker, by claiming it
-    RUNNING = "running"  # its worker's outcome, or the rescuer when that worker is silent
-    RETRYING = "retrying"  # the relay, once run_at has come
+    SCHEDULED = "scheduled"  # the relay, at run_at
+    BLOCKED = "blocked"  # the end of the jobs that it waits for
+    QUEUED = "queued"  # the claim of a worker
+    RUNNING = "running"  # the outcome that its worker records, or the rescuer when the worker's heartbeat stops
+    RETRYING = "retrying"  # the relay, at run_at
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -42,27 +49,46 @@ class Status(StrEnum):
 
 
 RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED, Status.EXPIRED})
-"""Finished, and queued again if somebody asks for it."""
+"""Finished; an explicit retry queues the job again."""
 
 FINISHED = RETRYABLE | {Status.SUCCEEDED}
 
 END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancelled", "expired"))
 
 
+class JobType(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered type: what the API needs to accept a job that it cannot run.
+
+    `payload_schema` is JSON Schema as text; `timeout` is in seconds, None means no limit. Clients cannot submit jobs of
+    an `internal` type. An `external` type was registered over HTTP, and HTTP workers lease its jobs.
+    """
+
+    name: str
+    description: str
+    queue: str
+    retry: Retry
+    timeout: float | None
+    payload_schema: str
+    internal: bool = False
+    not_found: OnNotFound = OnNotFound.FAIL
+    external: bool = False
+    updated_at: datetime | None = None
+
+
 class Unique(msgspec.Struct, frozen=True):
-    """A key that one job of a tenant has at a time, until its first attempt has `started` or it has `finished`."""
+    """A key that one job of a tenant has at a time, until its first attempt has `started` or the job has `finished`."""
 
     key: str
     until: str
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A job that was checked and is to be inserted. JSON columns are held as text, ready for the ledger.
+    """A checked job, ready to be inserted. JSON columns are text.
 
-    `run_at` and `delay` (seconds) exclude each other; both absent means now, by the ledger's clock. `parent_id` and
-    `root_id` are None for a job that nobody's handler submitted; `depth` is how many generations lie between.
-    `blockers` counts the jobs that it waits for: with any, it is accepted as blocked. `has_dependents` says that others
-    wait for it, or may come to. `ref` is its name in a workflow.
+    `run_at` and `delay` (seconds) exclude each other; without either the job runs now, by the ledger's clock.
+    `parent_id` and `root_id` are None unless a handler submitted the job; `depth` is its distance from the root.
+    `blockers` counts the jobs that it waits for: with any, it starts as blocked. `has_dependents` says that other jobs
+    wait for it, or may later. `ref` is its name in a workflow.
     """
 
     id: UUID
@@ -100,7 +126,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as the ledger holds it. JSON columns are text; times are aware and in UTC; no `root_id`: its own root."""
+    """A stored job. JSON columns are text; times are in UTC; without a `root_id` the job is its own root."""
 
     id: UUID
     tenant: str
@@ -122,7 +148,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     retried_after: list[int] | None = None
-    """After which attempts somebody asked for another run, in order: once for each explicit retry and replay."""
+    """For each explicit retry and replay, in order, the number of attempts before it."""
     parent_id: UUID | None = None
     root_id: UUID | None = None
     depth: int = 0
@@ -135,7 +161,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_wire(job: Job) -> dict[str, Any]:
-    """The job of contract section 3. Stored JSON goes through verbatim, it is not parsed again."""
+    """The JSON of contract section 3. Stored JSON is passed on verbatim, without parsing."""
     path = f"/jobs/{job.id}"
     return {
         "id": job.id,
@@ -162,6 +188,13 @@ def to_wire(job: Job) -> dict[str, Any]:
         "finished_at": job.finished_at,
         "links": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
     }
+
+
+def progress_json(percent: float, message: str = "") -> str:
+    """The `progress` of contract section 3. Raises `ValueError` unless `percent` is a number from 0 to 100."""
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+        raise ValueError("percent must be a number from 0 to 100")
+    return msgspec.json.encode({"percent": percent, "message": storable(str(message), MAX_PROGRESS_MESSAGE)}).decode()
 
 
 def _raw(text: str | None) -> msgspec.Raw | None:

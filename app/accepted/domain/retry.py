@@ -1,12 +1,19 @@
-"""How long a failed job waits, as contract sections 4 and 5 have it: wait k is schedule[k] * (1 + U(0, jitter))."""
+"""How long a failed job waits (contract sections 4 and 5): wait k is schedule[k] * (1 + U(0, jitter))."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
 DEFAULT_SCHEDULE = (30.0, 300.0, 1800.0, 7200.0)
-"""Seconds. With the first run at once, five attempts spread over some two and a half hours."""
+"""Seconds. With the first run at once, five attempts take about two and a half hours."""
 
 MAX_RETRY_AFTER = 24 * 3600.0
-"""Seconds. A target that asks for more than a day is not obeyed."""
+"""Seconds. A target can delay a job by a day at most (contract section 5)."""
+
+_MAX_DATE_CHARS = 64
+"""Characters. The longest of the three forms of an HTTP date has 33."""
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -19,7 +26,7 @@ class Retry(msgspec.Struct, frozen=True):
     def wait(self, failures: int, chance: float, retry_after: float | None = None) -> float:
         """Seconds to wait after the `failures`-th failure of a budget (from 1); `chance` is uniform in [0, 1).
 
-        A `retry_after` is a floor: jitter only ever adds to it, so that nobody returns early or in step.
+        `retry_after` is a minimum. Jitter only adds to it, so that jobs do not return early, nor all at once.
         """
         base = self.schedule[min(failures, len(self.schedule)) - 1] if self.schedule else 0.0
         floor = min(retry_after or 0.0, MAX_RETRY_AFTER)
@@ -31,4 +38,29 @@ WEBHOOK_RETRY = Retry(
     schedule=(5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
     jitter=0.1,
 )
-"""The Standard Webhooks schedule, in seconds: some 75 hours in all."""
+"""The Standard Webhooks schedule: about 75 hours in all."""
+
+
+def parse_retry_after(value: str, now: float) -> float | None:
+    """The Retry-After header field (RFC 9110, 10.2.3): seconds from `now` (Unix time), 0 to 24 h.
+
+    None if `value` is neither a number nor an HTTP date.
+    """
+    value = value.strip(" \t")
+    if re.fullmatch(r"[0-9]+", value):
+        return min(float(value), MAX_RETRY_AFTER)
+    when = _http_date(value)
+    if when is None:
+        return None
+    return min(max(when.timestamp() - now, 0.0), MAX_RETRY_AFTER)
+
+
+def _http_date(value: str) -> datetime | None:
+    # The mail parser accepts more than the three forms. All three begin with a weekday, so others are refused here.
+    if len(value) > _MAX_DATE_CHARS or not re.match(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)", value):
+        return None
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import files
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from accepted.domain.cron import CronLine
-from accepted.domain.zones import zone
+from accepted.domain.text import did_you_mean
 
 GRACE = timedelta(seconds=15)
 """A time further back than this when a scheduler comes to it was missed. Less is a restart, or a busy machine."""
@@ -17,6 +19,10 @@ GRACE = timedelta(seconds=15)
 MOST_MISSED = 1000
 """Times of one schedule that are caught up on; the older ones are skipped, whatever it asks for. An outage of weeks is
 not to be answered by a flood."""
+
+
+class UnknownZone(ValueError):
+    """No IANA time zone has that name. The text may be shown."""
 
 
 class OnMissed(StrEnum):
@@ -102,6 +108,21 @@ def smeared(tenant: str, name: str, scheduled_at: datetime, spread_over: float) 
     seed = f"{tenant}\0{name}\0{scheduled_at.timestamp():.0f}".encode()
     share = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest()) / 2**64
     return scheduled_at + timedelta(seconds=spread_over * share)
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """The zone called `name`. Raises `UnknownZone`."""
+    if name not in zone_names():
+        raise UnknownZone(f"is no IANA time zone{did_you_mean(name, zone_names())}")
+    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
+        return ZoneInfo.from_file(data, key=name)
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """Every name, links included."""
+    return frozenset(files("tzdata").joinpath("zones").read_text().split())
 
 
 def _due(line: CronLine, next_at: datetime, now: datetime) -> tuple[list[datetime], datetime | None]:

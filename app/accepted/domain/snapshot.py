@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.measured import Measured
+from accepted.domain.rates import Measured
 
 
 class Needed(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, Refused
 from accepted.services.batches.submission import Batches, BatchReceipt, BatchSubmission
 from accepted.services.jobs.receipts import Receipt, Submission
@@ -40,7 +40,7 @@ class Admission:
         self._limits = limits
         self._submissions = submissions
 
-    async def job(self, asked: Submission) -> tuple[Receipt, Standing | None]:
+    async def job(self, asked: Submission) -> tuple[Receipt, TenantQuota | None]:
         """The receipt, and how the quota stands. Raises what `Submissions.accept` does, and what is over a limit."""
         job = asked.job
         if not self._limits.concern(job.tenant, (job.queue,)):
@@ -55,7 +55,7 @@ class Admission:
 
     async def batch(
         self, asked: BatchSubmission, accept: Callable[[], Awaitable[BatchReceipt]]
-    ) -> tuple[BatchReceipt, Standing | None]:
+    ) -> tuple[BatchReceipt, TenantQuota | None]:
         """The same for a batch, which passes whole or not at all."""
         tenant = asked.batch.tenant
         if not self._limits.concern(tenant, asked.queues):
@@ -64,7 +64,7 @@ class Admission:
 
     async def _through(
         self, tenant: str, key: str | None, jobs: Mapping[str, int], accept: Callable[[], Awaitable[Answer]]
-    ) -> tuple[Answer, Standing | None]:
+    ) -> tuple[Answer, TenantQuota | None]:
         if key is not None and await self._known(tenant, key):
             return await accept(), None
         standing = await self._limits.enter(tenant, jobs)
@@ -79,7 +79,7 @@ class Admission:
             await self._give_back(standing, tenant, jobs)
         return receipt, standing
 
-    async def _give_back(self, standing: Standing | None, tenant: str, jobs: Mapping[str, int]) -> None:
+    async def _give_back(self, standing: TenantQuota | None, tenant: str, jobs: Mapping[str, int]) -> None:
         """If that fails, what was answered stays answered."""
         try:
             if standing is not None:

@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from accepted.domain import json_text
 from accepted.domain.failures import OnNotFound
-from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN
-from accepted.domain.job_type import JobType
+from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN, JobType
 from accepted.domain.retry import Retry
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest

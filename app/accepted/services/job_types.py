@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.job_type import JobType
+from accepted.domain.job import JobType
 from accepted.domain.json_text import escape_pointer
-from accepted.domain.nearest import did_you_mean
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
+from accepted.domain.text import did_you_mean
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services.payload_schema import compile_schema
 from accepted.storage import job_types

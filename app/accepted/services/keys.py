@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
-from accepted.domain.scopes import SCOPES
+from accepted.domain.tenants import SCOPES
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 

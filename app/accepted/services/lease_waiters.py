@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.broker.postgres import CHANNEL
 from accepted.domain.job import Job
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.services.leases import Leases
 from accepted.storage import leases, workers

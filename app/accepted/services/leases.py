@@ -14,7 +14,7 @@ from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import Coalescer, cancel_requested
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, QuotaExceeded
 from accepted.services.depths import Depths
 from accepted.storage import tenants
@@ -36,7 +36,7 @@ class Limits:
         self._engine = engine
         self._tenants: frozenset[str] = frozenset()
         self._depths = Depths(engine)
-        self._take: Coalescer[str, Standing | None] = Coalescer(self._take_for, max_batch=MOST)
+        self._take: Coalescer[str, TenantQuota | None] = Coalescer(self._take_for, max_batch=MOST)
 
     async def run(self) -> None:
         """Poll until cancelled. While the ledger is away the last poll counts."""
@@ -60,7 +60,7 @@ class Limits:
         """Whether anything limits a submission of this tenant to these queues."""
         return tenant in self._tenants or self._depths.concern(queues)
 
-    async def enter(self, tenant: str, jobs: Mapping[str, int]) -> Standing | None:
+    async def enter(self, tenant: str, jobs: Mapping[str, int]) -> TenantQuota | None:
         """Let so many jobs, by queue, pass; answers how the tenant's quota stands then, if he has one.
 
         Raises `QueueFull` and `QuotaExceeded`. Every call that returns is followed by `leave`.
@@ -85,7 +85,7 @@ class Limits:
             await tenants.give_quota_back(conn, tenant, jobs)
             await conn.commit()
 
-    async def _take_all(self, tenant: str, wanted: int) -> Standing | None:
+    async def _take_all(self, tenant: str, wanted: int) -> TenantQuota | None:
         async with transaction(self._engine) as conn:
             taken = await tenants.take_quota(conn, tenant, wanted, least=wanted)
             await conn.commit()
@@ -95,7 +95,7 @@ class Limits:
             raise _exceeded(taken.standing, wanted)
         return taken.standing
 
-    async def _take_for(self, submitters: list[str]) -> Sequence[Standing | Exception | None]:
+    async def _take_for(self, submitters: list[str]) -> Sequence[TenantQuota | Exception | None]:
         """One statement for all that one tenant submits at once: the first of them get what there is."""
         taken: dict[str, tenants.TakenQuota | None] = {}
         async with transaction(self._engine) as conn:
@@ -103,7 +103,7 @@ class Limits:
                 taken[tenant] = await tenants.take_quota(conn, tenant, wanted)
             await conn.commit()
         passed: Counter[str] = Counter()
-        answers: list[Standing | Exception | None] = []
+        answers: list[TenantQuota | Exception | None] = []
         for tenant in submitters:
             found = taken[tenant]
             passed[tenant] += 1
@@ -115,7 +115,7 @@ class Limits:
         return answers
 
 
-def _exceeded(standing: Standing, wanted: int) -> QuotaExceeded:
+def _exceeded(standing: TenantQuota, wanted: int) -> QuotaExceeded:
     quota = f"{standing.jobs} jobs in {standing.per:g} s"
     if wanted > standing.jobs:
         return QuotaExceeded(f"{wanted} jobs at once are more than the quota of {quota} ever allows", standing, wanted)

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.job import FINISHED, Status
-from accepted.domain.measured import Measured, size
+from accepted.domain.rates import Measured, size
 from accepted.storage import queue_load, queues
 from accepted.storage.db.engine import reading
 from accepted.storage.queue_load import Backlog

@@ -10,8 +10,7 @@ from accepted.broker.base import Broker
 from accepted.domain import json_text
 from accepted.domain.cron import CronError, CronLine
 from accepted.domain.job import Job, NewJob
-from accepted.domain.schedule import Schedule, cron_line
-from accepted.domain.zones import UnknownZone
+from accepted.domain.schedule import Schedule, UnknownZone, cron_line
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks

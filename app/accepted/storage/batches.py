@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.batch import Batch, NewBatch
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import OPEN_LEASE
 

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.failures import OnNotFound
-from accepted.domain.job_type import JobType
+from accepted.domain.job import JobType
 from accepted.domain.retry import Retry
 
 _PUT = """

@@ -13,7 +13,7 @@ import msgspec
 
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
 from accepted.storage.attempts.claims import ALLOWED, RUN
 from accepted.storage.db.notifications import ANNOUNCE

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from accepted.domain.job import INTERNAL_TYPES
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.queues import HELD_AGAIN
 from accepted.storage.workers import ALIVE, SERVES

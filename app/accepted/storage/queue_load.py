@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.domain.measured import Measured
+from accepted.domain.rates import Measured
 from accepted.storage.workers import ALIVE
 
 _COUNTS = text("""

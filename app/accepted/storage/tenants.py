@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 from accepted.storage.db.tables import api_keys
 
 
@@ -94,7 +94,7 @@ class TakenQuota(msgspec.Struct, frozen=True):
     """How many jobs were granted quota_of those that were asked for, and how the quota stands after that."""
 
     granted: int
-    standing: Standing
+    standing: TenantQuota
 
 
 async def take_quota(conn: AsyncConnection, tenant: str, wanted: int, least: int = 1) -> TakenQuota | None:
@@ -103,7 +103,7 @@ async def take_quota(conn: AsyncConnection, tenant: str, wanted: int, least: int
     The caller commits.
     """
     row = (await conn.execute(_TAKE_QUOTA, {"tenant": tenant, "wanted": wanted, "least": least})).first()
-    return None if row is None else TakenQuota(row[3], Standing(row[0], row[1], row[2]))
+    return None if row is None else TakenQuota(row[3], TenantQuota(row[0], row[1], row[2]))
 
 
 async def give_quota_back(conn: AsyncConnection, tenant: str, jobs: int) -> None:
@@ -121,10 +121,10 @@ async def remove_quota(conn: AsyncConnection, tenant: str) -> bool:
     return bool((await conn.execute(_REMOVE_QUOTA, {"tenant": tenant})).rowcount)
 
 
-async def quota_of(conn: AsyncConnection, tenant: str) -> Standing | None:
+async def quota_of(conn: AsyncConnection, tenant: str) -> TenantQuota | None:
     """How the tenant's quota stands now."""
     row = (await conn.execute(_QUOTA_OF, {"tenant": tenant})).first()
-    return None if row is None else Standing(row[0], row[1], row[2])
+    return None if row is None else TenantQuota(row[0], row[1], row[2])
 
 
 async def tenants_with_quota(conn: AsyncConnection) -> frozenset[str]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from accepted.broker.base import Subscription
 from accepted.domain import transitions
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.services.jobs.completion import settle
 from accepted.storage import workers
 from accepted.storage.db.engine import transaction

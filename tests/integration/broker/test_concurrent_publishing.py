@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain.ids import new_id
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.proxy import Direction, Proxy
 from tests.support.servers.rabbitmq import RabbitMQNode

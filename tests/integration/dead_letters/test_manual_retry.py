@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.job_type import JobType
+from accepted.domain.job import JobType
 from accepted.domain.retry import Retry
 from accepted.services.dead_letters import Edited, replay_one, retry
 from accepted.storage import job_types

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from accepted.broker import create_broker
 from accepted.domain import transitions
-from accepted.domain.lease import Lease, read_token
+from accepted.domain.references import Lease, read_token
 from accepted.storage import leases
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem, from_now

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler import limiter as module
 from accepted_worker.scheduler.reconciler import Reconciler

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
-from accepted.domain.measured import Measured
+from accepted.domain.rates import Measured
 from accepted.services.measuring import Runs
 from accepted.storage import queue_load
 from accepted.storage.db.engine import transaction

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, allow, http_app, statuses
@@ -147,7 +147,7 @@ async def test_a_quota_that_is_taken_away(app: HttpApp, client: Client) -> None:
 
 
 def test_a_standing() -> None:
-    assert (Standing(10, 60.0, 0.0).remaining, Standing(10, 60.0, 9.5).remaining) == (10, 0)
-    assert Standing(10, 60.0, 9.5).next_in == pytest.approx(3)
-    assert Standing(10, 60.0, 8.0).wait_for(5) == pytest.approx(18)
-    assert Standing(10, 60.0, 10.0).wait_for(500) == pytest.approx(60), "all that ever may"
+    assert (TenantQuota(10, 60.0, 0.0).remaining, TenantQuota(10, 60.0, 9.5).remaining) == (10, 0)
+    assert TenantQuota(10, 60.0, 9.5).next_in == pytest.approx(3)
+    assert TenantQuota(10, 60.0, 8.0).wait_for(5) == pytest.approx(18)
+    assert TenantQuota(10, 60.0, 10.0).wait_for(500) == pytest.approx(60), "all that ever may"

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
-from accepted.domain.job_type import JobType
-from accepted.domain.message import JobRef
+from accepted.domain.job import JobType
+from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
 from accepted.storage import job_types, workers
 from accepted.storage.db.engine import transaction

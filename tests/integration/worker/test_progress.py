@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from accepted import Context, TransientError, job
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage.attempts import completion, recorded
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.progress import ProgressWriter

@@ -14,7 +14,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
 from accepted.domain.ids import new_id
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.services.jobs.completion import settle
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction

@@ -12,7 +12,7 @@ from accepted import Context, job
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import LeaseLost
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.services.jobs.completion import settle, settle_whole
 from accepted.storage.attempts.handler_transactions import HandlerTransactions
 from accepted_worker.attempt.loop_bridge import LoopBridge

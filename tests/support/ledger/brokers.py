@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker, Delivery, Subscription
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle

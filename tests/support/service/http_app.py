@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.api.app import create_app
 from accepted.api.state import State
 from accepted.domain.ids import new_id
-from accepted.domain.scopes import SCOPES
+from accepted.domain.tenants import SCOPES
 from accepted.services.keys import create
 from accepted.settings import Settings
 from accepted.storage import job_types, tenants

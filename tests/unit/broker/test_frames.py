@@ -9,7 +9,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from accepted.broker.rabbitmq.frames import _content
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 
 ID = UUID("0198f1c2-7d5e-7cc3-98c4-dc0c0c07398f")
 CHANNEL = 300

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.idempotency import fingerprint, read_key
 from accepted.domain.json_text import parse
+from accepted.domain.request_headers import fingerprint, read_key
 from accepted.errors import MalformedRequest
 
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255)

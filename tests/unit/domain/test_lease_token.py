@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.lease import Lease, read_token
+from accepted.domain.references import Lease, read_token
 
 
 @given(st.uuids(), st.integers(1, 2**31 - 1), st.uuids())

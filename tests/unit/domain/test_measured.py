@@ -2,7 +2,7 @@
 
 import pytest
 
-from accepted.domain.measured import Measured, size
+from accepted.domain.rates import Measured, size
 
 
 def measured(rate_in: float, mean: float | None) -> Measured:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.message import JobRef, read_body
+from accepted.domain.references import JobRef, read_body
 
 refs = st.builds(
     JobRef,

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accepted.domain.pace import CATCH_UP, Pace
+from accepted.domain.rates import CATCH_UP, Pace
 
 INTERVALS = st.floats(0.001, 60)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.preferences import read_wait
+from accepted.domain.request_headers import read_wait
 
 
 @pytest.mark.parametrize(

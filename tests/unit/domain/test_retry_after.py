@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.retry_after import MAX_RETRY_AFTER, parse_retry_after
+from accepted.domain.retry import MAX_RETRY_AFTER, parse_retry_after
 
 NOW = datetime(2026, 11, 6, 8, 49, 37, tzinfo=UTC).timestamp()
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.workflow import MOST_EDGES, Flaw, Node, flaws, in_order
+from accepted.domain.batch import MAX_EDGES, Flaw, Node, flaws, in_order
 
 
 def graph(**needs: str) -> list[Node]:
@@ -32,8 +32,8 @@ def test_what_is_refused(nodes: list[Node], pointer: str, says: str) -> None:
 def test_flaws_are_listed_up_to_a_limit() -> None:
     nodes = [Node("a", tuple(f"x{n}" for n in range(50))) for _ in range(3)]
     assert len(flaws(nodes, 7)) == 7
-    too_many = [Node(str(n), tuple(map(str, range(1000)))) for n in range(MOST_EDGES // 1000 + 1)]
-    assert flaws(too_many, 7) == [Flaw("", f"more than {MOST_EDGES} dependencies in all")]
+    too_many = [Node(str(n), tuple(map(str, range(1000)))) for n in range(MAX_EDGES // 1000 + 1)]
+    assert flaws(too_many, 7) == [Flaw("", f"more than {MAX_EDGES} dependencies in all")]
 
 
 @given(st.data())

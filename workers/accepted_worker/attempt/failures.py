@@ -19,7 +19,7 @@ from accepted.domain.failures import (
     TargetTimeout,
     TransientError,
 )
-from accepted.domain.retry_after import parse_retry_after
+from accepted.domain.retry import parse_retry_after
 
 NEVER_TO_BE_SENT = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects)
 

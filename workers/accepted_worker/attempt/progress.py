@@ -9,7 +9,7 @@ import asyncio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import transaction

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import LeaseLost
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage import batches
 from accepted.storage.db.engine import reading
 from accepted_worker.attempt.asking import until_answered

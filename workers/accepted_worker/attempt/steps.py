@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.context import WITHIN_A_STEP
 from accepted.domain.failures import LeaseLost
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction
 from accepted_worker.attempt import threads

@@ -15,7 +15,7 @@ from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Status
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.domain.transitions import Transition
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import CursorResult, Executable
 
 from accepted.domain.failures import LeaseLost
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
 from accepted_worker.attempt.loop_bridge import LoopBridge
 

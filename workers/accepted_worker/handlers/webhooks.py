@@ -21,8 +21,7 @@ from accepted.context import HttpAnswer, HttpClient
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from accepted.domain.network import signing
-from accepted.domain.retry import WEBHOOK_RETRY
-from accepted.domain.retry_after import parse_retry_after
+from accepted.domain.retry import WEBHOOK_RETRY, parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.handler import MARK, Handler
 from accepted.storage import webhooks

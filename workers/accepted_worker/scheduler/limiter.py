@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.domain.message import JobRef
-from accepted.domain.pace import Pace
+from accepted.domain.rates import Pace
+from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
 from accepted.storage import limiter
 from accepted.storage.db.engine import transaction

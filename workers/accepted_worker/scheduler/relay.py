@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Direct

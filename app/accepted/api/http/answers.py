@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 
 JSON = "application/json"
 _JSON = JSON.encode()
@@ -39,7 +39,7 @@ def header_docs(*names: str) -> dict[str, Any]:
     return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
-def quota_headers(standing: Standing) -> dict[str, str]:
+def quota_headers(standing: TenantQuota) -> dict[str, str]:
     """What every answer to a submission carries if the tenant has a quota."""
     return {
         "RateLimit-Policy": f"{POLICY};q={standing.jobs};w={math.ceil(standing.per)}",

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from accepted.api.http.answers import JSON
 from accepted.domain import json_text
 from accepted.domain.json_text import escape_pointer
-from accepted.domain.nearest import did_you_mean
+from accepted.domain.text import did_you_mean
 from accepted.errors import FieldError, InvalidRequest
 
 Row = TypeVar("Row")

@@ -20,9 +20,8 @@ from accepted.api.jobs.answers import monitor_headers
 from accepted.api.schemas import JobView, SubmittedView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
-from accepted.domain.idempotency import fingerprint, read_key
 from accepted.domain.job import to_wire
-from accepted.domain.preferences import read_wait
+from accepted.domain.request_headers import fingerprint, read_key, read_wait
 from accepted.errors import MalformedRequest
 from accepted.services.jobs.receipts import Receipt, Submission
 from accepted.services.jobs.requests import JobRequest

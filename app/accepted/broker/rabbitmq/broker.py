@@ -16,7 +16,7 @@ from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Fai
 from accepted.broker.rabbitmq.declarations import Declarer
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
 from accepted.broker.rabbitmq.topology import DEAD_QUEUE, declare_base, queue_name
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.errors import BrokerUnavailable
 from accepted.storage.db.statements import Connection
 

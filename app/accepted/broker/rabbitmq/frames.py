@@ -15,7 +15,7 @@ from aiormq.abc import ChannelFrame
 from pamqp.commands import Basic
 
 from accepted.broker.rabbitmq.topology import EXCHANGE, queue_name
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 
 HEADER, BODY = 2, 3  # frame types, 2.3.5
 END = b"\xce"

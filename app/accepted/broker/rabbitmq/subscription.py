@@ -28,7 +28,7 @@ from accepted.broker.rabbitmq.declarations import Declarer
 from accepted.broker.rabbitmq.round_robin import Buffer
 from accepted.broker.rabbitmq.topology import declare_base, queue_name, queue_of
 from accepted.concurrency import cancel_requested
-from accepted.domain.message import MessageBody, read_body
+from accepted.domain.references import MessageBody, read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_DROPPED
 from accepted.storage.attempts.claims import claim_refs, known

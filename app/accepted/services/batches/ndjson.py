@@ -12,8 +12,8 @@ import structlog
 
 from accepted.concurrency import TimeSlices
 from accepted.domain import json_text
-from accepted.domain.idempotency import LinesFingerprint
 from accepted.domain.job import NewJob
+from accepted.domain.request_headers import LinesFingerprint
 from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, MalformedLines, MalformedRequest, TooLarge
 from accepted.services.batches.checks import Members
 from accepted.services.batches.submission import BatchSubmission

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.batch import Batch, NewBatch
 from accepted.domain.job import NewJob
-from accepted.domain.quota import Standing
+from accepted.domain.tenants import TenantQuota
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
@@ -65,7 +65,7 @@ class BatchReceipt(msgspec.Struct, frozen=True):
 
     batch: Batch
     replayed: bool = False
-    standing: Standing | None = None
+    standing: TenantQuota | None = None
 
     @property
     def new(self) -> bool:

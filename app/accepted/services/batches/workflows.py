@@ -5,8 +5,8 @@ from uuid import UUID
 
 import msgspec
 
+from accepted.domain.batch import Node, flaws, in_order
 from accepted.domain.job import NewJob
-from accepted.domain.workflow import Node, flaws, in_order
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services.batches.checks import MAX_LISTED
 

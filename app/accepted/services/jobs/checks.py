@@ -11,7 +11,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import END_EVENTS, NewJob, Unique
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
-from accepted.domain.tracing import is_traceparent
+from accepted.domain.references import is_traceparent
 from accepted.errors import FieldError, InvalidRequest, TooLarge
 from accepted.services.job_types import CompiledJobType, JobTypeCache
 from accepted.services.jobs.requests import YEAR, JobRequest

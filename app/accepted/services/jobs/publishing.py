@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import REFS_PUBLISHED
 from accepted.storage.db.engine import transaction

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.job import Job, NewJob
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import SUBMISSIONS_REPLAYED
 from accepted.storage.db.statements import Connection

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 from pydantic import BaseModel, ValidationError
 
 from accepted.domain.json_text import escape_pointer
-from accepted.domain.nearest import did_you_mean
+from accepted.domain.text import did_you_mean
 from accepted.errors import FieldError, InvalidRequest
 
 MAX_LISTED = 20  # errors in one answer; nobody mends more at a time

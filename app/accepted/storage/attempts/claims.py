@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.job import Job
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.queues import LIMITED, PAUSED

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.failures import LeaseLost
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import OPEN_LEASE

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.domain.lease import Lease
+from accepted.domain.references import Lease
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import OPEN_LEASE
 from accepted.storage.db.notifications import ANNOUNCE

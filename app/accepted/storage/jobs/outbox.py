@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.domain.message import JobRef
+from accepted.domain.references import JobRef
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
 from accepted.storage.queues import LIMITED, NOTIFY

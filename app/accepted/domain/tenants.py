@@ -1,0 +1,37 @@
+"""What a tenant has: the scopes of its API keys, and its quota."""
+
+import math
+
+import msgspec
+
+SCOPES = ("jobs:read", "jobs:write", "jobs:work", "admin")
+"""What a key may be for (contract section 4, Auth). They are independent: `admin` does not include the others."""
+
+
+class TenantQuota(msgspec.Struct, frozen=True):
+    """A token bucket of `jobs` that fills evenly in `per` seconds; `used` tokens are taken (docs/http.md).
+
+    No more than `jobs` pass at once, and no more than `jobs` in every `per` seconds in the long run.
+    """
+
+    jobs: int
+    per: float
+    used: float
+
+    @property
+    def remaining(self) -> int:
+        """Jobs that the tenant may submit now."""
+        return max(math.floor(self._left), 0)
+
+    @property
+    def next_in(self) -> float:
+        """Seconds until the tenant may submit one more."""
+        return self.wait_for(self.remaining + 1)
+
+    def wait_for(self, jobs: int) -> float:
+        """Seconds until the tenant may submit `jobs` at once, or a full bucket of them if that is less."""
+        return max(min(jobs, self.jobs) - self._left, 0.0) * self.per / self.jobs
+
+    @property
+    def _left(self) -> float:
+        return self.jobs - self.used + 1e-9
