@@ -185,7 +185,7 @@ class Submissions:""",
         "a time of a schedule fires whoever has written its row",
         (
             Edit(
-                "app/accepted/services/firing.py",
+                "app/accepted/services/schedules.py",
                 "for run in recorded if run.job_id is not None",
                 "for run in runs if run.job_id is not None",
             ),
@@ -196,11 +196,11 @@ class Submissions:""",
         "a run is committed before its job",
         (
             Edit(
-                "app/accepted/services/firing.py",
-                "        await accept(conn, broker, new)",
-                """        await schedules.move(conn, moved)
+                "app/accepted/services/schedules.py",
+                "        await ledger.leave_out_runs(",
+                """        await ledger.move(conn, next_times)
         await conn.commit()
-        await accept(conn, broker, new)""",
+        await ledger.leave_out_runs(""",
             ),
         ),
         (FIRING + "test_a_fire_that_is_cut_off_leaves_nothing",),

@@ -1,5 +1,6 @@
-"""What a tenant does with his schedules: write, trigger, and ask beforehand what a line means."""
+"""Schedules: what a tenant does with one (write, delete, trigger), and how those that are due are fired."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,14 +10,41 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain import json_text
 from accepted.domain.cron import CronError, CronLine
+from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
-from accepted.domain.schedule import Schedule, UnknownZone, cron_line
-from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
+from accepted.domain.schedule import (
+    MISSED,
+    OVERLAP,
+    UNIQUE,
+    Outcome,
+    Overlap,
+    Schedule,
+    UnknownZone,
+    cron_line,
+    plan,
+    smeared,
+)
+from accepted.errors import Conflict, FieldError, InvalidRequest, Refused, ResourceNotFound
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs.reading import jobs_by_id
+from accepted.storage.schedules import Key, NewScheduleRun
+
+MAX_FIRED = 100
+"""Schedules fired in one transaction."""
+
+MAX_RUNS = 1000
+"""Runs after which a transaction fires no further schedule: one that catches up may have as many by itself."""
+
+
+class _Firing(msgspec.Struct, frozen=True):
+    """What firing one schedule writes."""
+
+    runs: list[NewScheduleRun]
+    jobs: list[NewJob]
+    next_at: datetime | None
 
 
 def check_line(cron: str, timezone: str) -> CronLine:
@@ -47,11 +75,11 @@ async def put(engine: AsyncEngine, wanted: Schedule) -> tuple[Schedule, bool]:
 
 
 async def delete(engine: AsyncEngine, tenant: str, name: str) -> None:
-    """Once this returns it does not fire any more. Raises `ResourceNotFound`."""
+    """The schedule does not fire any more once this returns. Raises `ResourceNotFound`."""
     async with transaction(engine) as conn:
-        there = await ledger.delete(conn, tenant, name)
+        deleted = await ledger.delete(conn, tenant, name)
         await conn.commit()
-    if not there:
+    if not deleted:
         raise ResourceNotFound("no such schedule")
 
 
@@ -73,20 +101,118 @@ async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant
     job = await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
     async with transaction(engine) as conn:
         if not await ledger.trigger(conn, tenant, name, job.id):
-            raise ResourceNotFound("no such schedule any more")
-        new, doubles = await placement.take_unique_keys(conn, [job])
-        if doubles:
-            raise Conflict("a job with its unique key is there")
+            raise ResourceNotFound("the schedule has been deleted meanwhile")
+        new, duplicates = await placement.take_unique_keys(conn, [job])
+        if duplicates:
+            raise Conflict("another job has its unique key")
         await placement.insert(conn, broker, new)
         accepted = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return accepted[job.id]
 
 
+async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
+    """Fire up to `MAX_FIRED` schedules that are due. Returns how many.
+
+    The rows of their runs, the jobs and the next times commit together, or not at all. A time that has a row already
+    was fired before, and makes no second job.
+    """
+    runs: list[NewScheduleRun] = []
+    jobs: dict[object, NewJob] = {}
+    next_times: dict[Key, datetime | None] = {}
+    async with transaction(engine) as conn:
+        due, now = await ledger.lock_due(conn, MAX_FIRED)
+        if now is None:
+            return 0
+        busy = await ledger.busy(conn, [_key(one) for one in due if one.overlap == Overlap.SKIP])
+        for one in due:
+            if len(runs) >= MAX_RUNS:
+                break
+            firing = await _firing(one, now, _key(one) in busy, checks)
+            runs += firing.runs
+            jobs |= {job.id: job for job in firing.jobs}
+            next_times[_key(one)] = firing.next_at
+        recorded = await ledger.record_runs(conn, runs)
+        wanted = [jobs[run.job_id] for run in recorded if run.job_id is not None]
+        new, duplicates = await placement.take_unique_keys(conn, wanted)
+        await ledger.leave_out_runs(conn, [run for run in recorded if run.job_id in duplicates], UNIQUE)
+        await placement.insert(conn, broker, new)
+        await ledger.move(conn, next_times)
+        await conn.commit()
+    return len(next_times)
+
+
+async def mend(engine: AsyncEngine) -> int:
+    """Find the next time of schedules again after the ledger's clock has gone back. Returns how many changed.
+
+    Times that were fired before do not fire again: their runs have rows.
+    """
+    async with transaction(engine) as conn:
+        ahead, now = await ledger.lock_ahead(conn)
+        if now is None:
+            return 0
+        first = {_key(one): _first(one, now) for one in ahead}
+        moved = {_key(one): first[_key(one)] for one in ahead if first[_key(one)] != one.next_at}
+        await ledger.move(conn, moved)
+        await conn.commit()
+    return len(moved)
+
+
+async def _firing(one: Schedule, now: datetime, busy: bool, checks: JobChecks) -> _Firing:
+    assert one.next_at is not None
+    try:
+        planned = plan(one.line, one.next_at, one.on_missed, now)
+    except ValueError as error:
+        return _Firing([_run(one, one.next_at, Outcome.FAILED, f"the line {error}")], [], None)
+    skipped = [_run(one, moment, Outcome.SKIPPED, MISSED) for moment in planned.skip]
+    run = planned.run
+    if one.overlap == Overlap.SKIP:
+        run = [] if busy else planned.run[:1]
+        skipped += [_run(one, moment, Outcome.SKIPPED, OVERLAP) for moment in planned.run[len(run) :]]
+    runs, jobs = await _runs(one, run, checks)
+    return _Firing([*skipped, *runs], jobs, planned.next_at)
+
+
+async def _runs(
+    one: Schedule, moments: Sequence[datetime], checks: JobChecks
+) -> tuple[list[NewScheduleRun], list[NewJob]]:
+    if not moments:
+        return [], []
+    try:
+        checked = await check_job(checks, one.tenant, json_text.parse(one.job.encode()))
+    except Refused as refused:
+        return [_run(one, moment, Outcome.FAILED, str(refused)) for moment in moments], []
+    jobs = [
+        msgspec.structs.replace(checked, id=new_id(), run_at=smeared(one.tenant, one.name, moment, one.spread_over))
+        for moment in moments
+    ]
+    return [_fired(one, moment, job) for moment, job in zip(moments, jobs, strict=True)], jobs
+
+
+def _fired(one: Schedule, moment: datetime, job: NewJob) -> NewScheduleRun:
+    return NewScheduleRun(one.tenant, one.name, moment, Outcome.FIRED, job_id=job.id)
+
+
+def _run(one: Schedule, moment: datetime, outcome: Outcome, reason: str) -> NewScheduleRun:
+    return NewScheduleRun(one.tenant, one.name, moment, outcome, reason)
+
+
 def _next_at(before: Schedule | None, wanted: Schedule, now: datetime) -> datetime | None:
-    """From now on; but where nothing of when it fires is changed, a time that is due at this moment is not lost."""
+    """The first time after now; but a rewrite that leaves line and zone as they are keeps a time that is due."""
     if not wanted.enabled:
         return None
     if before and before.enabled and (before.cron, before.timezone) == (wanted.cron, wanted.timezone):
         return before.next_at
     return next(wanted.line.runs(now), None)
+
+
+def _first(one: Schedule, now: datetime) -> datetime | None:
+    """A line that this release cannot read keeps its time: firing it records why it failed."""
+    try:
+        return next(one.line.runs(now), one.next_at)
+    except ValueError:
+        return one.next_at
+
+
+def _key(one: Schedule) -> Key:
+    return one.tenant, one.name

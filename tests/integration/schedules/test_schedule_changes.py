@@ -10,7 +10,6 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
 from accepted.domain.schedule import Schedule, cron_line
 from accepted.errors import ResourceNotFound
-from accepted.services import firing
 from accepted.services import schedules as service
 from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules
@@ -156,8 +155,8 @@ async def test_a_clock_that_went_back_neither_doubles_nor_hangs(
     await do(engine, "UPDATE schedules SET next_at = next_at + interval '1 year' WHERE name <> 'untouched'")
     await do(engine, "UPDATE schedules SET updated_at = updated_at + interval '1 year' WHERE name = 'written'")
 
-    assert await firing.mend(engine) == 2
-    assert await firing.mend(engine) == 0
+    assert await service.mend(engine) == 2
+    assert await service.mend(engine) == 0
 
     (clock,) = await rows(engine, "SELECT now() AS now")
     next_minute = cron_line("* * * * *", "UTC").next_runs(clock["now"], 1)[0]

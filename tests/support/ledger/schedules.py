@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.schedule import Schedule
-from accepted.services import firing
 from accepted.services import schedules as service
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
@@ -68,4 +67,4 @@ async def runs(engine: AsyncEngine, name: str = "s") -> Sequence[Any]:
 
 
 async def fire(engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks) -> int:
-    return await firing.fire(engine, broker, checks)
+    return await service.fire(engine, broker, checks)

@@ -5,7 +5,7 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services import firing
+from accepted.services import schedules as service
 from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules
 from accepted.storage.db.statements import Direct
@@ -36,13 +36,13 @@ class Cron:
     async def run_once(self) -> int:
         now = asyncio.get_running_loop().time()
         if now >= self._next_mend:
-            await firing.mend(self._engine)
+            await service.mend(self._engine)
             self._next_mend = now + MEND_EVERY
         async with self._polls.statements() as conn:
             self._next_due = await schedules.next_due(conn)
         if self._next_due is None or self._next_due > 0:
             return 0
-        return await firing.fire(self._engine, self._broker, self._checks)
+        return await service.fire(self._engine, self._broker, self._checks)
 
     def pause(self, done: int) -> float:
         if done:
