@@ -5,9 +5,9 @@ import pytest
 from hypothesis import strategies as st
 
 from accepted.errors import Conflict
-from accepted.services import dead_letters
-from accepted.services.dead_letters import Decided, Edited
+from accepted.services import manual_retry
 from accepted.services.jobs import cancellation
+from accepted.services.manual_retry import EditedPayload, LetterCounts
 from accepted.storage.dead_letters import LetterFilter
 from tests.model.contract import AGAIN, FINISHED, WAITING
 from tests.model.model import Job
@@ -32,7 +32,7 @@ class Deciding(Stage):
     @step(when=lambda self: self.having(*AGAIN), asks_again=True, number=picks)
     async def retry(self, number) -> None:
         job = pick(self.having(*AGAIN), number)
-        again = await dead_letters.retry(self.ledger.engine, await self.ledger.job(job.id))
+        again = await manual_retry.retry(self.ledger.engine, await self.ledger.job(job.id))
         job.again(self.now, self.now)
         assert again is not None
         assert (again.status, again.attempt) == ("queued", job.attempt)
@@ -46,18 +46,18 @@ class Deciding(Stage):
         with pytest.raises(Conflict):
             await cancellation.cancel(engine, self.ledger.broker, read)
         if job.letter is None:
-            assert await dead_letters.replay_one(engine, read, Edited("666", "me")) is None
+            assert await manual_retry.replay(engine, read, EditedPayload("666", "me")) is None
         if job.status in AGAIN:
             read = msgspec.structs.replace(read, attempt=read.attempt - 1)
-        assert await dead_letters.retry(engine, read) is None
-        assert await dead_letters.replay_one(engine, read, Edited("666", "me")) is None
+        assert await manual_retry.retry(engine, read) is None
+        assert await manual_retry.replay(engine, read, EditedPayload("666", "me")) is None
 
     @step(when=Stage.letters, asks_again=True, number=picks, payload=st.none() | st.integers(10, 19))
     async def replay_one(self, number, payload) -> None:
         """With the payload that it had, or another one."""
         job = pick(self.letters(), number)
-        edited = None if payload is None else Edited(str(payload), "me")
-        again = await dead_letters.replay_one(self.ledger.engine, await self.ledger.job(job.id), edited)
+        edited = None if payload is None else EditedPayload(str(payload), "me")
+        again = await manual_retry.replay(self.ledger.engine, await self.ledger.job(job.id), edited)
         job.again(self.now, self.now)
         if edited is not None:
             job.edit(edited.payload)
@@ -69,7 +69,9 @@ class Deciding(Stage):
         """All that match: the first at once, and then one `every` so many units."""
         wanted, chosen = self._matching(which, number)
         spread = every * len(chosen) * UNIT
-        assert await dead_letters.replay(self.ledger.engine, TENANT, wanted, spread) == Decided(*[len(chosen)] * 2)
+        assert await manual_retry.replay_letters(self.ledger.engine, TENANT, wanted, spread) == LetterCounts(
+            *[len(chosen)] * 2
+        )
         for place, job in enumerate(sorted(chosen, key=lambda job: job.id)):
             job.again(self.now + place * every, self.now)
 
@@ -77,7 +79,9 @@ class Deciding(Stage):
     async def discard(self, which, number) -> None:
         """The jobs keep their status."""
         wanted, chosen = self._matching(which, number)
-        assert await dead_letters.discard(self.ledger.engine, TENANT, wanted) == Decided(*[len(chosen)] * 2)
+        assert await manual_retry.discard_letters(self.ledger.engine, TENANT, wanted) == LetterCounts(
+            *[len(chosen)] * 2
+        )
         for job in chosen:
             job.letter = None
 

@@ -1,4 +1,4 @@
-"""GET /dead-letters, and what is decided about many of them: replay and discard."""
+"""GET /dead-letters, and what is counts about many of them: replay and discard."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from accepted.api.http.problems import responses_for
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.errors import FieldError, InvalidRequest
-from accepted.services import dead_letters as service
+from accepted.services import manual_retry
 from accepted.services.jobs.validation import checked
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import reading
@@ -69,10 +69,10 @@ async def replay(request: Request, who: Writer) -> Response:
     asked = checked(ReplayRequest, await read_json(request, MAX_BODY))
     engine = state_of(request).engine
     if asked.dry_run:
-        decided = await service.count(engine, who.tenant, asked.filter())
+        counts = await manual_retry.count_letters(engine, who.tenant, asked.filter())
     else:
-        decided = await service.replay(engine, who.tenant, asked.filter(), asked.spread_over)
-    return Response(json_text.encode({"matched": decided.matched, "replayed": decided.done}), media_type=JSON)
+        counts = await manual_retry.replay_letters(engine, who.tenant, asked.filter(), asked.spread_over)
+    return Response(json_text.encode({"matched": counts.matched, "replayed": counts.done}), media_type=JSON)
 
 
 @router.post(
@@ -86,9 +86,9 @@ async def discard(request: Request, who: Writer) -> Response:
     """Nothing more is to be done about all matching letters. Their jobs keep their status."""
     asked = checked(DiscardRequest, await read_json(request, MAX_BODY))
     engine = state_of(request).engine
-    act = service.count if asked.dry_run else service.discard
-    decided = await act(engine, who.tenant, asked.filter())
-    return Response(json_text.encode({"matched": decided.matched, "discarded": decided.done}), media_type=JSON)
+    act = manual_retry.count_letters if asked.dry_run else manual_retry.discard_letters
+    counts = await act(engine, who.tenant, asked.filter())
+    return Response(json_text.encode({"matched": counts.matched, "discarded": counts.done}), media_type=JSON)
 
 
 async def _grouped(state: State, tenant: str, asked: LetterQuery) -> Response:

@@ -22,8 +22,8 @@ from accepted.api.webhook_delivery_schemas import DeliveryPage, DeliveryQuery, D
 from accepted.domain import cursor, json_text
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
-from accepted.services.webhook_redelivery import WAITING
-from accepted.services.webhook_redelivery import redeliver as send_again
+from accepted.services.webhooks import WAITING
+from accepted.services.webhooks import redeliver as send_again
 from accepted.storage import webhooks
 from accepted.storage.db.engine import reading
 from accepted.storage.webhooks import DeliveryAttempt, DeliveryFilter, WebhookDelivery

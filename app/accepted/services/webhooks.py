@@ -1,42 +1,51 @@
-"""A webhook is a job: type `webhook.deliver`, written in the transaction that brings the end state it tells of.
+"""Webhooks: a delivery is a job of type `webhook.deliver`, written in the transaction that ends the job it is about.
 
-So it has attempts, backoff, fencing and dead letters like every job, and is never forgotten. The body is made
-once, here, and is the same on every try.
+So a delivery has attempts, backoff, fencing and dead letters like every job, and is never forgotten. Its body is made
+once, here, and is the same on every attempt.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.ids import new_id
-from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, to_wire
+from accepted.domain.job import RETRYABLE, WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, Status, to_wire
 from accepted.domain.retry import WEBHOOK_RETRY
+from accepted.errors import Conflict
+from accepted.services import manual_retry
+from accepted.storage import webhooks as ledger
+from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import submission
-from accepted.storage.jobs.reading import callbacks_of
+from accepted.storage.jobs.reading import callbacks_of, jobs_by_id
 from accepted.storage.jobs.submission import Entry
+
+WAITING = frozenset({Status.SCHEDULED, Status.RETRYING})
+"""A delivery that waits for its `run_at` can be sent at once."""
 
 _RETRY = msgspec.json.encode(WEBHOOK_RETRY).decode()
 
 
-async def record(conn: Connection, broker: Broker, ended: Sequence[UUID]) -> None:
-    """Write the deliveries for these jobs, which ended in this transaction and want a webhook. The caller commits."""
-    if ended:
-        await write(conn, broker, [_webhook(job, url) for job, url in await callbacks_of(conn, ended)])
+async def record(conn: Connection, broker: Broker, finished: Sequence[UUID]) -> None:
+    """Write the deliveries about these jobs, which have finished in this transaction. The caller commits."""
+    if finished:
+        await write(conn, broker, [_delivery_about(job, url) for job, url in await callbacks_of(conn, finished)])
 
 
 async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) -> None:
-    """Accept deliveries of our own making. The caller commits."""
+    """Insert deliveries. The caller commits."""
     handoff = None if broker.handoff is None else 0.0
     await submission.insert(conn, [Entry(job, handoff=handoff) for job in deliveries], idempotency_ttl=0)
     await broker.announce(conn, [WEBHOOK_QUEUE])
 
 
 def delivery(tenant: str, type_: str, payload: object) -> NewJob:
-    """A job that tells somebody of something."""
+    """A job of `type_` on the queue of webhooks, retried as webhooks are."""
     return NewJob(
         id=new_id(),
         tenant=tenant,
@@ -53,6 +62,64 @@ def event(type_: str, at: datetime | None, data: object) -> str:
     return msgspec.json.encode({"type": type_, "timestamp": at, "data": data}).decode()
 
 
-def _webhook(job: Job, url: str) -> NewJob:
-    told = event(f"job.{job.status}", job.finished_at, to_wire(job))
-    return delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": told})
+async def redeliver(engine: AsyncEngine, broker: Broker, sent: Job) -> Job:
+    """Send `sent`, as it was read, again: with the same `webhook-id` and the same body.
+
+    A delivery that has not succeeded runs again: it is retried, or its next attempt is made due. One that has succeeded
+    stays as it is, and a new delivery, which names it, is written. Returns the job that is sent.
+
+    The URL is tried even if it was given up. Raises `Conflict` when the delivery is being sent or has changed.
+    """
+    if sent.status in RETRYABLE:
+        again = await manual_retry.retry(engine, sent)
+    elif sent.status in WAITING:
+        again = await _send_now(engine, sent)
+    elif sent.status == Status.SUCCEEDED:
+        again = await _send_another(engine, broker, sent)
+    else:
+        raise Conflict(f"the delivery is {sent.status}: it is about to be sent, or being sent")
+    if again is None:
+        raise Conflict("the delivery has changed meanwhile")
+    return again
+
+
+async def _send_now(engine: AsyncEngine, sent: Job) -> Job | None:
+    """Make its next attempt due. None when the delivery no longer waits."""
+    async with transaction(engine) as conn:
+        if not await ledger.bring_forward(conn, sent.id, sent.attempt):
+            return None
+        await ledger.forget_failures(conn, sent.tenant, _payload(sent)["url"])
+        again = await jobs_by_id(conn, [sent.id])
+        await conn.commit()
+    return again[sent.id]
+
+
+async def _send_another(engine: AsyncEngine, broker: Broker, sent: Job) -> Job | None:
+    """Write a new delivery with the same payload. None when `sent` has been pruned meanwhile.
+
+    Raises `Conflict` while another redelivery is under way, so that concurrent requests make one.
+    """
+    payload = _payload(sent)
+    original = UUID(payload.get("redelivery_of") or str(sent.id))
+    async with transaction(engine) as conn:
+        if not await ledger.lock(conn, sent.id):
+            return None
+        about = payload.get("job_id") or payload["batch_id"]
+        if other := await ledger.under_way(conn, sent.tenant, about, original):
+            raise Conflict(f"the delivery {other} sends it again already, and has not finished")
+        await ledger.forget_failures(conn, sent.tenant, payload["url"])
+        new = delivery(sent.tenant, WEBHOOK_TYPE, payload | {"redelivery_of": original})
+        await write(conn, broker, [new])
+        made = await jobs_by_id(conn, [new.id])
+        await conn.commit()
+    return made[new.id]
+
+
+def _delivery_about(job: Job, url: str) -> NewJob:
+    body = event(f"job.{job.status}", job.finished_at, to_wire(job))
+    return delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": body})
+
+
+def _payload(sent: Job) -> dict[str, Any]:
+    payload: dict[str, Any] = msgspec.json.decode(sent.payload)
+    return payload

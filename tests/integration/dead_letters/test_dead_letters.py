@@ -9,11 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import FailureClass
 from accepted.errors import LedgerUnavailable
-from accepted.services import dead_letters as service
-from accepted.services.dead_letters import MOST, Decided
+from accepted.services import manual_retry as service
+from accepted.services.manual_retry import MAX_BATCH, LetterCounts
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import transaction
 from accepted.storage.dead_letters import Letter, LetterFilter
+from accepted.storage.jobs import manual_retry
 from tests.support.ledger.dead_letters import fail, run_again
 from tests.support.ledger.sql import do, rows
 
@@ -48,7 +49,7 @@ async def test_filters(engine: AsyncEngine) -> None:
         (LetterFilter(queue="a", class_="auth"), set()),
     ):
         assert {letter.job_id for letter in await letters(engine, wanted)} == expected, wanted
-        assert await service.count(engine, "t", wanted) == Decided(len(expected), 0)
+        assert await service.count_letters(engine, "t", wanted) == LetterCounts(len(expected), 0)
     assert {letter.job_id for letter in await letters(engine, tenant="other")} == {foreign}
 
 
@@ -100,7 +101,7 @@ async def test_groups_keep_statuses_apart(engine: AsyncEngine) -> None:
 
 async def test_a_paced_replay_is_spread_evenly_and_begins_now(engine: AsyncEngine) -> None:
     ids = await fail(engine, 10)
-    assert await service.replay(engine, "t", ALL, 100) == Decided(10, 10)
+    assert await service.replay_letters(engine, "t", ALL, 100) == LetterCounts(10, 10)
     waiting = await rows(engine, """SELECT o.*, j.status, j.run_at, EXTRACT(epoch FROM due_at - now()) AS wait
                                     FROM outbox o JOIN jobs j ON j.id = o.job_id ORDER BY due_at""")  # fmt: skip
     assert [row["job_id"] for row in waiting] == ids
@@ -113,17 +114,17 @@ async def test_a_paced_replay_is_spread_evenly_and_begins_now(engine: AsyncEngin
 
 
 async def test_pacing_goes_on_over_the_batches(engine: AsyncEngine) -> None:
-    count = MOST + 20
+    count = MAX_BATCH + 20
     await fail(engine, count)
-    assert await service.replay(engine, "t", ALL, count) == Decided(count, count)
+    assert await service.replay_letters(engine, "t", ALL, count) == LetterCounts(count, count)
     due = [row["due_at"] for row in await rows(engine, "SELECT due_at FROM outbox ORDER BY job_id")]
     assert [(at - due[0]).total_seconds() for at in due] == [float(n) for n in range(count)]
 
 
 async def test_replays_at_once_replay_each_letter_once(engine: AsyncEngine) -> None:
-    count = 2 * MOST + 100
+    count = 2 * MAX_BATCH + 100
     await fail(engine, count)
-    done = await asyncio.gather(*(service.replay(engine, "t", ALL, 0) for _ in range(4)))
+    done = await asyncio.gather(*(service.replay_letters(engine, "t", ALL, 0) for _ in range(4)))
     assert sum(each.done for each in done) == count
     assert len(await rows(engine, "SELECT * FROM outbox")) == count
     assert await left(engine) == set()
@@ -132,20 +133,20 @@ async def test_replays_at_once_replay_each_letter_once(engine: AsyncEngine) -> N
 
 
 async def test_a_replay_that_dies_half_way_leaves_the_rest_as_dead_letters(engine: AsyncEngine) -> None:
-    ids = await fail(engine, MOST + 50)
+    ids = await fail(engine, MAX_BATCH + 50)
     await do(engine, f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-        $$BEGIN IF NEW.job_id = '{ids[MOST + 10]}' THEN RAISE 'the disk is full' USING ERRCODE = '53100'; END IF;
+        $$BEGIN IF NEW.job_id = '{ids[MAX_BATCH + 10]}' THEN RAISE 'the disk is full' USING ERRCODE = '53100'; END IF;
         RETURN NEW; END$$""")  # fmt: skip
     await do(engine, "CREATE TRIGGER refuse BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION refuse()")
     with pytest.raises(LedgerUnavailable):
-        await service.replay(engine, "t", ALL, 0)
-    assert await left(engine) == set(ids[MOST:])
-    assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM outbox")} == set(ids[:MOST])
+        await service.replay_letters(engine, "t", ALL, 0)
+    assert await left(engine) == set(ids[MAX_BATCH:])
+    assert {row["job_id"] for row in await rows(engine, "SELECT job_id FROM outbox")} == set(ids[:MAX_BATCH])
     failed = {row["id"] for row in await rows(engine, "SELECT id FROM jobs WHERE status = 'failed'")}
-    assert failed == set(ids[MOST:])
+    assert failed == set(ids[MAX_BATCH:])
     await do(engine, "DROP TRIGGER refuse ON outbox")
-    assert await service.replay(engine, "t", ALL, 0) == Decided(50, 50)
+    assert await service.replay_letters(engine, "t", ALL, 0) == LetterCounts(50, 50)
 
 
 async def test_what_fails_again_meanwhile_is_not_replayed_again(engine: AsyncEngine) -> None:
@@ -153,30 +154,32 @@ async def test_what_fails_again_meanwhile_is_not_replayed_again(engine: AsyncEng
     await fail(engine, 3)
     async with transaction(engine) as conn:
         _, start = await dead_letters.count(conn, "t", ALL)
-    assert (await service.replay(engine, "t", ALL, 0)).done == 3
+    assert (await service.replay_letters(engine, "t", ALL, 0)).done == 3
     assert await run_again(engine) == 3
     assert len(await left(engine)) == 3
     async with transaction(engine) as conn:
-        assert await service.retrying.choose_letters(conn, "t", ALL, start, 0, 0.0, MOST) == []
-        assert await dead_letters.discard(conn, "t", ALL, start, MOST) == 0
+        assert await manual_retry.choose_letters(conn, "t", ALL, start, 0, 0.0, MAX_BATCH) == []
+        assert await dead_letters.discard(conn, "t", ALL, start, MAX_BATCH) == 0
         await conn.commit()
-    assert (await service.replay(engine, "t", ALL, 0)).done == 3
+    assert (await service.replay_letters(engine, "t", ALL, 0)).done == 3
 
 
 async def test_a_discarded_job_keeps_its_status_and_is_not_replayed(engine: AsyncEngine) -> None:
-    ids = await fail(engine, MOST + 10)
+    ids = await fail(engine, MAX_BATCH + 10)
     others = await fail(engine, 2, queue="others")
-    done = await asyncio.gather(*(service.discard(engine, "t", LetterFilter(queue="q")) for _ in range(3)))
+    done = await asyncio.gather(*(service.discard_letters(engine, "t", LetterFilter(queue="q")) for _ in range(3)))
     assert sum(each.done for each in done) == len(ids)
     assert await left(engine) == set(others)
     assert {row["status"] for row in await rows(engine, "SELECT status FROM jobs")} == {"failed"}
-    assert await service.replay(engine, "t", LetterFilter(ids=ids), 0) == Decided(0, 0)
+    assert await service.replay_letters(engine, "t", LetterFilter(ids=ids), 0) == LetterCounts(0, 0)
     assert await rows(engine, "SELECT * FROM outbox") == []
 
 
 async def test_replay_and_discard_at_once_do_one_of_them(engine: AsyncEngine) -> None:
     await fail(engine, 400)
-    replayed, discarded = await asyncio.gather(service.replay(engine, "t", ALL, 0), service.discard(engine, "t", ALL))
+    replayed, discarded = await asyncio.gather(
+        service.replay_letters(engine, "t", ALL, 0), service.discard_letters(engine, "t", ALL)
+    )
     assert replayed.done + discarded.done == 400
     assert len(await rows(engine, "SELECT * FROM outbox")) == replayed.done
     assert len(await rows(engine, "SELECT * FROM jobs WHERE status = 'failed'")) == discarded.done

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.job import JobType
 from accepted.domain.retry import Retry
-from accepted.services.dead_letters import Edited, replay_one, retry
+from accepted.services.manual_retry import EditedPayload, replay, retry
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from tests.support.ledger.dead_letters import ended_as, fail, from_now, read, run_again
@@ -88,7 +88,7 @@ async def test_retry_and_replay_at_once_run_it_once(engine: AsyncEngine) -> None
     """They lock job and letter in the same order: neither is the other's deadlock."""
     jobs = [await read(engine, id) for id in await fail(engine, 8)]
     done = await asyncio.gather(*(each(job) for job in jobs for each in (
-        lambda job: retry(engine, job), lambda job: replay_one(engine, job, None))
+        lambda job: retry(engine, job), lambda job: replay(engine, job, None))
     ))  # fmt: skip
     assert sum(again is not None for again in done) == 8
     assert len(await rows(engine, "SELECT * FROM outbox")) == 8
@@ -98,7 +98,7 @@ async def test_retry_and_replay_at_once_run_it_once(engine: AsyncEngine) -> None
 async def test_an_edited_payload_replaces_the_one_that_failed_and_that_is_kept(engine: AsyncEngine) -> None:
     id = await ended_as(engine, "failed", payload='{"n": 1}')
     for attempt, n in ((1, 2), (2, 3)):
-        again = await replay_one(engine, await read(engine, id), Edited(f'{{"n":{n}}}', f"me {n}"))
+        again = await replay(engine, await read(engine, id), EditedPayload(f'{{"n":{n}}}', f"me {n}"))
         assert again is not None
         assert (again.payload, again.attempt) == (f'{{"n":{n}}}', attempt)
         assert await run_again(engine) == 1
@@ -109,9 +109,9 @@ async def test_an_edited_payload_replaces_the_one_that_failed_and_that_is_kept(e
 @pytest.mark.parametrize("status", ["cancelled", "expired"])
 async def test_only_a_dead_letter_is_replayed(engine: AsyncEngine, status: str) -> None:
     id = await ended_as(engine, status)
-    assert await replay_one(engine, await read(engine, id), Edited("{}", "me")) is None
+    assert await replay(engine, await read(engine, id), EditedPayload("{}", "me")) is None
     discarded = await ended_as(engine, "failed")
     await do(engine, "DELETE FROM dead_letters")
-    assert await replay_one(engine, await read(engine, discarded), None) is None
+    assert await replay(engine, await read(engine, discarded), None) is None
     assert {row["status"] for row in await rows(engine, "SELECT status FROM jobs")} == {status, "failed"}
     assert await rows(engine, "SELECT * FROM payload_edits") == []

@@ -13,9 +13,9 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
 from accepted.errors import Conflict, LedgerUnavailable
-from accepted.services.dead_letters import replay, retry
 from accepted.services.jobs.cancellation import cancel
 from accepted.services.jobs.completion import expire, settle
+from accepted.services.manual_retry import replay_letters, retry
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter
 from tests.support.ledger.brokers import BrokerHarness
@@ -161,7 +161,7 @@ async def test_a_retry_leaves_what_another_failure_holds_back(ledger: BrokerHarn
     assert await statuses(engine, ids) == expected
     with pytest.raises(Conflict, match=f"needs job c {ids['c']} which is failed"):
         await retry(engine, await read(engine, ids["d"]))
-    assert (await replay(engine, "t", LetterFilter(), 0)).done == 1
+    assert (await replay_letters(engine, "t", LetterFilter(), 0)).done == 1
     assert await statuses(engine, ids) == expected | {"c": "queued", "d": "blocked", "f": "blocked"}
     await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
     assert await run(ledger, ids) == ["b", "c", "d", "e", "f"]

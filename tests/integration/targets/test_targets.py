@@ -17,7 +17,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.domain.network import targets as rules
 from accepted.domain.network.addresses import EgressAllow
-from accepted.services import dead_letters
+from accepted.services import manual_retry
 from accepted.services import targets as service
 from accepted.storage import targets
 from accepted.storage.db.engine import transaction
@@ -213,7 +213,7 @@ async def test_a_url_that_failed_for_five_days_is_given_up_until_a_replay(
         assert len(receiver.requests) == 1
 
         await do(engine, "DELETE FROM targets")
-        assert await dead_letters.replay_one(engine, await read(engine, second), None) is not None
+        assert await manual_retry.replay(engine, await read(engine, second), None) is not None
         assert await failing(engine) == []
         await until(has(engine, second, "retrying"), 10)
         assert (len(receiver.requests), await failing(engine)) == (2, [url]), "tried, and five days begin anew"

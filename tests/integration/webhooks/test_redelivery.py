@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import Conflict
-from accepted.services import webhook_redelivery
+from accepted.services import webhooks as service
 from accepted.storage import webhooks
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
@@ -74,11 +74,7 @@ async def test_one_that_succeeded_is_sent_again_by_another(harness: BrokerHarnes
             await receiver.wait_for(count, 20)
             await until(has_succeeded(harness.engine, ids[-1]), 20, "the end of the delivery")
             ids.append(
-                (
-                    await webhook_redelivery.redeliver(
-                        harness.engine, harness.broker, await read(harness.engine, ids[-1])
-                    )
-                ).id
+                (await service.redeliver(harness.engine, harness.broker, await read(harness.engine, ids[-1]))).id
             )
         await receiver.wait_for(4, 20)
     assert {each.headers["webhook-id"] for each in receiver.requests} == {str(first)}
@@ -180,7 +176,7 @@ async def test_one_that_the_relay_takes_meanwhile_is_left_to_it(engine: AsyncEng
     async with transaction(engine) as conn:
         await conn.exec_driver_sql("UPDATE outbox SET due_at = now() + interval '10 s'")
         await conn.exec_driver_sql(f"UPDATE jobs SET status = 'queued' WHERE id = '{delivery_id}'")
-        asking = asyncio.create_task(webhook_redelivery.redeliver(engine, broker, job))
+        asking = asyncio.create_task(service.redeliver(engine, broker, job))
         await until(lambda: waits_for_a_lock(engine), 10)
         await conn.commit()
     with pytest.raises(Conflict):
@@ -206,7 +202,7 @@ async def test_one_that_has_changed_since_it_was_read(
         for change in changes:
             await do(engine, change, id=delivery_id)
         with pytest.raises(Conflict):
-            await webhook_redelivery.redeliver(engine, broker, job)
+            await service.redeliver(engine, broker, job)
         assert not [row for row in await rows(engine, OUTBOX, id=delivery_id) if row["due"]]
 
 
@@ -215,7 +211,7 @@ async def test_one_that_was_pruned_meanwhile(engine: AsyncEngine, broker: Postgr
     job = await read(engine, delivery_id)
     await do(engine, "DELETE FROM jobs WHERE id = :id", id=delivery_id)
     with pytest.raises(Conflict):
-        await webhook_redelivery.redeliver(engine, broker, job)
+        await service.redeliver(engine, broker, job)
     assert await rows(engine, "SELECT 1 FROM jobs WHERE type = 'webhook.deliver'") == []
 
 

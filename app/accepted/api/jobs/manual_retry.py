@@ -22,10 +22,10 @@ from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job, to_wire
 from accepted.errors import Conflict, FieldError, InvalidRequest, TooLarge
-from accepted.services import dead_letters as service
-from accepted.services.dead_letters import Edited
+from accepted.services import manual_retry
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
+from accepted.services.manual_retry import EditedPayload
 
 router = APIRouter(dependencies=[*documented, Depends(only_query())])
 
@@ -57,7 +57,7 @@ async def retry(request: Request, who: Writer, job_id: UUID) -> Response:
     job = await find(state, who.tenant, job_id)
     if job.status not in RETRYABLE:
         raise Conflict(f"the job is {job.status}: only a failed, cancelled or expired one is retried")
-    again = await service.retry(state.engine, job)
+    again = await manual_retry.retry(state.engine, job)
     if again is None:
         raise Conflict("the job has changed meanwhile")
     return _answer(again)
@@ -80,13 +80,13 @@ async def replay(request: Request, who: Writer, job_id: UUID) -> Response:
     asked = checked(EditRequest, await read_optional_json(request, largest_body(state.settings)))
     job = await find(state, who.tenant, job_id)
     edited = None if "payload" not in asked.model_fields_set else await _edited(state, who, job, asked.payload)
-    again = await service.replay_one(state.engine, job, edited)
+    again = await manual_retry.replay(state.engine, job, edited)
     if again is None:
         raise Conflict("the job is no dead letter: it has not failed, or that was decided about")
     return _answer(again)
 
 
-async def _edited(state: State, who: Principal, job: Job, payload: object) -> Edited:
+async def _edited(state: State, who: Principal, job: Job, payload: object) -> EditedPayload:
     """The payload as POST /jobs would accept it for that type. Raises `InvalidRequest` or `TooLarge`."""
     if job.type in INTERNAL_TYPES:
         raise InvalidRequest([FieldError("/payload", "what tells of another job is sent as it was recorded")])
@@ -95,7 +95,7 @@ async def _edited(state: State, who: Principal, job: Job, payload: object) -> Ed
     if len(encoded) > state.settings.max_payload_bytes:
         raise TooLarge(f"the payload is larger than {state.settings.max_payload_bytes} bytes")
     known.check(payload)
-    return Edited(encoded.decode(), who.name or ANYBODY)
+    return EditedPayload(encoded.decode(), who.name or ANYBODY)
 
 
 def _answer(job: Job) -> Response:

@@ -1,0 +1,144 @@
+"""Retries that somebody asks for: of one job, and of dead letters, one with another payload or many by a filter.
+
+A job that runs again takes its dependents along: those that were cancelled because of its end wait for it again. Dead
+letters are worked through in transactions of at most `MAX_BATCH`, so no lock is held for long, and those that a process
+does not come to when it dies are still dead letters.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accepted.domain.job import Job
+from accepted.errors import Conflict
+from accepted.services.jobs import placement
+from accepted.storage import dead_letters
+from accepted.storage.db.engine import reading, transaction
+from accepted.storage.dead_letters import LetterFilter
+from accepted.storage.jobs import manual_retry, ordering, workflow_repair
+from accepted.storage.jobs.manual_retry import Chosen
+from accepted.storage.jobs.ordering import Line
+from accepted.storage.jobs.reading import jobs_by_id
+
+MAX_BATCH = 500
+"""Dead letters in one transaction."""
+
+
+class LetterCounts(msgspec.Struct, frozen=True):
+    """How many dead letters matched when the request came, and how many of them were replayed or discarded."""
+
+    matched: int
+    done: int
+
+
+class EditedPayload(msgspec.Struct, frozen=True):
+    """A payload (JSON text) that replaces the one that failed, and the name of the key that sent it."""
+
+    payload: str
+    by: str
+
+
+async def retry(engine: AsyncEngine, job: Job) -> Job | None:
+    """Run `job`, as it was read, again. None when it has changed. Raises `Conflict` if a job that it needs failed."""
+    async with transaction(engine) as conn:
+        await workflow_repair.lock(conn, [job.id])
+        if not (chosen := await manual_retry.choose(conn, job.tenant, job.id, job.attempt)):
+            return None
+        await manual_retry.clear(conn, [job.id])
+        await _run_again(conn, chosen)
+        again = await jobs_by_id(conn, [job.id])
+        await conn.commit()
+    return again[job.id]
+
+
+async def replay(engine: AsyncEngine, job: Job, edited: EditedPayload | None) -> Job | None:
+    """Run `job`, as it was read, again, with its payload or another one. None when it is not a dead letter any more.
+
+    Raises `Conflict` if a job that it needs failed.
+    """
+    async with transaction(engine) as conn:
+        await workflow_repair.lock(conn, [job.id])
+        chosen = await manual_retry.choose(conn, job.tenant, job.id, job.attempt)
+        if not chosen or not await manual_retry.clear(conn, [job.id]):
+            return None
+        await _run_again(conn, chosen)
+        if edited is not None:
+            await manual_retry.edit(conn, job.id, edited.payload, edited.by)
+        again = await jobs_by_id(conn, [job.id])
+        await conn.commit()
+    return again[job.id]
+
+
+async def count_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter) -> LetterCounts:
+    """How many dead letters match. Nothing is done to them."""
+    async with reading(engine) as conn:
+        matched, _ = await dead_letters.count(conn, tenant, wanted)
+    return LetterCounts(matched, 0)
+
+
+async def replay_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter, spread_over: float) -> LetterCounts:
+    """Run the jobs of all that match again, the oldest now and the others evenly over `spread_over` seconds."""
+    async with reading(engine) as conn:
+        matched, start = await dead_letters.count(conn, tenant, wanted)
+    step = spread_over / matched if matched else 0.0
+
+    async def replay_some(conn: AsyncConnection, done: int) -> int:
+        chosen = await manual_retry.choose_letters(conn, tenant, wanted, start, done, step, MAX_BATCH)
+        cleared = await manual_retry.clear(conn, [one.id for one in chosen])
+        await _run_again(conn, [one for one in chosen if one.id in cleared])
+        return len(cleared)
+
+    return LetterCounts(matched, await _repeat(engine, replay_some))
+
+
+async def discard_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter) -> LetterCounts:
+    """Discard all that match. Their jobs stay failed."""
+    async with reading(engine) as conn:
+        matched, start = await dead_letters.count(conn, tenant, wanted)
+
+    async def discard_some(conn: AsyncConnection, done: int) -> int:
+        return await dead_letters.discard(conn, tenant, wanted, start, MAX_BATCH)
+
+    return LetterCounts(matched, await _repeat(engine, discard_some))
+
+
+async def _repeat(engine: AsyncEngine, some: Callable[[AsyncConnection, int], Awaitable[int]]) -> int:
+    """Call `some` with the number done so far, each time in a transaction of its own, until it does no more."""
+    total = 0
+    while True:
+        async with transaction(engine) as conn:
+            done = await some(conn, total)
+            await conn.commit()
+        if not done:
+            return total
+        total += done
+
+
+async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
+    """Reset these jobs, which are locked, and block those again that were cancelled because of them.
+
+    Each joins its line at the end. Raises `Conflict` if one needs a job that has failed. The caller commits.
+    """
+    ids = [one.id for one in chosen]
+    if broken := await workflow_repair.broken(conn, ids):
+        raise Conflict(f"the job {broken}: retry that one, and this one waits for it again")
+    moments = {one.id: one.due_at for one in chosen}
+    if needed := [one.id for one in chosen if one.has_dependents]:
+        await workflow_repair.lock(conn, needed)
+        members = await workflow_repair.with_those_behind(conn, needed)
+        await _rejoin(conn, {one.id: one.line for one in members if one.line is not None})
+        await workflow_repair.mend(conn, [one.id for one in members])
+        moments = {one.id: one.run_at for one in members} | moments
+    await manual_retry.again(conn, list(moments.items()))
+
+
+async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:
+    """Move these jobs to the ends of their lines: a job behind one of them waits for the one before it."""
+    if not lines:
+        return
+    await ordering.lock(conn, {line: job_id for job_id, line in sorted(lines.items(), key=lambda item: item[1])})
+    for job_id in await ordering.in_line(conn, list(lines)):
+        await ordering.leave(conn, job_id)
+    await placement.append(conn, lines)
