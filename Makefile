@@ -6,6 +6,7 @@ STAMP := $(VENV)/.in-step-with-the-lock
 CHECKED := app workers tests deploy alembic
 MAX_LINES := 300
 LONGEST_FIRST := tests/faults tests/model tests/acceptance tests/integration tests/unit
+HANDLERS := --extra images --extra email
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
@@ -58,8 +59,8 @@ mutants: setup servers ## break the code on purpose and see that a test notices
 	@$(BIN)/pytest tests/mutants
 
 lock: setup ## lock the newest versions that pyproject.toml allows
-	@$(COMPILE) --upgrade pyproject.toml --extra dev --group test --group lint --group build -o requirements.lock
-	@$(COMPILE) pyproject.toml --constraint requirements.lock -o deploy/requirements.lock
+	@$(COMPILE) --upgrade pyproject.toml --extra dev $(HANDLERS) --group test --group lint --group build -o requirements.lock
+	@$(COMPILE) pyproject.toml --extra server $(HANDLERS) --constraint requirements.lock -o deploy/requirements.lock
 	@$(COMPILE) --group build --constraint requirements.lock -o deploy/build.lock
 	@if grep -n '://' requirements.lock deploy/*.lock; then echo "a lock must name no address"; exit 1; fi
 

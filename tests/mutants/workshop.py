@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("app", "workers", "alembic", "alembic.ini", "tests", "pyproject.toml")
+COPIED = ("app", "workers", "alembic", "tests", "pyproject.toml")
 TIMEOUT = 300.0  # seconds for one run of pytest
 
 

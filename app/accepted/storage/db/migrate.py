@@ -6,12 +6,16 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 
+import accepted
 from accepted.storage.db.engine import create_engine, transaction
 
 LOCK = 0x6163_6370
 """The advisory lock under which one migration runs at a time."""
 
-_CONFIG = Path(__file__).parents[4] / "alembic.ini"
+_PACKAGE = Path(accepted.__file__).parent
+_IN_WHEEL, _IN_SOURCES = _PACKAGE / "migrations", _PACKAGE.parents[1] / "alembic"
+MIGRATIONS = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_SOURCES
+"""The directory of the migrations: pyproject.toml puts it into the package when a wheel is built."""
 
 
 async def migrate(url: str) -> None:
@@ -30,6 +34,7 @@ async def migrate(url: str) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    config = Config(_CONFIG)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
