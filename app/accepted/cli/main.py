@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
-from accepted import logs
+import accepted
+from accepted import extras
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.jobs import jobs
 from accepted.cli.keys import keys
@@ -26,7 +26,7 @@ from accepted.settings import PREFIX, Settings, load
 if TYPE_CHECKING:
     import uvicorn
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 app.add_typer(dead_letters, name="dead-letters")
@@ -44,6 +44,21 @@ Queues = Annotated[str, typer.Option(help="Comma-separated queues; all of them b
 Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs at once.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"accepted {accepted.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """An HTTP job service: once it has said 202, the job is neither lost nor recorded twice."""
+
+
 @app.command()
 def api(
     host: Host = "127.0.0.1",
@@ -54,6 +69,7 @@ def api(
     """The HTTP API."""
     from uvicorn.supervisors import Multiprocess
 
+    from accepted import logs
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
 
@@ -97,7 +113,7 @@ def dev(
     """API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
     import uvloop
 
-    from accepted import embedded
+    from accepted import embedded, logs
     from accepted.api.http import server as serving
     from accepted_worker import processes
 
@@ -124,15 +140,22 @@ def migrate(database_url: DatabaseUrl = None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point: an error of ours is one line and exit code 1."""
+    """The entry point: an error of ours is one line and exit code 1, and so is an extra that is not installed."""
     try:
         app(arguments)
     except AcceptedError as error:
         sys.exit(f"accepted: {error or type(error).__name__}")
+    except ModuleNotFoundError as error:
+        advice = extras.advice(error)
+        if advice is None:
+            raise
+        sys.exit(f"accepted: {advice}")
 
 
 async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
     """Migrate, then run everything; when HTTP stops, the rest follows."""
+    import structlog
+
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
     from accepted.storage.db.migrate import migrate as migrate_ledger

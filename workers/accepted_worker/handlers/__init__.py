@@ -1,9 +1,24 @@
-"""The built-in job types, one file each. This package is the default of ACCEPTED_HANDLERS."""
+"""The built-in job types, one file each. This package is the default of ACCEPTED_HANDLERS.
 
-from accepted_worker.handlers.email_send import email_send
+A type whose library is an extra that is not installed is not served by this worker; another worker may serve it.
+"""
+
+from accepted import extras
 from accepted_worker.handlers.http_request import http_request
-from accepted_worker.handlers.image_thumbnail import image_thumbnail
 from accepted_worker.handlers.noop import noop
 from accepted_worker.handlers.sleep import sleep
 
-__all__ = ["email_send", "http_request", "image_thumbnail", "noop", "sleep"]
+__all__ = ["http_request", "noop", "sleep"]
+
+EXTRAS = {"email.send": "email", "image.thumbnail": "images"}
+"""The built-in types that need an extra."""
+
+if extras.installed("email"):
+    from accepted_worker.handlers.email_send import email_send
+
+    __all__ += ["email_send"]
+
+if extras.installed("images"):
+    from accepted_worker.handlers.image_thumbnail import image_thumbnail
+
+    __all__ += ["image_thumbnail"]

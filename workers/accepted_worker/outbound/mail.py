@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 
-import aiosmtplib
-
+from accepted import extras
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.network.smtp import SmtpServer
+from accepted.errors import ConfigurationError
+
+with suppress(ModuleNotFoundError):  # the extra `email`; without it, `Mail` takes no server
+    import aiosmtplib
 
 STEP_SECONDS = 30.0
 """For the server to answer one command. RFC 5321 (4.5.3.2) asks for minutes; a slot should not wait that long."""
@@ -34,7 +37,12 @@ class Mail:
     """The mail server of a worker. Each message has a connection of its own; nothing is held in between."""
 
     def __init__(self, server: SmtpServer | None, sender: str | None) -> None:
-        """No server: every message fails. `sender` is what mail without a `from` comes from."""
+        """No server: every message fails. `sender` is what mail without a `from` comes from.
+
+        Raises `ConfigurationError` for a server when the extra `email` is not installed.
+        """
+        if server is not None and not extras.installed("email"):
+            raise ConfigurationError(f"ACCEPTED_SMTP_URL needs aiosmtplib: {extras.command('email')}")
         self.sender = sender
         self._server = server
 
@@ -63,7 +71,7 @@ class Mail:
         finally:
             client.close()
 
-    def _client(self, server: SmtpServer) -> aiosmtplib.SMTP:
+    def _client(self, server: SmtpServer) -> "aiosmtplib.SMTP":
         return aiosmtplib.SMTP(
             hostname=server.host,
             port=server.port,
@@ -81,7 +89,7 @@ class Mail:
         return ssl.create_default_context()
 
 
-async def _offer(client: aiosmtplib.SMTP, recipients: Sequence[str], leave_out_busy: bool) -> Refused:
+async def _offer(client: "aiosmtplib.SMTP", recipients: Sequence[str], leave_out_busy: bool) -> Refused:
     refused: dict[str, aiosmtplib.SMTPRecipientRefused] = {}
     for recipient in recipients:
         try:
@@ -95,7 +103,7 @@ async def _offer(client: aiosmtplib.SMTP, recipients: Sequence[str], leave_out_b
     return {address: f"{refusal.code} {_one_line(refusal.message)}" for address, refusal in refused.items()}
 
 
-async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
+async def _say_goodbye(client: "aiosmtplib.SMTP") -> None:
     with suppress(aiosmtplib.SMTPException, OSError):
         await client.quit(timeout=GOODBYE_SECONDS)
 

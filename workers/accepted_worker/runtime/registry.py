@@ -1,10 +1,25 @@
 """Which handler runs which type: found in the modules that ACCEPTED_HANDLERS names."""
 
 import importlib
+import os
+import sys
 from collections.abc import Iterable
+from types import ModuleType
 
+from accepted import extras
 from accepted.errors import ConfigurationError
 from accepted.handler import MARK, Handler
+
+BUILT_IN = "accepted_worker.handlers"
+
+BUILT_IN_IN_CONTRACT = "workers.handlers"
+"""What contract section 2 calls the built-in handlers. A module of the user's of that name comes first."""
+
+
+def make_working_directory_importable() -> None:
+    """Handler modules are looked for in the working directory first, as uvicorn and celery do."""
+    if (directory := os.getcwd()) not in sys.path:
+        sys.path.insert(0, directory)
 
 
 def load(modules: Iterable[str]) -> dict[str, Handler]:
@@ -20,9 +35,18 @@ def load(modules: Iterable[str]) -> dict[str, Handler]:
 
 def _handlers_in(module: str) -> list[Handler]:
     try:
-        loaded = importlib.import_module(module)
+        loaded = _imported(module)
     except Exception as error:
-        raise ConfigurationError(
-            f"ACCEPTED_HANDLERS: cannot import {module!r}: {type(error).__name__}: {error}"
-        ) from error
+        advice = extras.advice(error) if isinstance(error, ModuleNotFoundError) else None
+        reason = advice or f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"ACCEPTED_HANDLERS: cannot import {module!r}: {reason}") from error
     return [value.__dict__[MARK] for value in vars(loaded).values() if MARK in getattr(value, "__dict__", {})]
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if module == BUILT_IN_IN_CONTRACT and error.name in (module, module.partition(".")[0]):
+            return importlib.import_module(BUILT_IN)
+        raise
