@@ -34,7 +34,7 @@ _LOCK = f"""
         SELECT * FROM (
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
             WHERE o.published AND {_WANTED}
-            ORDER BY o.priority DESC, o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED
+            ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
         ) AS published
         UNION ALL
         SELECT * FROM (
@@ -42,9 +42,9 @@ _LOCK = f"""
             WHERE NOT o.published AND o.due_at < now() + interval '{MAX_UNSERVED_WAIT} seconds'
               AND j.status = 'queued' AND EXISTS (SELECT 1 FROM job_types y WHERE y.name = j.type AND y.external)
               AND {_WANTED}
-            ORDER BY o.due_at LIMIT :most FOR UPDATE OF o SKIP LOCKED
+            ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
         ) AS unpublished
-    ) AS ready ORDER BY ready.priority DESC, ready.due_at LIMIT :most
+    ) AS ready ORDER BY ready.priority DESC, ready.due_at LIMIT :limit
 """
 """Jobs of an external type are leased unpublished too: while the broker is away, or while they wait because a Python
 worker has handed them back."""
