@@ -130,7 +130,7 @@ CREATE TABLE targets (
     host text NOT NULL,
     failures integer NOT NULL,
     reason text NOT NULL,
-    held_until timestamptz,
+    deferred_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, host)
 );

@@ -19,9 +19,9 @@ ORPHANED_HANDLERS = Gauge(
     "Handlers that still run although their attempt is over, by what holds them.",
     ["in"],
 )
-TARGETS_HELD = Counter(
-    "accepted_targets_held_total",
-    'Times that this worker had a host held back. What it spared is accepted_attempts_total{outcome="held_back"}.',
+TARGETS_DEFERRED = Counter(
+    "accepted_targets_deferred_total",
+    'Times that this worker deferred a host. Deferred attempts are accepted_attempts_total{outcome="deferred"}.',
     ["reason"],
 )
 OUTCOMES_FENCED = Counter("accepted_outcomes_fenced_total", "Late outcomes that the fence kept out of the ledger.")

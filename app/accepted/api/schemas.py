@@ -163,14 +163,14 @@ class SecretView(BaseModel):
 
 
 class TargetView(BaseModel):
-    """A host whose last call failed (`closed`: it is still called), or that is held back (`open`), or is to be tried
+    """A host whose last call failed (`closed`: it is still called), or that is deferred (`open`), or is to be tried
     by the next job for it (`half_open`)."""
 
     host: str
     state: Literal["closed", "open", "half_open"]
     failures: int = Field(description="In a row.")
     reason: FailureClass
-    held_until: datetime | None
+    deferred_until: datetime | None
     updated_at: datetime
 
 

@@ -26,14 +26,14 @@ router = APIRouter(tags=["targets"], dependencies=[*documented, Depends(only_que
 Host = Annotated[str, Path(pattern=r"^[0-9A-Za-z._:\[\]-]{1,300}$", description="With its port: example.com:443")]
 
 MOST = 1000
-"""Hosts in a list: what is held back longest comes first."""
+"""Hosts in a list: those deferred longest come first."""
 
 _DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
 
 
 @router.get("/targets", response_model=TargetList, responses=responses_for(*_DENIED))
 async def list_(request: Request, who: Reader) -> Response:
-    """The hosts whose last call failed, or that are held back; up to 1000. A host that answers is not among them."""
+    """The hosts whose last call failed, or that are deferred; up to 1000. A host that answers is not among them."""
     async with reading(state_of(request).engine) as conn:
         found = await targets.of_tenant(conn, who.tenant, MOST)
     return Response(json_text.encode({"items": [_shown(one) for one in found]}), media_type=JSON)
@@ -53,7 +53,7 @@ async def get(request: Request, who: Reader, host: Host) -> Response:
     "/targets/{host}/release", response_model=ReleasedView, responses=responses_for(errors.ResourceNotFound, *_DENIED)
 )
 async def release(request: Request, who: Admin, host: Host) -> Response:
-    """Call the host as usual again, and let go of the jobs that wait for it. New failures hold it back anew."""
+    """Call the host as usual again, and run the jobs that wait for it. New failures defer it again."""
     engine = state_of(request).engine
     if not await service.release(engine, who.tenant, host):
         raise ResourceNotFound("nothing is known against this host: it is called as usual")
@@ -68,6 +68,6 @@ def _shown(target: Target) -> dict[str, object]:
         "state": target.state,
         "failures": target.failures,
         "reason": target.reason,
-        "held_until": target.held_until,
+        "deferred_until": target.deferred_until,
         "updated_at": target.updated_at,
     }

@@ -1,4 +1,4 @@
-"""`accepted targets`: the hosts that jobs call, and which of them are held back."""
+"""`accepted targets`: the hosts that jobs call, and which of them are deferred."""
 
 import json
 from typing import Annotated
@@ -8,18 +8,18 @@ import typer
 
 from accepted.cli.http import AsJson, ask
 
-targets = typer.Typer(no_args_is_help=True, help="List and release the hosts that are held back.")
+targets = typer.Typer(no_args_is_help=True, help="List and release the hosts that are deferred.")
 
 
 @targets.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """The hosts whose last call failed, or that are held back."""
+    """The hosts whose last call failed, or that are deferred."""
     page = ask("GET", "/targets")
     if as_json:
         typer.echo(json.dumps(page))
         return
     for one in page["items"]:
-        until = (one["held_until"] or "")[:19]
+        until = (one["deferred_until"] or "")[:19]
         typer.echo(f"{one['host']:<40} {one['state']:<10} {one['failures']:>4} {one['reason']:<13} {until}".rstrip())
 
 

@@ -60,7 +60,7 @@ class QueuePosition(msgspec.Struct, frozen=True):
     of_key: int = 0
 
 
-class HeldTarget(msgspec.Struct, frozen=True):
+class DeferredTarget(msgspec.Struct, frozen=True):
     """The host that the job would call, while nothing is sent there."""
 
     host: str
@@ -94,5 +94,5 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     capacity: WorkerCapacity = WorkerCapacity()
     load: Load = Load()
     position: QueuePosition = QueuePosition()
-    target: HeldTarget | None = None
+    target: DeferredTarget | None = None
     measured: Measured = Measured()

@@ -32,7 +32,7 @@ ON_REQUEST = "cancelled on request"
 NEEDED = "needed job"
 """How the message begins of a job that was cancelled because one that it needs did not succeed; no other begins so."""
 
-HELD_BACK = "held_back"
+DEFERRED = "deferred"
 """The outcome of an attempt that was given back before it called anybody."""
 
 SKIPPED = '{"skipped":true}'
@@ -151,14 +151,14 @@ def unserved(running: RunningAttempt, type_name: str) -> Transition:
     )
 
 
-def held_back(running: RunningAttempt, kind: FailureClass, message: str, wait: float) -> Transition:
-    """running -> retrying, `wait` seconds from now, because the host that it would call is held back.
+def deferred(running: RunningAttempt, kind: FailureClass, message: str, wait: float) -> Transition:
+    """running -> retrying, `wait` seconds from now, because the host that it would call is deferred.
 
-    Nothing was called, so nothing is charged: the budget grows by one. `kind` is what the host is held back for.
+    Nothing was called, so nothing is charged: the budget grows by one. `kind`: the failure of the host.
     """
     error = _error(running, kind, message)
     return Transition(
-        running=running, status=Status.RETRYING, outcome=HELD_BACK, error=error, wait=wait, extra_attempts=1
+        running=running, status=Status.RETRYING, outcome=DEFERRED, error=error, wait=wait, extra_attempts=1
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A host answers again: what was held back from it is brought forward."""
+"""A host answers again: the jobs that were deferred for it are brought forward."""
 
 import asyncio
 from datetime import datetime
@@ -14,8 +14,8 @@ MOST = 1000
 """Jobs a transaction, so that no lock is held for long."""
 
 STRAGGLERS = 2.0
-"""Seconds after which to look once more: an attempt that was held back on the word of a moment ago may be written
-only after the first look."""
+"""Seconds after which to search once more: an attempt that was deferred a moment ago may be written only after the
+first search."""
 
 
 async def release(engine: AsyncEngine, tenant: str, host: str) -> bool:

@@ -1,9 +1,9 @@
-"""Hosts that have failed of late, or asked to be left alone: one row each, for a tenant
-(app/accepted/domain/network/targets.py).
+"""Hosts that failed recently or asked for a pause: one row for each tenant and host.
 
-No row: closed, like one whose `held_until` is empty and whose run of failures is still short. `held_until` ahead: open.
-Past: half open. Whoever then moves it on by his guarded UPDATE has the one try, and `held_until` as he left it is the
-fence of what he reports. If he dies with it, the moment passes once more, and the next one tries.
+The rules are in app/accepted/domain/network/targets.py. No row, or one without `deferred_until`: closed. A
+`deferred_until` in the future: open. In the past: half open. Then one guarded UPDATE moves it on and wins the one try;
+the value it wrote is the fence of the try's report. If the worker dies with it, the moment passes once more and the
+next worker tries.
 """
 
 from collections.abc import Sequence
@@ -15,59 +15,59 @@ import msgspec
 
 from accepted.domain.failures import FailureClass
 from accepted.domain.network import targets as rules
-from accepted.domain.transitions import HELD_BACK
+from accepted.domain.transitions import DEFERRED
 from accepted.storage.db.statements import Connection, Statement
 
 _COLUMNS = """
-    t.tenant, t.host, t.failures, t.reason, t.held_until,
-    CAST(EXTRACT(epoch FROM t.held_until - clock_timestamp()) AS float8), t.updated_at
+    t.tenant, t.host, t.failures, t.reason, t.deferred_until,
+    CAST(EXTRACT(epoch FROM t.deferred_until - clock_timestamp()) AS float8), t.updated_at
 """
 
 _ALL = Statement(f"SELECT {_COLUMNS} FROM targets t ORDER BY updated_at DESC LIMIT :limit")
 
 _OF = Statement(
     f"SELECT {_COLUMNS} FROM targets t WHERE tenant = :tenant AND (CAST(:host AS text) IS NULL OR host = :host) "
-    "ORDER BY held_until DESC NULLS LAST, host LIMIT :limit"
+    "ORDER BY deferred_until DESC NULLS LAST, host LIMIT :limit"
 )
 
 _TRY = Statement(f"""
 WITH won AS (
-    UPDATE targets SET held_until = now() + CAST(:lease AS float8) * interval '1 second', updated_at = now()
-    WHERE tenant = :tenant AND host = :host AND held_until <= now()
-    RETURNING held_until
+    UPDATE targets SET deferred_until = now() + CAST(:lease AS float8) * interval '1 second', updated_at = now()
+    WHERE tenant = :tenant AND host = :host AND deferred_until <= now()
+    RETURNING deferred_until
 )
-SELECT {_COLUMNS}, won.held_until FROM targets t LEFT JOIN won ON true WHERE t.tenant = :tenant AND t.host = :host
+SELECT {_COLUMNS}, won.deferred_until FROM targets t LEFT JOIN won ON true WHERE t.tenant = :tenant AND t.host = :host
 """)
 
 _FAILED = Statement(f"""
 INSERT INTO targets AS t (tenant, host, failures, reason) VALUES (:tenant, :host, 1, :reason)
 ON CONFLICT (tenant, host) DO UPDATE SET
-    failures = CASE WHEN t.held_until IS NULL THEN t.failures + 1
+    failures = CASE WHEN t.deferred_until IS NULL THEN t.failures + 1
                     ELSE GREATEST(t.failures + 1, CAST(:run AS int4)) END,
     reason = excluded.reason, updated_at = now(),
-    held_until = CASE WHEN t.held_until IS NOT NULL OR t.failures + 1 >= CAST(:run AS int4) THEN
+    deferred_until = CASE WHEN t.deferred_until IS NOT NULL OR t.failures + 1 >= CAST(:run AS int4) THEN
         now() + interval '1 second' * CAST(:jitter AS float8) * LEAST(
             CAST(:longest AS float8),
             CAST(:first AS float8) * power(2, LEAST(GREATEST(t.failures + 1 - CAST(:run AS int4), 0), 20)))
         END
-WHERE t.held_until IS NULL OR t.held_until = CAST(:fence AS timestamptz)
+WHERE t.deferred_until IS NULL OR t.deferred_until = CAST(:fence AS timestamptz)
 RETURNING {_COLUMNS}
 """)
 
-_HOLD = Statement(f"""
-INSERT INTO targets AS t (tenant, host, failures, reason, held_until)
+_DEFER = Statement(f"""
+INSERT INTO targets AS t (tenant, host, failures, reason, deferred_until)
 VALUES (:tenant, :host, 0, :reason, now() + CAST(:seconds AS float8) * interval '1 second')
 ON CONFLICT (tenant, host) DO UPDATE SET
     reason = excluded.reason, updated_at = now(),
-    held_until = CASE WHEN t.held_until = CAST(:fence AS timestamptz) THEN excluded.held_until
-                      ELSE GREATEST(t.held_until, excluded.held_until) END
+    deferred_until = CASE WHEN t.deferred_until = CAST(:fence AS timestamptz) THEN excluded.deferred_until
+                      ELSE GREATEST(t.deferred_until, excluded.deferred_until) END
 RETURNING {_COLUMNS}
 """)
 
 _ANSWERS = Statement("""
 DELETE FROM targets t
-WHERE tenant = :tenant AND host = :host AND (held_until IS NULL OR held_until = CAST(:fence AS timestamptz))
-RETURNING held_until IS NOT NULL
+WHERE tenant = :tenant AND host = :host AND (deferred_until IS NULL OR deferred_until = CAST(:fence AS timestamptz))
+RETURNING deferred_until IS NOT NULL
 """)
 
 _RELEASE = Statement("DELETE FROM targets t WHERE tenant = :tenant AND host = :host RETURNING host")
@@ -79,8 +79,8 @@ WITH waiting AS MATERIALIZED (
     JOIN attempts t ON t.job_id = o.job_id AND t.attempt = o.attempt
     JOIN jobs j ON j.id = o.job_id
     WHERE NOT o.published AND NOT o.held AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz)) AND o.attempt > 0
-      AND t.outcome = '{HELD_BACK}' AND starts_with(t.error->>'message', CAST(:said AS text)) AND j.tenant = :tenant
-      AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now())
+      AND t.outcome = '{DEFERRED}' AND starts_with(t.error->>'message', CAST(:said AS text)) AND j.tenant = :tenant
+      AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now())
     ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
 ), paced AS (
     SELECT job_id, attempt, now() + interval '1 second' * CAST(:ramp AS float8) * ln(
@@ -98,21 +98,21 @@ SELECT job_id, due_at FROM waiting ORDER BY due_at
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A host as the ledger has it. `held_for` is in seconds from when it was read; negative: it may be tried."""
+    """A host as the ledger has it. `deferred_for`: seconds from when it was read; negative: it may be tried."""
 
     tenant: str
     host: str
     failures: int
     reason: str
-    held_until: datetime | None
-    held_for: float | None
+    deferred_until: datetime | None
+    deferred_for: float | None
     updated_at: datetime
 
     @property
     def state(self) -> str:
-        if self.held_for is None:
+        if self.deferred_for is None:
             return "closed"
-        return "open" if self.held_for > 0 else "half_open"
+        return "open" if self.deferred_for > 0 else "half_open"
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ async def everything(conn: Connection, limit: int) -> list[Target]:
 
 
 async def of_tenant(conn: Connection, tenant: str, limit: int, host: str | None = None) -> list[Target]:
-    """The rows of a tenant, what is held back longest first; or the one of `host`."""
+    """The rows of a tenant, those deferred longest first; or the one of `host`."""
     return [Target(*row) for row in await _OF.rows(conn, tenant=tenant, host=host, limit=limit)]
 
 
@@ -141,7 +141,7 @@ async def try_(conn: Connection, tenant: str, host: str, lease: float) -> Tried 
 async def failed(
     conn: Connection, tenant: str, host: str, reason: FailureClass, fence: datetime | None, chance: float
 ) -> Target | None:
-    """A call has failed. Ignored (None) while the host is held back, unless by who had the try."""
+    """Record a failed call. Ignored (None) while the host is deferred, unless it was the try with this fence."""
     rows = await _FAILED.rows(
         conn, tenant=tenant, host=host, reason=str(reason), fence=fence, run=rules.RUN, first=rules.FIRST,
         longest=rules.LONGEST, jitter=1 + rules.JITTER * chance,
@@ -149,14 +149,14 @@ async def failed(
     return _one(rows)
 
 
-async def hold(conn: Connection, tenant: str, host: str, seconds: float, fence: datetime | None) -> Target | None:
-    """It asked to be left alone for so long."""
+async def defer(conn: Connection, tenant: str, host: str, seconds: float, fence: datetime | None) -> Target | None:
+    """Defer the host for as long as it asked for (Retry-After)."""
     reason = str(FailureClass.RATE_LIMITED)
-    return _one(await _HOLD.rows(conn, tenant=tenant, host=host, seconds=seconds, reason=reason, fence=fence))
+    return _one(await _DEFER.rows(conn, tenant=tenant, host=host, seconds=seconds, reason=reason, fence=fence))
 
 
 async def answers(conn: Connection, tenant: str, host: str, fence: datetime | None) -> bool:
-    """A call was answered: the run of failures is over, or, by who had the try, the hold. True: it had been held."""
+    """Record an answered call. It ends a run of failures; with the fence of the try also a deferral: then True."""
     rows = await _ANSWERS.rows(conn, tenant=tenant, host=host, fence=fence)
     return bool(rows) and bool(rows[0][0])
 
@@ -172,10 +172,10 @@ async def wake(
     """Bring up to `limit` jobs forward that wait for `host`, at the pace that the ramp has after `done` of them.
 
     Those due after `after`, in the order in which they were due; returns each with when that was. A job that comes
-    sooner anyway is left as it is; and all are while the host is held back again, or none would be there to try it.
+    sooner anyway is left as it is; and so are all while the host is deferred again, or no job would be left to try it.
     """
     rows = await _WAKE.rows(
-        conn, tenant=tenant, host=host, said=rules.held_from(host), after=after, done=done, limit=limit,
+        conn, tenant=tenant, host=host, said=rules.deferred_for_host(host), after=after, done=done, limit=limit,
         ramp=rules.RAMP, at_first=float(rules.AT_FIRST),
     )  # fmt: skip
     return [(row[0], row[1]) for row in rows]

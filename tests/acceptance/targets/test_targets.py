@@ -14,7 +14,7 @@ from tests.support.service.running_service import accepted, serving, types_known
 from tests.support.waiting import until
 
 KNOWN_TO_ALL = 1.5
-"""Seconds after which every worker knows that a host is held back: it looks once a second."""
+"""Seconds after which every worker knows that a host is deferred: it polls once a second."""
 
 ONCE = {"max_attempts": 1}
 AT_ONCE = {"max_attempts": 3, "schedule": [0.5], "jitter": 0}
@@ -48,7 +48,7 @@ async def running_attempt(client: Client, receiver: Receiver) -> Job:
         found = await target(client, receiver)
         return found if found and found["state"] == "open" else None
 
-    return await until(there, 20, "the host held back")
+    return await until(there, 20, "the host to be deferred")
 
 
 async def spared(client: Client, job: Job) -> bool:
@@ -56,7 +56,7 @@ async def spared(client: Client, job: Job) -> bool:
     done = await client.finished(job["id"])
     outcomes = [each["outcome"] for each in await client.attempts(job["id"])]
     assert outcomes[-1] == done["status"] == "succeeded", outcomes
-    assert outcomes[:-1] == ["held_back"] * (len(outcomes) - 1)
+    assert outcomes[:-1] == ["deferred"] * (len(outcomes) - 1)
     assert done["max_attempts"] - done["attempt"] == job["max_attempts"] - 1
     return len(outcomes) > 1
 
@@ -80,18 +80,18 @@ async def test_a_host_that_asks_for_patience_is_left_alone(service: Client) -> N
             await service.finished(each["id"], 5)
         assert await target(service, busy) is not None, "too slow a machine to tell"
         waiting = await service.until_status(jobs[0]["id"], "retrying")
-        assert "held back from 127.0.0.1" in waiting["error"]["message"]
-        assert waiting["run_at"] > shown["held_until"][:-3]
+        assert "deferred for 127.0.0.1" in waiting["error"]["message"]
+        assert waiting["run_at"] > shown["deferred_until"][:-3]
         assert len(busy.requests) == 1
 
         started = time.time()
-        assert all([await spared(service, job) for job in jobs]), "some were never held back"
+        assert all([await spared(service, job) for job in jobs]), "some were never deferred"
         assert time.time() - started < 15, "what waited was not brought forward"
         assert [request.at < patient for request in busy.requests].count(True) == 1
         assert len(busy.requests) == 52
         assert (await service.finished(first["id"]))["attempt"] >= 2
         outcomes = [each["outcome"] for each in await service.attempts(first["id"])]
-        assert [one for one in outcomes if one != "held_back"] == ["rate_limited", "succeeded"]
+        assert [one for one in outcomes if one != "deferred"] == ["rate_limited", "succeeded"]
         assert await target(service, busy) is None
 
 
@@ -110,7 +110,7 @@ async def test_a_host_that_fails_again_and_again_is_tried_by_one_job(service: Cl
 
         again = await until(tried, 20, "a failed try")
         assert (again["failures"], len(down.requests) - before) == (6, 1)
-        assert again["held_until"] > opened["held_until"]
+        assert again["deferred_until"] > opened["deferred_until"]
 
         down.respond = lambda _: Answer()
         released = await service.http.post(f"/targets/127.0.0.1:{down.port}/release")
@@ -130,8 +130,8 @@ async def burnt(client: Client, jobs: list[Job]) -> set[str]:
     return {id for id, attempts in found if any(each["outcome"] == "transient" for each in attempts)}
 
 
-async def test_webhooks_are_held_back_too_and_can_be_cancelled_and_expire(service: Client) -> None:
-    """A refused connection is a failure like others; what is held back ends as anything that waits."""
+async def test_webhooks_are_deferred_too_and_can_be_cancelled_and_expire(service: Client) -> None:
+    """A refused connection is a failure like others; what is deferred ends as anything that waits."""
     async with Receiver() as gone:
         await gone.stop()
         await asyncio.gather(*[service.finish("http.request", {"url": gone.url}, retry=ONCE) for _ in range(5)])

@@ -209,18 +209,18 @@ async def test_nobody_leases_it(engine: AsyncEngine, client: Client) -> None:
     assert (found["queue"], found["type"], found["position"]) == ("q", "noop", 1)
 
 
-async def test_a_target_that_is_held(engine: AsyncEngine, client: Client) -> None:
+async def test_a_target_that_is_deferred(engine: AsyncEngine, client: Client) -> None:
     await a_worker(engine)
     (job,) = await submit(client, type="http.request", payload={"url": "https://API.example.com:8443/x"})
     hold = "INSERT INTO targets VALUES ('{0}', 'api.example.com', 5, '{1}', now() + interval '1 hour')"
     await do(engine, hold.format("another tenant", "transient"))
     await why(client, job, "on_its_way")
     await do(engine, hold.format("t", "transient"))
-    found = await why(client, job, "target_held", "api.example.com", "its last 5 calls have failed")
+    found = await why(client, job, "target_deferred", "api.example.com", "its last 5 calls have failed")
     assert found["target"] == "api.example.com"
-    assert 3590 < seconds_from_now(found["held_until"]) <= 3600
+    assert 3590 < seconds_from_now(found["deferred_until"]) <= 3600
     await do(engine, "UPDATE targets SET reason = 'rate_limited'")
-    await why(client, job, "target_held", "asked to be left alone")
+    await why(client, job, "target_deferred", "asked for a pause")
 
 
 async def test_a_scheduler_that_is_not_there(engine: AsyncEngine, client: Client) -> None:

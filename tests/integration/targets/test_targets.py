@@ -54,7 +54,7 @@ async def known(conn: AsyncConnection, tenant: str = "t") -> Target | None:
 
 
 async def half_open(engine: AsyncEngine) -> None:
-    await do(engine, "UPDATE targets SET held_until = now() - interval '1 millisecond'")
+    await do(engine, "UPDATE targets SET deferred_until = now() - interval '1 millisecond'")
 
 
 async def tried(conn: AsyncConnection, lease: float = 30.0) -> Tried:
@@ -66,28 +66,28 @@ async def tried(conn: AsyncConnection, lease: float = 30.0) -> Tried:
 async def test_it_opens_with_the_fifth_failure_and_for_longer_each_time(conn: AsyncConnection, engine: Any) -> None:
     short = await fail(conn, rules.RUN - 1)
     assert short is not None
-    assert (short.failures, short.state, short.held_until) == (rules.RUN - 1, "closed", None)
+    assert (short.failures, short.state, short.deferred_until) == (rules.RUN - 1, "closed", None)
     opened = await fail(conn)
     assert opened is not None
     assert (opened.failures, opened.state) == (rules.RUN, "open")
     assert await fail(conn, 20) is None, "what was under way counts for nothing more"
-    seconds = [opened.held_for]
+    seconds = [opened.deferred_for]
     for _ in range(8):
         await half_open(engine)
         again = await fail(conn, fence=(await tried(conn)).fence)
         assert again is not None
-        seconds.append(again.held_for)
+        seconds.append(again.deferred_for)
     assert [round(each or 0) for each in seconds] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     assert await known(conn, "another tenant") is None
 
 
-async def test_a_host_that_asked_for_patience_and_then_fails_stays_held(conn: AsyncConnection, engine: Any) -> None:
-    asked = await targets.hold(conn, "t", HOST, 60, None)
+async def test_a_host_that_asked_for_patience_and_then_fails_stays_deferred(conn: AsyncConnection, engine: Any) -> None:
+    asked = await targets.defer(conn, "t", HOST, 60, None)
     assert asked is not None
     assert (asked.state, asked.failures, asked.reason) == ("open", 0, "rate_limited")
-    shorter = await targets.hold(conn, "t", HOST, 1, None)
+    shorter = await targets.defer(conn, "t", HOST, 1, None)
     assert shorter is not None
-    assert shorter.held_until == asked.held_until, "a shorter wish of another call does not shorten it"
+    assert shorter.deferred_until == asked.deferred_until, "a shorter wish of another call does not shorten it"
     await half_open(engine)
     after = await fail(conn, fence=(await tried(conn)).fence)
     assert after is not None
@@ -111,7 +111,7 @@ async def test_one_of_many_has_the_try(engine: AsyncEngine, conn: AsyncConnectio
 
 async def test_who_dies_with_the_try_holds_it_no_longer_than_its_lease(conn: AsyncConnection) -> None:
     """And if he was only slow, what he reports in the end is nobody's any more."""
-    await targets.hold(conn, "t", HOST, 0.001, None)
+    await targets.defer(conn, "t", HOST, 0.001, None)
     dead = (await until(lambda: given(conn, 0.2), 5)).fence
     assert (await tried(conn)).fence is None
     heir = (await until(lambda: given(conn, 30), 5)).fence
@@ -136,23 +136,23 @@ async def test_an_answer_ends_a_run_and_a_day_without_calls_too(conn: AsyncConne
     await fail(conn, rules.RUN)
     await pruning.prune_rest(conn)
     assert await known(conn) is not None
-    await do(engine, "UPDATE targets SET held_until = now() - interval '25 hours'")
+    await do(engine, "UPDATE targets SET deferred_until = now() - interval '25 hours'")
     await pruning.prune_rest(conn)
     assert await known(conn) is None
 
 
-async def hold_back(engine: AsyncEngine, count: int, host: str, wait: float, **fields: Any) -> set[UUID]:
+async def defer(engine: AsyncEngine, count: int, host: str, wait: float, **fields: Any) -> set[UUID]:
     ids = await put(engine, count, **fields)
     claims = await claim(engine, count, queue=fields.get("queue", "q"))
     message = rules.why(host, TRANSIENT, rules.RUN)
-    await apply(engine, *(transitions.held_back(running_attempt(each), TRANSIENT, message, wait) for each in claims))
+    await apply(engine, *(transitions.deferred(running_attempt(each), TRANSIENT, message, wait) for each in claims))
     return set(ids)
 
 
 async def test_what_waits_for_a_host_is_let_go_at_a_rising_pace(engine: AsyncEngine) -> None:
-    mine = await hold_back(engine, 61, HOST, 500, tenant="t")
-    others = await hold_back(engine, 3, OTHER, 500, tenant="t") | await hold_back(engine, 3, HOST, 500, tenant="u")
-    soon = await hold_back(engine, 1, HOST, 0.5, tenant="t")
+    mine = await defer(engine, 61, HOST, 500, tenant="t")
+    others = await defer(engine, 3, OTHER, 500, tenant="t") | await defer(engine, 3, HOST, 500, tenant="u")
+    soon = await defer(engine, 1, HOST, 0.5, tenant="t")
     now = datetime.now(UTC)
     assert await service.wake(engine, "t", HOST) == 62
     due = {row["job_id"]: (row["due_at"] - now).total_seconds() for row in await rows(engine, "SELECT * FROM outbox")}
@@ -171,7 +171,7 @@ async def test_what_waits_for_a_host_is_let_go_at_a_rising_pace(engine: AsyncEng
 async def test_all_are_let_go_however_many(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MOST", 4)
     for each in range(10):
-        await hold_back(engine, 1, HOST, 500 + each, tenant="t")
+        await defer(engine, 1, HOST, 500 + each, tenant="t")
     assert await service.wake(engine, "t", HOST) == 10
     assert [
         row["n"] for row in await rows(engine, "SELECT count(*) AS n FROM outbox WHERE due_at > now() + '9 s'")
@@ -203,13 +203,13 @@ async def test_a_url_that_failed_for_five_days_is_given_up_until_a_replay(
         second = await deliver(engine, broker, url)
         given_up = await until(has(engine, second, "failed"), 10)
         assert "given up" in (given_up.error or "")
-        await do(engine, "INSERT INTO targets (tenant, host, failures, reason, held_until) "
+        await do(engine, "INSERT INTO targets (tenant, host, failures, reason, deferred_until) "
                          "VALUES ('t', :host, 9, 'transient', now() + interval '1 hour') "
-                         "ON CONFLICT (tenant, host) DO UPDATE SET held_until = excluded.held_until",
+                         "ON CONFLICT (tenant, host) DO UPDATE SET deferred_until = excluded.deferred_until",
                  host=f"127.0.0.1:{receiver.port}")  # fmt: skip
     async with receiver, working(engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress):
         third = await deliver(engine, broker, url)
-        await until(has(engine, third, "failed"), 10, "dead at once, though its host is held back")
+        await until(has(engine, third, "failed"), 10, "dead at once, though its host is deferred")
         assert len(receiver.requests) == 1
 
         await do(engine, "DELETE FROM targets")
@@ -260,7 +260,7 @@ async def test_an_error_of_ours_that_nobody_thought_of_is_an_outcome(
     """Here of the question whether a host may be tried: its row takes no change."""
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
     async with Receiver() as receiver, working(engine, broker, egress=egress):
-        await do(engine, "INSERT INTO targets (tenant, host, failures, reason, held_until) "
+        await do(engine, "INSERT INTO targets (tenant, host, failures, reason, deferred_until) "
                          "VALUES ('t', :host, 9, 'transient', now() - interval '1 s')",
                  host=f"127.0.0.1:{receiver.port}")  # fmt: skip
         await do(engine, "ALTER TABLE targets ADD CONSTRAINT never CHECK (false) NOT VALID")

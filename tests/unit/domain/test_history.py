@@ -61,8 +61,8 @@ def lives(draw: st.DrawFn) -> list[Moment]:
         wait()
         for _ in range(draw(st.integers(0, 3))):
             last = run()
-            last.outcome = draw(st.sampled_from(["transient", "timeout", "held_back", "crashed", "handed_back"]))
-            if last.outcome in ("transient", "timeout", "held_back"):
+            last.outcome = draw(st.sampled_from(["transient", "timeout", "deferred", "crashed", "handed_back"]))
+            if last.outcome in ("transient", "timeout", "deferred"):
                 look(Status.RETRYING)
             look(Status.QUEUED)
         end = draw(st.sampled_from([Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED]))

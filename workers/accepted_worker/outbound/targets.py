@@ -1,9 +1,9 @@
-"""The hosts that `http.request` and `webhook.deliver` call, as one worker knows them: asked before, told after.
+"""The circuit breaker of the hosts that `http.request` and `webhook.deliver` call: asked before a call, told after it.
 
-What the ledger knows against hosts is read when a job is about to call one, at most once a second; nothing is read
-while no such job runs. Only a host that is known to be held back costs a question of its own. That a call failed is
-one small write, that it went well is none, unless something is known against the host. If the ledger is away, hosts
-are called as usual: their jobs are claimed, and the outcome can wait for the ledger.
+The rows of all hosts are read when a job is about to call one, at most once a second; a worker without such jobs reads
+nothing. Only a deferred host costs a query of its own. A failed call is one small write; a successful one is none,
+unless the host has a row. If the ledger is away, hosts are called as usual: their jobs are claimed, and the outcome
+can wait for the ledger.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
 from accepted.domain.retry import MAX_RETRY_AFTER
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
-from accepted.metrics import TARGETS_HELD
+from accepted.metrics import TARGETS_DEFERRED
 from accepted.services import targets as service
 from accepted.storage import targets, webhooks
 from accepted.storage.db.engine import reading, transaction
@@ -78,8 +78,8 @@ class Call:
     fence: datetime | None = None
 
 
-class HeldBack(NamedTuple):
-    """It may not: what its record is to say, and in how many seconds to come back."""
+class Deferred(NamedTuple):
+    """A job may not call its host: the error of its attempt, and in how many seconds to try again."""
 
     kind: FailureClass
     message: str
@@ -97,7 +97,7 @@ class Targets:
         self._queued: dict[Key, tuple[datetime | None, int]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def ask(self, job: Job) -> Call | HeldBack | None:
+    async def ask(self, job: Job) -> Call | Deferred | None:
         """May this job call its host now? None for a job that calls none. Never raises but when cancelled."""
         if job.type not in TYPES:
             return None
@@ -109,7 +109,7 @@ class Targets:
         try:
             await self._refresh()
             known = self._known.get(call.key)
-            return call if known is None or known.held_until is None else await self._try(call, aim)
+            return call if known is None or known.deferred_until is None else await self._try(call, aim)
         except LedgerUnavailable as error:
             log.warning("targets_unknown", error=str(error))
             return call
@@ -144,7 +144,7 @@ class Targets:
             self._queued = {key: place for key, place in self._queued.items() if key in self._known}
             self._read_at = time.monotonic()
 
-    async def _try(self, call: Call, aim: _Aim) -> Call | HeldBack | None:
+    async def _try(self, call: Call, aim: _Aim) -> Call | Deferred | None:
         """The ledger has the last word: it may have been released since, or somebody else have the one try.
 
         What is for a URL that is given up passes: its handler ends it, and calls nobody.
@@ -155,23 +155,23 @@ class Targets:
                 return None
             tried = await targets.try_(conn, *call.key, lease)
             await conn.commit()
-        if tried is None or tried.target.held_until is None:
+        if tried is None or tried.target.deferred_until is None:
             self._known.pop(call.key, None)
             return call
         if tried.fence is not None:
             log.info("target_tried", tenant=call.key[0], host=call.key[1])
             return replace(call, fence=tried.fence)
-        return self._held_back(call.key, tried, lease)
+        return self._deferred(call.key, tried, lease)
 
-    def _held_back(self, key: Key, tried: Tried, lease: float) -> HeldBack:
+    def _deferred(self, key: Key, tried: Tried, lease: float) -> Deferred:
         target = tried.target
-        # Not held any more, as far as we saw: somebody else got the try while we asked for it.
-        left = target.held_for if target.state == "open" and target.held_for is not None else lease
+        # Not deferred any more, as far as we saw: somebody else got the try while we asked for it.
+        left = target.deferred_for if target.state == "open" and target.deferred_for is not None else lease
         kind = FailureClass(target.reason)
-        return HeldBack(kind, rules.why(key[1], kind, target.failures), left + self._place(key, target.held_until))
+        return Deferred(kind, rules.why(key[1], kind, target.failures), left + self._place(key, target.deferred_until))
 
     def _place(self, key: Key, until: datetime | None) -> float:
-        """Seconds behind the first that this worker holds back until that moment."""
+        """Seconds behind the first job that this worker defers until that moment."""
         last, count = self._queued.get(key, (None, 0))
         count = count + 1 if last == until else 0
         self._queued[key] = (until, count)
@@ -181,35 +181,35 @@ class Targets:
     async def _failed(self, call: Call, kind: FailureClass, retry_after: float | None) -> None:
         async with transaction(self._engine) as conn:
             if retry_after:
-                now = await targets.hold(conn, *call.key, min(retry_after, MAX_RETRY_AFTER), call.fence)
+                now = await targets.defer(conn, *call.key, min(retry_after, MAX_RETRY_AFTER), call.fence)
             else:
                 now = await targets.failed(conn, *call.key, kind, call.fence, random.random())
             await conn.commit()
         if now is None:
             return
         self._known[call.key] = now
-        if now.held_for is not None:
-            TARGETS_HELD.labels(now.reason).inc()
+        if now.deferred_for is not None:
+            TARGETS_DEFERRED.labels(now.reason).inc()
             log.warning(
-                "target_held", tenant=now.tenant, host=now.host, reason=now.reason, failures=now.failures,
-                seconds=round(now.held_for, 1),
+                "target_deferred", tenant=now.tenant, host=now.host, reason=now.reason, failures=now.failures,
+                seconds=round(now.deferred_for, 1),
             )  # fmt: skip
 
     async def _answers(self, call: Call) -> None:
         async with transaction(self._engine) as conn:
-            was_held = await targets.answers(conn, *call.key, call.fence)
+            was_deferred = await targets.answers(conn, *call.key, call.fence)
             await conn.commit()
         self._known.pop(call.key, None)
         self._queued.pop(call.key, None)
-        if was_held:
+        if was_deferred:
             woken = await service.wake(self._engine, *call.key)
             log.info("target_answers", tenant=call.key[0], host=call.key[1], released=woken)
             await service.wake_stragglers(self._engine, *call.key)
 
     def _has_failed(self, key: Key) -> bool:
-        """Whether a run of failures is known that this answer ends. One from before a hold does not end the hold."""
+        """Whether this answer ends a run of failures. An answer from before a deferral does not end that."""
         known = self._known.get(key)
-        return known is not None and known.held_until is None
+        return known is not None and known.deferred_until is None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_said(work))

@@ -29,7 +29,7 @@ from accepted_worker.attempt.handler_call import CallOutcome, EndReason, Handler
 from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
-from accepted_worker.outbound.targets import HeldBack
+from accepted_worker.outbound.targets import Deferred
 from accepted_worker.process_pool.pool import START_SECONDS, Crashed, ProcessPool
 from accepted_worker.process_pool.tool_server import ToolServer
 
@@ -112,8 +112,8 @@ class Executor:
             call = await self.tools.targets.ask(claim.job)
         except asyncio.CancelledError:
             return transitions.handed_back(running)
-        if isinstance(call, HeldBack):
-            return transitions.held_back(running, *call)
+        if isinstance(call, Deferred):
+            return transitions.deferred(running, *call)
         transition = await self._run(claim, handler, running)
         if call is not None:
             self.tools.targets.tell(call, transition)

@@ -53,7 +53,7 @@ class ExplanationView(BaseModel):
     worker: str | None = None
     since: datetime | None = None
     target: str | None = None
-    held_until: datetime | None = None
+    deferred_until: datetime | None = None
     rate_limit: dict[str, Any] | None = None
     max_running: int | None = None
     max_running_per_key: int | None = None

@@ -1,17 +1,17 @@
-"""When a host is left alone, and for how long: the rules of its circuit (docs/waiting.md).
+"""When calls to a host are deferred, and for how long: the rules of its circuit breaker (docs/waiting.md).
 
-A host is closed (called as usual), open (held back until a moment) or half open (that moment has come, and one job is
+A host is closed (called as usual), open (deferred until a moment) or half open (that moment has come, and one job is
 let through to try). It opens at once for as long as it asks for by `Retry-After`, or after a run of failures.
 """
 
 from accepted.domain.failures import FailureClass
 
 RUN = 5
-"""Failures in a row, of all workers together, after which a host is held back."""
+"""Failures in a row, of all workers together, after which a host is deferred."""
 
 FIRST = 5.0
 LONGEST = 300.0
-"""Seconds for which a run of failures holds a host back: `FIRST`, doubled by each failed try, at most `LONGEST`. A host
+"""Seconds for which a run of failures defers a host: `FIRST`, doubled by each failed try, at most `LONGEST`. A host
 that was restarted is tried again at once; one that is gone for the day costs a call every five minutes."""
 
 JITTER = 0.2
@@ -19,26 +19,26 @@ JITTER = 0.2
 
 ABREAST = 10.0
 FARTHEST = 1800.0
-"""Seconds by which each further job that one worker holds back comes after the one before, at most `FARTHEST` in all.
-The first comes when the host may be tried, and tries it. The others are brought forward once it answers, so they need
-not come and look: while it does not, a host costs a worker one claim in ten seconds, however many jobs wait for it."""
+"""Seconds by which each further job that one worker defers comes after the one before, at most `FARTHEST` in all. The
+first comes when the host may be tried, and tries it. The others are brought forward once it answers, so they need not
+poll: while it does not, a host costs a worker one claim in ten seconds, however many jobs wait for it."""
 
 RAMP = 2.0
 AT_FIRST = 20
-"""Once a host answers, what waited for it is let go: `AT_FIRST` jobs in the first `RAMP` seconds, and twice as fast in
+"""Once a host answers, what waited for it runs: `AT_FIRST` jobs in the first `RAMP` seconds, and twice as fast in
 every `RAMP` after: no stampede for a host that has just come back, and 10,000 jobs in 20 s if it bears them."""
 
 AGAINST = frozenset({FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.RATE_LIMITED})
 """Classes that speak against the host. Any other end says that it answers."""
 
 
-def held_from(host: str) -> str:
-    """How the record of a held-back attempt begins. What waits for a host is found by it."""
-    return f"held back from {host}: "
+def deferred_for_host(host: str) -> str:
+    """How the error of a deferred attempt begins. What waits for a host is found by it."""
+    return f"deferred for {host}: "
 
 
 def why(host: str, reason: str, failures: int) -> str:
-    """What the record of a held-back attempt says."""
+    """The error message of a deferred attempt."""
     if reason == FailureClass.RATE_LIMITED and failures < RUN:
-        return f"{held_from(host)}it asked to be left alone (Retry-After)"
-    return f"{held_from(host)}its last {failures} calls have failed"
+        return f"{deferred_for_host(host)}it asked for a pause (Retry-After)"
+    return f"{deferred_for_host(host)}its last {failures} calls have failed"

@@ -9,7 +9,7 @@ from accepted.domain import explanation
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
 from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
-from accepted.domain.snapshot import HeldTarget, JobSnapshot
+from accepted.domain.snapshot import DeferredTarget, JobSnapshot
 from accepted.storage import queue_load
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import explain as explaining
@@ -56,7 +56,7 @@ def _snapshot(job: Job, row: Row) -> JobSnapshot:
     )  # fmt: skip
 
 
-async def _target(conn: AsyncConnection, row: Row) -> HeldTarget | None:
+async def _target(conn: AsyncConnection, row: Row) -> DeferredTarget | None:
     if row.calls is None:
         return None
     try:
@@ -68,4 +68,4 @@ async def _target(conn: AsyncConnection, row: Row) -> HeldTarget | None:
         return None
     until, reason, failures = held
     asked = reason == FailureClass.RATE_LIMITED
-    return HeldTarget(host, until, "it asked to be left alone" if asked else f"its last {failures} calls have failed")
+    return DeferredTarget(host, until, "it asked for a pause" if asked else f"its last {failures} calls have failed")

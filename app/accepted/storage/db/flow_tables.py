@@ -119,7 +119,7 @@ targets = Table(
     Column("host", Text, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("held_until", Moment),
+    Column("deferred_until", Moment),
     Column("updated_at", Moment, nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("tenant", "host"),
 )

@@ -86,7 +86,7 @@ FROM mine
 queue became limited is about to be held."""
 
 _TARGET = Statement("""
-SELECT held_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND held_until > now()
+SELECT deferred_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now()
 """)
 
 

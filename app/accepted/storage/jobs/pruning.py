@@ -69,7 +69,7 @@ DELETE FROM batches b USING old WHERE b.id = old.id
 """)
 _WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
 _SAMPLES = text("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
-_TARGETS = text("DELETE FROM targets WHERE COALESCE(held_until, updated_at) < now() - interval '1 day'")
+_TARGETS = text("DELETE FROM targets WHERE COALESCE(deferred_until, updated_at) < now() - interval '1 day'")
 _SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
