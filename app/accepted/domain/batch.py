@@ -1,6 +1,7 @@
-"""A batch: a name on many jobs, what is to happen when one of them fails, and what they have come to.
+"""A batch of jobs, and the graph of a workflow, which is a batch whose jobs depend on each other.
 
-Pure values. `to_wire` is the JSON of contract section 4, used alike by the 202, by GET and inside the webhook.
+Pure values. `to_wire` is the JSON of contract section 4 in the 202, in GET and in the webhook. Errors in a graph are
+values with a place in the body.
 """
 
 import heapq
@@ -20,18 +21,17 @@ OnFailure: TypeAlias = Literal["continue", "cancel"]
 FINISHED_EVENT = "batch.finished"
 
 MAX_EDGES = 100_000
-"""Of one workflow. The end of a member follows every edge behind it in one statement."""
+"""Dependencies of one workflow. The end of a job follows all of its edges in one statement."""
 
 MAX_NAMED = 10
-"""Refs of a cycle that are named; the first of them are enough to find it."""
-
+"""Refs of a cycle that an error names."""
 
 COMPARED = 200
-"""Refs among which the nearest is looked for: it takes a fraction of a millisecond each."""
+"""In larger workflows no nearest ref is suggested: each comparison takes a fraction of a millisecond."""
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that was checked and is to be inserted. `total` is how many members it has."""
+    """A checked batch, ready to be inserted, with `total` members."""
 
     id: UUID
     tenant: str
@@ -42,7 +42,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch as the ledger holds it. `counts` is by status, and holds no zeros."""
+    """A stored batch. `counts` has the statuses that occur."""
 
     id: UUID
     tenant: str
@@ -54,13 +54,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """When the members of a batch run: number i of n at `start` plus i/n of `window` seconds; no start is now."""
+    """When the members of a batch run: number i of n at `start` (None: now) plus i/n of `window` seconds."""
 
     start: datetime | None = None
     window: float = 0.0
 
     def placed(self, job: NewJob, number: int, total: int) -> NewJob:
-        """`job` as number `number`, from 0, of `total`."""
+        """`job` with the run time of number `number`, from 0, of `total`."""
         after = self.window * number / total
         if self.start is not None:
             return msgspec.structs.replace(job, run_at=self.start + timedelta(seconds=after))
@@ -68,21 +68,21 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A job: its name, and the names of those whose success it waits for, each once."""
+    """A job by its ref, and the refs of the jobs that must succeed first, each once."""
 
     ref: str
     depends_on: tuple[str, ...] = ()
 
 
 class Flaw(msgspec.Struct, frozen=True):
-    """What is wrong, and where below the array of jobs, such as `/3/depends_on/0`."""
+    """An error in the graph. `pointer` is relative to the array of jobs, such as `/3/depends_on/0`."""
 
     pointer: str
     detail: str
 
 
 def to_wire(batch: Batch) -> dict[str, Any]:
-    """The batch of contract section 4."""
+    """The JSON of contract section 4."""
     return {
         "id": batch.id,
         "total": batch.total,
@@ -94,7 +94,7 @@ def to_wire(batch: Batch) -> dict[str, Any]:
 
 
 def flaws(nodes: Sequence[Node], limit: int) -> list[Flaw]:
-    """What keeps jobs from being a workflow, up to `limit` of it. Cycles are looked for when all refs are right."""
+    """The first `limit` errors in the graph. Cycles are checked once all refs are right."""
     if sum(len(node.depends_on) for node in nodes) > MAX_EDGES:
         return [Flaw("", f"more than {MAX_EDGES} dependencies in all")]
     places: dict[str, int] = {}
@@ -105,7 +105,10 @@ def flaws(nodes: Sequence[Node], limit: int) -> list[Flaw]:
 
 
 def in_order(nodes: Sequence[Node]) -> list[int]:
-    """The places of these jobs, each after all that it needs, else as given. Those on or behind a cycle are missing."""
+    """Positions of the nodes, each after all that it needs, else in the given order.
+
+    Nodes on a cycle, or behind one, are left out.
+    """
     places = {node.ref: number for number, node in enumerate(nodes)}
     behind: dict[int, list[int]] = defaultdict(list)
     unmet = [len(node.depends_on) for node in nodes]
@@ -153,7 +156,7 @@ def _cyclic(nodes: Sequence[Node], places: Mapping[str, int]) -> list[Flaw]:
 
 
 def _cycle(nodes: Sequence[Node], walk: Sequence[int]) -> Flaw:
-    """`walk` goes from each job to one that it needs, and from the last to the first."""
+    """`walk` goes from each job to one that it needs; the last needs the first."""
     named = [nodes[number].ref for number in (*walk, walk[0])]
     if len(named) > MAX_NAMED:
         named = [*named[:MAX_NAMED], f"… ({len(walk)} jobs)"]

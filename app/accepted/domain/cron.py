@@ -1,10 +1,11 @@
-"""Cron lines: five fields, read by cronsim, in UTC or a time zone with its changes of the clock.
+"""Cron lines: five fields, in UTC or in a time zone whose clock changes twice a year.
 
-Debian's rules (cron(8)), as cronsim has them. A line is **fixed** when neither its minutes nor its hours begin with
-`*`: each of its local times then happens once a day, one that a change of the clock skips right after the gap, one that
-comes twice the first time. The others follow the time that passes: what the clock skips does not happen, what it shows
-twice happens twice. cronsim itself walks in steps of an hour, and loses times after a change of half an hour
-(Australia/Lord_Howe); so it is asked for the days, and the moments of a day are found here.
+The rules are Debian's (cron(8)). A line is **fixed** if neither its minutes nor its hours begin with `*`: each of its
+local times happens once a day. A time that a clock change skips happens right after the gap; a time that comes twice
+happens the first time. Other lines follow elapsed time: a skipped time does not happen, a repeated time happens twice.
+
+cronsim parses the line and matches the days. It steps by whole hours and loses times after a half-hour change
+(Australia/Lord_Howe), so the moments of a day are computed here.
 """
 
 from bisect import bisect_right
@@ -16,16 +17,16 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 LONGEST = 500
-"""Characters of a line; every minute, hour, day, month and weekday by its number takes 330."""
+"""Characters of a line. A line with every minute, hour, day, month and weekday as a number has 330."""
 
 ALL_YEARS = range(2000, 2028)
-"""Both lengths of a year with each first weekday: a line without a day in these has none in any year."""
+"""These have every combination of length and first weekday. A line without a day in them never fires."""
 
 GIVE_UP = 50
-"""Years without a day of the line. 40 is the most: one weekday on 29 February, past a year like 2100 without it."""
+"""Years without a run after which the search stops. The longest gap is 40: a weekday on 29 February, across 2100."""
 
 FORESEEN = timedelta(days=200 * 366)
-"""Further ahead no run is shown: a line that fires every 28 years could keep us busy looking."""
+"""How far ahead runs are shown. It bounds the search for a line that fires every 28 years."""
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -42,11 +43,11 @@ NEVER = "never fires: there is no such day"
 
 
 class CronError(ValueError):
-    """No line that could ever fire. The text may be shown: it quotes nothing."""
+    """The line is malformed or never fires. Clients see the text, which quotes nothing."""
 
 
 class CronLine:
-    """A line and the zone that it is read in. Raises `CronError`."""
+    """A cron line in a time zone. Raises `CronError`."""
 
     def __init__(self, line: str, zone: ZoneInfo) -> None:
         self._sim = _parse(line)
@@ -57,12 +58,12 @@ class CronLine:
             raise CronError(NEVER)
 
     def next_runs(self, after: datetime, count: int) -> list[datetime]:
-        """The first `count` moments after `after`, in UTC, as far as can be foreseen."""
+        """The first `count` moments after `after`, in UTC, at most `FORESEEN` ahead."""
         until = after + FORESEEN
         return list(takewhile(lambda moment: moment < until, islice(self.runs(after), count)))
 
     def runs(self, after: datetime) -> Iterator[datetime]:
-        """Every moment after `after`, in UTC, strictly rising. Ends when nothing comes for `GIVE_UP` years."""
+        """Every moment after `after`, in UTC, strictly rising. Ends after `GIVE_UP` years without one."""
         last = after.astimezone(UTC)
         first = after.astimezone(self.zone).date()
         while day := self._next_day(first):
@@ -73,20 +74,20 @@ class CronLine:
             first = day + DAY
 
     def days_of_change(self, first: date, last: date) -> Iterator[date]:
-        """The days of the line, `last` included, on which the clock is changed."""
+        """The days of the line up to `last` on which the clock changes."""
         return (day for day in self._days(first, last) if self._changes(day))
 
     def local_times(self, day: date) -> list[datetime]:
-        """What the line asks for on `day`, by the clock on the wall."""
+        """The local times of the line on `day`."""
         return [datetime.combine(day, time()) + minutes * MINUTE for minutes in self._minutes]
 
     def moments_of(self, local: datetime) -> list[datetime]:
-        """When the clock shows `local`, in UTC: once, twice, or not at all."""
+        """The moments, in UTC, at which the local clock shows `local`: none, one or two."""
         both = {local.replace(tzinfo=self.zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
         return sorted(one for one in both if one.astimezone(self.zone).replace(tzinfo=None) == local)
 
     def once(self, local: datetime) -> datetime:
-        """The first moment at which the clock shows `local`, or the first after the gap in which it lies."""
+        """The first moment at which the clock shows `local`; if it is in a gap, the first after the gap."""
         while not (found := self.moments_of(local)):
             local += MINUTE
         return found[0]
@@ -105,7 +106,7 @@ class CronLine:
             day += DAY
 
     def _moments(self, day: date, after: datetime) -> Iterator[datetime]:
-        """The moments of `day`, rising; on an ordinary day without those up to `after`."""
+        """The moments of `day`, rising. On a day without a clock change those up to `after` are left out."""
         if not self._changes(day):
             midnight = datetime.combine(day, time(), self.zone).astimezone(UTC)
             begin = bisect_right(self._minutes, (after - midnight) / MINUTE)
@@ -121,7 +122,7 @@ class CronLine:
 
 
 def warnings(line: CronLine, after: datetime, shown: list[datetime]) -> list[str]:
-    """The local times that are skipped or come twice in the year after `after`, and in what is `shown` beyond it."""
+    """Local times that a clock change skips or repeats, in the year after `after` and up to the last of `shown`."""
     until = max([after + WARNED_AHEAD, *shown])
     found: list[str] = []
     for day in line.days_of_change(after.astimezone(line.zone).date(), until.astimezone(line.zone).date()):
@@ -138,12 +139,12 @@ def _parse(line: str) -> CronSim:
         return CronSim(line, datetime(2000, 1, 1))
     except CronSimError as error:
         minute, hour, day, _, weekday = line.split()
-        if "day-of-month" in str(error) and _is_read(f"{minute} {hour} {day} * {weekday}"):
+        if "day-of-month" in str(error) and _parses(f"{minute} {hour} {day} * {weekday}"):
             raise CronError(NEVER) from None
-        raise CronError(f"is no cron line: {str(error).lower()}") from None
+        raise CronError(f"is not a cron line: {str(error).lower()}") from None
 
 
-def _is_read(line: str) -> bool:
+def _parses(line: str) -> bool:
     try:
         CronSim(line, datetime(2000, 1, 1))
     except CronSimError:

@@ -1,4 +1,7 @@
-"""Opaque cursors of lists: where to go on, tied to the tenant and to the filters that the list was asked for with."""
+"""Opaque cursors of lists. A cursor names the last item of a page.
+
+It is valid only for the `scope` that it was made for: the tenant and the filters of the list.
+"""
 
 import base64
 import hashlib
@@ -11,17 +14,17 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def write(last: UUID, scope: str) -> str:
-    """A cursor that goes on after `last` in the list that `scope` names."""
+    """A cursor that continues after `last`."""
     return _seal(last.bytes, scope)
 
 
 def read(cursor: str, scope: str) -> UUID:
-    """Raises `ValueError` for a cursor that was tampered with, or made for another list."""
+    """Raises `ValueError` for a cursor that was changed or made for another list."""
     return UUID(bytes=_open(cursor, 16, scope))
 
 
 def write_moment(at: datetime, last: UUID, scope: str) -> str:
-    """The same for a list that is sorted by time first."""
+    """A cursor for a list that is sorted by time, then by id."""
     return _seal(((at - _EPOCH) // _MICROSECOND).to_bytes(8, "big") + last.bytes, scope)
 
 
@@ -35,14 +38,14 @@ def read_moment(cursor: str, scope: str) -> tuple[datetime, UUID]:
 
 
 def write_text(last: str, scope: str) -> str:
-    """The same for a list that is sorted by a name."""
+    """A cursor for a list that is sorted by name."""
     return _seal(last.encode(), scope)
 
 
 def read_text(cursor: str, scope: str) -> str:
     """Raises as `read` does."""
     text = _open(cursor, None, scope).decode()
-    if "\0" in text:  # the check holds off accidents, not people
+    if "\0" in text:  # the check stops mistakes, not forgery
         raise ValueError("not a cursor of ours")
     return text
 
@@ -55,7 +58,7 @@ def _open(cursor: str, length: int | None, scope: str) -> bytes:
     position = base64.urlsafe_b64decode(cursor.encode("ascii"))[:-_CHECK_BYTES]
     if length is not None and len(position) != length:
         raise ValueError("not a cursor")
-    if _seal(position, scope) != cursor:  # the text, not its bytes: base64 has several texts for the same
+    if _seal(position, scope) != cursor:  # compared as text, because several base64 texts decode to the same bytes
         raise ValueError("a cursor of another list")
     return position
 

@@ -18,7 +18,7 @@ RELAYED_WITHIN = timedelta(seconds=3)
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """`reason` is a word for machines, `detail` the sentence, `data` what the sentence says."""
+    """`reason` is a code for programs, `detail` a sentence for people, `data` the values in the sentence."""
 
     reason: str
     detail: str
@@ -26,7 +26,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(job: JobSnapshot) -> Explanation:
-    """The one reason why the job is where it is."""
+    """The first reason that holds the job."""
     if job.status in FINISHED:
         return _finished(job)
     if job.status == Status.RUNNING:
@@ -37,7 +37,7 @@ def explain(job: JobSnapshot) -> Explanation:
 
 
 def wire(job: JobSnapshot) -> dict[str, Any]:
-    """The explanation as it is answered: flat, with the last error of a job that had one."""
+    """The JSON of `GET /jobs/{id}/explain`: flat, with `last_error` if the job had an error."""
     found = explain(job)
     body = {"id": job.id, "status": job.status, "reason": found.reason, "detail": found.detail, **found.data}
     return body if job.error is None else body | {"last_error": _error(job)}
@@ -57,11 +57,11 @@ def _running(job: JobSnapshot) -> Explanation:
     data = {"worker": holder.worker, "since": holder.since, "attempt": job.attempt}
     where = f"attempt {job.attempt} of {job.max_attempts} on worker {holder.worker}, since {_at(holder.since)}"
     if not holder.alive:
-        heard = "is not known any more" if holder.heard_at is None else f"was last heard of at {_at(holder.heard_at)}"
-        said = f"It was running as {where}, but that worker {heard}: it is about to be given to another."
+        heard = "is no longer known" if holder.heard_at is None else f"was last heard of at {_at(holder.heard_at)}"
+        said = f"It was running as {where}, but that worker {heard}. It will be given to another worker."
         return Explanation("worker_silent", said, data | {"heard_at": holder.heard_at})
     if holder.cancel_requested:
-        return Explanation("cancelling", f"Somebody asked to cancel it; it ends as its handler lets go: {where}.", data)
+        return Explanation("cancelling", f"A client asked to cancel it; it ends when its handler stops: {where}.", data)
     return Explanation("running", f"It is running: {where}.", data)
 
 
@@ -80,7 +80,7 @@ def _blocked(job: JobSnapshot) -> Explanation:
 
 
 def _moment(job: JobSnapshot) -> Explanation | None:
-    """Held by nothing but a time that has not come, or that the relay has not noticed."""
+    """Its time has not come, or the relay has not published it yet."""
     if job.target is not None:
         said = f"Nothing is sent to {job.target.host} before {_at(job.target.until)}: {job.target.why}."
         return Explanation("target_deferred", said, {"target": job.target.host, "deferred_until": job.target.until})
@@ -115,7 +115,7 @@ def _room(job: JobSnapshot) -> Explanation | None:
 
 
 def _lease(job: JobSnapshot) -> Explanation:
-    """Who leases jobs is known only while he holds one."""
+    """An HTTP worker is known only while it holds a lease."""
     said = (
         f"It waits for a worker to lease it from queue {job.queue}; none holds a lease on a job of type {job.type} now."
     )
@@ -153,7 +153,7 @@ def _key(job: JobSnapshot) -> Explanation | None:
 
 
 def _slot(job: JobSnapshot) -> Explanation:
-    """Nothing holds it but that all slots are taken, or will be by those before it."""
+    """All slots are busy, or other jobs come first."""
     if job.position.ahead:
         others = _count(job.position.ahead, "other")
         return _in_line("behind_others", f"It waits behind {others} on queue {job.queue}", job, {"queue": job.queue})
@@ -175,7 +175,7 @@ def _position(job: JobSnapshot, expected: datetime | None) -> dict[str, Any]:
 
 
 def _expected_start(job: JobSnapshot) -> datetime | None:
-    """When as many have started as go first, at the pace that was measured; None where nothing was."""
+    """When the jobs before it will have started, at the measured rate; None where nothing was measured."""
     waits = [(job.position.ahead + 1, _pace(job))]
     if job.limits.max_running_per_key is not None and job.concurrency_key is not None:
         waits.append((job.position.of_key + 1, _starts_per_second(job.limits.max_running_per_key, job.measured)))
@@ -184,7 +184,7 @@ def _expected_start(job: JobSnapshot) -> datetime | None:
 
 
 def _pace(job: JobSnapshot) -> float | None:
-    """Jobs of the queue that start in a second: as many as ended of late, else as many as its slots allow for."""
+    """Jobs of the queue that start per second: the measured rate of ends, else what its slots allow."""
     slots = min(job.capacity.slots, job.limits.max_running or job.capacity.slots)
     pace = job.measured.rate_out or _starts_per_second(slots, job.measured)
     if job.limits.rate_jobs is None or not job.limits.rate_per:

@@ -1,4 +1,4 @@
-"""Why an attempt failed, as the closed set of classes of contract section 5, and the exceptions that name one."""
+"""The failure classes of contract section 5, and the exceptions with which a handler names one."""
 
 import time
 from enum import StrEnum
@@ -7,7 +7,7 @@ from accepted.domain.retry import parse_retry_after
 
 
 class FailureClass(StrEnum):
-    """The `class` of a job's `error`. What each one leads to is decided in `accepted.domain.transitions`."""
+    """The `class` of a job's `error`. `accepted.domain.transitions` decides what each one leads to."""
 
     TRANSIENT = "transient"
     RATE_LIMITED = "rate_limited"
@@ -21,11 +21,11 @@ class FailureClass(StrEnum):
 
 
 AT_ONCE = frozenset({FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND})
-"""Classes that no retry can mend; of `NOT_FOUND`, a type may think otherwise."""
+"""Classes that are not retried, because a retry cannot succeed. A type may choose otherwise for `NOT_FOUND`."""
 
 
 class OnNotFound(StrEnum):
-    """What a type makes of `not_found`: a dead letter, a failure like others, or a success with nothing done."""
+    """What a type does about `not_found`: dead letter, retry on the schedule, or success without work."""
 
     FAIL = "fail"
     RETRY = "retry"
@@ -33,7 +33,7 @@ class OnNotFound(StrEnum):
 
 
 class HandlerError(Exception):
-    """Raised by a handler to say which failure class this is. Its text is shown to the client."""
+    """Raised by a handler to name the failure class. Clients see its text."""
 
     failure_class = FailureClass.TRANSIENT
     retry_after: float | None = None
@@ -44,13 +44,14 @@ class HandlerError(Exception):
 
 
 class TransientError(HandlerError):
-    """It may work next time: retried on the schedule."""
+    """It may work next time. Retried on the schedule."""
 
 
 class RateLimited(HandlerError):
-    """The target asked for patience: retried on the schedule, but not before `retry_after`.
+    """The target limits the rate. Retried on the schedule, but not before `retry_after`.
 
-    That is in seconds, or a `Retry-After` field as it came (seconds or a date); what cannot be read counts as absent.
+    `retry_after` is in seconds, or the value of a `Retry-After` field (seconds or a date). A value that cannot be read
+    counts as absent.
     """
 
     failure_class = FailureClass.RATE_LIMITED
@@ -61,31 +62,31 @@ class RateLimited(HandlerError):
 
 
 class TargetTimeout(HandlerError):
-    """The target did not answer in full before the deadline of the call: retried on the schedule."""
+    """The target did not answer in full before the deadline of the call. Retried on the schedule."""
 
     failure_class = FailureClass.TIMEOUT
 
 
 class InvalidJob(HandlerError):
-    """It can never work as submitted: dead letter at once."""
+    """The job can never work as submitted. Dead letter at once."""
 
     failure_class = FailureClass.INVALID
 
 
 class AuthError(HandlerError):
-    """The target refused our credentials: dead letter at once, to be replayed once they are mended."""
+    """The target refused the credentials. Dead letter at once; replay it when they are right."""
 
     failure_class = FailureClass.AUTH
 
 
 class NotFound(HandlerError):
-    """The target says that the thing is not there: what its type makes of it, `OnNotFound`."""
+    """The target has no such thing. The type's `OnNotFound` decides."""
 
     failure_class = FailureClass.NOT_FOUND
 
 
 class LeaseLost(HandlerError):
-    """The attempt is over, or another worker has it: nothing that it still does counts. Raised by `ctx`."""
+    """The attempt is over, or another worker runs the job, so its writes no longer count. Raised by `ctx`."""
 
     failure_class = FailureClass.CRASHED
 

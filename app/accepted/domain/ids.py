@@ -14,13 +14,13 @@ def new_id() -> UUID:
 
 
 def age_of(job_id: UUID, now: datetime) -> float | None:
-    """Seconds since the id was made; None when it is no UUIDv7, which tells no time."""
+    """Seconds since the id was made; None if it is not a UUIDv7."""
     if job_id.version != 7:
         return None
     return now.timestamp() - (job_id.int >> 80) / 1000
 
 
 def floor_at(moment: datetime) -> UUID:
-    """The smallest UUIDv7 that can have been made at `moment`: ids below it are older."""
+    """The smallest UUIDv7 of `moment`: smaller ids are older."""
     millis = max(0, int(moment.astimezone(UTC).timestamp() * 1000))
     return UUID(int=(millis & (2**48 - 1)) << 80 | 0x7 << 76 | 0b10 << 62)

@@ -1,13 +1,13 @@
-"""JSON as this service reads and writes it: one strict reader, one canonical form, one writer.
+"""Strict JSON: one reader, one canonical form, one writer.
 
-The reader takes RFC 8259 text in UTF-8 and nothing more, with the limits of I-JSON (RFC 7493) that keep one
-body from meaning two things: contract section 4 says which fault is a 400 and which a 422. It gives the same
-answer on every Python, because it measures the nesting itself before it lets the C scanner recurse.
+The reader accepts RFC 8259 text in UTF-8 within the limits of I-JSON (RFC 7493), so that no body has two meanings.
+Contract section 4 says which error is a 400 and which a 422. The result does not depend on the Python version, because
+the nesting is measured before the C scanner recurses.
 
-It stands on the hottest path of the service. The common body costs one C scan and a few searches over its
-bytes; only a body in which such a search hits something suspicious is walked value by value.
+Every submission passes here. A usual body costs one C scan and a few searches over its bytes; only a body with a
+suspicious match is checked value by value.
 
-Known loss: numbers with a fraction or an exponent become doubles, as in nearly every JSON reader.
+Numbers with a fraction or an exponent become doubles, as in nearly every JSON reader.
 """
 
 import json
@@ -21,22 +21,22 @@ from accepted.errors import FieldError, InvalidRequest, MalformedRequest
 
 ParsedJSON: TypeAlias = "dict[str, Any] | list[Any] | str | int | float | bool | None"
 
-MAX_DEPTH = 64  # levels of arrays and objects; FAULTS: deeper than any payload that people write by hand
+MAX_DEPTH = 64  # levels of arrays and objects; no payload written by hand is deeper
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # what a `bigint`, a Go int64 and a Java long can hold
 
-# Out of range is only what has 19 digits in a row or an exponent of three: int64 ends in 19 digits, and up to
-# e99 a double overflows from 210 digits on.
+# Only 19 digits in a row or a three-digit exponent can be out of range: int64 has up to 19 digits, and with an exponent
+# up to e99 a double overflows from 210 digits on.
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9]{18}|[eE]\+?[0-9]{3})")
-# A NUL, or either half of a surrogate pair; whether the pair is whole is seen in the decoded string.
+# A NUL, or half of a surrogate pair. The decoded string shows whether the pair is whole.
 _RISKY_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _QUOTED = re.compile(rb'"[^"]*"')
 _TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one level down, one level up
-_BLOCK = 65536  # brackets counted before a look whether they are too deep already
+_BLOCK = 65536  # brackets counted between two checks of the depth
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
-# How `_SORTED` writes a float without a fraction: 1.0, 1e22. A hit inside a string only costs the walk.
+# A float without a fraction as `_SORTED` writes it: 1.0, 1e22. A match inside a string only costs time.
 _INTEGRAL_FLOAT = re.compile(rb"[0-9](?:\.0|e\+?[0-9]+)[,\]}]|[0-9](?:\.0|e\+?[0-9]+)\Z")
 _WHITESPACE = " \t\r\n"
-_BEYOND_INT64 = INT64_MAX + 1  # stands for every integer that is too long to be worth converting
+_BEYOND_INT64 = INT64_MAX + 1  # stands for every integer with too many digits to convert
 _INT64_DIGITS = 20  # with the sign
 
 _ENCODER = msgspec.json.Encoder()
@@ -44,7 +44,7 @@ _SORTED = msgspec.json.Encoder(order="sorted")
 
 
 def parse(raw: bytes) -> ParsedJSON:
-    """The value that `raw` spells.
+    """The value of `raw`.
 
     Raises MalformedRequest (not JSON in UTF-8, duplicate keys, lone surrogates, numbers that no double
     holds) or InvalidRequest (NUL in a string, nesting beyond 64, integers beyond int64).
@@ -65,12 +65,12 @@ def parse(raw: bytes) -> ParsedJSON:
 
 
 def encode(value: object) -> bytes:
-    """JSON for an answer; dates become RFC 3339, UUIDs strings."""
+    """JSON for an answer. Times become RFC 3339, UUIDs strings."""
     return _ENCODER.encode(value)
 
 
 def canonical(value: ParsedJSON) -> bytes:
-    """One spelling for all bodies that are equal as JSON: keys sorted, no whitespace, 1.0 and 1e0 written 1.
+    """The same bytes for all values that are equal as JSON: keys sorted, no whitespace, 1.0 and 1e0 written 1.
 
     `value` must come from `parse`. An integer and a float that differ as doubles stay different.
     """
@@ -81,7 +81,7 @@ def canonical(value: ParsedJSON) -> bytes:
 
 
 def escape_pointer(token: str) -> str:
-    """A key as one step of an RFC 6901 JSON pointer."""
+    """`token` escaped for an RFC 6901 JSON pointer."""
     return token.replace("~", "~0").replace("/", "~1")
 
 
@@ -129,9 +129,9 @@ def _bounded(text: str) -> int:
 
 
 def _check_depth(raw: bytes) -> None:
-    """Strips `raw` to the brackets outside of its strings and counts how many are open at once.
+    """Raise InvalidRequest if the brackets outside of strings nest too deep.
 
-    Up to the first fault in `raw` the count is the depth to which the scanner recurses, and it stops there.
+    Up to the first syntax error in `raw` this is the depth to which the scanner recurses; there the scanner stops.
     """
     text = raw.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in raw else raw
     steps = text.translate(_TO_STEPS, _NOT_STRUCTURE).replace(b'""', b"")
@@ -146,7 +146,7 @@ def _check_depth(raw: bytes) -> None:
 
 
 def _check(value: ParsedJSON, pointer: str) -> None:
-    """Refuses what the C scanner lets through in any string, key or integer of `value`."""
+    """Check the strings, keys and integers of `value` for what the C scanner accepts and the contract does not."""
     if isinstance(value, str):
         _check_string(value, pointer)
     elif isinstance(value, dict):
@@ -182,7 +182,7 @@ def _integers(value: ParsedJSON) -> ParsedJSON:
 
 
 def _scanner(**hooks: Any) -> Any:
-    """The C scanner itself: `decode` around it costs two regular expressions."""
+    """The C scanner without `decode`, which would cost two regular expressions."""
     decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, **hooks)
     return decoder.scan_once
 

@@ -1,4 +1,8 @@
-"""Schedules: which of their times are due, and what becomes of each. Pure: the ledger's clock is given."""
+"""Schedules: which of their times are due, what happens to each, and the time zones that they use.
+
+Pure: the caller passes the ledger's time. Zones come from the locked `tzdata` package, not from the machine, so that
+every process of one release changes its clock on the same day.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,19 +18,19 @@ from accepted.domain.cron import CronLine
 from accepted.domain.text import did_you_mean
 
 GRACE = timedelta(seconds=15)
-"""A time further back than this when a scheduler comes to it was missed. Less is a restart, or a busy machine."""
+"""A time that a scheduler reaches later than this is missed. A restart or a busy machine takes less."""
 
-MOST_MISSED = 1000
-"""Times of one schedule that are caught up on; the older ones are skipped, whatever it asks for. An outage of weeks is
-not to be answered by a flood."""
+MAX_MISSED = 1000
+"""The newest missed times of a schedule that may still run; older ones are always skipped, because an outage of weeks
+must not end in a flood of jobs."""
 
 
 class UnknownZone(ValueError):
-    """No IANA time zone has that name. The text may be shown."""
+    """No IANA time zone has that name. Clients see the text."""
 
 
 class OnMissed(StrEnum):
-    """What becomes of the times at which no scheduler was there."""
+    """What happens to times at which no scheduler ran."""
 
     SKIP = "skip"
     RUN_ONCE = "run_once"
@@ -34,19 +38,19 @@ class OnMissed(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What becomes of a time at which the job of an earlier one has not finished."""
+    """What happens at a time when the job of an earlier time has not finished."""
 
     ALLOW = "allow"
     SKIP = "skip"
 
 
 class Outcome(StrEnum):
-    """What became of one time of a schedule."""
+    """What happened at one time of a schedule."""
 
-    FIRED = "fired"  # its job is in the ledger
-    TRIGGERED = "triggered"  # so is this one: somebody asked for it
+    FIRED = "fired"  # its job was submitted
+    TRIGGERED = "triggered"  # its job was submitted because a client asked for it
     SKIPPED = "skipped"
-    FAILED = "failed"  # its job is none that would be accepted now
+    FAILED = "failed"  # its job would not be accepted now
 
 
 MISSED = "missed"
@@ -55,7 +59,7 @@ UNIQUE = "a job with its unique key is there"
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """A schedule as the ledger holds it. `job` is JSON text; `spread_over` in seconds. Without `next_at` it rests."""
+    """A stored schedule. `job` is JSON text; `spread_over` is in seconds. Without `next_at` it does not fire."""
 
     tenant: str
     name: str
@@ -72,12 +76,12 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def line(self) -> CronLine:
-        """Raises `ValueError` when the line or the zone is none that this release knows."""
+        """Raises `ValueError` if this release does not know the line or the zone."""
         return cron_line(self.cron, self.timezone)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do now: times to run, times to skip, and when to look again."""
+    """Times to run now, times to skip, and the next time."""
 
     run: list[datetime]
     skip: list[datetime]
@@ -91,20 +95,20 @@ def cron_line(cron: str, timezone: str) -> CronLine:
 
 
 def plan(line: CronLine, next_at: datetime, on_missed: str, now: datetime) -> Plan:
-    """What to do about `next_at`, which has come, and whatever else has come since.
+    """What to do about `next_at`, which has come, and the times that have come since.
 
-    More than `MOST_MISSED` times are worked through in several rounds, the oldest first, which are skipped.
+    Of more than `MAX_MISSED` times the oldest are skipped first, in several rounds.
     """
     due, following = _due(line, next_at, now)
-    if len(due) > MOST_MISSED:
-        rest = len(due) - MOST_MISSED
+    if len(due) > MAX_MISSED:
+        rest = len(due) - MAX_MISSED
         return Plan([], due[:rest], due[rest])
     run = _to_run(due, on_missed, now)
     return Plan(run, [one for one in due if one not in run], following)
 
 
 def smeared(tenant: str, name: str, scheduled_at: datetime, spread_over: float) -> datetime:
-    """When the job of `scheduled_at` runs: always the same moment within `spread_over` seconds."""
+    """When the job of `scheduled_at` runs: a fixed moment within `spread_over` seconds, different for each schedule."""
     seed = f"{tenant}\0{name}\0{scheduled_at.timestamp():.0f}".encode()
     share = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest()) / 2**64
     return scheduled_at + timedelta(seconds=spread_over * share)
@@ -112,24 +116,24 @@ def smeared(tenant: str, name: str, scheduled_at: datetime, spread_over: float) 
 
 @cache
 def zone(name: str) -> ZoneInfo:
-    """The zone called `name`. Raises `UnknownZone`."""
+    """The IANA zone `name`. Raises `UnknownZone`."""
     if name not in zone_names():
-        raise UnknownZone(f"is no IANA time zone{did_you_mean(name, zone_names())}")
+        raise UnknownZone(f"is not an IANA time zone{did_you_mean(name, zone_names())}")
     with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
         return ZoneInfo.from_file(data, key=name)
 
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Every name, links included."""
+    """Every IANA name, links included."""
     return frozenset(files("tzdata").joinpath("zones").read_text().split())
 
 
 def _due(line: CronLine, next_at: datetime, now: datetime) -> tuple[list[datetime], datetime | None]:
-    """The times that have come, twice as many as are caught up on at most, and the one after them."""
+    """The times that have come, at most 2 * `MAX_MISSED` of them, and the next one."""
     due = [next_at]
     for moment in line.runs(next_at):
-        if moment > now or len(due) == 2 * MOST_MISSED:
+        if moment > now or len(due) == 2 * MAX_MISSED:
             return due, moment
         due.append(moment)
     return due, None

@@ -1,4 +1,4 @@
-"""What the ledger says of one job and of all that could hold it, at one moment: what an explanation is made from."""
+"""A job and everything that could hold it, read from the ledger at one moment. An explanation is made from it."""
 
 from datetime import datetime
 from uuid import UUID
@@ -9,7 +9,7 @@ from accepted.domain.rates import Measured
 
 
 class Needed(msgspec.Struct, frozen=True):
-    """A job that has to end (`on_success`: to succeed) first; `status` is None where it was pruned."""
+    """A job that must end first, or succeed (`on_success`). `status` is None if it was pruned."""
 
     id: UUID
     status: str | None
@@ -17,7 +17,7 @@ class Needed(msgspec.Struct, frozen=True):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The attempt that is open, and its worker as far as it is known; `heard_at` is its last heartbeat."""
+    """The open attempt and its worker. `heard_at` is the last heartbeat, None for an unknown worker."""
 
     worker: str
     since: datetime
@@ -27,7 +27,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class QueueLimits(msgspec.Struct, frozen=True):
-    """What was set for the queue. `next_start` is when the rate allows another start."""
+    """The limits of the queue. `next_start` is when the rate limit allows another start."""
 
     paused: bool = False
     max_running: int | None = None
@@ -38,7 +38,7 @@ class QueueLimits(msgspec.Struct, frozen=True):
 
 
 class WorkerCapacity(msgspec.Struct, frozen=True):
-    """The live workers: how many serve the queue, how many of those the type, and the slots of the latter."""
+    """Live workers of the queue, those of them that run the type, and the slots of the latter."""
 
     for_queue: int = 0
     for_type: int = 0
@@ -47,14 +47,14 @@ class WorkerCapacity(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What is running on the queue, or admitted to run next, in all and of the job's own concurrency key."""
+    """Jobs of the queue that run or are admitted: in all, and with the job's concurrency key."""
 
     running: int = 0
     of_key: int = 0
 
 
 class QueuePosition(msgspec.Struct, frozen=True):
-    """How many jobs of the queue go first, and how many of those are of its own concurrency key."""
+    """Jobs of the queue that go first: in all, and with the job's concurrency key."""
 
     ahead: int = 0
     of_key: int = 0
@@ -69,7 +69,7 @@ class DeferredTarget(msgspec.Struct, frozen=True):
 
 
 class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The job, and all that could hold it, at `now`. `error` is JSON text; an `external` type is leased over HTTP."""
+    """The job and what could hold it, at `now`. `error` is JSON text; HTTP workers lease jobs of `external` types."""
 
     id: UUID
     now: datetime

@@ -1,8 +1,8 @@
-"""The transitions that leave `running`, as values. Built here and nowhere else, applied by
-`accepted.storage.attempts.completion`.
+"""The transitions that leave `running`, as values. They are built only here; `accepted.storage.attempts.completion`
+applies them.
 
-Each carries its fence: the job, the attempt and the worker that must still hold the lease. A row that no longer
-matches is left alone, which is what makes a late worker, a duplicate message and a second rescuer harmless.
+Each transition carries its fence: the job, the attempt and the worker that must still hold the lease. A row that does
+not match stays as it is, so a late worker, a duplicate message and a second rescuer change nothing.
 """
 
 from uuid import UUID
@@ -16,16 +16,16 @@ from accepted.domain.retry import Retry
 from accepted.domain.text import storable
 
 MAX_CRASHES = 3
-"""A job that took its worker down this often is a dead letter, whatever `max_attempts` says."""
+"""A job that crashed so often is a dead letter, whatever `max_attempts` says."""
 
-VANISHED = "the worker died, or was silent for longer than its lease, while it ran this job"
+VANISHED = "the worker died, or sent no heartbeat for longer than its lease, while it ran this job"
 
 MAX_MESSAGE = 2000
 """Characters of an error's text that are kept."""
 
 UNSERVED_WAIT = 2.0
 MAX_UNSERVED_WAIT = 60.0
-"""Seconds before a job is offered again after a worker had no handler for it: at first, and at most."""
+"""Seconds before a job is offered again when a worker had no handler for it: the first wait, and the longest."""
 
 ON_REQUEST = "cancelled on request"
 
@@ -36,7 +36,7 @@ DEFERRED = "deferred"
 """The outcome of an attempt that was given back before it called anybody."""
 
 SKIPPED = '{"skipped":true}'
-"""The result of a job that did not find what it was to work on, where its type says that this is fine."""
+"""The result of a `not_found` job whose type says `skip`."""
 
 
 class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +52,10 @@ class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failures(self) -> int:
-        """Which failure this one would be of the present budget, from 1: where on its schedule the job stands.
+        """The position on the retry schedule: the number, from 1, that a failure now would have in the present budget.
 
-        An explicit retry raises `max_attempts` to a whole budget above `attempt`, a hand-back by one, so what is left
-        tells. At the ends it is held to what is possible: a policy may have changed since the job was accepted.
+        It is computed from the attempts left, because an explicit retry raises `max_attempts` by a whole budget and a
+        hand-back raises it by one. It is cut to 1 … `attempt`, because the type's policy may have changed meanwhile.
         """
         left = self.max_attempts - self.attempt
         return min(max(self.retry.max_attempts - left, 1), self.attempt)
@@ -66,11 +66,11 @@ class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """One transition from `running`. `outcome` goes into the attempt's record; `wait` (seconds) into the outbox.
+    """One transition from `running`. `outcome` goes into the attempt's row, `wait` (seconds) into the outbox.
 
-    `progress` is what the attempt said last, as JSON text; `children` are the jobs that become real with a success.
-    `retry_after` (seconds) is how long the target asked to be left alone: it is not stored with the job. `answer` is
-    what the attempt was answered by whom it called, as JSON text: stored with the attempt, and not with the job.
+    `progress` is the attempt's last progress, as JSON text. `children` are jobs that become real with the success.
+    `retry_after` (seconds) is what the target asked for; it is not stored. `answer` is what the called server answered,
+    as JSON text; it is stored with the attempt.
     """
 
     running: RunningAttempt
@@ -101,9 +101,9 @@ def failed(
     retry_after: float | None = None,
     traceback: str | None = None,
 ) -> Transition:
-    """running -> retrying while the class allows it and attempts are left, else running -> failed.
+    """running -> retrying if the class is retried and attempts are left, else running -> failed.
 
-    Or running -> succeeded, for what was not found and may be skipped.
+    running -> succeeded if the class is `not_found` and the type says `skip`.
     """
     if kind is FailureClass.NOT_FOUND and running.not_found is OnNotFound.SKIP:
         return succeeded(running, SKIPPED)
@@ -117,15 +117,16 @@ def failed(
 
 
 def crashed(running: RunningAttempt, chance: float, message: str = VANISHED) -> Transition:
-    """running -> queued when the worker fell silent or the attempt's own process died; on the schedule from the second
-    crash on, failed at the third.
+    """The worker's heartbeat stopped, or the attempt's process died.
 
-    The first crash is most often the worker's fault (a deploy, a lost machine), so the job does not wait for it.
+    running -> queued at the first crash, -> retrying at the second, -> failed at the third.
+
+    The first crash is usually the worker's fault (a deploy, a lost machine), so the job does not wait.
     """
     kind, crashes = FailureClass.CRASHED, running.crashes + 1
-    message = f"{message}: crash {crashes} of it"
+    message = f"{message}: crash {crashes}"
     if crashes >= MAX_CRASHES or running.attempt >= running.max_attempts:
-        why = f"{message}, and {MAX_CRASHES} are the most" if crashes >= MAX_CRASHES else message
+        why = f"{message}, and at most {MAX_CRASHES} are allowed" if crashes >= MAX_CRASHES else message
         return msgspec.structs.replace(_dead(running, kind, why), crashes=1)
     error = _error(running, kind, message)
     if crashes == 1:
@@ -135,14 +136,14 @@ def crashed(running: RunningAttempt, chance: float, message: str = VANISHED) -> 
 
 
 def handed_back(running: RunningAttempt) -> Transition:
-    """running -> queued because the worker is stopping. The attempt is not charged: the budget grows by one."""
+    """running -> queued because the worker stops. The attempt is not charged: `max_attempts` grows by one."""
     return Transition(running=running, status=Status.QUEUED, outcome="handed_back", wait=0.0, extra_attempts=1)
 
 
 def unserved(running: RunningAttempt, type_name: str) -> Transition:
-    """running -> queued because the worker that took it has no handler for its type. Not charged, as in a hand-back.
+    """running -> queued because this worker has no handler for the type. The attempt is not charged.
 
-    It waits a little, so that a worker that has one may be faster next time: longer each time, for as long as none is.
+    The job waits, longer each time, so that a worker with a handler can take it first.
     """
     wait = min(UNSERVED_WAIT * 2.0 ** min(running.attempt - running.failures, 10), MAX_UNSERVED_WAIT)
     error = _error(running, FailureClass.TRANSIENT, f"handed back: no handler for type {type_name!r} in this worker")
@@ -163,13 +164,13 @@ def deferred(running: RunningAttempt, kind: FailureClass, message: str, wait: fl
 
 
 def cancelled(running: RunningAttempt) -> Transition:
-    """running -> cancelled because somebody asked, and the handler let go."""
+    """running -> cancelled because a client asked for it, and the handler stopped."""
     error = _error(running, FailureClass.CANCELLED, ON_REQUEST)
     return Transition(running=running, status=Status.CANCELLED, outcome=FailureClass.CANCELLED, error=error)
 
 
 def unrecordable(running: RunningAttempt) -> Transition:
-    """running -> failed because the ledger refuses to store what the attempt came to."""
+    """running -> failed because the ledger refuses to store the outcome."""
     return _dead(running, FailureClass.INVALID, "the outcome of this attempt could not be stored")
 
 

@@ -67,7 +67,7 @@ async def test_three_crashes_are_the_end_and_the_record_says_so(
     assert (failed["status"], failed["attempt"], failed["max_attempts"]) == ("failed", 3, 10)
     assert failed["error"]["class"] == "crashed"
     assert "died" in failed["error"]["message"]
-    assert "3 are the most" in failed["error"]["message"]
+    assert "at most 3 are allowed" in failed["error"]["message"]
     attempts = await client.attempts(job["id"])
     assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * 3
     assert len(target.requests) == 3

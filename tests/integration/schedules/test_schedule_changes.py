@@ -139,7 +139,7 @@ async def test_a_line_that_cannot_be_read_any_more_fails_once_and_holds_nobody_u
     assert await fire(engine, broker, checks) == 2
     assert await fire(engine, broker, checks) == 0
     (run,) = await runs(engine)
-    assert (run["outcome"], run["reason"]) == ("failed", "the line is no IANA time zone")
+    assert (run["outcome"], run["reason"]) == ("failed", "the line is not an IANA time zone")
     assert [one["outcome"] for one in await runs(engine, "healthy")] == ["fired"]
 
 

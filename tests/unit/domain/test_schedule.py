@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.schedule import GRACE, MOST_MISSED, OnMissed, cron_line, plan, smeared
+from accepted.domain.schedule import GRACE, MAX_MISSED, OnMissed, cron_line, plan, smeared
 
 NOON = datetime(2027, 6, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -49,11 +49,11 @@ def test_an_outage_of_weeks_is_no_flood(on_missed: str) -> None:
     skipped: list[datetime] = []
     while next_at is not None and next_at <= now:
         planned = plan(EVERY_MINUTE, next_at, on_missed, now)
-        assert len(planned.run) + len(planned.skip) <= MOST_MISSED
+        assert len(planned.run) + len(planned.skip) <= MAX_MISSED
         ran += planned.run
         skipped += planned.skip
         next_at = planned.next_at
-    assert len(ran) == {OnMissed.SKIP: 0, OnMissed.RUN_ONCE: 1, OnMissed.RUN_ALL: MOST_MISSED}[OnMissed(on_missed)]
+    assert len(ran) == {OnMissed.SKIP: 0, OnMissed.RUN_ONCE: 1, OnMissed.RUN_ALL: MAX_MISSED}[OnMissed(on_missed)]
     assert sorted(ran + skipped) == [NOON + number * MINUTE for number in range(3 * 24 * 60 + 1)]
     assert not ran or max(ran) == max(ran + skipped), "the latest are caught up on"
 

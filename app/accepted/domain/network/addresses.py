@@ -1,8 +1,8 @@
-"""Which network addresses a worker may call: the public ones, and what the operator allowed by name.
+"""Which network addresses a worker may call: public ones, and those that the operator allows.
 
-Default deny: an address is public only if no range below holds it and, for IPv6, it lies in the one block
-that IANA hands out for global unicast. `ipaddress.is_global` alone is not enough: it is true for NAT64, 6to4,
-multicast and more, each of which leads inside (GHSA-mvm9-4fhw-xqf3).
+Default deny: an address is public only if it is in no range below and, for IPv6, in the one block that IANA allocates
+for global unicast. `ipaddress.is_global` is not enough: it is true for NAT64, 6to4, multicast and more, each of which
+can lead to an internal address (GHSA-mvm9-4fhw-xqf3).
 """
 
 import re
@@ -21,7 +21,7 @@ _REFUSED_V4 = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier NAT; 100.100.100.200 is Alibaba's metadata service
         "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's host agent: globally routable on paper, reachable from inside only
+        "168.63.129.16/32",  # Azure's host agent: a global address, reachable only from inside
         "169.254.0.0/16",  # link-local; 169.254.169.254 is the metadata service of most clouds
         "172.16.0.0/12",
         "192.0.0.0/24",  # protocol assignments; 192.0.0.192 is Oracle's metadata service
@@ -46,7 +46,7 @@ _REFUSED_V6 = tuple(
         "2001::/23",  # protocol assignments, with Teredo (2001::/32) and its embedded IPv4
         "2001:db8::/32",
         "2002::/16",  # 6to4 carries an IPv4 address
-        "3ffe::/16",  # the 6bone, given back
+        "3ffe::/16",  # the 6bone, returned to IANA
         "3fff::/20",
     )
 )
@@ -63,7 +63,7 @@ _NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
 def is_public(address: IPAddress) -> bool:
-    """True if anyone may call `address`. Every form that embeds an IPv4 address is refused outright."""
+    """True if `address` is public. Forms that embed an IPv4 address never are."""
     if isinstance(address, IPv4Address):
         return address.is_global and not any(address in net for net in _REFUSED_V4)
     if address.scope_id is not None or address not in _GLOBAL_UNICAST:
@@ -74,7 +74,7 @@ def is_public(address: IPAddress) -> bool:
 
 
 def unmapped(address: IPAddress) -> IPAddress:
-    """The IPv4 address that `::ffff:a.b.c.d` stands for; any other address as it is."""
+    """The IPv4 address in `::ffff:a.b.c.d`; any other address unchanged."""
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 
@@ -87,8 +87,8 @@ def is_host_name(name: str) -> bool:
 class EgressAllow:
     """What a worker may call although it is not public.
 
-    A network opens its addresses, whatever name led there. A host name opens every address that it resolves
-    to: who lists one trusts that name's DNS.
+    A network allows its addresses under any name. A host name allows every address that it resolves to, so the operator
+    must trust the DNS of that name.
     """
 
     networks: tuple[IPNetwork, ...] = ()
@@ -96,7 +96,7 @@ class EgressAllow:
 
     @classmethod
     def parse(cls, text: str) -> "EgressAllow":
-        """Read `127.0.0.0/8,::1,my.host`. ValueError names the part that is neither network nor host name."""
+        """Parse `127.0.0.0/8,::1,my.host`. ValueError names the part that is neither a network nor a host name."""
         networks: list[IPNetwork] = []
         hosts: set[str] = set()
         for part in _parts(text):
@@ -118,7 +118,7 @@ class EgressAllow:
         return any(form in net for form in (address, unmapped(address)) for net in self.networks)
 
     def permits(self, address: IPAddress, host: str = "") -> bool:
-        """The whole rule: may `address`, found under the name `host`, be connected to?"""
+        """Whether a worker may connect to `address`, to which the name `host` resolved."""
         return host in self.hosts or self.covers(address) or is_public(address)
 
 

@@ -9,12 +9,12 @@ PREFIX = "whsec_"
 
 
 def new_secret() -> str:
-    """A fresh secret: 32 random bytes, as `whsec_` and base64 (the specification asks for 24 to 64)."""
+    """A new secret: `whsec_` and 32 random bytes in base64 (the specification asks for 24 to 64 bytes)."""
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def is_secret(text: str) -> bool:
-    """Whether `text` is a secret of that form and length."""
+    """Whether `text` is a secret of this form, with 24 to 64 bytes."""
     try:
         key = _key(text)
     except ValueError:
@@ -23,7 +23,7 @@ def is_secret(text: str) -> bool:
 
 
 def headers(webhook_id: str, timestamp: int, body: bytes, secret_list: list[str]) -> dict[str, str]:
-    """The three headers for one attempt. `timestamp` is in Unix seconds; one signature a secret, newest first."""
+    """The three headers of one attempt, with one signature per secret, newest first. `timestamp` is in Unix seconds."""
     signed = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
     signatures = (
         "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()

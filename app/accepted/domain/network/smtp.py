@@ -1,4 +1,4 @@
-"""The mail server that an operator names in one URL, and what may stand in it."""
+"""The mail server, as the operator names it in one URL."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,12 +20,12 @@ SCHEMES: dict[str, tuple[Security, int]] = {
     "smtps": ("tls", 465),
     "smtp+plain": ("none", 25),
 }
-"""How each scheme is secured, and its usual port. STARTTLS is required, not hoped for (RFC 8314, section 3.3)."""
+"""The security and the usual port of each scheme. STARTTLS is mandatory (RFC 8314, section 3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where mail goes, and as whom."""
+    """A mail server and, if it needs one, a login."""
 
     host: str
     port: int
@@ -35,7 +35,7 @@ class SmtpServer:
 
     @classmethod
     def parse(cls, url: str) -> "SmtpServer":
-        """Read `smtp://user:password@host:587`. ValueError says what is wrong without showing any of it."""
+        """Parse `smtp://user:password@host:587`. The text of the ValueError contains no part of the URL."""
         try:
             parts = urlsplit(url)
             port = parts.port

@@ -1,9 +1,8 @@
-"""What is wrong with a target URL on its face, and what of a good one goes on the wire.
+"""Target URLs: what is refused before the name is resolved, and the parts that go into the request.
 
-This is the only parser between the submitted text and the socket: the worker builds its request from the
-`Target` made here, so no second parser can read another host into the same text. The grammar is narrow on
-purpose; what RFC 3986, the WHATWG and resolvers read differently (user-info, backslashes, `127.1`, full-width
-digits) is refused.
+This is the only parser between the submitted text and the socket. The worker builds its request from the `Target` made
+here, so no second parser can find another host in the same text. The grammar is narrow: what RFC 3986, the WHATWG and
+resolvers read differently (user-info, backslashes, `127.1`, full-width digits) is refused.
 """
 
 import re
@@ -14,10 +13,10 @@ from urllib.parse import quote
 
 from accepted.domain.network.addresses import EgressAllow, IPAddress, is_host_name
 
-# What proxies and servers are known to carry; beyond it deliveries fail in ways that nobody can explain.
+# Common proxies and servers accept this length; longer URLs fail on some of them.
 MAX_URL_CHARS = 2048
 
-# One text for every refusal of an address, at submission and after resolution: not to tell what is there.
+# One text for every refused address, at submission and after resolution, so that it reveals nothing about the network.
 FORBIDDEN_ADDRESS = "forbidden address"
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -41,12 +40,12 @@ ANYWHERE = EgressAllow.parse("0.0.0.0/0,::/0")
 
 
 class UrlRefused(ValueError):
-    """The URL is wrong on its face. The text is fit for the client and never holds the URL."""
+    """The URL is refused before its name is resolved. Clients see the text, which never contains the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A checked URL, in the pieces that a request is made of.
+    """A checked URL, in the parts of a request.
 
     `host` is lower-case ASCII without a trailing dot, or an IP literal without brackets, also in `address`.
     `path` is the request target: path and query, percent-encoded, never the fragment.
@@ -71,12 +70,12 @@ def check_url(url: str, allow: EgressAllow) -> None:
 
 
 def allowing_host_of(url: str) -> EgressAllow:
-    """What lets a worker call `url`, which the operator chose, wherever it leads. `UrlRefused` if it is malformed."""
+    """The permission to call the host of `url`, which the operator chose. `UrlRefused` if `url` is malformed."""
     return EgressAllow.parse(parse_target(url, ANYWHERE).host)
 
 
 def parse_target(url: str, allow: EgressAllow) -> Target:
-    """Read `url` into a `Target`. `UrlRefused` as by `check_url`."""
+    """Parse `url`. Raises `UrlRefused` as `check_url` does."""
     _check_characters(url)
     match = _URL.fullmatch(url)
     if match is None or match["scheme"].lower() not in DEFAULT_PORTS:
@@ -99,7 +98,7 @@ def _check_characters(url: str) -> None:
 
 
 def _authority(authority: str) -> tuple[str, int | None]:
-    """Host as written and port, if there is one."""
+    """The host as written, and the port, if any."""
     if "@" in authority:
         raise UrlRefused("a URL with user-info (a name or password before an @)")
     if not authority or authority.startswith(":"):
@@ -116,7 +115,7 @@ def _authority(authority: str) -> tuple[str, int | None]:
 
 
 def _literal(host: str) -> IPAddress | None:
-    """The address that `host` is, None for a name; refused if resolvers would disagree about which it is."""
+    """The address `host`, None for a name. Refused if resolvers do not agree whether it is an address."""
     try:
         if host.startswith("["):
             return IPv6Address(host[1:-1])
