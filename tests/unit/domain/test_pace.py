@@ -25,7 +25,7 @@ def test_no_more_than_the_rate_and_a_moment(interval: float, pauses: list[float]
 @given(INTERVALS)
 @settings(deadline=None)
 def test_nothing_is_lost_by_looking_late(interval: float) -> None:
-    """Whoever looks every so often, and not later than can be made up for, starts as many as the rate says."""
+    """A limiter that checks often enough to catch up starts as many as the rate says."""
     pace, next_start, started, every = Pace(interval), None, 0, CATCH_UP / 3
     for step in range(int(10 * max(interval, every) / every)):
         now = step * every

@@ -1,4 +1,4 @@
-"""Graphs of workflows: what is refused and where, and an order in which nobody comes before what he needs."""
+"""Graphs of workflows: what is refused and where, and an order in which each job comes after all that it needs."""
 
 import pytest
 from hypothesis import given
