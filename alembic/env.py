@@ -1,10 +1,13 @@
-"""Runs the migrations on the connection that `accepted.storage.db.migrate` hands over."""
+"""Runs the migrations on the connection that `accepted.storage.db.migrate` hands over, or prints them as SQL."""
 
 from alembic import context
 
-from accepted.storage.db.flow_tables import metadata
+from accepted.storage.db.engine import SCHEMA
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=metadata)
+connection = context.config.attributes.get("connection")
+context.configure(connection=connection, dialect_name="postgresql", version_table_schema=SCHEMA)
 with context.begin_transaction():
+    if context.is_offline_mode():
+        context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        context.execute(f"SET LOCAL search_path TO {SCHEMA}")
     context.run_migrations()

@@ -15,7 +15,7 @@ from accepted.broker.rabbitmq.topology import queue_name
 from tests.benchmarks.figures import Failed
 from tests.support.servers.children import kill_tree, spawn
 from tests.support.servers.ports import free_port
-from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.postgres import PostgresServer, connect
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.processes import ROOT, Service, answers, logged, run
 from tests.support.waiting import until
@@ -72,7 +72,7 @@ class Stage:
     @asynccontextmanager
     async def ledger(self) -> "AsyncIterator[asyncpg.Connection[Any]]":
         """A connection of our own, to look."""
-        connection = await asyncpg.connect(self.database_url)
+        connection = await connect(self.database_url)
         try:
             yield connection
         finally:

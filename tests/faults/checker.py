@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from tests.faults import effects
+from tests.support.servers.postgres import connect
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Ledger:
     url: str
 
     async def fetch(self, sql: str, *arguments: object) -> list[Any]:
-        connection = await asyncpg.connect(self.url, timeout=5, command_timeout=10)
+        connection = await connect(self.url, timeout=5, command_timeout=10)
         try:
             return list(await connection.fetch(sql, *arguments))
         finally:
@@ -62,7 +61,7 @@ class Ledger:
         return (await self.fetch(sql, *arguments))[0][0]
 
     async def execute(self, *statements: str) -> None:
-        connection = await asyncpg.connect(self.url, timeout=5, command_timeout=10)
+        connection = await connect(self.url, timeout=5, command_timeout=10)
         try:
             for statement in statements:
                 await connection.execute(statement)

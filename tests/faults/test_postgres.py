@@ -13,7 +13,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
 from tests.faults.table import Measured
-from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.postgres import PostgresServer, connect
 from tests.support.servers.proxy import Proxy
 from tests.support.waiting import until
 
@@ -186,7 +186,7 @@ async def _rate(client: Client, ledger: Ledger) -> float:
 
 @contextlib.asynccontextmanager
 async def _session(ledger: Ledger, *statements: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(ledger.url)
+    connection = await connect(ledger.url)
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -199,12 +199,12 @@ async def _session(ledger: Ledger, *statements: str) -> AsyncIterator[asyncpg.Co
 async def _all_slots(ledger: Ledger) -> AsyncIterator[int]:
     """Every connection that the server gives is ours, those that it takes from the service included."""
     held: list[asyncpg.Connection] = []
-    killer = await asyncpg.connect(ledger.url)
+    killer = await connect(ledger.url)
     try:
         for _ in range(3):
             with contextlib.suppress(asyncpg.TooManyConnectionsError):
                 while True:
-                    held.append(await asyncpg.connect(ledger.url, timeout=5))
+                    held.append(await connect(ledger.url, timeout=5))
             await killer.execute(OURS)
         yield len(held)
     finally:

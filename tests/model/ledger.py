@@ -34,6 +34,7 @@ from accepted_worker.scheduler.rescuer import Rescuer
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
 from tests.support.ledger.poll_connection import PollConnection
+from tests.support.servers.postgres import connect
 
 LEASE_TTL = 0.5 * UNIT
 KEYS_TTL = 3.5 * UNIT
@@ -81,7 +82,7 @@ class Ledger:
         self._expiry = Expiry(self.engine, self.broker, PollConnection(self.engine))
         self._rescuer = Rescuer(self.engine, self.broker, LEASE_TTL)
         self._reconcilers = Reconciler(self.engine, self.broker), Reconciler(self.engine, Forgetful(self.engine, url))
-        self._conn: asyncpg.Connection[Any] = self.run(asyncpg.connect(url))
+        self._conn: asyncpg.Connection[Any] = self.run(connect(url))
 
     def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         return self._runner.run(coroutine)

@@ -20,7 +20,7 @@ from accepted.cli.keys import keys
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.targets import targets
-from accepted.errors import AcceptedError
+from accepted.errors import AcceptedError, ConfigurationError
 from accepted.settings import PREFIX, Settings, load
 
 if TYPE_CHECKING:
@@ -128,14 +128,28 @@ def dev(
 
 
 @app.command()
-def migrate(database_url: DatabaseUrl = None) -> None:
+def migrate(
+    database_url: DatabaseUrl = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 if the schema is not the needed one.")
+    ] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL for an empty database, and connect to none.")
+    ] = False,
+) -> None:
     """Brings the schema up to date."""
     import uvloop
 
-    from accepted.storage.db.migrate import migrate as migrate_ledger
+    from accepted.storage.db import migrate as migrations
 
-    settings = load(database_url=database_url)
-    uvloop.run(migrate_ledger(settings.require_database()))
+    if sql:
+        typer.echo(migrations.as_sql(), nl=False)
+        return
+    url = load(database_url=database_url).require_database()
+    if not check:
+        uvloop.run(migrations.migrate(url))
+    elif problem := uvloop.run(migrations.revisions(url)).problem:
+        raise ConfigurationError(problem)
     typer.echo("the ledger is up to date")
 
 

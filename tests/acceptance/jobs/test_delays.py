@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import aio_pika
-import asyncpg
 import psutil
 import pytest
 
 from tests.support.clients.client import Client
 from tests.support.clients.start_delays import lateness, percentile
+from tests.support.servers.postgres import connect
 from tests.support.service.running_service import serving, types_known
 
 WAITING = 100_000
@@ -41,7 +41,7 @@ async def stage(broker_url: str, own_database: str) -> AsyncIterator[Stage]:
         await types_known(client)
         await client.finish("noop", queue="later")
         before = psutil.Process(running.services["worker"].pid).memory_info().rss
-        ledger = await asyncpg.connect(own_database)
+        ledger = await connect(own_database)
         await ledger.execute(INSERT)
         await ledger.close()
         worker = psutil.Process(running.services["worker"].pid)

@@ -10,12 +10,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from tests.support.clients.client import PATIENCE, Client
 from tests.support.servers.children import kill_tree, spawn, tail
 from tests.support.servers.node import node
+from tests.support.servers.postgres import connect
 from tests.support.service.processes import ROOT
 from tests.support.service.running_service import Running, serving, types_known
 from tests.support.waiting import until
@@ -129,7 +129,7 @@ async def test_a_stopping_api_ends_the_polls(trio: Running) -> None:
 
 
 async def _waits(trio: Running) -> bool:
-    connection = await asyncpg.connect(trio.env["ACCEPTED_DATABASE_URL"])
+    connection = await connect(trio.env["ACCEPTED_DATABASE_URL"])
     found = await connection.fetchval("SELECT count(*) FROM workers WHERE 'empty' = ANY(queues)")
     await connection.close()
     return bool(found)

@@ -10,19 +10,19 @@ from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.db.flow_tables import metadata
 
 OPTIONS = {"compare_type": True}  # defaults: below; Alembic compares them with =, which json has not
-INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> :ours"
+INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'accepted' AND tablename <> :ours"
 COLUMNS = r"""
 SELECT table_name, column_name, data_type, udt_name, is_nullable,
     regexp_replace(column_default, '''|::[a-z\[\] ]+$', '', 'g') FROM information_schema.columns
-WHERE table_schema = 'public' AND table_name <> :ours
+WHERE table_schema = 'accepted' AND table_name <> :ours
 """
 STORAGE = """
 SELECT relname, relkind, reloptions::text FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'm', 'S') AND relname <> :ours
+WHERE relnamespace = 'accepted'::regnamespace AND relkind IN ('r', 'v', 'm', 'S') AND relname <> :ours
 """
 CONSTRAINTS = """
 SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> :ours
+WHERE connamespace = 'accepted'::regnamespace AND conrelid::regclass::text <> :ours
 """
 
 
@@ -40,6 +40,7 @@ async def test_neither_does_the_catalogue(database_url: str, empty_database_url:
     """Partial indexes, their order and the fill factor are beyond what Alembic compares."""
     migrated, made = create_engine(database_url), create_engine(empty_database_url)
     async with transaction(made) as conn:
+        await conn.execute(text("CREATE SCHEMA accepted"))
         await conn.run_sync(metadata.create_all)
         await conn.commit()
     for query in (INDEXES, COLUMNS, STORAGE, CONSTRAINTS):

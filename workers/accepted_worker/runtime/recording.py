@@ -88,9 +88,8 @@ class Recorder:
         """
         try:
             async with asyncio.timeout(COMMIT_WITHIN):
-                if not await settle_whole(
-                    handler_transaction.worker_connection, self._broker, success, self._tools.most.jobs
-                ):
+                settled_on = await handler_transaction.for_settlement()
+                if not await settle_whole(settled_on, self._broker, success, self._tools.most.jobs):
                     _fenced(success)
                     return None
                 await handler_transaction.give_back()

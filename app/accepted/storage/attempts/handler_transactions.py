@@ -17,7 +17,7 @@ from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import OPEN_LEASE
-from accepted.storage.db.engine import create_engine, is_unavailable
+from accepted.storage.db.engine import SEARCH_PATH, create_engine, is_unavailable
 
 AT_ONCE = 10
 """Transactions of one worker at a time, each on a connection of its own; other attempts wait."""
@@ -35,8 +35,18 @@ WITH lease AS MATERIALIZED ({OPEN_LEASE}), bounds AS MATERIALIZED (
       AND a.pid <> pg_backend_pid()
 )
 SELECT (SELECT count(*) FROM lease) AS leases, (SELECT count(*) FROM bounds), (SELECT count(*) FROM twins),
-       set_config('application_name', :name, true)
+       set_config('application_name', :name, true),
+       set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true)
 """)
+"""The last value is the search_path of the role or database: the handler's statements mean its own tables, not ours."""
+
+_OUR_TABLES = text(f"SET LOCAL search_path TO {SEARCH_PATH}")
+
+_AS_NEW = f"""
+CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;
+SET search_path TO {SEARCH_PATH}
+"""
+"""What DISCARD ALL does, but for the driver's prepared statements."""
 
 
 class HandlerConnection(AsyncConnection):
@@ -104,9 +114,17 @@ class HandlerTransaction:
         if not (await self.worker_connection.execute(_BEGIN, values)).one().leases:
             raise LeaseLost
 
+    async def for_settlement(self) -> AsyncConnection:
+        """The worker's view, with our tables in its search_path again, whatever the handler has made of it."""
+        await self.worker_connection.execute(_OUR_TABLES)
+        return self.worker_connection
+
     async def give_back(self) -> None:
-        """Return the connection to the pool, after the commit."""
+        """After the commit. What the handler has set for its session does not reach the next transaction."""
         if not self._over:
+            driver = (await self.worker_connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await driver.execute(_AS_NEW)
             self._over = True
             self._free.release()
             await self.worker_connection.close()

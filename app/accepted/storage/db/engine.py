@@ -3,6 +3,10 @@
 A half-open socket would hang asyncpg for ever, so each layer has a deadline of its own: connecting, one command,
 TCP itself (keepalive and user timeout), and on the server's side the statement and the idle transaction. Driver
 errors leave here as `LedgerUnavailable`; anything else a statement raises is a bug or a poisoned member.
+
+Our tables live in the PostgreSQL schema `accepted`, which every connection has as its search_path. It is set after
+connecting, not as a startup parameter: so `DEFAULT` still means the path of the role or database, which a handler's
+transaction gets.
 """
 
 import asyncio
@@ -21,6 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from accepted.errors import LedgerUnavailable
 
+SCHEMA = "accepted"
+"""The PostgreSQL schema of all our tables, and of `alembic_version`."""
+
 CONNECT_TIMEOUT = 2.0
 COMMAND_TIMEOUT = 4.0
 """Seconds for one command. Under the 5 s within which a client must hear 503."""
@@ -30,6 +37,9 @@ GOODBYE = 0.2
 
 POOL_TIMEOUT = 2.0
 POOL_SIZE = 10
+
+SEARCH_PATH = f"{SCHEMA}, pg_temp"
+"""pg_temp is named, or it would come first: a temporary table that a handler leaves must not hide one of ours."""
 
 SERVER_SETTINGS = {
     "application_name": "accepted",
@@ -93,6 +103,7 @@ async def open_connection(url: str, command_timeout: float | None = COMMAND_TIME
         connection_class=DriverConnection,
     )
     _bound_socket(connection)
+    await connection.execute(f"SET search_path TO {SEARCH_PATH}", timeout=CONNECT_TIMEOUT)
     return connection
 
 
