@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted_worker import Context, job
+from accepted import Context, job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import worker_with_handlers
 
