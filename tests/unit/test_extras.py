@@ -62,3 +62,10 @@ def test_the_embedded_postgresql_names_its_extra(tmp_path: Path) -> None:
     ended = ran("dev", "--data-dir", str(tmp_path), missing="dev")
     assert ended.returncode == 1
     assert "pip install 'accepted[dev]'" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["aiormq", "httpcore", "uvicorn"])
+def test_what_we_extend_the_internals_of_has_an_upper_bound(name: str) -> None:
+    """Each has a `test_…_internals.py`."""
+    (requirement,) = (one for one in OPTIONAL["server"] if distributions([one]) == {name})
+    assert "<" in requirement
