@@ -30,8 +30,8 @@ from accepted.api.jobs import cancellation, events, explain, manual_retry, readi
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
-from accepted.services.admission import Admission, LimitedBatches
-from accepted.services.batches.submission import Batches
+from accepted.services.admission import Admission
+from accepted.services.batches.submission import BatchSubmissions
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
@@ -39,7 +39,7 @@ from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
-from accepted.services.limits import Limits
+from accepted.services.limits import SubmissionLimits
 from accepted.settings import Settings, load
 from accepted.storage.db.engine import create_engine
 
@@ -54,8 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
     broker = create_broker(settings, engine)
     type_cache = JobTypeCache(engine, settings.egress_allow)
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
-    limits = Limits(engine)
-    admission = Admission(engine, limits, submissions)
+    limits = SubmissionLimits(engine)
+    admission = Admission(engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl))
     held = Leases(engine, broker)
     state = State(
         settings=settings,
@@ -64,7 +64,6 @@ def create_app(settings: Settings) -> FastAPI:
         submissions=submissions,
         limits=limits,
         admission=admission,
-        batches=LimitedBatches(admission, Batches(engine, broker, settings.idempotency_ttl)),
         changes=Changes(engine, settings.require_database()),
         type_cache=type_cache,
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),

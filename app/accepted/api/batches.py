@@ -80,7 +80,7 @@ async def submit(
     key = key_of(request, state.settings)
     if is_ndjson(request):
         return await answer(state, await _by_lines(request, who.tenant, options, key))
-    return await answer(state, await state.batches.accept(await _from_json(request, who.tenant, options, key)))
+    return await answer(state, await state.admission.accept_batch(await _from_json(request, who.tenant, options, key)))
 
 
 @router.get(
@@ -176,7 +176,7 @@ async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str
     with Lines(members, seen_as) as lines:
         async for some in read_lines(request, largest_body(state.settings)):
             await lines.take(some, state.slices)
-        return await state.batches.accept(lines.submission(key))
+        return await state.admission.accept_batch(lines.submission(key))
 
 
 async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str | None) -> BatchSubmission:

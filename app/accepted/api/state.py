@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from accepted.broker.base import Broker
 from accepted.concurrency import TimeSlices
-from accepted.services.admission import Admission, LimitedBatches
+from accepted.services.admission import Admission
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
@@ -15,7 +15,7 @@ from accepted.services.jobs.watching import Changes
 from accepted.services.keys import Keys
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
-from accepted.services.limits import Limits
+from accepted.services.limits import SubmissionLimits
 from accepted.settings import Settings
 
 
@@ -27,9 +27,8 @@ class State:
     engine: AsyncEngine
     broker: Broker
     submissions: Submissions
-    limits: Limits
+    limits: SubmissionLimits
     admission: Admission
-    batches: LimitedBatches
     changes: Changes
     type_cache: JobTypeCache
     job_checks: JobChecks

@@ -46,7 +46,7 @@ async def submit(request: Request, who: Writer, idempotency_key: Annotated[str |
     asked = await _checked(state, who.tenant, parsed, request.headers.get("traceparent"))
     if key is not None:
         asked = msgspec.structs.replace(asked, key=key, fingerprint=fingerprint("POST", PATH, parsed))
-    return await answer(state, await state.batches.accept(asked))
+    return await answer(state, await state.admission.accept_batch(asked))
 
 
 async def _checked(state: State, tenant: str, parsed: Any, traceparent: str | None) -> BatchSubmission:

@@ -1,7 +1,8 @@
-"""Submission under limits: one that a limit concerns takes its share of it first; all others are submitted at once.
+"""Submission under limits. A submission that no limit applies to is passed on at once.
 
-A known idempotency key takes nothing: its job was counted when it was accepted. A share that made no new job is given
-back. If the process dies in between, or the ledger does not say whether the job is there, the share stays taken.
+Any other takes its share of the quota and the queue first. A known idempotency key takes nothing: its job was counted
+when it was accepted. A share that made no new job is given back. If the process dies in between, or the ledger does
+not say whether the job is there, the share stays taken.
 """
 
 import asyncio
@@ -14,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, Refused
-from accepted.services.batches.submission import Batches, BatchReceipt, BatchSubmission
+from accepted.services.batches.submission import BatchReceipt, BatchSubmission, BatchSubmissions
 from accepted.services.jobs.receipts import Receipt, Submission
 from accepted.services.jobs.submission import DEADLINE, Submissions
-from accepted.services.limits import Limits
+from accepted.services.limits import SubmissionLimits
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.submission import recall
 
@@ -33,39 +34,46 @@ Answer = TypeVar("Answer", bound=_Answer)
 
 
 class Admission:
-    """Accepts what the limits let pass."""
+    """Accepts the jobs and batches that the limits let pass."""
 
-    def __init__(self, engine: AsyncEngine, limits: Limits, submissions: Submissions) -> None:
+    def __init__(
+        self, engine: AsyncEngine, limits: SubmissionLimits, submissions: Submissions, batches: BatchSubmissions
+    ) -> None:
         self._engine = engine
         self._limits = limits
         self._submissions = submissions
+        self._batches = batches
 
-    async def job(self, asked: Submission) -> tuple[Receipt, TenantQuota | None]:
-        """The receipt, and how the quota stands. Raises what `Submissions.accept` does, and what is over a limit."""
-        job = asked.job
-        if not self._limits.concern(job.tenant, (job.queue,)):
-            return await self._submissions.accept(asked), None
+    async def accept(self, submission: Submission) -> tuple[Receipt, TenantQuota | None]:
+        """The receipt, and the tenant's quota after it, if it took from one.
+
+        Raises what `Submissions.accept` does, `QueueFull` and `QuotaExceeded`.
+        """
+        job = submission.job
+        if not self._limits.apply_to(job.tenant, (job.queue,)):
+            return await self._submissions.accept(submission), None
         try:
             async with asyncio.timeout(DEADLINE):
-                return await self._through(
-                    job.tenant, asked.key, {job.queue: 1}, lambda: self._submissions.accept(asked)
+                return await self._accept_limited(
+                    job.tenant, submission.key, {job.queue: 1}, lambda: self._submissions.accept(submission)
                 )
         except TimeoutError:
             raise LedgerUnavailable("timeout") from None
 
-    async def batch(
-        self, asked: BatchSubmission, accept: Callable[[], Awaitable[BatchReceipt]]
-    ) -> tuple[BatchReceipt, TenantQuota | None]:
-        """The same for a batch, which passes whole or not at all."""
-        tenant = asked.batch.tenant
-        if not self._limits.concern(tenant, asked.queues):
-            return await accept(), None
-        return await self._through(tenant, asked.key, asked.queues, accept)
+    async def accept_batch(self, submission: BatchSubmission) -> BatchReceipt:
+        """The same for a batch, all or nothing."""
+        tenant = submission.batch.tenant
+        if not self._limits.apply_to(tenant, submission.queues):
+            return await self._batches.accept(submission)
+        receipt, standing = await self._accept_limited(
+            tenant, submission.key, submission.queues, lambda: self._batches.accept(submission)
+        )
+        return receipt if standing is None else msgspec.structs.replace(receipt, standing=standing)
 
-    async def _through(
+    async def _accept_limited(
         self, tenant: str, key: str | None, jobs: Mapping[str, int], accept: Callable[[], Awaitable[Answer]]
     ) -> tuple[Answer, TenantQuota | None]:
-        if key is not None and await self._known(tenant, key):
+        if key is not None and await self._is_known(tenant, key):
             return await accept(), None
         standing = await self._limits.enter(tenant, jobs)
         try:
@@ -80,26 +88,13 @@ class Admission:
         return receipt, standing
 
     async def _give_back(self, standing: TenantQuota | None, tenant: str, jobs: Mapping[str, int]) -> None:
-        """If that fails, what was answered stays answered."""
+        """A failure is logged, not raised: the submission keeps its answer."""
         try:
             if standing is not None:
                 await self._limits.give_back(tenant, sum(jobs.values()))
         except LedgerUnavailable as error:
-            log.warning("not_given_back", tenant=tenant, error=str(error))
+            log.warning("quota_not_given_back", tenant=tenant, error=str(error))
 
-    async def _known(self, tenant: str, key: str) -> bool:
+    async def _is_known(self, tenant: str, key: str) -> bool:
         async with reading(self._engine) as conn:
             return bool(await recall(conn, [(tenant, key)]))
-
-
-class LimitedBatches:
-    """Submission of batches under limits."""
-
-    def __init__(self, admission: Admission, batches: Batches) -> None:
-        self._admission = admission
-        self._batches = batches
-
-    async def accept(self, asked: BatchSubmission) -> BatchReceipt:
-        """As `Batches.accept`; all of a batch passes, or nothing."""
-        receipt, standing = await self._admission.batch(asked, lambda: self._batches.accept(asked))
-        return receipt if standing is None else msgspec.structs.replace(receipt, standing=standing)

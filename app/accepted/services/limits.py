@@ -1,6 +1,10 @@
 """Limits of submission: quotas of tenants, and the `max_depth` of queues.
 
-Which tenants and queues have one is read in the background once a second, so the others cost nothing.
+Which tenants and queues have a limit is read in the background once a second, so the others cost nothing.
+
+The jobs that wait on a limited queue are counted in the background, too, and what this process has let pass since is
+added. At the limit the queue is counted again before a submission is refused. So one process keeps to it exactly;
+several together exceed it by at most what the others let pass between two counts.
 """
 
 import asyncio
@@ -13,33 +17,36 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import Coalescer, cancel_requested
 from accepted.domain.tenants import TenantQuota
-from accepted.errors import LedgerUnavailable, QuotaExceeded
-from accepted.services.depths import Depths
-from accepted.storage import tenants
+from accepted.errors import LedgerUnavailable, QueueFull, QuotaExceeded
+from accepted.storage import queue_load, tenants
 from accepted.storage.db.engine import reading, transaction
 
-LOOK_EVERY = 1.0
-"""Seconds between polls of the limits: for so long a new one may go unnoticed."""
+POLL_EVERY = 1.0
+"""Seconds between reads of the limits: a new one may go unnoticed for so long."""
 
-SHARE = 20
-"""A poll may take one part in so many of the time."""
+POLL_SHARE = 20
+"""Reads take at most one part in so many of the time."""
 
-MOST = 200
+RECOUNT_AFTER = 0.25
+"""Seconds before a full queue is counted again, so that a flood of refusals does not become a flood of counts."""
+
+MAX_BATCH = 200
+"""Submissions that take from their quotas in one transaction."""
 
 log = structlog.get_logger(__name__)
 
 
-class Limits:
-    """The limits of submission, as one API process knows them."""
+class SubmissionLimits:
+    """The limits, as one API process knows them."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._tenants: frozenset[str] = frozenset()
-        self._depths = Depths(engine)
-        self._take: Coalescer[str, TenantQuota | None] = Coalescer(self._take_for, max_batch=MOST)
+        self._depths = _Depths(engine)
+        self._take: Coalescer[str, TenantQuota | None] = Coalescer(self._take_for, max_batch=MAX_BATCH)
 
     async def run(self) -> None:
-        """Poll until cancelled. While the ledger is away the last poll counts."""
+        """Read the limits until cancelled. While the ledger is away the last ones read apply."""
         while not cancel_requested():
             started = time.monotonic()
             try:
@@ -48,22 +55,22 @@ class Limits:
                 log.warning("limits_unknown", error=str(error))
             except Exception:
                 log.exception("limits_unknown")
-            await asyncio.sleep(max(LOOK_EVERY, (time.monotonic() - started) * SHARE))
+            await asyncio.sleep(max(POLL_EVERY, (time.monotonic() - started) * POLL_SHARE))
 
     async def refresh(self) -> None:
-        """Read which limits there are. Raises `LedgerUnavailable`."""
+        """Read the limits, and count the limited queues. Raises `LedgerUnavailable`."""
         async with reading(self._engine) as conn:
             self._tenants = await tenants.tenants_with_quota(conn)
         await self._depths.refresh()
 
-    def concern(self, tenant: str, queues: Iterable[str]) -> bool:
+    def apply_to(self, tenant: str, queues: Iterable[str]) -> bool:
         """Whether anything limits a submission of this tenant to these queues."""
-        return tenant in self._tenants or self._depths.concern(queues)
+        return tenant in self._tenants or self._depths.apply_to(queues)
 
     async def enter(self, tenant: str, jobs: Mapping[str, int]) -> TenantQuota | None:
-        """Let so many jobs, by queue, pass; answers how the tenant's quota stands then, if he has one.
+        """Let so many jobs, by queue, pass. Returns the tenant's quota after that; None when the tenant has none.
 
-        Raises `QueueFull` and `QuotaExceeded`. Every call that returns is followed by `leave`.
+        Raises `QueueFull` and `QuotaExceeded`. The caller calls `leave` after each call that returns.
         """
         await self._depths.enter(jobs)
         if tenant not in self._tenants:
@@ -76,11 +83,11 @@ class Limits:
             raise
 
     def leave(self, jobs: Mapping[str, int]) -> None:
-        """What entered has been answered."""
+        """The jobs that entered have been committed or refused."""
         self._depths.leave(jobs)
 
     async def give_back(self, tenant: str, jobs: int) -> None:
-        """They were no new jobs after all."""
+        """Give to the quota what was taken for submissions that made no new job."""
         async with transaction(self._engine) as conn:
             await tenants.give_quota_back(conn, tenant, jobs)
             await conn.commit()
@@ -96,7 +103,7 @@ class Limits:
         return taken.standing
 
     async def _take_for(self, submitters: list[str]) -> Sequence[TenantQuota | Exception | None]:
-        """One statement for all that one tenant submits at once: the first of them get what there is."""
+        """One statement for all concurrent submissions of a tenant: the first of them get what is left."""
         taken: dict[str, tenants.TakenQuota | None] = {}
         async with transaction(self._engine) as conn:
             for tenant, wanted in sorted(Counter(submitters).items()):
@@ -110,9 +117,74 @@ class Limits:
             if found is None:
                 answers.append(None)
             else:
-                through = passed[tenant] <= found.granted
-                answers.append(found.standing if through else _exceeded(found.standing, 1))
+                granted = passed[tenant] <= found.granted
+                answers.append(found.standing if granted else _exceeded(found.standing, 1))
         return answers
+
+
+class _QueueCount:
+    """One queue's count: `passed` jobs since it was taken, of which `pending` may not have been in it."""
+
+    def __init__(self) -> None:
+        self.limit = 0
+        self.waiting = 0
+        self.passed = 0
+        self.pending = 0
+        self.counted_at = -RECOUNT_AFTER
+
+    def is_full_for(self, jobs: int) -> bool:
+        return self.waiting + self.passed + jobs > self.limit
+
+    def update(self, waiting: int, passed: int, pending: int) -> None:
+        """`waiting` jobs were counted; `passed` and `pending` are as they were when the count began."""
+        self.waiting = waiting
+        self.passed += pending - passed
+
+
+class _Depths:
+    """The queues that have a `max_depth`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._counts: dict[str, _QueueCount] = {}
+
+    def apply_to(self, queues: Iterable[str]) -> bool:
+        return bool(self._counts) and any(queue in self._counts for queue in queues)
+
+    async def refresh(self) -> None:
+        before = {queue: (count.passed, count.pending) for queue, count in self._counts.items()}
+        async with reading(self._engine) as conn:
+            found = await queue_load.depths(conn)
+        known, self._counts = self._counts, {}
+        for one in found:
+            count = self._counts[one.queue] = known.get(one.queue) or _QueueCount()
+            count.limit = one.limit
+            count.update(one.waiting, *before.get(one.queue, (0, 0)))
+
+    async def enter(self, jobs: Mapping[str, int]) -> None:
+        limited = [(queue, self._counts[queue], wanted) for queue, wanted in jobs.items() if queue in self._counts]
+        for queue, count, wanted in limited:
+            if count.is_full_for(wanted):
+                await self._count_again(queue, count)
+        for queue, count, wanted in limited:
+            if count.is_full_for(wanted):
+                raise QueueFull(f"queue {queue} takes no more than {count.limit} waiting jobs")
+        for _, count, wanted in limited:
+            count.passed += wanted
+            count.pending += wanted
+
+    def leave(self, jobs: Mapping[str, int]) -> None:
+        for queue, wanted in jobs.items():
+            if queue in self._counts:
+                self._counts[queue].pending = max(self._counts[queue].pending - wanted, 0)
+
+    async def _count_again(self, queue: str, count: _QueueCount) -> None:
+        now = time.monotonic()
+        if now - count.counted_at < RECOUNT_AFTER:
+            return
+        count.counted_at, passed, pending = now, count.passed, count.pending
+        async with reading(self._engine) as conn:
+            count.update(await queue_load.waiting(conn, queue, count.limit), passed, pending)
 
 
 def _exceeded(standing: TenantQuota, wanted: int) -> QuotaExceeded:

@@ -15,7 +15,7 @@ from accepted.domain.batch import NewBatch, Spread
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.errors import KeyReused, LedgerUnavailable
-from accepted.services.batches.submission import CHUNK, Batches, BatchReceipt, BatchSubmission
+from accepted.services.batches.submission import CHUNK, BatchReceipt, BatchSubmission, BatchSubmissions
 from accepted.storage.db.engine import create_engine, transaction
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows, waits_for_a_lock
@@ -37,7 +37,7 @@ def some(count: int) -> list[NewJob]:
 
 async def test_all_members_are_there(engine: AsyncEngine, broker: Broker) -> None:
     asked = a_batch(some(CHUNK * 2 + 1))
-    receipt = await Batches(engine, broker, 60).accept(asked)
+    receipt = await BatchSubmissions(engine, broker, 60).accept(asked)
     assert not receipt.replayed
     assert (receipt.batch.id, receipt.batch.total) == (asked.batch.id, CHUNK * 2 + 1)
     assert receipt.batch.counts == {"queued": CHUNK * 2 + 1}
@@ -53,13 +53,13 @@ async def test_all_members_are_there(engine: AsyncEngine, broker: Broker) -> Non
 async def test_a_member_that_cannot_be_written_takes_all_with_it(engine: AsyncEngine, broker: Broker) -> None:
     members = [*some(CHUNK), a_job(payload="no json")]
     with pytest.raises(Exception, match="json"):
-        await Batches(engine, broker, 60).accept(a_batch(members, "k"))
+        await BatchSubmissions(engine, broker, 60).accept(a_batch(members, "k"))
     for table in ("jobs", "outbox", "batches", "idempotency_keys"):
         assert await rows(engine, f"SELECT 1 FROM {table}") == []
 
 
 async def test_a_key_makes_one_batch(engine: AsyncEngine, broker: Broker) -> None:
-    batches = Batches(engine, broker, 60)
+    batches = BatchSubmissions(engine, broker, 60)
     receipts = await asyncio.gather(*(batches.accept(a_batch(some(20), "k")) for _ in range(12)))
     assert len({receipt.batch.id for receipt in receipts}) == 1
     assert [receipt.replayed for receipt in receipts].count(False) == 1
@@ -75,7 +75,7 @@ async def test_nobody_waits_on_a_key_for_as_long_as_a_batch_takes(engine: AsyncE
     slow, quick = a_batch(some(2), "k"), a_batch(some(5), "k")
     members = list(slow.jobs)
     slow = msgspec.structs.replace(slow, edges=[(members[0].id, members[1].id)])
-    batches = Batches(engine, broker, 60)
+    batches = BatchSubmissions(engine, broker, 60)
     async with transaction(engine) as conn:
         await conn.execute(text("LOCK TABLE dependencies"))
         late = asyncio.create_task(batches.accept(slow))
@@ -92,7 +92,7 @@ async def test_edges_wait_for_success(engine: AsyncEngine, broker: Broker) -> No
     batch = NewBatch(id=new_id(), tenant="t", total=2, workflow=True)
     first, second = a_job(batch_id=batch.id, ref="a"), a_job(batch_id=batch.id, ref="b", blockers=1)
     asked = BatchSubmission(batch=batch, jobs=[first, second], queues={"q": 2}, edges=[(first.id, second.id)])
-    receipt = await Batches(engine, broker, 60).accept(asked)
+    receipt = await BatchSubmissions(engine, broker, 60).accept(asked)
     assert receipt.batch.counts == {"queued": 1, "blocked": 1}
     (edge,) = await rows(engine, "SELECT * FROM dependencies")
     assert dict(edge) == {"needs": first.id, "job_id": second.id, "on_success": True, "broken": False}
@@ -105,13 +105,13 @@ async def test_a_ledger_that_is_away_is_heard_of_in_time() -> None:
     broker: Any = None
     started = asyncio.get_running_loop().time()
     with pytest.raises(LedgerUnavailable):
-        await Batches(engine, broker, 60).accept(a_batch(some(1), "k"))
+        await BatchSubmissions(engine, broker, 60).accept(a_batch(some(1), "k"))
     assert asyncio.get_running_loop().time() - started < 5
     await engine.dispose()
 
 
 async def test_a_ledger_that_hangs_is_heard_of_in_time(engine: AsyncEngine, broker: Broker) -> None:
-    batches = Batches(engine, broker, 60)
+    batches = BatchSubmissions(engine, broker, 60)
     async with transaction(engine) as conn:
         await conn.execute(text("LOCK TABLE batches"))
         started = asyncio.get_running_loop().time()

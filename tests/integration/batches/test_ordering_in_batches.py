@@ -13,7 +13,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.batch import NewBatch
 from accepted.domain.ids import new_id
 from accepted.services.batches.cancellation import cancel
-from accepted.services.batches.submission import CHUNK, Batches, BatchReceipt, BatchSubmission
+from accepted.services.batches.submission import CHUNK, BatchReceipt, BatchSubmission, BatchSubmissions
 from accepted.services.jobs.placement import line_of
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.jobs import a_job
@@ -49,7 +49,7 @@ def keyed(keys: Sequence[str | None]) -> BatchSubmission:
 async def put(harness: BrokerHarness, keys: Sequence[str | None]) -> tuple[list[UUID], BatchReceipt]:
     """The members' ids, in the order of the batch."""
     asked = keyed(keys)
-    receipt = await Batches(harness.engine, harness.broker, 60).accept(asked)
+    receipt = await BatchSubmissions(harness.engine, harness.broker, 60).accept(asked)
     return [job.id for job in asked.jobs], receipt
 
 
@@ -78,7 +78,7 @@ async def test_a_line_that_is_longer_than_a_statement(ledger: BrokerHarness, eng
 async def test_all_at_once_with_the_same_keys(harness: BrokerHarness) -> None:
     """Chunks of one batch name the keys in another order than those of the next: held line by line, they deadlock."""
     forth, back = ["a"] * CHUNK + ["b"] * CHUNK, ["b"] * CHUNK + ["a"] * CHUNK
-    batches = Batches(harness.engine, harness.broker, 60)
+    batches = BatchSubmissions(harness.engine, harness.broker, 60)
     async with submissions_of(harness) as submissions:
         singles = [accept(submissions, queue="q", ordering_key=key) for key in "abab"]
         await asyncio.gather(*(batches.accept(keyed(keys)) for keys in (forth, back) * 2), *singles)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.batch import NewBatch
 from accepted.domain.ids import new_id
-from accepted.services.batches.submission import Batches, BatchSubmission
+from accepted.services.batches.submission import BatchSubmission, BatchSubmissions
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.sql import rows
 
@@ -28,7 +28,7 @@ async def put_graph(
     ]
     edges = [(ids[need], ids[ref]) for ref, wanted in needs.items() for need in wanted]
     asked = BatchSubmission(batch=batch, jobs=jobs, queues=frozenset({"q"}), edges=edges)
-    await Batches(engine, broker, 60).accept(asked)
+    await BatchSubmissions(engine, broker, 60).accept(asked)
     return ids
 
 

@@ -79,7 +79,7 @@ async def accept(request: Request) -> Response:
     parsed = await read_json(request, largest_body(state.settings))
     job = await state.job_checks.check(principal.tenant, parsed, asked.traceparent)
     seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
-    receipt, standing = await state.admission.job(Submission(job, key, seen_as))
+    receipt, standing = await state.admission.accept(Submission(job, key, seen_as))
     wait = read_wait(asked.preferences) if asked.preferences else None
     return await _answer(state, receipt, wait, None if standing is None else quota_headers(standing))
 

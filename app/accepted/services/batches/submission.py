@@ -72,7 +72,7 @@ class BatchReceipt(msgspec.Struct, frozen=True):
         return not self.replayed
 
 
-class Batches:
+class BatchSubmissions:
     """Submission of batches. `accept` returns when the whole batch is committed, never before."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
