@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
-        background.append(asyncio.create_task(held.runs.keep_reporting(engine)))
+        background.append(asyncio.create_task(held.run_times.keep_reporting(engine)))
         _on_stop(state.changes.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()

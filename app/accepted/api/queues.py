@@ -21,7 +21,7 @@ from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.errors import ResourceNotFound
-from accepted.services import queue_views
+from accepted.services import queues as service
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
 from accepted.storage import queues
@@ -46,7 +46,7 @@ UNNAMED = "no job has named this queue, and nobody has set a limit for it"
 async def list_(request: Request, who: Reader) -> Response:
     """Every queue, by name."""
     state = state_of(request)
-    found = await queue_views.describe_all(state.engine, _whose(who), state.settings.lease_ttl)
+    found = await service.describe_all(state.engine, _whose(who), state.settings.lease_ttl)
     return Response(json_text.encode({"items": found}), media_type=JSON)
 
 
@@ -67,7 +67,7 @@ async def get(request: Request, who: Reader, name: Name) -> Response:
 async def sizing(request: Request, who: Reader, name: Name, asked: Annotated[SizingQuery, Query()]) -> Response:
     """How many slots the queue needs: the number that an autoscaler reads."""
     state = state_of(request)
-    found = await queue_views.sizing(state.engine, name, asked.drain_within, state.settings.lease_ttl)
+    found = await service.sizing(state.engine, name, asked.drain_within, state.settings.lease_ttl)
     if found is None:
         raise ResourceNotFound(UNNAMED)
     return Response(json_text.encode(found), media_type=JSON)
@@ -93,7 +93,7 @@ async def patch(request: Request, who: Admin, name: Name) -> Response:
 
 async def _shown(request: Request, who: Principal, name: str) -> Response:
     state = state_of(request)
-    found = await queue_views.describe(state.engine, name, _whose(who), state.settings.lease_ttl)
+    found = await service.describe(state.engine, name, _whose(who), state.settings.lease_ttl)
     if found is None:
         raise ResourceNotFound(UNNAMED)
     return Response(json_text.encode(found), media_type=JSON)

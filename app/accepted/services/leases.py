@@ -19,7 +19,7 @@ from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.jobs import completion
-from accepted.services.measuring import Runs
+from accepted.services.queues import RunTimes
 from accepted.storage import leases
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction
@@ -37,7 +37,7 @@ class Leases:
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
         self._broker = broker
-        self.runs = Runs()
+        self.run_times = RunTimes()
         self._record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=completion.MAX_BATCH)
 
     async def complete(self, tenant: str, lease: Lease, result: str) -> None:
@@ -90,7 +90,7 @@ class Leases:
     async def _end(self, found: Found, transition: Transition) -> None:
         if not await self._record(transition):
             raise Conflict(_OVER)
-        self.runs.count(found.queue, note(found, transition))
+        self.run_times.count(found.queue, note(found, transition))
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         """Of two outcomes of one attempt the first counts, as it would had the other come later."""

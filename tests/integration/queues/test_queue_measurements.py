@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.rates import Measured
-from accepted.services.measuring import Runs
+from accepted.services.queues import RunTimes
 from accepted.storage import queue_load
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.sampler import Sampler
@@ -53,7 +53,7 @@ async def test_one_scheduler_looks(engine: AsyncEngine) -> None:
 
 
 async def test_reports_add_up(engine: AsyncEngine) -> None:
-    runs = Runs()
+    runs = RunTimes()
     runs.count("q", 0.5)
     runs.count("other", 3)
     await runs.report(engine)

@@ -22,7 +22,7 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.handler import Handler
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
-from accepted.services.measuring import Runs
+from accepted.services.queues import RunTimes
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures, tracebacks
 from accepted_worker.attempt.handler_call import CallOutcome, EndReason, HandlerCall
@@ -44,7 +44,7 @@ class Executor:
     ) -> None:
         self._handlers = handlers
         self.tools = tools
-        self.runs = Runs()
+        self.run_times = RunTimes()
         self._pool = pool
         self._calls: dict[tuple[UUID, int], HandlerCall] = {}
         self._orphans = tools.orphans
@@ -75,7 +75,7 @@ class Executor:
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
         if not transition.extra_attempts:  # otherwise it was handed back
-            self.runs.count(claim.job.queue, seconds)
+            self.run_times.count(claim.job.queue, seconds)
         log.info(
             "attempt",
             job_id=str(claim.job.id),

@@ -22,7 +22,7 @@ from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
 from accepted.services.jobs.completion import MAX_BATCH
-from accepted.services.measuring import REPORT_EVERY
+from accepted.services.queues import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.notifications import Listener
@@ -242,7 +242,7 @@ class Worker:
         self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
 
     async def _report(self) -> None:
-        await self._executor.runs.report(self._engine)
+        await self._executor.run_times.report(self._engine)
 
     async def _retire(self) -> None:
         try:
