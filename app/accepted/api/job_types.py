@@ -16,7 +16,7 @@ from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, JobType
 from accepted.errors import Conflict
-from accepted.services.job_type_requests import JobTypeRequest, read
+from accepted.services.job_types import JobTypeRequest, read
 from accepted.storage.db.engine import transaction
 from accepted.storage.job_types import register_external
 

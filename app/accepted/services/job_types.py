@@ -1,21 +1,28 @@
-"""The job types of the ledger, cached by each API process: every submission is checked against the type's schema."""
+"""Job types: the body of PUT /job-types/{name}, and the cached types that submissions are checked against."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.job import JobType
+from accepted.domain import json_text
+from accepted.domain.failures import OnNotFound
+from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN, JobType
 from accepted.domain.json_text import escape_pointer
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
+from accepted.domain.retry import Retry
 from accepted.domain.text import did_you_mean
 from accepted.errors import FieldError, InvalidRequest
-from accepted.services.payload_schema import compile_schema
+from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
+from accepted.services.jobs.validation import checked
+from accepted.services.payload_schema import check_schema, compile_schema
 from accepted.storage import job_types
 from accepted.storage.db.engine import reading
 
@@ -26,9 +33,13 @@ RETRY_AFTER = 0.5
 """Seconds before an unknown type is looked up again: a worker may have registered it a moment ago."""
 
 MAX_ERRORS = 20
+"""Errors in one answer."""
+
+MAX_DESCRIPTION = 500
+"""Characters."""
 
 URL_FORMAT = "accepted-url"
-"""The JSON Schema `format` with which a type says that a string is a URL to be called by a worker."""
+"""The JSON Schema `format` of a string that is a URL which a worker calls."""
 
 NO_URL = "is not a URL that a worker may call"
 
@@ -36,7 +47,38 @@ IN_OTHER_WORDS = {
     "propertyNames": "a name in it is not allowed here",
     "not": "holds what excludes each other, or is not allowed",
 }
-"""By keyword: what the validator would say by naming the client's own names, or a piece of the schema."""
+"""By keyword, in place of validator messages that would quote the payload's names or a piece of the schema."""
+
+
+class JobTypeRequest(BaseModel):
+    """A type whose jobs are leased over HTTP. A PUT replaces the whole type: omitted fields get their defaults."""
+
+    model_config = ConfigDict(extra="forbid", title="JobTypeRequest")
+
+    description: Annotated[StrictStr, Field(max_length=MAX_DESCRIPTION)] = ""
+    queue: Annotated[StrictStr, Field(pattern=QUEUE_PATTERN)] = DEFAULT_QUEUE
+    retry: RetryRequest | None = None
+    timeout: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT, description="seconds")] = DEFAULT_TIMEOUT
+    not_found: OnNotFound = OnNotFound.FAIL
+    payload_schema: dict[str, Any] = Field(default_factory=dict, description="JSON Schema of the payload")
+
+
+def read(name: str, parsed: Any) -> JobType:
+    """The external type that the body of a PUT describes. Raises `InvalidRequest`."""
+    if not re.fullmatch(TYPE_PATTERN, name):
+        raise InvalidRequest([FieldError("/name", f"must match {TYPE_PATTERN}")])
+    asked = checked(JobTypeRequest, parsed)
+    check_schema(asked.payload_schema)
+    return JobType(
+        name=name,
+        description=asked.description,
+        queue=asked.queue,
+        retry=asked.retry.over(Retry()) if asked.retry else Retry(),
+        timeout=asked.timeout,
+        payload_schema=json_text.encode(asked.payload_schema).decode(),
+        not_found=asked.not_found,
+        external=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +90,7 @@ class CompiledJobType:
     fields: tuple[str, ...]
 
     def check(self, payload: Any) -> None:
-        """Raise `InvalidRequest` with a pointer for everything in `payload` that does not fit."""
+        """Raise `InvalidRequest`, with a pointer for each error, for a payload that does not match the schema."""
         if self.validator.is_valid(payload):
             return
         errors = islice(self.validator.iter_errors(payload), MAX_ERRORS)
@@ -121,7 +163,7 @@ def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
 
 
 def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
-    """What is wrong, without its value; `fields` are the names that the payload itself may have."""
+    """The error without the value that caused it; `fields` are the names that the payload may have."""
     where = "/payload" + "".join(f"/{escape_pointer(str(step))}" for step in error.instance_path)
     if error.kind.name == "additionalProperties":
         known = fields if not error.instance_path else ()
