@@ -25,14 +25,8 @@ from accepted.domain.job import QUEUE_PATTERN, progress_json, to_wire
 from accepted.domain.references import Lease, read_token
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound, TooLarge
 from accepted.services.jobs.validation import checked
-from accepted.services.lease_requests import (
-    CompleteRequest,
-    FailRequest,
-    HeartbeatRequest,
-    LeaseRequest,
-    ProgressRequest,
-)
 from accepted.services.lease_waiters import LeasedJob, LeaseRequestKey
+from accepted.services.leases import CompleteRequest, FailRequest, HeartbeatRequest, LeaseRequest, ProgressRequest
 from accepted.storage.leases import Beat
 
 router = APIRouter(tags=["leases"], dependencies=[*documented, Depends(only_query())])

@@ -21,7 +21,7 @@ from accepted.broker.postgres import CHANNEL
 from accepted.domain.job import Job
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.services.leases import Leases
+from accepted.services.leases import MAX_LEASES, Leases
 from accepted.storage import leases, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import EVERYTHING, Listener
@@ -34,9 +34,6 @@ POLL_EVERY = 1.0
 
 DEADLINE = 4.5
 """Seconds for a claim, so that a client gets 503 within 5 s when the ledger does not answer."""
-
-MAX_LEASES = 100
-"""Leases in one answer, and from one claim."""
 
 log = structlog.get_logger(__name__)
 
