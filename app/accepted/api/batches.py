@@ -22,8 +22,8 @@ from accepted.domain.batch import Batch, to_wire
 from accepted.domain.ids import age_of
 from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_key
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
-from accepted.services.batches.cancellation import cancel as cancel_batch
 from accepted.services.batches.checks import Members
+from accepted.services.batches.ending import cancel as cancel_batch
 from accepted.services.batches.ndjson import Lines
 from accepted.services.batches.requests import BatchQuery, BatchRequest
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission

@@ -16,10 +16,9 @@ from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
 from accepted.domain.batch import Node
 from accepted.domain.request_headers import fingerprint
-from accepted.services.batches.checks import Members
+from accepted.services.batches.checks import Members, workflow
+from accepted.services.batches.requests import WorkflowJobRequest, WorkflowRequest
 from accepted.services.batches.submission import BatchSubmission
-from accepted.services.batches.workflow_requests import WorkflowJobRequest, WorkflowRequest
-from accepted.services.batches.workflows import workflow
 from accepted.services.jobs.validation import checked
 
 router = APIRouter(tags=["batches"], dependencies=documented)

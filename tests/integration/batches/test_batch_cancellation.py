@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
-from accepted.services.batches import cancellation
-from accepted.services.batches.completion import add_up
+from accepted.services.batches import ending
+from accepted.services.batches.ending import add_up
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
@@ -78,8 +78,8 @@ async def test_a_large_one_is_gone_through_in_rounds(
     http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the schedulers, when the time of the request is over; any number of them, beside each other."""
-    monkeypatch.setattr(cancellation, "MOST", 7)
-    monkeypatch.setattr(cancellation, "IN_REQUEST", 0.0)
+    monkeypatch.setattr(ending, "MAX_CANCELLED", 7)
+    monkeypatch.setattr(ending, "IN_REQUEST", 0.0)
     batch = await accepted(http, [{"type": "noop"}] * 200, callback_url=HOOK)
     assert (await cancel(http, batch))["counts"] == {"cancelled": 7, "queued": 193}
     async with schedulers(engine, broker):

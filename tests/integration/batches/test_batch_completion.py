@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
-from accepted.services.batches import completion
+from accepted.services.batches import ending
 from accepted.services.jobs.completion import expire
 from accepted.storage import batches
 from accepted.storage.db.engine import transaction
@@ -79,7 +79,7 @@ async def test_many_schedulers_add_up_what_many_workers_end(
 
     async def add() -> None:
         async def all_finished() -> bool:
-            await completion.add_up(engine, broker)
+            await ending.add_up(engine, broker)
             return len(await rows(engine, "SELECT 1 FROM batches WHERE finished_at IS NOT NULL")) == 5
 
         await until(all_finished, PATIENCE, "all batches")
@@ -94,12 +94,12 @@ async def test_nothing_is_told_before_the_last_one(
 ) -> None:
     batch = await accepted(http, [{"type": "noop"}] * 3, callback_url=HOOK)
     await end_some(engine, broker, 2)
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     assert (await seen(http, batch))["counts"] == {"queued": 1, "succeeded": 2}
     assert await told(engine) == []
     await end_some(engine, broker, 1)
     assert not (await seen(http, batch))["finished"]
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     assert (await seen(http, batch))["finished"]
     assert len(await told(engine)) == 1
 
@@ -110,20 +110,20 @@ async def test_a_member_that_is_retried_opens_its_batch(
     batch = await accepted(http, [{"type": "noop"}] * 2, callback_url=HOOK)
     await end_some(engine, broker, 1)
     (failed,) = await end_some(engine, broker, 1, failed=True)
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     assert (await seen(http, batch))["counts"] == {"succeeded": 1, "failed": 1}
     assert (await http.post(f"/jobs/{failed}/retry")).status_code == 202
     opened = await seen(http, batch)
     assert (opened["finished"], opened["finished_at"], opened["counts"]) == (False, None, {"succeeded": 1, "queued": 1})
     await do(engine, "UPDATE outbox SET published = true")
     await end_some(engine, broker, 1, failed=True)
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     replayed = await http.post("/dead-letters/replay", json={})
     assert replayed.json() == {"matched": 1, "replayed": 1}
     assert not (await seen(http, batch))["finished"]
     await do(engine, "UPDATE outbox SET published = true")
     await end_some(engine, broker, 1)
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     assert (await seen(http, batch))["counts"] == {"succeeded": 2}
     assert len(await told(engine)) == 3
 
@@ -134,11 +134,11 @@ async def test_a_retry_before_the_end_was_added_up_keeps_the_sum(
     batch = await accepted(http, [{"type": "noop"}])
     (failed,) = await end_some(engine, broker, 1, failed=True)
     assert (await http.post(f"/jobs/{failed}/retry")).status_code == 202
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     assert not (await seen(http, batch))["finished"]
     await do(engine, "UPDATE outbox SET published = true")
     await end_some(engine, broker, 1)
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
     assert (await seen(http, batch))["finished"]
 
 
@@ -149,9 +149,9 @@ async def test_a_retry_while_the_batch_finishes_comes_after_it(
     batch = await accepted(http, [{"type": "noop"}] * 20)
     failed = await end_some(engine, broker, 20, failed=True)
     answers = await asyncio.gather(
-        completion.add_up(engine, broker),
+        ending.add_up(engine, broker),
         *(http.post(f"/jobs/{one}/retry") for one in failed),
-        *(completion.add_up(engine, broker) for _ in range(3)),
+        *(ending.add_up(engine, broker) for _ in range(3)),
     )
     assert [one.status_code for one in answers if isinstance(one, httpx.Response)] == [202] * 20
     assert (await seen(http, batch))["counts"] == {"queued": 20}
@@ -175,7 +175,7 @@ async def test_a_batch_is_forgotten_after_its_members(
     batch = await accepted(http, [{"type": "noop"}] * 2)
     unfinished = await accepted(http, [{"type": "noop", "delay": 60}])
     await end_some(engine, broker, 2)
-    await completion.add_up(engine, broker)
+    await ending.add_up(engine, broker)
 
     async def forget(retention: float) -> set[str]:
         async with transaction(engine) as conn:

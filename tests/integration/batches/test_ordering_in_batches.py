@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.batch import NewBatch
 from accepted.domain.ids import new_id
-from accepted.services.batches.cancellation import cancel
+from accepted.services.batches.ending import cancel
 from accepted.services.batches.submission import CHUNK, BatchReceipt, BatchSubmission, BatchSubmissions
 from accepted.services.jobs.placement import line_of
 from tests.support.ledger.brokers import BrokerHarness

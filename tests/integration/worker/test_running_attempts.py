@@ -38,7 +38,7 @@ async def test_an_attempt_is_found_behind_all_that_the_worker_holds(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "UNHEARD_OF", 0.5)
-    monkeypatch.setattr(worker, "MOST", 1)
+    monkeypatch.setattr(worker, "MAX_BATCH", 1)
     broker = PostgresBroker(engine, database_url)
     held = [await accept(engine, broker, "sleep", '{"seconds": 600}') for _ in range(3)]
     async with working(engine, broker, "q", concurrency=3) as one:

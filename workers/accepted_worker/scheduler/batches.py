@@ -3,8 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.batches.cancellation import Canceller
-from accepted.services.batches.completion import add_up
+from accepted.services.batches.ending import BatchCanceller, add_up
 from accepted.storage import batch_ends
 from accepted.storage.db.statements import Direct
 
@@ -24,14 +23,14 @@ class Batches:
         self._engine = engine
         self._polls = polls
         self._broker = broker
-        self._canceller = Canceller(engine, broker)
+        self._canceller = BatchCanceller(engine, broker)
         self._busy = False
 
     async def run_once(self) -> int:
         async with self._polls.statements() as conn:
             ends, cancels = await batch_ends.to_do(conn, CANCELS)
         told = await add_up(self._engine, self._broker) if ends else 0
-        cancelled = await self._canceller.round(cancels)
+        cancelled = await self._canceller.cancel_some_of_each(cancels)
         self._busy = told > 0 or any(map(self._canceller.is_under_way, cancels))
         return told + cancelled
 

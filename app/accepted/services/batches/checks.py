@@ -1,16 +1,17 @@
-"""What is asked of the members of a batch before it is accepted: what is asked of a job, and a little more.
+"""Checks of a batch before it is accepted: of each member what is checked of a job, and of a workflow its edges.
 
-Errors are gathered over the whole batch, each with a pointer that begins with its member's.
+Errors are collected over the whole batch. The pointer of each begins with that of its member.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-from accepted.domain.batch import NewBatch, Spread
+from accepted.domain.batch import NewBatch, Node, Spread, flaws, in_order
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, TooLarge
@@ -114,6 +115,25 @@ class Members:
         return await self._checks.check(self._tenant, parsed, self._traceparent, self._model)
 
 
+class Workflow(msgspec.Struct, frozen=True):
+    """`jobs` each after all that it needs, with rising ids; `edges` are (needs, job_id)."""
+
+    jobs: list[NewJob]
+    edges: list[tuple[UUID, UUID]]
+
+
+def workflow(nodes: Sequence[Node], jobs: Sequence[NewJob]) -> Workflow:
+    """The workflow of `jobs`, each with its node. Raises `InvalidRequest` for refs that are wrong and for cycles."""
+    if found := flaws(nodes, MAX_LISTED):
+        raise InvalidRequest([FieldError(f"/jobs{flaw.pointer}", flaw.detail) for flaw in found])
+    order = in_order(nodes)
+    ids = {nodes[number].ref: id for number, id in zip(order, sorted(job.id for job in jobs), strict=True)}
+    return Workflow(
+        jobs=[_member(jobs[number], nodes[number], ids) for number in order],
+        edges=[(ids[ref], ids[nodes[number].ref]) for number in order for ref in nodes[number].depends_on],
+    )
+
+
 def _check_moments(options: BatchOptions) -> None:
     """As for one job: none of them more than 366 days ahead."""
     latest = datetime.now(UTC) + timedelta(seconds=YEAR)
@@ -123,3 +143,7 @@ def _check_moments(options: BatchOptions) -> None:
         raise InvalidRequest([FieldError("/start_at", "must be at most 366 days ahead")])
     if options.start_at + timedelta(seconds=float(options.spread_over or 0)) > latest:
         raise InvalidRequest([FieldError("/spread_over", "must end at most 366 days ahead")])
+
+
+def _member(job: NewJob, node: Node, ids: dict[str, UUID]) -> NewJob:
+    return msgspec.structs.replace(job, id=ids[node.ref], ref=node.ref, blockers=len(node.depends_on))
