@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from accepted.cli.http import AsJson, RequestFailed, ask, call, given
-from accepted.domain.schedule import zone
+from accepted.domain.zones import zone
 
 schedules = typer.Typer(help="List, write, try out and trigger schedules.")
 

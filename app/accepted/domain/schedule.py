@@ -1,21 +1,15 @@
-"""Schedules: which of their times are due, what happens to each, and the time zones that they use.
-
-Pure: the caller passes the ledger's time. Zones come from the locked `tzdata` package, not from the machine, so that
-every process of one release changes its clock on the same day.
-"""
+"""Schedules: which of their times are due, and what happens to each. Pure: the caller passes the ledger's time."""
 
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache, lru_cache
-from importlib.resources import files
-from zoneinfo import ZoneInfo
+from functools import lru_cache
 
 import msgspec
 
 from accepted.domain.cron import CronLine
-from accepted.domain.text import did_you_mean
+from accepted.domain.zones import zone
 
 GRACE = timedelta(seconds=15)
 """A time that a scheduler reaches later than this is missed. A restart or a busy machine takes less."""
@@ -23,10 +17,6 @@ GRACE = timedelta(seconds=15)
 MAX_MISSED = 1000
 """The newest missed times of a schedule that may still run; older ones are always skipped, because an outage of weeks
 must not end in a flood of jobs."""
-
-
-class UnknownZone(ValueError):
-    """No IANA time zone has that name. Clients see the text."""
 
 
 class OnMissed(StrEnum):
@@ -112,21 +102,6 @@ def smeared(tenant: str, name: str, scheduled_at: datetime, spread_over: float) 
     seed = f"{tenant}\0{name}\0{scheduled_at.timestamp():.0f}".encode()
     share = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest()) / 2**64
     return scheduled_at + timedelta(seconds=spread_over * share)
-
-
-@cache
-def zone(name: str) -> ZoneInfo:
-    """The IANA zone `name`. Raises `UnknownZone`."""
-    if name not in zone_names():
-        raise UnknownZone(f"is not an IANA time zone{did_you_mean(name, zone_names())}")
-    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
-        return ZoneInfo.from_file(data, key=name)
-
-
-@cache
-def zone_names() -> frozenset[str]:
-    """Every IANA name, links included."""
-    return frozenset(files("tzdata").joinpath("zones").read_text().split())
 
 
 def _due(line: CronLine, next_at: datetime, now: datetime) -> tuple[list[datetime], datetime | None]:

@@ -19,11 +19,11 @@ from accepted.domain.schedule import (
     Outcome,
     Overlap,
     Schedule,
-    UnknownZone,
     cron_line,
     plan,
     smeared,
 )
+from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, Refused, ResourceNotFound
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks

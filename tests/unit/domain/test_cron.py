@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accepted.domain.cron import LONGEST, CronError, CronLine, warnings
-from accepted.domain.schedule import UnknownZone, zone, zone_names
+from accepted.domain.zones import UnknownZone, names, zone
 
 NEW_YORK, BERLIN, LORD_HOWE = "America/New_York", "Europe/Berlin", "Australia/Lord_Howe"
 REFUSED_WITHIN = 0.05  # seconds
@@ -160,8 +160,8 @@ def test_a_zone_that_was_mistyped_is_recognised() -> None:
 
 def test_every_zone_can_be_read() -> None:
     now = datetime(2027, 1, 1, tzinfo=UTC)
-    assert len(zone_names()) > 500
-    for name in zone_names():
+    assert len(names()) > 500
+    for name in names():
         assert len(CronLine("30 2 * * *", zone(name)).next_runs(now, 2)) == 2
 
 
@@ -194,7 +194,7 @@ def test_in_utc_it_is_as_cronsim_has_it(line: str, after: datetime) -> None:
     assert read.next_runs(after, 3) == _by_cronsim(line, after, 3)
 
 
-@given(lines(), moments, st.sampled_from(sorted(zone_names())))
+@given(lines(), moments, st.sampled_from(sorted(names())))
 @settings(deadline=None)
 def test_runs_rise_and_lead_on_from_each_other(line: str, after: datetime, name: str) -> None:
     try:
