@@ -20,6 +20,7 @@ from accepted.settings import Settings
 from accepted.storage.db.engine import create_engine
 from accepted.storage.db.statements import Direct
 from accepted_worker import handlers as built_in
+from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.handlers.alerts import alert_handler
 from accepted_worker.handlers.webhooks import webhook_handler
@@ -28,7 +29,6 @@ from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
-from accepted_worker.runtime import registry
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base, loops
@@ -68,7 +68,7 @@ def scheduler(settings: Settings) -> None:
 
 async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
     """Serve `queues` (all there are, when none is named) until `stopping` is set. Once a process."""
-    forks.keep_out_of_ours()
+    forks.isolate_forks()
     egress = Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from)
     pool = ProcessPool(_setup(settings))

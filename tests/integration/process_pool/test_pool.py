@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from accepted.domain.failures import FailureClass, TransientError
+from accepted_worker.attempt.failures import RaisedInChild
 from accepted_worker.process_pool import pool as pool_module
 from accepted_worker.process_pool.child import MEMORY_SHARE
 from accepted_worker.process_pool.messages import Setup
-from accepted_worker.process_pool.pool import Crashed, ProcessPool, RaisedInChild
+from accepted_worker.process_pool.pool import Crashed, ProcessPool
 from tests.support.servers.receiver import Receiver
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone, run
 from tests.support.waiting import until

@@ -15,11 +15,11 @@ from accepted.domain.transitions import Transition
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import create_engine
+from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool.pool import ProcessPool
-from accepted_worker.runtime import registry
 from accepted_worker.runtime.executor import Executor
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone
 

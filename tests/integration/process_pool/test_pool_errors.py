@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from accepted.domain.failures import FailureClass
-from accepted_worker.process_pool.pool import Crashed, ProcessPool, RaisedInChild
+from accepted_worker.attempt.failures import RaisedInChild
+from accepted_worker.process_pool.pool import Crashed, ProcessPool
 from tests.support.service.process_pool import SETUP, run
 
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from accepted_worker.attempt.failures import RaisedInChild
 from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.pipe import NO_TOOLS_IN_A_FORK
-from accepted_worker.process_pool.pool import ProcessPool, RaisedInChild
+from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.service.process_pool import SETUP, run
 
 IN_TIME = 5.0  # seconds; against the minute that a fork which heeds nothing goes on
@@ -52,7 +53,7 @@ async def test_a_fork_has_no_tools(pool: ProcessPool) -> None:
 
 async def test_a_fork_of_the_worker_does_not_keep_its_children_alive() -> None:
     """What a child lives by is that the worker, and nobody else, has an end open."""
-    forks.keep_out_of_ours()
+    forks.isolate_forks()
     pool = ProcessPool(SETUP)
     async with pool.child() as child:
         assert child._lifeline is not None

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
 from accepted.storage.db.engine import transaction
-from accepted_worker.process_pool.tool_server import ToolServer
+from accepted_worker.process_pool import tool_server
 from tests.support.handlers.process_tools import use, use_async
 from tests.support.ledger.jobs import the_job
 from tests.support.ledger.sql import rows, waits_for_a_lock
@@ -53,8 +53,7 @@ async def nothing_under_way() -> None:
     """No request of a handler whose attempt is over goes on in the worker."""
 
     def requests() -> list[Any]:
-        under_way = [getattr(task.get_coro(), "_work", task.get_coro()) for task in asyncio.all_tasks()]
-        return [one for one in under_way if getattr(one, "__qualname__", "") == ToolServer._answer.__qualname__]
+        return [task for task in asyncio.all_tasks() if task.get_name() == tool_server.TASK_NAME]
 
     await until(lambda: not requests(), 5, lambda: f"{requests()} to be broken off")
 

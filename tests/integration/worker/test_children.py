@@ -20,7 +20,7 @@ from accepted.domain import transitions
 from accepted.services.jobs.completion import settle_whole
 from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.jobs import submission
-from accepted_worker.attempt import children
+from accepted_worker.attempt import related_jobs
 from tests.support.ledger.jobs import a_job, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.worker_with_handlers import worker_with_handlers
@@ -151,7 +151,7 @@ async def test_what_the_door_would_refuse_is_invalid(
 async def test_one_attempt_submits_no_more_than_it_can_hold(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children, "MOST_BYTES", 100)
+    monkeypatch.setattr(related_jobs, "MAX_CHILDREN_BYTES", 100)
     async with worker_with_handlers(engine, database_url, leaf, leaves) as shop:
         assert (await shop.finish("leaves", {"count": 8})).status == "succeeded"
         done = await shop.finish("leaves", {"count": 9})

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from accepted import Context, InvalidJob, Retry, TransientError, job
 from accepted.domain.failures import LeaseLost
-from accepted_worker.process_pool import leftovers
+from accepted_worker.process_pool import forks
 from tests.support.waiting import until
 
 PATIENCE = 60.0
@@ -177,7 +177,7 @@ def _leave_a_thread_that_waits(given: Use, ctx: Context) -> Any:
         told += [_class_of(lambda: ctx.step("late", print)), _class_of(lambda: ctx.submit("use", {"do": "nothing"}))]
         given.at("told").write_text(" ".join(told))
 
-    leftovers.GRACE_SECONDS = 10.0  # for the thread to have its say before its process is killed
+    forks.GRACE_SECONDS = 10.0  # for the thread to have its say before its process is killed
     threading.Thread(target=waits, daemon=True).start()
     wait_for(given.at("return"))
 

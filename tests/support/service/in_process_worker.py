@@ -19,12 +19,12 @@ from accepted.services.jobs.submission import Submissions
 from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
+from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
-from accepted_worker.runtime import registry
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base

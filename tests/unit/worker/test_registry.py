@@ -8,7 +8,7 @@ import pytest
 
 from accepted import extras
 from accepted.errors import ConfigurationError
-from accepted_worker.runtime import registry
+from accepted_worker.attempt import registry
 
 HANDLER = """
 from accepted import Context, job

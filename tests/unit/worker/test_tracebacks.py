@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accepted.context import EndRequest
-from accepted_worker.attempt import tracebacks
+from accepted_worker.attempt import failures
 from accepted_worker.attempt.handler_call import CallOutcome, HandlerCall
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.threads import Threads
@@ -41,7 +41,7 @@ def other(left: int) -> None:
 
 
 async def test_it_begins_with_the_handler() -> None:
-    text = tracebacks.of(await called(raising)) or ""
+    text = failures.traceback_of(await called(raising)) or ""
     first = next(line for line in text.splitlines() if line.startswith("  File"))
     assert __file__ in first
     assert "in raising" in first
@@ -56,23 +56,23 @@ async def test_causes_are_told() -> None:
         except ValueError as error:
             raise RuntimeError("the effect") from error
 
-    text = tracebacks.of(await called(handler)) or ""
+    text = failures.traceback_of(await called(handler)) or ""
     assert text.index("the cause") < text.index("direct cause") < text.index("the effect")
 
 
 async def test_a_deep_recursion_is_cut_to_its_end() -> None:
-    text = tracebacks.of(await called(lambda: deep(400))) or ""
-    assert len(text.encode()) <= tracebacks.MAX_BYTES
+    text = failures.traceback_of(await called(lambda: deep(400))) or ""
+    assert len(text.encode()) <= failures.MAX_TRACEBACK_BYTES
     assert text.endswith("at the bottom\n")
 
 
 def test_what_we_raise_ourselves_has_none() -> None:
-    assert tracebacks.of(ValueError("never raised")) is None
+    assert failures.traceback_of(ValueError("never raised")) is None
 
 
 @given(st.text(alphabet=st.characters(), max_size=30).map(lambda text: text * 1500))
 def test_any_text_is_cut_to_what_the_ledger_can_hold(message: str) -> None:
     error = asyncio.run(called(lambda: raising(message)))
-    text = tracebacks.of(error) or ""
-    assert len(text.encode()) <= tracebacks.MAX_BYTES
+    text = failures.traceback_of(error) or ""
+    assert len(text.encode()) <= failures.MAX_TRACEBACK_BYTES
     assert "\0" not in text

@@ -1,10 +1,15 @@
-"""The failure table (contract section 5) for exceptions that do not name their class: those of httpx, of SQLAlchemy
-and asyncpg, and Python's own.
+"""What an exception of a handler means for its job: a failure class, a message and a traceback.
 
-Total: every exception is one failure or another. The texts hold no URL, no SQL and no parameter of a statement.
+The failure table is section 5 of the contract. Exceptions that name no class (those of httpx, of SQLAlchemy and
+asyncpg, and Python's own) are classified here; every exception is of one class. The messages hold no URL, no SQL and no
+parameter of a statement. Tracebacks hold source lines and messages, and no values of variables.
 """
 
+import os
 import time
+import traceback
+from pathlib import Path
+from types import TracebackType
 
 import asyncpg
 import httpx
@@ -12,6 +17,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 
 from accepted.domain.failures import (
     AuthError,
+    FailureClass,
     HandlerError,
     InvalidJob,
     NotFound,
@@ -21,18 +27,40 @@ from accepted.domain.failures import (
 )
 from accepted.domain.retry import parse_retry_after
 
-NEVER_TO_BE_SENT = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects)
+MAX_TRACEBACK_BYTES = 16 * 1024
+"""The end of a longer traceback is kept: the last frames and the message say most."""
+
+MAX_FRAMES = 60
+"""The innermost frames. To format a recursion of a thousand could take longer than the handler ran."""
+
+UNSENDABLE = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects)
+
+
+_PACKAGE = Path(__file__).parents[1]
+_OWN_CODE = tuple(str(_PACKAGE / package) + os.sep for package in ("attempt", "process_pool", "runtime"))
+
+
+class RaisedInChild(HandlerError):
+    """An exception that a handler raised in a child process; `traceback` is its text there."""
+
+    def __init__(
+        self, message: str, failure_class: FailureClass, retry_after: float | None, traceback: str | None
+    ) -> None:
+        super().__init__(message)
+        self.failure_class = failure_class
+        self.retry_after = retry_after
+        self.traceback = traceback
 
 
 def of(error: BaseException) -> HandlerError:
-    """What `error` means for its job: itself if it says so, else by the table, else `TransientError`."""
+    """The failure that `error` stands for: itself, or by the table, or a `TransientError`."""
     if isinstance(error, HandlerError):
         return error
     if isinstance(error, BaseExceptionGroup):
         return _of_group(error)
     if isinstance(error, httpx.HTTPStatusError):
         return of_status(error.response.status_code, error.response.headers.get("retry-after"))
-    if isinstance(error, NEVER_TO_BE_SENT):
+    if isinstance(error, UNSENDABLE):
         return InvalidJob(describe(error))
     if isinstance(error, (TimeoutError, httpx.TimeoutException)):
         return TargetTimeout(describe(error))
@@ -42,7 +70,7 @@ def of(error: BaseException) -> HandlerError:
 
 
 def of_status(status: int, retry_after: str | None) -> HandlerError:
-    """What an answer with this status, which is no success, means; `retry_after` is the header field, if it came."""
+    """The failure that an HTTP status other than 2xx stands for; `retry_after` is the value of that header field."""
     answered = f"the target answered {status}"
     wait = parse_retry_after(retry_after, time.time()) if retry_after is not None and status in (429, 503) else None
     if status == 429 or wait is not None:
@@ -59,30 +87,52 @@ def of_status(status: int, retry_after: str | None) -> HandlerError:
 
 
 def describe(error: BaseException) -> str:
-    """The kind of exception and what it says."""
-    kind, text = type(error).__name__, said(error)
+    """The exception's class name and message."""
+    kind, text = type(error).__name__, text_of(error)
     return f"{kind}: {text}" if text else kind
 
 
-def said(error: BaseException) -> str:
-    """The text of an exception, whatever its `__str__` does."""
+def text_of(error: BaseException) -> str:
+    """The exception's message; "" if its `__str__` raises."""
     try:
         return str(error)
     except BaseException:
         return ""
 
 
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback from the handler's first frame on. None for what we raised, and for what cannot be formatted."""
+    if isinstance(error, RaisedInChild):
+        return error.traceback
+    frames = _without_own_frames(error.__traceback__)
+    if frames is None:
+        return None
+    try:
+        lines = traceback.format_exception(type(error), error, frames, limit=-MAX_FRAMES)
+    except BaseException:  # the methods of a handler's own exception class can raise anything
+        return None
+    text = "".join(lines).encode(errors="replace").replace(b"\0", b"?")
+    cut = text if len(text) <= MAX_TRACEBACK_BYTES else b"...\n" + text[4 - MAX_TRACEBACK_BYTES :]
+    return cut.decode(errors="ignore")
+
+
+def _without_own_frames(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        frames = frames.tb_next
+    return frames
+
+
 def _of_group(group: BaseExceptionGroup) -> HandlerError:
-    """A group is worth another try if one of its members is, and then not before the latest that any asks for."""
+    """A group can be retried if one of its members can, and waits as long as the longest `retry_after` among them."""
     members = [of(member) for member in group.exceptions]
     again = [one for one in members if one.worth_another_try]
     return max(again, key=lambda one: one.retry_after or 0.0) if again else members[0]
 
 
 def _of_database(error: DBAPIError | asyncpg.PostgresError) -> HandlerError:
-    """By SQLSTATE: 22 data never fits; 28 and 42501 are credentials and rights; the rest may pass.
+    """By SQLSTATE: 22 (data) never succeeds; 28 and 42501 are credentials and permissions; the rest may pass.
 
-    So may 23, integrity: of two that insert the same at once one fails, and finds the other's row the next time.
+    23 (integrity) may pass as well: of two concurrent inserts one fails, and finds the other's row on its next attempt.
     """
     origin = (error.orig.__cause__ or error.orig) if isinstance(error, DBAPIError) and error.orig else error
     first_line = describe(origin).partition("\n")[0]  # PostgreSQL's second line, DETAIL, quotes values

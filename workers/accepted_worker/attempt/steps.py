@@ -1,4 +1,4 @@
-"""The remembered steps of one attempt: run what was not run before, commit what it came to, and only then go on."""
+"""`ctx.step`: runs a function once for a job, and commits its result before the handler goes on."""
 
 import asyncio
 import inspect
@@ -13,16 +13,15 @@ from accepted.context import WITHIN_A_STEP
 from accepted.domain.failures import LeaseLost
 from accepted.domain.references import Lease
 from accepted.storage.attempts import recorded
-from accepted.storage.db.engine import reading, transaction
+from accepted.storage.db.engine import reading, retry_until_available, transaction
 from accepted_worker.attempt import threads
-from accepted_worker.attempt.asking import until_answered
 from accepted_worker.attempt.values import step_name, step_result_of
 
 InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
 
 
 class Steps:
-    """The steps of one attempt. For use on the worker's event loop alone."""
+    """The steps of one attempt. For the worker's event loop alone."""
 
     def __init__(self, engine: AsyncEngine, lease: Lease, in_a_thread: InAThread, max_bytes: int) -> None:
         self._engine = engine
@@ -33,30 +32,30 @@ class Steps:
         self._reading = asyncio.Lock()
         self._running: dict[str, asyncio.Lock] = {}
         self._committing: dict[str, asyncio.Task[str]] = {}
-        """By name. Goes on when whoever waits for it is cancelled: the function has run, and that is worth knowing."""
+        """By step name. A commit goes on when its caller is cancelled, so that the function does not run again."""
 
     async def run(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """The result of the step called `name`, from the ledger or from running `function`."""
+        """The result of the step `name`: from the ledger, or from running `function`."""
         name = step_name(name)
         known = await self._recalled()
         async with self._running.setdefault(name, asyncio.Lock()):
             if name not in known:
                 if name not in self._committing:
-                    value = await call(partial(function, *args, **kwargs), self._in_a_thread)
+                    value = await call_step(partial(function, *args, **kwargs), self._in_a_thread)
                     result = step_result_of(name, value, self._max_bytes)
                     self._committing[name] = asyncio.create_task(self._commit(name, result))
                 known[name] = await asyncio.shield(self._committing[name])
         return msgspec.json.decode(known[name])
 
     async def settled(self) -> None:
-        """The attempt is over. Returns once each step that has run is remembered, or the fence has refused it."""
+        """Wait until every result of this attempt is committed, or refused by the fence."""
         if self._committing:
             await asyncio.wait(self._committing.values())
 
     async def _recalled(self) -> dict[str, str]:
         async with self._reading:
             if self._known is None:
-                self._known = await until_answered(self._recall, self._lease.job_id)
+                self._known = await retry_until_available(self._recall, "handler_waits_for_ledger", self._lease.job_id)
             return self._known
 
     async def _recall(self) -> dict[str, str]:
@@ -69,17 +68,17 @@ class Steps:
     async def _commit(self, name: str, result: str) -> str:
         async def commit() -> bool:
             async with transaction(self._engine) as conn:
-                held = await recorded.remember_step(conn, self._lease, name, result)
+                owned = await recorded.remember_step(conn, self._lease, name, result)
                 await conn.commit()
-            return held
+            return owned
 
-        if not await until_answered(commit, self._lease.job_id):
+        if not await retry_until_available(commit, "handler_waits_for_ledger", self._lease.job_id):
             raise LeaseLost
         return result
 
 
-async def call(function: Callable[[], Any], in_a_thread: InAThread = threads.in_a_thread) -> Any:
-    """What a step's function returns: on this event loop if it is async, else in a thread (by default, the loop's)."""
+async def call_step(function: Callable[[], Any], in_a_thread: InAThread = threads.in_a_thread) -> Any:
+    """Call a step's function: on this event loop if it is async, else in a thread (by default one of the loop's)."""
     within = WITHIN_A_STEP.set(True)
     try:
         if inspect.iscoroutinefunction(function):

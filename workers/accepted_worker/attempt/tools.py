@@ -1,4 +1,4 @@
-"""What the contexts of one worker share, and what is to become of it when an attempt ends."""
+"""The tools behind the contexts of a worker's handlers: opened with an attempt, closed with its outcome."""
 
 import random
 from collections.abc import Callable, Coroutine
@@ -22,10 +22,9 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import HandlerTransaction, HandlerTransactions
-from accepted_worker.attempt.children import Children, FanOut
 from accepted_worker.attempt.loop_bridge import Latest, LoopBridge
 from accepted_worker.attempt.progress import ProgressWriter
-from accepted_worker.attempt.results import Results
+from accepted_worker.attempt.related_jobs import Children, DependencyResults, FanOut
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.steps import Steps
 from accepted_worker.attempt.threads import Threads
@@ -36,7 +35,7 @@ from accepted_worker.outbound.targets import Targets
 
 
 class _Attempt(NamedTuple):
-    """What an attempt has open until it ends."""
+    """The tools of one running attempt."""
 
     context: Context
     bridge: LoopBridge
@@ -58,11 +57,11 @@ class _OwnTools:
 
 
 class Tools:
-    """Makes the context of each attempt, and sees it closed. For use on the worker's event loop alone."""
+    """Opens and closes the context of each attempt. For the worker's event loop alone."""
 
     def __init__(self, engine: AsyncEngine, egress: Egress, mail: Mail, settings: Settings, threads: int) -> None:
-        """`threads`: for the steps of as many attempts at once."""
-        self.most = FanOut(settings.max_fanout_depth, settings.max_fanout_jobs)
+        """`threads`: how many attempts may run a step in a thread at once."""
+        self.fan_out = FanOut(settings.max_fanout_depth, settings.max_fanout_jobs)
         self._engine = engine
         self._egress = egress
         self._mail = mail
@@ -78,13 +77,13 @@ class Tools:
         self._to_commit: dict[Lease, HandlerTransaction] = {}
 
     def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
-        """The context for this attempt's handler, which may take `seconds`; its type gives it `allowed` seconds."""
+        """The context for the handler of an attempt with a timeout of `seconds`; `allowed` is its type's timeout."""
         lease, bridge = claim.lease, LoopBridge()
-        children = Children(claim, self._checks, self.most)
+        children = Children(claim, self._checks, self.fan_out)
         transaction = AttemptTransaction(self._handler_transactions, lease, seconds, bridge)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = Latest(bridge, partial(self.progress.say, lease))
-        results = Results(self._engine, lease)
+        results = DependencyResults(self._engine, lease)
         own = _OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(
             claim.job, own, egress=self._egress, mail=self._mail, log=logs.of_handler(claim.job),
@@ -94,11 +93,11 @@ class Tools:
         return context
 
     async def close(self, transition: Transition) -> Transition:
-        """The attempt has come to `transition`: close its context, and add what goes along with the outcome.
+        """Close the context of an attempt that ends with `transition`; returns it with progress, answer and children.
 
-        Waits for the steps that have run: after the outcome the fence would refuse them. With the ledger away, that is
-        no longer than the outcome would wait.
-        The transaction of a success stays open until it is taken; any other is rolled back here.
+        Waits until the results of steps are committed, because the fence refuses them after the outcome. While the
+        ledger is away, the outcome would have to wait as well.
+        The transaction of a success stays open for `take_transaction`; any other is rolled back here.
         """
         running = transition.running
         attempt = self._open.pop(running.lease, None)
@@ -114,14 +113,14 @@ class Tools:
             return msgspec.structs.replace(transition, **said)
         if handler_transaction := attempt.transaction.take():
             self._to_commit[running.lease] = handler_transaction
-        return msgspec.structs.replace(transition, **said, children=attempt.children.made)
+        return msgspec.structs.replace(transition, **said, children=attempt.children.submitted)
 
-    def take(self, lease: Lease) -> HandlerTransaction | None:
-        """The transaction that commits with this attempt's success, if it had one."""
+    def take_transaction(self, lease: Lease) -> HandlerTransaction | None:
+        """The transaction to commit with the success of this attempt, if it has one. The caller ends it."""
         return self._to_commit.pop(lease, None)
 
     async def aclose(self) -> None:
-        """Start no more threads, and let go of every connection."""
+        """Start no more threads, and close all connections."""
         self._threads.close()
         await self.targets.aclose()
         await self._handler_transactions.close()

@@ -25,8 +25,7 @@ from accepted.domain.retry import WEBHOOK_RETRY, parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.handler import MARK, Handler
 from accepted.storage import webhooks
-from accepted.storage.db.engine import transaction
-from accepted_worker.attempt.asking import until_answered
+from accepted.storage.db.engine import retry_until_available, transaction
 from accepted_worker.attempt.values import size_of, start_of
 
 TIMEOUT = 15.0
@@ -73,7 +72,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
                 await conn.commit()
                 return secrets, given_up
 
-        secrets, given_up = await until_answered(prepare, ctx.job.id)
+        secrets, given_up = await retry_until_available(prepare, "handler_waits_for_ledger", ctx.job.id)
         if given_up:
             raise InvalidJob(NOTHING_FOR_DAYS)
         try:

@@ -1,8 +1,7 @@
-"""A child of `accepted_worker.process_pool.pool`: loads the handlers, then runs one attempt after the other, until its
-worker is gone.
+"""A child process of a worker: it loads the handlers, then runs one attempt after the other until the worker ends.
 
-It leaves the judgement of everything to the worker: it heeds no signal that asks it to stop, knows no timeout,
-and is killed when it is not wanted any more. All that it says goes up the pipe; prints and logs go to standard error.
+All decisions are the worker's: the child ignores signals to stop, has no timeout, and is killed when it is no longer
+needed. It answers through the pipe; prints and logs go to standard error.
 """
 
 import asyncio
@@ -31,53 +30,51 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.domain.network.addresses import EgressAllow
 from accepted.handler import Handler
-from accepted_worker.attempt import failures, tracebacks
+from accepted_worker.attempt import failures, registry
 from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool import forks
-from accepted_worker.process_pool.leftovers import anything_left
-from accepted_worker.process_pool.messages import Outcome, Raised, Ready, Returned, Run, Setup, readable
+from accepted_worker.process_pool.messages import AttemptEnd, Raised, Ready, Returned, RunAttempt, Setup, readable
 from accepted_worker.process_pool.pipe import Pipe
 from accepted_worker.process_pool.tool_client import ToolClient
-from accepted_worker.runtime import registry
 
 NICENESS = 5
-"""Below the worker, whose event loop keeps the leases of all its jobs."""
+"""The worker comes first, because its event loop renews the leases of all its jobs."""
 
 OOM_SCORE = 1000
-"""Of -1000 to 1000: when the machine is out of memory, the kernel takes this process first, and no worker or server."""
+"""From -1000 to 1000: when memory runs out, the kernel kills this process before a worker or a server."""
 
 MEMORY_SHARE = 0.5
-"""Of the machine's memory. An attempt that asks for more gets a MemoryError, and the machine stays usable."""
+"""Share of the machine's memory. An attempt that allocates more gets a MemoryError, and the machine stays usable."""
 
 
 def main(pipe: int, lifeline: int) -> NoReturn:
-    """Serve the worker at the other end of `pipe` until that is closed."""
-    _hang_on(lifeline)
-    _behave()
+    """Serve the worker at the other end of `pipe` until it closes the pipe. Both arguments are descriptors."""
+    _die_with_worker(lifeline)
+    _limit_self()
     logs.configure()
     os.set_inheritable(pipe, False)
     worker = Pipe(socket.socket(fileno=pipe))
-    setup = worker.order()
+    setup = worker.next_order()
     assert isinstance(setup, Setup)
     handlers = registry.load(setup.modules)
     process.tune_garbage_collector()
     threads = threading.enumerate()
     worker.send(Ready())
     while True:
-        run = worker.order()
-        assert isinstance(run, Run)
+        order = worker.next_order()
+        assert isinstance(order, RunAttempt)
         client = ToolClient(worker, setup)
-        outcome = _attempt(handlers, run.job, setup, client)
-        if not worker.ours:
-            os._exit(1)  # a fork that its handler has not ended, and that has come all the way up here
+        end = _attempt(handlers, order.job, setup, client)
+        if not worker.usable:
+            os._exit(1)  # a fork that the handler did not end, and that returned from the handler as well
         client.end()
-        left_running = anything_left({*threads, worker.reader})
-        worker.send(msgspec.structs.replace(outcome, left_running=left_running))
+        left_running = forks.anything_left_running({*threads, worker.reader})
+        worker.send(msgspec.structs.replace(end, left_running=left_running))
 
 
-def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolClient) -> Outcome:
+def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolClient) -> AttemptEnd:
     try:
         handler = handlers[job.type]
         payload = payload_of(handler, job)
@@ -95,28 +92,28 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolC
 
 
 class _Threads(ThreadPoolExecutor):
-    """Of an event loop, whose end would wait for one that is given up in the middle of something."""
+    """An event loop's threads. They are not waited for when the loop is closed."""
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 def _on_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """As `asyncio.run`, but that no thread is waited for: what one still does is left running."""
+    """As `asyncio.run`, but without waiting for threads: one that still runs is reported as left running."""
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_Threads())
         return runner.run(work)
 
 
 def _raised(error: BaseException) -> Raised:
-    """An error of a handler's own making can be anything: of one that cannot be told, the name of its type is."""
+    """The methods of a handler's own exception class can raise anything; then only the name of the class is sent."""
     try:
         failure = failures.of(error)
         raised = Raised(
             failure_class=failure.failure_class,
             message=readable(failure),
             retry_after=failure.retry_after,
-            traceback=tracebacks.of(error),
+            traceback=failures.traceback_of(error),
         )
         return msgspec.json.decode(msgspec.json.encode(raised), type=Raised)
     except BaseException:
@@ -125,15 +122,16 @@ def _raised(error: BaseException) -> Raised:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Reading the certificates of the authorities takes 20 ms."""
+    """Cached, because reading the certificates takes 20 ms."""
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _hang_on(lifeline: int) -> None:
-    """Have the kernel kill our process group when the worker's end of the pipe is closed, whatever we do then.
+def _die_with_worker(lifeline: int) -> None:
+    """Have the kernel kill our process group when the worker's end of `lifeline` is closed.
 
-    O_ASYNC makes a closed pipe a signal, F_SETSIG makes that SIGKILL, F_SETOWN gives it to the group (fcntl(2)).
-    PR_SET_PDEATHSIG would spare what a handler has started. Elsewhere than on Linux, the pipe says it.
+    O_ASYNC sends a signal when the pipe is closed, F_SETSIG makes it SIGKILL, F_SETOWN sends it to the group
+    (fcntl(2)). PR_SET_PDEATHSIG would not kill what a handler has started. Outside Linux, the child ends when it reads
+    that the message pipe is closed.
     """
     os.set_inheritable(lifeline, False)
     if sys.platform == "linux":
@@ -141,24 +139,20 @@ def _hang_on(lifeline: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     if select.select([lifeline], [], [], 0)[0]:
-        _leave()
+        os._exit(0)
 
 
-def _behave() -> None:
-    """The worker decides when we end, and it and the machine come first."""
-    for number in forks.REQUESTS_TO_STOP:
-        # Not SIG_IGN, which programs that a handler starts would inherit: they could not be asked to stop.
+def _limit_self() -> None:
+    """Leave stop signals to the worker, and CPU time and memory to the rest of the machine."""
+    for number in forks.STOP_SIGNALS:
+        # Not SIG_IGN, because programs that a handler starts would inherit that and could not be stopped.
         signal.signal(number, lambda *_: None)
-    forks.keep_out_of_ours()
+    forks.isolate_forks()
     os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE)
-    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    limit = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _leave() -> NoReturn:
-    os._exit(0)

@@ -1,9 +1,9 @@
-"""What a worker and its child processes say to each other: JSON with its length in front, over a socket pair.
+"""The protocol between a worker and its child processes: JSON, each message with its length in front.
 
-`Setup` is answered by `Ready`, `Run` by one `Returned` or `Raised`. Before that, the child may say any number of
-`Progressed`, and ask for the tools of its attempt, for several at once: each `Ask…` gets one `Answered` or `Denied` of
-its `id`, or none after `GivenUp`. A step that is to run is answered by `RunStep`, and `StepRan` is asked in turn. After
-`Returned` or `Raised` nothing comes of that attempt any more.
+The child answers `Setup` with `Ready`, and `RunAttempt` with one `Returned` or `Raised`. Until then it may send
+`Progressed`, and several `Ask…` at a time. The worker answers each with `Answered` or `Denied` of the same `id`, or not
+at all after `GivenUp`. To `AskStep` it may first answer `RunStep`; the child then sends `StepRan`, which is answered in
+turn. After `Returned` or `Raised` no more messages of that attempt follow.
 """
 
 import struct
@@ -18,20 +18,20 @@ from accepted.errors import LedgerUnavailable
 from accepted_worker.attempt import failures
 
 LENGTH = struct.Struct("!I")
-"""In front of each message, in bytes."""
+"""The length of a message in bytes."""
 
 MAX_TEXT = 16 * 1024
-"""Characters of what an exception says: the other side has to hold them."""
+"""Characters of an exception's message, because the other process has to hold it in memory."""
 
 TOOL_ERRORS: dict[str, Callable[[str], Exception]] = {
     "LeaseLost": lambda _: LeaseLost(),
     **{each.__name__: each for each in (InvalidJob, AuthError, TargetTimeout, TransientError, LedgerUnavailable)},
 }
-"""What the tools raise, by the name that stands in for it on the pipe. No object of an unknown kind crosses it."""
+"""The exceptions of the tools by the names that stand for them in messages. Objects of other types never cross."""
 
 
 class Setup(msgspec.Struct, frozen=True, tag=True):
-    """What a child needs to know once: where its handlers are, and what a worker knows from its settings."""
+    """What a child needs of the worker's settings. Sent once."""
 
     modules: tuple[str, ...]
     egress_allow: str
@@ -41,27 +41,27 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     max_payload_bytes: int
 
 
-class Run(msgspec.Struct, frozen=True, tag=True):
-    """One attempt."""
+class RunAttempt(msgspec.Struct, frozen=True, tag=True):
+    """Run one attempt."""
 
     job: Job
 
 
 class RunStep(msgspec.Struct, frozen=True, tag=True):
-    """To `AskStep`: the step is not remembered, so its function has to run."""
+    """Answers `AskStep`: the step has no result yet, so run its function."""
 
     id: int
 
 
 class Answered(msgspec.Struct, frozen=True, tag=True):
-    """What a request came to, as JSON."""
+    """The result of a request, as JSON."""
 
     id: int
     value: msgspec.Raw
 
 
 class Denied(msgspec.Struct, frozen=True, tag=True):
-    """A request raised; `kind` is a name of `TOOL_ERRORS`."""
+    """The request raised an exception; `kind` is a name of `TOOL_ERRORS`."""
 
     id: int
     kind: str
@@ -69,13 +69,13 @@ class Denied(msgspec.Struct, frozen=True, tag=True):
 
     @classmethod
     def of(cls, id: int, error: Exception) -> "Denied":
-        """What is not of the table itself is of its failure class, or else transient."""
+        """An exception that is not in `TOOL_ERRORS` goes by its failure class, or else as transient."""
         known = error if TOOL_ERRORS.get(type(error).__name__) else failures.of(error)
         kind = type(known).__name__
         return cls(id, kind if kind in TOOL_ERRORS else TransientError.__name__, readable(known))
 
     def error(self) -> Exception:
-        """To be raised where it was asked."""
+        """The exception to raise in the child."""
         return TOOL_ERRORS[self.kind](self.message)
 
 
@@ -84,53 +84,53 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progressed(msgspec.Struct, frozen=True, tag=True):
-    """The handler has called `ctx.progress`; `value` is JSON text, as the ledger keeps it."""
+    """The handler called `ctx.progress`; `value` is JSON text."""
 
     value: str
 
 
 class AskStep(msgspec.Struct, frozen=True, tag=True):
-    """`ctx.step`: what is remembered under this name?"""
+    """`ctx.step`: is there a result under this name?"""
 
     id: int
     name: str
 
 
 class StepRan(msgspec.Struct, frozen=True, tag=True):
-    """The function of a step has returned `result`, JSON: remember it, and answer when that is committed."""
+    """The function of a step returned `result`, as JSON. Answered when that is committed."""
 
     id: int
     result: msgspec.Raw
 
 
 class AskChild(msgspec.Struct, frozen=True, tag=True):
-    """`ctx.submit`; `body` is one of POST /jobs. Answered by the id."""
+    """`ctx.submit`; `body` is a body of POST /jobs. Answered with the id of the child."""
 
     id: int
     body: dict[str, object]
 
 
 class AskResults(msgspec.Struct, frozen=True, tag=True):
-    """`ctx.results`. Answered by an object."""
+    """`ctx.results`. Answered with an object."""
 
     id: int
 
 
 class GivenUp(msgspec.Struct, frozen=True, tag=True):
-    """Nobody waits for this request any more: its step has raised, or whoever asked was cancelled."""
+    """Nothing waits for the answer any more: the step raised an exception, or its caller was cancelled."""
 
     id: int
 
 
 class Returned(msgspec.Struct, frozen=True, tag=True):
-    """The handler has returned; `result` is JSON. `left_running`: something that it has started is not over."""
+    """The handler returned `result`, as JSON. `left_running`: something that it started still runs."""
 
     result: msgspec.Raw
     left_running: bool = False
 
 
 class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The handler has raised. `left_running` as with `Returned`."""
+    """The handler raised an exception. `left_running` as in `Returned`."""
 
     failure_class: FailureClass
     message: str
@@ -139,22 +139,22 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     left_running: bool = False
 
 
-Order = Setup | Run
+Order = Setup | RunAttempt
 Answer = RunStep | Answered | Denied
 ToChild = Order | Answer
 
-Ask = AskStep | AskChild | AskResults
-FromAttempt = Progressed | Ask | StepRan | GivenUp
-Outcome = Returned | Raised
-ToWorker = Ready | FromAttempt | Outcome
+ToolRequest = AskStep | AskChild | AskResults
+FromAttempt = Progressed | ToolRequest | StepRan | GivenUp
+AttemptEnd = Returned | Raised
+ToWorker = Ready | FromAttempt | AttemptEnd
 
 
 def encode(message: ToChild | ToWorker) -> bytes:
-    """The whole frame."""
+    """The message with its length in front."""
     body = msgspec.json.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
 def readable(error: BaseException) -> str:
-    """What it says, bounded, and without the lone surrogates that JSON cannot carry."""
-    return failures.said(error)[:MAX_TEXT].encode(errors="replace").decode()
+    """The exception's message, at most `MAX_TEXT` long, without the lone surrogates that JSON cannot carry."""
+    return failures.text_of(error)[:MAX_TEXT].encode(errors="replace").decode()

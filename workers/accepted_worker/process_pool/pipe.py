@@ -1,8 +1,8 @@
-"""The child's end of the pipe: orders for its main thread, answers for whichever thread of a handler has asked.
+"""The child's end of the pipe: orders for its main thread, answers for the handler's threads that sent a request.
 
-One thread reads, and only while somebody waits: what a handler does to its process (closing all files, forking) is not
-to meet it. If the worker is gone, or the pipe is, so are we. A fork has a copy of the pipe, and is kept from it: the
-worker would take what it says for ours.
+One thread reads, and only while another waits, because a handler may close all files or fork. When the worker or the
+pipe is gone, the process ends. A fork has a copy of the pipe but cannot use it: the worker would take its messages for
+those of the child.
 """
 
 import os
@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.process_pool.messages import LENGTH, Order, Run, Setup, ToChild, ToWorker, encode
+from accepted_worker.process_pool.messages import LENGTH, Order, RunAttempt, Setup, ToChild, ToWorker, encode
 
 NO_TOOLS_IN_A_FORK = "the tools of a handler are for its own process, not for one that it has forked"
 
-_ORDER = 0
-"""The main thread waits for orders under this id. Requests have others."""
+_ORDERS = 0
+"""The id under which the main thread waits for orders. Requests have other ids."""
 
 _decoder: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)
 
@@ -32,47 +32,47 @@ class Pipe:
 
     def __init__(self, pipe: socket.socket) -> None:
         self._pipe = pipe
-        self._reader = pipe.makefile("rb")
+        self._file = pipe.makefile("rb")
         self._waiting: dict[int, Future[Any]] = {}
         self._reading = False
         self.reader: threading.Thread | None = None
-        self._last_id = _ORDER
+        self._last_id = _ORDERS
         self._lock = threading.RLock()
         self._owner = os.getpid()
 
     @property
-    def ours(self) -> bool:
-        """False in a fork of the process that has opened it."""
+    def usable(self) -> bool:
+        """False in a fork of the process that opened the pipe."""
         return os.getpid() == self._owner
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """For who looks at something and sends by it, so that nothing comes between. Raises `InvalidJob` in a fork."""
-        if not self.ours:
+    def locked(self) -> Iterator[None]:
+        """Nothing else is sent or received within this block. Raises `InvalidJob` in a fork."""
+        if not self.usable:
             raise InvalidJob(NO_TOOLS_IN_A_FORK)
         with self._lock:
             yield
 
     def send(self, message: ToWorker) -> None:
-        """Returns once the kernel has it: if we die on the next line, the worker still gets it."""
+        """Returns when the kernel has the message: the worker gets it even if this process dies on the next line."""
         frame = encode(message)
-        with self.alone():
+        with self.locked():
             self._pipe.sendall(frame)
 
-    def order(self) -> Order:
-        """Wait for what the worker wants next."""
-        order: Order = self.expect(_ORDER).result()
+    def next_order(self) -> Order:
+        """Wait for the worker's next order."""
+        order: Order = self.expect(_ORDERS).result()
         return order
 
     def new_id(self) -> int:
-        """For a request; the worker's answer to one that is forgotten is never taken for another's."""
-        with self.alone():
+        """An id for a request. Ids are never used again, so a late answer is never taken for another's."""
+        with self.locked():
             self._last_id += 1
             return self._last_id
 
     def expect(self, id: int) -> "Future[Any]":
-        """What the worker will say under this id. To be called before it is asked."""
-        with self.alone():
+        """The answer with this id. Call it before the request is sent."""
+        with self.locked():
             if not self._reading:
                 self.reader = threading.Thread(target=self._read, name="pipe", daemon=True)
                 self.reader.start()
@@ -81,13 +81,13 @@ class Pipe:
             return future
 
     def forget(self, id: int) -> None:
-        """Nobody waits for this any more."""
-        with self.alone():
+        """Nothing waits for this answer any more."""
+        with self.locked():
             self._waiting.pop(id, None)
 
-    def lose_all(self) -> None:
-        """The attempt is over: threads of its handler that still wait for something hear `LeaseLost`."""
-        with self.alone():
+    def fail_all(self) -> None:
+        """The attempt has ended: calls that threads of its handler still wait for raise `LeaseLost`."""
+        with self.locked():
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if future.set_running_or_notify_cancel():
@@ -95,22 +95,22 @@ class Pipe:
 
     def _read(self) -> None:
         try:
-            while self._hand_on(self._next()):
+            while self._pass_on(self._next()):
                 pass
-        except BaseException:  # without it, nobody would be answered
+        except BaseException:  # without this thread no call would ever be answered
             traceback.print_exc()
             os._exit(1)
 
     def _next(self) -> ToChild:
-        length = self._reader.read(LENGTH.size)
+        length = self._file.read(LENGTH.size)
         if not length:
             os._exit(0)
-        return _decoder.decode(self._reader.read(LENGTH.unpack(length)[0]))
+        return _decoder.decode(self._file.read(LENGTH.unpack(length)[0]))
 
-    def _hand_on(self, message: ToChild) -> bool:
-        """Whether there is more to wait for."""
-        id = _ORDER if isinstance(message, Setup | Run) else message.id
-        with self.alone():
+    def _pass_on(self, message: ToChild) -> bool:
+        """Give a message to what waits for it. Returns whether anything else waits."""
+        id = _ORDERS if isinstance(message, Setup | RunAttempt) else message.id
+        with self.locked():
             future = self._waiting.pop(id, None)
             self._reading = bool(self._waiting)
             go_on = self._reading

@@ -1,16 +1,16 @@
-"""Processes for handlers that compute: one attempt at a time each, killed rather than asked.
+"""Child processes for handlers that compute: each runs one attempt at a time, and is killed, not asked, to end it.
 
-What it guarantees:
+What the pool guarantees:
 
-- A child runs beside the worker, never inside it: whatever it does, the worker's event loop, and with it the
-  heartbeat and the other slots, goes on.
-- An attempt that is given up (timeout, cancel, shutdown) is dead at once, with every process in its process group: what
-  it has started, but for what was given a session or a group of its own (`start_new_session=True`).
-- No child outlives its worker, not even one that is killed: the kernel itself sends SIGKILL to the child's whole
-  process group when the worker's end of a pipe, the lifeline, is closed.
-- Nothing is started before it is needed, and what is not needed for a while is ended.
+- A child runs beside the worker, not inside it. Whatever it does, the worker's event loop, its heartbeat and its other
+  slots go on.
+- An attempt that is given up (timeout, cancel, shutdown) is dead at once, with every process in its process group. What
+  it started with a session or a group of its own (`start_new_session=True`) is not in it.
+- No child outlives its worker, even one that is killed: the kernel sends SIGKILL to the child's process group when the
+  worker's end of a pipe, the lifeline, is closed.
+- A child starts when it is needed, and ends when it has been idle for a while.
 
-A child is a fresh interpreter. It is never forked from a worker that has an event loop, threads and connections.
+A child is a fresh interpreter, never a fork of a worker with its event loop, threads and connections.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from accepted.domain.failures import HandlerError, TargetTimeout, TransientError
+from accepted.domain.failures import TargetTimeout, TransientError
 from accepted.domain.job import Job
 from accepted.process import resident_bytes
+from accepted_worker.attempt.failures import RaisedInChild
 from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import (
     LENGTH,
@@ -34,7 +35,7 @@ from accepted_worker.process_pool.messages import (
     Raised,
     Ready,
     Returned,
-    Run,
+    RunAttempt,
     Setup,
     ToChild,
     ToWorker,
@@ -42,68 +43,58 @@ from accepted_worker.process_pool.messages import (
 )
 
 MAX_ATTEMPTS = 100
-"""Attempts after which a child is replaced: what its libraries leak is given back. A start costs a second of CPU."""
+"""Attempts after which a child is replaced, because libraries leak memory. A start costs a second of CPU."""
 
 MAX_RESIDENT_BYTES = 512 * 2**20
-"""What a child may hold between two attempts; one that has only loaded its handlers holds about 90 MiB."""
+"""Resident memory above which a child is replaced after an attempt. With its handlers loaded it has about 90 MiB."""
 
 IDLE_SECONDS = 60.0
-"""After which a child that nobody needs is ended. Long against the pauses of a busy queue."""
+"""Seconds after which an idle child is ended. Longer than the pauses of a busy queue."""
 
 STARTS_AT_ONCE = os.cpu_count() or 1
-"""Children that start beside each other. Ten on two cores would all take as long as the tenth."""
+"""Children that start at the same time. Ten on two cores would all take as long as the tenth."""
 
 START_SECONDS = 60.0
-"""For a child to load its handlers: 1 s on an idle machine. It is not part of the attempt, nor of its timeout."""
+"""Seconds for a child to load the handlers, which takes 1 s on an idle machine. Not part of the job's timeout."""
 
 END_SECONDS = 2.0
-"""For the kernel to take killed children away. Nothing depends on it but the tidiness of our end."""
+"""Seconds to wait for killed children when the pool closes. Only cleanliness depends on it."""
 
 OWN_END_SECONDS = 0.2
-"""For a child whose pipe is closed to end by itself, so that its crash says how it did. An interpreter takes 50 ms."""
+"""Seconds for a child that closed its pipe to end by itself, so that the crash has its exit code. It takes 50 ms."""
 
 BOOTSTRAP = (
     "import os, sys; sys.path[:] = sys.argv[3].split(os.pathsep); "
     "from accepted_worker.process_pool.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
-"""The worker's own module path, or its handlers could not be found: `-m` would look in the working directory."""
+"""Gives the child the worker's `sys.path`. `python -m` would put the working directory first."""
 
 STDERR = 2
 
 Receive = Callable[[FromAttempt, Callable[[Answer], None]], None]
-"""Called on the worker's event loop with what the attempt says and asks, and with what sends an answer to it."""
+"""Called on the worker's event loop with a message of the attempt, and with the function that sends an answer."""
 
 _decoder: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 
 
 class Crashed(Exception):
-    """The child has ended while it ran an attempt. Its text says how."""
-
-
-class RaisedInChild(HandlerError):
-    """What a handler raised in its process; `traceback` is the text of the one there."""
-
-    def __init__(self, raised: Raised) -> None:
-        super().__init__(raised.message)
-        self.failure_class = raised.failure_class
-        self.retry_after = raised.retry_after
-        self.traceback = raised.traceback
+    """The child ended while it ran an attempt. The message says how."""
 
 
 class ProcessPool:
-    """As many children as attempts run in it at once. The worker's slots are what bounds them."""
+    """Runs each attempt in a child of its own. The worker's slots limit how many there are."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._idle: dict[Child, asyncio.TimerHandle] = {}
-        self._children: set[Child] = set()
+        self._idle: dict[ChildProcess, asyncio.TimerHandle] = {}
+        self._children: set[ChildProcess] = set()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
     @contextlib.asynccontextmanager
-    async def child(self) -> AsyncIterator["Child"]:
-        """A child for one attempt, loaded and ready. One that is left in the middle of it is killed.
+    async def child(self) -> AsyncIterator["ChildProcess"]:
+        """A child that is ready for one attempt. Leaving the block before the attempt ends kills it.
 
-        Raises `TransientError` if none can be started.
+        Raises `TransientError` if no child can be started.
         """
         child = self._take()
         if child is None:
@@ -115,10 +106,10 @@ class ProcessPool:
             self._give_back(child)
 
     async def run(self, job: Job, seconds: float, receive: Receive) -> msgspec.Raw:
-        """One attempt, of at most so many seconds once its child is ready; the result as JSON.
+        """Run one attempt for up to `seconds` after its child is ready; returns the result as JSON.
 
-        Raises `RaisedInChild`, `Crashed`, `TargetTimeout` when the time is up, and `TransientError` when no child
-        can be started. Cancelling it kills the child.
+        Raises `RaisedInChild`, `Crashed`, `TargetTimeout` after `seconds`, and `TransientError` when no child can be
+        started. Cancelling it kills the child.
         """
         async with self.child() as child:
             try:
@@ -128,14 +119,14 @@ class ProcessPool:
                 raise TargetTimeout(f"ran longer than {seconds:g} s") from None
 
     async def aclose(self) -> None:
-        """Kill every child, and wait until the kernel has taken them away."""
+        """Kill every child, and wait for their ends."""
         ended = [child.ended for child in self._children]
         for child in list(self._children):
             self._end(child)
         if ended:
             await asyncio.wait(ended, timeout=END_SECONDS)
 
-    def _take(self) -> "Child | None":
+    def _take(self) -> "ChildProcess | None":
         while self._idle:
             child, timer = self._idle.popitem()
             timer.cancel()
@@ -144,8 +135,8 @@ class ProcessPool:
             self._end(child)
         return None
 
-    async def _start(self) -> "Child":
-        child = await Child.spawn()
+    async def _start(self) -> "ChildProcess":
+        child = await ChildProcess.spawn()
         self._children.add(child)
         child.ended.add_done_callback(lambda _: self._children.discard(child))
         try:
@@ -159,21 +150,21 @@ class ProcessPool:
             raise
         return child
 
-    def _give_back(self, child: "Child") -> None:
+    def _give_back(self, child: "ChildProcess") -> None:
         if child.worn_out:
             self._end(child)
         else:
             loop = asyncio.get_running_loop()
             self._idle[child] = loop.call_later(IDLE_SECONDS, self._end, child)
 
-    def _end(self, child: "Child") -> None:
+    def _end(self, child: "ChildProcess") -> None:
         if timer := self._idle.pop(child, None):
             timer.cancel()
         child.kill()
 
 
-class Child:
-    """One process, and the pipe to it. Made by `spawn`."""
+class ChildProcess:
+    """One child and the pipe to it. Create it with `spawn`."""
 
     def __init__(
         self,
@@ -191,11 +182,11 @@ class Child:
         self._attempts = 0
         self._reusable = True
         self.ended = asyncio.create_task(self._watch())
-        """Its exit code, negative for a signal."""
+        """The exit code; negative for a signal."""
 
     @classmethod
-    async def spawn(cls) -> "Child":
-        """Start the interpreter, in a session and so a process group of its own."""
+    async def spawn(cls) -> "ChildProcess":
+        """Start an interpreter, in a session and so in a process group of its own."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         end_of_life, lifeline = os.pipe()
@@ -210,7 +201,7 @@ class Child:
                 )  # fmt: skip
             reader, writer = await asyncio.open_unix_connection(sock=ours)
         except BaseException:
-            # If it has started after all, it finds its lifeline cut.
+            # A child that has started all the same finds its lifeline closed.
             forks.close(lifeline)
             ours.close()
             raise
@@ -224,7 +215,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """As the kernel has it now: the event loop may not have heard of the end yet."""
+        """Asks the kernel, because the event loop may not know of the end yet."""
         try:
             return self._lifeline is not None and self._pipe.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
@@ -234,7 +225,7 @@ class Child:
 
     @property
     def worn_out(self) -> bool:
-        """Dead, left in the middle of an attempt or with what that started, or of an age or size to be replaced."""
+        """Dead, interrupted, with something left running, too old or too big for another attempt."""
         return (
             not self.alive
             or not self._reusable
@@ -243,15 +234,15 @@ class Child:
         )
 
     async def prepare(self, setup: Setup) -> None:
-        """Returns once the handlers are loaded."""
+        """Returns when the handlers are loaded."""
         self._send(setup)
         assert isinstance(await self._receive(), Ready)
 
     async def run(self, job: Job, receive: Receive) -> msgspec.Raw:
-        """Run one attempt; its result as JSON. Raises `RaisedInChild` and `Crashed`. To give up, leave `child()`."""
+        """Run one attempt; returns the result as JSON. Raises `RaisedInChild` and `Crashed`."""
         self._attempts += 1
         self._reusable = False
-        self._send(Run(job))
+        self._send(RunAttempt(job))
         while True:
             answer = await self._receive()
             if isinstance(answer, Returned | Raised):
@@ -260,11 +251,11 @@ class Child:
             receive(answer, self._send)
         self._reusable = not answer.left_running
         if isinstance(answer, Raised):
-            raise RaisedInChild(answer)
+            raise RaisedInChild(answer.message, answer.failure_class, answer.retry_after, answer.traceback)
         return answer.result
 
     def kill(self) -> None:
-        """SIGKILL for the child's process group."""
+        """Send SIGKILL to the child's process group."""
         if self._lifeline is None:
             return
         forks.close(self._lifeline)
@@ -284,16 +275,16 @@ class Child:
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
             await asyncio.wait([self.ended], timeout=OWN_END_SECONDS)
             self.kill()
-            raise Crashed(_how(await self.ended)) from None
+            raise Crashed(_how_it_ended(await self.ended)) from None
 
     async def _watch(self) -> int:
-        """The exit code. The child's group dies with it, and with that the last end of the pipe is closed."""
+        """Wait for the end, then kill the group, so that nothing keeps the pipe open."""
         code = await self._process.wait()
         self.kill()
         return code
 
 
-def _how(code: int) -> str:
+def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"the process of this job ended by itself, with exit code {code}"
     name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"

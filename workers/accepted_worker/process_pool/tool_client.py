@@ -1,8 +1,7 @@
-"""The child's side of the tools of a handler that runs in a process: everything is asked of the worker.
+"""The child's side of the tools for a handler in a child process: it sends every call to the worker.
 
-Only the functions of steps run here. What is remembered, real, allowed or lost is for the worker to say, and its
-errors are raised here as what they are there. If we die, the worker knows all that it has answered, and breaks off the
-rest.
+Only the functions of steps run here. The worker checks, counts and commits; its errors are raised here under their own
+names. When the child dies, the worker cancels the requests that it has not answered.
 """
 
 import asyncio
@@ -17,12 +16,11 @@ import msgspec
 
 from accepted.context import ContextTransaction
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.attempt import steps
 from accepted_worker.attempt.loop_bridge import running_loop
+from accepted_worker.attempt.steps import call_step
 from accepted_worker.attempt.values import child_of, step_name, step_result_of
 from accepted_worker.process_pool.messages import (
     Answer,
-    Ask,
     AskChild,
     AskResults,
     AskStep,
@@ -32,15 +30,16 @@ from accepted_worker.process_pool.messages import (
     RunStep,
     Setup,
     StepRan,
+    ToolRequest,
     ToWorker,
 )
 from accepted_worker.process_pool.pipe import Pipe
 
-MAX_REST_BYTES = 2**20
-"""Of a child beside its payload. A body that is larger than both would be refused anyway, and burden the worker."""
+MAX_OTHER_BYTES = 2**20
+"""Bytes of a child job besides its payload. The worker would refuse a larger one anyway, after it had to read it."""
 
 PROGRESS_SECONDS = 0.05
-"""Between two messages of progress. A loop may say it all the time, and the worker would have to hear it all."""
+"""Seconds between two messages of progress. A loop may report without a pause, and the worker has to read it all."""
 
 NO_TRANSACTION = (
     "ctx.transaction() does not reach into a process: write the handler as async def, or as def in a thread, "
@@ -49,106 +48,107 @@ NO_TRANSACTION = (
 
 
 class ToolClient:
-    """`accepted.context.ContextTools` of one attempt. Its handler may call from any thread and any event loop.
+    """`accepted.context.ContextTools` for one attempt in a child process.
 
-    After the attempt, and from a fork, nothing is sent: there progress is dropped, and all else raises `InvalidJob`.
+    Works from any thread and any event loop. Sends nothing after `end`, and nothing from a fork: there progress is
+    dropped, and every other call raises `InvalidJob`.
     """
 
     def __init__(self, pipe: Pipe, setup: Setup) -> None:
         self._pipe = pipe
         self._setup = setup
-        self._over = False
-        self._unsaid: str | None = None
+        self._ended = False
+        self._unsent: str | None = None
         self._pause: threading.Timer | None = None
 
     def end(self) -> None:
-        """Says what is still to be said. After it, the worker hears nothing more of this attempt than its outcome."""
-        with self._pipe.alone():
+        """Send the last progress. After this the worker gets nothing more of this attempt but its end."""
+        with self._pipe.locked():
             if self._pause is not None:
                 self._pause.cancel()
-            if self._unsaid is not None:
-                self._pipe.send(Progressed(self._unsaid))
-            self._over = True
-        self._pipe.lose_all()
+            if self._unsent is not None:
+                self._pipe.send(Progressed(self._unsent))
+            self._ended = True
+        self._pipe.fail_all()
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """On an event loop something to await; in a plain thread the result itself, once it is there."""
+        """Returns an awaitable on an event loop, and the result in a plain thread."""
         return asyncio.run(work) if running_loop() is None else work
 
     def say(self, progress: str) -> None:
-        """Now, or after the pause since the last time, if nothing newer is said by then."""
-        if not self._pipe.ours:
+        """Send progress now, or after the pause since the last message, unless newer progress comes until then."""
+        if not self._pipe.usable:
             return
-        with self._pipe.alone():
-            if not self._over:
-                self._unsaid = progress
+        with self._pipe.locked():
+            if not self._ended:
+                self._unsent = progress
                 if self._pause is None:
-                    self._say_it()
+                    self._send_progress()
 
-    def _say_it(self) -> None:
-        with self._pipe.alone():
+    def _send_progress(self) -> None:
+        with self._pipe.locked():
             self._pause = None
-            if self._over or self._unsaid is None:
+            if self._ended or self._unsent is None:
                 return
-            self._pipe.send(Progressed(self._unsaid))
-            self._unsaid = None
-            pause = threading.Timer(PROGRESS_SECONDS, self._say_it)
+            self._pipe.send(Progressed(self._unsent))
+            self._unsent = None
+            pause = threading.Timer(PROGRESS_SECONDS, self._send_progress)
             pause.daemon = True
-            with suppress(RuntimeError):  # no thread to be had, no pause
+            with suppress(RuntimeError):  # without a thread for it there is no pause
                 pause.start()
                 self._pause = pause
 
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        ask = AskStep(self._pipe.new_id(), step_name(name))
-        with self._given_up_if_left(ask):
-            answer = await self._answer(ask)
+        request = AskStep(self._pipe.new_id(), step_name(name))
+        with self._given_up_on_error(request):
+            answer = await self._answer(request)
             if isinstance(answer, RunStep):
-                value = await steps.call(partial(function, *args, **kwargs))
+                value = await call_step(partial(function, *args, **kwargs))
                 result = step_result_of(name, value, self._setup.max_result_bytes)
-                answer = await self._answer(StepRan(ask.id, msgspec.Raw(result.encode())))
+                answer = await self._answer(StepRan(request.id, msgspec.Raw(result.encode())))
         return _value(answer)
 
     async def submit(self, body: dict[str, Any]) -> UUID:
         checked = child_of(body)
-        if len(msgspec.json.encode(checked)) > self._setup.max_payload_bytes + MAX_REST_BYTES:
+        if len(msgspec.json.encode(checked)) > self._setup.max_payload_bytes + MAX_OTHER_BYTES:
             raise InvalidJob("a child of this job is refused: it is too large")
-        ask = AskChild(self._pipe.new_id(), checked)
-        with self._given_up_if_left(ask):
-            answer = await self._answer(ask)
+        request = AskChild(self._pipe.new_id(), checked)
+        with self._given_up_on_error(request):
+            answer = await self._answer(request)
         return UUID(_value(answer))
 
     async def results(self) -> dict[str, Any]:
-        ask = AskResults(self._pipe.new_id())
-        with self._given_up_if_left(ask):
-            answer = await self._answer(ask)
+        request = AskResults(self._pipe.new_id())
+        with self._given_up_on_error(request):
+            answer = await self._answer(request)
         results: dict[str, Any] = _value(answer)
         return results
 
     def transaction(self) -> ContextTransaction:
         raise InvalidJob(NO_TRANSACTION)
 
-    async def _answer(self, message: Ask | StepRan) -> Answer:
-        coming = self._pipe.expect(message.id)
-        self._tell(message)
-        answer: Answer = await asyncio.wrap_future(coming)
+    async def _answer(self, message: ToolRequest | StepRan) -> Answer:
+        expected = self._pipe.expect(message.id)
+        self._send(message)
+        answer: Answer = await asyncio.wrap_future(expected)
         return answer
 
-    def _tell(self, message: ToWorker) -> None:
-        with self._pipe.alone():
-            if self._over:
+    def _send(self, message: ToWorker) -> None:
+        with self._pipe.locked():
+            if self._ended:
                 raise LeaseLost
             self._pipe.send(message)
 
     @contextmanager
-    def _given_up_if_left(self, ask: Ask) -> Iterator[None]:
-        """The step has raised, or the call was cancelled: the worker has to know, or it would wait for us."""
+    def _given_up_on_error(self, request: ToolRequest) -> Iterator[None]:
+        """Tell the worker when the step raises or the call is cancelled, because it would wait for this process."""
         try:
             yield
         except BaseException:
-            self._pipe.forget(ask.id)
-            with self._pipe.alone():
-                if not self._over:
-                    self._pipe.send(GivenUp(ask.id))
+            self._pipe.forget(request.id)
+            with self._pipe.locked():
+                if not self._ended:
+                    self._pipe.send(GivenUp(request.id))
             raise
 
 

@@ -1,7 +1,7 @@
-"""The worker's side of the tools of a handler that runs in a process: the attempt's own tools answer what it asks.
+"""The worker's side of the tools for handlers in child processes: it answers their requests with the attempt's tools.
 
-No rule of any tool is here. A request is a call of the same tools that a handler in the worker's own process has, as
-a task of the worker's event loop: fenced, checked and counted as there.
+The rules of the tools are elsewhere. Each request calls the same tools that a handler in the worker's own process has,
+in a task of the worker's event loop.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from accepted.context import ContextTools
 from accepted_worker.process_pool.messages import (
     Answer,
     Answered,
-    Ask,
     AskChild,
     AskStep,
     Denied,
@@ -22,13 +21,17 @@ from accepted_worker.process_pool.messages import (
     Progressed,
     RunStep,
     StepRan,
+    ToolRequest,
 )
+
+TASK_NAME = "tool request"
+"""The name of the tasks that answer requests."""
 
 Send = Callable[[Answer], None]
 
 
 class ToolServer:
-    """The requests of one attempt. For use on the worker's event loop alone."""
+    """Answers the requests of one attempt. For the worker's event loop alone."""
 
     def __init__(self, tools: ContextTools) -> None:
         self._tools = tools
@@ -36,7 +39,7 @@ class ToolServer:
         self._running: dict[int, asyncio.Future[msgspec.Raw]] = {}
 
     def receive(self, message: FromAttempt, send: Send) -> None:
-        """Returns at once; the answer is sent when it is there."""
+        """Handle one message. Returns at once; `send` gets the answer later."""
         match message:
             case Progressed():
                 self._tools.say(message.value)
@@ -50,40 +53,41 @@ class ToolServer:
                 self._begin(message, send)
 
     def close(self) -> None:
-        """The attempt is over, or its child is dead: what is under way is broken off, and nothing more is answered.
+        """The attempt has ended, or its child is dead: cancel all requests, and answer no more.
 
-        A step that was just being committed is remembered or is not, as if a worker had died there.
+        A step whose result was just being committed is remembered or not, as after the death of a worker.
         """
         for task in list(self._tasks.values()):
             task.cancel()
 
-    def _begin(self, ask: Ask, send: Send) -> None:
-        task = asyncio.create_task(self._answer(ask, send))
-        self._tasks[ask.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(ask.id))
+    def _begin(self, request: ToolRequest, send: Send) -> None:
+        task = asyncio.create_task(self._answer(request, send), name=TASK_NAME)
+        self._tasks[request.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(request.id))
 
-    async def _answer(self, ask: Ask, send: Send) -> None:
+    async def _answer(self, request: ToolRequest, send: Send) -> None:
         try:
-            answer: Answer = Answered(ask.id, msgspec.Raw(msgspec.json.encode(await self._value(ask, send))))
+            value = msgspec.json.encode(await self._result(request, send))
+            answer: Answer = Answered(request.id, msgspec.Raw(value))
         except Exception as error:
-            answer = Denied.of(ask.id, error)
+            answer = Denied.of(request.id, error)
         send(answer)
 
-    async def _value(self, ask: Ask, send: Send) -> object:
-        match ask:
+    async def _result(self, request: ToolRequest, send: Send) -> object:
+        match request:
             case AskStep():
-                return await self._tools.step(ask.name, self._in_the_child, ask, send)
+                return await self._tools.step(request.name, self._run_in_child, request, send)
             case AskChild():
-                return await self._tools.submit(ask.body)
+                return await self._tools.submit(request.body)
             case _:
                 return await self._tools.results()
 
-    async def _in_the_child(self, ask: AskStep, send: Send) -> msgspec.Raw:
-        """The function of a step, as the tool sees it."""
+    async def _run_in_child(self, request: AskStep, send: Send) -> msgspec.Raw:
+        """The function of a step, as the tool calls it."""
         ran: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
-        self._running[ask.id] = ran
-        send(RunStep(ask.id))
+        self._running[request.id] = ran
+        send(RunStep(request.id))
         try:
             return await ran
         finally:
-            self._running.pop(ask.id, None)
+            self._running.pop(request.id, None)

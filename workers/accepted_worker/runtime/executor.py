@@ -24,7 +24,7 @@ from accepted.handler import Handler
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.queues import RunTimes
 from accepted.storage.attempts.claims import Claim
-from accepted_worker.attempt import failures, tracebacks
+from accepted_worker.attempt import failures
 from accepted_worker.attempt.handler_call import CallOutcome, EndReason, HandlerCall
 from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
@@ -196,6 +196,6 @@ def _policy(claim: Claim, handler: Handler | None) -> Retry:
 
 def _failed(running: RunningAttempt, failure: HandlerError, raised: BaseException | None = None) -> Transition:
     """`raised` is what the handler raised. After a timeout it is the CancelledError, which shows where it was."""
-    traceback = None if raised is None else tracebacks.of(raised)
-    message = failures.said(failure)
+    traceback = None if raised is None else failures.traceback_of(raised)
+    message = failures.text_of(failure)
     return transitions.failed(running, failure.failure_class, message, random.random(), failure.retry_after, traceback)

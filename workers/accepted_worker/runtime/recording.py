@@ -40,7 +40,7 @@ class Recorder:
 
     async def record(self, transition: Transition) -> None:
         """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
-        handler_transaction = self._tools.take(transition.running.lease)
+        handler_transaction = self._tools.take_transaction(transition.running.lease)
         if handler_transaction is not None:
             failure = await self._with_transaction(handler_transaction, transition)
             if failure is None:
@@ -77,7 +77,7 @@ class Recorder:
         if not transition.children:
             return await self._outcomes.record(transition)
         async with transaction(self._engine) as conn:
-            return await settle_whole(conn, self._broker, transition, self._tools.most.jobs)
+            return await settle_whole(conn, self._broker, transition, self._tools.fan_out.jobs)
 
     async def _with_transaction(
         self, handler_transaction: HandlerTransaction, success: Transition
@@ -89,7 +89,7 @@ class Recorder:
         try:
             async with asyncio.timeout(COMMIT_WITHIN):
                 settled_on = await handler_transaction.for_settlement()
-                if not await settle_whole(settled_on, self._broker, success, self._tools.most.jobs):
+                if not await settle_whole(settled_on, self._broker, success, self._tools.fan_out.jobs):
                     _fenced(success)
                     return None
                 await handler_transaction.give_back()

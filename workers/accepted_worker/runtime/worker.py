@@ -24,7 +24,7 @@ from accepted.handler import Handler
 from accepted.services.jobs.completion import MAX_BATCH
 from accepted.services.queues import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
-from accepted.storage.db.engine import reading, transaction
+from accepted.storage.db.engine import reading, retry_until_available, transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs import cancellation
 from accepted_worker.attempt.handler_call import task_factory
@@ -101,7 +101,8 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop` is called. Raises `WorkerExhausted`, holding nothing, when this process is used up."""
         asyncio.get_running_loop().set_task_factory(task_factory)
-        await self._until_answered(self._register)
+        with contextlib.suppress(LedgerUnavailable):  # raised only when the worker stops before the ledger is there
+            await retry_until_available(self._register, "waiting_for_ledger", stop=self._stopping.is_set)
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
             asyncio.create_task(self._every(FIND_QUEUES, self._find_queues, self._queue_named)),
@@ -267,16 +268,6 @@ class Worker:
                 log.warning("ledger_unavailable", error=str(error))
             except Exception:
                 log.exception("duty_failed", duty=work.__name__)
-
-    async def _until_answered(self, work: Work) -> None:
-        """At start the ledger may not be there yet: wait for it rather than die of it."""
-        while not self._stopping.is_set():
-            try:
-                await work()
-                return
-            except LedgerUnavailable as error:
-                log.warning("waiting_for_ledger", error=str(error))
-                await asyncio.sleep(RETRY)
 
 
 def _attempt_of(delivery: Delivery) -> tuple[UUID, int]:

@@ -11,9 +11,10 @@ transaction gets.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -34,6 +35,9 @@ COMMAND_TIMEOUT = 4.0
 
 GOODBYE = 0.2
 """Seconds for closing politely a connection that may be dead."""
+
+RETRY_SECONDS = 0.5
+"""Seconds before work that has to wait for the ledger is tried again."""
 
 POOL_TIMEOUT = 2.0
 POOL_SIZE = 10
@@ -58,6 +62,8 @@ _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 end of the stream has not."""
 
 _OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
+
+Value = TypeVar("Value")
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +148,28 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """
     async with transaction(engine) as conn:
         yield await conn.execution_options(isolation_level="AUTOCOMMIT")
+
+
+async def retry_until_available(
+    work: Callable[[], Awaitable[Value]],
+    event: str,
+    job_id: UUID | None = None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Value:
+    """Call `work` until it does not raise `LedgerUnavailable`, and log each time it does as `event`.
+
+    The caller limits the time: an attempt by its timeout, others by `stop`, after which the error is raised.
+    """
+    about = {} if job_id is None else {"job_id": str(job_id)}
+    while True:
+        try:
+            return await work()
+        except LedgerUnavailable as error:
+            if stop():
+                raise
+            log.warning(event, error=str(error), **about)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def is_unavailable(error: BaseException) -> bool:
