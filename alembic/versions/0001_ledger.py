@@ -233,7 +233,7 @@ QUEUES = """
 CREATE TABLE queues (
     name text PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT now(),
-    gated boolean NOT NULL DEFAULT false,
+    limited boolean NOT NULL DEFAULT false,
     paused boolean NOT NULL DEFAULT false,
     max_running integer,
     rate_jobs integer,
@@ -241,10 +241,10 @@ CREATE TABLE queues (
     max_running_per_key integer,
     max_depth integer,
     next_start timestamptz,
-    turn text,
+    last_key text,
     dedicated boolean
 );
-CREATE INDEX queues_gated ON queues (name) WHERE gated;
+CREATE INDEX queues_limited ON queues (name) WHERE limited;
 
 CREATE TABLE queue_samples (
     queue text NOT NULL,

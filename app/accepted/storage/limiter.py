@@ -1,8 +1,8 @@
-"""Room on limited queues: counted from rows that exist anyway, and given to those whose turn it is (docs/waiting.md).
+"""Room on limited queues: counted from outbox rows and attempts, given round robin over concurrency keys.
 
-Whoever admits holds the lock on the queue's row, and counts in a statement that begins after he got it: so he sees
-what was admitted before. Nothing else makes more of a limited queue run: a claim turns one admitted row into one open
-attempt, in one statement.
+The design is in docs/waiting.md. The limiter locks the queue's row and counts in a later statement, so it sees what was
+admitted before. Nothing else makes more of a limited queue run: a claim turns one admitted row into one open attempt,
+in one statement.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ SELECT * FROM (
            EXISTS (SELECT 1 FROM outbox o WHERE {_UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
            NOT q.paused
            AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.held AND o.due_at < 'infinity') AS waits
-    FROM queues q WHERE q.gated
+    FROM queues q WHERE q.limited
 ) AS each WHERE unadmitted OR waits ORDER BY name
 """)
 
@@ -50,9 +50,9 @@ WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted)) RETURNING job_id
 """)
 
 _LOCK = Statement("""
-SELECT max_running, rate_per / rate_jobs, max_running_per_key, turn,
+SELECT max_running, rate_per / rate_jobs, max_running_per_key, last_key,
        CAST(EXTRACT(epoch FROM next_start - clock_timestamp()) AS float8), clock_timestamp()
-FROM queues WHERE name = :queue AND gated AND NOT paused FOR UPDATE SKIP LOCKED
+FROM queues WHERE name = :queue AND limited AND NOT paused FOR UPDATE SKIP LOCKED
 """)
 
 _OPEN = """
@@ -100,19 +100,19 @@ _MEMBER = """
 def _admit(waits: str) -> Statement:
     return Statement(f"""
 WITH RECURSIVE later(key, place) AS (
-    SELECT ({_NEXT_KEY.format(waits=waits, after="COALESCE(CAST(:turn AS text), '')")}), 1
+    SELECT ({_NEXT_KEY.format(waits=waits, after="COALESCE(CAST(:last_key AS text), '')")}), 1
     UNION ALL
     SELECT ({_NEXT_KEY.format(waits=waits, after="l.key")}), l.place + 1
     FROM later l WHERE l.key IS NOT NULL AND l.place < CAST(:steps AS int4)
 ), earlier(key, place) AS (
-    SELECT ({_NEXT_KEY.format(waits=waits, after="''")}), 1 WHERE CAST(:turn AS text) IS NOT NULL
+    SELECT ({_NEXT_KEY.format(waits=waits, after="''")}), 1 WHERE CAST(:last_key AS text) IS NOT NULL
     UNION ALL
     SELECT ({_NEXT_KEY.format(waits=waits, after="e.key")}), e.place + 1
-    FROM earlier e WHERE e.key < CAST(:turn AS text) AND e.place < CAST(:steps AS int4)
+    FROM earlier e WHERE e.key < CAST(:last_key AS text) AND e.place < CAST(:steps AS int4)
 ), ring AS MATERIALIZED (
     SELECT key, place FROM later WHERE key IS NOT NULL
     UNION ALL
-    SELECT key, CAST(:steps AS int4) + 1 + place FROM earlier WHERE key <= CAST(:turn AS text)
+    SELECT key, CAST(:steps AS int4) + 1 + place FROM earlier WHERE key <= CAST(:last_key AS text)
 ), share AS MATERIALIZED (
     SELECT CEIL(CAST(:room AS float8) / (1 + count(*))) AS size FROM ring
 ), busy AS MATERIALIZED (
@@ -152,15 +152,16 @@ WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 
 
 _ADMIT = _admit(_WAITS)
-"""The ring of keys is walked from the turn on by a loose index scan, one probe a key, and of each key only its share is
-read: what waits behind it costs nothing. Ids go round as arrays, as in `accepted.storage.jobs.outbox`: a join may be
-planned as a scan of all that waits."""
+"""The round robin goes over the keys after `last_key` by a loose index scan, one probe a key, and of each key only its
+share is read: what waits behind it costs nothing. Ids go round as arrays, as in `accepted.storage.jobs.outbox`: a join
+may be planned as a scan of all that waits."""
 
 _ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
 """What nobody waits for is passed over row by row, as a claim of a lease does."""
 
-_TURN = Statement("""
-UPDATE queues SET turn = :turn, next_start = CAST(:now AS timestamptz) + CAST(:wait AS float8) * interval '1 second'
+_PASS_ON = Statement("""
+UPDATE queues SET
+    last_key = :last_key, next_start = CAST(:now AS timestamptz) + CAST(:wait AS float8) * interval '1 second'
 WHERE name = :queue
 """)
 
@@ -179,7 +180,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_running: int | None
     interval: float | None
     max_running_per_key: int | None
-    turn: str | None
+    last_key: str | None
     next_start: float | None
     now: datetime
 
@@ -206,10 +207,10 @@ class Room(msgspec.Struct, frozen=True):
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """References in the order of their turns, and whose turn was the last."""
+    """References in the order in which they were admitted, and the key that was served last."""
 
     refs: list[JobRef]
-    turn: str | None
+    last_key: str | None
 
 
 async def poll(conn: Connection) -> list[Waiting]:
@@ -248,7 +249,13 @@ async def admit(conn: Connection, queue: str, limit: int, limits: Limits, steps:
     """
     return _admitted(
         await _ADMIT.rows(
-            conn, queue=queue, room=limit, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold
+            conn,
+            queue=queue,
+            room=limit,
+            last_key=limits.last_key,
+            per_key=limits.max_running_per_key,
+            steps=steps,
+            hold=hold,
         )
     )
 
@@ -259,17 +266,17 @@ async def admit_wanted(
     """The same, of those rows that somebody who waits for a lease would take."""
     return _admitted(
         await _ADMIT_WANTED.rows(
-            conn, queue=queue, room=limit, turn=limits.turn, per_key=limits.max_running_per_key, steps=steps, hold=hold,
-            lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
+            conn, queue=queue, room=limit, last_key=limits.last_key, per_key=limits.max_running_per_key, steps=steps,
+            hold=hold, lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
         )
     )  # fmt: skip
 
 
-async def pass_on(conn: Connection, queue: str, turn: str | None, now: datetime, wait: float | None) -> None:
-    """The next turn comes after `turn`, and the next start `wait` seconds after `now`. The caller commits."""
-    await _TURN.rows(conn, queue=queue, turn=turn, now=now, wait=wait)
+async def pass_on(conn: Connection, queue: str, last_key: str | None, now: datetime, wait: float | None) -> None:
+    """Continue the round robin after `last_key`, no sooner than `wait` seconds after `now`."""
+    await _PASS_ON.rows(conn, queue=queue, last_key=last_key, now=now, wait=wait)
 
 
 def _admitted(rows: Sequence[Sequence[Any]]) -> Admitted:
-    turn = str(rows[-1][6]) if rows and rows[-1][6] is not None else None
-    return Admitted([JobRef(*row[:6]) for row in rows], turn)
+    last_key = str(rows[-1][6]) if rows and rows[-1][6] is not None else None
+    return Admitted([JobRef(*row[:6]) for row in rows], last_key)

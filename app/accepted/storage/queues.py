@@ -21,18 +21,18 @@ CHANNEL = "accepted_held"
 NAMED = "accepted_queues"
 """Notifies workers that serve every queue that there is a new one."""
 
-LIMITED = "ARRAY(SELECT name FROM queues WHERE gated)"
+LIMITED = "ARRAY(SELECT name FROM queues WHERE limited)"
 """The limited queues, in a statement: looked up once, and only if it comes to that."""
 
-PAUSED = "ARRAY(SELECT name FROM queues WHERE gated AND paused)"
+PAUSED = "ARRAY(SELECT name FROM queues WHERE limited AND paused)"
 
 NOTIFY = f"(SELECT CAST(pg_notify('{CHANNEL}', '') AS text) IS NOT NULL)"
 """Notifies the limiter, once a statement; true. Only for statements that hold a row."""
 
 _MARK_LIMITED = Statement(f"""
-INSERT INTO queues (name, gated)
+INSERT INTO queues (name, limited)
 SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> ALL({LIMITED}) ORDER BY name
-ON CONFLICT (name) DO UPDATE SET gated = true
+ON CONFLICT (name) DO UPDATE SET limited = true
 """)
 
 _NOTIFY = Statement(f"SELECT {NOTIFY}")
@@ -113,8 +113,8 @@ async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -
     What was let go under the limits of before and was not claimed yet is held again, in its old place.
     """
     limited = any(changes.get(column) for column in _LIMITING)
-    values = {**changes, "gated": or_(queues.c.gated, literal(limited))}
-    made = insert(queues).values(name=name, **changes, gated=limited)
+    values = {**changes, "limited": or_(queues.c.limited, literal(limited))}
+    made = insert(queues).values(name=name, **changes, limited=limited)
     changed = made.on_conflict_do_update(index_elements=["name"], set_=values).returning(*_COLUMNS)
     row = (await conn.execute(changed)).one()
     if not changes.keys().isdisjoint(_LIMITING):

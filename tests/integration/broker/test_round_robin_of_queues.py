@@ -1,4 +1,4 @@
-"""A worker with fewer slots than work serves its RabbitMQ queues in turn, and hands little back for it."""
+"""A worker with fewer slots than work serves its RabbitMQ queues round robin, and hands little back for it."""
 
 import asyncio
 from collections import Counter

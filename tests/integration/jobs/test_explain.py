@@ -50,7 +50,7 @@ async def why(client: Client, job: Any, reason: str, *named: str) -> dict[str, A
 async def limited(engine: AsyncEngine, **limits: Any) -> None:
     """The queue has limits, and what waits on it is held for the limiter."""
     columns = ", ".join(f"{name} = :{name}" for name in limits)
-    await do(engine, f"UPDATE queues SET gated = true, {columns} WHERE name = 'q'", **limits)
+    await do(engine, f"UPDATE queues SET limited = true, {columns} WHERE name = 'q'", **limits)
     await do(engine, "UPDATE outbox SET held = true, published = false WHERE queue = 'q'")
 
 

@@ -1,4 +1,4 @@
-"""The order on a limited queue: keys take turns, priorities are strict, and a long line makes neither dearer."""
+"""The order on a limited queue: keys round robin, priorities strict, whatever the length of a line."""
 
 from tests.support.ledger.limited_queue import Queue, a_worker, counted, limit
 from tests.support.ledger.sql import do
@@ -56,7 +56,7 @@ async def test_busy_keys_do_not_hide_one_that_is_not(queue: Queue) -> None:
         pass
     assert len(await queue.claim(worker)) == 30
     await do(queue.engine, "UPDATE workers SET slots = 31")
-    await do(queue.engine, "UPDATE queues SET turn = 'k00' WHERE name = 'q'")
+    await do(queue.engine, "UPDATE queues SET last_key = 'k00' WHERE name = 'q'")
     (late,) = await queue.put(1, concurrency_key="zz")
     assert await queue.admit() == [late]
 

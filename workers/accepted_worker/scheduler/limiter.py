@@ -117,15 +117,15 @@ class Limiter:
         most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready, room.admitted))
         if most == 0:
             if pace is not None and ready <= 0:  # what was admitted and nobody has come for yet counts as starting now
-                await limiter.pass_on(conn, queue, limits.turn, limits.now, pace.interval)
+                await limiter.pass_on(conn, queue, limits.last_key, limits.now, pace.interval)
             self._again_in(max(ready, APART))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
-        refs, turn = await self._let_go(conn, queue, most, limits, room, steps=most + busy)
+        refs, last_key = await self._let_go(conn, queue, most, limits, room, steps=most + busy)
         started = len(refs)
         wait = None if pace is None else pace.after(ready, started)
-        if started and (wait is not None or turn != limits.turn):
-            await limiter.pass_on(conn, queue, turn, limits.now, wait)
+        if started and (wait is not None or last_key != limits.last_key):
+            await limiter.pass_on(conn, queue, last_key, limits.now, wait)
         if 0 < started < most or started == MOST:
             self._again_in(0.0)
         elif wait is not None:
@@ -138,15 +138,15 @@ class Limiter:
         self, conn: AsyncConnection, queue: str, most: int, limits: Limits, room: Room, steps: int
     ) -> tuple[list[JobRef], str | None]:
         """Whatever comes first, for the slots of worker processes; then what those who wait for leases would take."""
-        first, turn = Admitted([], limits.turn), limits.turn
+        first, last_key = Admitted([], limits.last_key), limits.last_key
         if (slots := min(most, room.for_any)) > 0:
             first = await limiter.admit(conn, queue, slots, limits, steps, self._hold)
-            turn = first.turn if first.refs else turn
+            last_key = first.last_key if first.refs else last_key
         if (leases := min(most - len(first.refs), room.for_wanted)) <= 0:
-            return first.refs, turn
-        limits = msgspec.structs.replace(limits, turn=turn)
+            return first.refs, last_key
+        limits = msgspec.structs.replace(limits, last_key=last_key)
         then = await limiter.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
-        return [*first.refs, *then.refs], then.turn if then.refs else turn
+        return [*first.refs, *then.refs], then.last_key if then.refs else last_key
 
 
 def _left(room: Room, limits: Limits) -> int:

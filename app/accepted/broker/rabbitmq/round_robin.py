@@ -1,4 +1,4 @@
-"""What was delivered and is not claimed yet, taken from the queues in turn."""
+"""Messages that were delivered and not claimed yet, taken round robin over their queues."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from aiormq.abc import DeliveredMessage
 
 
 class Buffer:
-    """Messages by routing key, which is their queue's name; a queue whose turn is over stands behind the others."""
+    """Messages by routing key, which is their queue's name; a queue that was served goes behind the others."""
 
     def __init__(self) -> None:
         self._waiting: dict[str | None, deque[DeliveredMessage]] = {}

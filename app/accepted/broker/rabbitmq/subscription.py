@@ -1,9 +1,9 @@
 """A worker's end of RabbitMQ: deliveries become claims, and are acked once their outcome is committed.
 
-Prefetch equals the worker's slots, so on one queue nothing is ever held without a slot. Quorum queues know no
-limit over several queues: what arrives beyond the free slots is given back within `HOLD`. From then on messages are
-fetched one by one, for free slots and from the queues in turn, so a worker busy with long jobs hoards none and starves
-no queue; until the queues are empty, or fetching is what leaves slots free.
+Prefetch equals the worker's slots, so with one queue no message waits for a slot. Quorum queues have no limit over
+several queues: what arrives beyond the free slots is given back within `HOLD`. From then on messages are fetched one by
+one, for free slots and round robin over the queues, so a worker with long jobs hoards no messages and starves no queue.
+It consumes again once the queues are empty, or once fetching leaves slots free.
 """
 
 import asyncio
@@ -218,7 +218,7 @@ class RabbitSubscription:
             self._listening_since = time.monotonic()
 
     async def _fetch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
-        """For the slots that are free, a message from each queue in turn. Consume again once that is the better way."""
+        """Fetch messages round robin for the free slots. Consume again once all queues are empty or after `HOLD`."""
         empty = 0
         while len(self._buffer) < self._asking_for and not self._stopped:
             if empty >= len(self._queues) or time.monotonic() - self._free_since > HOLD:

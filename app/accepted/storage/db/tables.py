@@ -195,7 +195,7 @@ queues = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
-    Column("gated", Boolean, nullable=False, server_default="false"),
+    Column("limited", Boolean, nullable=False, server_default="false"),
     Column("paused", Boolean, nullable=False, server_default="false"),
     Column("max_running", Integer),
     Column("rate_jobs", Integer),
@@ -203,9 +203,9 @@ queues = Table(
     Column("max_running_per_key", Integer),
     Column("max_depth", Integer),
     Column("next_start", Moment),
-    Column("turn", Text),
+    Column("last_key", Text),
     Column("dedicated", Boolean),
-    Index("queues_gated", "name", postgresql_where=text("gated")),
+    Index("queues_limited", "name", postgresql_where=text("limited")),
 )
 
 job_types = Table(

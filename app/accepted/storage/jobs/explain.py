@@ -27,7 +27,7 @@ SELECT j.tenant, now(), j.status, j.type, j.queue, j.attempt, j.max_attempts, j.
        w.name, CAST(t.worker_id AS text), t.started_at, w.heartbeat_at, COALESCE({ALIVE}, false),
        t.cancel_requested_at IS NOT NULL,
        q.paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key, q.next_start,
-       COALESCE(y.external, false), COALESCE(q.gated, false) OR COALESCE(o.held, false)
+       COALESCE(y.external, false), COALESCE(q.limited, false) OR COALESCE(o.held, false)
 FROM jobs j
 LEFT JOIN outbox o ON o.job_id = j.id
 LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished_at IS NULL
@@ -72,18 +72,18 @@ WHERE queue = :queue AND published
 
 _POSITION_ON_A_LIMITED_QUEUE = Statement("""
 WITH line AS MATERIALIZED (
-    SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS turn
+    SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS number
     FROM outbox WHERE queue = :queue AND (held OR (published AND NOT admitted)) AND due_at < 'infinity'
 ), mine AS (
-    SELECT turn FROM line WHERE job_id = :id
+    SELECT number FROM line WHERE job_id = :id
 )
-SELECT (SELECT count(*) FROM line WHERE turn < mine.turn)
+SELECT (SELECT count(*) FROM line WHERE number < mine.number)
            + (SELECT count(*) FROM outbox WHERE admitted AND queue = :queue),
-       mine.turn - 1
+       mine.number - 1
 FROM mine
 """)
-"""Keys take turns: before the n-th job of a key go at most n - 1 of each other one. A row that was published before its
-queue became limited is about to be held."""
+"""The order is round robin over the keys: before the n-th job of a key go at most n - 1 of every other. A row that was
+published before its queue became limited is about to be held."""
 
 _TARGET = Statement("""
 SELECT deferred_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now()
