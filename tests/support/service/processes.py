@@ -30,13 +30,23 @@ class Service:
 
     It sees the caller's environment without any `ACCEPTED_…`, plus `env`, and an empty working directory, so
     that nobody's `.env` file has a say. It runs in a process group of its own and dies with the test run.
+    `program` and `directory` put another installation and another working directory in their place.
     """
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        name: str = "",
+        program: Path = ACCEPTED,
+        directory: Path | None = None,
+    ) -> None:
         self.arguments = arguments
         self.name = name or " ".join(arguments)
         self._env = clean_environment() | dict(env or {})
         self._home = Path(tempfile.mkdtemp(prefix="accepted-service-"))
+        self._directory = directory or self._home
+        self._program = program
         self._log = self._home / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +66,9 @@ class Service:
     def start(self, *, log: Path | None = None) -> "Service":
         """Start it, or start it again after it ended; the log goes on, unless this once it is to go to `log`."""
         assert not self.running, f"{self.name} runs already"
-        self._process = spawn([ACCEPTED, *self.arguments], env=self._env, log=log or self._log, cwd=self._home)
+        self._process = spawn(
+            [self._program, *self.arguments], env=self._env, log=log or self._log, cwd=self._directory
+        )
         return self
 
     async def wait_ready(self, ready: Ready, timeout: float = READY_WITHIN) -> "Service":
