@@ -1,20 +1,19 @@
 # One image for every command: `docker run accepted api`, `… worker`, `… scheduler`, `… migrate`.
+# Handlers of your own: FROM accepted, copy their package into /srv/accepted, set ACCEPTED_HANDLERS.
 
 FROM python:3.11-slim-bookworm AS build
-WORKDIR /srv/accepted
+WORKDIR /src
 COPY deploy/requirements.lock deploy/build.lock /locks/
 # The build back end stays out of the environment that is shipped.
 RUN python -m venv /opt/accepted \
     && /opt/accepted/bin/pip install --no-cache-dir --require-hashes -r /locks/requirements.lock \
     && /opt/accepted/bin/pip install --no-cache-dir --require-hashes --target /opt/build -r /locks/build.lock
-COPY pyproject.toml README.md alembic.ini ./
+COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY app app
 COPY workers workers
-# In place, not as a wheel: the migrations lie beside the packages.
-RUN PYTHONPATH=/opt/build /opt/accepted/bin/pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
-    && /opt/accepted/bin/pip uninstall --yes pip setuptools \
-    && /opt/accepted/bin/python -m compileall -q app workers alembic
+RUN PYTHONPATH=/opt/build /opt/accepted/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && /opt/accepted/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim-bookworm
 ENV PATH=/opt/accepted/bin:$PATH \
@@ -22,7 +21,6 @@ ENV PATH=/opt/accepted/bin:$PATH \
     PYTHONUNBUFFERED=1
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin accepted
 COPY --from=build /opt/accepted /opt/accepted
-COPY --from=build /srv/accepted /srv/accepted
 WORKDIR /srv/accepted
 USER 10001
 EXPOSE 8000
