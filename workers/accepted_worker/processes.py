@@ -1,4 +1,4 @@
-"""The worker and scheduler processes: what they are made of, and how they stop."""
+"""The worker and scheduler processes: how they are built, started and stopped."""
 
 import asyncio
 import contextlib
@@ -37,13 +37,13 @@ log = structlog.get_logger(__name__)
 
 
 CONCURRENCY = 10
-"""Slots of a worker that was not told otherwise."""
+"""Slots of a worker without `--concurrency`."""
 
 
 def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURRENCY) -> None:
     """`accepted worker`: runs until SIGTERM or SIGINT, then ends the process with exit code 0.
 
-    With 1 when handlers that never return have used it up: a supervisor starts a fresh one.
+    The exit code is 1 when too many handlers hang: the supervisor has to start a fresh process.
     """
     settings.require_database()
     logs.configure()
@@ -51,7 +51,7 @@ def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURR
     async def run() -> None:
         await run_worker(settings, queues, concurrency, stop_on_signals())
 
-    with leaving(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _at_once():
+    with exiting(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _exit_if_loop_is_left():
         runner.run(run())
 
 
@@ -67,7 +67,7 @@ def scheduler(settings: Settings) -> None:
 
 
 async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
-    """Serve `queues` (all there are, when none is named) until `stopping` is set. Once a process."""
+    """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process."""
     forks.isolate_forks()
     egress = Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from)
@@ -112,7 +112,7 @@ def _handlers(settings: Settings) -> dict[str, Handler]:
 
 
 def _setup(settings: Settings) -> Setup:
-    """What a child process of the worker has to know of the settings."""
+    """What a child process needs of the settings."""
     return Setup(
         modules=settings.handlers,
         egress_allow=str(settings.egress_allow),
@@ -124,7 +124,7 @@ def _setup(settings: Settings) -> Setup:
 
 
 async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
-    """Run every loop until `stopping` is set. A round that is cut off is done again by the next scheduler."""
+    """Run every loop until `stopping` is set. The next scheduler repeats what was interrupted."""
     async with _connections(settings) as (engine, broker):
         process.tune_garbage_collector()
         polls = Direct(engine)
@@ -146,8 +146,8 @@ def stop_on_signals() -> asyncio.Event:
 
 
 @contextlib.contextmanager
-def leaving() -> Iterator[None]:
-    """Ends the process after this block: a thread whose handler never returns would keep the interpreter waiting."""
+def exiting() -> Iterator[None]:
+    """End the process after this block, because the interpreter would wait for threads that never return."""
     code = 0
     try:
         yield
@@ -160,9 +160,12 @@ def leaving() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _at_once() -> Iterator[None]:
-    """Ends the process where a callback that a handler left in the loop raised `SystemExit`: closing the loop would
-    cancel the attempts of others, and record that as their failure. This way their leases run out."""
+def _exit_if_loop_is_left() -> Iterator[None]:
+    """End the process at once when `SystemExit` leaves the event loop, as from a callback that a handler added to it.
+
+    To close the loop would cancel the attempts of other jobs and record that as their failure. This way their leases
+    expire.
+    """
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
@@ -183,7 +186,7 @@ async def _connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, B
 
 
 async def _first(running: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-    """Wait until told to stop; if what runs ends first, it has failed, and so do we."""
+    """Wait for `stopping`. If `running` ends first, it has failed: raise its error."""
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -123,7 +123,7 @@ def dev(
     serving.check_exposure(settings, host, insecure)
     logs.configure(pretty=True)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
-    with processes.leaving(), given as url:
+    with processes.exiting(), given as url:
         uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, port, concurrency))
 
 

@@ -21,7 +21,7 @@ async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The claim committed and its answer was lost: the worker lives, so no rescuer would ever take it."""
-    monkeypatch.setattr(worker, "UNHEARD_OF", 0.5)
+    monkeypatch.setattr(worker, "UNKNOWN_SECONDS", 0.5)
     broker = PostgresBroker(engine, database_url)
     job_id = await accept(engine, broker, "noop", "{}")
     async with working(engine, broker, "elsewhere") as one:
@@ -37,7 +37,7 @@ async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
 async def test_an_attempt_is_found_behind_all_that_the_worker_holds(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "UNHEARD_OF", 0.5)
+    monkeypatch.setattr(worker, "UNKNOWN_SECONDS", 0.5)
     monkeypatch.setattr(worker, "MAX_BATCH", 1)
     broker = PostgresBroker(engine, database_url)
     held = [await accept(engine, broker, "sleep", '{"seconds": 600}') for _ in range(3)]
@@ -86,7 +86,7 @@ async def test_a_new_queue_is_served_at_once(
     harness: BrokerHarness, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody looks by himself here before the test is over."""
-    monkeypatch.setattr(worker, "FIND_QUEUES", 600.0)
+    monkeypatch.setattr(worker, "FIND_QUEUES_SECONDS", 600.0)
     monkeypatch.setattr(subscription, "WATCH_EVERY", 600.0)
     async with working(harness.engine, harness.broker, None, database_url=database_url):
         known = await accept(harness.engine, harness.broker, "noop", queue="default")

@@ -1,7 +1,7 @@
-"""Progress on its way to the ledger: many calls become few writes, and no handler ever waits for one.
+"""Writes the progress of attempts to the ledger, in few writes. No handler waits for one.
 
-What an attempt said last is kept here until the attempt is over, and goes along with its outcome: the value before
-the end is never lost, whatever became of the writes before it.
+The last progress of an attempt is kept until the attempt ends, and is recorded with its outcome. So it is never lost,
+even if earlier writes failed.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import transaction
 
 PAUSE = 0.25
-"""Seconds between two writes, each for all the attempts of this worker: a watcher sees four steps a second."""
+"""Seconds between two writes. Each is for all attempts of the worker, so a watcher sees four changes a second."""
 
 log = structlog.get_logger(__name__)
 
 
 class ProgressWriter:
-    """The progress of all attempts of one worker. For use on its event loop alone."""
+    """The progress of all attempts of one worker. For the worker's event loop alone."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -30,7 +30,7 @@ class ProgressWriter:
         self._writing: asyncio.Task[None] | None = None
 
     def say(self, lease: Lease, value: str) -> None:
-        """`value` (JSON text) is how far this attempt is now. Written soon, if nothing newer comes first."""
+        """Set the progress of an attempt, as JSON text. It is written soon, unless newer progress comes first."""
         if self._last.get(lease) == value:
             return
         self._last[lease] = value
@@ -39,7 +39,7 @@ class ProgressWriter:
             self._writing = asyncio.create_task(self._write())
 
     def end(self, lease: Lease) -> str | None:
-        """The attempt is over: what it said last, to be recorded with its outcome; None if it never spoke."""
+        """The attempt has ended: forget its progress, and return the last of it; None if there was none."""
         self._unwritten.discard(lease)
         return self._last.pop(lease, None)
 
@@ -52,12 +52,12 @@ class ProgressWriter:
             self._writing = None
 
     async def _write_once(self) -> None:
-        said = {lease: self._last[lease] for lease in self._unwritten}
+        batch = {lease: self._last[lease] for lease in self._unwritten}
         self._unwritten.clear()
         try:
             async with transaction(self._engine) as conn:
-                await recorded.write_progress(conn, said)
+                await recorded.write_progress(conn, batch)
                 await conn.commit()
         except LedgerUnavailable as error:
-            log.info("progress_waits", attempts=len(said), error=str(error))
-            self._unwritten |= said.keys() & self._last.keys()
+            log.info("progress_waits", attempts=len(batch), error=str(error))
+            self._unwritten |= batch.keys() & self._last.keys()

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import CursorResult, Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs
 from accepted.context import Context
 from accepted.domain import transitions
-from accepted.domain.failures import FailureClass
+from accepted.domain.failures import FailureClass, LeaseLost
 from accepted.domain.job import Status
 from accepted.domain.references import Lease
 from accepted.domain.transitions import Transition
@@ -21,14 +22,13 @@ from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
-from accepted.storage.attempts.handler_transactions import HandlerTransaction, HandlerTransactions
+from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
 from accepted_worker.attempt.loop_bridge import Latest, LoopBridge
 from accepted_worker.attempt.progress import ProgressWriter
 from accepted_worker.attempt.related_jobs import Children, DependencyResults, FanOut
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.steps import Steps
 from accepted_worker.attempt.threads import Threads
-from accepted_worker.attempt.transactions import AttemptTransaction
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.outbound.targets import Targets
@@ -41,7 +41,7 @@ class _Attempt(NamedTuple):
     bridge: LoopBridge
     steps: Steps
     children: Children
-    transaction: AttemptTransaction
+    transaction: "AttemptTransaction"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _OwnTools:
     step: Callable[..., Coroutine[Any, Any, Any]]
     submit: Callable[[dict[str, Any]], Coroutine[Any, Any, UUID]]
     results: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
-    transaction: Callable[[], AttemptTransaction]
+    transaction: Callable[[], "AttemptTransaction"]
 
 
 class Tools:
@@ -127,3 +127,72 @@ class Tools:
 
 
 _LEFT_OPEN = "the handler returned and left its transaction open: return from within or after the block"
+
+
+class AttemptTransaction:
+    """`ctx.transaction()`: begun by the handler, and ended by the worker when the attempt ends.
+
+    `async with` gives a connection; in `def` handlers `with` gives one whose calls block.
+    """
+
+    def __init__(self, transactions: HandlerTransactions, lease: Lease, seconds: float, bridge: LoopBridge) -> None:
+        self._transactions = transactions
+        self._lease = lease
+        self._seconds = seconds
+        self._bridge = bridge
+        self._begun = False
+        self._within = False
+        self._ended = False
+        self._transaction: HandlerTransaction | None = None
+
+    async def __aenter__(self) -> HandlerConnection:
+        if self._begun:
+            raise RuntimeError("an attempt has one transaction, and this one has had it")
+        self._begun = True
+        transaction = await self._transactions.begin(self._lease, self._seconds)
+        if self._ended:  # an orphaned handler
+            await transaction.abandon()
+            raise LeaseLost
+        self._transaction, self._within = transaction, True
+        return transaction.handler_connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._within = False
+        if error is not None and self._transaction is not None:
+            transaction, self._transaction = self._transaction, None
+            await transaction.abandon()
+
+    def __enter__(self) -> "BlockingConnection":
+        return BlockingConnection(self._bridge.call(self.__aenter__()), self._bridge)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._bridge.call(self.__aexit__(kind, error, trace))
+
+    @property
+    def within(self) -> bool:
+        """Whether the handler is within the `with` block."""
+        return self._within
+
+    def take(self) -> HandlerTransaction | None:
+        """The attempt has ended: the transaction to commit with its success, if any. The caller ends it."""
+        self._ended = True
+        transaction, self._transaction = self._transaction, None
+        return transaction
+
+    async def abandon(self) -> None:
+        """The attempt has ended without success: roll back."""
+        if transaction := self.take():
+            await transaction.abandon()
+
+
+class BlockingConnection:
+    """The connection of a `def` handler."""
+
+    def __init__(self, connection: HandlerConnection, bridge: LoopBridge) -> None:
+        self._connection = connection
+        self._bridge = bridge
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """As SQLAlchemy's `Connection.execute`; all rows are read when it returns."""
+        result: CursorResult[Any] = self._bridge.call(self._connection.execute(statement, parameters))
+        return result

@@ -1,4 +1,4 @@
-"""What goes into a handler and what comes out of it: the same borders in the worker and in its child processes."""
+"""Payloads, results and step names, checked alike in the worker and in its child processes."""
 
 import math
 from bisect import bisect_right
@@ -18,7 +18,7 @@ MAX_STEP_NAME = 200
 
 
 def payload_of(handler: Handler, job: Job) -> Any:
-    """The payload as the handler's own type. Raises `InvalidJob` for one that does not fit it, without its values."""
+    """The payload as the type that the handler declares. Raises `InvalidJob`, with no values in its message."""
     try:
         return handler.payload.validate_json(job.payload)
     except ValidationError as error:
@@ -28,42 +28,42 @@ def payload_of(handler: Handler, job: Job) -> Any:
 
 
 def result_of(value: object, max_bytes: int) -> str:
-    """What a handler returned, as JSON text; from a child process it comes as `msgspec.Raw`, JSON already.
+    """A handler's return value as JSON text. From a child process it is a `msgspec.Raw` of JSON.
 
-    Raises `InvalidJob` for what is no JSON, or too much of it.
+    Raises `InvalidJob` if it is not JSON, or larger than `max_bytes`.
     """
     return _json_of("the result", value, max_bytes)
 
 
-def start_of(text: str, most: int) -> str:
-    """As much of `text` as has `most` bytes as JSON, of which the quotes are two."""
-    if size_of(text) <= most:
+def start_of(text: str, max_bytes: int) -> str:
+    """The start of `text` that has up to `max_bytes` as JSON, of which the quotes are two."""
+    if size_of(text) <= max_bytes:
         return text
-    return text[: bisect_right(range(len(text)), most, key=lambda length: size_of(text[:length])) - 1]
+    return text[: bisect_right(range(len(text)), max_bytes, key=lambda length: size_of(text[:length])) - 1]
 
 
 def size_of(value: object) -> int:
-    """Bytes as JSON. A control character has six: bytes that came from elsewhere may grow."""
+    """The size of `value` as JSON, in bytes. Text can grow: a control character has six bytes."""
     return len(msgspec.json.encode(value))
 
 
 def step_name(name: object) -> str:
-    """Raises `ValueError` for what is no name of a step."""
+    """`name`, if it is a valid name of a step. Raises `ValueError`."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_STEP_NAME or not name.isprintable():
         raise ValueError(f"a step's name has 1 to {MAX_STEP_NAME} printable characters")
     return name
 
 
 def step_result_of(name: str, value: object, max_bytes: int) -> str:
-    """What a step came to, as JSON text.
+    """The result of a step's function as JSON text.
 
-    What cannot be remembered is `InvalidJob`: to run the step again is just what must not happen.
+    Raises `InvalidJob` if it cannot be remembered, because on a retry the step would run again.
     """
     return _json_of(f"the result of step {name!r}", value, max_bytes)
 
 
 def child_of(body: dict[str, Any]) -> Any:
-    """A body for `ctx.submit`, through JSON and back: it means what it would mean had it come over HTTP."""
+    """The body of `ctx.submit`, encoded and parsed, so that it means the same as a body of POST /jobs."""
     encoded = _encoded("a child of this job", body)
     try:
         return json_text.parse(encoded)
@@ -76,7 +76,7 @@ def _json_of(what: str, value: object, max_bytes: int) -> str:
 
 
 def _encoded(what: str, value: object, max_bytes: float = math.inf) -> bytes:
-    """Size first: to look through what is too large anyway takes seconds, of the worker's event loop."""
+    """Checks the size first, because the search for NaN in a huge value would block the event loop for seconds."""
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
         if len(encoded) > max_bytes:
@@ -84,7 +84,7 @@ def _encoded(what: str, value: object, max_bytes: float = math.inf) -> bytes:
         finite = b"null" not in encoded or _finite(msgspec.to_builtins(value, enc_hook=_plain))
     except _NoJson as error:
         raise InvalidJob(f"{what} {error}") from None
-    except Exception as error:  # also what the properties of a result object raise
+    except Exception as error:  # properties of a result object can raise anything
         raise InvalidJob(f"{what} is not JSON: {type(error).__name__}") from None
     if not finite:
         raise InvalidJob(f"{what} is not JSON: it holds NaN or Infinity")
@@ -92,11 +92,11 @@ def _encoded(what: str, value: object, max_bytes: float = math.inf) -> bytes:
 
 
 class _NoJson(Exception):
-    """Its text says what is wrong."""
+    """The message says what is wrong with the value."""
 
 
 def _plain(value: object) -> Any:
-    """What msgspec asks when it does not know a type."""
+    """Called by msgspec for a value of a type that it does not know."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, msgspec.Raw):
@@ -105,7 +105,7 @@ def _plain(value: object) -> Any:
 
 
 def _finite(value: object) -> bool:
-    """Whether every number in it can be written as JSON; msgspec writes null for one that cannot."""
+    """Whether no number is NaN or Infinity, for which msgspec writes null."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""From the end of an attempt to the ledger: its outcome alone, or with the transaction and children of its handler."""
+"""Records outcomes in the ledger: alone, or together with the handler's transaction and the children it submitted."""
 
 import asyncio
 import random
@@ -14,17 +14,14 @@ from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.completion import Outcomes, settle_whole
 from accepted.storage.attempts.handler_transactions import HandlerTransaction
-from accepted.storage.db.engine import transaction
+from accepted.storage.db.engine import RETRY_SECONDS, transaction
 from accepted_worker.attempt.tools import Tools
 
-RETRY = 0.5
-"""Seconds before the ledger is asked again after it did not answer."""
+MAX_REFUSALS = 3
+"""Failures of an unknown kind after which the outcome itself is at fault, not the ledger."""
 
-REFUSALS = 3
-"""After so many the fault is in the outcome, not in a ledger with trouble of a kind that we do not know."""
-
-COMMIT_WITHIN = 10.0
-"""Seconds for a handler's transaction to commit with the outcome. Its connection has no other deadline."""
+COMMIT_SECONDS = 10.0
+"""Seconds for a handler's transaction to commit with the outcome. Its connection has no other timeout."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +36,7 @@ class Recorder:
         self._outcomes = Outcomes(engine, broker)
 
     async def record(self, transition: Transition) -> None:
-        """The outcome is worth keeping for as long as this process lives; the fence says whether it still counts."""
+        """Record an outcome, and try until it is recorded or the fence refuses it, however long the ledger is away."""
         handler_transaction = self._tools.take_transaction(transition.running.lease)
         if handler_transaction is not None:
             failure = await self._with_transaction(handler_transaction, transition)
@@ -52,7 +49,7 @@ class Recorder:
                 committed = await self._commit(transition)
             except LedgerUnavailable as error:
                 log.warning("outcome_waits", job_id=str(transition.running.job_id), error=str(error))
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             except InvalidJob as refusal:
                 transition = _failed(transition, FailureClass.INVALID, str(refusal))
@@ -60,20 +57,20 @@ class Recorder:
             except Exception:
                 log.exception("outcome_refused", job_id=str(transition.running.job_id))
                 refusals += 1
-                if refusals == REFUSALS:
+                if refusals == MAX_REFUSALS:
                     transition = transitions.unrecordable(transition.running)
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             if not committed:
                 _fenced(transition)
             return
 
     async def close(self) -> None:
-        """Nothing more is to be recorded."""
+        """End the recording of outcomes."""
         await self._outcomes.close()
 
     async def _commit(self, transition: Transition) -> bool:
-        """Plain outcomes share a transaction; one with children has its own."""
+        """An outcome without children shares a transaction with others."""
         if not transition.children:
             return await self._outcomes.record(transition)
         async with transaction(self._engine) as conn:
@@ -82,12 +79,12 @@ class Recorder:
     async def _with_transaction(
         self, handler_transaction: HandlerTransaction, success: Transition
     ) -> Transition | None:
-        """Commit it all together. Returns the failure to record instead, if that did not work.
+        """Commit the outcome in the handler's transaction. Returns the failure to record instead if that fails.
 
-        Had it worked after all, and only the answer been lost, then the fence will keep that failure out.
+        If the commit succeeded and only the answer to it was lost, the fence refuses that failure.
         """
         try:
-            async with asyncio.timeout(COMMIT_WITHIN):
+            async with asyncio.timeout(COMMIT_SECONDS):
                 settled_on = await handler_transaction.for_settlement()
                 if not await settle_whole(settled_on, self._broker, success, self._tools.fan_out.jobs):
                     _fenced(success)

@@ -1,7 +1,7 @@
-"""A worker process: claims what it has slots for, runs it, commits the outcome, then acks. In that order.
+"""A worker: claims as many jobs as it has free slots, runs them, commits each outcome, then acks. In that order.
 
-Dying anywhere loses nothing: before the claim commits, the message comes again; after it, the lease runs out and
-the rescuer takes over; after the outcome commits, the redelivered message is stale.
+A worker can die at any point and no job is lost. Before the claim commits, the message is delivered again. After it,
+the lease expires and the rescuer ends the attempt. After the outcome commits, a redelivered message is stale.
 """
 
 import asyncio
@@ -24,31 +24,31 @@ from accepted.handler import Handler
 from accepted.services.jobs.completion import MAX_BATCH
 from accepted.services.queues import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
-from accepted.storage.db.engine import reading, retry_until_available, transaction
+from accepted.storage.db.engine import RETRY_SECONDS, reading, retry_until_available, transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs import cancellation
 from accepted_worker.attempt.handler_call import task_factory
 from accepted_worker.attempt.slots import Slots
 from accepted_worker.runtime.executor import Executor
-from accepted_worker.runtime.recording import RETRY, Recorder
+from accepted_worker.runtime.recording import Recorder
 
-FIND_QUEUES = 2.0
+FIND_QUEUES_SECONDS = 2.0
 """Seconds between polls for new queues, when no notification of one comes."""
 
-UNHEARD_OF = 10.0
-"""Seconds after which an attempt that the ledger says is ours, and that we know nothing of, is given back: its
-claim committed, and the answer was lost. Longer than any claim takes to be answered or to fail."""
+UNKNOWN_SECONDS = 10.0
+"""Seconds after which an attempt is handed back that the ledger says is ours and that we do not know: its claim
+committed, but the answer was lost. Longer than a claim can take."""
 
-LOOK_FOR_CANCELS = 0.4
-"""Seconds between polls for cancels of what runs here. With the second that a handler has to let go, within the 2 s in
-which a running job must be cancelled."""
+FIND_CANCELS_SECONDS = 0.4
+"""Seconds between polls for cancels of running jobs. Together with the second that a handler has to clean up, less than
+the 2 s in which a running job must be cancelled."""
 
-HANDING_BACK = 2.0
-"""Seconds of the grace that are kept for handing back what did not finish."""
+HAND_BACK_SECONDS = 2.0
+"""Seconds of the grace that are kept for handing back the jobs that did not finish."""
 
-GATHER = 0.002
-"""Seconds between claims of several jobs: in them the next claim grows, and one for a hundred costs little more than
-one for ten. A job that comes alone is claimed at once."""
+LINGER_SECONDS = 0.002
+"""Seconds between two claims, after one of several jobs: the next claim can grow, and a claim of a hundred jobs costs
+little more than one of ten. A single job is claimed at once."""
 
 Work = Callable[[], Awaitable[None]]
 
@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Serves `queue_names` with `concurrency` slots; when none is given, every queue but those of other types only."""
+    """Serves `queue_names` with `concurrency` slots; without names, every queue but those for other types only."""
 
     def __init__(
         self,
@@ -90,25 +90,25 @@ class Worker:
         self._stopping = asyncio.Event()
         self._exhausted = False
         self._attempts: set[asyncio.Task[None]] = set()
-        self._held: set[tuple[UUID, int]] = set()
+        self._running: set[tuple[UUID, int]] = set()
         self._acked_early: set[tuple[UUID, int]] = set()
         self._executing: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
-        """Take no new work; `run` returns once what is held is finished or handed back."""
+        """Claim no more jobs. `run` returns when the running ones have finished or are handed back."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until `stop` is called. Raises `WorkerExhausted`, holding nothing, when this process is used up."""
+        """Work until `stop` is called. Raises `WorkerExhausted` at the end if the process has to be replaced."""
         asyncio.get_running_loop().set_task_factory(task_factory)
         with contextlib.suppress(LedgerUnavailable):  # raised only when the worker stops before the ledger is there
             await retry_until_available(self._register, "waiting_for_ledger", stop=self._stopping.is_set)
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
-            asyncio.create_task(self._every(FIND_QUEUES, self._find_queues, self._queue_named)),
+            asyncio.create_task(self._every(FIND_QUEUES_SECONDS, self._find_queues, self._queue_named)),
             asyncio.create_task(self._subscription.run()),
             asyncio.create_task(self._stop_when_exhausted()),
-            asyncio.create_task(self._every(LOOK_FOR_CANCELS, self._cancel_requested)),
+            asyncio.create_task(self._every(FIND_CANCELS_SECONDS, self._cancel_requested)),
             asyncio.create_task(self._every(REPORT_EVERY, self._report)),
         ]
         if not self._queue_names:
@@ -128,7 +128,7 @@ class Worker:
             raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
 
     async def _stop_when_exhausted(self) -> None:
-        """Orphans of a worker that stops anyway do not count."""
+        """Orphans do not count while the worker stops anyway."""
         await self._executor.exhausted.wait()
         if not self._stopping.is_set():
             log.error("worker_exhausted", worker_id=str(self.id))
@@ -149,23 +149,23 @@ class Worker:
                 deliveries = await self._subscription.claim(min(free, MAX_BATCH))
             except LedgerUnavailable as error:
                 log.warning("claim_failed", error=str(error))
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             except Exception:
                 log.exception("claim_failed")
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             for delivery in deliveries:
                 self._slots.take()
-                self._held.add(_attempt_of(delivery))
+                self._running.add(_attempt_of(delivery))
                 task = asyncio.create_task(self._attempt(delivery))
                 self._attempts.add(task)
                 task.add_done_callback(self._attempts.discard)
             if len(deliveries) > 1:
-                await asyncio.sleep(GATHER)
+                await asyncio.sleep(LINGER_SECONDS)
 
     async def _attempt(self, delivery: Delivery) -> None:
-        """Run, commit, ack."""
+        """Run the job, commit its outcome, ack its message."""
         early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
         try:
             transition = await self._execute(delivery)
@@ -174,18 +174,18 @@ class Worker:
         finally:
             early.cancel()
             self._acked_early.discard(_attempt_of(delivery))
-            self._held.discard(_attempt_of(delivery))
+            self._running.discard(_attempt_of(delivery))
             self._executor.when_there_is_room(self._slots.give_back)
 
     def _ack_early(self, delivery: Delivery) -> None:
-        """From here on the lease alone keeps the job, and the broker's consumer timeout cannot touch it."""
+        """Ack before the broker's consumer timeout. From now on only the lease keeps the job."""
         self._acked_early.add(_attempt_of(delivery))
         task = asyncio.create_task(self._subscription.settle([delivery]))
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
 
     async def _ack(self, delivery: Delivery) -> None:
-        """Once a delivery: a second ack of the same tag is an error that costs the channel."""
+        """Ack once: a second ack of the same delivery tag is an error that closes the channel."""
         if _attempt_of(delivery) not in self._acked_early:
             await self._subscription.settle([delivery])
 
@@ -199,8 +199,8 @@ class Worker:
             self._executing.discard(task)
 
     async def _finish(self, taking: asyncio.Task[None]) -> None:
-        """Let running attempts end within the grace, then hand back the rest."""
-        deadline = asyncio.get_running_loop().time() + max(self._grace - HANDING_BACK, 0)
+        """Wait for running attempts within the grace, then hand back the rest."""
+        deadline = asyncio.get_running_loop().time() + max(self._grace - HAND_BACK_SECONDS, 0)
         self._slots.open()
         await asyncio.wait([taking], timeout=max(self._grace / 2, 1))
         while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
@@ -208,30 +208,32 @@ class Worker:
         for task in set(self._executing):
             task.cancel()
         if self._attempts:
-            await asyncio.wait(set(self._attempts), timeout=HANDING_BACK)
+            await asyncio.wait(set(self._attempts), timeout=HAND_BACK_SECONDS)
 
     async def _heartbeat(self) -> None:
         async with transaction(self._engine) as conn:
             await self._beat(conn)
-            open_attempts = await workers.running_attempts_of(conn, self.id, UNHEARD_OF, len(self._held) + MAX_BATCH)
+            open_attempts = await workers.running_attempts_of(
+                conn, self.id, UNKNOWN_SECONDS, len(self._running) + MAX_BATCH
+            )
             await conn.commit()
-        lost = [running for running in open_attempts if (running.job_id, running.attempt) not in self._held]
+        lost = [running for running in open_attempts if (running.job_id, running.attempt) not in self._running]
         if lost:
             log.warning("claims_unheard_of", count=len(lost))
             await asyncio.gather(*(self._recorder.record(transitions.handed_back(running)) for running in lost))
 
     async def _beat(self, conn: AsyncConnection) -> None:
-        """A worker that stops offers no more slots than it still fills: nothing more is to be admitted for it."""
-        slots = len(self._held) if self._stopping.is_set() else self._concurrency
+        """A stopping worker offers only the slots that are in use, so that the limiter admits no more jobs for it."""
+        slots = len(self._running) if self._stopping.is_set() else self._concurrency
         queues = self._queue_names or None
         await workers.heartbeat(conn, self.id, self._name, slots=slots, queues=queues, types=sorted(self._handlers))
 
     async def _cancel_requested(self) -> None:
-        if not self._held:
+        if not self._running:
             return
         async with reading(self._engine) as conn:
-            asked_for = await cancellation.requested(conn, self.id)
-        for job_id, attempt in asked_for:
+            requested = await cancellation.requested(conn, self.id)
+        for job_id, attempt in requested:
             self._executor.cancel(job_id, attempt)
 
     async def _find_queues(self) -> None:
@@ -255,7 +257,7 @@ class Worker:
             log.info("retire_failed")
 
     async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
-        """`or_at_once` is set when there is something to do before the time has come."""
+        """Call `work` every so many `seconds`, and when `or_at_once` is set."""
         notified = or_at_once or asyncio.Event()
         while not cancel_requested():
             with contextlib.suppress(TimeoutError):
