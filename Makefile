@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench slow faults soak mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench slow faults soak mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -22,6 +22,9 @@ setup: $(STAMP) ## make .venv with everything that is locked, and `accepted` in 
 $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 	@sh deploy/setup.sh $(VENV)
 	@touch $@
+
+wheel: setup ## build dist/accepted-….whl
+	@$(BIN)/uv build --wheel --no-build-isolation --offline --quiet --python $(BIN)/python --out-dir dist .
 
 demo: setup ## boot the embedded service and show a job's life, a retry, a dead letter and a signed webhook
 	@$(BIN)/python -m deploy.demo
