@@ -14,9 +14,6 @@ from accepted.domain.references import JobRef
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.statements import Connection
 
-HANDOFF = 1.0
-"""Seconds within which a submitter publishes what it has committed; from then on it is the relay's."""
-
 
 class Delivery(msgspec.Struct, frozen=True):
     """A claimed job, and the receipt by which its message is acked once its outcome is committed."""
@@ -56,8 +53,8 @@ class Broker(Protocol):
     """What submitters, workers and the scheduler ask of a broker."""
 
     @property
-    def handoff(self) -> float | None:
-        """Seconds that a submitter has to publish its own rows; None when committing them is publishing them."""
+    def is_ledger(self) -> bool:
+        """True if the ledger itself is the broker: then the commit of an outbox row publishes it."""
         ...
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ _NOTIFY = Statement("SELECT pg_notify(:channel, :queues)")
 class PostgresBroker:
     """A row is published by the commit that writes it: there is nothing else to publish to."""
 
-    handoff: float | None = None
+    is_ledger = True
 
     def __init__(self, engine: AsyncEngine, url: str) -> None:
         self._engine = engine

@@ -118,7 +118,7 @@ class LeaseWaiters:
         self._ledger = Direct(engine)
         self._groups: dict[LeaseRequestKey, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener = Listener(url, CHANNEL, self._on_notification) if broker.handoff is None else None
+        self._listener = Listener(url, CHANNEL, self._on_notification) if broker.is_ledger else None
         self._listening: asyncio.Task[None] | None = None
         self._closed = False
 

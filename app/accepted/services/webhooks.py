@@ -18,6 +18,7 @@ from accepted.domain.job import RETRYABLE, WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, New
 from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.errors import Conflict
 from accepted.services import manual_retry
+from accepted.services.jobs.publishing import handoff
 from accepted.storage import webhooks as ledger
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Connection
@@ -39,8 +40,9 @@ async def record(conn: Connection, broker: Broker, finished: Sequence[UUID]) -> 
 
 async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) -> None:
     """Insert deliveries. The caller commits."""
-    handoff = None if broker.handoff is None else 0.0
-    await submission.insert(conn, [Entry(job, handoff=handoff) for job in deliveries], idempotency_ttl=0)
+    await submission.insert(
+        conn, [Entry(job, handoff=handoff(broker, publishes=False)) for job in deliveries], idempotency_ttl=0
+    )
     await broker.announce(conn, [WEBHOOK_QUEUE])
 
 

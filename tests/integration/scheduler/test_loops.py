@@ -32,7 +32,7 @@ LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a t
 class ListBroker(PostgresBroker):
     """The ledger's side of a broker that keeps what is published in a list, or confirms nothing."""
 
-    handoff = 1.0  # type: ignore[assignment]
+    is_ledger = False
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine, "")

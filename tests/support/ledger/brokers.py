@@ -14,7 +14,7 @@ from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
-from accepted.services.jobs.publishing import publish
+from accepted.services.jobs.publishing import handoff, publish
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Entry
@@ -35,12 +35,12 @@ class BrokerHarness:
         """Accept jobs and publish them, as a submitter does."""
         jobs = [a_job(queue=queue, **fields) for _ in range(count)]
         async with transaction(self.engine) as conn:
-            entries = [Entry(job, handoff=self.broker.handoff) for job in jobs]
+            entries = [Entry(job, handoff=handoff(self.broker, publishes=True)) for job in jobs]
             await submission.insert(conn, entries, 60)
             await self.broker.announce(conn, {queue})
             await conn.commit()
         refs = [JobRef(job.id, 0, queue, job.type, job.priority) for job in jobs]
-        if self.broker.handoff is not None:
+        if not self.broker.is_ledger:
             assert await publish(self.engine, self.broker, refs, "test") == count
         return refs
 

@@ -16,6 +16,7 @@ from accepted.domain.job import NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
+from accepted.services.jobs.publishing import handoff
 from accepted.storage import queues, workers
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
@@ -55,9 +56,8 @@ async def a_worker(
 async def put(engine: AsyncEngine, broker: Broker, count: int = 1, **fields: Any) -> list[UUID]:
     """Accept jobs in one transaction; what is not held is the relay's."""
     jobs: list[NewJob] = [a_job(**({"queue": "q"} | fields)) for _ in range(count)]
-    handoff = None if broker.handoff is None else 0.0
     async with transaction(engine) as conn:
-        await submission.insert(conn, [Entry(job, handoff=handoff) for job in jobs], 60)
+        await submission.insert(conn, [Entry(job, handoff=handoff(broker, publishes=False)) for job in jobs], 60)
         await submission.announce_queues(conn, list({job.queue for job in jobs}))
         await conn.commit()
     return [job.id for job in jobs]

@@ -40,7 +40,7 @@ class Limiter:
         self._polls = polls
         self._broker = broker
         self._lease_ttl = lease_ttl
-        self._hold = None if broker.handoff is None else HOLD
+        self._hold = None if broker.is_ledger else HOLD
         self._notifications = LimiterNotifications(url)
         self._pause = IDLE
         self._holding = False

@@ -42,7 +42,7 @@ class Reconciler:
         self._broker = broker
 
     async def run_once(self) -> int:
-        if self._broker.handoff is None:
+        if self._broker.is_ledger:
             return 0
         async with reading(self._engine) as conn:
             expected = await outbox.unclaimed(conn, SETTLED)

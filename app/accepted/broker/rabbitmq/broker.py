@@ -10,7 +10,7 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.base import HANDOFF, Subscription
+from accepted.broker.base import Subscription
 from accepted.broker.rabbitmq import frames
 from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from accepted.broker.rabbitmq.declarations import Declarer
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 class RabbitBroker:
     """Publishes over one connection that is opened on demand and dropped whole after any doubt."""
 
-    handoff: float | None = HANDOFF
+    is_ledger = False
 
     def __init__(self, urls: Sequence[str], engine: AsyncEngine) -> None:
         self._connector = Connector(urls)

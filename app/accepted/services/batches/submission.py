@@ -21,6 +21,7 @@ from accepted.domain.tenants import TenantQuota
 from accepted.errors import Gone, KeyReused, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
+from accepted.services.jobs.publishing import handoff
 from accepted.storage import batches as ledger
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import submission
@@ -114,7 +115,7 @@ class BatchSubmissions:
             for chunk in _chunks(asked.jobs):
                 if asked.lines:
                     chunk = await placement.line_up(conn, chunk)
-                entries = [Entry(job, handoff=None if self._broker.handoff is None else 0.0) for job in chunk]
+                entries = [Entry(job, handoff=handoff(self._broker, publishes=False)) for job in chunk]
                 accepted = await submission.insert(conn, entries, self._ttl)
                 counts.update(one.status for one in accepted.values())
                 queues.update(job.queue for job in chunk)

@@ -130,7 +130,7 @@ async def _release_dependents(conn: Connection, broker: Broker, finished: Sequen
     await ordering.share(conn, ended)
     queues: set[str] = set()
     while ended:  # one statement passes over a bounded number of ended jobs in a line
-        released = await dependencies.release(conn, ended, succeeded, published=broker.handoff is None)
+        released = await dependencies.release(conn, ended, succeeded, published=broker.is_ledger)
         queues |= released.queues
         ended, succeeded = released.passed_by, []
     await broker.announce(conn, queues)

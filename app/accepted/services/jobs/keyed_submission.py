@@ -15,7 +15,7 @@ from accepted.domain.job import Job, NewJob
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from accepted.services.jobs import placement
-from accepted.services.jobs.publishing import Publisher
+from accepted.services.jobs.publishing import Publisher, handoff
 from accepted.services.jobs.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import submission as ledger
@@ -58,7 +58,10 @@ class KeyedSubmissions:
                 await ledger.announce_queues(conn, list({entry.job.queue for entry in first}))
                 new, doubles = await placement.take_unique_keys(conn, await ledger.remember(conn, first, self._ttl))
                 jobs = await placement.line_up(conn, new)
-                entries = [Entry(job, handoff=self._handoff(number < granted)) for number, job in enumerate(jobs)]
+                entries = [
+                    Entry(job, handoff=handoff(self._broker, publishes=number < granted))
+                    for number, job in enumerate(jobs)
+                ]
                 accepted = await ledger.insert(conn, entries, self._ttl)
                 there = await placement.holders(conn, doubles)
                 await self._redirect(conn, first, there)
@@ -78,10 +81,6 @@ class KeyedSubmissions:
         doubles = {(e.job.tenant, e.key): there[e.job.id].id for e in entries if e.key and e.job.id in there}
         if doubles:
             await ledger.redirect(conn, doubles)
-
-    def _handoff(self, publishes: bool) -> float | None:
-        handoff = self._broker.handoff
-        return handoff if publishes or handoff is None else 0.0
 
     async def _replayed(self, replays: list[Submission]) -> Known:
         """Nothing here takes back what is committed: without an answer only those who sent a known key hear 503."""

@@ -11,6 +11,7 @@ import msgspec
 
 from accepted.broker.base import Broker
 from accepted.domain.job import Job, NewJob
+from accepted.services.jobs.publishing import handoff
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import ordering, submission, uniqueness
@@ -28,10 +29,9 @@ async def insert(conn: Connection, broker: Broker, jobs: Sequence[NewJob]) -> No
 
     They have passed `JobChecks` and have no idempotency key. The relay publishes them. The caller commits.
     """
-    handoff = None if broker.handoff is None else 0.0
     jobs = await line_up(conn, jobs)
     for start in range(0, len(jobs), MAX_BATCH):
-        batch = [Entry(job, handoff=handoff) for job in jobs[start : start + MAX_BATCH]]
+        batch = [Entry(job, handoff=handoff(broker, publishes=False)) for job in jobs[start : start + MAX_BATCH]]
         await submission.insert(conn, batch, idempotency_ttl=0)
     if queues := {job.queue for job in jobs}:
         await submission.announce_queues(conn, list(queues))

@@ -13,7 +13,20 @@ from accepted.metrics import REFS_PUBLISHED
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import outbox
 
+HANDOFF = 1.0
+"""Seconds within which the process that committed a row publishes it; from then on the relay does."""
+
 log = structlog.get_logger(__name__)
+
+
+def handoff(broker: Broker, *, publishes: bool) -> float | None:
+    """Seconds until the relay publishes a new outbox row; None if its commit publishes it.
+
+    `publishes`: the process that commits the row publishes it too.
+    """
+    if broker.is_ledger:
+        return None
+    return HANDOFF if publishes else 0.0
 
 
 async def publish(engine: AsyncEngine, broker: Broker, refs: Sequence[JobRef], by: str) -> int:
@@ -53,7 +66,7 @@ class Publisher:
 
     def reserve(self, wanted: int) -> int:
         """Room for `wanted` references or none, to be used by `offer` or given back by `release`."""
-        if self._broker.handoff is None or wanted > min(self.LIGHT, self._room):
+        if self._broker.is_ledger or wanted > min(self.LIGHT, self._room):
             return 0
         self._room -= wanted
         return wanted

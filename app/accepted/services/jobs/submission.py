@@ -12,7 +12,7 @@ from accepted.concurrency import Coalescer, Deadlines
 from accepted.errors import LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
 from accepted.services.jobs.keyed_submission import KeyedSubmissions, needs_a_place
-from accepted.services.jobs.publishing import Publisher
+from accepted.services.jobs.publishing import Publisher, handoff
 from accepted.services.jobs.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import submission as ledger
@@ -78,8 +78,7 @@ class Submissions:
         return [answer(one, accepted, remembered) for one in batch]
 
     def _entry(self, one: Submission, publishes: bool) -> Entry:
-        handoff = self._broker.handoff
-        return Entry(one.job, one.key, one.fingerprint, handoff if publishes or handoff is None else 0.0)
+        return Entry(one.job, one.key, one.fingerprint, handoff(self._broker, publishes=publishes))
 
     async def _name_queues(self, conn: Connection, entries: list[Entry]) -> None:
         """Before their first job: a queue without jobs is harmless, a job on a queue that no worker knows is not."""
@@ -94,7 +93,7 @@ class Submissions:
         those who sent a known key hear 503.
         """
         keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}
-        if not keys and self._broker.handoff is not None:
+        if not keys and not self._broker.is_ledger:
             return {}
         try:
             async with self._ledger.statements() as conn:
