@@ -1,5 +1,6 @@
 """Wait k is schedule[k]·(1 + U(0, jitter)), the last entry repeats, `Retry-After` is a floor. Contract, 4 and 5."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +66,8 @@ def test_webhooks_follow_the_standard() -> None:
 def test_an_example(count: int, wait: float) -> None:
     assert Retry(schedule=(1.0, 10.0), jitter=0.5).wait(count, 0.0) == wait
     assert Retry(schedule=(1.0, 10.0), jitter=0.5).wait(count, 0.5) == wait * 1.25
+
+
+def test_a_schedule_may_be_a_list() -> None:
+    assert Retry(schedule=[5, 30]) == Retry(schedule=(5.0, 30.0))
+    assert msgspec.json.decode(b'{"schedule": [5, 30]}', type=Retry) == Retry(schedule=(5.0, 30.0))
