@@ -11,8 +11,8 @@ import accepted
 
 HEAVY = {
     "accepted.settings", "accepted.storage", "accepted_worker", "aio_pika", "aiosmtplib", "alembic", "asyncpg",
-    "email.utils", "fastapi", "httpx", "PIL", "prometheus_client", "pydantic", "rich", "sqlalchemy", "structlog", "typer",
-    "uvicorn", "uvloop",
+    "email.utils", "fastapi", "httpx", "PIL", "prometheus_client", "pydantic", "rich", "sqlalchemy", "structlog",
+    "typer", "uvicorn", "uvloop",
 }  # fmt: skip
 """What neither `import accepted` nor importing its names may load."""
 
