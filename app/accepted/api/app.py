@@ -1,4 +1,4 @@
-"""The HTTP process, wired: what it is made of, in what order it starts, and how it stops."""
+"""The HTTP process: what it is made of, how it starts, and how it stops."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,13 @@ from accepted.api import (
     job_types,
     leases,
     queues,
-    schedule_runs,
     schedules,
     targets,
-    webhook_deliveries,
-    webhook_secret,
-    workflows,
+    webhooks,
 )
 from accepted.api.http import problems
 from accepted.api.http.middleware import Application, RequestLog
-from accepted.api.jobs import cancellation, events, explain, manual_retry, reading, submission
+from accepted.api.jobs import commands, reading, submission, watching
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
@@ -44,19 +41,26 @@ from accepted.settings import Settings, load
 from accepted.storage.db.engine import create_engine
 
 DESCRIPTION = (
-    "Submit a job, get a 202, poll it or be told. Once this has said 202, the job is neither lost nor recorded twice."
+    "Submit a job, get a 202, then poll it or receive a webhook. "
+    "After the 202 the job is neither lost nor recorded twice."
 )
+
+ROUTES = (
+    submission, batches, reading, commands, dead_letters, watching, job_types, queues, schedules, leases, targets,
+    webhooks, health,
+)  # fmt: skip
+"""Modules with a `router`, in the order of the OpenAPI document."""
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application. Nothing is connected before it starts, and nothing is needed to start it."""
+    """The application. It connects to nothing until it serves requests, so it starts without ledger and broker."""
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
     type_cache = JobTypeCache(engine, settings.egress_allow)
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
     limits = SubmissionLimits(engine)
     admission = Admission(engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl))
-    held = Leases(engine, broker)
+    leases_ = Leases(engine, broker)
     state = State(
         settings=settings,
         engine=engine,
@@ -69,14 +73,14 @@ def create_app(settings: Settings) -> FastAPI:
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
         slices=TimeSlices(),
-        leases=held,
-        lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), held, settings.lease_ttl),
+        leases=leases_,
+        lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), leases_, settings.lease_ttl),
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
-        background.append(asyncio.create_task(held.run_times.keep_reporting(engine)))
+        background.append(asyncio.create_task(leases_.run_times.keep_reporting(engine)))
         _on_stop(state.changes.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
@@ -100,32 +104,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.accepted = state
     app.add_middleware(RequestLog)
     problems.install(app)
-    for part in (
-        submission,
-        batches,
-        reading,
-        cancellation,
-        manual_retry,
-        dead_letters,
-        events,
-        explain,
-        job_types,
-        queues,
-        schedules,
-        schedule_runs,
-        leases,
-        targets,
-        webhook_deliveries,
-        webhook_secret,
-        workflows,
-        health,
-    ):
+    for part in ROUTES:
         app.include_router(part.router)
     return app
 
 
 def _on_stop(act: Callable[[], None]) -> None:
-    """Call `act` as soon as the process is told to stop: the lifespan ends only after the last answer."""
+    """Call `act` as soon as the process receives a stop signal; the lifespan ends only after the last answer."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
@@ -139,6 +124,6 @@ def _on_stop(act: Callable[[], None]) -> None:
 
 
 def from_environment() -> FastAPI:
-    """The application of a process that uvicorn's supervisor has started."""
+    """The application of a process started by uvicorn's supervisor."""
     logs.configure()
     return create_app(load())

@@ -1,10 +1,12 @@
-"""POST /batches and GET /batches/{id}: many jobs accepted as one, and what they have come to."""
+"""Batches and workflows: POST /batches, POST /workflows, GET /batches/{id} and POST /batches/{id}/cancel."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 from fastapi import APIRouter, Depends, Header, Query
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,19 +15,20 @@ from accepted.api.http.answers import JSON, RATE_LIMIT, header_docs, quota_heade
 from accepted.api.http.auth import Reader, Writer, documented
 from accepted.api.http.body import body_docs, is_ndjson, read_json, read_lines
 from accepted.api.http.parameters import only_query
-from accepted.api.http.problems import responses_for
+from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
+from accepted.api.jobs.answers import MONITORED
 from accepted.api.jobs.submission import largest_body
-from accepted.api.schemas import BatchView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
-from accepted.domain.batch import Batch, to_wire
+from accepted.domain.batch import Batch, Node, to_wire
 from accepted.domain.ids import age_of
+from accepted.domain.job import Status
 from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_key
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
-from accepted.services.batches.checks import Members
+from accepted.services.batches.checks import Members, workflow
 from accepted.services.batches.ending import cancel as cancel_batch
 from accepted.services.batches.ndjson import Lines
-from accepted.services.batches.requests import BatchQuery, BatchRequest
+from accepted.services.batches.requests import BatchQuery, BatchRequest, WorkflowJobRequest, WorkflowRequest
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission
 from accepted.services.jobs.validation import checked
 from accepted.settings import Settings
@@ -39,21 +42,40 @@ PATH = "/batches"
 OPTIONS = tuple(BatchQuery.model_fields)
 
 COUNTED_IN_A_SECOND = 100_000
-"""Members. Looking at a batch that is not finished counts them all, so a large one asks for fewer looks."""
+"""Members. Each GET of an unfinished batch counts all of them, so a large batch has a longer Retry-After."""
 
-_WATCHED = ("Location", "Operation-Location", "Link")
-ACCEPTED: dict[int | str, dict[str, Any]] = {
+NOT_IN_WORKFLOWS = ("unique", "ordering_key")
+"""Fields that a job of a workflow must not have: they would make it wait for a job outside the workflow."""
+
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "The batch is committed, with all its jobs.",
-        "headers": header_docs(*_WATCHED, "Idempotent-Replayed", "Retry-After", *RATE_LIMIT),
-    }
+        "headers": MONITORED | header_docs("Idempotent-Replayed", *RATE_LIMIT),
+    },
+    **responses_for(*BODY_REFUSALS, errors.KeyReused, errors.Gone, errors.QuotaExceeded, errors.QueueFull),
 }
-_DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
 _MISSING = (errors.ResourceNotFound, errors.Gone)
-REFUSED = (
-    errors.MalformedRequest, errors.KeyReused, errors.UnsupportedMedia, errors.TooLarge, errors.Gone,
-    errors.QuotaExceeded, errors.QueueFull, *_DENIED,
-)  # fmt: skip
+
+
+class MemberView(BaseModel):
+    """A job of a workflow, and the refs of the jobs that it depends on."""
+
+    ref: str
+    id: UUID
+    status: Status
+    depends_on: list[str]
+
+
+class BatchView(BaseModel):
+    """A batch; `counts` has the number of its jobs in each status, without zeros."""
+
+    id: UUID
+    total: int
+    counts: dict[Status, int]
+    finished: bool
+    created_at: datetime
+    finished_at: datetime | None
+    jobs: list[MemberView] = Field(default=[], description="Only of a workflow.")
 
 
 @router.post(
@@ -61,10 +83,8 @@ REFUSED = (
     status_code=202,
     response_model=BatchView,
     dependencies=[Depends(only_query(*OPTIONS))],
-    responses={**ACCEPTED, **responses_for(*REFUSED)},
-    openapi_extra=body_docs(
-        BatchRequest, by_lines="A job a line, each as POST /jobs takes it. Empty lines are skipped."
-    ),
+    responses=_ACCEPTED,
+    openapi_extra=body_docs(BatchRequest, by_lines="A job a line, each as in POST /jobs. Empty lines are skipped."),
 )
 async def submit(
     request: Request,
@@ -74,13 +94,34 @@ async def submit(
 ) -> Response:
     """Accept many jobs, all or none: up to 10,000 as JSON, or up to 1,000,000 as NDJSON, a job a line.
 
-    With `spread_over` their run times are smeared evenly over the window. With NDJSON the options are in the query.
+    `spread_over` spreads their run times evenly over that many seconds. With NDJSON the options are in the query.
     """
     state = state_of(request)
-    key = key_of(request, state.settings)
+    key = _key_of(request, state.settings)
     if is_ndjson(request):
-        return await answer(state, await _by_lines(request, who.tenant, options, key))
-    return await answer(state, await state.admission.accept_batch(await _from_json(request, who.tenant, options, key)))
+        return await _answer(state, await _by_lines(request, who.tenant, options, key))
+    return await _answer(state, await state.admission.accept_batch(await _from_json(request, who.tenant, options, key)))
+
+
+@router.post(
+    "/workflows",
+    status_code=202,
+    response_model=BatchView,
+    dependencies=[Depends(only_query())],
+    responses=_ACCEPTED,
+    openapi_extra=body_docs(WorkflowRequest),
+)
+async def submit_workflow(
+    request: Request, who: Writer, idempotency_key: Annotated[str | None, Header()] = None
+) -> Response:
+    """Accept up to 10,000 jobs, all or none. Each runs when all jobs that it `depends_on` have succeeded."""
+    state = state_of(request)
+    key = _key_of(request, state.settings)
+    parsed = await read_json(request, state.settings.max_body_bytes)
+    submission = await _from_workflow(state, who.tenant, parsed, request.headers.get("traceparent"))
+    if key is not None:
+        submission = msgspec.structs.replace(submission, key=key, fingerprint=fingerprint("POST", "/workflows", parsed))
+    return await _answer(state, await state.admission.accept_batch(submission))
 
 
 @router.get(
@@ -89,14 +130,14 @@ async def submit(
     dependencies=[Depends(only_query())],
     responses={
         200: {"description": "The batch.", "headers": header_docs("Retry-After")},
-        **responses_for(*_MISSING, *_DENIED),
+        **responses_for(*_MISSING, *REFUSALS),
     },
 )
 async def get(request: Request, who: Reader, batch_id: UUID) -> Response:
-    """The batch, with its jobs counted by status; of a workflow also each of them, after all that it depends on."""
+    """The batch, with its jobs counted by status. A workflow also lists each job, after the jobs that it depends on."""
     state = state_of(request)
     batch = await find(state, who.tenant, batch_id)
-    headers = {} if batch.finished_at is not None else {"Retry-After": retry_after(batch)}
+    headers = {} if batch.finished_at is not None else {"Retry-After": _retry_after(batch)}
     return Response(json_text.encode(await _shown(state, batch)), 200, headers, media_type=JSON)
 
 
@@ -107,24 +148,24 @@ async def get(request: Request, who: Reader, batch_id: UUID) -> Response:
     dependencies=[Depends(only_query())],
     responses={
         202: {
-            "description": "The batch: its waiting jobs are cancelled, or about to be; running ones are told.",
-            "headers": header_docs(*_WATCHED, "Retry-After"),
+            "description": "The batch: its waiting jobs are being cancelled, and its running jobs are told to stop.",
+            "headers": MONITORED,
         },
-        **responses_for(errors.Conflict, *_MISSING, *_DENIED),
+        **responses_for(errors.Conflict, *_MISSING, *REFUSALS),
     },
 )
 async def cancel(request: Request, who: Writer, batch_id: UUID) -> Response:
-    """Cancel every job of the batch that has not finished. Of a large batch that goes on after the answer."""
+    """Cancel every unfinished job of the batch. For a large batch this goes on after the answer."""
     state = state_of(request)
     begun = await cancel_batch(state.engine, state.broker, who.tenant, batch_id)
     batch = await find(state, who.tenant, batch_id)
     if not begun:
         raise Conflict("the batch has finished")
-    return await answer(state, BatchReceipt(batch))
+    return await _answer(state, BatchReceipt(batch))
 
 
-def key_of(request: Request, settings: Settings) -> str | None:
-    """The Idempotency-Key that the request came with. Raises `MalformedRequest`."""
+def _key_of(request: Request, settings: Settings) -> str | None:
+    """The Idempotency-Key of the request. Raises `MalformedRequest`."""
     key = read_key(request.headers.getlist("idempotency-key"))
     if key is None and settings.idempotency_key == "required":
         raise MalformedRequest("send an Idempotency-Key header")
@@ -143,12 +184,12 @@ async def find(state: State, tenant: str, batch_id: UUID) -> Batch:
     raise ResourceNotFound("no such batch")
 
 
-async def answer(state: State, receipt: BatchReceipt) -> Response:
-    """202, with where the batch can be watched."""
+async def _answer(state: State, receipt: BatchReceipt) -> Response:
+    """202 with the batch, and where to watch it."""
     path = f"{PATH}/{receipt.batch.id}"
     headers = {"Location": path, "Operation-Location": path, "Link": f'<{path}>; rel="monitor"'}
     if receipt.batch.finished_at is None:
-        headers["Retry-After"] = retry_after(receipt.batch)
+        headers["Retry-After"] = _retry_after(receipt.batch)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"
     if receipt.standing is not None:
@@ -164,31 +205,31 @@ async def _shown(state: State, batch: Batch) -> dict[str, Any]:
     return body
 
 
-def retry_after(batch: Batch) -> str:
-    """Whole seconds until a look may be worth its cost."""
+def _retry_after(batch: Batch) -> str:
+    """Whole seconds until the next GET."""
     return str(max(1, batch.total // COUNTED_IN_A_SECOND))
 
 
 async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str | None) -> BatchReceipt:
     state = state_of(request)
     members = Members(state.job_checks, tenant, options, request.headers.get("traceparent"))
-    seen_as = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
-    with Lines(members, seen_as) as lines:
-        async for some in read_lines(request, largest_body(state.settings)):
-            await lines.take(some, state.slices)
+    lines_fingerprint = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
+    with Lines(members, lines_fingerprint) as lines:
+        async for group in read_lines(request, largest_body(state.settings)):
+            await lines.take(group, state.slices)
         return await state.admission.accept_batch(lines.submission(key))
 
 
 async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str | None) -> BatchSubmission:
     state = state_of(request)
     if named := sorted(query.model_fields_set):
-        raise InvalidRequest([FieldError(f"/{name}", "belongs into the JSON body, beside jobs") for name in named])
+        raise InvalidRequest([FieldError(f"/{name}", "must be in the JSON body, beside jobs") for name in named])
     parsed = await read_json(request, state.settings.max_body_bytes)
-    asked = checked(BatchRequest, parsed)
-    members = Members(state.job_checks, tenant, asked, request.headers.get("traceparent"))
+    body = checked(BatchRequest, parsed)
+    members = Members(state.job_checks, tenant, body, request.headers.get("traceparent"))
     jobs = []
     async with state.slices as slices:
-        for number, one in enumerate(asked.jobs):
+        for number, one in enumerate(body.jobs):
             job = await members.check(one, f"/jobs/{number}")
             if job is not None:
                 jobs.append(job)
@@ -205,3 +246,22 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
         key=key,
         fingerprint=None if key is None else fingerprint("POST", PATH, parsed),
     )
+
+
+async def _from_workflow(state: State, tenant: str, parsed: Any, traceparent: str | None) -> BatchSubmission:
+    """Checks each job, and the graph only if every job is valid."""
+    body = checked(WorkflowRequest, parsed)
+    members = Members(state.job_checks, tenant, body, traceparent, WorkflowJobRequest, NOT_IN_WORKFLOWS)
+    nodes, jobs = [], []
+    async with state.slices as slices:
+        for number, one in enumerate(parsed["jobs"]):
+            job = await members.check(one, f"/jobs/{number}")
+            if job is not None:
+                jobs.append(members.spread.placed(job, number, len(body.jobs)))
+                nodes.append(Node(one["ref"], tuple(dict.fromkeys(one.get("depends_on", ())))))
+            elif members.too_many_errors:
+                break
+            await slices.pause()
+    batch = msgspec.structs.replace(members.batch(), workflow=True)
+    whole = workflow(nodes, jobs)
+    return BatchSubmission(batch=batch, jobs=whole.jobs, edges=whole.edges, queues=members.queues)

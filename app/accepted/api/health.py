@@ -1,16 +1,17 @@
-"""/healthz, /readyz and /metrics: for machines that decide whether to send work here."""
+"""GET /healthz, /readyz and /metrics, for load balancers and monitoring."""
 
 import asyncio
 import math
+from typing import Literal
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted.api.http.answers import JSON
-from accepted.api.schemas import Alive, Readiness
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
@@ -20,7 +21,17 @@ from accepted.storage.db.engine import reading
 router = APIRouter(tags=["health"])
 
 DEADLINE = 3.0
-"""Seconds for the ledger, and as much for the broker, to say that it is there."""
+"""Seconds that the ledger has to answer, and as many for the broker."""
+
+
+class Alive(BaseModel):
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    status: Literal["ok", "unavailable"]
+    ledger: str
+    broker: str
 
 
 @router.get("/healthz", response_model=Alive)
@@ -35,7 +46,7 @@ async def healthz() -> Response:
     responses={503: {"description": "The ledger is away.", "model": Readiness}},
 )
 async def readyz(request: Request) -> Response:
-    """Whether jobs can be accepted. A missing broker is reported, and does not make us unready."""
+    """Whether jobs can be accepted. A missing broker is reported, but jobs are accepted without it."""
     state = state_of(request)
     ledger, broker = await asyncio.gather(_ledger(state), _broker(state))
     ready = ledger == "ok"
@@ -46,7 +57,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """This process's counters, in Prometheus' text format."""
+    """The counters of this process, in the Prometheus text format."""
     MESSAGES_REJECTED.set(await _rejected(state_of(request)))
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

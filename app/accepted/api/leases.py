@@ -1,4 +1,4 @@
-"""Work for workers in any language: POST /queues/{name}/lease, and what its holder says of a lease."""
+"""Leases, for workers in any language: POST /queues/{name}/lease, and the reports on a lease."""
 
 import asyncio
 import re
@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,9 +16,9 @@ from accepted.api.http.answers import JSON
 from accepted.api.http.auth import Worker, documented
 from accepted.api.http.body import body_docs, read_json, read_optional_json
 from accepted.api.http.parameters import only_query
-from accepted.api.http.problems import responses_for
+from accepted.api.http.problems import BODY_REFUSALS, responses_for
+from accepted.api.jobs.answers import JobView
 from accepted.api.jobs.submission import ENVELOPE, LONGEST_SPELLING
-from accepted.api.schemas import JobView, LeaseList, LeaseView
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.failures import FailureClass
@@ -32,28 +33,44 @@ from accepted.storage.leases import Beat
 router = APIRouter(tags=["leases"], dependencies=[*documented, Depends(only_query())])
 
 MAX_BODY = 1024 * 1024
-"""Bytes of everything but a result."""
+"""Bytes of a body, except one with a result."""
 
-_READ = (
-    errors.ResourceNotFound, errors.MalformedRequest, errors.InvalidRequest, errors.UnsupportedMedia, errors.TooLarge,
-    errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable,
-)  # fmt: skip
-_HELD = responses_for(*_READ, errors.Conflict)
+_REFUSED = responses_for(errors.ResourceNotFound, *BODY_REFUSALS, errors.Conflict)
+
+
+class LeasedJobView(BaseModel):
+    """A job to run, and the lease under which the caller runs it."""
+
+    lease: str
+    job: JobView
+    expires_at: datetime
+
+
+class LeaseList(BaseModel):
+    items: list[LeasedJobView]
+
+
+class LeaseView(BaseModel):
+    """A valid lease, and whether its job is to be cancelled."""
+
+    lease: str
+    expires_at: datetime
+    cancelled: bool
 
 
 @router.post(
     "/queues/{name}/lease",
     response_model=LeaseList,
-    responses=responses_for(*_READ),
+    responses=responses_for(errors.ResourceNotFound, *BODY_REFUSALS),
     openapi_extra=body_docs(LeaseRequest, required=False),
 )
 async def lease(request: Request, who: Worker, name: str) -> Response:
-    """Up to `max` jobs of the tenant to run, each under a lease; none if there are none within `wait` seconds.
+    """Up to `max` jobs of the tenant, each under a lease; an empty list if no job is ready within `wait` seconds.
 
-    A lease is good until `expires_at`; each heartbeat moves that on, up to the end of the job's `timeout`.
+    A lease is valid until `expires_at`. Each heartbeat extends it, up to the end of the job's `timeout`.
     """
     if not re.fullmatch(QUEUE_PATTERN, name):
-        raise ResourceNotFound("no queue can have this name")
+        raise ResourceNotFound("not a valid queue name")
     state = state_of(request)
     wanted = checked(LeaseRequest, await read_optional_json(request, MAX_BODY))
     types = None if wanted.types is None else tuple(sorted(set(wanted.types)))
@@ -65,58 +82,64 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
 
 
 @router.post(
-    "/leases/{lease}/complete", response_model=JobView, responses=_HELD, openapi_extra=body_docs(CompleteRequest)
+    "/leases/{lease}/complete",
+    response_model=JobView,
+    responses=_REFUSED,
+    openapi_extra=body_docs(CompleteRequest),
 )
 async def complete(request: Request, who: Worker, lease: str) -> Response:
-    """The job has succeeded, with `result`. 413 for one over `MAX_RESULT_BYTES`: then the lease still holds."""
+    """The job has succeeded, with `result`. 413 for a result over `MAX_RESULT_BYTES`; the lease is then still valid."""
     state, held = state_of(request), _lease(lease)
-    most = state.settings.max_result_bytes
-    asked = checked(CompleteRequest, await read_json(request, LONGEST_SPELLING * most + ENVELOPE))
-    result = json_text.encode(asked.result)
-    if len(result) > most:
-        raise TooLarge(f"the result is larger than {most} bytes")
+    limit = state.settings.max_result_bytes
+    body = checked(CompleteRequest, await read_json(request, LONGEST_SPELLING * limit + ENVELOPE))
+    result = json_text.encode(body.result)
+    if len(result) > limit:
+        raise TooLarge(f"the result is larger than {limit} bytes")
     await state.leases.complete(who.tenant, held, result.decode())
     return await _job(state, held.job_id)
 
 
-@router.post("/leases/{lease}/fail", response_model=JobView, responses=_HELD, openapi_extra=body_docs(FailRequest))
+@router.post("/leases/{lease}/fail", response_model=JobView, responses=_REFUSED, openapi_extra=body_docs(FailRequest))
 async def fail(request: Request, who: Worker, lease: str) -> Response:
-    """The attempt has failed: the class says what becomes of the job, as it does for a Python handler."""
+    """The attempt has failed. The class decides what happens to the job, as for a Python handler."""
     state, held = state_of(request), _lease(lease)
-    asked = checked(FailRequest, await read_json(request, MAX_BODY))
-    kind = FailureClass(asked.class_)
-    await state.leases.fail(who.tenant, held, kind, asked.message, asked.retry_after)
+    body = checked(FailRequest, await read_json(request, MAX_BODY))
+    kind = FailureClass(body.class_)
+    await state.leases.fail(who.tenant, held, kind, body.message, body.retry_after)
     return await _job(state, held.job_id)
 
 
 @router.post(
     "/leases/{lease}/heartbeat",
     response_model=LeaseView,
-    responses=_HELD,
+    responses=_REFUSED,
     openapi_extra=body_docs(HeartbeatRequest, required=False),
 )
 async def heartbeat(request: Request, who: Worker, lease: str) -> Response:
-    """The worker lives. With `cancelled` true the job is to end: let go, and say so with `fail`, within 2 s."""
+    """The worker is alive. If `cancelled` is true, stop the job and report `fail` within 2 s."""
     state, held = state_of(request), _lease(lease)
     checked(HeartbeatRequest, await read_optional_json(request, MAX_BODY))
     return _answer(state, held, await state.leases.heartbeat(who.tenant, held))
 
 
 @router.post(
-    "/leases/{lease}/progress", response_model=LeaseView, responses=_HELD, openapi_extra=body_docs(ProgressRequest)
+    "/leases/{lease}/progress",
+    response_model=LeaseView,
+    responses=_REFUSED,
+    openapi_extra=body_docs(ProgressRequest),
 )
 async def progress(request: Request, who: Worker, lease: str) -> Response:
-    """How far the attempt is; a heartbeat, too."""
+    """How far the attempt is. Also counts as a heartbeat."""
     state, held = state_of(request), _lease(lease)
-    asked = checked(ProgressRequest, await read_json(request, MAX_BODY))
-    said = progress_json(asked.percent, asked.message)
-    return _answer(state, held, await state.leases.heartbeat(who.tenant, held, said))
+    body = checked(ProgressRequest, await read_json(request, MAX_BODY))
+    step = progress_json(body.percent, body.message)
+    return _answer(state, held, await state.leases.heartbeat(who.tenant, held, step))
 
 
 async def _wait(request: Request, state: State, key: LeaseRequestKey, wanted: LeaseRequest) -> list[LeasedJob]:
-    """Until there is something, or nobody waits for it any more: then it is handed back, or never taken."""
+    """The leased jobs. If the client disconnects while it waits, they are handed back, or never leased."""
     answer = state.lease_waiters.wait(key, wanted.max, float(wanted.wait))
-    gone = asyncio.ensure_future(_gone(request))
+    gone = asyncio.ensure_future(_disconnected(request))
     try:
         waiting: set[asyncio.Future[Any]] = {answer, gone}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -130,13 +153,13 @@ async def _wait(request: Request, state: State, key: LeaseRequestKey, wanted: Le
         answer.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def _check_types(state: State, names: list[str] | None) -> None:
-    """A name that nobody has registered would wait for ever, without a word."""
+    """Raise `InvalidRequest` for an unregistered type: the worker would wait for it in vain."""
     unknown = [
         FieldError(f"/types/{index}", "no worker has registered this type")
         for index, name in enumerate(names or ())

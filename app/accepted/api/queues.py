@@ -1,12 +1,13 @@
-"""GET /queues, GET and PATCH /queues/{name}, and its sizing. Queues belong to the operator, not to a tenant.
+"""GET /queues, GET and PATCH /queues/{name}, and GET /queues/{name}/sizing. Queues belong to the operator.
 
-Names, limits, rates and slots are the queue's, whoever asks. How much waits, and for how long, is told of all jobs to
-`admin`, and of the tenant's own to everybody else.
+Every caller sees names, limits, rates and slots. How many jobs wait, and for how long, covers all jobs for `admin`, and
+the tenant's own jobs for other callers.
 """
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,13 +16,14 @@ from accepted.api.http.answers import JSON
 from accepted.api.http.auth import Admin, Reader, documented
 from accepted.api.http.body import body_docs, read_json
 from accepted.api.http.parameters import only_query
-from accepted.api.http.problems import responses_for
-from accepted.api.queue_schemas import QueueList, QueuePatch, QueueView, SizingQuery, SizingView
+from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
+from accepted.domain.rates import DRAIN_WITHIN
 from accepted.errors import ResourceNotFound
 from accepted.services import queues as service
+from accepted.services.jobs.requests import Number
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
 from accepted.storage import queues
@@ -29,24 +31,122 @@ from accepted.storage.db.engine import transaction
 
 router = APIRouter(tags=["queues"], dependencies=documented)
 
-Name = Annotated[str, Path(pattern=QUEUE_PATTERN)]
-"""What no queue can be called is not there: 404."""
+LARGEST_LIMIT = 1_000_000
+"""Jobs in any limit. One PostgreSQL does not reach it, so a higher limit would be no limit."""
 
-_DENIED = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+LONGEST_WINDOW = 86400.0
+"""Seconds of a rate's window."""
 
 MAX_BODY = 4096
 """Bytes: a handful of numbers."""
 
-UNNAMED = "no job has named this queue, and nobody has set a limit for it"
+UNKNOWN = "no job has named this queue, and no limit is set for it"
+
+Name = Annotated[str, Path(pattern=QUEUE_PATTERN)]
+"""A name that does not match answers 404."""
+
+Limit = Annotated[StrictInt, Field(ge=1, le=LARGEST_LIMIT)]
+
+
+class RateRequest(BaseModel):
+    """Up to `jobs` start in `per` seconds, evenly."""
+
+    model_config = ConfigDict(extra="forbid", title="RateLimit")
+
+    jobs: Limit
+    per: Annotated[Number, Field(ge=0.001, le=LONGEST_WINDOW, description="seconds")]
+
+
+class QueuePatch(BaseModel):
+    """The settings to change; null removes a limit."""
+
+    model_config = ConfigDict(extra="forbid", title="QueuePatch")
+
+    paused: StrictBool | None = None
+    max_running: Limit | None = None
+    rate_limit: RateRequest | None = None
+    max_running_per_key: Limit | None = None
+    max_depth: Limit | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of `queues` that the body names, with their new values."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        if "rate_limit" in given:
+            rate = given.pop("rate_limit")
+            given |= {"rate_jobs": rate and rate.jobs, "rate_per": rate and float(rate.per)}
+        if "paused" in given:
+            given["paused"] = bool(given["paused"])
+        return given
+
+
+class RateView(BaseModel):
+    jobs: int
+    per: float
+
+
+class DepthView(BaseModel):
+    """Unfinished jobs, by status."""
+
+    scheduled: int
+    blocked: int
+    queued: int
+    running: int
+    retrying: int
+
+
+class QueueView(BaseModel):
+    """A queue: its limits (null: no limit), its jobs, and what was measured (null: nothing yet)."""
+
+    name: str
+    paused: bool
+    max_running: int | None
+    rate_limit: RateView | None
+    max_running_per_key: int | None
+    max_depth: int | None
+    depth: DepthView
+    depth_of: Literal["all", "tenant"] = Field(description="Whose jobs `depth` and `oldest_waiting_age` cover.")
+    oldest_waiting_age: float | None = Field(description="Seconds for which the oldest queued job has been ready.")
+    rate_in: float | None = Field(description="Jobs that came due, per second.")
+    rate_out: float | None = Field(description="Attempts that ended, per second.")
+    mean_run_time: float | None = Field(description="Seconds per attempt.")
+    measured_over: float | None = Field(description="Seconds that the rates cover.")
+    slots: int = Field(description="Of all live workers that serve the queue; they may serve other queues, too.")
+
+
+class QueueList(BaseModel):
+    items: list[QueueView]
+
+
+class SizingQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    drain_within: Annotated[float, Field(gt=0, le=LONGEST_WINDOW, allow_inf_nan=False, description="seconds")] = (
+        DRAIN_WITHIN
+    )
+
+
+class SizingView(BaseModel):
+    """How many slots a queue needs, by Little's law; null where that is not known yet."""
+
+    queue: str
+    arrival_rate: float | None
+    mean_run_time: float | None
+    measured_over: float | None
+    backlog: int
+    drain_within: float
+    slots: int = Field(description="Slots of live workers now.")
+    slots_at_least: int | None = Field(description="To keep up with the arrivals.")
+    slots_advised: int | None = Field(description="With headroom, and to clear the backlog in `drain_within`.")
+    detail: str
 
 
 @router.get(
-    "/queues", response_model=QueueList, dependencies=[Depends(only_query())], responses=responses_for(*_DENIED)
+    "/queues", response_model=QueueList, dependencies=[Depends(only_query())], responses=responses_for(*REFUSALS)
 )
 async def list_(request: Request, who: Reader) -> Response:
     """Every queue, by name."""
     state = state_of(request)
-    found = await service.describe_all(state.engine, _whose(who), state.settings.lease_ttl)
+    found = await service.describe_all(state.engine, _counted_tenant(who), state.settings.lease_ttl)
     return Response(json_text.encode({"items": found}), media_type=JSON)
 
 
@@ -54,22 +154,22 @@ async def list_(request: Request, who: Reader) -> Response:
     "/queues/{name}",
     response_model=QueueView,
     dependencies=[Depends(only_query())],
-    responses=responses_for(errors.ResourceNotFound, *_DENIED),
+    responses=responses_for(errors.ResourceNotFound, *REFUSALS),
 )
 async def get(request: Request, who: Reader, name: Name) -> Response:
-    """A queue: its limits, what is on it, and what was measured."""
+    """A queue: its limits, its jobs, and what was measured."""
     return await _shown(request, who, name)
 
 
 @router.get(
-    "/queues/{name}/sizing", response_model=SizingView, responses=responses_for(errors.ResourceNotFound, *_DENIED)
+    "/queues/{name}/sizing", response_model=SizingView, responses=responses_for(errors.ResourceNotFound, *REFUSALS)
 )
-async def sizing(request: Request, who: Reader, name: Name, asked: Annotated[SizingQuery, Query()]) -> Response:
-    """How many slots the queue needs: the number that an autoscaler reads."""
+async def sizing(request: Request, who: Reader, name: Name, query: Annotated[SizingQuery, Query()]) -> Response:
+    """How many slots the queue needs: the number for an autoscaler."""
     state = state_of(request)
-    found = await service.sizing(state.engine, name, asked.drain_within, state.settings.lease_ttl)
+    found = await service.sizing(state.engine, name, query.drain_within, state.settings.lease_ttl)
     if found is None:
-        raise ResourceNotFound(UNNAMED)
+        raise ResourceNotFound(UNKNOWN)
     return Response(json_text.encode(found), media_type=JSON)
 
 
@@ -77,28 +177,26 @@ async def sizing(request: Request, who: Reader, name: Name, asked: Annotated[Siz
     "/queues/{name}",
     response_model=QueueView,
     dependencies=[Depends(only_query())],
-    responses=responses_for(
-        errors.ResourceNotFound, errors.MalformedRequest, errors.UnsupportedMedia, errors.TooLarge, *_DENIED
-    ),
+    responses=responses_for(errors.ResourceNotFound, *BODY_REFUSALS),
     openapi_extra=body_docs(QueuePatch),
 )
 async def patch(request: Request, who: Admin, name: Name) -> Response:
-    """Set the limits that the body names; null removes one, and what is left out stays as it is."""
-    asked = checked(QueuePatch, await read_json(request, MAX_BODY))
+    """Set the limits that the body names; null removes one, and limits that are left out do not change."""
+    wanted = checked(QueuePatch, await read_json(request, MAX_BODY))
     async with transaction(state_of(request).engine) as conn:
-        await queues.change(conn, name, asked.columns())
+        await queues.change(conn, name, wanted.columns())
         await conn.commit()
     return await _shown(request, who, name)
 
 
 async def _shown(request: Request, who: Principal, name: str) -> Response:
     state = state_of(request)
-    found = await service.describe(state.engine, name, _whose(who), state.settings.lease_ttl)
+    found = await service.describe(state.engine, name, _counted_tenant(who), state.settings.lease_ttl)
     if found is None:
-        raise ResourceNotFound(UNNAMED)
+        raise ResourceNotFound(UNKNOWN)
     return Response(json_text.encode(found), media_type=JSON)
 
 
-def _whose(who: Principal) -> str | None:
-    """Whose jobs he sees counted; None: everybody's."""
+def _counted_tenant(who: Principal) -> str | None:
+    """The tenant whose jobs are counted; None counts all jobs."""
     return None if "admin" in who.scopes else who.tenant

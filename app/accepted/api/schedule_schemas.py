@@ -1,4 +1,4 @@
-"""What may be asked of schedules, and the shapes of the answers."""
+"""The bodies that the schedule routes take, and the shapes of their answers."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -12,24 +12,24 @@ from accepted.domain.schedule import OnMissed, Outcome, Overlap
 from accepted.services.jobs.requests import YEAR, JobRequest, Moment, Number
 
 SHOWN = 5
-"""Next runs in an answer."""
+"""How many next runs an answer has."""
 
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-"""Times that a preview begins at. What the clocks will do in a century nobody knows."""
+"""Where a preview may begin. Time zone rules of the far future are not known."""
 
 
-def _not_asked(value: object) -> None:
+def _must_be_absent(value: object) -> None:
     if value is not None:
-        raise ValueError("a schedule decides itself when its jobs run")
+        raise ValueError("must be left out: the schedule sets when its jobs run")
 
 
-def _foreseeable(value: datetime) -> datetime:
+def _in_range(value: datetime) -> datetime:
     if not EARLIEST <= value <= LATEST:
         raise ValueError(f"must lie between {EARLIEST.year} and {LATEST.year}")
     return value
 
 
-OfTheSchedule = Annotated[None, BeforeValidator(_not_asked, json_schema_input_type=None)]
+SetBySchedule = Annotated[None, BeforeValidator(_must_be_absent, json_schema_input_type=None)]
 Cron = Annotated[StrictStr, Field(max_length=LONGEST, description="minute, hour, day of month, month, day of week")]
 Timezone = Annotated[StrictStr, Field(max_length=64, description="UTC, or a name of the IANA database")]
 
@@ -39,8 +39,8 @@ class ScheduledJob(JobRequest):
 
     model_config = ConfigDict(extra="forbid", title="ScheduledJob")
 
-    run_at: OfTheSchedule = None
-    delay: OfTheSchedule = None
+    run_at: SetBySchedule = None
+    delay: SetBySchedule = None
 
 
 class ScheduleRequest(BaseModel):
@@ -64,7 +64,7 @@ class PreviewRequest(BaseModel):
 
     cron: Cron
     timezone: Timezone = "UTC"
-    after: Annotated[Moment, AfterValidator(_foreseeable)] | None = None
+    after: Annotated[Moment, AfterValidator(_in_range)] | None = None
     count: Annotated[StrictInt, Field(ge=1, le=100)] = SHOWN
 
 
@@ -75,7 +75,7 @@ class ScheduleLinks(BaseModel):
 
 
 class ScheduleView(BaseModel):
-    """A schedule; `job` as it was given. `next_runs` is empty while it rests."""
+    """A schedule; `job` as it was sent. `next_runs` is empty while the schedule is disabled."""
 
     name: str
     cron: str
@@ -92,14 +92,14 @@ class ScheduleView(BaseModel):
 
 
 class SchedulePage(BaseModel):
-    """A page of schedules, by name; `next` is the cursor of the next one."""
+    """A page of schedules, by name; `next` is the cursor of the next page."""
 
     items: list[ScheduleView]
     next: str | None
 
 
 class RunView(BaseModel):
-    """What became of one time of a schedule; `job_status` is null where there is no job, or none any more."""
+    """What happened at one scheduled time; `job_status` is null if there is no job, or no longer."""
 
     scheduled_at: datetime
     fired_at: datetime
@@ -110,14 +110,14 @@ class RunView(BaseModel):
 
 
 class RunPage(BaseModel):
-    """A page of runs, newest first; `next` is the cursor of the next one."""
+    """A page of runs, newest first; `next` is the cursor of the next page."""
 
     items: list[RunView]
     next: str | None
 
 
 class PreviewView(BaseModel):
-    """When a line fires, and what changes of the clock do to it."""
+    """When a cron line fires, and how changes of the clock affect it."""
 
     next_runs: list[datetime]
     warnings: list[str]

@@ -1,4 +1,4 @@
-"""What the routes of one API process share, and how a route gets at it."""
+"""The objects that all routes of one API process share."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Who may do what: bearer keys, scopes, and the tenant that every query is asked for."""
+"""Authentication: bearer keys, scopes, and the tenant to which every query is limited."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -15,7 +15,7 @@ _SCHEME = HTTPBearer(auto_error=False, description="An API key: `accepted keys c
 
 
 async def authenticate(request: Request, *scopes: str) -> Principal:
-    """The caller, if he has one of `scopes`. Raises `Unauthenticated`, `Forbidden` or `LedgerUnavailable`."""
+    """The caller, who needs one of `scopes`. Raises `Unauthenticated`, `Forbidden` or `LedgerUnavailable`."""
     principal = await _principal(request)
     request.scope.setdefault("state", {})["tenant"] = principal.tenant
     if principal.scopes.isdisjoint(scopes):
@@ -24,7 +24,7 @@ async def authenticate(request: Request, *scopes: str) -> Principal:
 
 
 def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that lets in who has one of `scopes`."""
+    """A dependency that requires one of `scopes` and returns the caller."""
 
     async def dependency(request: Request) -> Principal:
         return await authenticate(request, *scopes)
@@ -33,7 +33,7 @@ def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
 
 
 documented = [Security(_SCHEME)]
-"""Puts the scheme into the OpenAPI document; the check itself is in `authenticate`."""
+"""Documents the scheme in OpenAPI; `authenticate` makes the check."""
 
 Reader = Annotated[Principal, Depends(needs("jobs:read"))]
 Writer = Annotated[Principal, Depends(needs("jobs:write"))]

@@ -1,13 +1,13 @@
-"""How a request body gets in: checked by its headers first, then counted as it streams.
+"""Reading request bodies: the headers are checked first, then the bytes are counted as they stream in.
 
-Contract section 4: bodies are UTF-8 and not compressed (else 415), and no more than their limit (else 413),
-whatever Content-Length says. Nothing is decompressed, so there is no decompression bomb.
+Contract section 4: bodies are UTF-8 and not compressed (else 415), and within their limit (else 413), whatever
+Content-Length says. Nothing is decompressed, so there is no decompression bomb.
 """
 
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -18,16 +18,38 @@ from accepted.errors import MalformedRequest, TooLarge, UnsupportedMedia
 JSON = b"application/json"
 NDJSON = b"application/x-ndjson"
 MORE_TIME = "accepted.more_time"
-"""Under this name a request's scope has a function that lets the time begin anew within which it must have arrived."""
+"""The key in a request's ASGI scope of a function that restarts its receive deadline (`DeadlineProtocol`)."""
 
 _UTF8 = {b"charset=utf-8", b'charset="utf-8"', b""}
 
 
-async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
-    """The JSON value in the body.
+def _never_null(schema: dict[str, Any]) -> None:
+    """Document fields with the default None as optional, not as nullable."""
+    for field in schema["properties"].values():
+        if field.get("default", field) is None:
+            del field["default"]
+            (member,) = [one for one in field.pop("anyOf") if one != {"type": "null"}]
+            field.update(member)
 
-    Raises UnsupportedMedia, TooLarge, MalformedRequest or InvalidRequest.
+
+class NoNulls(BaseModel):
+    """A body or query with known fields only, none of them null.
+
+    A null filter would select everything, while the client probably meant to narrow the selection.
     """
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_never_null)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_given(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("must not be null: leave it out")
+        return value
+
+
+async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
+    """The JSON value in the body. Raises UnsupportedMedia, TooLarge, MalformedRequest or InvalidRequest."""
     check_headers(request, JSON, max_bytes)
     message = await request.receive()
     raw = _piece(message)
@@ -39,7 +61,7 @@ async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
 
 
 async def read_optional_json(request: Request, max_bytes: int) -> ParsedJSON:
-    """The same, and an empty object where there is no body at all."""
+    """As `read_json`, with an empty object if there is no body."""
     headers = request.headers
     if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
         return {}
@@ -47,7 +69,7 @@ async def read_optional_json(request: Request, max_bytes: int) -> ParsedJSON:
 
 
 def body_docs(model: type[BaseModel], *, required: bool = True, by_lines: str = "") -> dict[str, Any]:
-    """What OpenAPI says of a body that a route reads by itself, for `openapi_extra`; `by_lines` if as NDJSON, too."""
+    """The `openapi_extra` of a route that reads its body itself; `by_lines` describes an NDJSON body."""
     schema = model.model_json_schema()
     content = {JSON.decode(): {"schema": _inlined(schema, schema.pop("$defs", {}))}}
     if by_lines:
@@ -56,9 +78,9 @@ def body_docs(model: type[BaseModel], *, required: bool = True, by_lines: str = 
 
 
 async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[list[bytes]]:
-    """The lines of an NDJSON body, some at a time as they arrive: any number of them, each of up to `max_bytes`.
+    """The lines of an NDJSON body in groups, as they arrive; each line may have up to `max_bytes`.
 
-    Each time a line has come whole, the client has the full deadline for the next one. Raises as `read_json`.
+    Each complete line restarts the receive deadline. Raises as `read_json`.
     """
     check_headers(request, NDJSON, None)
     more_time = request.scope.get(MORE_TIME, _nothing)
@@ -79,12 +101,12 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[list[byt
 
 
 def is_ndjson(request: Request) -> bool:
-    """Whether the body says that it comes by lines."""
+    """Whether Content-Type says NDJSON."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON.decode()
 
 
 def check_headers(request: Request, media_type: bytes, max_bytes: int | None) -> None:
-    """Refuses what the headers already tell, before a byte of the body is read."""
+    """Refuse a wrong type, encoding or length before the body is read. Raises UnsupportedMedia or TooLarge."""
     has_type = False
     for name, value in request.scope["headers"]:
         if name == b"content-type":
@@ -101,11 +123,11 @@ def check_headers(request: Request, media_type: bytes, max_bytes: int | None) ->
 
 
 def _nothing() -> None:
-    """Where no server counts the time."""
+    """Stands in for `MORE_TIME` under a server without `DeadlineProtocol`."""
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """`schema` with every reference to `definitions` replaced by what it refers to."""
+    """`schema` with each `$ref` into `definitions` replaced by its definition."""
     if isinstance(schema, list):
         return [_inlined(one, definitions) for one in schema]
     if not isinstance(schema, dict):
@@ -131,7 +153,7 @@ def _check_length(value: bytes, max_bytes: int) -> None:
 
 
 async def _pieces(request: Request, max_bytes: int, received: int) -> AsyncIterator[bytes]:
-    """What is left of the body, when `received` bytes of it were read before."""
+    """The rest of the body, after `received` bytes of it."""
     if received > max_bytes:
         raise _too_large(max_bytes)
     more = True

@@ -1,7 +1,7 @@
-"""Errors as HTTP: RFC 9457 answers, the pages that explain them, and what OpenAPI says of them.
+"""Errors as HTTP: RFC 9457 answers, the pages that explain them, and their OpenAPI documentation.
 
-An answer names what is wrong and where, never what was sent, and
-nothing of what went wrong inside: the text of an error that is not a `Refused` stays inside.
+An answer names what is wrong and where. It never repeats what was sent, and the text of an error that is not a
+`Refused` is not shown.
 """
 
 import html
@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 from accepted import errors
 from accepted.api.http.answers import RATE_LIMIT, header_docs, quota_headers
-from accepted.api.http.problem_table import HTTP_PROBLEMS, INTERNAL, PROBLEMS, UNHEARD, Problem
+from accepted.api.http.problem_table import BEFORE_ROUTING, HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
 from accepted.domain.json_text import encode, escape_pointer
 from accepted.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
 from accepted.services.jobs.validation import MAX_LISTED, describe
@@ -33,9 +33,15 @@ log = structlog.get_logger(__name__)
 _Headers: TypeAlias = dict[str, str] | None
 
 
+REFUSALS = (errors.InvalidRequest, errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
+"""What every operation that needs an API key can raise."""
+
+BODY_REFUSALS = (errors.MalformedRequest, errors.UnsupportedMedia, errors.TooLarge, *REFUSALS)
+"""The same for an operation that reads a body."""
+
 _ALL = [*PROBLEMS.values(), *HTTP_PROBLEMS]
 _BY_SLUG = {problem.slug: problem for problem in _ALL}
-_BY_STATUS = {problem.status: problem for problem in reversed(_ALL)}  # the first of a status wins
+_BY_STATUS = {problem.status: problem for problem in reversed(_ALL)}  # the first problem of a status wins
 
 _STRING = {"type": "string"}
 _ERROR = {"type": "object", "properties": dict.fromkeys(("pointer", "detail"), _STRING)}
@@ -66,25 +72,25 @@ def problem_response(exc: AcceptedError, instance: str) -> Response:
 
 
 def problem_of(error: type[AcceptedError]) -> Problem:
-    """The row of the nearest class up the tree; an error that no client should meet is an internal one."""
+    """The problem of the nearest class up the error tree; `INTERNAL` for an error that has none."""
     return next((PROBLEMS[cls] for cls in error.__mro__ if cls in PROBLEMS), INTERNAL)
 
 
 def status_response(status: int, instance: str, headers: _Headers = None) -> Response:
-    """The answer to what is no error of ours but a status that the HTTP layer chose."""
+    """The answer with a status that the HTTP layer chose, without an `AcceptedError`."""
     problem = _BY_STATUS.get(status) or _BY_STATUS[400 if status < 500 else 500]
     return _answer(problem, instance, headers=headers)
 
 
 def answer_to(exc: AcceptedError, scope: Scope) -> Response:
-    """The answer to an error of ours in the request of `scope`."""
+    """The answer to `exc` in the request of `scope`."""
     if problem_of(type(exc)) is INTERNAL:
         return internal_error(exc, scope)
     return problem_response(exc, instance_of(scope))
 
 
 def internal_error(exc: Exception, scope: Scope) -> Response:
-    """Logs where `exc` came from, without its text, which may hold a payload; answers without any detail."""
+    """Log where `exc` came from, without its text, which may hold a payload; answer without a detail."""
     frames = traceback.extract_tb(exc.__traceback__)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     log.error("unexpected error", error=type(exc).__name__, method=scope.get("method"), where=where)
@@ -92,15 +98,15 @@ def internal_error(exc: Exception, scope: Scope) -> Response:
 
 
 def instance_of(scope: Scope) -> str:
-    """The path as it was sent, percent-encoded, without the query."""
+    """The path as the client sent it, percent-encoded, without the query."""
     raw = scope.get("raw_path") or scope["path"].encode()
     return str(raw.decode("ascii", "replace"))
 
 
 def install(app: FastAPI) -> None:
-    """Every error of `app` becomes a problem; its pages are served, and its OpenAPI says so.
+    """Answer every error of `app` with a problem, serve the problem pages, and document both in OpenAPI.
 
-    Also turns off redirects between `/jobs` and `/jobs/`: a POST would lose its body on the way.
+    Also turns off redirects between `/jobs` and `/jobs/`, because a client drops the body when it follows one.
     """
     app.router.redirect_slashes = False
     app.add_exception_handler(AcceptedError, _on_accepted_error)
@@ -120,10 +126,10 @@ def install(app: FastAPI) -> None:
 
 
 def responses_for(*refusals: type[AcceptedError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a FastAPI operation that can raise these; and what any request may be refused with."""
+    """The `responses=` of a FastAPI operation that can raise these; `BEFORE_ROUTING` is always included."""
     found: dict[int | str, dict[str, Any]] = {}
     content = {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_REF}}}
-    for problem in (*map(problem_of, refusals), *UNHEARD):
+    for problem in (*map(problem_of, refusals), *BEFORE_ROUTING):
         entry = found.setdefault(problem.status, {"description": "", "content": content})
         entry["description"] = "; ".join(filter(None, [entry["description"], problem.title]))
         for name in problem.headers:
@@ -161,7 +167,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 
 async def _on_validation_error(request: Request, exc: Exception) -> Response:
-    """FastAPI's own findings are about parameters: bodies are read by `accepted.api.http.body`."""
+    """FastAPI validates parameters only; `accepted.api.http.body` reads the bodies."""
     assert isinstance(exc, RequestValidationError)
     found = exc.errors()
     if any(error["loc"][0] == "path" for error in found):
@@ -182,7 +188,7 @@ def _parameter_error(error: Any) -> FieldError:
 
 
 def _allowed(request: Request) -> list[str]:
-    """All methods of all routes at this path; Starlette's own Allow names those of the first route only."""
+    """All methods of all routes at this path; Starlette's own Allow names only those of the first route."""
     found: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         pattern = getattr(route, "path_regex", None)
@@ -192,7 +198,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with our problem in the place of FastAPI's 422, which this service never answers."""
+    """`schema` with our problems in place of FastAPI's 422, which this service never answers."""
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     components["Problem"] = _PROBLEM_SCHEMA
     for name in ("HTTPValidationError", "ValidationError"):

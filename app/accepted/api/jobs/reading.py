@@ -1,4 +1,4 @@
-"""GET /jobs, /jobs/{id} and /jobs/{id}/attempts: polling, made cheap by ETags and long polls."""
+"""GET /jobs, /jobs/{id} and /jobs/{id}/attempts. ETags and long polls make polling cheap."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,9 +15,8 @@ from accepted import errors
 from accepted.api.http.answers import JSON, header_docs, matches
 from accepted.api.http.auth import Reader, documented
 from accepted.api.http.parameters import Listing, Page, Whole, only_query
-from accepted.api.http.problems import responses_for
-from accepted.api.jobs.answers import body_and_etag, retry_after
-from accepted.api.schemas import AttemptList, JobPage, JobView
+from accepted.api.http.problems import REFUSALS, responses_for
+from accepted.api.jobs.answers import ErrorView, JobView, body_and_etag, retry_after
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.ids import age_of
@@ -30,9 +29,10 @@ from accepted.storage.jobs.reading import Attempt, JobFilter, list_jobs
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
 
-_DENIED = (errors.Unauthenticated, errors.Forbidden, errors.LedgerUnavailable)
-
 MAX_WAIT = 60
+"""Seconds; contract section 4."""
+
+_POLLED = header_docs("ETag", "Cache-Control", "Retry-After")
 
 
 class JobQuery(Page):
@@ -47,20 +47,50 @@ class JobQuery(Page):
     created_before: Moment | None = None
 
 
+class JobPage(BaseModel):
+    """A page of jobs, newest first; `next` is the cursor of the next page."""
+
+    items: list[JobView]
+    next: str | None
+
+
+class AttemptView(BaseModel):
+    """One run of a job by a worker."""
+
+    attempt: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error: ErrorView | None
+    traceback: str | None
+
+
+class EditView(BaseModel):
+    """A payload that was replaced when the job was replayed."""
+
+    after_attempt: int
+    payload_before: dict[str, Any]
+    edited_at: datetime
+    edited_by: str
+
+
+class AttemptList(BaseModel):
+    items: list[AttemptView]
+    edits: list[EditView] = Field(default=[], description="Payloads that a replay has replaced, if any.")
+
+
 @router.get(
     "/jobs",
     response_model=JobPage,
-    responses={
-        200: {"description": "A page.", "headers": header_docs("Link")},
-        **responses_for(errors.InvalidRequest, *_DENIED),
-    },
+    responses={200: {"description": "A page.", "headers": header_docs("Link")}, **responses_for(*REFUSALS)},
 )
-async def list_(request: Request, who: Reader, asked: Annotated[JobQuery, Query()]) -> Response:
+async def list_(request: Request, who: Reader, query: Annotated[JobQuery, Query()]) -> Response:
     """The tenant's jobs, newest first. Webhook deliveries are listed only by their own type or queue."""
-    _refuse_nul(asked)
-    listing = Listing("/jobs", who.tenant, asked)
-    found = await _page(state_of(request), who.tenant, asked, listing.begin(cursor.read))
-    items = [to_wire(job) for job in found[: asked.limit]]
+    _refuse_nul(query)
+    listing = Listing("/jobs", who.tenant, query)
+    found = await _page(state_of(request), who.tenant, query, listing.begin(cursor.read))
+    items = [to_wire(job) for job in found[: query.limit]]
     return listing.answer(found, items, lambda job, scope: cursor.write(job.id, scope))
 
 
@@ -69,12 +99,9 @@ async def list_(request: Request, who: Reader, asked: Annotated[JobQuery, Query(
     response_model=JobView,
     dependencies=[Depends(only_query("wait"))],
     responses={
-        200: {"description": "The job.", "headers": header_docs("ETag", "Cache-Control", "Retry-After")},
-        304: {
-            "description": "The ETag given still holds.",
-            "headers": header_docs("ETag", "Cache-Control", "Retry-After"),
-        },
-        **responses_for(errors.ResourceNotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
+        200: {"description": "The job.", "headers": _POLLED},
+        304: {"description": "The given ETag still holds.", "headers": _POLLED},
+        **responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
     },
 )
 async def get(
@@ -102,16 +129,16 @@ async def get(
     "/jobs/{job_id}/attempts",
     response_model=AttemptList,
     dependencies=[Depends(only_query())],
-    responses=responses_for(errors.ResourceNotFound, errors.Gone, errors.InvalidRequest, *_DENIED),
+    responses=responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
 )
 async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
-    """Every run so far, the one that is going on included, and each payload that was replaced between them."""
+    """Every attempt so far, including a running one, and each payload that a replay replaced."""
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     found = await state.changes.attempts(job_id)
-    body: dict[str, Any] = {"items": [_shown(one) for one in found]}
+    body: dict[str, Any] = {"items": [_attempt(one) for one in found]}
     if edits := await _edits(state, job):
-        body["edits"] = [_shown_edit(one) for one in edits]
+        body["edits"] = [_edit(one) for one in edits]
     return Response(json_text.encode(body), media_type=JSON)
 
 
@@ -127,8 +154,7 @@ async def find(state: State, tenant: str, job_id: UUID) -> Job:
 
 
 async def _edits(state: State, job: Job) -> Sequence[Edit]:
-    """None of a job that was never retried, which spares most of them the question."""
-    if not job.retried_after:
+    if not job.retried_after:  # only a replay edits a payload, so most jobs need no query
         return []
     async with reading(state.engine) as conn:
         return await edits_of(conn, job.id)
@@ -143,23 +169,23 @@ async def _changed(state: State, job: Job, if_none_match: str | None, seconds: f
     return await state.changes.wait(job.id, differs, seconds) or job
 
 
-async def _page(state: State, tenant: str, asked: JobQuery, before: UUID | None) -> list[Job]:
+async def _page(state: State, tenant: str, query: JobQuery, before: UUID | None) -> list[Job]:
     wanted = JobFilter(
-        status=asked.status, queue=asked.queue, type=asked.type, tag=asked.tag, batch_id=asked.batch_id,
-        created_after=asked.created_after, created_before=asked.created_before, before=before,
+        status=query.status, queue=query.queue, type=query.type, tag=query.tag, batch_id=query.batch_id,
+        created_after=query.created_after, created_before=query.created_before, before=before,
     )  # fmt: skip
     async with reading(state.engine) as conn:
-        return await list_jobs(conn, tenant, wanted, asked.limit + 1)
+        return await list_jobs(conn, tenant, wanted, query.limit + 1)
 
 
-def _refuse_nul(asked: JobQuery) -> None:
-    """PostgreSQL holds no NUL in a text, so nothing can match one."""
+def _refuse_nul(query: JobQuery) -> None:
+    """PostgreSQL's text cannot hold NUL, so the query would fail."""
     for name in ("type", "tag"):
-        if "\0" in (getattr(asked, name) or ""):
+        if "\0" in (getattr(query, name) or ""):
             raise InvalidRequest([FieldError(f"/{name}", "must not hold NUL")])
 
 
-def _shown(attempt: Attempt) -> dict[str, object]:
+def _attempt(attempt: Attempt) -> dict[str, object]:
     return {
         "attempt": attempt.attempt,
         "worker": attempt.worker,
@@ -171,7 +197,7 @@ def _shown(attempt: Attempt) -> dict[str, object]:
     }
 
 
-def _shown_edit(edit: Edit) -> dict[str, object]:
+def _edit(edit: Edit) -> dict[str, object]:
     return {
         "after_attempt": edit.attempt,
         "payload_before": msgspec.Raw(edit.payload_before.encode()),

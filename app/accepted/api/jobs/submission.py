@@ -1,7 +1,7 @@
 """POST /jobs: from bytes to a checked submission, and from its receipt to a 202.
 
-The hottest path of the service: `accepted.api.http.middleware` calls `accept` with the bare request. The route declares
-it for the OpenAPI document.
+The hottest path of the service: `accepted.api.http.middleware` calls `accept` with the bare request. The route exists
+so that the OpenAPI document describes it.
 """
 
 from typing import Annotated
@@ -15,9 +15,8 @@ from accepted.api.http.answers import RATE_LIMIT, EncodedResponse, header_docs, 
 from accepted.api.http.auth import authenticate, documented
 from accepted.api.http.body import read_json
 from accepted.api.http.parameters import refuse_unknown_query
-from accepted.api.http.problems import responses_for
-from accepted.api.jobs.answers import monitor_headers
-from accepted.api.schemas import JobView, SubmittedView
+from accepted.api.http.problems import BODY_REFUSALS, responses_for
+from accepted.api.jobs.answers import MONITORED, JobView, SubmittedView, monitor_headers
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.job import to_wire
@@ -28,7 +27,7 @@ from accepted.services.jobs.requests import JobRequest
 from accepted.settings import Settings
 
 LONGEST_SPELLING = 6
-"""Bytes of a body for one of its payload's: a client may write every character as `\\u0041`."""
+"""Bytes in the body for one byte of the payload: a client may escape every character, as in `\\u0041`."""
 
 ENVELOPE = 64 * 1024
 """Bytes for everything in a body but the payload."""
@@ -36,9 +35,7 @@ ENVELOPE = 64 * 1024
 
 router = APIRouter(tags=["jobs"])
 
-_MONITORED = (
-    "Location", "Operation-Location", "Link", "Idempotent-Replayed", "Preference-Applied", "Vary", *RATE_LIMIT,
-)  # fmt: skip
+_HEADERS = MONITORED | header_docs("Idempotent-Replayed", "Preference-Applied", "Vary", *RATE_LIMIT)
 
 
 @router.post(
@@ -47,14 +44,10 @@ _MONITORED = (
     response_model=JobView,
     dependencies=documented,
     responses={
-        202: {"description": "The job is committed.", "headers": header_docs(*_MONITORED, "Retry-After")},
-        200: {"description": "The job ended within `Prefer: wait`; or it was there before, with that `unique` key.",
-              "model": SubmittedView, "headers": header_docs(*_MONITORED, "Retry-After")},
-        **responses_for(
-            errors.MalformedRequest, errors.InvalidRequest, errors.KeyReused, errors.UnsupportedMedia,
-            errors.TooLarge, errors.Unauthenticated, errors.Forbidden, errors.Gone, errors.QuotaExceeded,
-            errors.QueueFull, errors.LedgerUnavailable,
-        ),
+        202: {"description": "The job is committed.", "headers": _HEADERS},
+        200: {"description": "The job ended within `Prefer: wait`, or a job with its `unique` key existed.",
+              "model": SubmittedView, "headers": _HEADERS},
+        **responses_for(*BODY_REFUSALS, errors.KeyReused, errors.Gone, errors.QuotaExceeded, errors.QueueFull),
     },
 )  # fmt: skip
 async def submit(
@@ -63,29 +56,29 @@ async def submit(
     idempotency_key: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Accept a job. Once this has answered 202 the job is neither lost nor recorded twice."""
+    """Accept a job. Once this has answered 202, the job is neither lost nor recorded twice."""
     return await accept(request)
 
 
 async def accept(request: Request) -> Response:
-    """What `submit` declares, done: from the request to the answer. Raises errors of ours only."""
+    """The work of `submit`, from the request to the answer. Raises only `AcceptedError`s."""
     state = state_of(request)
     principal = await authenticate(request, "jobs:write")
     refuse_unknown_query(request)
-    asked = _Headers(request)
-    key = read_key(asked.keys)
+    headers = _SubmissionHeaders(request)
+    key = read_key(headers.keys)
     if key is None and state.settings.idempotency_key == "required":
         raise MalformedRequest("send an Idempotency-Key header")
     parsed = await read_json(request, largest_body(state.settings))
-    job = await state.job_checks.check(principal.tenant, parsed, asked.traceparent)
-    seen_as = None if key is None else fingerprint("POST", "/jobs", parsed)
-    receipt, standing = await state.admission.accept(Submission(job, key, seen_as))
-    wait = read_wait(asked.preferences) if asked.preferences else None
+    job = await state.job_checks.check(principal.tenant, parsed, headers.traceparent)
+    body_fingerprint = None if key is None else fingerprint("POST", "/jobs", parsed)
+    receipt, standing = await state.admission.accept(Submission(job, key, body_fingerprint))
+    wait = read_wait(headers.preferences) if headers.preferences else None
     return await _answer(state, receipt, wait, None if standing is None else quota_headers(standing))
 
 
-class _Headers:
-    """Of a request's headers those that a submission reads, found in one pass."""
+class _SubmissionHeaders:
+    """The headers that a submission reads, found in one pass."""
 
     def __init__(self, request: Request) -> None:
         self.keys: list[str] = []
@@ -101,7 +94,7 @@ class _Headers:
 
 
 def largest_body(settings: Settings) -> int:
-    """Bytes that one job can need at most. Reading more would only hold up everybody else."""
+    """The most bytes that a body with one job can need."""
     return min(settings.max_body_bytes, LONGEST_SPELLING * settings.max_payload_bytes + ENVELOPE)
 
 

@@ -1,0 +1,157 @@
+"""Watching one job: GET /jobs/{id}/events streams what happens to it, GET /jobs/{id}/explain says why it waits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Depends, Header
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from accepted import errors
+from accepted.api.http.answers import JSON
+from accepted.api.http.auth import Reader, documented
+from accepted.api.http.parameters import only_query
+from accepted.api.http.problems import REFUSALS, responses_for
+from accepted.api.jobs.answers import ErrorView
+from accepted.api.jobs.reading import find
+from accepted.api.state import State, state_of
+from accepted.domain import history, json_text
+from accepted.domain.history import Event
+from accepted.domain.job import Job, Status
+from accepted.errors import LedgerUnavailable, ResourceNotFound
+from accepted.services.jobs import explain as explaining
+
+router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a comment is sent, so that no proxy closes the stream as idle."""
+
+NO_CACHE = {"Cache-Control": "no-cache"}
+
+
+class NeededView(BaseModel):
+    """A job that this one waits for; `status` is null if it no longer exists."""
+
+    id: UUID
+    status: Status | None
+    to: str = Field(description="What it must do: succeed, or end.")
+
+
+class ExplanationView(BaseModel):
+    """One reason, and the data behind it. `reason` decides which further fields are present."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: UUID
+    status: Status
+    reason: str
+    detail: str
+    due_at: datetime | None = None
+    position: int | None = Field(None, description="1: next on its queue.")
+    ahead: int | None = None
+    expected_start: datetime | None = Field(None, description="From measured rates; null if nothing was measured.")
+    waits_for: list[NeededView] = []
+    jobs: int | None = Field(None, description="How many jobs it waits for in all.")
+    last_error: ErrorView | None = None
+    next_attempt: int | None = None
+    worker: str | None = None
+    since: datetime | None = None
+    target: str | None = None
+    deferred_until: datetime | None = None
+    rate_limit: dict[str, Any] | None = None
+    max_running: int | None = None
+    max_running_per_key: int | None = None
+    running: int | None = None
+    concurrency_key: str | None = None
+
+
+@router.get(
+    "/jobs/{job_id}/explain",
+    response_model=ExplanationView,
+    responses=responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
+)
+async def explain(request: Request, who: Reader, job_id: UUID) -> Response:
+    """Why the job is where it is, in a sentence and as data. If several things hold it, the first of them."""
+    state = state_of(request)
+    job = await find(state, who.tenant, job_id)
+    found = await explaining.explain(state.engine, job, state.settings.lease_ttl)
+    if found is None:
+        raise ResourceNotFound("no such job")
+    return Response(json_text.encode(found), media_type=JSON)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Events `status` and `progress`, until the job is finished.",
+            "content": {"text/event-stream": {}},
+        },
+        204: {"description": "The job is finished, and `Last-Event-ID` is its last event: do not reconnect."},
+        **responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
+    },
+)
+async def events(
+    request: Request, who: Reader, job_id: UUID, last_event_id: Annotated[str | None, Header()] = None
+) -> Response:
+    """The past and future of the job as Server-Sent Events; `Last-Event-ID` resumes an interrupted stream."""
+    state = state_of(request)
+    job = await find(state, who.tenant, job_id)
+    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
+    last = history.events(job, ())[-1].number
+    if seen > last:
+        seen = 0  # an id of another stream, which must not hide the end of this one
+    if job.finished and seen == last:
+        return Response(status_code=204, headers=NO_CACHE)  # an EventSource reconnects after any other end
+    return StreamingResponse(_stream(state, job, seen), media_type="text/event-stream", headers=NO_CACHE)
+
+
+async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
+    current: Job | None = job
+    sent: bytes | None = None
+    while current is not None:
+        news = history.events(current, await state.changes.attempts(job.id), seen)
+        frames = [_status(event) for event in news]
+        progress = _progress(current)
+        if progress is not None and progress != sent and (news or not current.finished):
+            sent = progress
+            frames.insert(len(frames) - current.finished, progress)
+        for frame in frames:
+            yield frame
+        seen = news[-1].number if news else seen
+        if current.finished or state.changes.closed:
+            return
+        try:
+            current = await _next(state, current)
+        except LedgerUnavailable:
+            await asyncio.sleep(1)
+        yield b": waiting\n\n"
+
+
+async def _next(state: State, job: Job) -> Job | None:
+    """The job once its state or progress has changed, or as it is after `KEEP_ALIVE`."""
+    before = _visible(job)
+    return await state.changes.wait(job.id, lambda now: _visible(now) != before, KEEP_ALIVE)
+
+
+def _visible(job: Job) -> tuple[object, ...]:
+    return job.status, job.attempt, job.progress
+
+
+def _status(event: Event) -> bytes:
+    data = json_text.encode({"status": event.status, "attempt": event.attempt, "at": event.at})
+    return b"id: %d\nevent: status\ndata: %b\n\n" % (event.number, data)
+
+
+def _progress(job: Job) -> bytes | None:
+    """Without an id, so a client that reconnects continues after the last status and gets the latest progress again."""
+    if job.progress is None:
+        return None
+    data = json_text.encode({**msgspec.json.decode(job.progress, type=dict[str, Any]), "attempt": job.attempt})
+    return b"event: progress\ndata: %b\n\n" % data
