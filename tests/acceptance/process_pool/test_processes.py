@@ -1,4 +1,4 @@
-"""Work that computes, and the built-in types that came with it: real processes, over HTTP, with leases of a second."""
+"""Handlers in child processes, and built-in types that use them: real processes, over HTTP, with leases of 1 s."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ async def mail(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
 async def place(
     database_server: DatabaseServer, database_template: str, mail: tuple[MailServer, Path]
 ) -> AsyncIterator[Running]:
-    """A trio of its own on PostgreSQL alone."""
+    """An API, a worker and a scheduler of their own, without RabbitMQ."""
     server, authority = mail
     name = f"processes_{uuid4().hex}"
     env = {
@@ -72,7 +72,7 @@ def alive(family: list[psutil.Process]) -> list[psutil.Process]:
 
 
 async def pids_in(file: Path) -> list[psutil.Process]:
-    """Of an attempt that has begun to hold its interpreter, and of the program that it has started."""
+    """The processes of an attempt that holds its interpreter, and of the program that it started."""
     text = await until(lambda: file.exists() and file.read_text(), 60, "the attempt to run")
     return [psutil.Process(int(pid)) for pid in str(text).split()]
 
@@ -99,7 +99,7 @@ async def test_a_thumbnail(client: Client) -> None:
     assert (again.format, again.size) == ("WEBP", (64, 48))
 
 
-async def test_a_thumbnail_of_a_picture_elsewhere(client: Client) -> None:
+async def test_a_thumbnail_of_a_picture_by_url(client: Client) -> None:
     async with Receiver() as receiver:
         receiver.respond = lambda request: Answer(200, a_picture((300, 600))) if request.path == "/a" else Answer(404)
         box = {"width": 100, "height": 100}
@@ -116,7 +116,7 @@ async def test_a_thumbnail_of_a_picture_elsewhere(client: Client) -> None:
     check_problem(both, 422, "/payload")
 
 
-async def test_a_long_computation_keeps_its_lease_and_holds_up_nobody(client: Client) -> None:
+async def test_a_long_computation_keeps_its_lease_and_delays_no_other_job(client: Client) -> None:
     job = await client.submit("deed", {"do": "compute", "arg": 3.5 * LEASE_TTL})
     await client.until_status(job["id"], "running")
     beside = await client.finish("noop")
@@ -144,7 +144,7 @@ async def test_a_cancel_kills(client: Client, tmp_path: Path) -> None:
     await until(lambda: not alive(family), 1, "the child and what it started to be dead")
 
 
-async def test_three_crashes_are_the_end_and_the_worker_lives(client: Client, place: Running) -> None:
+async def test_three_crashes_are_the_most_and_the_worker_lives(client: Client, place: Running) -> None:
     job = await client.finish("deed", {"do": "exit", "arg": 7})
     assert (job["status"], job["attempt"], job["error"]["class"]) == ("failed", 3, "crashed")
     assert "exit code 7" in job["error"]["message"]
@@ -154,7 +154,7 @@ async def test_three_crashes_are_the_end_and_the_worker_lives(client: Client, pl
     assert place.services["worker"].running
 
 
-async def test_what_a_handler_raised_in_its_process_is_told(client: Client) -> None:
+async def test_an_exception_in_a_process_is_recorded(client: Client) -> None:
     job = await client.finish("deed", {"do": "raise", "arg": "value"}, retry=ONCE)
     assert (job["error"]["class"], job["error"]["message"]) == ("transient", "ValueError: bad ? value")
     (attempt,) = await client.attempts(job["id"])
@@ -167,8 +167,8 @@ async def test_progress_of_a_process_is_seen(client: Client) -> None:
     assert job["progress"] == {"percent": 60, "message": "60 %"}
 
 
-async def test_the_tools_of_a_process_across_a_crash(client: Client, tmp_path: Path) -> None:
-    """A workflow whose second job dies once, after its step and with a child submitted."""
+async def test_the_tools_in_a_process_across_a_crash(client: Client, tmp_path: Path) -> None:
+    """A workflow whose second job dies once, after its step and after it submitted a child."""
     first = {"ref": "a", "type": "use", "payload": {"do": "nothing", "arg": [1]}}
     second = {"ref": "b", "type": "use", "payload": {"do": "work", "place": str(tmp_path)}, "depends_on": ["a"]}
     answer = await client.http.post("/workflows", json={"jobs": [first, second]})

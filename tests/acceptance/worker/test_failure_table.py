@@ -25,13 +25,13 @@ def client(running: Running) -> Client:
 
 
 async def is_dead(client: Client, job: Job, failure: str) -> None:
-    """It has failed, and is a dead letter, of this class."""
+    """The job has failed with this class, and is a dead letter."""
     assert (job["status"], job["error"]["class"]) == ("failed", failure)
     (letter,) = (await client.get(f"/dead-letters?ids={job['id']}")).json()["items"]
     assert (letter["id"], letter["class"]) == (job["id"], failure)
 
 
-async def test_past_its_timeout_a_job_follows_its_schedule_until_it_is_dead(client: Client, target: Receiver) -> None:
+async def test_a_job_that_times_out_is_retried_until_it_is_a_dead_letter(client: Client, target: Receiver) -> None:
     target.respond = lambda _: Answer(after=300)
     limits = {"timeout": 1, "retry": {"max_attempts": 3, "schedule": [0.2, 0.6], "jitter": 0}}
     patient: dict[str, dict[str, Any]] = {
@@ -74,7 +74,9 @@ async def test_a_deadlock_of_two_handlers_costs_one_of_them_an_attempt(client: C
 
 
 @pytest.mark.parametrize("returns", list(RETURNED))
-async def test_a_result_that_cannot_be_kept_is_invalid_at_once(client: Client, target: Receiver, returns: str) -> None:
+async def test_a_result_that_cannot_be_stored_is_invalid_at_once(
+    client: Client, target: Receiver, returns: str
+) -> None:
     job = await client.finish("calls.and.returns", {"url": target.url, "returns": returns})
     await is_dead(client, job, "invalid")
     assert (job["attempt"], job["result"], len(target.requests)) == (1, None, 1)
@@ -99,7 +101,7 @@ async def test_so_is_not_found_when_it_is_raised(
         await is_dead(client, job, "not_found")
 
 
-async def test_a_payload_that_no_longer_fits_is_invalid_and_calls_nobody(
+async def test_a_payload_that_no_longer_fits_is_invalid_and_makes_no_call(
     client: Client, running: Running, target: Receiver, start_service: StartService
 ) -> None:
     """Accepted under the old version of its type, run by the next."""

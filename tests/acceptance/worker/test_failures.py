@@ -67,7 +67,7 @@ async def test_an_exception_of_a_handler(
     assert all("in call\n" in attempt["traceback"] for attempt in attempts)
 
 
-async def test_what_goes_wrong_on_the_way(client: Client, target: Receiver) -> None:
+async def test_errors_before_an_answer(client: Client, target: Receiver) -> None:
     refused = await client.finish("calls", {"url": f"http://127.0.0.1:{free_port()}/"})
     assert (refused["error"]["class"], refused["attempt"]) == ("transient", 2)
     target.respond = lambda _: HANG_UP
@@ -89,7 +89,7 @@ async def test_what_goes_wrong_on_the_way(client: Client, target: Receiver) -> N
         ("calls.skip", "succeeded", None, 1, {"skipped": True}),
     ],
 )
-async def test_not_found_is_what_its_type_makes_of_it(
+async def test_not_found_has_the_effect_that_its_type_chose(
     client: Client, target: Receiver, type_: str, end: str, failure: str | None, calls: int, result: Any
 ) -> None:
     target.respond = lambda _: Answer(404)
@@ -98,15 +98,15 @@ async def test_not_found_is_what_its_type_makes_of_it(
     assert len(target.requests) == calls
 
 
-async def test_the_choice_is_shown(client: Client) -> None:
+async def test_the_chosen_effect_is_shown(client: Client) -> None:
     types = {each["name"]: each for each in (await client.get("/job-types")).json()["items"]}
     chosen = {name: types[name]["not_found"] for name in ("calls", "calls.retry", "calls.skip", "http.request")}
     assert chosen == {"calls": "fail", "calls.retry": "retry", "calls.skip": "skip", "http.request": "fail"}
 
 
 @pytest.mark.parametrize("form", ["seconds", "text", "date"])
-async def test_a_handlers_retry_after_is_waited_for(client: Client, target: Receiver, form: str) -> None:
-    """A date has whole seconds: of the 3 s, 2 are left at the least."""
+async def test_a_retry_waits_for_the_retry_after_of_the_handler(client: Client, target: Receiver, form: str) -> None:
+    """A date has whole seconds, so at least 2 of the 3 s remain."""
     asked = {"seconds": 1.5, "text": "2", "date": formatdate(time.time() + 3, usegmt=True)}[form]
     await client.finish("calls", {"url": target.url, "raises": "RateLimited", "retry_after": asked})
     first, second = target.requests

@@ -1,4 +1,4 @@
-"""The handler's tools, as those who watch a job see them: in the job, its events, long polls and at a terminal."""
+"""The effects of a handler's tools: in the job, its events, long polls and `accepted jobs watch`."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def client(tooled: Running) -> Client:
     return tooled.client()
 
 
-async def test_events_tell_progress_between_the_statuses(client: Client) -> None:
+async def test_events_have_progress_between_the_statuses(client: Client) -> None:
     job = await client.submit("reports")
     events = await asyncio.wait_for(client.all_events(job["id"]), 40)
     told = [(event["event"], json.loads(event["data"])) for event in events]
@@ -46,7 +46,7 @@ async def test_events_tell_progress_between_the_statuses(client: Client) -> None
     assert told[-1][1]["status"] == "succeeded", "the end comes last"
     assert all("id" not in event for event in events if event["event"] == "progress")
     afterwards = await client.all_events(job["id"])
-    assert [event["event"] for event in afterwards[-2:]] == ["progress", "status"], "to who comes late, too"
+    assert [event["event"] for event in afterwards[-2:]] == ["progress", "status"], "also for a late client"
 
 
 async def test_a_stream_resumed_after_progress_misses_nothing(client: Client) -> None:
@@ -59,7 +59,7 @@ async def test_a_stream_resumed_after_progress_misses_nothing(client: Client) ->
             if event["event"] == "progress":
                 break
     rest = await asyncio.wait_for(client.all_events(job["id"], last), 40)
-    assert rest[0]["event"] == "progress", "the latest is told again"
+    assert rest[0]["event"] == "progress", "the latest is sent again"
     statuses = [json.loads(event["data"])["status"] for event in rest if event["event"] == "status"]
     assert statuses == ["succeeded"]
     assert await client.all_events(job["id"], rest[-1]["id"]) == []

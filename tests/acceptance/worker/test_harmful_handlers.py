@@ -1,4 +1,4 @@
-"""Handlers that end their process, block it or take its memory: no other job waits for longer than the lease."""
+"""Handlers that end their process, block it or take its memory. No other job waits for longer than the lease."""
 
 import os
 import resource
@@ -24,7 +24,7 @@ ENV = {
     "ACCEPTED_LEASE_TTL": f"{LEASE:g}",
     "ACCEPTED_SHUTDOWN_GRACE": "3",
 }
-ROOM = 2**30  # bytes that a worker may take beyond what it has
+ROOM = 2**30  # bytes that a worker may allocate beyond those it has
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ async def restarted(worker: Service) -> None:
     worker.start()
 
 
-async def test_three_crashes_are_the_end_and_the_record_says_so(
+async def test_three_crashes_are_the_most_and_all_are_recorded(
     client: Client, running: Running, target: Receiver
 ) -> None:
     job = await client.submit("harms", {"how": "exit", "attempts": 99, "url": target.url})
@@ -76,10 +76,10 @@ async def test_three_crashes_are_the_end_and_the_record_says_so(
     assert (await client.finish("noop"))["status"] == "succeeded"
 
 
-async def test_a_blocked_loop_costs_the_jobs_beside_it_a_lease_at_most(
+async def test_a_blocked_loop_delays_other_jobs_by_a_lease_at_most(
     client: Client, running: Running, target: Receiver, start_service: StartService
 ) -> None:
-    """Others take over what its worker held, and its late outcome is fenced off."""
+    """Other workers take over its jobs, and the fence refuses its late outcome."""
     block = await client.submit("harms", {"how": "block", "seconds": 4 * LEASE, "url": target.url})
     await client.until_status(block["id"], "running")
     beside = start_service("worker", "--concurrency", "5", env=dict(running.env))
@@ -90,10 +90,10 @@ async def test_a_blocked_loop_costs_the_jobs_beside_it_a_lease_at_most(
     done = await client.finished(block["id"])
     assert (done["status"], done["result"]) == ("succeeded", {"attempt": done["attempt"]})
     blocked = running.services["worker"]
-    await until(lambda: "outcome_fenced" in blocked.log(), 30, "the late outcome to be held off")
+    await until(lambda: "outcome_fenced" in blocked.log(), 30, "the fence to refuse the late outcome")
     assert await client.job(block["id"]) == done
     attempts = await client.attempts(block["id"])
-    again = len(attempts) - 1  # one, unless the machine is so busy that a live worker falls silent
+    again = len(attempts) - 1  # one, unless a live worker misses heartbeats on a busy machine
     assert again >= 1
     assert len(target.requests) == len(attempts)
     assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * again + ["succeeded"]
@@ -117,7 +117,7 @@ async def test_a_handler_that_takes_all_memory_fails_alone(client: Client, runni
     assert running.services["worker"].running
 
 
-async def test_an_exit_in_a_task_of_a_handler_is_its_own_failure(client: Client, running: Running) -> None:
+async def test_an_exit_in_a_task_of_a_handler_fails_its_own_attempt(client: Client, running: Running) -> None:
     beside = await client.submit("sleep", {"seconds": 1})
     await client.until_status(beside["id"], "running")
     job = await client.submit("harms", {"how": "exit_in_task"})
@@ -130,7 +130,7 @@ async def test_an_exit_in_a_task_of_a_handler_is_its_own_failure(client: Client,
     assert running.services["worker"].running
 
 
-async def test_an_exit_in_a_callback_is_no_failure_of_the_jobs_beside_it(client: Client, running: Running) -> None:
+async def test_an_exit_in_a_callback_is_not_a_failure_of_other_jobs(client: Client, running: Running) -> None:
     beside = await client.submit("sleep", {"seconds": 2})
     await client.until_status(beside["id"], "running")
     job = await client.submit("harms", {"how": "exit_in_callback"})
@@ -141,14 +141,14 @@ async def test_an_exit_in_a_callback_is_no_failure_of_the_jobs_beside_it(client:
     assert [one["outcome"] for one in await client.attempts(beside["id"])] == ["crashed", "succeeded"]
 
 
-async def test_a_signal_to_what_a_handler_forked_is_none_to_its_worker(client: Client, running: Running) -> None:
+async def test_a_signal_to_a_fork_does_not_reach_the_worker(client: Client, running: Running) -> None:
     done = await client.finish("forks")
     assert (done["status"], done["result"]) == ("succeeded", -signal.SIGTERM)
     assert (await client.finish("noop"))["status"] == "succeeded"
     assert running.services["worker"].running
 
 
-async def test_jobs_that_ask_for_less_time_than_their_handler_takes_do_not_end_its_worker(
+async def test_jobs_with_a_timeout_shorter_than_their_types_do_not_end_the_worker(
     client: Client, running: Running
 ) -> None:
     jobs = [await client.submit("dawdles", {"seconds": 3}, timeout=0.2) for _ in range(45)]
@@ -160,10 +160,8 @@ async def test_jobs_that_ask_for_less_time_than_their_handler_takes_do_not_end_i
     assert "worker_exhausted" not in running.services["worker"].log()
 
 
-async def test_threads_that_never_return_end_their_worker_when_they_are_too_many(
-    client: Client, running: Running
-) -> None:
-    """With an exit code that makes its supervisor start it anew, and nothing lost."""
+async def test_too_many_threads_that_never_return_end_their_worker(client: Client, running: Running) -> None:
+    """With an exit code for which its supervisor starts it again. No job is lost."""
     beside = await client.submit("sleep", {"seconds": 3600})
     await client.until_status(beside["id"], "running")
     jobs = [await client.submit("hangs") for _ in range(21)]

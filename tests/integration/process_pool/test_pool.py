@@ -1,4 +1,4 @@
-"""Processes for handlers: what an attempt in one can do to the worker (nothing), and what is left of it (nothing)."""
+"""The process pool: an attempt in a child process cannot harm the worker, and leaves nothing behind."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from tests.support.waiting import until
 
 @pytest.fixture(scope="module")
 async def pool() -> AsyncIterator[ProcessPool]:
-    """One for all tests: starting a child takes a second, and a test is to leave none that is not sound."""
+    """One for all tests, because a child takes a second to start. Each test leaves it usable."""
     made = ProcessPool(SETUP)
     yield made
     await made.aclose()
@@ -61,12 +61,12 @@ async def test_children_start_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_child_is_kept_and_runs_both_kinds_of_functions(pool: ProcessPool) -> None:
     first = await run(pool, "pid")
     assert first["pid"] != os.getpid()
-    assert first["nice"] > os.nice(0), "the worker's own loop comes first"
+    assert first["nice"] > os.nice(0), "the worker has priority"
     assert (await run(pool, "pid"))["pid"] == first["pid"]
     assert (await run(pool, "pid", type="deed.async"))["pid"] == first["pid"]
 
 
-async def test_attempts_beside_each_other_have_a_child_each(pool: ProcessPool) -> None:
+async def test_concurrent_attempts_have_a_child_each(pool: ProcessPool) -> None:
     both = await asyncio.gather(run(pool, "compute", 0.5), run(pool, "compute", 0.5))
     assert both[0]["pid"] != both[1]["pid"]
 
@@ -82,7 +82,7 @@ async def test_the_event_loop_goes_on_while_a_child_computes(pool: ProcessPool) 
     assert longest < 0.5
 
 
-async def test_what_is_raised_keeps_its_class_and_the_child(pool: ProcessPool) -> None:
+async def test_an_exception_keeps_its_class_and_the_child_lives(pool: ProcessPool) -> None:
     pid = (await run(pool, "pid"))["pid"]
     with pytest.raises(RaisedInChild, match=r"^slow down$") as limited:
         await run(pool, "raise", "limited")
@@ -95,7 +95,7 @@ async def test_what_is_raised_keeps_its_class_and_the_child(pool: ProcessPool) -
     assert (await run(pool, "pid"))["pid"] == pid
 
 
-async def test_leaving_the_interpreter_is_a_failure_like_others(pool: ProcessPool) -> None:
+async def test_sys_exit_is_a_failure_like_others(pool: ProcessPool) -> None:
     with pytest.raises(RaisedInChild, match="SystemExit: 4"):
         await run(pool, "sys.exit", 4)
 
@@ -114,12 +114,12 @@ async def test_a_payload_that_does_not_fit_is_invalid(pool: ProcessPool) -> None
     assert failure.value.failure_class is FailureClass.INVALID
 
 
-async def test_progress_comes_up_the_pipe(pool: ProcessPool) -> None:
+async def test_progress_comes_through_the_pipe(pool: ProcessPool) -> None:
     reports = await run(pool, "report", [10, 99.5])
     assert reports == [{"percent": 10, "message": "10 %"}, {"percent": 99.5, "message": "99.5 %"}]
 
 
-async def test_calls_out_of_a_child_are_guarded(pool: ProcessPool) -> None:
+async def test_http_calls_from_a_child_are_guarded(pool: ProcessPool) -> None:
     async with Receiver() as receiver:
         assert await run(pool, "call", receiver.url, type="deed.async") == {"status": 200}
     with pytest.raises(RaisedInChild) as failure:
@@ -143,15 +143,15 @@ async def test_a_child_that_dies_is_a_crash_and_is_replaced(pool: ProcessPool, d
     assert (await run(pool, "pid"))["pid"] != pid
 
 
-async def test_a_child_that_died_while_it_was_idle_is_no_crash_of_the_next_job(pool: ProcessPool) -> None:
+async def test_a_child_that_died_while_idle_does_not_crash_the_next_job(pool: ProcessPool) -> None:
     pid = (await run(pool, "pid"))["pid"]
     with os.fdopen(os.pidfd_open(pid)) as ended:
         os.kill(pid, signal.SIGKILL)
-        assert select.select([ended], [], [], 5)[0], "the kernel has ended it, and the event loop has not heard of it"
+        assert select.select([ended], [], [], 5)[0], "the kernel has ended it, and the event loop does not know yet"
     assert (await run(pool, "pid"))["pid"] != pid
 
 
-async def test_a_request_to_stop_is_not_for_the_child(pool: ProcessPool) -> None:
+async def test_a_child_ignores_signals_to_stop(pool: ProcessPool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         async with pool.child() as child:
             running = asyncio.create_task(child.run(a_job("compute", 0.3), print))
@@ -159,10 +159,8 @@ async def test_a_request_to_stop_is_not_for_the_child(pool: ProcessPool) -> None
             await running
 
 
-async def test_an_attempt_that_is_given_up_is_dead_at_once_with_all_that_it_started(
-    pool: ProcessPool, tmp_path: Path
-) -> None:
-    """Native code in it holds the interpreter's lock: no signal that Python handles would reach it."""
+async def test_a_cancelled_attempt_is_dead_at_once_with_all_that_it_started(pool: ProcessPool, tmp_path: Path) -> None:
+    """Its native code holds the interpreter's lock, so a signal handled by Python would not reach it."""
     pids = tmp_path / "pids"
     running = asyncio.create_task(run(pool, "hold", str(pids)))
     family = await family_in(pids)
@@ -211,7 +209,7 @@ async def test_no_child_outlives_a_worker_that_is_killed(tmp_path: Path) -> None
     await gone(family)
 
 
-async def test_a_child_is_recycled_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_is_replaced_after_many_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "MAX_ATTEMPTS", 3)
     pool = ProcessPool(SETUP)
     pids = [(await run(pool, "pid"))["pid"] for _ in range(4)]
@@ -221,13 +219,13 @@ async def test_a_child_is_recycled_by_count(monkeypatch: pytest.MonkeyPatch) -> 
     await until(lambda: not psutil.pid_exists(pids[0]), 5, "the old one to be gone")
 
 
-async def test_a_child_is_recycled_by_what_it_holds(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_is_replaced_when_it_is_too_big(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "MAX_RESIDENT_BYTES", 250 * 2**20)
     pids = [(await run(pool, "grow", megabytes))["pid"] for megabytes in (1, 200, 1)]
     assert pids[0] == pids[1] != pids[2]
 
 
-async def test_what_nobody_needs_is_ended_and_never_started(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_starts_when_needed_and_ends_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(psutil.Process().children(recursive=True))
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.2)
     pool = ProcessPool(SETUP)
@@ -242,7 +240,7 @@ async def test_an_attempt_that_asks_for_all_memory_gets_an_error(pool: ProcessPo
         await run(pool, "allocate", MEMORY_SHARE + 0.1)
 
 
-async def test_a_child_that_cannot_load_the_handlers_is_no_crash_of_the_job() -> None:
+async def test_a_child_that_cannot_load_the_handlers_is_not_a_crash_of_the_job() -> None:
     pool = ProcessPool(Setup(("no.such.module",), "", None, None, 1000, 10_000))
     with pytest.raises(TransientError, match="no process was ready"):
         async with pool.child():
@@ -250,7 +248,7 @@ async def test_a_child_that_cannot_load_the_handlers_is_no_crash_of_the_job() ->
     await pool.aclose()
 
 
-async def test_what_has_ended_leaves_nothing_open() -> None:
+async def test_ended_children_leave_no_descriptors_open() -> None:
     before = psutil.Process().num_fds()
     pool = ProcessPool(SETUP)
     with pytest.raises(Crashed):

@@ -1,4 +1,4 @@
-"""What becomes of an attempt that ran in a process: the executor's judgement of all that can happen to one."""
+"""The outcomes of attempts in child processes, as the executor decides them."""
 
 import asyncio
 import json
@@ -62,14 +62,14 @@ async def test_a_success_without_a_result(executor: Executor) -> None:
 
 
 async def test_a_start_is_not_charged_to_the_timeout() -> None:
-    """It takes a second; the timeout is half of that."""
+    """A start takes a second; the timeout is half a second."""
     pool = ProcessPool(SETUP)
     transition = await an_executor(pool).run(claim("pid", timeout=0.5))
     assert transition.status is Status.SUCCEEDED
     await pool.aclose()
 
 
-async def test_failures_keep_their_class_and_say_where(executor: Executor) -> None:
+async def test_failures_keep_their_class_and_traceback(executor: Executor) -> None:
     limited = await executor.run(claim("raise", "limited"))
     assert (limited.status, error(limited)["class"]) == (Status.RETRYING, "rate_limited")
     assert (limited.wait or 0) >= 7
@@ -77,7 +77,7 @@ async def test_failures_keep_their_class_and_say_where(executor: Executor) -> No
     assert (await executor.run(claim("result", 2000))).status is Status.FAILED
 
 
-async def test_a_crash_is_counted_as_one(executor: Executor) -> None:
+async def test_crashes_are_counted(executor: Executor) -> None:
     first = await executor.run(claim("exit", 5))
     assert (first.status, first.outcome, first.crashes) == (Status.QUEUED, "crashed", 1)
     assert "exit code 5" in error(first)["message"]

@@ -1,4 +1,4 @@
-"""What an attempt in a process has left running goes with its process; nothing runs on beside the next attempt."""
+"""What an attempt leaves running in a child process ends with the child. Nothing runs beside the next attempt."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,19 +26,19 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("what", ["program", "orphan", "fork", "thread", "program of its own session"])
-async def test_what_is_left_running_ends_with_its_process(pool: ProcessPool, what: str) -> None:
-    """But for a program of a session of its own, which only has its child replaced: that one ends by itself."""
+async def test_anything_left_running_ends_with_its_process(pool: ProcessPool, what: str) -> None:
+    """Except a program with a session of its own: its child is replaced, and the program ends by itself."""
     first = await run(pool, "leave", what)
     assert (await run(pool, "pid"))["pid"] != first["pid"]
     await until(lambda: not runs(first["pid"]) and not runs(first["left"]), 5, "it to be gone")
 
 
-async def test_a_child_of_whom_nothing_is_left_is_kept(pool: ProcessPool) -> None:
+async def test_a_child_with_nothing_left_running_is_kept(pool: ProcessPool) -> None:
     first = await run(pool, "leave", "nothing")
     assert (await run(pool, "pid"))["pid"] == first["pid"]
 
 
-async def test_a_thread_that_an_async_handler_has_given_up_holds_nothing_up(pool: ProcessPool) -> None:
+async def test_an_abandoned_thread_of_an_async_handler_delays_nothing(pool: ProcessPool) -> None:
     await run(pool, "pid")
     async with asyncio.timeout(5):
         first = await run(pool, "give up", 37, type="deed.async")
@@ -46,6 +46,6 @@ async def test_a_thread_that_an_async_handler_has_given_up_holds_nothing_up(pool
     assert (await run(pool, "pid"))["pid"] != first["pid"]
 
 
-async def test_idle_threads_of_an_event_loop_cost_no_process(pool: ProcessPool) -> None:
+async def test_idle_threads_of_an_event_loop_do_not_end_the_child(pool: ProcessPool) -> None:
     first = await run(pool, "pid", type="deed.async")
     assert (await run(pool, "pid"))["pid"] == first["pid"]

@@ -1,4 +1,4 @@
-"""How an attempt in a process failed, as the worker gets to hear it: also of errors of odd make, and of a true end."""
+"""How the worker learns why an attempt in a child process failed, also with unusual exceptions."""
 
 from collections.abc import AsyncIterator
 
@@ -21,7 +21,7 @@ async def pool() -> AsyncIterator[ProcessPool]:
     ("name", "says"),
     [("odd attribute", "RateLimited"), ("interrupting", "Interrupting"), ("not to be formatted", "SyntaxError: x .*")],
 )
-async def test_an_error_of_odd_make_is_a_failure_and_no_crash(pool: ProcessPool, name: str, says: str) -> None:
+async def test_an_unusual_exception_is_a_failure_and_not_a_crash(pool: ProcessPool, name: str, says: str) -> None:
     pid = (await run(pool, "pid"))["pid"]
     with pytest.raises(RaisedInChild, match=f"^{says}$") as failure:
         await run(pool, "raise", name)

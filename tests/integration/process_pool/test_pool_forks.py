@@ -1,4 +1,4 @@
-"""Processes that a handler in a process starts: they end when they are told to, and speak for nobody."""
+"""Forks of a child process: they obey signals, and cannot use the pipe to the worker."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from accepted_worker.process_pool.pipe import NO_TOOLS_IN_A_FORK
 from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.service.process_pool import SETUP, run
 
-IN_TIME = 5.0  # seconds; against the minute that a fork which heeds nothing goes on
+IN_TIME = 5.0  # seconds; a fork that ignores signals would run for a minute
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,14 @@ async def test_forks_end_when_the_handler_fails(pool: ProcessPool) -> None:
             await run(pool, "fail beside forks")
 
 
-async def test_a_fork_heeds_a_signal_from_its_first_moment(pool: ProcessPool) -> None:
+async def test_a_fork_obeys_a_signal_from_its_first_moment(pool: ProcessPool) -> None:
     await run(pool, "pid")
     async with asyncio.timeout(IN_TIME):
         assert [await run(pool, "stop a fork") for _ in range(20)] == [-signal.SIGTERM] * 20
 
 
-async def test_what_a_fork_raises_is_not_said_for_the_handler(pool: ProcessPool) -> None:
-    """Nor is the handler's own result, which comes later, taken for that of the next attempt."""
+async def test_an_exception_in_a_fork_is_not_the_handlers(pool: ProcessPool) -> None:
+    """And the result of the handler, which comes later, is not taken for that of the next attempt."""
     pid = (await run(pool, "pid"))["pid"]
     results = [await run(pool, "raise in a fork", 0.5), await run(pool, "pid")]
     assert [result["pid"] for result in results] == [pid, pid]
@@ -46,13 +46,13 @@ async def test_what_a_fork_raises_is_not_said_for_the_handler(pool: ProcessPool)
 
 
 async def test_a_fork_has_no_tools(pool: ProcessPool) -> None:
-    """`run` would return what was said of progress."""
+    """`run` would return its progress."""
     async with asyncio.timeout(IN_TIME):
         assert await run(pool, "speak in a fork") == [None, NO_TOOLS_IN_A_FORK, NO_TOOLS_IN_A_FORK]
 
 
 async def test_a_fork_of_the_worker_does_not_keep_its_children_alive() -> None:
-    """What a child lives by is that the worker, and nobody else, has an end open."""
+    """A child lives as long as its lifeline is open, so only the worker may have it open."""
     forks.isolate_forks()
     pool = ProcessPool(SETUP)
     async with pool.child() as child:

@@ -1,4 +1,4 @@
-"""Progress of an attempt in a process: as much of it as people can see, and always what was said last."""
+"""Progress from a child process: a few messages a second, and always the last one."""
 
 import asyncio
 import json
@@ -26,27 +26,27 @@ async def run(pool: ProcessPool, do: str, arg: Any, heard: list[Any]) -> Any:
         return json.loads(bytes(await child.run(a_job(do, arg), lambda said, _: heard.append(json.loads(said.value)))))
 
 
-async def test_a_loop_that_says_it_all_the_time_is_heard_now_and_then(pool: ProcessPool) -> None:
+async def test_of_a_loop_that_reports_all_the_time_some_messages_are_sent(pool: ProcessPool) -> None:
     heard: list[Any] = []
     said = await run(pool, "report all the time", 1.0, heard)
     assert said > 1000
     assert 2 < len(heard) <= 1.0 / PROGRESS_SECONDS + 2
-    assert heard[-1]["message"] == str(said), "the last comes before the result"
+    assert heard[-1]["message"] == str(said), "the last message comes before the result"
 
 
-async def test_what_is_said_last_before_a_long_silence_is_heard(pool: ProcessPool, tmp_path: Path) -> None:
+async def test_the_last_progress_before_a_long_computation_is_sent(pool: ProcessPool, tmp_path: Path) -> None:
     heard: list[Any] = []
     go = tmp_path / "go"
     running = asyncio.create_task(run(pool, "report and compute", str(go), heard))
-    await until(lambda: len(heard) == 2, 10, "both to be heard while it computes")
+    await until(lambda: len(heard) == 2, 10, "both to be sent while it computes")
     assert not running.done()
     go.touch()
     await running
     assert [one["percent"] for one in heard] == [1, 2]
 
 
-async def test_progress_costs_no_process(pool: ProcessPool) -> None:
-    """Nothing of it is left running."""
+async def test_progress_does_not_end_the_child(pool: ProcessPool) -> None:
+    """Its timer does not count as left running."""
     async with pool.child() as child:
         await child.run(a_job("report", [1, 2, 3]), lambda said, _: None)
         first = child.pid

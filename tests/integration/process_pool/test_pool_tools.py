@@ -1,4 +1,4 @@
-"""The tools of a handler that runs in a process: the guarantees that they have elsewhere, with real processes."""
+"""The tools of a handler in a child process have the same guarantees as in the worker's own process."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ async def accept(shop: WorkerWithHandlers, do: str, place: Path, **fields: Any) 
 
 
 def ran(place: Path) -> list[int]:
-    """The processes in which the function of a step ran, once for each time."""
+    """The process of each run of a step's function."""
     return [int(line.split()[1]) for line in (place / "journal").read_text().splitlines()]
 
 
@@ -49,20 +49,20 @@ def failure(job: Job) -> tuple[str, int, str]:
     return job.status, job.attempt, json.loads(job.error or "{}")["class"]
 
 
-async def nothing_under_way() -> None:
-    """No request of a handler whose attempt is over goes on in the worker."""
+async def no_requests_left() -> None:
+    """Wait until the worker handles no request of an attempt that has ended."""
 
     def requests() -> list[Any]:
         return [task for task in asyncio.all_tasks() if task.get_name() == tool_server.TASK_NAME]
 
-    await until(lambda: not requests(), 5, lambda: f"{requests()} to be broken off")
+    await until(lambda: not requests(), 5, lambda: f"{requests()} to be cancelled")
 
 
 async def test_a_step_runs_once_for_all_attempts_and_in_the_child(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "steps", tmp_path)
     assert done.status == "succeeded", done
     first, attempt, pid = json.loads(done.result or "")
-    assert first == {"paid": [5, "paid"], "at": "2026-01-01T00:00:00Z"}, "as it was read back"
+    assert first == {"paid": [5, "paid"], "at": "2026-01-01T00:00:00Z"}, "as read back from JSON"
     assert attempt == 1
     assert ran(tmp_path) == [pid] != [os.getpid()]
     remembered = await rows(shop.engine, "SELECT name, attempt FROM steps WHERE job_id = :id ORDER BY name", id=done.id)
@@ -76,35 +76,35 @@ async def test_a_step_is_remembered_across_a_crash_on_the_next_line(shop: Worker
     assert len(ran(tmp_path)) == 1
 
 
-async def test_a_crash_within_a_step_runs_it_again_and_leaves_nothing_under_way(
+async def test_a_crash_within_a_step_runs_it_again_and_leaves_no_requests(
     shop: WorkerWithHandlers, tmp_path: Path
 ) -> None:
     done = await finish(shop, "crash within", tmp_path)
     assert (done.status, done.attempt, done.result) == ("succeeded", 2, "2")
     assert len(ran(tmp_path)) == 2
-    await nothing_under_way()
+    await no_requests_left()
 
 
 async def test_a_child_that_is_killed_while_its_step_is_committed(shop: WorkerWithHandlers, tmp_path: Path) -> None:
-    """The row of its attempt is locked, so the commit waits; and so does the outcome of the crash."""
+    """The row of its attempt is locked, so the commit waits, and the outcome of the crash waits as well."""
     async with transaction(shop.engine) as conn:
         job_id = await accept(shop, "commit and hang", tmp_path)
         await shop.until(job_id, lambda job: job.status == "running", "the claim")
         await conn.exec_driver_sql("SELECT 1 FROM attempts FOR UPDATE")
         await until(lambda: waits_for_a_lock(shop.engine), 30, "the step to wait for the lock")
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-        await nothing_under_way()
+        await no_requests_left()
     done = await shop.finished(job_id)
     assert (done.status, await shop.outcomes(job_id)) == ("succeeded", ["crashed", "succeeded"])
-    assert len(ran(tmp_path)) == 1, "the step had run, and its commit came before the outcome"
+    assert len(ran(tmp_path)) == 1, "the step has run, and its commit came before the outcome"
 
 
-async def test_what_a_step_raises_is_the_handlers_own(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_the_handler_gets_the_exception_of_its_step(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "raise", tmp_path)
     assert done.result == '["of mine","then not"]'
 
 
-async def test_stop_iteration_of_a_step_is_the_attempts_error(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_stop_iteration_in_a_step_fails_the_attempt(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "stop", tmp_path, max_attempts=1, timeout=10)
     assert failure(done) == ("failed", 1, "transient")
     assert "StopIteration" in (done.error or "")
@@ -116,7 +116,9 @@ async def test_a_step_within_a_step_is_refused_at_once(shop: WorkerWithHandlers,
     assert "steps do not nest" in (done.error or "")
 
 
-async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_a_result_that_cannot_be_remembered_is_a_dead_letter_at_once(
+    shop: WorkerWithHandlers, tmp_path: Path
+) -> None:
     for size, says in ((None, "not JSON"), (MAX_RESULT + 1, "larger than")):
         done = await finish(shop, "unfit", tmp_path, size)
         assert failure(done) == ("failed", 1, "invalid")
@@ -129,7 +131,9 @@ async def test_names(shop: WorkerWithHandlers, tmp_path: Path) -> None:
         assert "200 printable" in ((await finish(shop, "name", tmp_path, name)).result or "")
 
 
-async def test_a_rescued_attempt_remembers_nothing_and_hears_of_it(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_a_rescued_attempt_remembers_nothing_and_gets_lease_lost(
+    shop: WorkerWithHandlers, tmp_path: Path
+) -> None:
     job_id = await accept(shop, "lose", tmp_path)
     await until((tmp_path / "started").exists, 30, "the step to run")
     await shop.rescue(job_id)
@@ -141,7 +145,7 @@ async def test_a_rescued_attempt_remembers_nothing_and_hears_of_it(shop: WorkerW
     assert [row["attempt"] for row in await rows(shop.engine, "SELECT attempt FROM steps")] == [2]
 
 
-async def test_children_are_real_with_the_success_and_not_before(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_children_become_real_with_the_success_and_not_before(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     parent = await finish(shop, "submit", tmp_path, {"count": 2, "fail": 1}, tenant="acme")
     ids = {UUID(id) for id in json.loads(parent.result or "")}
     found = await rows(shop.engine, "SELECT * FROM jobs WHERE id <> :id", id=parent.id)
@@ -167,16 +171,16 @@ REFUSED = (
 )
 
 
-async def test_what_the_door_would_refuse_is_invalid(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_a_child_that_a_submission_would_refuse_is_invalid(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     for do, arg, says in REFUSED:
         done = await finish(shop, do, tmp_path, arg)
         assert failure(done) == ("failed", 1, "invalid")
         assert says in (done.error or "")
         if do == "submit so":
-            assert says in (tmp_path / "said").read_text(), "the handler saw an InvalidJob, as elsewhere"
+            assert says in (tmp_path / "said").read_text(), "the handler gets an InvalidJob"
 
 
-async def test_children_count_against_the_caps(engine: AsyncEngine, database_url: str, tmp_path: Path) -> None:
+async def test_children_count_against_the_limits(engine: AsyncEngine, database_url: str, tmp_path: Path) -> None:
     async with worker_with_handlers(engine, database_url, use, max_fanout_depth=1, max_fanout_jobs=2) as shop:
         too_many = await finish(shop, "submit", tmp_path, {"count": 3})
         root = await finish(shop, "grow", tmp_path, 1)
@@ -201,21 +205,19 @@ async def test_a_transaction_is_refused_at_once(shop: WorkerWithHandlers, tmp_pa
         assert "write the handler as async def" in (done.error or "")
 
 
-async def test_an_async_handler_asks_for_many_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_an_async_handler_makes_many_calls_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "together", tmp_path, type_="use.async")
     assert done.result == '[["charged","charged","charged"],true,20,{}]', done
     assert len(ran(tmp_path)) == 1
     assert (await the_job(shop.engine, done.id))["descendants"] == 20
 
 
-async def test_a_step_that_is_given_up_can_be_tried_again(shop: WorkerWithHandlers, tmp_path: Path) -> None:
+async def test_a_cancelled_step_can_be_tried_again(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     done = await finish(shop, "give up", tmp_path, type_="use.async")
     assert done.result == '"at once"'
 
 
-async def test_a_thread_that_goes_on_when_its_attempt_ends_hears_of_it(
-    shop: WorkerWithHandlers, tmp_path: Path
-) -> None:
+async def test_a_thread_that_outlives_its_attempt_gets_lease_lost(shop: WorkerWithHandlers, tmp_path: Path) -> None:
     async with transaction(shop.engine) as conn:
         job_id = await accept(shop, "leave a thread that waits", tmp_path)
         await shop.until(job_id, lambda job: job.status == "running", "the claim")
@@ -223,10 +225,10 @@ async def test_a_thread_that_goes_on_when_its_attempt_ends_hears_of_it(
         await until(lambda: waits_for_a_lock(shop.engine), 30, "the step to wait for the lock")
         (tmp_path / "return").touch()
         told = await until(
-            lambda: (tmp_path / "told").exists() and (tmp_path / "told").read_text(), 30, "the thread to hear of it"
+            lambda: (tmp_path / "told").exists() and (tmp_path / "told").read_text(), 30, "the thread to get the error"
         )
         assert told == "LeaseLost LeaseLost LeaseLost"
-        await nothing_under_way()
+        await no_requests_left()
     done = await shop.finished(job_id)
     assert (done.status, done.progress) == ("succeeded", None)
     assert (await the_job(shop.engine, job_id))["descendants"] == 0

@@ -1,4 +1,4 @@
-"""What a handler can do to its worker: nothing. Whatever it raises or refuses is the outcome of its own attempt."""
+"""Whatever a handler raises or refuses to do is the outcome of its own attempt, and does not harm its worker."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ ENDS = ("succeeded", "failed", "cancelled", "expired")
 ONCE = Retry(max_attempts=2, schedule=(0.05,), jitter=0.0)
 
 release = threading.Event()
-"""Lets every handler go that hangs in a thread."""
+"""Ends the handlers that hang in threads."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,32 +56,32 @@ RAISED: dict[str, Callable[[], BaseException]] = {
 
 @a_type("raises", retry=ONCE, timeout=30)
 async def raises(payload: dict[str, Any], ctx: Context) -> None:
-    """Raises what it is told to."""
+    """Raises the exception named in its payload."""
     raise RAISED[payload["what"]]()
 
 
 @a_type("raises.thread", retry=ONCE, timeout=30)
 def raises_in_a_thread(payload: dict[str, Any], ctx: Context) -> None:
-    """Raises it in a thread."""
+    """The same in a thread."""
     raise RAISED[payload["what"]]()
 
 
 @a_type("fine")
 async def fine(payload: dict[str, Any], ctx: Context) -> str:
-    """Is well."""
+    """Succeeds."""
     return "fine"
 
 
 @a_type("hangs", retry=Retry(max_attempts=1), timeout=0.3)
 def hangs(payload: dict[str, Any], ctx: Context) -> str:
-    """Does not return until it is let go."""
+    """Does not return until `release` is set."""
     release.wait(60)
     return "late"
 
 
 @a_type("stubborn", retry=Retry(max_attempts=1), timeout=0.3)
 async def stubborn(payload: dict[str, Any], ctx: Context) -> str:
-    """Will not be cancelled."""
+    """Swallows its CancelledError."""
     while not release.is_set():
         try:
             await asyncio.sleep(0.05)
@@ -92,7 +92,7 @@ async def stubborn(payload: dict[str, Any], ctx: Context) -> str:
 
 @a_type("sleepy")
 async def sleepy(payload: dict[str, Any], ctx: Context) -> None:
-    """Takes long, and can be cancelled."""
+    """Runs for ten minutes, and can be cancelled."""
     await asyncio.sleep(600)
 
 
@@ -113,13 +113,13 @@ def missing(payload: dict[str, Any], ctx: Context) -> None:
 
 @a_type("missing.retry", not_found="retry", retry=ONCE)
 async def missing_retry(payload: dict[str, Any], ctx: Context) -> None:
-    """PollConnection again."""
+    """Is retried when it finds nothing."""
     raise NotFound("not there yet")
 
 
 @a_type("missing.skip", not_found="skip", retry=ONCE)
 async def missing_skip(payload: dict[str, Any], ctx: Context) -> None:
-    """Does not mind."""
+    """Succeeds when it finds nothing."""
     raise NotFound("gone already")
 
 
@@ -138,10 +138,10 @@ def class_of(job: Job) -> str | None:
     return None if job.error is None else str(json.loads(job.error)["class"])
 
 
-async def test_whatever_is_raised_fails_its_own_attempt_and_the_worker_goes_on(
+async def test_any_exception_fails_its_own_attempt_and_the_worker_goes_on(
     engine: AsyncEngine, broker: PostgresBroker
 ) -> None:
-    """None of these stops the worker, hands the job back as if the worker stopped, or leaves it running."""
+    """No exception stops the worker, hands the job back as if the worker stopped, or leaves it running."""
     async with working(engine, broker, handlers=HANDLERS, concurrency=10):
         for what in RAISED:
             for type_ in ("raises", "raises.thread"):
@@ -152,14 +152,14 @@ async def test_whatever_is_raised_fails_its_own_attempt_and_the_worker_goes_on(
         assert (await ended(engine, broker, "fine")).status == "succeeded"
 
 
-async def test_an_attempt_shows_where_its_handler_was(engine: AsyncEngine, broker: PostgresBroker) -> None:
-    """Where it raised; where it waited when its time was up; nothing for what did not come from a handler."""
+async def test_an_attempt_has_the_traceback_of_its_handler(engine: AsyncEngine, broker: PostgresBroker) -> None:
+    """Where it raised, or where it waited at its timeout. None for an error that no handler raised."""
     async with working(engine, broker, handlers=HANDLERS):
         raised = await ended(engine, broker, "raises.thread", '{"what": "MemoryError"}')
         slow = await accept(engine, broker, "sleepy", timeout=0.2, max_attempts=1)
-        await until(has(engine, slow, "failed"), 20, "the slow one to be timed out")
+        await until(has(engine, slow, "failed"), 20, "the slow one to time out")
         unfit = await accept(engine, broker, "picky", '{"number": "none"}')
-        await until(has(engine, unfit, "failed"), 20, "the unfit one to fail")
+        await until(has(engine, unfit, "failed"), 20, "the one with a wrong payload to fail")
     first, last = [attempt.traceback or "" for attempt in await attempts(engine, raised.id)]
     assert first == last
     assert "in raises_in_a_thread" in first
@@ -178,7 +178,7 @@ async def test_an_attempt_shows_where_its_handler_was(engine: AsyncEngine, broke
         ("missing.skip", "succeeded", None, 1, {"skipped": True}),
     ],
 )
-async def test_not_found_is_what_its_type_makes_of_it(
+async def test_not_found_has_the_effect_that_its_type_chose(
     engine: AsyncEngine,
     broker: PostgresBroker,
     type_: str,
@@ -194,10 +194,10 @@ async def test_not_found_is_what_its_type_makes_of_it(
 
 
 @pytest.mark.parametrize(("type_", "kind"), [("hangs", "thread"), ("stubborn", "task")])
-async def test_a_handler_that_will_not_end_is_timed_out_and_gives_its_slot_back(
+async def test_a_handler_that_does_not_end_times_out_and_frees_its_slot(
     engine: AsyncEngine, broker: PostgresBroker, type_: str, kind: str
 ) -> None:
-    """More of them than there are slots: those that come later run all the same, and nobody's late result counts."""
+    """With more of them than slots, later jobs run all the same, and no late result counts."""
     gauge = ORPHANED_HANDLERS.labels(kind)
     before = gauge._value.get()
     async with working(engine, broker, handlers=HANDLERS, concurrency=2):
@@ -206,7 +206,7 @@ async def test_a_handler_that_will_not_end_is_timed_out_and_gives_its_slot_back(
         assert gauge._value.get() - before == 5
         assert (await ended(engine, broker, "raises.thread", '{"what": "StopIteration"}')).status == "failed"
         release.set()
-        await until(lambda: gauge._value.get() == before, 10, "the handlers to let go")
+        await until(lambda: gauge._value.get() == before, 10, "the handlers to end")
         for job in jobs:
             (attempt,) = await attempts(engine, job.id)
             assert attempt.outcome == "timeout"
@@ -214,33 +214,35 @@ async def test_a_handler_that_will_not_end_is_timed_out_and_gives_its_slot_back(
 
 @a_type("returns.early")
 async def returns_early(payload: dict[str, Any], ctx: Context) -> str:
-    """Takes its cancelling for a reason to return."""
+    """Returns when it is cancelled."""
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(600)
     return "half-way"
 
 
-async def test_what_returns_because_its_worker_stops_is_no_success(engine: AsyncEngine, broker: PostgresBroker) -> None:
+async def test_a_handler_that_returns_because_its_worker_stops_has_not_succeeded(
+    engine: AsyncEngine, broker: PostgresBroker
+) -> None:
     async with working(engine, broker, handlers=handlers_of(returns_early), shutdown_grace=2.5):
         job_id = await accept(engine, broker, "returns.early")
         await until(has(engine, job_id, "running"), 10, "it runs")
     assert (await read(engine, job_id)).status == "queued"
 
 
-async def test_a_worker_with_too_many_of_them_gives_back_what_it_holds_and_ends(
+async def test_a_worker_with_too_many_orphans_hands_back_its_jobs_and_ends(
     engine: AsyncEngine, broker: PostgresBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "MAX_ORPHANS", 3)
-    innocent = await accept(engine, broker, "sleepy")
+    other = await accept(engine, broker, "sleepy")
 
     async def work() -> None:
         async with working(engine, broker, handlers=HANDLERS, concurrency=8, shutdown_grace=2) as one:
-            await until(has(engine, innocent, "running"), 10, "the innocent job to run")
+            await until(has(engine, other, "running"), 10, "the other job to run")
             for _ in range(4):
                 await ended(engine, broker, "hangs")
             await until(one._stopping.is_set, 10, "the worker to stop")
 
     with pytest.raises(WorkerExhausted):
         await work()
-    (attempt,) = await attempts(engine, innocent)
+    (attempt,) = await attempts(engine, other)
     assert attempt.outcome == "handed_back"

@@ -1,4 +1,4 @@
-"""A running job that is to be cancelled: what its worker does about it, and how fast."""
+"""The cancel of a running job: what its worker does, and how fast."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ def _fresh() -> Any:
 
 @job("yields")
 async def yields(payload: dict[str, Any], ctx: Context) -> None:
-    """Cleans up and goes."""
+    """Cleans up and ends."""
     try:
         await asyncio.sleep(600)
     finally:
@@ -41,7 +41,7 @@ async def yields(payload: dict[str, Any], ctx: Context) -> None:
 
 @job("swallows")
 async def swallows(payload: dict[str, Any], ctx: Context) -> str:
-    """Takes the cancelling for an error, and goes on until it is let go."""
+    """Swallows its CancelledError, and goes on."""
     while not finish.is_set():
         try:
             await asyncio.sleep(0.05)
@@ -52,7 +52,7 @@ async def swallows(payload: dict[str, Any], ctx: Context) -> str:
 
 @job("returns")
 async def returns(payload: dict[str, Any], ctx: Context) -> str:
-    """Takes it for a reason to return."""
+    """Returns when it is cancelled."""
     try:
         await asyncio.sleep(600)
     except asyncio.CancelledError:
@@ -62,7 +62,7 @@ async def returns(payload: dict[str, Any], ctx: Context) -> str:
 
 @job("objects")
 async def objects(payload: dict[str, Any], ctx: Context) -> str:
-    """Takes it for a reason to fail."""
+    """Raises an error when it is cancelled."""
     try:
         await asyncio.sleep(600)
     finally:
@@ -71,7 +71,7 @@ async def objects(payload: dict[str, Any], ctx: Context) -> str:
 
 @job("looks")
 def looks(payload: dict[str, Any], ctx: Context) -> str:
-    """In a thread: looks now and then."""
+    """In a thread: reads `ctx.cancelled` now and then."""
     while not ctx.cancelled:
         finish.wait(0.02)
     return "went when asked"
@@ -79,7 +79,7 @@ def looks(payload: dict[str, Any], ctx: Context) -> str:
 
 @job("deaf")
 def deaf(payload: dict[str, Any], ctx: Context) -> str:
-    """In a thread: never looks."""
+    """In a thread: never reads `ctx.cancelled`."""
     finish.wait(60)
     return "done"
 
@@ -93,7 +93,7 @@ async def cancel(engine: AsyncEngine, broker: PostgresBroker, job_id: UUID) -> N
 
 @pytest.mark.parametrize("type_", ["yields", "swallows", "returns", "objects", "looks"])
 async def test_a_running_job_is_cancelled_within_2_s(engine: AsyncEngine, broker: PostgresBroker, type_: str) -> None:
-    """Once told, whatever the handler does is no success and no failure; beside it, another job is left alone."""
+    """Whatever the handler does then, the job is cancelled. Another job on the worker is not affected."""
     async with working(engine, broker, handlers=HANDLERS, concurrency=2):
         job_id, other = [await accept(engine, broker, name) for name in (type_, "deaf")]
         for each in (job_id, other):
@@ -110,14 +110,14 @@ async def test_a_running_job_is_cancelled_within_2_s(engine: AsyncEngine, broker
         await until(has(engine, again, "running"), 10, "the slot to be free again")
         finish.set()
         assert (await until(has(engine, other, *ENDS), 10, "the other")).status == "succeeded"
-        assert (await read(engine, job_id)) == ended, "what comes late changes nothing"
+        assert (await read(engine, job_id)) == ended, "a late result changes nothing"
         (attempt,) = await attempts(engine, job_id)
         assert attempt.outcome == "cancelled"
     wanted = {"yields": "cleaned up", "swallows": "swallowed", "returns": "cancelled: True"}
     assert type_ not in wanted or wanted[type_] in heard
 
 
-async def test_a_thread_that_never_looks_may_still_succeed(engine: AsyncEngine, broker: PostgresBroker) -> None:
+async def test_a_thread_that_ignores_the_cancel_can_still_succeed(engine: AsyncEngine, broker: PostgresBroker) -> None:
     async with working(engine, broker, handlers=HANDLERS):
         job_id = await accept(engine, broker, "deaf")
         await until(has(engine, job_id, "running"), 20, "it runs")
@@ -126,7 +126,7 @@ async def test_a_thread_that_never_looks_may_still_succeed(engine: AsyncEngine, 
         assert (await until(has(engine, job_id, *ENDS), 20, "its end")).status == "succeeded"
 
 
-async def test_a_thread_that_never_looks_is_cancelled_at_its_timeout(
+async def test_a_thread_that_ignores_the_cancel_is_cancelled_at_its_timeout(
     engine: AsyncEngine, broker: PostgresBroker
 ) -> None:
     async with working(engine, broker, handlers=HANDLERS):
@@ -135,10 +135,10 @@ async def test_a_thread_that_never_looks_is_cancelled_at_its_timeout(
         await cancel(engine, broker, job_id)
         assert (await until(has(engine, job_id, *ENDS), 20, "its end")).status == "cancelled"
         (attempt,) = await attempts(engine, job_id)
-        assert attempt.outcome == "timeout", "the attempt keeps what it came to"
+        assert attempt.outcome == "timeout", "the attempt keeps its own outcome"
 
 
-async def test_a_stopping_worker_hands_nothing_back_that_is_to_be_cancelled(
+async def test_a_stopping_worker_does_not_hand_back_a_job_that_was_cancelled(
     engine: AsyncEngine, broker: PostgresBroker
 ) -> None:
     async with working(engine, broker, handlers=HANDLERS, shutdown_grace=2) as one:

@@ -1,4 +1,4 @@
-"""`ctx.submit`: children that are checked as a submission is, real only with their parent's success, and counted."""
+"""`ctx.submit`: children are checked as submissions are, and become real with the success of their parent."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ async def test_children_run_once_their_parent_has_succeeded(engine: AsyncEngine,
     assert (await the_job(engine, parent.id))["descendants"] == 3
 
 
-async def test_options_are_those_of_a_submission(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_options_are_the_fields_of_a_submission(engine: AsyncEngine, database_url: str) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
 
     @job("asks", queue="q")
@@ -128,7 +128,7 @@ async def test_options_are_those_of_a_submission(engine: AsyncEngine, database_u
         ("leaf", {}, {"priority": 10}, "/priority"),
     ],
 )
-async def test_what_the_door_would_refuse_is_invalid(
+async def test_a_child_that_a_submission_would_refuse_is_invalid(
     engine: AsyncEngine, database_url: str, type_: str, payload: Any, options: Any, says: str
 ) -> None:
     said = []
@@ -148,7 +148,7 @@ async def test_what_the_door_would_refuse_is_invalid(
     assert '"class":"invalid"' in (done.error or "")
 
 
-async def test_one_attempt_submits_no_more_than_it_can_hold(
+async def test_the_payloads_of_one_attempt_are_limited(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(related_jobs, "MAX_CHILDREN_BYTES", 100)
@@ -159,7 +159,7 @@ async def test_one_attempt_submits_no_more_than_it_can_hold(
     assert "more than 100 bytes" in (done.error or "")
 
 
-async def test_generations_end_at_the_cap(engine: AsyncEngine, database_url: str) -> None:
+async def test_generations_are_limited(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, grows, max_fanout_depth=2) as shop:
         root = await shop.accept("grows", {"width": 2})
         await everything_ended(engine)
@@ -171,7 +171,7 @@ async def test_generations_end_at_the_cap(engine: AsyncEngine, database_url: str
     assert (await the_job(engine, root))["descendants"] == 6
 
 
-async def test_one_root_has_no_more_descendants_than_the_cap(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_descendants_of_one_root_are_limited(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, grows, max_fanout_jobs=6, max_fanout_depth=9) as shop:
         root = await shop.accept("grows", {"width": 2})
         await everything_ended(engine)
@@ -183,14 +183,14 @@ async def test_one_root_has_no_more_descendants_than_the_cap(engine: AsyncEngine
         assert "more than 6" in refused[0]["error"]["message"]
 
 
-async def test_an_attempt_cannot_ask_for_more_than_the_cap(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_children_of_one_attempt_are_limited(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, leaf, leaves, max_fanout_jobs=2) as shop:
         done = await shop.finish("leaves", {"count": 3})
     assert (done.status, done.attempt) == ("failed", 1)
     assert await rows(engine, "SELECT 1 FROM jobs WHERE type = 'leaf'") == []
 
 
-async def test_counting_many_at_once_never_passes_the_cap(engine: AsyncEngine) -> None:
+async def test_concurrent_attempts_never_pass_the_limit(engine: AsyncEngine) -> None:
     (root,) = await put(engine)
 
     async def grow() -> bool:
@@ -203,7 +203,7 @@ async def test_counting_many_at_once_never_passes_the_cap(engine: AsyncEngine) -
     assert (await the_job(engine, root))["descendants"] == 9
 
 
-async def test_a_root_past_its_retention_counts_no_more(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_deleted_root_is_not_counted(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, leaf, leaves) as shop:
         parent = await shop.finish("leaves", {}, parent_id=UUID(int=1), root_id=UUID(int=1), depth=1)
         (child,) = await rows(engine, "SELECT root_id, depth FROM jobs WHERE parent_id = :id", id=parent.id)
@@ -247,8 +247,8 @@ async def test_children_and_a_transaction_are_one_commit(engine: AsyncEngine, da
     assert len(await rows(engine, "SELECT 1 FROM jobs WHERE type = 'leaf'")) == 3
 
 
-async def test_on_a_broker_children_are_the_relays_at_once(engine: AsyncEngine) -> None:
-    """Here nobody waits for an answer, so nobody publishes them but the relay: their rows are due now."""
+async def test_with_rabbitmq_the_relay_publishes_children_at_once(engine: AsyncEngine) -> None:
+    """No client waits for an answer, so only the relay publishes them: their outbox rows are due now."""
     (job_id,) = await put(engine)
     (claimed,) = await claim(engine)
     child = a_job(type="leaf", parent_id=job_id, root_id=job_id, depth=1)

@@ -1,4 +1,4 @@
-"""What a handler has without asking: its job, and a log that says whose it is."""
+"""The job and the log of a handler's context."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
@@ -7,9 +7,7 @@ from accepted import Context, job
 from tests.support.service.worker_with_handlers import worker_with_handlers
 
 
-async def test_a_line_of_its_log_says_whose_it_is_and_nothing_of_the_payload(
-    engine: AsyncEngine, database_url: str
-) -> None:
+async def test_a_log_line_names_the_job_and_has_nothing_of_the_payload(engine: AsyncEngine, database_url: str) -> None:
     @job("logs", queue="q")
     async def logs(payload: dict[str, str], ctx: Context) -> None:
         ctx.log.info("here", more=1)

@@ -1,4 +1,4 @@
-"""Steps that go wrong: whatever one raises, or if it never returns, costs its own attempt and nobody else."""
+"""Steps that raise or never return fail their own attempt, and affect no other job."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ from tests.support.waiting import until
 
 @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=repr)
 @pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
-async def test_what_would_end_the_worker_is_the_attempts_error(
+async def test_an_exception_that_would_end_the_worker_fails_the_attempt(
     engine: AsyncEngine, database_url: str, raised: BaseException, is_async: bool
 ) -> None:
     def leave() -> None:
@@ -38,10 +38,10 @@ async def test_what_would_end_the_worker_is_the_attempts_error(
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
-async def test_stop_iteration_of_a_step_is_the_attempts_error(
+async def test_stop_iteration_in_a_step_fails_the_attempt(
     engine: AsyncEngine, database_url: str, is_async: bool
 ) -> None:
-    """No future can hold it: the attempt waited for its timeout."""
+    """A future cannot hold it, so the attempt once waited until its timeout."""
 
     @job("charges", queue="q")
     async def charges(payload: dict[str, Any], ctx: Context) -> object:
@@ -84,9 +84,9 @@ async def test_steps_that_hang_are_counted_and_take_no_thread_from_others(
         await until(lambda: count() == before + 4, 10, lambda: f"four orphaned threads, not {count()}")
         done = await shop.finish("charges", timeout=5, max_attempts=1)
         assert done.result == '"paid"', done.error
-        assert not shop.worker._executor.exhausted.is_set(), "their type gives them more time"
+        assert not shop.worker._executor.exhausted.is_set(), "the timeout of their type is longer"
         gate.set()
-        await until(lambda: count() == before, 10, "them to return")
+        await until(lambda: count() == before, 10, "the steps to return")
 
 
 @pytest.mark.parametrize("inner", ["outer", "another"])
@@ -94,7 +94,7 @@ async def test_steps_that_hang_are_counted_and_take_no_thread_from_others(
 async def test_a_step_within_a_step_is_refused_at_once(
     engine: AsyncEngine, database_url: str, inner: str, in_a_thread: bool
 ) -> None:
-    """It would wait for itself, if it has the same name, or hold a thread and wait for another."""
+    """With the same name it would wait for itself; with another it would keep a thread while it waits for one."""
 
     @job("nests", queue="q")
     async def nests(payload: dict[str, Any], ctx: Context) -> object:
@@ -116,10 +116,10 @@ async def test_a_step_within_a_step_is_refused_at_once(
 
 
 @pytest.mark.parametrize("in_a_thread", [False, True], ids=["async def", "def"])
-async def test_a_step_that_has_run_is_remembered_though_its_attempt_is_out_of_time(
+async def test_a_step_that_has_run_is_remembered_after_the_timeout_of_its_attempt(
     engine: AsyncEngine, database_url: str, in_a_thread: bool
 ) -> None:
-    """While the ledger takes no steps, though it would take the outcome."""
+    """While the ledger refuses steps, but not outcomes."""
     ran: list[int] = []
     told = threading.Event()
 
@@ -149,7 +149,9 @@ async def test_a_step_that_has_run_is_remembered_though_its_attempt_is_out_of_ti
     assert ran == [1]
 
 
-async def test_a_step_given_up_while_it_is_committed_is_not_run_again(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_step_that_is_cancelled_during_its_commit_does_not_run_again(
+    engine: AsyncEngine, database_url: str
+) -> None:
     ran: list[int] = []
     given_up = asyncio.Event()
 
@@ -165,14 +167,12 @@ async def test_a_step_given_up_while_it_is_committed_is_not_run_again(engine: As
         async with transaction(engine) as conn:
             await conn.exec_driver_sql("LOCK TABLE steps IN EXCLUSIVE MODE")
             job_id = await shop.accept("charges")
-            await until(given_up.is_set, 10, "the handler to give it up")
+            await until(given_up.is_set, 10, "the handler to cancel it")
         assert (await shop.finished(job_id)).status == "succeeded"
     assert ran == [1]
 
 
-async def test_no_step_goes_on_after_its_attempt_on_a_loop_of_the_handlers_own(
-    engine: AsyncEngine, database_url: str
-) -> None:
+async def test_no_step_on_another_loop_goes_on_after_its_attempt(engine: AsyncEngine, database_url: str) -> None:
     ran: list[int] = []
     go_on, told = asyncio.Event(), threading.Event()
 
@@ -193,6 +193,6 @@ async def test_no_step_goes_on_after_its_attempt_on_a_loop_of_the_handlers_own(
     async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges", timeout=1, max_attempts=1)
         assert '"class":"timeout"' in (done.error or "")
-        await until(told.is_set, 5, "the handler to hear of it")
+        await until(told.is_set, 5, "the handler to get the error")
         go_on.set()
     assert ran == []

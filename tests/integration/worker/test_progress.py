@@ -23,7 +23,7 @@ from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
 
-async def test_progress_is_seen_while_the_handler_runs_and_the_last_word_stays(
+async def test_progress_is_seen_while_the_handler_runs_and_the_last_stays(
     engine: AsyncEngine, database_url: str
 ) -> None:
     go_on = asyncio.Event()
@@ -44,7 +44,7 @@ async def test_progress_is_seen_while_the_handler_runs_and_the_last_word_stays(
     assert json.loads(done.progress or "") == {"percent": 100, "message": "all"}
 
 
-async def test_a_def_handler_just_calls_it_and_a_new_attempt_starts_without(
+async def test_a_def_handler_calls_it_and_a_new_attempt_starts_without_progress(
     engine: AsyncEngine, database_url: str
 ) -> None:
     @job("reports", queue="q")
@@ -62,7 +62,7 @@ async def test_a_def_handler_just_calls_it_and_a_new_attempt_starts_without(
     assert (done.status, done.progress, done.result) == ("succeeded", None, '"None"')
 
 
-async def test_the_last_word_of_def_handlers_in_a_loop_stays(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_last_progress_of_def_handlers_in_a_loop_stays(engine: AsyncEngine, database_url: str) -> None:
     @job("reports", queue="q")
     def reports(payload: dict[str, int], ctx: Context) -> None:
         for row in range(20_000):
@@ -94,7 +94,7 @@ async def test_many_calls_become_few_writes_for_all_attempts_together(engine: As
     assert min(later - earlier for earlier, later in pairwise(writes)) > 0.2
 
 
-async def test_the_fence_keeps_strangers_out(engine: AsyncEngine) -> None:
+async def test_the_fence_refuses_other_attempts_and_workers(engine: AsyncEngine) -> None:
     (job_id,) = await put(engine)
     (claimed,) = await claim(engine)
     mine = claimed.lease
@@ -110,7 +110,7 @@ async def test_the_fence_keeps_strangers_out(engine: AsyncEngine) -> None:
     assert await write(mine) == {"percent": 1}
 
 
-async def test_what_waits_for_the_outcome_to_commit_comes_too_late(engine: AsyncEngine) -> None:
+async def test_progress_that_waits_for_the_commit_of_the_outcome_is_too_late(engine: AsyncEngine) -> None:
     (job_id,) = await put(engine)
     (claimed,) = await claim(engine)
 
@@ -148,7 +148,7 @@ async def test_a_rescued_attempt_changes_nothing(engine: AsyncEngine, database_u
     assert (job_at_last.status, job_at_last.attempt, job_at_last.progress) == ("succeeded", 2, None)
 
 
-async def test_a_ledger_that_is_away_holds_up_nobody_and_loses_nothing(
+async def test_without_the_ledger_no_handler_waits_and_no_progress_is_lost(
     engine: AsyncEngine, postgres_server: PostgresServer
 ) -> None:
     await put(engine)

@@ -1,4 +1,4 @@
-"""What a worker does about the attempts it holds: those it never heard of, and those that take long."""
+"""The attempts that a worker runs: claims whose answer was lost, long ones, and the loops beside them."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,10 +17,10 @@ from tests.support.service.in_process_worker import HANDLERS, accept, attempts, 
 from tests.support.waiting import until
 
 
-async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
+async def test_an_attempt_whose_claim_got_no_answer_is_handed_back(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim committed and its answer was lost: the worker lives, so no rescuer would ever take it."""
+    """The claim committed and its answer was lost. The worker lives, so the rescuer would never end the attempt."""
     monkeypatch.setattr(worker, "UNKNOWN_SECONDS", 0.5)
     broker = PostgresBroker(engine, database_url)
     job_id = await accept(engine, broker, "noop", "{}")
@@ -34,7 +34,7 @@ async def test_an_attempt_whose_claim_was_never_heard_of_goes_back(
     assert (job.attempt, job.max_attempts) == (1, 6), "the attempt is not charged"
 
 
-async def test_an_attempt_is_found_behind_all_that_the_worker_holds(
+async def test_such_an_attempt_is_found_beside_all_that_the_worker_runs(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "UNKNOWN_SECONDS", 0.5)
@@ -52,10 +52,10 @@ async def test_an_attempt_is_found_behind_all_that_the_worker_holds(
 
 
 @pytest.mark.parametrize(("table", "event"), [("workers", "duty_failed"), ("attempts", "claim_failed")])
-async def test_no_error_ends_what_a_worker_does_all_the_time(
+async def test_no_error_ends_the_loops_of_a_worker(
     engine: AsyncEngine, database_url: str, table: str, event: str
 ) -> None:
-    """One that nobody thought of: here a table that takes no rows for a while."""
+    """Even an unexpected one: here a table that refuses rows for a while."""
     broker = PostgresBroker(engine, database_url)
     async with working(engine, broker, "q", lease_ttl=0.3) as one:
         await until(lambda: rows(engine, "SELECT 1 FROM workers"), 20, "the worker to be there")
@@ -70,7 +70,7 @@ async def test_no_error_ends_what_a_worker_does_all_the_time(
         await until(lambda: rows(engine, beaten, id=one.id), 20, "a heartbeat")
 
 
-async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_ledger_has_the_slots_queues_and_types_of_a_worker(engine: AsyncEngine, database_url: str) -> None:
     broker = PostgresBroker(engine, database_url)
     async with working(engine, broker, "q", concurrency=3, lease_ttl=0.3) as one:
         (row,) = await until(lambda: rows(engine, "SELECT slots, queues, types FROM workers"), 20, "the worker's row")
@@ -85,7 +85,7 @@ async def test_the_ledger_knows_what_a_worker_can_take(engine: AsyncEngine, data
 async def test_a_new_queue_is_served_at_once(
     harness: BrokerHarness, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody looks by himself here before the test is over."""
+    """The worker does not poll during this test."""
     monkeypatch.setattr(worker, "FIND_QUEUES_SECONDS", 600.0)
     monkeypatch.setattr(subscription, "WATCH_EVERY", 600.0)
     async with working(harness.engine, harness.broker, None, database_url=database_url):

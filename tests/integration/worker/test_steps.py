@@ -1,4 +1,4 @@
-"""`ctx.step`: run once, remembered across attempts, and written by nobody but the attempt that holds the lease."""
+"""`ctx.step`: runs once, is remembered across attempts, and is written only by the attempt with the lease."""
 
 import asyncio
 import threading
@@ -39,7 +39,9 @@ async def test_a_step_runs_once_for_all_attempts(engine: AsyncEngine, database_u
             return "noted"
 
         first = await ctx.step("charge", charge, 5, currency="EUR")
-        assert first == await ctx.step("charge", charge, 6, currency="USD"), "the second of the name is the first"
+        assert first == await ctx.step("charge", charge, 6, currency="USD"), (
+            "a second step of the same name has the result of the first"
+        )
         await ctx.step("note", note)
         await ctx.step("nothing", lambda: None)
         if ctx.job.attempt < 3:
@@ -49,13 +51,13 @@ async def test_a_step_runs_once_for_all_attempts(engine: AsyncEngine, database_u
     async with worker_with_handlers(engine, database_url, charges) as shop:
         done = await shop.finish("charges")
     assert done.status == "succeeded"
-    assert done.result == '{"paid":[5,"EUR"],"at":"2026-01-01T00:00:00Z"}', "as it was read back on every attempt"
+    assert done.result == '{"paid":[5,"EUR"],"at":"2026-01-01T00:00:00Z"}', "as read back from JSON on every attempt"
     assert ran == [("charge", 1), ("step", 1)]
     remembered = await rows(engine, "SELECT name, attempt, result FROM steps WHERE job_id = :id ORDER BY 1", id=done.id)
     assert [(row["name"], row["attempt"]) for row in remembered] == [("charge", 1), ("note", 1), ("nothing", 1)]
 
 
-async def test_what_raises_is_not_remembered(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_step_that_raises_is_not_remembered(engine: AsyncEngine, database_url: str) -> None:
     ran = []
 
     @job("charges", queue="q")
@@ -73,7 +75,7 @@ async def test_what_raises_is_not_remembered(engine: AsyncEngine, database_url: 
     assert (done.status, done.result, ran) == ("succeeded", '"paid"', [1, 2])
 
 
-async def test_two_at_once_of_one_name_run_once(engine: AsyncEngine, database_url: str) -> None:
+async def test_two_concurrent_steps_of_one_name_run_once(engine: AsyncEngine, database_url: str) -> None:
     ran = []
 
     @job("charges", queue="q")
@@ -90,7 +92,7 @@ async def test_two_at_once_of_one_name_run_once(engine: AsyncEngine, database_ur
 
 
 @pytest.mark.parametrize("result", [{1, 2, object()}, "x" * (MAX_RESULT + 1)])
-async def test_what_cannot_be_remembered_is_a_dead_letter_at_once(
+async def test_a_result_that_cannot_be_remembered_is_a_dead_letter_at_once(
     engine: AsyncEngine, database_url: str, result: object
 ) -> None:
     @job("charges", queue="q")
@@ -142,7 +144,7 @@ async def test_a_rescued_attempt_remembers_nothing_and_ends(engine: AsyncEngine,
     assert [row["result"] for row in await rows(engine, "SELECT result FROM steps")] == [2]
 
 
-async def test_a_thread_that_outlives_its_attempt_is_told_so(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_thread_that_outlives_its_attempt_gets_lease_lost(engine: AsyncEngine, database_url: str) -> None:
     told = threading.Event()
     started = threading.Event()
 
@@ -194,7 +196,7 @@ async def test_the_fence_of_a_step(engine: AsyncEngine) -> None:
     assert not await remember(engine, mine, "late")
 
 
-async def test_a_rescue_comes_before_a_step_or_after_it(engine: AsyncEngine) -> None:
+async def test_a_rescue_comes_before_or_after_a_step(engine: AsyncEngine) -> None:
     claimed = await running(engine)
     broker = PostgresBroker(engine, "")
     async with transaction(engine) as conn:

@@ -1,4 +1,4 @@
-"""Whose transaction may commit: the attempt's that holds the lease, and nobody else's, however late he wakes up."""
+"""Only the attempt with the lease can commit its transaction, however late another one tries."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def test_a_rescued_attempt_cannot_commit(engine: AsyncEngine, database_url: str) -> None:
-    """The zombie: it lives, it has written, it returns; but another attempt has the job."""
+    """A zombie: it has written and it returns, but another attempt has the job."""
     written, go_on = asyncio.Event(), asyncio.Event()
 
     @job("writes", queue="q")
@@ -56,7 +56,7 @@ async def test_a_rescued_attempt_cannot_commit(engine: AsyncEngine, database_url
 async def test_the_transaction_of_a_worker_that_hangs_is_ended_by_the_next_attempt(
     engine: AsyncEngine, database_url: str
 ) -> None:
-    """Else its locks would hold up every later attempt, for as long as PostgreSQL believes in it."""
+    """Otherwise its locks would block every later attempt, for as long as PostgreSQL keeps the connection."""
     await do(engine, "INSERT INTO public.effects VALUES (NULL, 0)")
     hangs = HandlerTransactions(database_url)
     (job_id,) = await put(engine, type="writes")
@@ -84,10 +84,10 @@ async def rescue(engine: AsyncEngine, broker: PostgresBroker, claimed: Any) -> N
     assert await settle(engine, broker, [transitions.crashed(running_attempt(claimed), 0.0)]) == [True]
 
 
-async def test_a_commit_without_an_answer_is_given_up_and_the_fence_decides(
+async def test_after_a_commit_without_an_answer_the_fence_decides(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It did commit; we only never heard. The failure that is then recorded must find nothing to change."""
+    """It has committed, and the answer was lost. The failure that is recorded then must change nothing."""
 
     async def deaf(*arguments: Any) -> bool:
         assert await settle_whole(*arguments)
@@ -118,10 +118,10 @@ async def test_the_fence_of_the_commit(engine: AsyncEngine, database_url: str) -
     await handler_transactions.close()
 
 
-async def test_one_that_is_begun_after_the_end_of_its_attempt_is_ended_at_once(
+async def test_a_transaction_that_begins_after_its_attempt_is_ended_at_once(
     engine: AsyncEngine, database_url: str
 ) -> None:
-    """By a handler that was told to end while it waited for its turn, and did not let go."""
+    """An orphaned handler begins it: it was told to end while it waited for a connection."""
     await put(engine)
     (claimed,) = await claim(engine)
     handler_transactions = HandlerTransactions(database_url)

@@ -1,4 +1,4 @@
-"""`ctx.transaction()`: the handler's writes and its success are one commit, or neither is."""
+"""`ctx.transaction()`: the handler's writes commit together with its success, or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
         yield engine
 
 
-async def test_the_writes_are_there_with_the_success_and_not_before(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_writes_are_visible_with_the_success_and_not_before(engine: AsyncEngine, database_url: str) -> None:
     seen: list[object] = []
 
     @job("writes", queue="q")
@@ -53,14 +53,14 @@ async def test_a_def_handler_has_it_too(engine: AsyncEngine, database_url: str) 
     assert await effects(engine) == [1]
 
 
-async def test_a_failed_attempt_leaves_nothing(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_failed_attempt_writes_nothing(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, writes) as shop:
         done = await shop.finish("writes", {"fail": 2})
     assert (done.status, await effects(engine)) == ("succeeded", [3])
     await nobody_holds_a_transaction(engine)
 
 
-async def test_a_timeout_leaves_nothing_and_no_lock(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_timeout_leaves_no_writes_and_no_locks(engine: AsyncEngine, database_url: str) -> None:
     @job("writes", queue="q", timeout=0.7)
     async def writes(payload: dict[str, Any], ctx: Context) -> None:
         async with ctx.transaction() as conn:
@@ -95,7 +95,7 @@ async def test_a_block_that_raises_is_rolled_back_even_if_the_attempt_goes_on(
     assert (done.result, await effects(engine)) == ('"went on"', [])
 
 
-async def test_the_handler_cannot_end_it(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_handler_cannot_end_the_transaction(engine: AsyncEngine, database_url: str) -> None:
     @job("writes", queue="q")
     async def writes(payload: dict[str, Any], ctx: Context) -> None:
         async with ctx.transaction() as conn:
@@ -113,7 +113,7 @@ async def test_the_handler_cannot_end_it(engine: AsyncEngine, database_url: str)
     assert await effects(engine) == [1]
 
 
-async def test_a_block_left_open_is_the_handlers_fault(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_handler_that_leaves_its_block_open_fails(engine: AsyncEngine, database_url: str) -> None:
     @job("writes", queue="q")
     async def writes(payload: dict[str, Any], ctx: Context) -> None:
         conn = await ctx.transaction().__aenter__()
@@ -152,7 +152,7 @@ async def test_a_commit_that_is_refused_is_a_failure(engine: AsyncEngine, databa
     assert await effects(engine) == [1, 2]
 
 
-async def test_a_transaction_may_take_longer_than_the_workers_own(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_transaction_may_take_longer_than_those_of_the_worker(engine: AsyncEngine, database_url: str) -> None:
     @job("writes", queue="q", timeout=77)
     async def writes(payload: dict[str, Any], ctx: Context) -> list[str]:
         async with ctx.transaction() as conn:
@@ -163,7 +163,7 @@ async def test_a_transaction_may_take_longer_than_the_workers_own(engine: AsyncE
         assert (await shop.finish("writes")).result == '["77s","77s","77s"]'
 
 
-async def test_more_at_once_than_there_are_connections_take_turns(
+async def test_with_more_transactions_than_connections_some_wait(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("accepted.storage.attempts.handler_transactions.AT_ONCE", 1)

@@ -1,4 +1,4 @@
-"""Attempts that end in odd ways: each has its outcome all the same, and nobody else notices."""
+"""Attempts that end in unusual ways have an outcome all the same, and affect no other job."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ class Exits(Exception):
 
 @job("odd", timeout=0.5)
 async def odd(payload: dict[str, Any], ctx: Context) -> None:
-    """Leaves a transaction open, and raises what Python itself cannot write down."""
+    """Leaves a transaction open, and raises an exception that Python cannot format."""
     async with ctx.transaction() as conn:
         await conn.execute(text("SELECT 1"))
     try:
@@ -34,13 +34,13 @@ async def odd(payload: dict[str, Any], ctx: Context) -> None:
 
 @job("exits")
 async def exits(payload: dict[str, Any], ctx: Context) -> None:
-    """Raises an exception whose text ends a process."""
+    """Raises an exception whose `__str__` raises SystemExit."""
     raise Exits
 
 
 @job("any", timeout=5)
 async def any_(payload: dict[str, Any], ctx: Context) -> str:
-    """Uses a library that looks at tasks which have not started."""
+    """Uses a library that inspects tasks before they start."""
     async with anyio.create_task_group() as group:
         group.start_soon(anyio.sleep, 600)
         if "raise" in payload:
@@ -51,7 +51,7 @@ async def any_(payload: dict[str, Any], ctx: Context) -> str:
 
 @job("tidies", timeout=0.2)
 async def tidies(payload: dict[str, Any], ctx: Context) -> None:
-    """Takes its time to clean up."""
+    """Cleans up slowly."""
     try:
         await asyncio.sleep(600)
     finally:
@@ -60,19 +60,19 @@ async def tidies(payload: dict[str, Any], ctx: Context) -> None:
 
 @job("fine")
 async def fine(payload: dict[str, Any], ctx: Context) -> str:
-    """Is well."""
+    """Succeeds."""
     return "fine"
 
 
 @job("leaves.open")
 async def leaves_open(payload: dict[str, Any], ctx: Context) -> None:
-    """Fails with a transaction that is to be rolled back."""
+    """Fails with an open transaction."""
     async with ctx.transaction() as conn:
         await conn.execute(text("SELECT 1"))
     raise ValueError("no good")
 
 
-async def test_what_cannot_be_written_down_is_an_outcome(engine: AsyncEngine, database_url: str) -> None:
+async def test_an_exception_that_cannot_be_formatted_is_an_outcome(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, odd, exits, fine) as shop:
         late = await shop.finish("odd", max_attempts=1)
         assert (late.status, await shop.outcomes(late.id)) == ("failed", ["timeout"])
@@ -81,14 +81,14 @@ async def test_what_cannot_be_written_down_is_an_outcome(engine: AsyncEngine, da
         assert (await shop.finish("fine")).result == '"fine"'
 
 
-async def test_a_task_group_of_anyio_is_as_anywhere(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_task_group_of_anyio_works_as_elsewhere(engine: AsyncEngine, database_url: str) -> None:
     async with worker_with_handlers(engine, database_url, any_) as shop:
         assert (await shop.finish("any")).result == '"went on"'
         failed = await shop.finish("any", {"raise": True}, max_attempts=1)
         assert "mine" in (failed.error or "")
 
 
-async def test_who_is_slow_to_clean_up_does_not_hang(
+async def test_a_handler_that_cleans_up_slowly_does_not_count_as_hanging(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "MAX_ORPHANS", 2)
@@ -101,10 +101,10 @@ async def test_who_is_slow_to_clean_up_does_not_hang(
         assert not shop.worker._stopping.is_set()
 
 
-async def test_an_outcome_that_is_known_is_not_lost_because_its_worker_stops(
+async def test_a_known_outcome_is_recorded_though_the_worker_stops(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger takes long to roll back; the grace of the worker is over meanwhile."""
+    """The rollback takes longer than the grace of the worker."""
     rolling_back, roll_back = asyncio.Event(), asyncio.Event()
     really = HandlerTransaction.abandon
 

@@ -1,4 +1,4 @@
-"""What an exception means that does not name its failure class. Contract, section 5: no third bucket."""
+"""The failure class of an exception that names none. Contract, section 5: every exception has one."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ def by_asyncpg(state: str) -> asyncpg.PostgresError:
 
 
 def by_sqlalchemy(state: str) -> exc.DBAPIError:
-    """As the dialect of asyncpg has it: its own exception, whose cause is the driver's."""
+    """As SQLAlchemy's dialect raises it: an exception of the dialect, caused by the driver's."""
     driver: Any = Exception("<class 'x'>: says PostgreSQL")
     driver.sqlstate = state
     driver.__cause__ = by_asyncpg(state)
@@ -99,21 +99,21 @@ def all_exceptions(root: type[BaseException]) -> list[type[BaseException]]:
 
 
 @given(st.sampled_from(all_exceptions(BaseException)))
-def test_every_kind_of_exception_there_is_has_a_class(kind: type[BaseException]) -> None:
+def test_every_builtin_exception_has_a_class(kind: type[BaseException]) -> None:
     try:
         error = kind()
-    except Exception:  # some want arguments, and say so in their own way
+    except Exception:  # some need arguments
         assume(False)
     assert isinstance(failures.of(error), HandlerError)
 
 
 @given(st.sampled_from([InvalidJob, AuthError, NotFound, TransientError, RateLimited]), st.text())
-def test_what_names_its_class_is_left_as_it_is(kind: type[HandlerError], text: str) -> None:
+def test_an_exception_that_names_its_class_keeps_it(kind: type[HandlerError], text: str) -> None:
     error = kind(text)
     assert failures.of(error) is error
 
 
-def test_a_group_waits_as_long_as_any_of_its_members_asks_for() -> None:
+def test_a_group_waits_for_the_longest_retry_after_of_its_members() -> None:
     members = [InvalidJob("x"), RateLimited("a", retry_after=7), ValueError("y"), RateLimited("b", retry_after=90)]
     assert failures.of(ExceptionGroup("g", members)).retry_after == 90
     nested = ExceptionGroup("g", [TimeoutError(), ExceptionGroup("h", members)])
@@ -121,7 +121,7 @@ def test_a_group_waits_as_long_as_any_of_its_members_asks_for() -> None:
     assert str(failures.of(ExceptionGroup("g", [TransientError("first"), TransientError("second")]))) == "first"
 
 
-def test_a_text_that_cannot_be_had() -> None:
+def test_an_exception_whose_str_raises() -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -137,7 +137,7 @@ def test_a_retry_after_is_read_as_seconds_or_date() -> None:
     assert failures.of(answered(429, retry_after="soon")).retry_after is None
 
 
-def test_a_handler_may_pass_the_field_on_as_it_came() -> None:
+def test_a_handler_may_pass_the_header_field_unparsed() -> None:
     assert RateLimited(retry_after="120").retry_after == 120
     assert RateLimited(retry_after=1.5).retry_after == 1.5
     assert RateLimited(retry_after="whenever").retry_after is None

@@ -1,4 +1,4 @@
-"""`@job`: what it refuses, and what it registers."""
+"""`@job`: what it refuses and what it registers."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def test_a_type_name_must_travel_as_a_short_string(name: str) -> None:
         job(name)
 
 
-def test_a_queue_name_is_that_of_the_contract() -> None:
+def test_a_queue_name_follows_the_contract() -> None:
     with pytest.raises(ConfigurationError):
         job("fine", queue="Not Fine")
 
@@ -50,7 +50,7 @@ def test_what_is_registered() -> None:
     assert json.loads(kind.payload_schema)["required"] == ["url"]
 
 
-def test_what_can_be_made_to_end() -> None:
+def test_which_handlers_are_interruptible() -> None:
     @job("a.thread")
     def in_a_thread(payload: Thumbnail, ctx: Context) -> None: ...
 
@@ -65,6 +65,6 @@ def test_what_can_be_made_to_end() -> None:
     assert [handler.in_process for handler in handlers] == [False, True, False]
 
 
-def test_there_is_no_other_place_to_run_in() -> None:
+def test_runs_in_is_process_or_left_out() -> None:
     with pytest.raises(ConfigurationError, match="runs_in"):
         job("one", runs_in="thread")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The tools of an attempt, called from its event loop, from threads, and after its end."""
+"""Calls of an attempt's tools: from its event loop, from threads, from other loops, and after its end."""
 
 import asyncio
 import threading
@@ -15,13 +15,13 @@ async def answer() -> int:
     return 42
 
 
-async def test_on_the_loop_it_is_awaited_and_in_a_thread_it_blocks() -> None:
+async def test_a_call_is_awaited_on_the_loop_and_blocks_in_a_thread() -> None:
     bridge = LoopBridge()
     assert await bridge.call(answer()) == 42
     assert await asyncio.to_thread(lambda: bridge.call(answer())) == 42
 
 
-async def test_a_handler_with_an_event_loop_of_its_own_awaits_it_there() -> None:
+async def test_a_call_is_awaited_on_an_event_loop_of_the_handlers_own() -> None:
     bridge = LoopBridge()
 
     async def elsewhere() -> int:
@@ -42,7 +42,7 @@ async def test_an_error_is_raised_where_the_call_was_made() -> None:
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, StopIteration])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in a thread", "on a loop of its own"])
-async def test_whatever_it_raises_is_the_callers_error(raised: type[BaseException], elsewhere: bool) -> None:
+async def test_any_exception_reaches_the_caller(raised: type[BaseException], elsewhere: bool) -> None:
     bridge = LoopBridge()
 
     async def leave() -> None:
@@ -59,12 +59,12 @@ async def test_whatever_it_raises_is_the_callers_error(raised: type[BaseExceptio
         raise AssertionError
 
     error = await asyncio.to_thread(call)
-    if raised is StopIteration:  # no coroutine can raise it
+    if raised is StopIteration:  # Python turns it into this in a coroutine
         raised = RuntimeError
     assert type(error) is raised
 
 
-async def test_after_the_end_nothing_is_called() -> None:
+async def test_nothing_is_called_after_the_end() -> None:
     bridge, heard = LoopBridge(), []
     bridge.call_soon(heard.append, "in time")
     bridge.end()
@@ -78,8 +78,8 @@ async def test_after_the_end_nothing_is_called() -> None:
         await asyncio.to_thread(lambda: bridge.call(answer()))
 
 
-async def test_of_many_values_from_threads_the_latest_is_handed_over() -> None:
-    """A call of the loop for each would keep it from all else."""
+async def test_of_many_values_only_the_last_is_passed_on() -> None:
+    """One call for each would keep the event loop from other work."""
     heard: list[str] = []
     latest = Latest(LoopBridge(), heard.append)
 
@@ -89,7 +89,7 @@ async def test_of_many_values_from_threads_the_latest_is_handed_over() -> None:
 
     thread = threading.Thread(target=say)
     thread.start()
-    thread.join()  # the loop stands still
+    thread.join()  # the event loop is blocked meanwhile
     await asyncio.sleep(0)
     assert heard == ["999"]
     latest("at once, on the loop")
@@ -99,15 +99,15 @@ async def test_of_many_values_from_threads_the_latest_is_handed_over() -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in a thread", "on a loop of its own"])
-async def test_the_end_breaks_off_what_a_thread_waits_for(elsewhere: bool) -> None:
-    bridge, begun, broken_off = LoopBridge(), threading.Event(), asyncio.Event()
+async def test_the_end_cancels_the_calls_that_threads_wait_for(elsewhere: bool) -> None:
+    bridge, begun, was_cancelled = LoopBridge(), threading.Event(), asyncio.Event()
 
     async def never() -> None:
         begun.set()
         try:
             await asyncio.Event().wait()
         finally:
-            broken_off.set()
+            was_cancelled.set()
 
     async def on_its_own_loop() -> None:
         await bridge.call(never())
@@ -116,21 +116,21 @@ async def test_the_end_breaks_off_what_a_thread_waits_for(elsewhere: bool) -> No
         asyncio.run(on_its_own_loop()) if elsewhere else bridge.call(never())
 
     waiting = asyncio.create_task(asyncio.to_thread(call))
-    await until(begun.is_set, 10, "the call to be under way")
+    await until(begun.is_set, 10, "the call to start")
     bridge.end()
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(waiting, 5)
-    await until(broken_off.is_set, 5, "the call to be broken off")
+    await until(was_cancelled.is_set, 5, "the call to be cancelled")
 
 
-async def test_a_call_given_up_on_a_loop_of_its_own_is_broken_off() -> None:
-    bridge, broken_off = LoopBridge(), asyncio.Event()
+async def test_a_call_that_times_out_on_another_loop_is_cancelled() -> None:
+    bridge, was_cancelled = LoopBridge(), asyncio.Event()
 
     async def never() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            broken_off.set()
+            was_cancelled.set()
 
     async def on_its_own_loop() -> None:
         async with asyncio.timeout(0.2):
@@ -138,4 +138,4 @@ async def test_a_call_given_up_on_a_loop_of_its_own_is_broken_off() -> None:
 
     with pytest.raises(TimeoutError):
         await asyncio.to_thread(lambda: asyncio.run(on_its_own_loop()))
-    await until(broken_off.is_set, 5, "the call to be broken off")
+    await until(was_cancelled.is_set, 5, "the call to be cancelled")

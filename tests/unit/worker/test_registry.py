@@ -1,4 +1,4 @@
-"""The handler modules that ACCEPTED_HANDLERS names: where they are found, and what is said of one that is not."""
+"""The handler modules in ACCEPTED_HANDLERS: where they are found, and the error for one that is not found."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The traceback of what a handler raised: the end of it, bounded, without values and without the worker's frames."""
+"""The recorded traceback of a handler: limited in size, without values, and without the worker's own frames."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from accepted_worker.attempt.threads import Threads
 
 
 async def called(handler: object) -> BaseException:
-    """What a handler raises, after the way that it takes through a worker's thread."""
+    """The exception of a handler, as it comes out of a worker's thread."""
     orphans = OrphanedHandlers()
     threads = Threads(1, orphans)
     call = HandlerCall(lambda: threads.call(handler, 30), EndRequest(), orphans, interruptible=False)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ async def test_it_begins_with_the_handler() -> None:
     assert "CanaryValue" not in text
 
 
-async def test_causes_are_told() -> None:
+async def test_causes_are_included() -> None:
     def handler() -> None:
         try:
             raising("the cause")
@@ -60,18 +60,18 @@ async def test_causes_are_told() -> None:
     assert text.index("the cause") < text.index("direct cause") < text.index("the effect")
 
 
-async def test_a_deep_recursion_is_cut_to_its_end() -> None:
+async def test_of_a_deep_recursion_the_end_is_kept() -> None:
     text = failures.traceback_of(await called(lambda: deep(400))) or ""
     assert len(text.encode()) <= failures.MAX_TRACEBACK_BYTES
     assert text.endswith("at the bottom\n")
 
 
-def test_what_we_raise_ourselves_has_none() -> None:
+def test_an_exception_of_our_own_has_none() -> None:
     assert failures.traceback_of(ValueError("never raised")) is None
 
 
 @given(st.text(alphabet=st.characters(), max_size=30).map(lambda text: text * 1500))
-def test_any_text_is_cut_to_what_the_ledger_can_hold(message: str) -> None:
+def test_any_message_fits_the_ledger(message: str) -> None:
     error = asyncio.run(called(lambda: raising(message)))
     text = failures.traceback_of(error) or ""
     assert len(text.encode()) <= failures.MAX_TRACEBACK_BYTES

@@ -1,4 +1,4 @@
-"""What a handler may return, and a step."""
+"""What a handler and a step may return."""
 
 import math
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def test_json_is_kept(value: object) -> None:
         Picture(scale=float("inf")),
     ],
 )
-def test_numbers_that_json_has_not_are_refused(value: object) -> None:
+def test_numbers_that_json_does_not_have_are_refused(value: object) -> None:
     with pytest.raises(InvalidJob, match="NaN or Infinity"):
         result_of(value, 100)
 
@@ -64,13 +64,13 @@ def test_numbers_that_json_has_not_are_refused(value: object) -> None:
         ("\ud800", "UnicodeEncodeError"),
     ],
 )
-def test_what_is_no_json_is_refused(value: object, what: str) -> None:
+def test_a_value_that_is_not_json_is_refused(value: object, what: str) -> None:
     with pytest.raises(InvalidJob, match=f"^the result is not JSON: {what}$"):
         result_of(value, 100)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
-def test_a_child_holds_no_other_numbers_either(number: float) -> None:
+def test_a_child_has_no_such_numbers_either(number: float) -> None:
     with pytest.raises(InvalidJob, match="child of this job is not JSON: it holds NaN"):
         child_of({"type": "noop", "payload": {"a": [None, number]}})
     assert child_of({"payload": {"a": None, "b": Picture()}}) == {
@@ -85,12 +85,12 @@ def test_a_pydantic_model_is_its_json() -> None:
     )
 
 
-def test_a_step_comes_to_what_a_job_may_come_to() -> None:
+def test_a_step_may_return_what_a_job_may_return() -> None:
     assert step_result_of("s", Picture(), 100) == result_of(Picture(), 100)
     with pytest.raises(InvalidJob, match="step 's' is not JSON: it holds NaN"):
         step_result_of("s", [float("nan")], 100)
 
 
-def test_what_is_too_large_is_not_looked_through() -> None:
+def test_a_value_that_is_too_large_is_not_searched() -> None:
     with pytest.raises(InvalidJob, match="the result is larger than 9 bytes"):
         result_of([math.nan] * 10, 9)
