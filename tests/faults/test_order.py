@@ -24,8 +24,7 @@ from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
-from accepted.services.jobs.receipts import Submission
-from accepted.services.jobs.submission import Submissions
+from accepted.services.jobs.submission import Submission, Submissions
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction

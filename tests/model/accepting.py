@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS
 from accepted.domain.request_headers import fingerprint
 from accepted.errors import KeyReused
-from accepted.services.jobs.receipts import Receipt
+from accepted.services.jobs.submission import Receipt
 from tests.model.ledger import KEYS_TTL
 from tests.model.model import Job, Place
 from tests.model.rows import UNIT

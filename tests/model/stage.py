@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from accepted.domain.job import NewJob
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs import cancellation
-from accepted.services.jobs.receipts import Submission
+from accepted.services.jobs.submission import Submission
 from tests.model import contract
 from tests.model.ledger import LEASE_TTL, Ledger
 from tests.model.model import Job

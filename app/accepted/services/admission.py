@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, Refused
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission, BatchSubmissions
-from accepted.services.jobs.receipts import Receipt, Submission
-from accepted.services.jobs.submission import DEADLINE, Submissions
+from accepted.services.jobs.submission import DEADLINE, Receipt, Submission, Submissions
 from accepted.services.limits import SubmissionLimits
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.submission import recall

@@ -14,8 +14,7 @@ from accepted.domain.job import FINISHED
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.completion import settle
-from accepted.services.jobs.receipts import Submission
-from accepted.services.jobs.submission import Submissions
+from accepted.services.jobs.submission import Submission, Submissions
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.expiry import Expiry
 from accepted_worker.scheduler.relay import Relay

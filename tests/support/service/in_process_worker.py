@@ -14,8 +14,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
 from accepted.domain.network.addresses import EgressAllow
 from accepted.handler import MARK, Handler
-from accepted.services.jobs.receipts import Submission
-from accepted.services.jobs.submission import Submissions
+from accepted.services.jobs.submission import Submission, Submissions
 from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id

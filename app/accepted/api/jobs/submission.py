@@ -22,8 +22,8 @@ from accepted.domain import json_text
 from accepted.domain.job import to_wire
 from accepted.domain.request_headers import fingerprint, read_key, read_wait
 from accepted.errors import MalformedRequest
-from accepted.services.jobs.receipts import Receipt, Submission
 from accepted.services.jobs.requests import JobRequest
+from accepted.services.jobs.submission import Receipt, Submission
 from accepted.settings import Settings
 
 LONGEST_SPELLING = 6

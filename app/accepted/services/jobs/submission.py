@@ -1,84 +1,166 @@
-"""Accepting jobs: concurrent submissions become one transaction, and each is answered after its COMMIT."""
+"""Submission of jobs: concurrent submissions become one transaction, and each is answered after its COMMIT.
+
+Most jobs share one statement. Those with a unique key or an ordering key depend on jobs that are in the ledger already;
+they take several statements, in one transaction for a batch, on a connection of their own.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer, Deadlines
-from accepted.errors import LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED
-from accepted.services.jobs.keyed_submission import KeyedSubmissions, needs_a_place
+from accepted.domain.job import Job, NewJob
+from accepted.domain.references import JobRef
+from accepted.errors import Gone, KeyReused, LedgerUnavailable
+from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher, handoff
-from accepted.services.jobs.receipts import Known, Receipt, Submission, answer, first_of_each_key, is_ready, recall, ref
 from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import submission as ledger
+from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Accepted, Entry
 
-MOST = 200
-"""Jobs in one transaction."""
-
-LANES = 1
-"""Transactions at once. One: while it commits the next batch fills, which is what makes the batches large."""
+MAX_BATCH = 200
+"""Jobs in one transaction. One transaction at a time: while it commits the next batch fills, so batches are large."""
 
 DEADLINE = 4.5
-"""Seconds. A client hears 503 within 5 s when the ledger does not answer."""
+"""Seconds, so that a client gets 503 within 5 s when the ledger does not answer."""
 
 log = structlog.get_logger(__name__)
 
 
+class Submission(msgspec.Struct, frozen=True):
+    """A job that a client submits, with its idempotency key and the fingerprint of its body, if it came with a key."""
+
+    job: NewJob
+    key: str | None = None
+    fingerprint: bytes | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A job that is in the ledger.
+
+    `replayed`: an earlier submission with the same idempotency key made it. `duplicate`: it is another job, which has
+    the unique key of the submitted one.
+    """
+
+    job: Job
+    replayed: bool = False
+    duplicate: bool = False
+
+    @property
+    def new(self) -> bool:
+        return not (self.replayed or self.duplicate)
+
+
+class _Recalled(NamedTuple):
+    """What an idempotency key stands for: the first body's fingerprint, and its job (None: it has been pruned).
+
+    `duplicate`: that job was another's, with the same unique key.
+    """
+
+    fingerprint: bytes
+    job: Job | None
+    duplicate: bool
+
+
+_Records: TypeAlias = dict[tuple[str, str], _Recalled]
+"""By tenant and idempotency key."""
+
+
 class Submissions:
-    """Submission of jobs. `accept` returns when the job is committed, never before."""
+    """All submissions of one API process. `accept` returns when the job is committed, never before."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
         self._ledger = Direct(engine)
+        self._ledger_of_placed = Direct(engine)
         self._broker = broker
         self._ttl = idempotency_ttl
         self._publisher = Publisher(engine, broker)
         self._deadlines = Deadlines(DEADLINE, lambda: LedgerUnavailable("timeout"))
         self._known_queues: set[str] = set()
-        self._keyed = KeyedSubmissions(engine, broker, self._publisher, idempotency_ttl)
-        self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, max_batch=MOST, parallel=LANES)
+        self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, max_batch=MAX_BATCH)
+        self._accept_placed: Coalescer[Submission, Receipt] = Coalescer(self._accept_placed_batch, max_batch=MAX_BATCH)
 
     async def accept(self, submission: Submission) -> Receipt:
-        """Raises `KeyReused` for a key that came with another body, `LedgerUnavailable` within 5 s."""
-        accepted = (self._keyed.accept if needs_a_place(submission.job) else self._accept)(submission)
+        """Raises `KeyReused` and `Gone` for a known key, and `LedgerUnavailable` within 5 s."""
+        job = submission.job
+        is_placed = job.ordering_key is not None or job.unique is not None
+        accepted = (self._accept_placed if is_placed else self._accept)(submission)
         self._deadlines.add(accepted)
         return await accepted
 
     async def close(self) -> None:
-        """Wait for what is under way, and let go of the ledger."""
+        """Wait until references are published, and disconnect from the ledger."""
         await self._publisher.drain()
-        await self._keyed.close()
+        await self._ledger_of_placed.close()
         await self._ledger.close()
 
     async def _accept_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
-        """One statement inserts and commits; only then is anybody answered and anything published."""
+        """One statement inserts and commits. Answers and references go out after it."""
         BATCH_SIZE.labels("submissions").observe(len(batch))
-        first = first_of_each_key(batch)
+        first = _first_of_each_key(batch)
         granted = self._publisher.reserve(len(first))
-        entries = [self._entry(one, number < granted) for number, one in enumerate(first)]
-        published = 0
+        entries = [
+            Entry(one.job, one.key, one.fingerprint, handoff(self._broker, publishes=number < granted))
+            for number, one in enumerate(first)
+        ]
+        refs = []
         try:
             async with self._ledger.statements() as conn:
                 await self._name_queues(conn, entries)
                 accepted = await ledger.insert(conn, entries, self._ttl)
             # COMMIT: the statement was its own transaction, and it has been answered.
-            refs = [ref(e.job) for e in entries[:granted] if is_ready(accepted.get(e.job.id))]
-            published = len(refs)
+            refs = [_ref(entry.job) for entry in entries[:granted] if _is_ready(accepted.get(entry.job.id))]
             self._publisher.offer(refs)
         finally:
-            self._publisher.release(granted - published)
-        remembered = await self._follow_up(batch, entries, accepted)
-        for queue, count in Counter(entry.job.queue for entry in entries if entry.job.id in accepted).items():
-            JOBS_ACCEPTED.labels(queue).inc(count)
-        return [answer(one, accepted, remembered) for one in batch]
+            self._publisher.release(granted - len(refs))
+        queues = Counter(entry.job.queue for entry in entries if entry.job.id in accepted)
+        records = await self._follow_up(self._ledger, [one for one in batch if one.job.id not in accepted], set(queues))
+        _count(queues)
+        return [_answer(one, accepted, records) for one in batch]
 
-    def _entry(self, one: Submission, publishes: bool) -> Entry:
-        return Entry(one.job, one.key, one.fingerprint, handoff(self._broker, publishes=publishes))
+    async def _accept_placed_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
+        """In this order: idempotency keys, unique keys, places in lines, jobs.
+
+        So a replay takes no unique key, and neither a replay nor a duplicate takes a place in a line.
+        """
+        BATCH_SIZE.labels("keyed submissions").observe(len(batch))
+        first = [Entry(one.job, one.key, one.fingerprint) for one in _first_of_each_key(batch)]
+        granted = self._publisher.reserve(len(first))
+        refs = []
+        try:
+            async with self._ledger_of_placed.transaction() as conn:
+                await ledger.announce_queues(conn, list({entry.job.queue for entry in first}))
+                remembered = await ledger.remember(conn, first, self._ttl)
+                new, duplicates = await placement.take_unique_keys(conn, remembered)
+                jobs = await placement.line_up(conn, new)
+                entries = [
+                    Entry(job, handoff=handoff(self._broker, publishes=number < granted))
+                    for number, job in enumerate(jobs)
+                ]
+                accepted = await ledger.insert(conn, entries, self._ttl)
+                holders = await placement.holders(conn, duplicates)
+                await _redirect(conn, first, holders)
+                await self._broker.announce(conn, {job.queue for job in jobs})
+                await conn.commit()
+            refs = [_ref(job) for job in jobs[:granted] if _is_ready(accepted[job.id])]
+            self._publisher.offer(refs)
+        finally:
+            self._publisher.release(granted - len(refs))
+        _count(Counter(job.queue for job in jobs))
+        replays = [one for one in batch if one.job.id not in accepted and one.job.id not in holders]
+        records = await self._follow_up(self._ledger_of_placed, replays, set())
+        return [
+            Receipt(holders[one.job.id], duplicate=True) if one.job.id in holders else _answer(one, accepted, records)
+            for one in batch
+        ]
 
     async def _name_queues(self, conn: Connection, entries: list[Entry]) -> None:
         """Before their first job: a queue without jobs is harmless, a job on a queue that no worker knows is not."""
@@ -86,19 +168,80 @@ class Submissions:
             await ledger.announce_queues(conn, list(fresh))
             self._known_queues |= fresh
 
-    async def _follow_up(self, batch: list[Submission], entries: list[Entry], accepted: dict[UUID, Accepted]) -> Known:
-        """Notify workers; return what became of every key in `batch` that did not make a job of its own just now.
+    async def _follow_up(self, direct: Direct, replays: list[Submission], queues: set[str]) -> _Records:
+        """Notify the workers of `queues`, and recall the records of `replays`, whose keys made no job just now.
 
-        Nothing here takes back what is committed: a lost notification costs a second, and without an answer only
-        those who sent a known key hear 503.
+        What is committed stays so: a lost notification costs a second, and without the records only the replays are
+        answered with 503.
         """
-        keys = {(one.job.tenant, one.key) for one in batch if one.key is not None and one.job.id not in accepted}
-        if not keys and not self._broker.is_ledger:
+        keys = {(one.job.tenant, one.key) for one in replays if one.key is not None}
+        if not keys and not (self._broker.is_ledger and queues):
             return {}
         try:
-            async with self._ledger.statements() as conn:
-                await self._broker.announce(conn, {e.job.queue for e in entries if e.job.id in accepted})
-                return await recall(conn, keys) if keys else {}
+            async with direct.statements() as conn:
+                await self._broker.announce(conn, queues)
+                return await _recall(conn, keys) if keys else {}
         except LedgerUnavailable as error:
             log.warning("follow_up_failed", error=str(error), replays=len(keys))
             return {}
+
+
+async def _recall(conn: Connection, keys: set[tuple[str, str]]) -> _Records:
+    records = await ledger.recall(conn, sorted(keys))
+    jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
+    return {
+        key: _Recalled(record.fingerprint, jobs.get(record.job_id), record.duplicate) for key, record in records.items()
+    }
+
+
+async def _redirect(conn: Connection, entries: list[Entry], holders: dict[UUID, Job]) -> None:
+    """Let the keys of duplicates stand for the jobs that they were answered with, so a replay gets the same answer."""
+    redirected = {(e.job.tenant, e.key): holders[e.job.id].id for e in entries if e.key and e.job.id in holders}
+    if redirected:
+        await ledger.redirect(conn, redirected)
+
+
+def _first_of_each_key(batch: list[Submission]) -> list[Submission]:
+    """One submission for each idempotency key. The others with that key are answered as its replays."""
+    first: dict[object, Submission] = {}
+    for one in batch:
+        first.setdefault(one.job.id if one.key is None else (one.job.tenant, one.key), one)
+    return list(first.values())
+
+
+def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) -> Receipt | Exception:
+    """The answer to one submission of a batch: `accepted` are the jobs inserted, `records` those of all other keys."""
+    made = accepted.get(one.job.id)
+    if made is not None:
+        return Receipt(_as_accepted(one.job, made))
+    record = records.get((one.job.tenant, one.key or ""))
+    if record is None:
+        return LedgerUnavailable("the record of this key was being pruned")
+    if record.fingerprint != one.fingerprint:
+        return KeyReused("this Idempotency-Key was used before with another body")
+    if record.job is None:
+        return Gone("the job of this Idempotency-Key is past its retention")
+    SUBMISSIONS_REPLAYED.inc()
+    return Receipt(record.job, replayed=True, duplicate=record.duplicate)
+
+
+def _as_accepted(job: NewJob, made: Accepted) -> Job:
+    """The row as it was just written, without reading it back."""
+    return Job(
+        id=job.id, tenant=job.tenant, type=job.type, queue=job.queue, status=made.status, priority=job.priority,
+        attempt=0, max_attempts=job.max_attempts, payload=job.payload, tags=list(job.tags), metadata=job.metadata,
+        created_at=made.created_at, run_at=made.run_at, expires_at=job.expires_at, ordering_key=job.ordering_key,
+    )  # fmt: skip
+
+
+def _count(queues: Counter[str]) -> None:
+    for queue, count in queues.items():
+        JOBS_ACCEPTED.labels(queue).inc(count)
+
+
+def _is_ready(made: Accepted | None) -> bool:
+    return made is not None and made.status == "queued" and not made.held
+
+
+def _ref(job: NewJob) -> JobRef:
+    return JobRef(job.id, 0, job.queue, job.type, job.priority, job.traceparent)
