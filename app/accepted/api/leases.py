@@ -25,8 +25,9 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN, progress_json, to_wire
 from accepted.domain.references import Lease, read_token
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound, TooLarge
+from accepted.services.jobs.claiming import LeasedJob
 from accepted.services.jobs.validation import checked
-from accepted.services.lease_waiters import LeasedJob, LeaseRequestKey
+from accepted.services.lease_waiters import LeaseRequestKey
 from accepted.services.leases import CompleteRequest, FailRequest, HeartbeatRequest, LeaseRequest, ProgressRequest
 from accepted.storage.leases import Beat
 

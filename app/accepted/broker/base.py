@@ -1,51 +1,75 @@
-"""The broker: carries references from the ledger to the workers. One protocol with two implementations.
+"""What a broker is: it carries references to jobs from the ledger to the workers.
 
-A reference may be lost, doubled or late: only the ledger says what a job is. Both implementations are
-held to the same conformance suite in `tests/integration/test_broker_conformance.py`.
+A reference may be lost, doubled or late: only the ledger says what a job is. A broker receives, acks and rejects
+messages; it claims nothing.
+
+To add a broker: implement `Broker` and `Subscription` in a module or folder of its own beside `postgres` and
+`rabbitmq`, choose it by its URL in `create_broker` (`accepted/broker/__init__.py`), admit the URL in `broker_url` of
+`accepted/settings.py`, and add it to the `harness` fixture of `tests/integration/conftest.py`, which runs the suite in
+`tests/integration/broker/test_broker_conformance.py` on every broker.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
 from accepted.domain.references import JobRef
-from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.statements import Connection
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """A claimed job, and the receipt by which its message is acked once its outcome is committed."""
+class ReceivedMessage(msgspec.Struct, frozen=True):
+    """A reference that was received: (job id, attempts so far). With `receipt` the broker acks it."""
 
-    claim: Claim
+    reference: tuple[UUID, int]
     receipt: object
 
 
 class Subscription(Protocol):
-    """One worker's subscription to its queues."""
+    """What one worker receives from its queues. It claims nothing: `accepted.services.jobs.claiming` does."""
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues served."""
+        ...
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        ...
 
     def serve(self, queues: Sequence[str]) -> None:
-        """The queues to take from; may be called again whenever they change."""
+        """The queues to receive from; may be called again whenever they change."""
         ...
 
     async def run(self) -> None:
         """Keep the subscription alive until cancelled: connect, watch, reconnect."""
         ...
 
-    async def claim(self, most: int) -> list[Delivery]:
-        """Wait for work, and claim between 1 and `most` jobs of it. Raises `LedgerUnavailable`.
+    def receive(self, limit: int) -> AbstractAsyncContextManager[list[ReceivedMessage]]:
+        """Wait for work; the block claims it. Returns early, with nothing, once the subscription is stopped.
 
-        Empty once the subscription is stopped. Not to be cancelled: a claim that commits must be heard of.
+        RabbitMQ: between 1 and `limit` messages; if the block raises, a later `receive` returns them again. The ledger:
+        no messages, once a notification came, or for the next poll.
         """
         ...
 
-    async def settle(self, deliveries: Iterable[Delivery]) -> None:
-        """Ack these: their outcomes are committed. Never raises; at worst they are delivered again."""
+    def poll_now(self) -> None:
+        """Let the next `receive` return at once, where the ledger is the broker: more rows may be ready."""
+        ...
+
+    async def ack(self, messages: Iterable[ReceivedMessage]) -> None:
+        """Ack each message, once. Never raises; at worst they are delivered again."""
+        ...
+
+    async def reject(self, message: ReceivedMessage) -> None:
+        """Keep the message for people to see, and do not deliver it again. Never raises."""
         ...
 
     async def stop(self) -> None:
-        """Take nothing more; what was delivered and not claimed goes back. A waiting `claim` returns."""
+        """Receive nothing more; what was received and not claimed goes back. A waiting `receive` returns."""
         ...
 
 
@@ -69,7 +93,7 @@ class Broker(Protocol):
         ...
 
     def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
-        """A worker's end, which will never hold more than `slots` jobs that are not settled."""
+        """A worker's subscription, with at most `slots` messages that are not acked."""
         ...
 
     async def depths(self, queues: Iterable[str]) -> dict[str, int]:
@@ -92,5 +116,5 @@ class Broker(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         ...

@@ -1,16 +1,17 @@
 """The ledger as the broker: workers claim from the outbox, woken by NOTIFY, with polling as the backstop."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.base import Delivery, Subscription
+from accepted.broker.base import ReceivedMessage, Subscription
 from accepted.domain.references import JobRef
-from accepted.storage.attempts.claims import claim_next
 from accepted.storage.db.notifications import EVERYTHING, Listener
-from accepted.storage.db.statements import Connection, Direct, Statement
+from accepted.storage.db.statements import Connection, Statement
 
 CHANNEL = "accepted_ready"
 POLL = 1.0
@@ -39,7 +40,7 @@ class PostgresBroker:
         return list(refs)
 
     def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
-        return PostgresSubscription(self._engine, self._url, worker_id)
+        return PostgresSubscription(self._url)
 
     async def depths(self, queues: Iterable[str]) -> dict[str, int]:
         """Nothing can be lost, so there is nothing to compare with."""
@@ -61,52 +62,45 @@ class PostgresBroker:
 
 
 class PostgresSubscription:
-    """Claims with SKIP LOCKED; a worker that is not asking holds nothing."""
+    """Waits for notifications of rows on its queues, and polls. A worker that does not ask holds nothing."""
 
-    def __init__(self, engine: AsyncEngine, url: str, worker_id: UUID) -> None:
-        self._ledger = Direct(engine)
-        self._worker_id = worker_id
-        self._queues: list[str] = []
-        self._notified = asyncio.Event()
-        self._stopped = False
-        self._listener = Listener(url, CHANNEL, self._heard)
+    def __init__(self, url: str) -> None:
+        self.queues: list[str] = []
+        self.stopped = False
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self._listener = Listener(url, CHANNEL, self._on_notification)
 
     def serve(self, queues: Sequence[str]) -> None:
-        if set(queues) != set(self._queues):
-            self._queues = sorted(queues)
-            self._notified.set()
+        if set(queues) != set(self.queues):
+            self.queues = sorted(queues)
+            self._ready.set()
 
     async def run(self) -> None:
-        try:
-            await self._listener.run()
-        finally:
-            await self._ledger.close()
+        await self._listener.run()
 
-    async def claim(self, most: int) -> list[Delivery]:
-        while not self._stopped:
-            self._notified.clear()
-            async with self._ledger.transaction() as conn:
-                claims = await claim_next(conn, self._worker_id, self._queues, most)
-                await conn.commit()
-            if claims:
-                return [Delivery(claim, None) for claim in claims]
-            await self._wait_for_notification()
-        return []
+    @asynccontextmanager
+    async def receive(self, limit: int) -> AsyncIterator[list[ReceivedMessage]]:
+        """Cleared before the block, so that a notification during the claim is not lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL):
+                await self._ready.wait()
+        self._ready.clear()
+        yield []
 
-    async def settle(self, deliveries: Iterable[Delivery]) -> None:
-        return None
+    def poll_now(self) -> None:
+        self._ready.set()
+
+    async def ack(self, messages: Iterable[ReceivedMessage]) -> None:
+        """There are no messages: the claim has deleted the outbox row."""
+
+    async def reject(self, message: ReceivedMessage) -> None:
+        """There are no messages."""
 
     async def stop(self) -> None:
-        self._stopped = True
-        self._notified.set()
+        self.stopped = True
+        self._ready.set()
 
-    async def _wait_for_notification(self) -> None:
-        try:
-            async with asyncio.timeout(POLL):
-                await self._notified.wait()
-        except TimeoutError:
-            return
-
-    def _heard(self, payload: str) -> None:
-        if payload == EVERYTHING or not set(payload.split(",")).isdisjoint(self._queues):
-            self._notified.set()
+    def _on_notification(self, payload: str) -> None:
+        if payload == EVERYTHING or not set(payload.split(",")).isdisjoint(self.queues):
+            self._ready.set()

@@ -18,16 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.broker.postgres import CHANNEL
-from accepted.domain.job import Job
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
+from accepted.services.jobs.claiming import LeasedJob, claim_leases
 from accepted.services.leases import MAX_LEASES, Leases
-from accepted.storage import leases, workers
+from accepted.storage import workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import EVERYTHING, Listener
 from accepted.storage.db.statements import Direct
-from accepted.storage.jobs.reading import jobs_by_id
-from accepted.storage.leases import Leased
 
 POLL_EVERY = 1.0
 """Seconds between claims for one group when no notification arrives."""
@@ -45,13 +43,6 @@ class LeaseRequestKey(msgspec.Struct, frozen=True):
     name: str
     queue: str
     types: tuple[str, ...] | None
-
-
-class LeasedJob(msgspec.Struct, frozen=True):
-    """A lease, and its job as read in the transaction of the claim."""
-
-    leased: Leased
-    job: Job
 
 
 Answer: TypeAlias = "asyncio.Future[list[LeasedJob]]"
@@ -197,13 +188,9 @@ class LeaseWaiters:
         return claiming.result()
 
     async def _claim(self, key: LeaseRequestKey, limit: int) -> list[LeasedJob]:
-        async with self._ledger.transaction() as conn:
-            leased = await leases.claim(
-                conn, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
-            )
-            jobs = await jobs_by_id(conn, [one.lease.job_id for one in leased]) if leased else {}
-            await conn.commit()
-        return [LeasedJob(one, jobs[one.lease.job_id]) for one in leased]
+        return await claim_leases(
+            self._ledger, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
+        )
 
     async def _hand_back_late(self, claiming: "asyncio.Future[list[LeasedJob]]") -> None:
         with contextlib.suppress(LedgerUnavailable):

@@ -8,9 +8,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from accepted.broker.base import Subscription
 from accepted.domain import transitions
 from accepted.domain.references import JobRef
+from accepted.services.jobs.claiming import Claimer
 from accepted.services.jobs.completion import settle
 from accepted.storage import workers
 from accepted.storage.db.engine import transaction
@@ -36,11 +36,11 @@ async def test_what_is_published_is_claimed_once_over_two_subscriptions(harness:
     one, two = harness.subscribe(10, "q"), harness.subscribe(10, "q")
     found: list[UUID] = []
 
-    async def work(subscription: Subscription) -> None:
+    async def work(subscription: Claimer) -> None:
         while deliveries := await subscription.claim(7):
             found.extend(ids(deliveries))
             await harness.finish(*deliveries)
-            await subscription.settle(deliveries)
+            await subscription.ack(deliveries)
 
     tasks = [asyncio.create_task(work(each)) for each in (one, two)]
     await until(lambda: len(found) >= 60, PATIENCE, lambda: f"60 claims, {len(found)}")
@@ -178,7 +178,7 @@ async def test_what_was_delivered_and_not_claimed_goes_back_at_a_stop(harness: B
     await stopping.stop()
     assert len(await claim_all(harness, harness.subscribe(8, "q"), 7)) == 7
     await harness.finish(taken)
-    await stopping.settle([taken])
+    await stopping.ack([taken])
     statuses = await rows(harness.engine, "SELECT DISTINCT status, attempt FROM jobs")
     assert [tuple(row.values()) for row in statuses] == [("succeeded", 1)], "no attempt was burned"
 
@@ -221,7 +221,7 @@ async def test_a_busy_subscription_takes_again_once_it_asks(harness: BrokerHarne
     (taken,) = await claim(subscription, 1)
     await asyncio.wait([asyncio.ensure_future(asyncio.sleep(SHORT))])  # longer than a delivery may wait for a slot
     await harness.finish(taken)
-    await subscription.settle([taken])
+    await subscription.ack([taken])
     assert len(await claim_all(harness, subscription, 5, most=1)) == 5
 
 

@@ -13,7 +13,6 @@ from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.broker.rabbitmq.connections import Connector
 from accepted.broker.rabbitmq.subscription import DEAF, WATCH_EVERY, RabbitSubscription
 from accepted.broker.rabbitmq.topology import declare_base, declare_queue
-from accepted.domain.ids import new_id
 from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler.rejections import Rejections
 from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all, ids
@@ -132,17 +131,18 @@ async def test_an_old_backlog_is_no_sign_of_deafness(harness: BrokerHarness) -> 
     await harness.put("q", 4)
     await do(harness.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
     worker = harness.subscribe(1, "q")
-    assert isinstance(worker, RabbitSubscription)
+    rabbit = worker.subscription
+    assert isinstance(rabbit, RabbitSubscription)
     (taken,) = await claim(worker, 1)
-    channel = worker._channel
-    worker._listening_since -= 2 * DEAF
+    channel = rabbit._channel
+    rabbit._listening_since -= 2 * DEAF
     asking = asyncio.ensure_future(worker.claim(1))
     with pytest.raises(AssertionError, match="to connect anew"):
-        await until(lambda: worker._channel is not channel, 2 * WATCH_EVERY, "to connect anew")
+        await until(lambda: rabbit._channel is not channel, 2 * WATCH_EVERY, "to connect anew")
     await harness.finish(taken)
-    await worker.settle([taken])
+    await worker.ack([taken])
     assert len(await asyncio.wait_for(asking, PATIENCE)) == 1
-    assert worker._channel is channel
+    assert rabbit._channel is channel
     await harness.close()
 
 
@@ -155,14 +155,15 @@ async def test_time_without_a_consumer_is_none_of_silence(harness: BrokerHarness
         channel = await other.channel()
         await (await channel.get_queue("accepted.q.q")).get()
         worker = harness.subscribe(1, "q")
-        assert isinstance(worker, RabbitSubscription)
+        rabbit = worker.subscription
+        assert isinstance(rabbit, RabbitSubscription)
         asking = asyncio.ensure_future(worker.claim(1))
         await asyncio.sleep(0)
-        worker._listening_since -= 2 * DEAF
-        first = await until(lambda: worker._channel, PATIENCE, "to be connected", interval=0.001)
+        rabbit._listening_since -= 2 * DEAF
+        first = await until(lambda: rabbit._channel, PATIENCE, "to be connected", interval=0.001)
         with pytest.raises(AssertionError, match="to connect anew"):
-            await until(lambda: worker._channel is not first, 2 * WATCH_EVERY, "to connect anew")
-        assert worker._consumers
+            await until(lambda: rabbit._channel is not first, 2 * WATCH_EVERY, "to connect anew")
+        assert rabbit._consumers
     assert ids(await asyncio.wait_for(asking, PATIENCE)) == [ref.job_id]
 
 
@@ -172,13 +173,14 @@ async def test_a_busy_subscription_takes_nothing_until_it_asks(harness: BrokerHa
     await harness.put("one", 2)
     await harness.put("two", 2)
     busy = harness.subscribe(1, "one", "two")
-    assert isinstance(busy, RabbitSubscription)
+    rabbit = busy.subscription
+    assert isinstance(rabbit, RabbitSubscription)
     (taken,) = await claim(busy, 1)
-    await until(lambda: busy._paused, PATIENCE, "what has no slot to be given back")
+    await until(lambda: rabbit._paused, PATIENCE, "what has no slot to be given back")
     with pytest.raises(AssertionError, match="to consume again"):
-        await until(lambda: busy._consumers, 3 * WATCH_EVERY, "to consume again")
+        await until(lambda: rabbit._consumers, 3 * WATCH_EVERY, "to consume again")
     await harness.finish(taken)
-    await busy.settle([taken])
+    await busy.ack([taken])
     assert len(await claim_all(harness, busy, 3, most=1)) == 3
     await harness.close()
 
@@ -190,16 +192,17 @@ async def test_what_is_settled_after_a_stop_is_acked(
     """A stopping worker finishes what it holds; what it then leaves without an ack would come again, stale."""
     await harness.put("q", 40)
     stopping = harness.subscribe(40, "q")
-    assert isinstance(stopping, RabbitSubscription)
+    rabbit = stopping.subscription
+    assert isinstance(rabbit, RabbitSubscription)
     taken = await claim(stopping, 20)
     while len(taken) < 20:
         taken += await claim(stopping, 20 - len(taken))
     await stopping.stop()
     with pytest.raises(AssertionError, match="to let go"):
-        await until(lambda: stopping._channel is None, 2 * WATCH_EVERY, "to let go")
+        await until(lambda: rabbit._channel is None, 2 * WATCH_EVERY, "to let go")
     assert await stopping.claim(20) == []
     await harness.finish(*taken)
-    await stopping.settle(taken)
+    await stopping.ack(taken)
     await harness.vanish(stopping)
 
     def left() -> tuple[int, int]:
@@ -227,7 +230,7 @@ class LosesACancel(Connector):
 
 async def test_a_lost_cancel_ends_a_subscription_all_the_same(amqp_url: str, engine: AsyncEngine) -> None:
     connector = LosesACancel(amqp_url)
-    running = asyncio.create_task(RabbitSubscription(connector, engine, new_id(), 1).run())
+    running = asyncio.create_task(RabbitSubscription(connector, engine, 1).run())
     await connector.connecting.wait()
     running.cancel()
     done, _ = await asyncio.wait({running}, timeout=10)
@@ -243,7 +246,7 @@ async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost
         subscription = harness.subscribe(1, "q")
         deliveries = await claim(subscription)
         proxy.cut()
-        acks = [asyncio.create_task(subscription.settle(deliveries)) for _ in range(5000)]
+        acks = [asyncio.create_task(subscription.ack(deliveries)) for _ in range(5000)]
         _, waiting = await asyncio.wait(acks, timeout=SETTLED_WITHIN / 2)
         assert waiting, "the queue of frames took them all"
         _, waiting = await asyncio.wait(waiting, timeout=SETTLED_WITHIN)

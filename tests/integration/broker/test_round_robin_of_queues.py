@@ -6,8 +6,8 @@ from collections import Counter
 import aio_pika
 import pytest
 
-from accepted.broker.base import Delivery, Subscription
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
+from accepted.services.jobs.claiming import Claimer, Delivery
 from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all
 from tests.support.waiting import until
 
@@ -20,7 +20,7 @@ BACKLOG = 40
 class Slots:
     """A worker that runs jobs of so many seconds, and counts from which queue they came."""
 
-    def __init__(self, harness: BrokerHarness, subscription: Subscription, seconds: float) -> None:
+    def __init__(self, harness: BrokerHarness, subscription: Claimer, seconds: float) -> None:
         self._harness, self._subscription, self._seconds = harness, subscription, seconds
         self._free = asyncio.Semaphore(SLOTS)
         self._running: set[asyncio.Task[None]] = set()
@@ -41,7 +41,7 @@ class Slots:
         asyncio.get_running_loop().call_later(self._seconds, over.set)
         await over.wait()
         await self._harness.finish(delivery)
-        await self._subscription.settle([delivery])
+        await self._subscription.ack([delivery])
         self._free.release()
 
 
@@ -78,16 +78,17 @@ async def test_short_jobs_after_long_ones_are_prefetched_again(harness: BrokerHa
     for queue in ("a", "b"):
         await harness.put(queue, 400)
     subscription = harness.subscribe(5, "a", "b")
-    assert isinstance(subscription, RabbitSubscription)
+    rabbit = subscription.subscription
+    assert isinstance(rabbit, RabbitSubscription)
     taken: list[Delivery] = []
     while len(taken) < 5:
         taken += await claim(subscription, 5 - len(taken))
 
-    await until(lambda: subscription._paused, PATIENCE, "what has no slot to be given back")
+    await until(lambda: rabbit._paused, PATIENCE, "what has no slot to be given back")
     await harness.finish(*taken)
-    await subscription.settle(taken)
+    await subscription.ack(taken)
     draining = asyncio.create_task(claim_all(harness, subscription, 795, most=5))
-    await until(lambda: len(subscription._consumers) == 2, PATIENCE, "both to be consumed again")
+    await until(lambda: len(rabbit._consumers) == 2, PATIENCE, "both to be consumed again")
     assert not draining.done(), "while there was more to fetch"
     await draining
     await harness.close()

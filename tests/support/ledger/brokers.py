@@ -7,12 +7,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.base import Broker, Delivery, Subscription
+from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
+from accepted.services.jobs.claiming import Claimer, Delivery
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.publishing import handoff, publish
 from accepted.storage.db.engine import transaction
@@ -29,7 +30,7 @@ class BrokerHarness:
 
     def __init__(self, kind: str, engine: AsyncEngine, broker: Broker) -> None:
         self.kind, self.engine, self.broker = kind, engine, broker
-        self._running: dict[Subscription, asyncio.Task[None]] = {}
+        self._running: dict[Claimer, asyncio.Task[None]] = {}
 
     async def put(self, queue: str, count: int = 1, **fields: Any) -> list[JobRef]:
         """Accept jobs and publish them, as a submitter does."""
@@ -44,13 +45,13 @@ class BrokerHarness:
             assert await publish(self.engine, self.broker, refs, "test") == count
         return refs
 
-    def subscribe(self, slots: int, *queues: str) -> Subscription:
-        subscription = self.broker.subscribe(new_id(), slots)
-        subscription.serve(queues)
-        self._running[subscription] = asyncio.create_task(subscription.run())
-        return subscription
+    def subscribe(self, slots: int, *queues: str) -> Claimer:
+        claimer = Claimer(self.engine, self.broker, new_id(), slots)
+        claimer.serve(queues)
+        self._running[claimer] = asyncio.create_task(claimer.run())
+        return claimer
 
-    async def vanish(self, subscription: Subscription) -> None:
+    async def vanish(self, subscription: Claimer) -> None:
         """The worker dies: the broker is not told."""
         task = self._running.pop(subscription)
         task.cancel()
@@ -78,22 +79,22 @@ def running_attempt(delivery: Delivery) -> RunningAttempt:
     )  # fmt: skip
 
 
-async def claim(subscription: Subscription, most: int = 100) -> list[Delivery]:
+async def claim(subscription: Claimer, most: int = 100) -> list[Delivery]:
     return await asyncio.wait_for(asyncio.shield(subscription.claim(most)), PATIENCE)
 
 
-async def claim_all(harness: BrokerHarness, subscription: Subscription, count: int, most: int = 100) -> list[Delivery]:
+async def claim_all(harness: BrokerHarness, subscription: Claimer, count: int, most: int = 100) -> list[Delivery]:
     """Claim and finish until there were `count`."""
     found: list[Delivery] = []
     while len(found) < count:
         deliveries = await claim(subscription, most)
         await harness.finish(*deliveries)
-        await subscription.settle(deliveries)
+        await subscription.ack(deliveries)
         found += deliveries
     return found
 
 
-async def nothing_comes(subscription: Subscription) -> bool:
+async def nothing_comes(subscription: Claimer) -> bool:
     """No claim succeeds for a while; the subscription is used up by asking."""
     waiting = asyncio.ensure_future(subscription.claim(10))
     done, _ = await asyncio.wait([waiting], timeout=SHORT)

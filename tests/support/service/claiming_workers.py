@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
-from accepted.broker.base import Delivery, Subscription
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import FINISHED
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
+from accepted.services.jobs.claiming import Claimer, Delivery
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.submission import Submission, Submissions
 from accepted_worker.scheduler import base
@@ -73,14 +73,12 @@ async def claiming_workers(
             raise BaseExceptionGroup("workers that came to grief", errors)
 
 
-async def _work(
-    harness: BrokerHarness, subscription: Subscription, outcome: Outcome, order: list[UUID], most: int
-) -> None:
+async def _work(harness: BrokerHarness, subscription: Claimer, outcome: Outcome, order: list[UUID], most: int) -> None:
     while deliveries := await until_heard(lambda: subscription.claim(most)):
         order.extend(each.claim.job.id for each in deliveries)
         await asyncio.sleep(0)
         await until_heard(lambda: settle(harness.engine, harness.broker, [outcome(each) for each in deliveries]))
-        await subscription.settle(deliveries)
+        await subscription.ack(deliveries)
 
 
 async def until_heard(work: Callable[[], Awaitable[T]]) -> T:

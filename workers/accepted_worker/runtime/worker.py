@@ -14,13 +14,14 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted.broker.base import Broker, Delivery
+from accepted.broker.base import Broker
 from accepted.concurrency import cancel_requested
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
+from accepted.services.jobs.claiming import Claimer, Delivery
 from accepted.services.jobs.completion import MAX_BATCH
 from accepted.services.queues import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
@@ -81,7 +82,7 @@ class Worker:
         self._concurrency = concurrency
         self._slots = Slots(concurrency)
         self._recorder = Recorder(engine, broker, executor.tools)
-        self._subscription = broker.subscribe(self.id, concurrency)
+        self._claimer = Claimer(engine, broker, self.id, concurrency)
         self._heartbeat_every = lease_ttl / 3
         self._grace = shutdown_grace
         self._ack_within = ack_within
@@ -106,7 +107,7 @@ class Worker:
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
             asyncio.create_task(self._every(FIND_QUEUES_SECONDS, self._find_queues, self._queue_named)),
-            asyncio.create_task(self._subscription.run()),
+            asyncio.create_task(self._claimer.run()),
             asyncio.create_task(self._stop_when_exhausted()),
             asyncio.create_task(self._every(FIND_CANCELS_SECONDS, self._cancel_requested)),
             asyncio.create_task(self._every(REPORT_EVERY, self._report)),
@@ -116,7 +117,7 @@ class Worker:
         taking = asyncio.create_task(self._take())
         log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
         await self._stopping.wait()
-        await self._subscription.stop()
+        await self._claimer.stop()
         await self._finish(taking)
         for task in background:
             task.cancel()
@@ -146,7 +147,7 @@ class Worker:
         while not self._stopping.is_set():
             free = await self._slots.some()
             try:
-                deliveries = await self._subscription.claim(min(free, MAX_BATCH))
+                deliveries = await self._claimer.claim(min(free, MAX_BATCH))
             except LedgerUnavailable as error:
                 log.warning("claim_failed", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -180,14 +181,14 @@ class Worker:
     def _ack_early(self, delivery: Delivery) -> None:
         """Ack before the broker's consumer timeout. From now on only the lease keeps the job."""
         self._acked_early.add(_attempt_of(delivery))
-        task = asyncio.create_task(self._subscription.settle([delivery]))
+        task = asyncio.create_task(self._claimer.ack([delivery]))
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
 
     async def _ack(self, delivery: Delivery) -> None:
         """Ack once: a second ack of the same delivery tag is an error that closes the channel."""
         if _attempt_of(delivery) not in self._acked_early:
-            await self._subscription.settle([delivery])
+            await self._claimer.ack([delivery])
 
     async def _execute(self, delivery: Delivery) -> Transition:
         task = asyncio.current_task()
@@ -238,11 +239,11 @@ class Worker:
 
     async def _find_queues(self) -> None:
         if self._queue_names:
-            self._subscription.serve(self._queue_names)
+            self._claimer.serve(self._queue_names)
             return
         async with reading(self._engine) as conn:
             found = set(await queues.served_by(conn, list(self._handlers)))
-        self._subscription.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
+        self._claimer.serve(sorted(found | {handler.type.queue for handler in self._handlers.values()}))
 
     async def _report(self) -> None:
         await self._executor.run_times.report(self._engine)

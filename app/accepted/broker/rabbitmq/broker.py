@@ -67,7 +67,7 @@ class RabbitBroker:
         return confirmed
 
     def subscribe(self, worker_id: UUID, slots: int) -> Subscription:
-        return RabbitSubscription(self._connector, self._engine, worker_id, slots)
+        return RabbitSubscription(self._connector, self._engine, slots)
 
     async def depths(self, queues: Iterable[str]) -> dict[str, int]:
         connection = await self._connected()

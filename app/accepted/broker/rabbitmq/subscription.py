@@ -11,9 +11,8 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import cast
-from uuid import UUID
 
 import aiormq
 import structlog
@@ -21,18 +20,17 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.base import Delivery
+from accepted.broker.base import ReceivedMessage
 from accepted.broker.rabbitmq.acks import ack, give_back, reject
 from accepted.broker.rabbitmq.connections import Connector, Failure, close_quietly
 from accepted.broker.rabbitmq.declarations import Declarer
 from accepted.broker.rabbitmq.round_robin import Buffer
 from accepted.broker.rabbitmq.topology import declare_base, queue_name, queue_of
 from accepted.concurrency import cancel_requested
-from accepted.domain.references import MessageBody, read_body
+from accepted.domain.references import read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_DROPPED
-from accepted.storage.attempts.claims import claim_refs, known
-from accepted.storage.db.statements import Direct
+from accepted.storage.db.engine import reading
 from accepted.storage.jobs import outbox
 
 WATCH_EVERY = 1.0
@@ -59,10 +57,9 @@ class RabbitSubscription:
     Once stopped it takes nothing more, and stays connected until `run` is cancelled: there are acks to come.
     """
 
-    def __init__(self, connector: Connector, engine: AsyncEngine, worker_id: UUID, slots: int) -> None:
+    def __init__(self, connector: Connector, engine: AsyncEngine, slots: int) -> None:
         self._connector = connector
-        self._ledger = Direct(engine)
-        self._worker_id = worker_id
+        self._engine = engine
         self._slots = min(slots, MAX_PREFETCH)
         self._declarer = Declarer()
         self._queues: deque[str] = deque()
@@ -77,7 +74,11 @@ class RabbitSubscription:
         self._free_since = math.inf
         self._asking_for = 0
         self._paused = False
-        self._stopped = False
+        self.stopped = False
+
+    @property
+    def queues(self) -> list[str]:
+        return sorted(self._queues)
 
     def serve(self, queues: Sequence[str]) -> None:
         if set(queues) != set(self._queues):
@@ -85,86 +86,70 @@ class RabbitSubscription:
             self._wake.set()
 
     async def run(self) -> None:
-        try:
-            while not cancel_requested():
-                await self._consume_until_lost()
-                await asyncio.sleep(RECONNECT)
-        finally:
-            await self._ledger.close()
+        while not cancel_requested():
+            await self._consume_until_lost()
+            await asyncio.sleep(RECONNECT)
 
-    async def claim(self, most: int) -> list[Delivery]:
-        self._asking_for = most
+    @contextlib.asynccontextmanager
+    async def receive(self, limit: int) -> AsyncIterator[list[ReceivedMessage]]:
+        """Goes on fetching up to `limit` while the block claims."""
+        self._asking_for = limit
         self._listening_since = time.monotonic()
         try:
-            while await self._anything():
-                batch = self._buffer.take(most)
-                self._oldest = time.monotonic()
-                if len(batch) == most:
-                    self._free_since = math.inf
-                if deliveries := await self._claim(batch):
-                    return deliveries
-            return []
+            messages = await self._next(limit)
+            try:
+                yield messages
+            except BaseException:
+                self._buffer.put_back(_delivered(message) for message in messages)
+                raise
         finally:
             self._asking_for = 0
 
-    async def settle(self, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
-            if isinstance(delivery.receipt, DeliveredMessage):
-                await ack(delivery.receipt)
+    def poll_now(self) -> None:
+        """Messages are delivered: there is nothing to poll."""
+
+    async def ack(self, messages: Iterable[ReceivedMessage]) -> None:
+        for message in messages:
+            await ack(_delivered(message))
+
+    async def reject(self, message: ReceivedMessage) -> None:
+        await reject(_delivered(message))
 
     async def stop(self) -> None:
-        self._stopped = True
+        self.stopped = True
         self._arrived.set()
         await self._pause()
 
     async def _anything(self) -> bool:
         """Wait for a delivery; False once the subscription is stopped."""
         self._free_since = min(self._free_since, time.monotonic())
-        while not self._buffer and not self._stopped:
+        while not self._buffer and not self.stopped:
             self._arrived.clear()
             if self._paused:
                 self._wake.set()
             await self._arrived.wait()
-        return not self._stopped
+        return not self.stopped
 
-    async def _claim(self, batch: list[DeliveredMessage]) -> list[Delivery]:
-        """Claim what the messages refer to. On any failure the messages go back; none is ever just dropped."""
-        readable = [(message, ref) for message in batch if (ref := await self._read(message)) is not None]
-        receipts = {(ref.id, ref.attempt): message for message, ref in readable}
-        try:
-            async with self._ledger.transaction() as conn:
-                claims = await claim_refs(conn, self._worker_id, list(receipts))
-                await conn.commit()
-                taken = {(claim.job.id, claim.job.attempt - 1) for claim in claims}
-                stale = [(message, ref) for message, ref in readable if (ref.id, ref.attempt) not in taken]
-                there = await known(conn, [ref.id for _, ref in stale]) if stale else set()
-        except BaseException:
-            self._buffer.put_back(message for message, _ in readable)  # a second reject costs the channel
-            raise
-        for message, ref in stale:
-            if ref.id in there:
-                await self._drop(message, "stale")
-            else:
-                await self._reject(message, "unknown")
-        for message, ref in readable:
-            if message is not receipts[ref.id, ref.attempt] and (ref.id, ref.attempt) in taken:
-                await self._drop(message, "duplicate")
-        return [Delivery(claim, receipts[claim.job.id, claim.job.attempt - 1]) for claim in claims]
+    async def _next(self, limit: int) -> list[ReceivedMessage]:
+        """Wait for a readable message; up to `limit` of them. None once the subscription is stopped."""
+        messages: list[ReceivedMessage] = []
+        while not messages and await self._anything():
+            batch = self._buffer.take(limit)
+            self._oldest = time.monotonic()
+            if len(batch) == limit:
+                self._free_since = math.inf
+            messages = [read for message in batch if (read := await self._read(message)) is not None]
+        return messages
 
-    async def _read(self, message: DeliveredMessage) -> MessageBody | None:
-        found = read_body(message.body)
-        if found is None:
-            await self._reject(message, "malformed")
-        return found
-
-    async def _drop(self, message: DeliveredMessage, reason: str) -> None:
-        MESSAGES_DROPPED.labels(reason).inc()
-        await ack(message)
-
-    async def _reject(self, message: DeliveredMessage, reason: str) -> None:
-        MESSAGES_DROPPED.labels(reason).inc()
-        log.warning("message_rejected", reason=reason)
-        await reject(message)
+    async def _read(self, message: DeliveredMessage) -> ReceivedMessage | None:
+        """The reference; None for a malformed message, which is rejected."""
+        body = read_body(message.body)
+        if body is None:
+            MESSAGES_DROPPED.labels("malformed").inc()
+            log.warning("message_rejected", reason="malformed")
+            await reject(message)
+            return None
+        return ReceivedMessage((body.id, body.attempt), message)
 
     async def _consume_until_lost(self) -> None:
         try:
@@ -220,7 +205,7 @@ class RabbitSubscription:
     async def _fetch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         """Fetch messages round robin for the free slots. Consume again once all queues are empty or after `HOLD`."""
         empty = 0
-        while len(self._buffer) < self._asking_for and not self._stopped:
+        while len(self._buffer) < self._asking_for and not self.stopped:
             if empty >= len(self._queues) or time.monotonic() - self._free_since > HOLD:
                 self._paused = False
                 return
@@ -233,7 +218,7 @@ class RabbitSubscription:
                 message = await underlay.basic_get(queue_name(queue))
             if message.delivery_tag is None:
                 empty += 1
-            elif self._stopped:
+            elif self.stopped:
                 await give_back(message)
             else:
                 empty = 0
@@ -255,7 +240,7 @@ class RabbitSubscription:
         self._listening_since = now
         left = False
         with contextlib.suppress(LedgerUnavailable):
-            async with self._ledger.statements() as conn:
+            async with reading(self._engine) as conn:
                 left = await outbox.any_left(conn, list(self._consumers), DEAF)
         if left:
             raise BrokerUnavailable("connected, but what is published does not arrive")
@@ -289,3 +274,8 @@ class RabbitSubscription:
         self._buffer.clear()
         self._consumers.clear()
         self._declared.clear()
+
+
+def _delivered(message: ReceivedMessage) -> DeliveredMessage:
+    assert isinstance(message.receipt, DeliveredMessage)
+    return message.receipt

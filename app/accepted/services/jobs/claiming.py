@@ -1,0 +1,140 @@
+"""The claim: queued -> running. Workers and requests for leases claim here, and the claim's COMMIT stands here.
+
+A worker receives through its subscription. RabbitMQ delivers references, and the claim takes the outbox rows that they
+refer to. Where the ledger is the broker there are no messages: the claim takes the next rows of the outbox itself. A
+request for leases does the same, for one tenant and its types.
+
+Dying before the COMMIT loses nothing: the messages are delivered again. After it the lease runs out, and the rescuer
+ends the attempt.
+"""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker, ReceivedMessage
+from accepted.domain.job import Job
+from accepted.metrics import MESSAGES_DROPPED
+from accepted.storage import leases
+from accepted.storage.attempts import claims
+from accepted.storage.attempts.claims import Claim
+from accepted.storage.db.statements import Direct
+from accepted.storage.jobs.reading import jobs_by_id
+from accepted.storage.leases import Leased
+
+log = structlog.get_logger(__name__)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A claimed job, and the message to ack once its outcome is committed; None where the ledger is the broker."""
+
+    claim: Claim
+    message: ReceivedMessage | None
+
+
+class LeasedJob(msgspec.Struct, frozen=True):
+    """A lease, and its job as read in the transaction of the claim."""
+
+    leased: Leased
+    job: Job
+
+
+class _Sorted(msgspec.Struct, frozen=True):
+    """What a claim made of messages: deliveries, those to ack (and why: `stale`, `duplicate`), those to reject."""
+
+    deliveries: list[Delivery]
+    dropped: Sequence[tuple[ReceivedMessage, str]] = ()
+    unknown: Sequence[ReceivedMessage] = ()
+
+
+class Claimer:
+    """Claims for one worker what its subscription receives."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, worker_id: UUID, slots: int) -> None:
+        self.subscription = broker.subscribe(worker_id, slots)
+        self._ledger = Direct(engine)
+        self._is_ledger = broker.is_ledger
+        self._worker_id = worker_id
+
+    def serve(self, queues: Sequence[str]) -> None:
+        """The queues to claim from; may be called again whenever they change."""
+        self.subscription.serve(queues)
+
+    async def run(self) -> None:
+        """Keep the subscription alive until cancelled."""
+        try:
+            await self.subscription.run()
+        finally:
+            await self._ledger.close()
+
+    async def claim(self, limit: int) -> list[Delivery]:
+        """Wait for work, and claim between 1 and `limit` jobs. Raises `LedgerUnavailable`.
+
+        Empty once the subscription is stopped. Do not cancel it: its caller must learn of a claim that commits.
+        """
+        while True:
+            async with self.subscription.receive(limit) as messages:
+                if self.subscription.stopped:
+                    return []
+                found = await (self._claim_next(limit) if self._is_ledger else self._claim_received(messages))
+            await self._drop(found)
+            if found.deliveries:
+                return found.deliveries
+
+    async def ack(self, deliveries: Iterable[Delivery]) -> None:
+        """Ack the messages of these: their outcomes are committed. Never raises; at worst they are delivered again."""
+        await self.subscription.ack([each.message for each in deliveries if each.message is not None])
+
+    async def stop(self) -> None:
+        """Receive nothing more; what was received and not claimed goes back. A waiting `claim` returns."""
+        await self.subscription.stop()
+
+    async def _claim_next(self, limit: int) -> _Sorted:
+        async with self._ledger.transaction() as conn:
+            claimed = await claims.claim_next(conn, self._worker_id, self.subscription.queues, limit)
+            await conn.commit()
+        if claimed:
+            self.subscription.poll_now()
+        return _Sorted([Delivery(claim, None) for claim in claimed])
+
+    async def _claim_received(self, messages: list[ReceivedMessage]) -> _Sorted:
+        received = {message.reference: message for message in messages}
+        async with self._ledger.transaction() as conn:
+            claimed = await claims.claim_refs(conn, self._worker_id, list(received))
+            await conn.commit()
+            taken = {(claim.job.id, claim.job.attempt - 1): claim for claim in claimed}
+            left = [message for message in messages if message.reference not in taken]
+            known = await claims.known(conn, [message.reference[0] for message in left]) if left else set()
+        doubles = [m for m in messages if m.reference in taken and m is not received[m.reference]]
+        return _Sorted(
+            [Delivery(claim, received[reference]) for reference, claim in taken.items()],
+            [*((m, "stale") for m in left if m.reference[0] in known), *((m, "duplicate") for m in doubles)],
+            [m for m in left if m.reference[0] not in known],
+        )
+
+    async def _drop(self, found: _Sorted) -> None:
+        """Ack what leads to nothing more, and reject references to jobs that the ledger does not have."""
+        for _, reason in found.dropped:
+            MESSAGES_DROPPED.labels(reason).inc()
+        await self.subscription.ack([message for message, _ in found.dropped])
+        for message in found.unknown:
+            MESSAGES_DROPPED.labels("unknown").inc()
+            log.warning("message_rejected", reason="unknown")
+            await self.subscription.reject(message)
+
+
+async def claim_leases(
+    ledger: Direct, *, name: str, tenant: str, queue: str, types: Sequence[str] | None, limit: int
+) -> list[LeasedJob]:
+    """Claim up to `limit` of the tenant's jobs that are ready on `queue`, of these types (None: of any).
+
+    Each gets a lease, whose worker row is called `name`. Raises `LedgerUnavailable`.
+    """
+    async with ledger.transaction() as conn:
+        leased = await leases.claim(conn, name=name, tenant=tenant, queue=queue, types=types, limit=limit)
+        jobs = await jobs_by_id(conn, [one.lease.job_id for one in leased]) if leased else {}
+        await conn.commit()
+    return [LeasedJob(one, jobs[one.lease.job_id]) for one in leased]
