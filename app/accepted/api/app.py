@@ -32,7 +32,7 @@ from accepted.services.batches.submission import BatchSubmissions
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
-from accepted.services.jobs.watching import Changes
+from accepted.services.jobs.watching import JobWatcher
 from accepted.services.keys import Keys
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         submissions=submissions,
         limits=limits,
         admission=admission,
-        changes=Changes(engine, settings.require_database()),
+        watcher=JobWatcher(engine, settings.require_database()),
         type_cache=type_cache,
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=Keys(engine),
@@ -79,9 +79,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        background = [asyncio.create_task(state.changes.run()), asyncio.create_task(state.limits.run())]
+        background = [asyncio.create_task(state.watcher.run()), asyncio.create_task(state.limits.run())]
         background.append(asyncio.create_task(leases_.run_times.keep_reporting(engine)))
-        _on_stop(state.changes.close)
+        _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
         yield

@@ -191,7 +191,7 @@ def _shown(
 
 
 async def _job(state: State, job_id: UUID) -> Response:
-    job = await state.changes.job(job_id)
+    job = await state.watcher.job(job_id)
     if job is None:
         raise ResourceNotFound("the job has been pruned meanwhile")
     return Response(json_text.encode(to_wire(job)), media_type=JSON)

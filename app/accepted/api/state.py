@@ -11,7 +11,7 @@ from accepted.services.admission import Admission
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
-from accepted.services.jobs.watching import Changes
+from accepted.services.jobs.watching import JobWatcher
 from accepted.services.keys import Keys
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
@@ -29,7 +29,7 @@ class State:
     submissions: Submissions
     limits: SubmissionLimits
     admission: Admission
-    changes: Changes
+    watcher: JobWatcher
     type_cache: JobTypeCache
     job_checks: JobChecks
     keys: Keys

@@ -31,7 +31,7 @@ class Api:
 
     def stop(self) -> None:
         """What SIGTERM does."""
-        self.state.changes.close()
+        self.state.watcher.close()
         self.state.lease_waiters.close()
         self.server.should_exit = True
 

@@ -135,7 +135,7 @@ async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
     """Every attempt so far, including a running one, and each payload that a replay replaced."""
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
-    found = await state.changes.attempts(job_id)
+    found = await state.watcher.attempts(job_id)
     body: dict[str, Any] = {"items": [_attempt(one) for one in found]}
     if edits := await _edits(state, job):
         body["edits"] = [_edit(one) for one in edits]
@@ -144,7 +144,7 @@ async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
 
 async def find(state: State, tenant: str, job_id: UUID) -> Job:
     """The tenant's job. Raises `Gone` for an id older than the retention, else `ResourceNotFound`."""
-    job = await state.changes.job(job_id)
+    job = await state.watcher.job(job_id)
     if job is not None and job.tenant == tenant:
         return job
     age = age_of(job_id, datetime.now(UTC))
@@ -166,7 +166,7 @@ async def _changed(state: State, job: Job, if_none_match: str | None, seconds: f
             return now.status != job.status
         return not matches(if_none_match, body_and_etag(now)[1])
 
-    return await state.changes.wait(job.id, differs, seconds) or job
+    return await state.watcher.wait(job.id, differs, seconds) or job
 
 
 async def _page(state: State, tenant: str, query: JobQuery, before: UUID | None) -> list[Job]:

@@ -101,7 +101,7 @@ def largest_body(settings: Settings) -> int:
 async def _answer(state: State, receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
     job = receipt.job
     if wait is not None and not job.finished:
-        job = await state.changes.wait(job.id, lambda now: now.finished, wait) or job
+        job = await state.watcher.wait(job.id, lambda now: now.finished, wait) or job
     headers = monitor_headers(job)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -116,7 +116,7 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
     current: Job | None = job
     sent: bytes | None = None
     while current is not None:
-        news = history.events(current, await state.changes.attempts(job.id), seen)
+        news = history.events(current, await state.watcher.attempts(job.id), seen)
         frames = [_status(event) for event in news]
         progress = _progress(current)
         if progress is not None and progress != sent and (news or not current.finished):
@@ -125,7 +125,7 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
         for frame in frames:
             yield frame
         seen = news[-1].number if news else seen
-        if current.finished or state.changes.closed:
+        if current.finished or state.watcher.closed:
             return
         try:
             current = await _next(state, current)
@@ -137,7 +137,7 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
 async def _next(state: State, job: Job) -> Job | None:
     """The job once its state or progress has changed, or as it is after `KEEP_ALIVE`."""
     before = _visible(job)
-    return await state.changes.wait(job.id, lambda now: _visible(now) != before, KEEP_ALIVE)
+    return await state.watcher.wait(job.id, lambda now: _visible(now) != before, KEEP_ALIVE)
 
 
 def _visible(job: Job) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Cancelling a job for a client: found again and again until it holds still, for it may change while we look."""
+"""Cancelling a job for a client. The job may change meanwhile, so it is read again until the cancellation fits it."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,11 +12,11 @@ from accepted.storage.jobs import cancellation
 from accepted.storage.jobs.reading import jobs_by_id
 
 TRIES = 20
-"""A job changes its state once or twice while we look; one that does so this often is a ledger gone wrong."""
+"""A job changes its status once or twice meanwhile. One that does so this often means that the ledger is broken."""
 
 
 async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
-    """The job as it is then: `cancelled`, or still `running`, with its worker to be told.
+    """Returns the job as it is then: `cancelled`, or still `running`, and its worker will be told.
 
     Raises `Conflict` for a job that has finished, `ResourceNotFound` for one that was pruned meanwhile, and
     `LedgerUnavailable`.
@@ -32,11 +32,11 @@ async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
         job = found[job.id]
         if cancelled:
             return job
-    raise LedgerUnavailable("the job did not hold still")
+    raise LedgerUnavailable("the job kept changing")
 
 
 async def _try(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
-    """End the job, with its webhook, or leave the note for its worker; one transaction."""
+    """End the job, with its webhook, or leave the request for its worker. False: the job has finished meanwhile."""
     async with transaction(engine) as conn:
         done = await cancellation.cancel(conn, job.id)
         if done is None:

@@ -1,4 +1,4 @@
-"""Why a job is where it is: gathers what could hold it, and lets `accepted.domain.explanation` say which of it does."""
+"""Why a job does not run: reads the `JobSnapshot` that `accepted.domain.explanation` explains."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ CALLING = ("http.request", WEBHOOK_TYPE)
 
 
 async def explain(engine: AsyncEngine, job: Job, lease_ttl: float) -> dict[str, Any] | None:
-    """The explanation of this job as it is answered; None when it has been pruned meanwhile."""
+    """The body of `GET /jobs/{id}/explain`; None when the job has been pruned meanwhile."""
     async with reading(engine) as conn:
         row = await explaining.row(conn, job.id, lease_ttl, CALLING)
         if row is None:
@@ -63,9 +63,9 @@ async def _target(conn: AsyncConnection, row: Row) -> DeferredTarget | None:
         host = parse_target(row.calls, ANYWHERE).host
     except UrlRefused:
         return None
-    held = await explaining.target(conn, row.tenant, host)
-    if held is None:
+    deferred = await explaining.target(conn, row.tenant, host)
+    if deferred is None:
         return None
-    until, reason, failures = held
-    asked = reason == FailureClass.RATE_LIMITED
-    return DeferredTarget(host, until, "it asked for a pause" if asked else f"its last {failures} calls have failed")
+    until, reason, failures = deferred
+    paused = reason == FailureClass.RATE_LIMITED
+    return DeferredTarget(host, until, "it asked for a pause" if paused else f"its last {failures} calls have failed")

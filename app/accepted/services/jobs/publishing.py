@@ -30,9 +30,9 @@ def handoff(broker: Broker, *, publishes: bool) -> float | None:
 
 
 async def publish(engine: AsyncEngine, broker: Broker, refs: Sequence[JobRef], by: str) -> int:
-    """Publish, then mark what was confirmed. Dying in between publishes twice, which claims make harmless.
+    """Publish, then mark what was confirmed. Returns how many were.
 
-    Returns how many were confirmed.
+    A crash in between publishes twice. That is harmless, because a reference is claimed once.
     """
     confirmed = await broker.publish(refs)
     if confirmed:
@@ -45,18 +45,17 @@ async def publish(engine: AsyncEngine, broker: Broker, refs: Sequence[JobRef], b
 
 
 class Publisher:
-    """Publishes in the background what this process has just committed, as long as it is not busy accepting.
+    """Publishes in the background what this process has just committed, while submissions leave it time.
 
-    Accepting comes first: `reserve` says whether there is room, and whoever gets none leaves his references to the
-    relay, which is another process.
+    Submissions come first: references for which `reserve` has no room are left to the relay, another process.
     """
 
     ROOM = 32
-    """References under way at once."""
+    """References being published at once."""
 
     LIGHT = 4
-    """References in one transaction. More committed together means that submissions come faster than commits:
-    publishing one costs as much CPU as accepting one, so a busy process would halve its rate by publishing too."""
+    """References of one transaction. More means that submissions come faster than commits, and publishing a reference
+    costs as much CPU as accepting a job: a busy process would halve its rate by publishing, too."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
@@ -65,7 +64,7 @@ class Publisher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reserve(self, wanted: int) -> int:
-        """Room for `wanted` references or none, to be used by `offer` or given back by `release`."""
+        """Reserve room for all `wanted` references or none. The caller calls `offer` or `release` next."""
         if self._broker.is_ledger or wanted > min(self.LIGHT, self._room):
             return 0
         self._room -= wanted
@@ -75,14 +74,14 @@ class Publisher:
         self._room += count
 
     def offer(self, refs: Sequence[JobRef]) -> None:
-        """Publish these soon; the room for them was reserved."""
+        """Publish these in the background, in reserved room."""
         if refs:
             task = asyncio.create_task(self._publish(refs))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
-        """Wait for what is under way; each publish has its own deadline."""
+        """Wait until all is published. Each publish has its own deadline."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 

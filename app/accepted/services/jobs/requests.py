@@ -1,4 +1,4 @@
-"""What a POST /jobs body may hold (contract section 4), checked field by field."""
+"""The body of POST /jobs (contract section 4), checked field by field, and types that other bodies share."""
 
 import re
 from datetime import UTC, datetime
@@ -19,32 +19,36 @@ from accepted.domain.job import DEFAULT_PRIORITY, QUEUE_PATTERN
 from accepted.domain.retry import Retry
 
 YEAR = 366 * 86400.0
+"""Seconds, as `MAX_TIMEOUT`."""
+
 MAX_TIMEOUT = 7 * 86400.0
 MAX_ATTEMPTS = 100
+
 MAX_KEY = 255
+"""Characters."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:[0-5]\d)")
 
 
 def _moment(value: object) -> datetime:
-    """RFC 3339 with an offset, as UTC. Digits beyond microseconds are cut off."""
+    """An RFC 3339 time with an offset, as UTC. Digits beyond microseconds are dropped."""
     if not isinstance(value, str) or not (found := _RFC3339.fullmatch(value)):
         raise ValueError("must be an RFC 3339 time with an offset, such as 2026-11-23T19:00:00Z")
     text = value.replace(found[1], found[1][:7]) if found[1] else value
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("is not a time that there is") from None
+        raise ValueError("is not a valid date or time") from None
 
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must hold printable characters only")
+        raise ValueError("must have printable characters only")
     return text
 
 
 def distinct(values: list[str]) -> list[str]:
-    """Each of `values` once, in their order."""
+    """`values` without repetitions, in their order."""
     return list(dict.fromkeys(values))
 
 
@@ -59,7 +63,7 @@ EndEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"
 
 
 class RetryRequest(BaseModel):
-    """A retry policy; what is left out is the type's."""
+    """A retry policy. Omitted fields are taken from the type."""
 
     model_config = ConfigDict(extra="forbid", title="Retry")
 
@@ -70,7 +74,7 @@ class RetryRequest(BaseModel):
     jitter: Annotated[Number, Field(ge=0, le=1)] | None = None
 
     def over(self, default: Retry) -> Retry:
-        """The policy, with what was left out taken from `default`."""
+        """The policy, with omitted fields taken from `default`."""
         return Retry(
             max_attempts=default.max_attempts if self.max_attempts is None else self.max_attempts,
             schedule=default.schedule if self.schedule is None else tuple(map(float, self.schedule)),
@@ -79,7 +83,7 @@ class RetryRequest(BaseModel):
 
 
 class UniqueRequest(BaseModel):
-    """While a job with this key is there, another is not accepted: it is answered with that job."""
+    """While a job has this key, no other job with it is accepted: its submission is answered with that job."""
 
     model_config = ConfigDict(extra="forbid", title="Unique")
 

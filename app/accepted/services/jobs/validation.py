@@ -1,7 +1,7 @@
-"""Turns what pydantic found wrong into our InvalidRequest: JSON pointers into the body, and no value echoed.
+"""Turns pydantic's errors into `InvalidRequest`, with JSON pointers into the body and no value echoed.
 
-pydantic's own messages say what was expected, not what came, with the exceptions that `_MESSAGES` rewords.
-The text of a ValueError that a validator of ours raises is shown as it is: it must not quote its input.
+pydantic's messages say what was expected, not what came; `_MESSAGES` rewords the exceptions. The text of a `ValueError`
+that one of our validators raises is shown as it is, so it must not quote its input.
 """
 
 from types import NoneType, UnionType
@@ -13,9 +13,14 @@ from accepted.domain.json_text import escape_pointer
 from accepted.domain.text import did_you_mean
 from accepted.errors import FieldError, InvalidRequest
 
-MAX_LISTED = 20  # errors in one answer; nobody mends more at a time
-MAX_ERRORS = 1000  # past this a body is nonsense, and listing what is wrong with it would cost seconds
-MAX_POINTER = 256  # characters; an unknown field may have a name of any length
+MAX_LISTED = 20
+"""Errors in one answer."""
+
+MAX_ERRORS = 1000
+"""Errors beyond which none is listed: that would cost seconds."""
+
+MAX_POINTER = 256
+"""Characters. An unknown field may have a name of any length."""
 
 Model = TypeVar("Model", bound=BaseModel)
 _Loc: TypeAlias = "tuple[int | str, ...]"
@@ -28,7 +33,7 @@ _MESSAGES = {
     "dict_type": "must be a JSON object",
     "list_type": "must be an array",
     "string_type": "must be a string",
-    "union_tag_invalid": "is none of the known kinds",
+    "union_tag_invalid": "is not one of the known kinds",
     "uuid_parsing": "must be a UUID",
     "datetime_parsing": "must be an RFC 3339 date and time with an offset",
     "datetime_from_date_parsing": "must be an RFC 3339 date and time with an offset",
@@ -37,13 +42,13 @@ _MESSAGES = {
 
 
 def invalid(exc: ValidationError, model: type[BaseModel], prefix: str = "") -> InvalidRequest:
-    """`exc` as raised by `model`, its pointers under `prefix` (such as `/jobs/3`); at most 20 errors."""
+    """`exc`, which `model` raised, with pointers under `prefix` (such as `/jobs/3`); at most `MAX_LISTED` errors."""
     if exc.error_count() > MAX_ERRORS:
         return InvalidRequest([FieldError(prefix, f"more than {MAX_ERRORS} errors")])
     found: dict[str, list[str]] = {}
     for error in exc.errors(include_url=False, include_input=False):
         pointer, detail = _field_error(error, model, prefix)
-        details = found.setdefault(pointer, [])  # each member of a union has its own complaint
+        details = found.setdefault(pointer, [])  # each member of a union has an error of its own
         if detail not in details:
             details.append(detail)
         if len(found) == MAX_LISTED:
@@ -52,7 +57,7 @@ def invalid(exc: ValidationError, model: type[BaseModel], prefix: str = "") -> I
 
 
 def checked(model: type[Model], parsed: Any) -> Model:
-    """`parsed` as a `model`. Raises `InvalidRequest`."""
+    """`parsed`, validated as a `model`. Raises `InvalidRequest`."""
     try:
         return model.model_validate(parsed)
     except ValidationError as error:
@@ -60,7 +65,7 @@ def checked(model: type[Model], parsed: Any) -> Model:
 
 
 def describe(error: Any) -> str:
-    """One pydantic error (an item of `errors()`) in words that hold nothing of the input."""
+    """One pydantic error (an item of `errors()`) in words, without anything of the input."""
     text = _MESSAGES.get(error["type"])
     if text is None:
         text = error["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
@@ -77,9 +82,9 @@ def _field_error(error: Any, model: type[BaseModel], prefix: str) -> tuple[str, 
 
 
 def _steps(loc: _Loc, model: type[BaseModel]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """The steps of `loc` that are in the body, and the model that the last of them was looked up in.
+    """The steps of `loc` that are in the body, and the model whose field the last one is.
 
-    pydantic puts labels of its own into a location: the member of a union that it tried, and `[key]`.
+    pydantic adds labels of its own to a location: the member of a union that it tried, and `[key]`.
     """
     steps: list[int | str] = []
     here: Any = model
@@ -106,7 +111,7 @@ def _plain(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def _into(annotation: Any, step: int | str) -> Any:
-    """What the field, key or index `step` of `annotation` is declared to be; None when it is not declared."""
+    """The declared type of the field, key or index `step` of `annotation`; None when it is not declared."""
     if _is_model(annotation):
         fields = annotation.model_fields
         return next((f.annotation for name, f in fields.items() if step in (name, f.alias)), None)

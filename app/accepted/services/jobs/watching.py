@@ -1,7 +1,7 @@
 """Reading jobs, and waiting for one to change, at a cost to the ledger that does not grow with the clients.
 
-Reads made in one turn of the event loop are one query. Waiters are woken by the NOTIFY that every reading
-which changes jobs sends; because a notification may be missed, they all poll every few seconds, together.
+Reads made in one turn of the event loop are one query. Every transaction that changes jobs notifies those who wait for
+them. Because a notification may be lost, all are read again every few seconds, in one query.
 """
 
 import asyncio
@@ -18,36 +18,37 @@ from accepted.storage.db.engine import reading
 from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 
-LOOK_AGAIN = 2.0
-"""Seconds between polls of the ledger, in one query for all that is waited for."""
+POLL_EVERY = 2.0
+"""Seconds between polls of all jobs that are waited for."""
 
-MOST = 500
+MAX_BATCH = 500
+"""Jobs in one query."""
 
 
-class Changes:
-    """The one place of an API process where jobs are read by id and waited for."""
+class JobWatcher:
+    """Reads jobs by id, and waits for them, for all requests of an API process."""
 
     def __init__(self, engine: AsyncEngine, url: str) -> None:
         self._engine = engine
-        self._listener = Listener(url, notifications.CHANGES, self._heard)
+        self._listener = Listener(url, notifications.CHANGES, self._on_notification)
         self._waiters: dict[UUID, set[asyncio.Event]] = {}
         self.closed = False
-        self.job: Coalescer[UUID, Job | None] = Coalescer(self._read_jobs, max_batch=MOST, parallel=2)
-        self.attempts: Coalescer[UUID, list[Attempt]] = Coalescer(self._read_attempts, max_batch=MOST)
+        self.job: Coalescer[UUID, Job | None] = Coalescer(self._read_jobs, max_batch=MAX_BATCH, parallel=2)
+        self.attempts: Coalescer[UUID, list[Attempt]] = Coalescer(self._read_attempts, max_batch=MAX_BATCH)
 
     async def run(self) -> None:
-        """Listen, and poll now and then, until cancelled."""
+        """Listen and poll, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listener.run())
-            group.create_task(self._look_again())
+            group.create_task(self._poll())
 
     def close(self) -> None:
-        """Nobody waits any longer: the process is stopping."""
+        """End all waits: the process is stopping."""
         self.closed = True
         self._wake(list(self._waiters))
 
     async def wait(self, job_id: UUID, done: Callable[[Job], bool], seconds: float) -> Job | None:
-        """The job once `done` says so, or as it is after `seconds`; None when it is not there (any more)."""
+        """The job once `done(job)` is true, or as it is after `seconds`; None when it does not exist, or no longer."""
         event = asyncio.Event()
         self._waiters.setdefault(job_id, set()).add(event)
         try:
@@ -66,7 +67,7 @@ class Changes:
             if not waiting:
                 del self._waiters[job_id]
 
-    def _heard(self, payload: str) -> None:
+    def _on_notification(self, payload: str) -> None:
         if self._waiters:
             changed = notifications.changed_ids(payload)
             self._wake(list(self._waiters) if changed is None else changed)
@@ -76,9 +77,9 @@ class Changes:
             for event in self._waiters.get(job_id, ()):
                 event.set()
 
-    async def _look_again(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_EVERY)
             self._wake(list(self._waiters))
 
     async def _read_jobs(self, ids: list[UUID]) -> Sequence[Job | None]:
