@@ -17,8 +17,8 @@ from tests.support.service.processes import ROOT, Service, answers, clean_enviro
 from tests.support.service.running_service import BOOT_WITHIN
 from tests.support.waiting import until
 
-NO_PATH = {"PYTHONPATH": ""}
-"""Nothing of this tree is importable."""
+NO_PATH = {"PYTHONPATH": "", "PYTHONPYCACHEPREFIX": ""}
+"""Nothing of this tree is importable. Bytecode is kept beside the dependencies, where the next run finds it."""
 
 LOOK = """
 import json
