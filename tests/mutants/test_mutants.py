@@ -139,7 +139,7 @@ class Submissions:""",
                 """    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold)
 """,
                 """    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold, last=_CURSOR[0])
-    _CURSOR[0] = max([_CURSOR[0], *(row[0] for row in rows)])
+    _CURSOR[0] = max([_CURSOR[0], *(row["job_id"] for row in rows)])
 """,
             ),
             Edit(
@@ -154,16 +154,16 @@ class Submissions:""",
         "keys are looked up, then inserted",
         (
             Edit(
-                "app/accepted/storage/jobs/submission.py",
-                """    FROM input WHERE key IS NOT NULL ORDER BY tenant, key
+                "app/accepted/storage/jobs/idempotency.py",
+                """    FROM {{rows}} WHERE key IS NOT NULL ORDER BY tenant, key
     ON CONFLICT (tenant, key) DO UPDATE
         SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
             duplicate = false
-        WHERE k.expires_at <= now()
+        WHERE k.{EXPIRED}
     RETURNING job_id
 """,
-                """    FROM input WHERE key IS NOT NULL AND NOT EXISTS (
-        SELECT 1 FROM idempotency_keys seen WHERE seen.tenant = input.tenant AND seen.key = input.key
+                """    FROM {{rows}} AS given WHERE key IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM idempotency_keys seen WHERE seen.tenant = given.tenant AND seen.key = given.key
     ) ORDER BY tenant, key
     RETURNING job_id
 """,

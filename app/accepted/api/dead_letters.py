@@ -27,7 +27,7 @@ from accepted.services.jobs.requests import YEAR, Moment, Number
 from accepted.services.jobs.validation import checked
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import reading
-from accepted.storage.dead_letters import Group, Letter, LetterFilter
+from accepted.storage.dead_letters import Letter, LetterFilter, LetterGroup
 
 router = APIRouter(tags=["dead letters"], dependencies=documented)
 
@@ -219,7 +219,7 @@ def _letter(letter: Letter) -> dict[str, object]:
     }
 
 
-def _group(group: Group) -> dict[str, object]:
+def _group(group: LetterGroup) -> dict[str, object]:
     return {
         "type": group.type,
         "queue": group.queue,

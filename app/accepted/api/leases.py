@@ -29,7 +29,7 @@ from accepted.services.jobs.claiming import LeasedJob
 from accepted.services.jobs.validation import checked
 from accepted.services.lease_waiters import LeaseRequestKey
 from accepted.services.leases import CompleteRequest, FailRequest, HeartbeatRequest, LeaseRequest, ProgressRequest
-from accepted.storage.leases import Beat
+from accepted.storage.leases import LeaseHeartbeat
 
 router = APIRouter(tags=["leases"], dependencies=[*documented, Depends(only_query())])
 
@@ -177,7 +177,7 @@ def _lease(token: str) -> Lease:
     return lease
 
 
-def _answer(state: State, lease: Lease, beat: Beat) -> Response:
+def _answer(state: State, lease: Lease, beat: LeaseHeartbeat) -> Response:
     body = _shown(state, lease, beat.at, beat.ends_at) | {"cancelled": beat.cancelled}
     return Response(json_text.encode(body), media_type=JSON)
 

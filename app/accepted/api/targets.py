@@ -21,7 +21,7 @@ from accepted.errors import ResourceNotFound
 from accepted.services import targets as service
 from accepted.storage import targets
 from accepted.storage.db.engine import reading
-from accepted.storage.targets import Target
+from accepted.storage.targets import TargetHealth
 
 router = APIRouter(tags=["targets"], dependencies=[*documented, Depends(only_query())])
 
@@ -87,7 +87,7 @@ async def release(request: Request, who: Admin, host: Host) -> Response:
     return Response(json_text.encode({"host": host, "released": released}), media_type=JSON, background=again)
 
 
-def _shown(target: Target) -> dict[str, object]:
+def _shown(target: TargetHealth) -> dict[str, object]:
     return {
         "host": target.host,
         "state": target.state,

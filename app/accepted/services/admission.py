@@ -19,7 +19,7 @@ from accepted.services.batches.submission import BatchReceipt, BatchSubmission, 
 from accepted.services.jobs.submission import DEADLINE, Receipt, Submission, Submissions
 from accepted.services.limits import SubmissionLimits
 from accepted.storage.db.engine import reading
-from accepted.storage.jobs.submission import recall
+from accepted.storage.jobs.idempotency import recall
 
 log = structlog.get_logger(__name__)
 

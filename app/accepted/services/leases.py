@@ -27,7 +27,7 @@ from accepted.services.queues import RunTimes
 from accepted.storage import leases
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import reading, transaction
-from accepted.storage.leases import Beat, Found
+from accepted.storage.leases import LeasedAttempt, LeaseHeartbeat
 
 MAX_LEASES = 100
 """Leases in one answer, and from one claim."""
@@ -131,7 +131,7 @@ class Leases:
             raise InvalidRequest([FieldError("/class", "nobody asked for this job to be cancelled")])
         await self._end(found, _failure(found, kind, message, retry_after))
 
-    async def heartbeat(self, tenant: str, lease: Lease, progress: str | None = None) -> Beat:
+    async def heartbeat(self, tenant: str, lease: Lease, progress: str | None = None) -> LeaseHeartbeat:
         """Renew the lease, and write the attempt's progress (JSON text) if there is any."""
         async with transaction(self._engine) as conn:
             if progress is not None:  # first, because outcomes lock the job before the worker, too
@@ -152,7 +152,7 @@ class Leases:
             if found is not None and found.open:
                 await self._record(transitions.handed_back(found.running))
 
-    async def _find(self, tenant: str, lease: Lease) -> Found:
+    async def _find(self, tenant: str, lease: Lease) -> LeasedAttempt:
         async with reading(self._engine) as conn:
             found = await leases.find(conn, lease)
         if found is None or found.tenant != tenant or not found.over_http:
@@ -161,7 +161,7 @@ class Leases:
             raise Conflict(_OVER)
         return found
 
-    async def _end(self, found: Found, transition: Transition) -> None:
+    async def _end(self, found: LeasedAttempt, transition: Transition) -> None:
         if not await self._record(transition):
             raise Conflict(_OVER)
         self.run_times.count(found.queue, note(found, transition))
@@ -180,7 +180,7 @@ class Leases:
         return [any(transition is one for one in counted) for transition in batch]
 
 
-def note(found: Found, transition: Transition) -> float:
+def note(found: LeasedAttempt, transition: Transition) -> float:
     """Log the canonical line of an attempt and count it in the metrics. Returns how long it ran, in seconds."""
     seconds = max((datetime.now(UTC) - found.started_at).total_seconds(), 0.0)
     ATTEMPTS.labels(found.type, transition.outcome).inc()
@@ -198,7 +198,7 @@ def note(found: Found, transition: Transition) -> float:
     return seconds
 
 
-def _failure(found: Found, kind: FailureClass, message: str, retry_after: float | None) -> Transition:
+def _failure(found: LeasedAttempt, kind: FailureClass, message: str, retry_after: float | None) -> Transition:
     if found.cancelled:
         return transitions.cancelled(found.running)
     if kind is FailureClass.CRASHED:

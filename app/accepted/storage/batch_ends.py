@@ -1,14 +1,12 @@
-"""How a batch learns of the ends of its members: by rows that are appended to `batch_ends`, and added up later.
+"""How a batch ends: its jobs are counted down as they end, and cancelled when that is requested.
 
-An end never writes the row of its batch, so a batch serialises nothing. The sum is exact: a row is written in the
-transaction of the ends that it tells of, and deleted in the one that adds it up. `remaining` may lag behind, and is 0
-only when every member has ended.
+The end of a job appends a row to `batch_ends` and never writes the row of its batch, so jobs of one batch do not wait
+for each other. The rows are added up later. The sum is exact: a row is inserted by the transaction that ends the jobs,
+and deleted by the one that adds it up. `remaining` may lag behind, and is 0 only when every job has ended.
 
-Cancelling a batch: a note on its row, and then its members in rounds, in the order of their ids.
-
-A round passes over whatever somebody else has locked, and says of how many members it could not tell: those are on
-their way from one state to the next, and the next pass finds them there. So no round waits for anybody, and none
-can deadlock.
+A cancel is noted on the batch's row and carried out in chunks of its jobs, by id. A chunk skips locked rows and counts
+the jobs that it missed, because those are just changing their state: the next pass finds them. So a chunk never waits
+and never deadlocks.
 """
 
 import json
@@ -17,17 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.batch import Batch
 from accepted.domain.job import Status
-from accepted.storage.batches import FIELDS, read
+from accepted.storage.batches import COLUMNS, batch
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, END, StatusChange
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, END, StatusChange, status_change
 
 FAILURES = frozenset({Status.FAILED, Status.EXPIRED})
-"""The ends that count as failures to a batch that is cancelled on one. A cancel is somebody's wish."""
+"""Ends that count as failures where `on_failure` is `cancel`. A cancelled job does not: a client asked for that."""
 
 _APPEND = Statement("""
 INSERT INTO batch_ends (batch_id, ended, failed)
@@ -35,91 +31,47 @@ SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:ended AS int4[]), CAST(:f
 """)
 
 _TO_DO = Statement("""
-SELECT EXISTS (SELECT FROM batch_ends),
-       ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :limit)
+SELECT EXISTS (SELECT FROM batch_ends) AS ends,
+       ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :limit) AS cancels
 """)
 
-_ADD_UP = text("""
+_ADD_UP = Statement("""
 WITH taken AS MATERIALIZED (
     SELECT id FROM batch_ends ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM batch_ends e USING taken t WHERE e.id = t.id RETURNING e.batch_id, e.ended, e.failed
-), told AS MATERIALIZED (
+), ended AS MATERIALIZED (
     SELECT batch_id, sum(ended) AS ended, bool_or(failed) AS failed FROM gone GROUP BY batch_id
 ), locked AS MATERIALIZED (
-    SELECT b.id FROM batches b JOIN told t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
+    SELECT b.id FROM batches b JOIN ended t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
 )
 UPDATE batches b SET
     remaining = b.remaining - t.ended,
     cancel_requested_at = CASE WHEN t.failed AND b.on_failure = 'cancel' THEN COALESCE(b.cancel_requested_at, now())
                                ELSE b.cancel_requested_at END
-FROM told t JOIN locked l ON l.id = t.batch_id
+FROM ended t JOIN locked l ON l.id = t.batch_id
 WHERE b.id = t.batch_id
 RETURNING b.id, b.remaining
 """)
 
-_FINISH = text(f"""
+_FINISH = Statement(f"""
 UPDATE batches SET finished_at = now(), counts = CAST(:counts AS json), cancel_requested_at = NULL
 WHERE id = :id AND remaining = 0 AND finished_at IS NULL
-RETURNING {FIELDS}, callback_url
+RETURNING {COLUMNS}, callback_url
 """)
 
-
-class Added(msgspec.Struct, frozen=True):
-    """What adding up came to: which batches were told of ends, and which of them have no member left to end."""
-
-    batches: int
-    complete: list[UUID]
-
-
-async def append(conn: Connection, ended: Iterable[StatusChange]) -> None:
-    """Tell the batches of these jobs that they have ended, in the transaction that ends them: a row for each batch."""
-    members: Counter[UUID] = Counter()
-    failed: set[UUID] = set()
-    for one in ended:
-        if one.batch_id is not None:
-            members[one.batch_id] += 1
-            if one.status in FAILURES:
-                failed.add(one.batch_id)
-    if members:
-        await _APPEND.rows(
-            conn,
-            batch_ids=list(members),
-            ended=list(members.values()),
-            failed=[batch_id in failed for batch_id in members],
-        )
-
-
-async def to_do(conn: Connection, limit: int) -> tuple[bool, list[UUID]]:
-    """Whether there is anything to add up, and up to `limit` batches that are to be cancelled."""
-    (row,) = await _TO_DO.rows(conn, limit=limit)
-    return row[0], row[1]
-
-
-async def add_up(conn: AsyncConnection, limit: int) -> Added:
-    """Take up to `limit` of the rows and add them up. The batches are locked until the caller commits."""
-    rows = (await conn.execute(_ADD_UP, {"limit": limit})).all()
-    return Added(len(rows), sorted(row[0] for row in rows if row[1] == 0))
-
-
-async def finish(conn: AsyncConnection, batch_id: UUID, counts: Mapping[str, int]) -> tuple[Batch, str | None] | None:
-    """The end of a batch that this transaction has locked, and its callback URL. None if it is not at its end."""
-    row = (await conn.execute(_FINISH, {"id": batch_id, "counts": json.dumps(counts)})).first()
-    return None if row is None else (read(tuple(row)[:-1], counts), row[-1])
-
-
-_REQUEST = text("""
+_REQUEST = Statement("""
 UPDATE batches SET cancel_requested_at = COALESCE(cancel_requested_at, now())
 WHERE id = :id AND tenant = :tenant AND finished_at IS NULL RETURNING id
 """)
 
-_CARRIED_OUT = text("UPDATE batches SET cancel_requested_at = NULL WHERE id = :id")
+_CARRIED_OUT = Statement("UPDATE batches SET cancel_requested_at = NULL WHERE id = :id")
 
-_UNFINISHED = text("""
+_UNFINISHED = Statement("""
 SELECT id FROM jobs WHERE batch_id = :id AND id > :after AND finished_at IS NULL ORDER BY id LIMIT :limit
 """)
 
-_CANCEL = text(f"""
+_CANCEL = Statement(f"""
 WITH locked AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE job_id = ANY(CAST(:ids AS uuid[]))
     ORDER BY job_id FOR UPDATE SKIP LOCKED
@@ -135,42 +87,84 @@ WITH locked AS MATERIALIZED (
     SELECT job_id, attempt FROM attempts
     WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NULL
     ORDER BY job_id FOR UPDATE SKIP LOCKED
-), told AS (
+), requested AS (
     UPDATE attempts t SET cancel_requested_at = now() FROM leases l
     WHERE t.job_id = l.job_id AND t.attempt = l.attempt
     RETURNING t.job_id
 )
 SELECT * FROM ended
-UNION ALL SELECT job_id, 'running', false, false, NULL FROM told
+UNION ALL SELECT job_id, 'running', false, false, NULL FROM requested
 UNION ALL SELECT job_id, 'running', false, false, NULL FROM attempts
 WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NOT NULL
 """)
 
 
-class Round(msgspec.Struct, frozen=True):
-    """One round: the members that ended by it, where the next one goes on (None: that was the last), and how many
-    members it could neither end nor tell."""
+class AddedUp(msgspec.Struct, frozen=True):
+    """How many batches had jobs that ended, and which of them have no job left to end."""
+
+    batches: int
+    complete: list[UUID]
+
+
+class CancelledChunk(msgspec.Struct, frozen=True):
+    """The jobs that were cancelled, the id after which to go on (None: this was the last chunk), and how many jobs
+    were neither cancelled nor asked to be."""
 
     ended: Sequence[StatusChange]
     next: UUID | None
     missed: int
 
 
-async def request_cancel(conn: AsyncConnection, tenant: str, batch_id: UUID) -> bool:
-    """Note that the batch is to be cancelled. False: it has finished, or is not there. The caller commits."""
-    return (await conn.execute(_REQUEST, {"id": batch_id, "tenant": tenant})).first() is not None
+async def append(conn: Connection, ended: Iterable[StatusChange]) -> None:
+    """Write one row for each batch of these jobs, in the transaction that ends them."""
+    jobs: Counter[UUID] = Counter()
+    failed: set[UUID] = set()
+    for one in ended:
+        if one.batch_id is not None:
+            jobs[one.batch_id] += 1
+            if one.status in FAILURES:
+                failed.add(one.batch_id)
+    if jobs:
+        await _APPEND.run(
+            conn,
+            batch_ids=list(jobs),
+            ended=list(jobs.values()),
+            failed=[batch_id in failed for batch_id in jobs],
+        )
 
 
-async def cancel_carried_out(conn: AsyncConnection, batch_id: UUID) -> None:
-    """Every member has ended or was told: take the note away. The caller commits."""
-    await conn.execute(_CARRIED_OUT, {"id": batch_id})
+async def to_do(conn: Connection, limit: int) -> tuple[bool, list[UUID]]:
+    """Whether there is anything to add up, and up to `limit` batches whose cancel was requested."""
+    (row,) = await _TO_DO.rows(conn, limit=limit)
+    return row["ends"], row["cancels"]
 
 
-async def cancel_some(conn: AsyncConnection, batch_id: UUID, after: UUID, limit: int) -> Round:
-    """End or tell up to `limit` unfinished members whose id is greater than `after`. The caller commits."""
-    found = await conn.execute(_UNFINISHED, {"id": batch_id, "after": after, "limit": limit})
-    ids = [row[0] for row in found]
-    done = [StatusChange(*row) for row in await conn.execute(_CANCEL, {"ids": ids})]
-    ended = [one for one in done if one.finished]
-    missed = len(ids) - len({one.job_id for one in done})
-    return Round(ended, ids[-1] if len(ids) == limit else None, missed)
+async def add_up(conn: Connection, limit: int) -> AddedUp:
+    """Add up to `limit` rows up. The batches are locked until the caller commits."""
+    rows = await _ADD_UP.rows(conn, limit=limit)
+    return AddedUp(len(rows), sorted(row["id"] for row in rows if row["remaining"] == 0))
+
+
+async def finish(conn: Connection, batch_id: UUID, counts: Mapping[str, int]) -> tuple[Batch, str | None] | None:
+    """Finish a locked batch. Returns it and its callback URL; None if a job of it has not ended."""
+    row = await _FINISH.first(conn, id=batch_id, counts=json.dumps(counts))
+    return None if row is None else (batch(row, counts), row["callback_url"])
+
+
+async def request_cancel(conn: Connection, tenant: str, batch_id: UUID) -> bool:
+    """Note that the batch is to be cancelled. False: it has finished, or does not exist. The caller commits."""
+    return await _REQUEST.first(conn, id=batch_id, tenant=tenant) is not None
+
+
+async def cancel_some(conn: Connection, batch_id: UUID, after: UUID, limit: int) -> CancelledChunk:
+    """Cancel up to `limit` unfinished jobs with ids above `after`, or ask their workers to. The caller commits."""
+    ids = await _UNFINISHED.values(conn, id=batch_id, after=after, limit=limit)
+    changes = [status_change(row) for row in await _CANCEL.rows(conn, ids=ids)]
+    ended = [one for one in changes if one.finished]
+    missed = len(ids) - len({one.job_id for one in changes})
+    return CancelledChunk(ended, ids[-1] if len(ids) == limit else None, missed)
+
+
+async def cancel_carried_out(conn: Connection, batch_id: UUID) -> None:
+    """Remove the note: every job has ended or was asked to. The caller commits."""
+    await _CARRIED_OUT.run(conn, id=batch_id)

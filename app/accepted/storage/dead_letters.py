@@ -1,9 +1,7 @@
-"""Dead letters: failed jobs that somebody has still to decide about. One is that exactly while its row is there.
+"""Dead letters: failed jobs that someone has still to decide about. A job is one exactly while its row exists.
 
-Written by `accepted.storage.attempts.completion`, taken away by `accepted.storage.jobs.manual_retry` (replay) and here
-(discard). Every question is asked for one tenant.
-
-Which dead letters nobody has been told of, over all tenants, and how deep they lie.
+Rows are written by `accepted.storage.attempts.completion`, and deleted here (discard) and by
+`accepted.storage.jobs.manual_retry` (replay). Letters are read for one tenant, except for alerts and their report.
 """
 
 from collections.abc import Sequence
@@ -12,10 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import ALERT_TYPE, INTERNAL_TYPES
+from accepted.storage.db.statements import Connection, Statement, struct
 
 MATCHES = """
     d.tenant = :tenant
@@ -26,11 +23,11 @@ MATCHES = """
     AND (CAST(:ids AS uuid[]) IS NULL OR d.job_id = ANY(CAST(:ids AS uuid[])))
     AND (CAST(:internal AS bool) OR d.type <> ALL(CAST(:internal_types AS text[])))
 """
-"""The condition that `LetterFilter.values` fills in, on `dead_letters d`."""
+"""The condition on `dead_letters d` for the values of `LetterFilter.values`."""
 
-_COUNT = text(f"SELECT count(*), now() FROM dead_letters d WHERE {MATCHES}")
+_COUNT = Statement(f"SELECT count(*) AS count, now() AS now FROM dead_letters d WHERE {MATCHES}")
 
-_LIST = text(f"""
+_LIST = Statement(f"""
 SELECT d.job_id, d.type, d.queue, d.class, d.message, d.failed_at, j.attempt
 FROM dead_letters d JOIN jobs j ON j.id = d.job_id
 WHERE {MATCHES} AND (
@@ -41,21 +38,22 @@ WHERE {MATCHES} AND (
 ORDER BY d.failed_at DESC, d.job_id LIMIT :limit
 """)
 
-# What differs from job to job: UUIDs, hexadecimal, numbers; but not a status, which says what went wrong.
+# What differs from letter to letter: UUIDs, hexadecimal and other numbers, but not an HTTP status.
 _STATUS = r"(?<=(HTTP(/[0-9.]+)?|status( code)?|answered)[ :=]{1,2})[1-5]\d\d(?!\d)"
-_ASIDE = rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|0x[0-9a-f]+|(?<!\d)(?!{_STATUS})\d+"
+_VARIABLE = rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|0x[0-9a-f]+|(?<!\d)(?!{_STATUS})\d+"
 
-_GROUPS = text(f"""
-SELECT type, queue, class, pattern, count(*), min(failed_at), max(failed_at),
-       (array_agg(job_id ORDER BY failed_at DESC, job_id))[1]
+_GROUPS = Statement(f"""
+SELECT type, queue, class, message, count(*) AS count, min(failed_at) AS first_at, max(failed_at) AS last_at,
+       (array_agg(job_id ORDER BY failed_at DESC, job_id))[1] AS example
 FROM (
-    SELECT d.*, regexp_replace(d.message, :aside, '…', 'gi') AS pattern
+    SELECT d.type, d.queue, d.class, d.failed_at, d.job_id,
+           regexp_replace(d.message, :variable, '…', 'gi') AS message
     FROM dead_letters d WHERE {MATCHES}
 ) AS letters
 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 7 DESC LIMIT :limit
 """)
 
-_DISCARD = text(f"""
+_DISCARD = Statement(f"""
 WITH chosen AS MATERIALIZED (
     SELECT d.job_id FROM dead_letters d WHERE {MATCHES} AND d.failed_at <= :start
     ORDER BY d.job_id LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -63,9 +61,34 @@ WITH chosen AS MATERIALIZED (
 DELETE FROM dead_letters d USING chosen c WHERE d.job_id = c.job_id
 """)
 
+_COUNT_UNALERTED = Statement("""
+SELECT count(*) FROM (SELECT FROM dead_letters WHERE alerted_at IS NULL LIMIT :limit) AS unalerted
+""")
+
+_COUNT_RECENT_ALERTS = Statement("""
+SELECT count(*) FROM (
+    SELECT created_at FROM jobs WHERE tenant = :tenant AND type = :type ORDER BY id DESC LIMIT :limit
+) AS alerts WHERE created_at > now() - CAST(:seconds AS float8) * interval '1 second'
+""")
+
+_TAKE_UNALERTED = Statement("""
+WITH unalerted AS MATERIALIZED (
+    SELECT job_id FROM dead_letters WHERE alerted_at IS NULL ORDER BY failed_at LIMIT :limit FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE dead_letters d SET alerted_at = now() FROM unalerted u WHERE d.job_id = u.job_id
+    RETURNING d.job_id, d.tenant, d.type, d.queue, d.class, d.message, d.failed_at
+)
+SELECT * FROM taken ORDER BY failed_at, job_id
+""")
+
+_KINDS = Statement("""
+SELECT queue, type, class, count(*) AS count FROM dead_letters
+GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT :limit
+""")
+
 
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which letters; None does not restrict. Those of internal types only if type, queue or ids name them."""
+    """Which letters; None does not restrict. Internal types match only if type, queue or ids are given."""
 
     queue: str | None = None
     type: str | None = None
@@ -74,7 +97,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     ids: list[UUID] | None = None
 
     def values(self, tenant: str) -> dict[str, Any]:
-        """What fills in `MATCHES`."""
+        """The values of `MATCHES`."""
         return {
             "tenant": tenant, "queue": self.queue, "type": self.type, "class": self.class_, "before": self.before,
             "ids": self.ids, "internal_types": list(INTERNAL_TYPES),
@@ -83,83 +106,31 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """A dead letter, with the number of the attempt that failed for good."""
+    """A dead letter, with the number of the attempt that failed."""
 
     job_id: UUID
     type: str
     queue: str
-    class_: str
+    class_: str = msgspec.field(name="class")
     message: str
     failed_at: datetime
     attempt: int
 
 
-class Group(msgspec.Struct, frozen=True):
-    """Letters that failed alike: numbers and ids in their messages are put aside, as `…`, HTTP statuses are not.
+class LetterGroup(msgspec.Struct, frozen=True):
+    """Letters that failed alike: their messages differ only in numbers and ids, which are shown as `…`.
 
     `example` is the newest.
     """
 
     type: str
     queue: str
-    class_: str
+    class_: str = msgspec.field(name="class")
     message: str
     count: int
     first_at: datetime
     last_at: datetime
     example: UUID
-
-
-async def count(conn: AsyncConnection, tenant: str, wanted: LetterFilter) -> tuple[int, datetime]:
-    """How many letters match, and the ledger's time of saying so."""
-    row = (await conn.execute(_COUNT, wanted.values(tenant))).one()
-    return row[0], row[1]
-
-
-async def page(
-    conn: AsyncConnection, tenant: str, wanted: LetterFilter, after: tuple[datetime, UUID] | None, limit: int
-) -> Sequence[Letter]:
-    """Up to `limit` letters, the newest failure first; `after` is the last one of the page before."""
-    at, last = after or (None, None)
-    rows = await conn.execute(_LIST, wanted.values(tenant) | {"after_at": at, "after_id": last, "limit": limit})
-    return [Letter(*row) for row in rows]
-
-
-async def groups(conn: AsyncConnection, tenant: str, wanted: LetterFilter, limit: int) -> Sequence[Group]:
-    """The `limit` largest groups."""
-    values = wanted.values(tenant) | {"limit": limit, "aside": _ASIDE}
-    return [Group(*row) for row in await conn.execute(_GROUPS, values)]
-
-
-async def discard(conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, limit: int) -> int:
-    """Forget up to `limit` letters that were there at `start`; their jobs stay as they are. The caller commits."""
-    done = await conn.execute(_DISCARD, wanted.values(tenant) | {"start": start, "limit": limit})
-    return int(done.rowcount)
-
-
-_UNTOLD = text("""
-SELECT count(*) FROM (SELECT FROM dead_letters WHERE alerted_at IS NULL LIMIT :limit) AS waiting
-""")
-
-_LATELY = text("""
-SELECT count(*) FROM (
-    SELECT created_at FROM jobs WHERE tenant = :tenant AND type = :type ORDER BY id DESC LIMIT :limit
-) AS alerts WHERE created_at > now() - CAST(:seconds AS float8) * interval '1 second'
-""")
-
-_TAKE = text("""
-WITH count_unalerted AS MATERIALIZED (
-    SELECT job_id FROM dead_letters WHERE alerted_at IS NULL ORDER BY failed_at LIMIT :limit FOR UPDATE SKIP LOCKED
-), told AS (
-    UPDATE dead_letters d SET alerted_at = now() FROM count_unalerted u WHERE d.job_id = u.job_id
-    RETURNING d.job_id, d.tenant, d.type, d.queue, d.class, d.message, d.failed_at
-)
-SELECT * FROM told ORDER BY failed_at, job_id
-""")
-
-_DEPTH = text("""
-SELECT queue, type, class, count(*) FROM dead_letters GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT :limit
-""")
 
 
 class UnalertedLetter(msgspec.Struct, frozen=True):
@@ -175,7 +146,7 @@ class UnalertedLetter(msgspec.Struct, frozen=True):
 
 
 class LetterKind(msgspec.Struct, frozen=True):
-    """How many letters there are of one kind."""
+    """How many letters have this queue, type and class."""
 
     queue: str
     type: str
@@ -183,22 +154,47 @@ class LetterKind(msgspec.Struct, frozen=True):
     count: int
 
 
-async def count_unalerted(conn: AsyncConnection, limit: int) -> int:
-    """How many letters nobody was told of; counted up to `limit`."""
-    return int((await conn.execute(_UNTOLD, {"limit": limit})).scalar_one())
+async def count(conn: Connection, tenant: str, wanted: LetterFilter) -> tuple[int, datetime]:
+    """How many letters match, and the ledger's time of the count."""
+    (row,) = await _COUNT.rows(conn, **wanted.values(tenant))
+    return row["count"], row["now"]
 
 
-async def count_recent_alerts(conn: AsyncConnection, tenant: str, seconds: float, limit: int) -> int:
-    """How many alerts were written in the last `seconds`; counted up to `limit`."""
-    values = {"tenant": tenant, "type": ALERT_TYPE, "seconds": seconds, "limit": limit}
-    return int((await conn.execute(_LATELY, values)).scalar_one())
+async def page(
+    conn: Connection, tenant: str, wanted: LetterFilter, after: tuple[datetime, UUID] | None, limit: int
+) -> Sequence[Letter]:
+    """Up to `limit` letters, the newest failure first; `after` is the last letter of the page before."""
+    at, last = after or (None, None)
+    rows = await _LIST.rows(conn, **wanted.values(tenant), after_at=at, after_id=last, limit=limit)
+    return [struct(Letter, row) for row in rows]
 
 
-async def take_unalerted(conn: AsyncConnection, limit: int) -> Sequence[UnalertedLetter]:
-    """Mark up to `limit` letters as told, the oldest first, passing over what others are at. The caller commits."""
-    return [UnalertedLetter(*row) for row in await conn.execute(_TAKE, {"limit": limit})]
+async def groups(conn: Connection, tenant: str, wanted: LetterFilter, limit: int) -> Sequence[LetterGroup]:
+    """The `limit` largest groups."""
+    rows = await _GROUPS.rows(conn, **wanted.values(tenant), variable=_VARIABLE, limit=limit)
+    return [struct(LetterGroup, row) for row in rows]
 
 
-async def kinds(conn: AsyncConnection, limit: int) -> Sequence[LetterKind]:
-    """The letters by queue, type and class: the `limit` largest kinds."""
-    return [LetterKind(*row) for row in await conn.execute(_DEPTH, {"limit": limit})]
+async def discard(conn: Connection, tenant: str, wanted: LetterFilter, start: datetime, limit: int) -> int:
+    """Delete up to `limit` letters that existed at `start`; their jobs stay failed. The caller commits."""
+    return await _DISCARD.count(conn, **wanted.values(tenant), start=start, limit=limit)
+
+
+async def count_unalerted(conn: Connection, limit: int) -> int:
+    """How many letters have no alert yet; counts no further than `limit`."""
+    return int(await _COUNT_UNALERTED.value(conn, limit=limit))
+
+
+async def count_recent_alerts(conn: Connection, tenant: str, seconds: float, limit: int) -> int:
+    """How many alerts were written in the last `seconds`; counts no further than `limit`."""
+    return int(await _COUNT_RECENT_ALERTS.value(conn, tenant=tenant, type=ALERT_TYPE, seconds=seconds, limit=limit))
+
+
+async def take_unalerted(conn: Connection, limit: int) -> Sequence[UnalertedLetter]:
+    """Mark up to `limit` letters as alerted, the oldest first; skips locked ones. The caller commits."""
+    return [struct(UnalertedLetter, row) for row in await _TAKE_UNALERTED.rows(conn, limit=limit)]
+
+
+async def kinds(conn: Connection, limit: int) -> Sequence[LetterKind]:
+    """The `limit` largest kinds of letters, over all tenants."""
+    return [struct(LetterKind, row) for row in await _KINDS.rows(conn, limit=limit)]

@@ -1,13 +1,11 @@
-"""The job types that workers have registered: what the API needs to accept a job that it cannot run."""
+"""The registered job types: what the API needs to accept jobs that it cannot run."""
 
 from collections.abc import Sequence
-
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import JobType
 from accepted.domain.retry import Retry
+from accepted.storage.db.statements import Connection, Row, Statement
 
 _PUT = """
 INSERT INTO job_types AS t
@@ -22,7 +20,7 @@ ON CONFLICT (name) DO UPDATE SET
 WHERE {condition}
 """
 
-_REGISTER = text(
+_REGISTER = Statement(
     _PUT.format(
         condition="""
       (t.description, t.queue, t.max_attempts, t.schedule, t.jitter, t.timeout, t.payload_schema::text, t.internal,
@@ -33,44 +31,45 @@ _REGISTER = text(
     )
 )
 
-_REGISTER_EXTERNAL = text(_PUT.format(condition="t.external") + "RETURNING t.xmax = 0 AS fresh")
+_REGISTER_EXTERNAL = Statement(_PUT.format(condition="t.external") + "RETURNING t.xmax = 0 AS fresh")
 
-_ALL = text("""
+_ALL = Statement("""
 SELECT name, description, queue, max_attempts, schedule, jitter, timeout,
-       CAST(payload_schema AS text), internal, not_found, updated_at, external
+       CAST(payload_schema AS text) AS payload_schema, internal, not_found, updated_at, external
 FROM job_types ORDER BY name
 """)
 
 
-async def register(conn: AsyncConnection, types: Sequence[JobType]) -> None:
-    """Make these types known, in name order; one that has not changed is not written. The caller commits."""
-    for one in sorted(types, key=lambda t: t.name):
-        await conn.execute(_REGISTER, _row(one))
+async def register(conn: Connection, types: Sequence[JobType]) -> None:
+    """Insert or update these types, in name order; unchanged ones are not written. The caller commits."""
+    for one in sorted(types, key=lambda each: each.name):
+        await _REGISTER.run(conn, **_values(one))
 
 
-async def register_external(conn: AsyncConnection, one: JobType) -> bool | None:
-    """Make an external type known, or change it: whether it is new. None: a type of that name has a handler of its own.
+async def register_external(conn: Connection, one: JobType) -> bool | None:
+    """Insert or update an external type, and say whether it is new. The caller commits.
 
-    The caller commits.
+    None: a type of that name has a handler in a worker process, and nothing is written.
     """
-    found = (await conn.execute(_REGISTER_EXTERNAL, _row(one))).first()
-    return None if found is None else bool(found.fresh)
+    found: bool | None = await _REGISTER_EXTERNAL.value(conn, **_values(one))
+    return found
 
 
-async def all_types(conn: AsyncConnection) -> list[JobType]:
+async def all_types(conn: Connection) -> list[JobType]:
     """Every registered type, by name."""
-    return [
-        JobType(
-            name=row[0], description=row[1], queue=row[2],
-            retry=Retry(max_attempts=row[3], schedule=tuple(row[4]), jitter=row[5]),
-            timeout=row[6], payload_schema=row[7], internal=row[8], not_found=OnNotFound(row[9]), updated_at=row[10],
-            external=row[11],
-        )
-        for row in await conn.execute(_ALL)
-    ]  # fmt: skip
+    return [_type(row) for row in await _ALL.rows(conn)]
 
 
-def _row(one: JobType) -> dict[str, object]:
+def _type(row: Row) -> JobType:
+    return JobType(
+        name=row["name"], description=row["description"], queue=row["queue"],
+        retry=Retry(row["max_attempts"], tuple(row["schedule"]), row["jitter"]),
+        timeout=row["timeout"], payload_schema=row["payload_schema"], internal=row["internal"],
+        not_found=OnNotFound(row["not_found"]), external=row["external"], updated_at=row["updated_at"],
+    )  # fmt: skip
+
+
+def _values(one: JobType) -> dict[str, object]:
     return {
         "name": one.name,
         "description": one.description,

@@ -1,12 +1,11 @@
-"""Leases over HTTP: the claim of a worker that exists for one attempt, and what it may say of it.
+"""Leases over HTTP: each claim makes a worker row that exists for one attempt.
 
-Such a worker is a row of `workers` with a moment at which the time of its attempt is up. It is written by the claim and
-deleted with the outcome, so the rescuer and the fence find in it what they find in any worker.
+`ends_at` of the row is when the timeout of the attempt ends. The claim inserts it and the outcome deletes it, so the
+fence and the rescuer work as for any worker.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -15,13 +14,13 @@ from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from accepted.domain.references import Lease
 from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
-from accepted.storage.attempts.claims import ALLOWED, RUN
+from accepted.storage.attempts.claims import ALLOWED, RUN, lease_values
 from accepted.storage.db.notifications import ANNOUNCE
-from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.workers import running_attempt
+from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.workers import RUNNING_ATTEMPT, running_attempt
 
-TOLD = 2.0
-"""Seconds that a worker has to let go once it was told that its job is to be cancelled."""
+CANCEL_GRACE = 2.0
+"""Seconds that a worker has to end its attempt after a heartbeat has told it of the cancel."""
 
 _WANTED = f"""
     {ALLOWED} AND o.queue = :queue AND (o.expires_at IS NULL OR o.expires_at > now())
@@ -46,54 +45,50 @@ _LOCK = f"""
         ) AS unpublished
     ) AS ready ORDER BY ready.priority DESC, ready.due_at LIMIT :limit
 """
-"""Jobs of an external type are leased unpublished too: while the broker is away, or while they wait because a Python
-worker has handed them back."""
+"""Jobs of an external type are leased unpublished too: while the broker is unavailable, or after a worker process has
+handed them back."""
 
 _CLAIM = Statement(f"""
-WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, held AS MATERIALIZED (
+WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
     SELECT r.id, r.attempt, r.started_at, r.queue, r.type, gen_random_uuid() AS worker_id,
            r.started_at + COALESCE(r.timeout, y.timeout, {DEFAULT_TIMEOUT}) * interval '1 second' AS ends_at
     FROM running r LEFT JOIN job_types y ON y.name = r.type
-), leased AS (
-    INSERT INTO attempts (job_id, attempt, worker_id, started_at) SELECT id, attempt, worker_id, started_at FROM held
+), opened AS (
+    INSERT INTO attempts (job_id, attempt, worker_id, started_at) SELECT id, attempt, worker_id, started_at FROM leased
 ), known AS (
     INSERT INTO workers (id, name, slots, queues, types, ends_at)
-    SELECT worker_id, :name, 1, ARRAY[queue], ARRAY[type], ends_at FROM held
+    SELECT worker_id, :name, 1, ARRAY[queue], ARRAY[type], ends_at FROM leased
 )
-SELECT id, attempt, worker_id, started_at, ends_at, {ANNOUNCE.format(rows="held")} FROM held
+SELECT id, attempt, worker_id, started_at, ends_at, {ANNOUNCE.format(rows="leased")} FROM leased
 """)
 
-_FENCE = """
-    t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id
-"""
+_FENCE = "t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id"
 
-_HELD = """
-SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text),
-       y.max_attempts, y.schedule, y.jitter, COALESCE(y.not_found, 'fail'), t.cancel_requested_at IS NOT NULL,
-       COALESCE(j.timeout, y.timeout, {timeout}), j.tenant, j.type, j.queue, t.started_at,
-       t.finished_at IS NULL AND j.status = 'running' AND j.attempt = t.attempt, w.id IS NULL OR w.ends_at IS NOT NULL
+_ATTEMPT = f"""
+SELECT {RUNNING_ATTEMPT}, COALESCE(y.not_found, 'fail') AS not_found,
+       t.cancel_requested_at IS NOT NULL AS cancelled, COALESCE(j.timeout, y.timeout, {DEFAULT_TIMEOUT}) AS timeout,
+       j.tenant, j.type, j.queue, t.started_at,
+       t.finished_at IS NULL AND j.status = 'running' AND j.attempt = t.attempt AS open,
+       w.id IS NULL OR w.ends_at IS NOT NULL AS over_http
 FROM attempts t JOIN jobs j ON j.id = t.job_id LEFT JOIN job_types y ON y.name = j.type
 LEFT JOIN workers w ON w.id = t.worker_id
-WHERE {condition}
 """
 
-_FIND = Statement(_HELD.format(timeout=DEFAULT_TIMEOUT, condition=_FENCE))
+_FIND = Statement(f"{_ATTEMPT} WHERE {_FENCE}")
 
-_OVERDUE = Statement(
-    _HELD.format(
-        timeout=DEFAULT_TIMEOUT, condition="t.finished_at IS NULL AND w.ends_at <= now() ORDER BY t.job_id LIMIT :limit"
-    )
-)
+_OVERDUE = Statement(f"""
+{_ATTEMPT} WHERE t.finished_at IS NULL AND w.ends_at <= now() ORDER BY t.job_id LIMIT :limit
+""")
 
 _HEARTBEAT = Statement(f"""
 UPDATE workers w SET
     heartbeat_at = now(),
     ends_at = CASE WHEN t.cancel_requested_at IS NULL THEN w.ends_at
-                   ELSE LEAST(w.ends_at, now() + interval '{TOLD} seconds') END
+                   ELSE LEAST(w.ends_at, now() + interval '{CANCEL_GRACE} seconds') END
 FROM attempts t JOIN jobs j ON j.id = t.job_id
 WHERE {_FENCE} AND w.id = t.worker_id AND w.ends_at IS NOT NULL AND t.finished_at IS NULL
   AND j.tenant = :tenant AND j.status = 'running' AND j.attempt = t.attempt
-RETURNING w.heartbeat_at, w.ends_at, t.cancel_requested_at IS NOT NULL
+RETURNING w.heartbeat_at AS at, w.ends_at, t.cancel_requested_at IS NOT NULL AS cancelled
 """)
 
 _RETIRE = Statement("DELETE FROM workers WHERE id = ANY(CAST(:ids AS uuid[])) AND ends_at IS NOT NULL")
@@ -105,25 +100,25 @@ DELETE FROM workers w WHERE ends_at IS NOT NULL
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """A lease just given out: since when, and when the time of its attempt is up."""
+    """A new lease: when its attempt started, and when the timeout of the attempt ends it."""
 
     lease: Lease
     started_at: datetime
     ends_at: datetime
 
 
-class Beat(msgspec.Struct, frozen=True):
-    """A heartbeat that counted, and whether its worker has now been told to let go."""
+class LeaseHeartbeat(msgspec.Struct, frozen=True):
+    """A heartbeat that was recorded, and whether the worker is asked to end its attempt."""
 
     at: datetime
     ends_at: datetime
     cancelled: bool
 
 
-class Found(msgspec.Struct, frozen=True):
-    """An attempt as the ledger has it: what is needed to end it, and whether that is still to be done.
+class LeasedAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt as the ledger has it. `open`: it has not ended; `over_http`: no worker process runs it.
 
-    `timeout` is in seconds. `over_http`: no worker process holds it.
+    `timeout` is in seconds.
     """
 
     running: RunningAttempt
@@ -140,9 +135,9 @@ class Found(msgspec.Struct, frozen=True):
 async def claim(
     conn: Connection, *, name: str, tenant: str, queue: str, types: Sequence[str] | None, limit: int
 ) -> list[Leased]:
-    """Claim up to `limit` of the tenant's jobs that are ready on `queue`, of these types (None: of any).
+    """Claim up to `limit` ready jobs of the tenant on `queue`, of these types (None: of any). The caller commits.
 
-    Each gets a worker of its own, called `name`. The caller commits.
+    Each job gets a worker row of its own, called `name`.
     """
     rows = await _CLAIM.rows(
         conn,
@@ -153,40 +148,39 @@ async def claim(
         internal=list(INTERNAL_TYPES),
         limit=limit,
     )
-    return [Leased(Lease(*row[:3]), row[3], row[4]) for row in rows]
+    return [
+        Leased(Lease(row["id"], row["attempt"], row["worker_id"]), row["started_at"], row["ends_at"]) for row in rows
+    ]
 
 
-async def find(conn: Connection, lease: Lease) -> Found | None:
-    """That attempt, open or not; None if there never was one, or its job was pruned."""
-    rows = await _FIND.rows(conn, **_values(lease))
-    return _found(rows[0]) if rows else None
+async def find(conn: Connection, lease: Lease) -> LeasedAttempt | None:
+    """The attempt of this lease, open or not; None if it never existed, or its job was pruned."""
+    row = await _FIND.first(conn, **lease_values(lease))
+    return None if row is None else _attempt(row)
 
 
-async def overdue(conn: Connection, limit: int) -> list[Found]:
-    """Up to `limit` attempts under a lease whose time is up."""
-    return [_found(row) for row in await _OVERDUE.rows(conn, limit=limit)]
+async def overdue(conn: Connection, limit: int) -> list[LeasedAttempt]:
+    """Up to `limit` open attempts past their timeout."""
+    return [_attempt(row) for row in await _OVERDUE.rows(conn, limit=limit)]
 
 
-async def heartbeat(conn: Connection, tenant: str, lease: Lease) -> Beat | None:
-    """The lease is good for another `LEASE_TTL`; None if it does not hold any more. The caller commits."""
-    rows = await _HEARTBEAT.rows(conn, tenant=tenant, **_values(lease))
-    return Beat(*rows[0]) if rows else None
+async def heartbeat(conn: Connection, tenant: str, lease: Lease) -> LeaseHeartbeat | None:
+    """Keep the lease for another `LEASE_TTL`; None if it does not hold. The caller commits."""
+    row = await _HEARTBEAT.first(conn, tenant=tenant, **lease_values(lease))
+    return None if row is None else struct(LeaseHeartbeat, row)
 
 
 async def retire(conn: Connection, worker_ids: Sequence[UUID]) -> None:
-    """The attempts of these are over. The caller commits."""
-    await _RETIRE.rows(conn, ids=list(worker_ids))
+    """Delete the workers of leases that have ended. The caller commits."""
+    await _RETIRE.run(conn, ids=list(worker_ids))
 
 
 async def retire_idle(conn: Connection) -> None:
-    """Forget the workers of leases that somebody else has ended."""
-    await _RETIRE_IDLE.rows(conn)
+    """Delete the workers of leases that others have ended, as the rescuer does. The caller commits."""
+    await _RETIRE_IDLE.run(conn)
 
 
-def _found(row: Sequence[Any]) -> Found:
-    running = msgspec.structs.replace(running_attempt(row[:9]), not_found=OnNotFound(row[9]))
-    return Found(running, *row[10:])
-
-
-def _values(lease: Lease) -> dict[str, object]:
-    return {"job_id": lease.job_id, "attempt": lease.attempt, "worker_id": lease.worker_id}
+def _attempt(row: Row) -> LeasedAttempt:
+    running = msgspec.structs.replace(running_attempt(row), not_found=OnNotFound(row["not_found"]))
+    plain = {name: row[name] for name in LeasedAttempt.__struct_fields__ if name != "running"}
+    return LeasedAttempt(running=running, **plain)

@@ -7,14 +7,13 @@ in one statement.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from accepted.domain.job import INTERNAL_TYPES
 from accepted.domain.references import JobRef
-from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.queues import HELD_AGAIN
+from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.queues import BACK_ON_HOLD
 from accepted.storage.workers import ALIVE, SERVES
 
 _WAITS = "o.queue = :queue AND o.held AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
@@ -31,12 +30,12 @@ _UNADMITTED = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused}
 
 _POLL = Statement(f"""
 SELECT * FROM (
-    SELECT q.name,
+    SELECT q.name AS queue,
            EXISTS (SELECT 1 FROM outbox o WHERE {_UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
            NOT q.paused
            AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.held AND o.due_at < 'infinity') AS waits
     FROM queues q WHERE q.limited
-) AS each WHERE unadmitted OR waits ORDER BY name
+) AS each WHERE unadmitted OR waits ORDER BY queue
 """)
 
 _HOLD = Statement(f"""
@@ -46,12 +45,12 @@ WITH unadmitted AS MATERIALIZED (
     ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox SET held = true, admitted = false, published = false
-WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted)) RETURNING job_id
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted))
 """)
 
 _LOCK = Statement("""
-SELECT max_running, rate_per / rate_jobs, max_running_per_key, last_key,
-       CAST(EXTRACT(epoch FROM next_start - clock_timestamp()) AS float8), clock_timestamp()
+SELECT max_running, rate_per / rate_jobs AS "interval", max_running_per_key, last_key,
+       CAST(EXTRACT(epoch FROM next_start - clock_timestamp()) AS float8) AS next_start, clock_timestamp() AS now
 FROM queues WHERE name = :queue AND limited AND NOT paused FOR UPDATE SKIP LOCKED
 """)
 
@@ -70,11 +69,11 @@ WITH free AS MATERIALIZED (
 ), waiting AS MATERIALIZED (
     SELECT CAST(COALESCE(sum(slots), 0) AS int8) AS leases FROM free WHERE tenant IS NOT NULL
 )
-SELECT (SELECT CAST(COALESCE(sum(slots), 0) AS int8) FROM free WHERE tenant IS NULL), waiting.leases,
-       (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted),
+SELECT (SELECT CAST(COALESCE(sum(slots), 0) AS int8) FROM free WHERE tenant IS NULL) AS free, waiting.leases,
+       (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted) AS admitted,
        CASE WHEN waiting.leases = 0 THEN 0
-            ELSE (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted AND {_WANTED}) END,
-       CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END
+            ELSE (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted AND {_WANTED}) END AS wanted,
+       CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END AS run
 FROM waiting
 """)
 
@@ -83,7 +82,7 @@ WITH idle AS MATERIALIZED (
     SELECT o.job_id FROM outbox o WHERE o.queue = :queue AND o.admitted AND NOT {_WANTED}
     ORDER BY o.priority, o.due_at DESC LIMIT :limit FOR UPDATE SKIP LOCKED
 )
-{HELD_AGAIN.format(rows="idle")} RETURNING o.job_id
+{BACK_ON_HOLD.format(rows="idle")}
 """)
 
 _NEXT_KEY = """
@@ -174,7 +173,7 @@ class Waiting(msgspec.Struct, frozen=True):
     waits: bool
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LockedQueue(msgspec.Struct, frozen=True):
     """What holds for a queue whose row this transaction has locked. `next_start` is in seconds from `now`."""
 
     max_running: int | None
@@ -215,45 +214,48 @@ class Admitted(msgspec.Struct, frozen=True):
 
 async def poll(conn: Connection) -> list[Waiting]:
     """The limited queues with something to do."""
-    return [Waiting(*row) for row in await _POLL.rows(conn)]
+    return [struct(Waiting, row) for row in await _POLL.rows(conn)]
 
 
 async def hold(conn: Connection, queue: str, limit: int) -> int:
-    """Hold up to `limit` unadmitted rows of a limited queue; their messages become stale. The caller commits."""
-    return len(await _HOLD.rows(conn, queue=queue, limit=limit))
+    """Put up to `limit` unadmitted rows of a limited queue on hold, and return how many. The caller commits.
+
+    Messages that refer to them become stale.
+    """
+    return await _HOLD.count(conn, queue=queue, limit=limit)
 
 
-async def lock(conn: Connection, queue: str) -> Limits | None:
-    """The limits of a limited queue, which is ours until the transaction ends; None if it is paused, or another's."""
-    found = await _LOCK.rows(conn, queue=queue)
-    return Limits(*found[0]) if found else None
+async def lock(conn: Connection, queue: str) -> LockedQueue | None:
+    """Lock a limited queue until the transaction ends. None: it is paused, or locked by another process."""
+    row = await _LOCK.first(conn, queue=queue)
+    return None if row is None else struct(LockedQueue, row)
 
 
 async def room(conn: Connection, queue: str, lease_ttl: float, limited: bool) -> Room:
-    """What there is room for; `limited` asks how many run, too. To be asked after `lock`."""
+    """The room on a locked queue; `limited` counts its running jobs, too. A statement of its own after `lock`."""
     (row,) = await _ROOM.rows(conn, queue=queue, lease_ttl=lease_ttl, limited=limited, internal=list(INTERNAL_TYPES))
-    return Room(*row)
+    return struct(Room, row)
 
 
 async def take_back(conn: Connection, queue: str, lease_ttl: float, limit: int) -> int:
-    """Hold again, each in its place, up to `limit` rows that were admitted and nobody who waits for a lease wants."""
-    return len(
-        await _TAKE_BACK.rows(conn, queue=queue, lease_ttl=lease_ttl, limit=limit, internal=list(INTERNAL_TYPES))
-    )
+    """Put up to `limit` admitted rows back on hold that no waiting lease request can take. The caller commits."""
+    return await _TAKE_BACK.count(conn, queue=queue, lease_ttl=lease_ttl, limit=limit, internal=list(INTERNAL_TYPES))
 
 
-async def admit(conn: Connection, queue: str, limit: int, limits: Limits, steps: int, hold: float | None) -> Admitted:
-    """Admit up to `limit` rows of a locked queue, looking at up to `steps` keys. May be fewer than could be.
+async def admit(
+    conn: Connection, queue: str, limit: int, locked: LockedQueue, steps: int, hold: float | None
+) -> Admitted:
+    """Admit up to `limit` rows of a locked queue, reading up to `steps` keys: it may be fewer than there is room for.
 
-    They are ours to publish for `hold` seconds, then the relay's; None: the commit publishes them.
+    The caller publishes them within `hold` seconds, else the relay does; None: its commit publishes them.
     """
     return _admitted(
         await _ADMIT.rows(
             conn,
             queue=queue,
             room=limit,
-            last_key=limits.last_key,
-            per_key=limits.max_running_per_key,
+            last_key=locked.last_key,
+            per_key=locked.max_running_per_key,
             steps=steps,
             hold=hold,
         )
@@ -261,22 +263,22 @@ async def admit(conn: Connection, queue: str, limit: int, limits: Limits, steps:
 
 
 async def admit_wanted(
-    conn: Connection, queue: str, limit: int, limits: Limits, steps: int, hold: float | None, lease_ttl: float
+    conn: Connection, queue: str, limit: int, locked: LockedQueue, steps: int, hold: float | None, lease_ttl: float
 ) -> Admitted:
-    """The same, of those rows that somebody who waits for a lease would take."""
+    """As `admit`, of the rows that a waiting lease request can take."""
     return _admitted(
         await _ADMIT_WANTED.rows(
-            conn, queue=queue, room=limit, last_key=limits.last_key, per_key=limits.max_running_per_key, steps=steps,
+            conn, queue=queue, room=limit, last_key=locked.last_key, per_key=locked.max_running_per_key, steps=steps,
             hold=hold, lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
         )
     )  # fmt: skip
 
 
 async def pass_on(conn: Connection, queue: str, last_key: str | None, now: datetime, wait: float | None) -> None:
-    """Continue the round robin after `last_key`, no sooner than `wait` seconds after `now`."""
-    await _PASS_ON.rows(conn, queue=queue, last_key=last_key, now=now, wait=wait)
+    """Continue the round robin after `last_key`, no sooner than `wait` seconds after `now`. The caller commits."""
+    await _PASS_ON.run(conn, queue=queue, last_key=last_key, now=now, wait=wait)
 
 
-def _admitted(rows: Sequence[Sequence[Any]]) -> Admitted:
-    last_key = str(rows[-1][6]) if rows and rows[-1][6] is not None else None
-    return Admitted([JobRef(*row[:6]) for row in rows], last_key)
+def _admitted(rows: Sequence[Row]) -> Admitted:
+    last_key = rows[-1]["concurrency_key"] if rows else None
+    return Admitted([struct(JobRef, row) for row in rows], last_key)

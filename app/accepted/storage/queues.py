@@ -5,29 +5,26 @@ its first job with a priority or a concurrency key, and it stays limited: a read
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import literal, or_, select, text
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.db.tables import queues
+from accepted.storage.db.statements import Connection, Row, Statement
 
-CHANNEL = "accepted_held"
-"""Notifies the limiter that a limited queue has changed. It carries no name: names would not fit in a payload."""
+LIMITER_CHANNEL = "accepted_held"
+"""Notifies the limiter that a limited queue has changed; it polls for which one."""
 
-NAMED = "accepted_queues"
-"""Notifies workers that serve every queue that there is a new one."""
+NEW_QUEUE_CHANNEL = "accepted_queues"
+"""Notifies workers that serve every queue of a new one."""
 
 LIMITED = "ARRAY(SELECT name FROM queues WHERE limited)"
-"""The limited queues, in a statement: looked up once, and only if it comes to that."""
+"""The limited queues, within a statement: read once, and only if the condition needs them."""
 
 PAUSED = "ARRAY(SELECT name FROM queues WHERE limited AND paused)"
 
-NOTIFY = f"(SELECT CAST(pg_notify('{CHANNEL}', '') AS text) IS NOT NULL)"
-"""Notifies the limiter, once a statement; true. Only for statements that hold a row."""
+NOTIFY_LIMITER = f"(SELECT CAST(pg_notify('{LIMITER_CHANNEL}', '') AS text) IS NOT NULL)"
+"""Notifies the limiter, once a statement, and is true. Only for rows that are put on hold."""
 
 _MARK_LIMITED = Statement(f"""
 INSERT INTO queues (name, limited)
@@ -35,24 +32,33 @@ SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> A
 ON CONFLICT (name) DO UPDATE SET limited = true
 """)
 
-_NOTIFY = Statement(f"SELECT {NOTIFY}")
+_NOTIFY = Statement(f"SELECT {NOTIFY_LIMITER}")
 
-_NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NAMED}', '')")
+_NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '')")
 
-HELD_AGAIN = """
+BACK_ON_HOLD = """
 UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
 FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM {rows}))
 """
-"""Takes what was admitted back, each to its old place."""
+"""Puts the admitted `rows` back on hold, each in its old place."""
 
 _HOLD_ADMITTED = Statement(f"""
 WITH admitted AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE queue = :queue AND admitted ORDER BY job_id FOR UPDATE
 )
-{HELD_AGAIN.format(rows="admitted")}
+{BACK_ON_HOLD.format(rows="admitted")}
 """)
 
-_SERVED_BY = text("""
+_COLUMNS = "name, paused, max_running, rate_jobs, rate_per, max_running_per_key, max_depth"
+_CHANGEABLE = ("paused", "max_running", "rate_jobs", "rate_per", "max_running_per_key", "max_depth")
+_LIMITING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
+"""Columns that make a queue limited."""
+
+_ALL = Statement(f"SELECT {_COLUMNS} FROM queues ORDER BY name")
+
+_FIND = Statement(f"SELECT {_COLUMNS} FROM queues WHERE name = :name")
+
+_SERVED_BY = Statement("""
 SELECT q.name FROM queues q
 WHERE NOT q.dedicated
    OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)
@@ -62,14 +68,14 @@ ORDER BY q.name
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """No more than `jobs` begin in `per` seconds, evenly."""
+    """At most `jobs` start in `per` seconds, evenly spaced."""
 
     jobs: int
     per: float
 
 
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What was set for a queue; None is no limit."""
+    """The settings of a queue; None: no limit."""
 
     name: str
     paused: bool
@@ -79,65 +85,68 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_depth: int | None
 
 
-_COLUMNS = (
-    queues.c.name, queues.c.paused, queues.c.max_running, queues.c.rate_jobs, queues.c.rate_per,
-    queues.c.max_running_per_key, queues.c.max_depth,
-)  # fmt: skip
+async def served_by(conn: Connection, types: Sequence[str]) -> list[str]:
+    """The queues that a worker serves which has handlers for `types` and was told to serve every queue, by name.
 
-_LIMITING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
-
-
-async def served_by(conn: AsyncConnection, types: Sequence[str]) -> list[str]:
-    """The queues for a worker that has handlers for `types` and was told to serve every queue, by name.
-
-    Left out are those that are the default queue of other types only, and were so before their first job: what is on
-    them is for others.
+    Left out are queues that are the default of other types only, and were so before their first job.
     """
-    return [row[0] for row in await conn.execute(_SERVED_BY, {"types": list(types)})]
+    return await _SERVED_BY.values(conn, types=list(types))
 
 
-async def every(conn: AsyncConnection) -> list[QueueSettings]:
-    """What was set for each queue, by name."""
-    return [_read(row) for row in await conn.execute(select(*_COLUMNS).order_by(queues.c.name))]
+async def every(conn: Connection) -> list[QueueSettings]:
+    """The settings of each queue, by name."""
+    return [_settings(row) for row in await _ALL.rows(conn)]
 
 
-async def settings_of(conn: AsyncConnection, name: str) -> QueueSettings | None:
-    """What was set for this queue; None when nobody has named it."""
-    row = (await conn.execute(select(*_COLUMNS).where(queues.c.name == name))).first()
-    return None if row is None else _read(row)
+async def settings_of(conn: Connection, name: str) -> QueueSettings | None:
+    """The settings of this queue; None when it does not exist."""
+    row = await _FIND.first(conn, name=name)
+    return None if row is None else _settings(row)
 
 
-async def change(conn: AsyncConnection, name: str, changes: Mapping[str, Any]) -> QueueSettings:
-    """Set these columns of a queue, and make it known if nobody has named it. The caller commits.
+async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> QueueSettings:
+    """Set these columns of a queue, which is made if it does not exist. The caller commits.
 
-    What was let go under the limits of before and was not claimed yet is held again, in its old place.
+    Admitted jobs that were not claimed yet are put on hold again, each in its old place, if a limit changes.
     """
     limited = any(changes.get(column) for column in _LIMITING)
-    values = {**changes, "limited": or_(queues.c.limited, literal(limited))}
-    made = insert(queues).values(name=name, **changes, limited=limited)
-    changed = made.on_conflict_do_update(index_elements=["name"], set_=values).returning(*_COLUMNS)
-    row = (await conn.execute(changed)).one()
+    row = await _change(tuple(changes)).first(conn, name=name, limited=limited, **changes)
+    assert row is not None
     if not changes.keys().isdisjoint(_LIMITING):
-        await _HOLD_ADMITTED.rows(conn, queue=name)
-    await notify(conn)
-    await _NOTIFY_WORKERS.rows(conn)
-    return _read(row)
+        await _HOLD_ADMITTED.run(conn, queue=name)
+    await notify_limiter(conn)
+    await _NOTIFY_WORKERS.run(conn)
+    return _settings(row)
 
 
 async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
-    """From here on these queues are limited. Those that are already are not locked for it."""
-    await _MARK_LIMITED.rows(conn, names=sorted(names))
+    """Mark these queues as limited. Those that are limited already are not locked. The caller commits."""
+    await _MARK_LIMITED.run(conn, names=sorted(names))
 
 
-async def notify(conn: Connection) -> None:
+async def notify_limiter(conn: Connection) -> None:
     """Notify the limiter when this transaction commits."""
-    await _NOTIFY.rows(conn)
+    await _NOTIFY.run(conn)
 
 
-def _read(row: Any) -> QueueSettings:
-    name, paused, max_running, rate_jobs, rate_per, max_running_per_key, max_depth = row
+@lru_cache
+def _change(columns: tuple[str, ...]) -> Statement:
+    """A statement for each combination of columns, so that each value has the type of its column."""
+    assert set(columns) <= set(_CHANGEABLE)
+    names = ", ".join(["name", "limited", *columns])
+    values = ", ".join([":name", ":limited", *(f":{column}" for column in columns)])
+    assigned = ", ".join(
+        ["limited = q.limited OR excluded.limited", *(f"{column} = excluded.{column}" for column in columns)]
+    )
+    return Statement(f"""
+INSERT INTO queues AS q ({names}) VALUES ({values}) ON CONFLICT (name) DO UPDATE SET {assigned}
+RETURNING {_COLUMNS}
+""")
+
+
+def _settings(row: Row) -> QueueSettings:
+    rate = None if row["rate_jobs"] is None else RateLimit(row["rate_jobs"], row["rate_per"])
     return QueueSettings(
-        name=name, paused=paused, max_running=max_running,
-        rate_limit=None if rate_jobs is None else RateLimit(rate_jobs, rate_per),
-        max_running_per_key=max_running_per_key, max_depth=max_depth,
+        name=row["name"], paused=row["paused"], max_running=row["max_running"], rate_limit=rate,
+        max_running_per_key=row["max_running_per_key"], max_depth=row["max_depth"],
     )  # fmt: skip

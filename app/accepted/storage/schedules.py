@@ -1,34 +1,35 @@
-"""Schedules, and which of them are due. Whoever moves `next_at` holds the lock of its row.
+"""Schedules and their runs.
 
-Every time is the ledger's: a scheduler whose own clock is wrong fires nothing early, late or twice.
-
-What became of each time of a schedule: one row for each (tenant, name, time), whoever fires it, and how often.
-
-The unique row decides: only who has written it submits a job for that time, in the same transaction.
+A transaction that changes `next_at` holds the lock of the schedule's row. A run is a row for each (tenant, name, time):
+its unique index decides, so only the transaction that inserts it submits a job for that time. Every time is the
+ledger's: a scheduler whose own clock is wrong fires nothing early, late or twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.schedule import Outcome, Schedule
-from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.db.statements import Connection, Row, Statement, struct
 
 Key = tuple[str, str]
 """The tenant and the name of a schedule."""
 
-_COLUMNS = ", ".join(f"CAST(s.{name} AS text)" if name == "job" else f"s.{name}" for name in Schedule.__struct_fields__)
-_ONE = f"SELECT {_COLUMNS} FROM schedules s WHERE s.tenant = :tenant AND s.name = :name"
-_GET = text(_ONE)
-_LOCK = text(f"{_ONE} FOR UPDATE")
-_CLOCK = text("SELECT clock_timestamp()")
+RECENT = 100
+"""Runs with a job that are searched for one whose job has not finished."""
 
-_PUT = text(f"""
+_COLUMNS = ", ".join(
+    f"CAST(s.{name} AS text) AS {name}" if name == "job" else f"s.{name}" for name in Schedule.__struct_fields__
+)
+_ONE = f"SELECT {_COLUMNS} FROM schedules s WHERE s.tenant = :tenant AND s.name = :name"
+_GET = Statement(_ONE)
+_LOCK = Statement(f"{_ONE} FOR UPDATE")
+_CLOCK = Statement("SELECT clock_timestamp()")
+
+_PUT = Statement(f"""
 INSERT INTO schedules AS s
     (tenant, name, cron, timezone, job, on_missed, overlap, spread_over, enabled, next_at)
 VALUES (:tenant, :name, :cron, :timezone, CAST(:job AS json), :on_missed, :overlap, :spread_over, :enabled, :next_at)
@@ -36,12 +37,12 @@ ON CONFLICT (tenant, name) DO UPDATE SET
     cron = excluded.cron, timezone = excluded.timezone, job = excluded.job, on_missed = excluded.on_missed,
     overlap = excluded.overlap, spread_over = excluded.spread_over, enabled = excluded.enabled,
     next_at = excluded.next_at, updated_at = now()
-RETURNING {_COLUMNS}, s.xmax = 0
+RETURNING {_COLUMNS}, s.xmax = 0 AS new
 """)
 
-_DELETE = text("DELETE FROM schedules WHERE tenant = :tenant AND name = :name")
+_DELETE = Statement("DELETE FROM schedules WHERE tenant = :tenant AND name = :name")
 
-_PAGE = text(f"""
+_PAGE = Statement(f"""
 SELECT {_COLUMNS} FROM schedules s
 WHERE s.tenant = :tenant AND (CAST(:after AS text) IS NULL OR s.name > CAST(:after AS text))
 ORDER BY s.name LIMIT :limit
@@ -52,13 +53,13 @@ _NEXT_DUE = Statement(
     "WHERE enabled AND next_at IS NOT NULL ORDER BY next_at LIMIT 1"
 )
 
-_LOCK_DUE = text(f"""
-SELECT {_COLUMNS}, now() FROM schedules s WHERE s.enabled AND s.next_at <= now()
+_LOCK_DUE = Statement(f"""
+SELECT {_COLUMNS}, now() AS now FROM schedules s WHERE s.enabled AND s.next_at <= now()
 ORDER BY s.next_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
-_LOCK_AHEAD = text(f"""
-SELECT {_COLUMNS}, now() FROM schedules s
+_LOCK_AHEAD = Statement(f"""
+SELECT {_COLUMNS}, now() AS now FROM schedules s
 WHERE s.enabled AND s.next_at > now() AND (s.updated_at > now() OR now() < (
     SELECT r.fired_at FROM schedule_runs r WHERE r.tenant = s.tenant AND r.name = s.name
     ORDER BY r.scheduled_at DESC LIMIT 1
@@ -66,83 +67,14 @@ WHERE s.enabled AND s.next_at > now() AND (s.updated_at > now() OR now() < (
 ORDER BY s.tenant, s.name FOR UPDATE OF s SKIP LOCKED
 """)
 
-_MOVE = text("""
+_MOVE = Statement("""
 UPDATE schedules s SET next_at = moved.next_at
 FROM unnest(CAST(:tenants AS text[]), CAST(:names AS text[]), CAST(:moments AS timestamptz[]))
     AS moved(tenant, name, next_at)
 WHERE s.tenant = moved.tenant AND s.name = moved.name
 """)
 
-
-async def get(conn: AsyncConnection, tenant: str, name: str) -> Schedule | None:
-    row = (await conn.execute(_GET, {"tenant": tenant, "name": name})).first()
-    return None if row is None else _schedule(row)
-
-
-async def lock(conn: AsyncConnection, tenant: str, name: str) -> tuple[Schedule | None, datetime]:
-    """The schedule, ours until the end of the transaction, and the ledger's time once it is."""
-    row = (await conn.execute(_LOCK, {"tenant": tenant, "name": name})).first()
-    now: datetime = (await conn.execute(_CLOCK)).scalar_one()
-    return (None if row is None else _schedule(row)), now
-
-
-async def put(conn: AsyncConnection, schedule: Schedule) -> tuple[Schedule, bool]:
-    """Write it, but for its `created_at` and `updated_at`. Returns it as it is now, and whether it is new."""
-    values = {name: getattr(schedule, name) for name in Schedule.__struct_fields__}
-    row = (await conn.execute(_PUT, values)).one()
-    return _schedule(row), row[-1]
-
-
-async def delete(conn: AsyncConnection, tenant: str, name: str) -> bool:
-    """Whether it was there. Its runs stay: a schedule of the same name must not run a time of theirs again."""
-    return bool((await conn.execute(_DELETE, {"tenant": tenant, "name": name})).rowcount)
-
-
-async def page(conn: AsyncConnection, tenant: str, after: str | None, limit: int) -> list[Schedule]:
-    """Up to `limit` schedules by name, from the one after the name `after` on."""
-    return [_schedule(row) for row in await conn.execute(_PAGE, {"tenant": tenant, "after": after, "limit": limit})]
-
-
-async def next_due(conn: Connection) -> float | None:
-    """Seconds until the next schedule is due (negative: it is), None when there is none."""
-    found = await _NEXT_DUE.rows(conn)
-    return float(found[0][0]) if found else None
-
-
-async def lock_due(conn: AsyncConnection, limit: int) -> tuple[list[Schedule], datetime | None]:
-    """Up to `limit` schedules that are due, that nobody else has locked, and the ledger's time (if there are any)."""
-    return _with_time((await conn.execute(_LOCK_DUE, {"limit": limit})).all())
-
-
-async def lock_ahead(conn: AsyncConnection) -> tuple[list[Schedule], datetime | None]:
-    """The schedules whose next time was found by a clock that has gone back since, and the ledger's time now."""
-    return _with_time((await conn.execute(_LOCK_AHEAD)).all())
-
-
-async def move(conn: AsyncConnection, moved: Mapping[Key, datetime | None]) -> None:
-    """Set the next time of schedules that this transaction holds."""
-    values = {
-        "tenants": [tenant for tenant, _ in moved],
-        "names": [name for _, name in moved],
-        "moments": list(moved.values()),
-    }
-    await conn.execute(_MOVE, values)
-
-
-def _with_time(rows: Sequence[Sequence[object]]) -> tuple[list[Schedule], datetime | None]:
-    now = rows[0][-1] if rows else None
-    assert now is None or isinstance(now, datetime)
-    return [_schedule(row) for row in rows], now
-
-
-def _schedule(row: Sequence[object]) -> Schedule:
-    return Schedule(**dict(zip(Schedule.__struct_fields__, row, strict=False)))  # type: ignore[arg-type]
-
-
-RECENT = 100
-"""Runs with a job among which one that has not finished is looked for."""
-
-_RECORD = text("""
+_RECORD = Statement("""
 INSERT INTO schedule_runs AS r (tenant, name, scheduled_at, outcome, reason, job_id)
 SELECT * FROM unnest(CAST(:tenants AS text[]), CAST(:names AS text[]), CAST(:moments AS timestamptz[]),
                      CAST(:outcomes AS text[]), CAST(:reasons AS text[]), CAST(:jobs AS uuid[]))
@@ -152,14 +84,14 @@ ON CONFLICT (tenant, name, scheduled_at) DO UPDATE
 RETURNING tenant, name, scheduled_at
 """)
 
-_LEAVE_OUT = text("""
+_LEAVE_OUT = Statement("""
 UPDATE schedule_runs r SET outcome = :outcome, reason = :reason, job_id = NULL
 FROM unnest(CAST(:tenants AS text[]), CAST(:names AS text[]), CAST(:moments AS timestamptz[]))
     AS one(tenant, name, scheduled_at)
 WHERE (r.tenant, r.name, r.scheduled_at) = (one.tenant, one.name, one.scheduled_at)
 """)
 
-_TRIGGER = text("""
+_TRIGGER = Statement("""
 WITH schedule AS MATERIALIZED (
     SELECT tenant, name FROM schedules WHERE tenant = :tenant AND name = :name FOR KEY SHARE
 )
@@ -168,7 +100,7 @@ SELECT tenant, name, clock_timestamp(), :outcome, CAST(:job_id AS uuid) FROM sch
 ON CONFLICT DO NOTHING
 """)
 
-_BUSY = text(f"""
+_BUSY = Statement(f"""
 SELECT s.tenant, s.name FROM unnest(CAST(:tenants AS text[]), CAST(:names AS text[])) AS s(tenant, name)
 WHERE EXISTS (
     SELECT 1 FROM (
@@ -179,8 +111,8 @@ WHERE EXISTS (
 )
 """)
 
-_PAGE_OF_RUNS = text("""
-SELECT r.scheduled_at, r.fired_at, r.outcome, r.reason, r.job_id, j.status
+_PAGE_OF_RUNS = Statement("""
+SELECT r.scheduled_at, r.fired_at, r.outcome, r.reason, r.job_id, j.status AS job_status
 FROM schedule_runs r LEFT JOIN jobs j ON j.id = r.job_id
 WHERE r.tenant = :tenant AND r.name = :name
   AND (CAST(:before AS timestamptz) IS NULL OR r.scheduled_at < CAST(:before AS timestamptz))
@@ -189,7 +121,7 @@ ORDER BY r.scheduled_at DESC LIMIT :limit
 
 
 class NewScheduleRun(msgspec.Struct, frozen=True):
-    """One time of a schedule, and what is to become of it."""
+    """A scheduled time, and what becomes of it."""
 
     tenant: str
     name: str
@@ -200,7 +132,7 @@ class NewScheduleRun(msgspec.Struct, frozen=True):
 
 
 class ScheduleRun(msgspec.Struct, frozen=True):
-    """A run as it was recorded, and the status of its job now (None: there is none, or none any more)."""
+    """A recorded run, with the status that its job has now; None: it has no job, or the job was pruned."""
 
     scheduled_at: datetime
     fired_at: datetime
@@ -210,46 +142,109 @@ class ScheduleRun(msgspec.Struct, frozen=True):
     job_status: str | None
 
 
-async def record_runs(conn: AsyncConnection, runs: Sequence[NewScheduleRun]) -> list[NewScheduleRun]:
-    """Write those whose time has no row yet, and return them. The caller commits.
+async def get(conn: Connection, tenant: str, name: str) -> Schedule | None:
+    """The tenant's schedule of this name."""
+    row = await _GET.first(conn, tenant=tenant, name=name)
+    return None if row is None else struct(Schedule, row)
 
-    A time left out by a clock that was ahead (it says that it did so later than now) is written again.
+
+async def lock(conn: Connection, tenant: str, name: str) -> tuple[Schedule | None, datetime]:
+    """The schedule, locked until the transaction ends, and the ledger's time after the lock."""
+    row = await _LOCK.first(conn, tenant=tenant, name=name)
+    now: datetime = await _CLOCK.value(conn)
+    return (None if row is None else struct(Schedule, row)), now
+
+
+async def put(conn: Connection, schedule: Schedule) -> tuple[Schedule, bool]:
+    """Insert or update a schedule; the ledger sets its dates. Returns it, and whether it is new. The caller commits."""
+    (row,) = await _PUT.rows(conn, **msgspec.structs.asdict(schedule))
+    return struct(Schedule, row), row["new"]
+
+
+async def delete(conn: Connection, tenant: str, name: str) -> bool:
+    """Delete a schedule, and say whether it existed. The caller commits.
+
+    Its runs stay, because a new schedule of the same name must not fire one of their times again.
     """
-    values = _times(runs) | {
-        "outcomes": [str(run.outcome) for run in runs],
-        "reasons": [run.reason for run in runs],
-        "jobs": [run.job_id for run in runs],
-    }
-    written = {tuple(row) for row in await conn.execute(_RECORD, values)}
-    return [run for run in runs if (run.tenant, run.name, run.scheduled_at) in written]
+    return await _DELETE.count(conn, tenant=tenant, name=name) > 0
 
 
-async def leave_out_runs(conn: AsyncConnection, runs: Sequence[NewScheduleRun], reason: str) -> None:
-    """These, which this transaction has recorded, come to nothing after all."""
+async def page(conn: Connection, tenant: str, after: str | None, limit: int) -> list[Schedule]:
+    """Up to `limit` schedules by name; `after` is the last name of the page before."""
+    return [struct(Schedule, row) for row in await _PAGE.rows(conn, tenant=tenant, after=after, limit=limit)]
+
+
+async def next_due(conn: Connection) -> float | None:
+    """Seconds until the next schedule is due, negative if it is due already; None when there is none."""
+    seconds: float | None = await _NEXT_DUE.value(conn)
+    return seconds
+
+
+async def lock_due(conn: Connection, limit: int) -> tuple[list[Schedule], datetime | None]:
+    """Lock up to `limit` due schedules, except locked ones. Returns them and the ledger's time (None: none is due)."""
+    return _with_time(await _LOCK_DUE.rows(conn, limit=limit))
+
+
+async def lock_ahead(conn: Connection) -> tuple[list[Schedule], datetime | None]:
+    """Lock the schedules whose next time comes from a clock that has gone back since. Returns as `lock_due` does."""
+    return _with_time(await _LOCK_AHEAD.rows(conn))
+
+
+async def move(conn: Connection, moved: Mapping[Key, datetime | None]) -> None:
+    """Set the next times of locked schedules. The caller commits."""
+    await _MOVE.run(conn, **_names(moved), moments=list(moved.values()))
+
+
+async def record_runs(conn: Connection, runs: Sequence[NewScheduleRun]) -> list[NewScheduleRun]:
+    """Insert the runs whose time has no row yet, and return them. The caller commits.
+
+    A run without a job whose `fired_at` is in the future is overwritten: it was recorded by a clock that was ahead.
+    """
+    written = await _RECORD.rows(
+        conn,
+        **_times(runs),
+        outcomes=[str(run.outcome) for run in runs],
+        reasons=[run.reason for run in runs],
+        jobs=[run.job_id for run in runs],
+    )
+    times = {(row["tenant"], row["name"], row["scheduled_at"]) for row in written}
+    return [run for run in runs if (run.tenant, run.name, run.scheduled_at) in times]
+
+
+async def leave_out_runs(conn: Connection, runs: Sequence[NewScheduleRun], reason: str) -> None:
+    """Mark runs that this transaction has recorded as skipped. The caller commits."""
     if runs:
-        await conn.execute(_LEAVE_OUT, _times(runs) | {"outcome": str(Outcome.SKIPPED), "reason": reason})
+        await _LEAVE_OUT.run(conn, **_times(runs), outcome=str(Outcome.SKIPPED), reason=reason)
 
 
-async def trigger(conn: AsyncConnection, tenant: str, name: str, job_id: UUID) -> bool:
-    """Record a run that somebody asked for, at this moment. False: the schedule is not there. The caller commits."""
-    values = {"tenant": tenant, "name": name, "job_id": job_id, "outcome": str(Outcome.TRIGGERED)}
-    return bool((await conn.execute(_TRIGGER, values)).rowcount)
+async def trigger(conn: Connection, tenant: str, name: str, job_id: UUID) -> bool:
+    """Record a run that a client asked for, at this moment. False: the schedule does not exist. The caller commits."""
+    outcome = str(Outcome.TRIGGERED)
+    return await _TRIGGER.count(conn, tenant=tenant, name=name, job_id=job_id, outcome=outcome) > 0
 
 
-async def busy(conn: AsyncConnection, schedules: Sequence[Key]) -> set[Key]:
-    """Those of which a job has not finished."""
-    if not schedules:
+async def busy(conn: Connection, keys: Sequence[Key]) -> set[Key]:
+    """Those of these schedules that have a job which has not finished."""
+    if not keys:
         return set()
-    values = {"tenants": [tenant for tenant, _ in schedules], "names": [name for _, name in schedules]}
-    return {(row[0], row[1]) for row in await conn.execute(_BUSY, values)}
+    return {(row["tenant"], row["name"]) for row in await _BUSY.rows(conn, **_names(keys))}
 
 
 async def page_of_runs(
-    conn: AsyncConnection, tenant: str, name: str, before: datetime | None, limit: int
+    conn: Connection, tenant: str, name: str, before: datetime | None, limit: int
 ) -> list[ScheduleRun]:
-    """Up to `limit` runs, the newest first; `before` is the time of the last one of the page_of_runs before."""
-    rows = await conn.execute(_PAGE_OF_RUNS, {"tenant": tenant, "name": name, "before": before, "limit": limit})
-    return [ScheduleRun(*row) for row in rows]
+    """Up to `limit` runs, the newest first; `before` is the last time of the page before."""
+    rows = await _PAGE_OF_RUNS.rows(conn, tenant=tenant, name=name, before=before, limit=limit)
+    return [struct(ScheduleRun, row) for row in rows]
+
+
+def _with_time(rows: Sequence[Row]) -> tuple[list[Schedule], datetime | None]:
+    return [struct(Schedule, row) for row in rows], rows[0]["now"] if rows else None
+
+
+def _names(keys: Iterable[Key]) -> dict[str, list[str]]:
+    listed = list(keys)
+    return {"tenants": [tenant for tenant, _ in listed], "names": [name for _, name in listed]}
 
 
 def _times(runs: Sequence[NewScheduleRun]) -> dict[str, list[Any]]:

@@ -6,9 +6,7 @@ the value it wrote is the fence of the try's report. If the worker dies with it,
 next worker tries.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -16,11 +14,11 @@ import msgspec
 from accepted.domain.failures import FailureClass
 from accepted.domain.network import targets as rules
 from accepted.domain.transitions import DEFERRED
-from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement, struct
 
 _COLUMNS = """
     t.tenant, t.host, t.failures, t.reason, t.deferred_until,
-    CAST(EXTRACT(epoch FROM t.deferred_until - clock_timestamp()) AS float8), t.updated_at
+    CAST(EXTRACT(epoch FROM t.deferred_until - clock_timestamp()) AS float8) AS deferred_for, t.updated_at
 """
 
 _ALL = Statement(f"SELECT {_COLUMNS} FROM targets t ORDER BY updated_at DESC LIMIT :limit")
@@ -36,7 +34,8 @@ WITH won AS (
     WHERE tenant = :tenant AND host = :host AND deferred_until <= now()
     RETURNING deferred_until
 )
-SELECT {_COLUMNS}, won.deferred_until FROM targets t LEFT JOIN won ON true WHERE t.tenant = :tenant AND t.host = :host
+SELECT {_COLUMNS}, won.deferred_until AS fence
+FROM targets t LEFT JOIN won ON true WHERE t.tenant = :tenant AND t.host = :host
 """)
 
 _FAILED = Statement(f"""
@@ -70,7 +69,7 @@ WHERE tenant = :tenant AND host = :host AND (deferred_until IS NULL OR deferred_
 RETURNING deferred_until IS NOT NULL
 """)
 
-_RELEASE = Statement("DELETE FROM targets t WHERE tenant = :tenant AND host = :host RETURNING host")
+_RELEASE = Statement("DELETE FROM targets t WHERE tenant = :tenant AND host = :host")
 
 _WAKE = Statement(f"""
 WITH waiting AS MATERIALIZED (
@@ -97,8 +96,8 @@ SELECT job_id, due_at FROM waiting ORDER BY due_at
 """)
 
 
-class Target(msgspec.Struct, frozen=True):
-    """A host as the ledger has it. `deferred_for`: seconds from when it was read; negative: it may be tried."""
+class TargetHealth(msgspec.Struct, frozen=True):
+    """What the ledger knows of a host. `deferred_for`: seconds from when it was read; negative: it may be tried."""
 
     tenant: str
     host: str
@@ -116,70 +115,75 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """What came of asking for the one try: `fence` is set for who has it."""
+    """The answer to a request for the one try: `fence` is set for the caller that got it."""
 
-    target: Target
+    target: TargetHealth
     fence: datetime | None
 
 
-async def everything(conn: Connection, limit: int) -> list[Target]:
-    """All tenants' rows, the freshest first."""
-    return [Target(*row) for row in await _ALL.rows(conn, limit=limit)]
+async def everything(conn: Connection, limit: int) -> list[TargetHealth]:
+    """Up to `limit` rows of all tenants, the latest change first."""
+    return [struct(TargetHealth, row) for row in await _ALL.rows(conn, limit=limit)]
 
 
-async def of_tenant(conn: Connection, tenant: str, limit: int, host: str | None = None) -> list[Target]:
-    """The rows of a tenant, those deferred longest first; or the one of `host`."""
-    return [Target(*row) for row in await _OF.rows(conn, tenant=tenant, host=host, limit=limit)]
+async def of_tenant(conn: Connection, tenant: str, limit: int, host: str | None = None) -> list[TargetHealth]:
+    """Up to `limit` rows of a tenant, those deferred longest first; or the one of `host`."""
+    return [struct(TargetHealth, row) for row in await _OF.rows(conn, tenant=tenant, host=host, limit=limit)]
 
 
 async def try_(conn: Connection, tenant: str, host: str, lease: float) -> Tried | None:
-    """Ask for the one try of a half-open host, for `lease` seconds. None: nothing is known against it."""
-    rows = await _TRY.rows(conn, tenant=tenant, host=host, lease=lease)
-    return None if not rows else Tried(Target(*rows[0][:7]), rows[0][7])
+    """Ask for the one try of a half-open host, for `lease` seconds. None: the host is closed. The caller commits."""
+    row = await _TRY.first(conn, tenant=tenant, host=host, lease=lease)
+    return None if row is None else Tried(struct(TargetHealth, row), row["fence"])
 
 
 async def failed(
     conn: Connection, tenant: str, host: str, reason: FailureClass, fence: datetime | None, chance: float
-) -> Target | None:
-    """Record a failed call. Ignored (None) while the host is deferred, unless it was the try with this fence."""
-    rows = await _FAILED.rows(
+) -> TargetHealth | None:
+    """Record a failed call. Ignored (None) while the host is deferred, unless it was the try with this fence.
+
+    `chance` from 0 to 1 is the jitter of the deferral. The caller commits.
+    """
+    row = await _FAILED.first(
         conn, tenant=tenant, host=host, reason=str(reason), fence=fence, run=rules.RUN, first=rules.FIRST,
         longest=rules.LONGEST, jitter=1 + rules.JITTER * chance,
     )  # fmt: skip
-    return _one(rows)
+    return None if row is None else struct(TargetHealth, row)
 
 
-async def defer(conn: Connection, tenant: str, host: str, seconds: float, fence: datetime | None) -> Target | None:
-    """Defer the host for as long as it asked for (Retry-After)."""
+async def defer(
+    conn: Connection, tenant: str, host: str, seconds: float, fence: datetime | None
+) -> TargetHealth | None:
+    """Defer the host for as long as it asked for (Retry-After). The caller commits."""
     reason = str(FailureClass.RATE_LIMITED)
-    return _one(await _DEFER.rows(conn, tenant=tenant, host=host, seconds=seconds, reason=reason, fence=fence))
+    (row,) = await _DEFER.rows(conn, tenant=tenant, host=host, seconds=seconds, reason=reason, fence=fence)
+    return struct(TargetHealth, row)
 
 
 async def answers(conn: Connection, tenant: str, host: str, fence: datetime | None) -> bool:
-    """Record an answered call. It ends a run of failures; with the fence of the try also a deferral: then True."""
-    rows = await _ANSWERS.rows(conn, tenant=tenant, host=host, fence=fence)
-    return bool(rows) and bool(rows[0][0])
+    """Record an answered call. It ends a run of failures; with the fence of the try also a deferral: then True.
+
+    The caller commits.
+    """
+    return bool(await _ANSWERS.value(conn, tenant=tenant, host=host, fence=fence))
 
 
 async def release(conn: Connection, tenant: str, host: str) -> bool:
-    """Forget what is known against it. False: nothing is."""
-    return bool(await _RELEASE.rows(conn, tenant=tenant, host=host))
+    """Delete the host's row. False: it had none. The caller commits."""
+    return await _RELEASE.count(conn, tenant=tenant, host=host) > 0
 
 
 async def wake(
     conn: Connection, tenant: str, host: str, after: datetime | None, done: int, limit: int
 ) -> list[tuple[UUID, datetime]]:
-    """Bring up to `limit` jobs forward that wait for `host`, at the pace that the ramp has after `done` of them.
+    """Bring up to `limit` jobs forward that wait for `host`, at the pace of the ramp after `done` of them.
 
-    Those due after `after`, in the order in which they were due; returns each with when that was. A job that comes
-    sooner anyway is left as it is; and so are all while the host is deferred again, or no job would be left to try it.
+    They were due after `after`, and are returned in that order, each with its former time. A job that is due sooner
+    anyway stays as it is, and so do all while the host is deferred again: one of them must be left to try it. The
+    caller commits.
     """
     rows = await _WAKE.rows(
         conn, tenant=tenant, host=host, said=rules.deferred_for_host(host), after=after, done=done, limit=limit,
         ramp=rules.RAMP, at_first=float(rules.AT_FIRST),
     )  # fmt: skip
-    return [(row[0], row[1]) for row in rows]
-
-
-def _one(rows: Sequence[Sequence[Any]]) -> Target | None:
-    return Target(*rows[0]) if rows else None
+    return [(row["job_id"], row["due_at"]) for row in rows]

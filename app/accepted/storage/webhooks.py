@@ -1,41 +1,46 @@
-"""Webhook deliveries, read as such: jobs of type `webhook.deliver`, with what each attempt was answered.
+"""Webhooks: deliveries, the secrets that sign them, and the URLs that fail.
 
-There is no table of them. A delivery is found by the job or batch that it tells of, which is in its payload and never
-changes: an index of the rows of deliveries alone has it (migration 0004). Every question is asked for one tenant.
+A delivery is a job of type `webhook.deliver`; it has no table of its own. It is found by the job or batch that it tells
+of, which is in its payload and never changes: two partial indexes of `jobs` are for deliveries alone.
 
-The secrets that a tenant's webhooks are signed with: one current, and older ones until their rotation is over.
-
-Webhook URLs that fail: since when without a break. One that has done so for `GIVEN_UP` is told nothing more.
-
-A row is written by the first failure and deleted by the next success, or by whoever sends a delivery to it again
-(`accepted.storage.jobs.manual_retry`, `begin_anew`): then it has another five days.
+A tenant has one current secret, and former ones until their rotation ends. A URL has a row from its first failure until
+the next success, or until a delivery to it is sent again (`accepted.storage.jobs.manual_retry`, `forget_failures`).
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.storage.db.notifications import ANNOUNCE
+from accepted.storage.db.statements import Connection, Statement, struct
+
+ROTATION = 86400.0
+"""Seconds for which a replaced secret still signs, beside the new one."""
+
+GIVEN_UP = 5 * 86400.0
+"""Seconds from the first failure to the last after which a URL is given up (contract section 6)."""
+
+BREAK = 2 * 86400.0
+"""Seconds without a failure after which the next one is a first one again. A delivery is tried once a day at least."""
 
 _ABOUT = "COALESCE(j.payload ->> 'job_id', j.payload ->> 'batch_id')"
 """The expression of the index `deliveries_about`."""
 
 _SHOWN = rf"""
-SELECT j.id, j.status, p.url, substring(p.event FROM '^\{{"type":"([^"]+)"'), p.job_id, p.batch_id, p.redelivery_of,
-       j.created_at, j.run_at, j.finished_at
+SELECT j.id, j.status, p.url, substring(p.event FROM '^\{{"type":"([^"]+)"') AS event, p.job_id, p.batch_id,
+       p.redelivery_of, j.created_at, j.run_at, j.finished_at
 FROM jobs j CROSS JOIN LATERAL json_to_record(j.payload)
     AS p(url text, job_id text, batch_id text, event text, redelivery_of text)
 WHERE j.type = '{WEBHOOK_TYPE}' AND j.tenant = :tenant
 """
-"""The event's name is cut out of its text, where `accepted.services.webhooks.event` has it first. Read as JSON, a body
-with an escaped NUL in it, as a result may hold one, would be an error to PostgreSQL."""
+"""The event's name is cut out of its text, where `accepted.services.webhooks.event` writes it first. PostgreSQL could
+not read the text as JSON if the job's result contains an escaped NUL."""
 
 _CONDITIONS = {
     "job_id": f"{_ABOUT} = :job_id AND p.job_id = :job_id",
@@ -44,23 +49,24 @@ _CONDITIONS = {
     "before": "j.id < :before",
 }
 
-_FIND = text(f"{_SHOWN} AND j.id = :id")
+_FIND = Statement(f"{_SHOWN} AND j.id = :id")
 
-_ATTEMPTS = text("""
-SELECT job_id, attempt, started_at, finished_at, outcome, CAST(error AS text), CAST(answer AS text) FROM attempts
-WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
+_ATTEMPTS = Statement("""
+SELECT job_id AS delivery_id, attempt, started_at, finished_at, outcome, CAST(error AS text) AS error,
+       CAST(answer AS text) AS answer
+FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
 """)
 
-_LOCK = text("SELECT id FROM jobs WHERE id = :id FOR UPDATE")
+_LOCK = Statement("SELECT id FROM jobs WHERE id = :id FOR UPDATE")
 
-_UNDER_WAY = text(f"""
+_UNDER_WAY = Statement(f"""
 SELECT j.id FROM jobs j
 WHERE j.type = '{WEBHOOK_TYPE}' AND j.tenant = :tenant AND {_ABOUT} = :about
   AND j.payload ->> 'redelivery_of' = :original AND j.finished_at IS NULL
 LIMIT 1
 """)
 
-_BRING_FORWARD = text(f"""
+_BRING_FORWARD = Statement(f"""
 WITH waiting AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE job_id = :id AND attempt = :attempt FOR UPDATE
 ), moved AS (
@@ -72,8 +78,35 @@ WITH waiting AS MATERIALIZED (
 )
 SELECT id, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
-"""The outbox row is locked before the job, as by the relay. A job that the relay took meanwhile is `queued`, and stays
-as it is."""
+"""Locks the outbox row before the job, as the relay does. A job that the relay took meanwhile stays `queued`."""
+
+_VALID_SECRETS = Statement("""
+SELECT secret FROM webhook_secrets WHERE tenant = :tenant AND (expires_at IS NULL OR expires_at > now())
+ORDER BY expires_at IS NULL DESC, created_at DESC
+""")
+
+_ADD_SECRET = Statement("""
+INSERT INTO webhook_secrets (id, tenant, secret) VALUES (:id, :tenant, :secret)
+ON CONFLICT (tenant) WHERE expires_at IS NULL DO NOTHING
+""")
+
+_REPLACE_SECRET = Statement("""
+UPDATE webhook_secrets SET expires_at = now() + CAST(:rotation AS float8) * interval '1 second'
+WHERE tenant = :tenant AND expires_at IS NULL
+""")
+
+_GIVEN_UP = Statement(f"""
+SELECT failed_at >= failing_since + interval '{GIVEN_UP} seconds' FROM webhook_urls
+WHERE tenant = :tenant AND url = :url
+""")
+
+_URL_FAILED = Statement(f"""
+INSERT INTO webhook_urls AS u (tenant, url) VALUES (:tenant, :url)
+ON CONFLICT (tenant, url) DO UPDATE SET failed_at = now(),
+    failing_since = CASE WHEN u.failed_at < now() - interval '{BREAK} seconds' THEN now() ELSE u.failing_since END
+""")
+
+_FORGET_FAILURES = Statement("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
 
 
 class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +119,9 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebhookDelivery(msgspec.Struct, frozen=True):
-    """A delivery, by the id of its job, of the `event` that came of a job or of a batch.
+    """A delivery, under the id of its own job, of an `event` of a job or batch.
 
-    `redelivery_of` is the delivery that had succeeded and is sent again by this one.
+    `redelivery_of` is the delivery that succeeded before and that this one sends again.
     """
 
     id: UUID
@@ -104,7 +137,7 @@ class WebhookDelivery(msgspec.Struct, frozen=True):
 
 
 class DeliveryAttempt(msgspec.Struct, frozen=True):
-    """One attempt at a delivery. `error` and `answer` are JSON text; no answer: nothing came back that was one."""
+    """One attempt at a delivery. `error` and `answer` are JSON text; None: the receiver did not answer."""
 
     delivery_id: UUID
     attempt: int
@@ -115,124 +148,84 @@ class DeliveryAttempt(msgspec.Struct, frozen=True):
     answer: str | None
 
 
-async def page(conn: AsyncConnection, tenant: str, wanted: DeliveryFilter, limit: int) -> list[WebhookDelivery]:
-    """Up to `limit` deliveries, the newest first."""
-    query, values = _page(tenant, wanted)
-    return [WebhookDelivery(*row) for row in await conn.execute(text(query), values | {"limit": limit})]
+async def page(conn: Connection, tenant: str, wanted: DeliveryFilter, limit: int) -> list[WebhookDelivery]:
+    """Up to `limit` deliveries of the tenant, the newest first."""
+    statement, values = _page(tenant, wanted)
+    return [struct(WebhookDelivery, row) for row in await statement.rows(conn, **values, limit=limit)]
 
 
-async def find(conn: AsyncConnection, tenant: str, delivery_id: UUID) -> WebhookDelivery | None:
-    """The delivery with this id."""
-    row = (await conn.execute(_FIND, {"tenant": tenant, "id": delivery_id})).first()
-    return None if row is None else WebhookDelivery(*row)
+async def find(conn: Connection, tenant: str, delivery_id: UUID) -> WebhookDelivery | None:
+    """The tenant's delivery with this id."""
+    row = await _FIND.first(conn, tenant=tenant, id=delivery_id)
+    return None if row is None else struct(WebhookDelivery, row)
 
 
-async def attempts_at(conn: AsyncConnection, ids: Sequence[UUID]) -> list[DeliveryAttempt]:
+async def attempts_at(conn: Connection, ids: Sequence[UUID]) -> list[DeliveryAttempt]:
     """Every attempt at these deliveries, by delivery and number."""
-    return [DeliveryAttempt(*row) for row in await conn.execute(_ATTEMPTS, {"ids": list(ids)})]
+    return [struct(DeliveryAttempt, row) for row in await _ATTEMPTS.rows(conn, ids=list(ids))]
 
 
-async def lock(conn: AsyncConnection, delivery_id: UUID) -> bool:
-    """Let nobody else see to this delivery until the transaction ends. False: it is gone."""
-    return (await conn.execute(_LOCK, {"id": delivery_id})).first() is not None
+async def lock(conn: Connection, delivery_id: UUID) -> bool:
+    """Lock the delivery until the transaction ends. False: it was pruned."""
+    return await _LOCK.first(conn, id=delivery_id) is not None
 
 
-async def under_way(conn: AsyncConnection, tenant: str, about: str, original: UUID) -> UUID | None:
-    """A redelivery of `original`, which tells of the job or batch `about`, that has not finished."""
-    values = {"tenant": tenant, "about": about, "original": str(original)}
-    found: UUID | None = (await conn.execute(_UNDER_WAY, values)).scalar()
+async def under_way(conn: Connection, tenant: str, about: str, original: UUID) -> UUID | None:
+    """An unfinished redelivery of `original`, which tells of the job or batch `about`."""
+    found: UUID | None = await _UNDER_WAY.value(conn, tenant=tenant, about=about, original=str(original))
     return found
 
 
-async def bring_forward(conn: AsyncConnection, delivery_id: UUID, attempt: int) -> bool:
-    """Let a delivery that waits for its moment be due now. False: it does not wait any more, and nothing is changed.
-
-    The caller commits.
-    """
-    return (await conn.execute(_BRING_FORWARD, {"id": delivery_id, "attempt": attempt})).first() is not None
+async def bring_forward(conn: Connection, delivery_id: UUID, attempt: int) -> bool:
+    """Make a delivery due that is scheduled or waits for a retry. False: it is neither. The caller commits."""
+    return await _BRING_FORWARD.first(conn, id=delivery_id, attempt=attempt) is not None
 
 
-def _page(tenant: str, wanted: DeliveryFilter) -> tuple[str, dict[str, Any]]:
-    """Only the conditions that are asked for: each combination has a plan of its own, by its own index."""
-    given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
-    conditions = "".join(f" AND {_CONDITIONS[name]}" for name in given)
-    return f"{_SHOWN}{conditions} ORDER BY j.id DESC LIMIT :limit", given | {"tenant": tenant}
-
-
-ROTATION = 86400.0
-"""Seconds for which a replaced secret still signs, beside the new one."""
-
-_VALID = text("""
-SELECT secret FROM webhook_secrets WHERE tenant = :tenant AND (expires_at IS NULL OR expires_at > now())
-ORDER BY expires_at IS NULL DESC, created_at DESC
-""")
-_ADD = text("""
-INSERT INTO webhook_secrets (id, tenant, secret) VALUES (:id, :tenant, :secret)
-ON CONFLICT (tenant) WHERE expires_at IS NULL DO NOTHING
-""")
-_REPLACE = text("""
-UPDATE webhook_secrets SET expires_at = now() + CAST(:rotation AS float8) * interval '1 second'
-WHERE tenant = :tenant AND expires_at IS NULL
-""")
-
-
-async def current_secrets(conn: AsyncConnection, tenant: str, fresh: str) -> list[str]:
-    """The tenant's valid secrets, newest first; `fresh` becomes the first one when there is none yet.
-
-    The caller commits.
-    """
-    found = await _valid(conn, tenant)
+async def current_secrets(conn: Connection, tenant: str, fresh: str) -> list[str]:
+    """The tenant's valid secrets, newest first. If it has none, `fresh` becomes its secret. The caller commits."""
+    found = await _VALID_SECRETS.values(conn, tenant=tenant)
     if not found:
-        await conn.execute(_ADD, {"id": new_id(), "tenant": tenant, "secret": fresh})
-        found = await _valid(conn, tenant)
+        await _ADD_SECRET.run(conn, id=new_id(), tenant=tenant, secret=fresh)
+        found = await _VALID_SECRETS.values(conn, tenant=tenant)
     return found
 
 
-async def rotate_secret(conn: AsyncConnection, tenant: str, fresh: str) -> list[str]:
-    """Sign with `fresh` from now on, and with what was there for `ROTATION` more seconds. The caller commits."""
-    await conn.execute(_REPLACE, {"tenant": tenant, "rotation": ROTATION})
-    await conn.execute(_ADD, {"id": new_id(), "tenant": tenant, "secret": fresh})
-    return await _valid(conn, tenant)
+async def rotate_secret(conn: Connection, tenant: str, fresh: str) -> list[str]:
+    """Make `fresh` the current secret; the former one signs for `ROTATION` more seconds. The caller commits."""
+    await _REPLACE_SECRET.run(conn, tenant=tenant, rotation=ROTATION)
+    await _ADD_SECRET.run(conn, id=new_id(), tenant=tenant, secret=fresh)
+    return await _VALID_SECRETS.values(conn, tenant=tenant)
 
 
-async def _valid(conn: AsyncConnection, tenant: str) -> list[str]:
-    return [row[0] for row in await conn.execute(_VALID, {"tenant": tenant})]
+async def given_up(conn: Connection, tenant: str, url: str) -> bool | None:
+    """Whether the URL is given up: nothing is sent to it. None: it has not failed since its last success."""
+    found: bool | None = await _GIVEN_UP.value(conn, tenant=tenant, url=url)
+    return found
 
 
-GIVEN_UP = 5 * 86400.0
-"""Seconds: contract section 6. From the first failure to the last: a URL that nobody calls does not fail."""
-
-BREAK = 2 * 86400.0
-"""Seconds without a failure after which the next is a first one again. Each delivery is tried once a day at least."""
-
-_GIVEN_UP = text(f"""
-SELECT failed_at >= failing_since + interval '{GIVEN_UP} seconds' FROM webhook_urls
-WHERE tenant = :tenant AND url = :url
-""")
-_FAILED = text(f"""
-INSERT INTO webhook_urls AS u (tenant, url) VALUES (:tenant, :url)
-ON CONFLICT (tenant, url) DO UPDATE SET failed_at = now(),
-    failing_since = CASE WHEN u.failed_at < now() - interval '{BREAK} seconds' THEN now() ELSE u.failing_since END
-""")
-_FORGET = text("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
+async def url_failed(conn: Connection, tenant: str, url: str) -> None:
+    """Record that a delivery to the URL has failed. The caller commits."""
+    await _URL_FAILED.run(conn, tenant=tenant, url=url)
 
 
-async def given_up(conn: AsyncConnection, tenant: str, url: str) -> bool | None:
-    """Whether nothing more is to be sent there; None when it has not url_failed since it last succeeded."""
-    row = (await conn.execute(_GIVEN_UP, {"tenant": tenant, "url": url})).first()
-    return None if row is None else bool(row[0])
+async def url_answered(conn: Connection, tenant: str, url: str) -> None:
+    """Record that a delivery to the URL has succeeded. The caller commits."""
+    await _FORGET_FAILURES.run(conn, tenant=tenant, url=url)
 
 
-async def url_failed(conn: AsyncConnection, tenant: str, url: str) -> None:
-    """A delivery has url_failed. The caller commits."""
-    await conn.execute(_FAILED, {"tenant": tenant, "url": url})
+async def forget_failures(conn: Connection, tenant: str, url: str) -> None:
+    """Give the URL its full time of failures again, for a redelivery that was asked for. The caller commits."""
+    await _FORGET_FAILURES.run(conn, tenant=tenant, url=url)
 
 
-async def url_answered(conn: AsyncConnection, tenant: str, url: str) -> None:
-    """A delivery has succeeded. The caller commits."""
-    await conn.execute(_FORGET, {"tenant": tenant, "url": url})
+def _page(tenant: str, wanted: DeliveryFilter) -> tuple[Statement, dict[str, Any]]:
+    """The statement with only the conditions that are given, and its values."""
+    given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
+    return _listing(tuple(given)), given | {"tenant": tenant}
 
 
-async def forget_failures(conn: AsyncConnection, tenant: str, url: str) -> None:
-    """A redelivery was asked for: the URL gets its full time of failing again. The caller commits."""
-    await conn.execute(_FORGET, {"tenant": tenant, "url": url})
+@lru_cache
+def _listing(given: tuple[str, ...]) -> Statement:
+    """A statement for each combination of conditions, so that each has a plan with its own index."""
+    conditions = "".join(f" AND {_CONDITIONS[name]}" for name in given)
+    return Statement(f"{_SHOWN}{conditions} ORDER BY j.id DESC LIMIT :limit")

@@ -1,25 +1,23 @@
-"""Workers as the ledger knows them: who is alive, and which attempts nobody keeps alive any more."""
+"""Workers: which are alive, and which open attempts have lost theirs."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Text, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
+from accepted.storage.db.statements import Connection, Row, Statement
 
-_HEARTBEAT = text("""
-INSERT INTO workers (id, name, slots, queues, types, tenant) VALUES (:id, :name, :slots, :queues, :types, :tenant)
+_HEARTBEAT = Statement("""
+INSERT INTO workers (id, name, slots, queues, types, tenant)
+VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant)
 ON CONFLICT (id) DO UPDATE SET
     heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
-""").bindparams(bindparam("queues", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text)))
+""")
 
 ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
-"""The condition on `workers w` under which its leases hold."""
+"""The condition on `workers w` under which its leases hold: a heartbeat in the last `lease_ttl` seconds."""
 
 SERVES = """(
     :queue = ANY(w.queues) OR w.queues IS NULL AND (
@@ -28,25 +26,30 @@ SERVES = """(
         OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue AND (w.types IS NULL OR y.name = ANY(w.types)))
     )
 )"""
-"""The condition on `workers w` under which it takes from :queue; as `accepted.storage.queues.served_by` tells it to."""
+"""The condition on `workers w` under which it serves :queue. `accepted.storage.queues.served_by` is the same rule."""
 
-_RETIRE = text("DELETE FROM workers WHERE id = :id")
+_RETIRE = Statement("DELETE FROM workers WHERE id = :id")
 
-_OPEN_ATTEMPTS = """
-SELECT t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text),
-       y.max_attempts, y.schedule, y.jitter
+RUNNING_ATTEMPT = """
+    t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text) AS retry,
+    y.max_attempts AS type_max_attempts, y.schedule AS type_schedule, y.jitter AS type_jitter
+"""
+"""The select list for `running_attempt`, of `attempts t`, `jobs j` and `job_types y`."""
+
+_OPEN_ATTEMPTS = f"""
+SELECT {RUNNING_ATTEMPT}
 FROM attempts t
 JOIN jobs j ON j.id = t.job_id
 LEFT JOIN job_types y ON y.name = j.type
-WHERE t.finished_at IS NULL AND {condition}
+WHERE t.finished_at IS NULL AND {{condition}}
 ORDER BY t.job_id LIMIT :limit
 """
 
-_ABANDONED = text(
+_ABANDONED = Statement(
     _OPEN_ATTEMPTS.format(condition=f"NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = t.worker_id AND {ALIVE})")
 )
 
-_HELD_BY = text(
+_RUNNING_ATTEMPTS_OF = Statement(
     _OPEN_ATTEMPTS.format(
         condition="t.worker_id = :id AND t.started_at < now() - CAST(:older_than AS float8) * interval '1 second'"
     )
@@ -54,7 +57,7 @@ _HELD_BY = text(
 
 
 async def heartbeat(
-    conn: AsyncConnection,
+    conn: Connection,
     worker_id: UUID,
     name: str,
     *,
@@ -63,51 +66,51 @@ async def heartbeat(
     types: Sequence[str] | None = None,
     tenant: str | None = None,
 ) -> None:
-    """This worker lives; its leases are good for another `LEASE_TTL`. The first call makes it known.
+    """Record that this worker is alive, which keeps its leases for another `LEASE_TTL`. The caller commits.
 
-    It has `slots` in all, and serves `queues`, `types` and `tenant`; None is all there are.
+    The worker has `slots` in all and serves `queues`, `types` and `tenant`; None means all. The first call inserts it.
     """
-    values = {"slots": slots, "queues": _list(queues), "types": _list(types), "tenant": tenant}
-    await conn.execute(_HEARTBEAT, {"id": worker_id, "name": name, **values})
+    await _HEARTBEAT.run(
+        conn, id=worker_id, name=name, slots=slots, queues=_list(queues), types=_list(types), tenant=tenant
+    )
 
 
-async def retire(conn: AsyncConnection, worker_id: UUID) -> None:
-    """This worker has stopped and holds nothing; if it did, the rescuer would take it at once."""
-    await conn.execute(_RETIRE, {"id": worker_id})
+async def retire(conn: Connection, worker_id: UUID) -> None:
+    """Delete a worker that has stopped: what it still ran, if anything, is rescued at once. The caller commits."""
+    await _RETIRE.run(conn, id=worker_id)
 
 
-async def abandoned(conn: AsyncConnection, lease_ttl: float, limit: int) -> list[RunningAttempt]:
-    """Up to `limit` running attempts whose worker has been silent for `lease_ttl` seconds, or is unknown."""
-    return [running_attempt(row) for row in await conn.execute(_ABANDONED, {"lease_ttl": lease_ttl, "limit": limit})]
+async def abandoned(conn: Connection, lease_ttl: float, limit: int) -> list[RunningAttempt]:
+    """Up to `limit` open attempts whose worker sent no heartbeat for `lease_ttl` seconds, or is unknown."""
+    return [running_attempt(row) for row in await _ABANDONED.rows(conn, lease_ttl=lease_ttl, limit=limit)]
 
 
-async def running_attempts_of(
-    conn: AsyncConnection, worker_id: UUID, older_than: float, limit: int
-) -> list[RunningAttempt]:
-    """Up to `limit` attempts that the ledger says this worker has been running for `older_than` seconds."""
-    found = await conn.execute(_HELD_BY, {"id": worker_id, "older_than": older_than, "limit": limit})
+async def running_attempts_of(conn: Connection, worker_id: UUID, older_than: float, limit: int) -> list[RunningAttempt]:
+    """Up to `limit` open attempts of this worker that began more than `older_than` seconds ago."""
+    found = await _RUNNING_ATTEMPTS_OF.rows(conn, id=worker_id, older_than=older_than, limit=limit)
     return [running_attempt(row) for row in found]
+
+
+def running_attempt(row: Row) -> RunningAttempt:
+    """The attempt of a row of `RUNNING_ATTEMPT`."""
+    return RunningAttempt(
+        job_id=row["job_id"],
+        attempt=row["attempt"],
+        worker_id=row["worker_id"],
+        max_attempts=row["max_attempts"],
+        crashes=row["crashes"],
+        retry=_policy(row),
+    )
+
+
+def _policy(row: Row) -> Retry:
+    """The job's own policy, else that of its type, else (the type was never registered) the default."""
+    if row["retry"] is not None:
+        return msgspec.json.decode(row["retry"], type=Retry)
+    if row["type_schedule"] is None:
+        return Retry()
+    return Retry(row["type_max_attempts"], tuple(row["type_schedule"]), row["type_jitter"])
 
 
 def _list(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
-
-
-def running_attempt(row: Sequence[Any]) -> RunningAttempt:
-    """Of job_id, attempt, worker_id, max_attempts, crashes, retry, and the type's max_attempts, schedule, jitter."""
-    job_id, attempt, worker_id, max_attempts, crashes, retry, *of_type = row
-    return RunningAttempt(
-        job_id=job_id,
-        attempt=attempt,
-        worker_id=worker_id,
-        max_attempts=max_attempts,
-        crashes=crashes,
-        retry=_policy(retry, *of_type),
-    )
-
-
-def _policy(retry: str | None, max_attempts: int, schedule: list[float] | None, jitter: float) -> Retry:
-    """The job's own policy, else its type's, else (the type was never registered) the default."""
-    if retry is not None:
-        return msgspec.json.decode(retry, type=Retry)
-    return Retry() if schedule is None else Retry(max_attempts, tuple(schedule), jitter)

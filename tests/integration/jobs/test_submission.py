@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.storage.attempts.claims import claim_next, claim_refs
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import outbox, submission
+from accepted.storage.jobs import idempotency, outbox, submission
 from accepted.storage.jobs.submission import Accepted, Entry
 from tests.support.ledger.jobs import DAY, WORKER, a_job, insert
 from tests.support.ledger.sql import rows
@@ -117,7 +117,7 @@ async def test_a_key_makes_one_job(engine: AsyncEngine) -> None:
     assert other.id in await insert(engine, Entry(other, "k", b"1"))
     assert len(await rows(engine, "SELECT * FROM jobs")) == len(await rows(engine, "SELECT * FROM outbox")) == 2
     async with transaction(engine) as conn:
-        record = (await submission.recall(conn, [("t", "k")]))["t", "k"]
+        record = (await idempotency.recall(conn, [("t", "k")]))["t", "k"]
     assert (record.fingerprint, record.job_id) == (b"1", first.id)
 
 
@@ -126,7 +126,7 @@ async def test_a_key_past_its_time_is_taken_over(engine: AsyncEngine) -> None:
     await insert(engine, Entry(first, "k", b"1"), ttl=-1)
     assert second.id in await insert(engine, Entry(second, "k", b"2"))
     async with transaction(engine) as conn:
-        record = (await submission.recall(conn, [("t", "k")]))["t", "k"]
+        record = (await idempotency.recall(conn, [("t", "k")]))["t", "k"]
     assert (record.fingerprint, record.job_id) == (b"2", second.id)
 
 

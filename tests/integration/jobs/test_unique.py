@@ -15,7 +15,7 @@ from accepted.domain.job import Unique
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import pruning, uniqueness
-from accepted.storage.jobs.uniqueness import Place
+from accepted.storage.jobs.uniqueness import UniqueKey
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.service.in_process_worker import HANDLERS
@@ -159,7 +159,7 @@ async def _pruned(engine: AsyncEngine) -> int:
 
 async def test_a_job_that_is_not_seen_yet_is_not_taken_over_from(engine: AsyncEngine) -> None:
     """Its inserter commits while we wait for the row: our statement sees the row, and not the job."""
-    place, first, second = Place("t", "k"), new_id(), new_id()
+    place, first, second = UniqueKey("t", "k"), new_id(), new_id()
     async with transaction(engine) as conn, transaction(engine) as late:
         assert await uniqueness.take(conn, {place: (first, Unique("k", "started"))}) == {first}
         taking = asyncio.create_task(uniqueness.take(late, {place: (second, Unique("k", "started"))}))

@@ -26,17 +26,17 @@ async def direct(engine: AsyncEngine) -> AsyncIterator[Direct]:
 
 async def count(engine: AsyncEngine, name: str) -> int:
     async with transaction(engine) as conn:
-        return int((await COUNT.rows(conn, name=name))[0][0])
+        return int(await COUNT.value(conn, name=name))
 
 
 async def backend(direct: Direct) -> int:
     async with direct.transaction() as conn:
-        return int((await WHO.rows(conn))[0][0])
+        return int(await WHO.value(conn))
 
 
 async def test_what_is_committed_stays_and_what_is_not_does_not(engine: AsyncEngine, direct: Direct) -> None:
     async with direct.transaction() as conn:
-        assert [row[0] for row in await PUT.rows(conn, names=["kept"])] == ["kept"]
+        assert await PUT.values(conn, names=["kept"]) == ["kept"]
         await conn.commit()
     async with direct.transaction() as conn:
         await PUT.rows(conn, names=["forgotten"])
@@ -45,10 +45,10 @@ async def test_what_is_committed_stays_and_what_is_not_does_not(engine: AsyncEng
 
 async def test_a_statement_runs_alike_on_both_connections(engine: AsyncEngine, direct: Direct) -> None:
     async with transaction(engine) as conn:
-        assert [row[0] for row in await PUT.rows(conn, names=["a", "b"])] == ["a", "b"]
+        assert [row["name"] for row in await PUT.rows(conn, names=["a", "b"])] == ["a", "b"]
         await conn.commit()
     async with direct.transaction() as raw:
-        assert [row[0] for row in await COUNT.rows(raw, name="a")] == [1]
+        assert [row["count"] for row in await COUNT.rows(raw, name="a")] == [1]
 
 
 async def test_the_connection_is_kept_until_an_error(direct: Direct) -> None:
@@ -84,7 +84,7 @@ async def test_transactions_wait_for_each_other(engine: AsyncEngine, direct: Dir
 
 async def put_after_the_end(engine: AsyncEngine, direct: Direct) -> None:
     async with direct.transaction() as conn:
-        await end(engine, (await WHO.rows(conn))[0][0])
+        await end(engine, await WHO.value(conn))
         await PUT.rows(conn, names=["lost"])
         await conn.commit()
 
@@ -93,4 +93,4 @@ async def end(engine: AsyncEngine, pid: int) -> None:
     """Terminate that backend, and wait until it is gone."""
     gone = Statement("SELECT pg_terminate_backend(:pid, 5000)")
     async with transaction(engine) as conn:
-        assert (await gone.rows(conn, pid=pid))[0][0]
+        assert await gone.value(conn, pid=pid)

@@ -26,24 +26,24 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 async def test_a_kept_connection(engine: AsyncEngine) -> None:
     direct = Direct(engine)
     async with direct.transaction() as conn:
-        pid = int((await WHO.rows(conn))[0][0])
+        pid = int(await WHO.value(conn))
         driver: Any = conn
     driver._protocol.data_received(LAST_WORDS)
     with pytest.raises(LedgerUnavailable):
         async with direct.transaction() as conn:
             await conn.commit()
     async with direct.transaction() as conn:
-        assert int((await WHO.rows(conn))[0][0]) != pid, "the broken connection was used again"
+        assert int(await WHO.value(conn)) != pid, "the broken connection was used again"
     await direct.close()
 
 
 async def test_a_connection_of_the_pool(engine: AsyncEngine) -> None:
     async with transaction(engine) as conn:
-        pid = int((await WHO.rows(conn))[0][0])
+        pid = int(await WHO.value(conn))
         driver: Any = (await conn.get_raw_connection()).driver_connection
     driver._protocol.data_received(LAST_WORDS)
     with pytest.raises(LedgerUnavailable):
         async with transaction(engine) as conn:
             await WHO.rows(conn)
     async with transaction(engine) as conn:
-        assert int((await WHO.rows(conn))[0][0]) != pid, "the broken connection was used again"
+        assert int(await WHO.value(conn)) != pid, "the broken connection was used again"

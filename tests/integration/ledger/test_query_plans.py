@@ -48,8 +48,8 @@ async def test_deliveries_are_found_by_their_own_indexes(engine: AsyncEngine) ->
         (DeliveryFilter(batch_id=about, status="failed", before=new_id()), "deliveries_about"),
         (DeliveryFilter(), "deliveries_by_tenant"),
     ):
-        query, values = webhooks._page("t", wanted)
-        plan = await plan_of(engine, Statement(query), **values, limit=50)
+        statement, values = webhooks._page("t", wanted)
+        plan = await plan_of(engine, statement, **values, limit=50)
         assert [line for line in plan if index in line], plan
         assert not [line for line in plan if "Seq Scan" in line], plan
     assert not [line for line in plan if "Sort" in line], "all of a tenant's: a page is read, and no more"

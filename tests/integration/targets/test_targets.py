@@ -22,7 +22,7 @@ from accepted.services import targets as service
 from accepted.storage import targets
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import pruning
-from accepted.storage.targets import Target, Tried
+from accepted.storage.targets import TargetHealth, Tried
 from accepted_worker.handlers.webhooks import webhook_handler
 from accepted_worker.outbound.egress import Egress
 from tests.support.ledger.jobs import apply, claim, put, running_attempt
@@ -43,12 +43,12 @@ async def conn(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield await one.execution_options(isolation_level="AUTOCOMMIT")
 
 
-async def fail(conn: AsyncConnection, times: int = 1, fence: datetime | None = None) -> Target | None:
+async def fail(conn: AsyncConnection, times: int = 1, fence: datetime | None = None) -> TargetHealth | None:
     found = [await targets.failed(conn, "t", HOST, TRANSIENT, fence, 0.0) for _ in range(times)]
     return found[-1]
 
 
-async def known(conn: AsyncConnection, tenant: str = "t") -> Target | None:
+async def known(conn: AsyncConnection, tenant: str = "t") -> TargetHealth | None:
     found = await targets.of_tenant(conn, tenant, 10, HOST)
     return found[0] if found else None
 

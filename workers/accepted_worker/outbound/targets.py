@@ -30,7 +30,7 @@ from accepted.metrics import TARGETS_DEFERRED
 from accepted.services import targets as service
 from accepted.storage import targets, webhooks
 from accepted.storage.db.engine import reading, transaction
-from accepted.storage.targets import Target, Tried
+from accepted.storage.targets import TargetHealth, Tried
 
 TYPES = frozenset({"http.request", WEBHOOK_TYPE})
 
@@ -91,7 +91,7 @@ class Targets:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._known: dict[Key, Target] = {}
+        self._known: dict[Key, TargetHealth] = {}
         self._read_at = -FRESH
         self._reading = asyncio.Lock()
         self._queued: dict[Key, tuple[datetime | None, int]] = {}

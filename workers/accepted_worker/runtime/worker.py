@@ -87,7 +87,7 @@ class Worker:
         self._grace = shutdown_grace
         self._ack_within = ack_within
         self._queue_named = asyncio.Event()
-        self._listener = Listener(database_url, queues.NAMED, lambda _: self._queue_named.set())
+        self._listener = Listener(database_url, queues.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
         self._exhausted = False
         self._attempts: set[asyncio.Task[None]] = set()

@@ -14,7 +14,7 @@ from accepted.services.jobs.publishing import publish
 from accepted.storage import limiter
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Direct
-from accepted.storage.limiter import Admitted, Limits, Room
+from accepted.storage.limiter import Admitted, LockedQueue, Room
 from accepted_worker.scheduler.limiter_notifications import APART, LimiterNotifications
 
 MOST = 500
@@ -101,7 +101,7 @@ class Limiter:
             await publish(self._engine, self._broker, refs, self.name)
         return len(refs)
 
-    async def _admitted(self, conn: AsyncConnection, queue: str, limits: Limits) -> list[JobRef]:
+    async def _admitted(self, conn: AsyncConnection, queue: str, limits: LockedQueue) -> list[JobRef]:
         """Admit what there is room for, and set the pause until the next poll."""
         keyed = limits.max_running_per_key is not None
         room = await limiter.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
@@ -135,7 +135,7 @@ class Limiter:
         return refs
 
     async def _let_go(
-        self, conn: AsyncConnection, queue: str, most: int, limits: Limits, room: Room, steps: int
+        self, conn: AsyncConnection, queue: str, most: int, limits: LockedQueue, room: Room, steps: int
     ) -> tuple[list[JobRef], str | None]:
         """Whatever comes first, for the slots of worker processes; then what those who wait for leases would take."""
         first, last_key = Admitted([], limits.last_key), limits.last_key
@@ -149,7 +149,7 @@ class Limiter:
         return [*first.refs, *then.refs], then.last_key if then.refs else last_key
 
 
-def _left(room: Room, limits: Limits) -> int:
+def _left(room: Room, limits: LockedQueue) -> int:
     """How many more there is room for, by slots and by `max_running`."""
     left = max(room.for_any, 0) + room.for_wanted
     return left if limits.max_running is None else min(left, limits.max_running - room.admitted - (room.run or 0))

@@ -5,7 +5,7 @@ import contextlib
 
 from accepted.storage.db import notifications
 from accepted.storage.db.notifications import Listener
-from accepted.storage.queues import CHANNEL
+from accepted.storage.queues import LIMITER_CHANNEL
 
 APART = 0.015
 """Least seconds between polls while something is held: notifications may come as fast as jobs."""
@@ -15,7 +15,7 @@ class LimiterNotifications:
     """Two channels. That of ended jobs is as busy as the service: listened to only while a row waits for a slot."""
 
     def __init__(self, url: str) -> None:
-        self._held = Listener(url, CHANNEL, lambda _: self._heard.set())
+        self._held = Listener(url, LIMITER_CHANNEL, lambda _: self._heard.set())
         self._ends = Listener(url, notifications.CHANGES, self._on_end)
         self._heard = asyncio.Event()
         self._for_an_end = False

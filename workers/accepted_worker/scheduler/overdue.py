@@ -15,7 +15,7 @@ from accepted.services.jobs.completion import MAX_BATCH, settle
 from accepted.services.leases import note
 from accepted.storage import leases
 from accepted.storage.db.statements import Direct
-from accepted.storage.leases import Found
+from accepted.storage.leases import LeasedAttempt
 
 EVERY = 1.0
 """Seconds. By so much an attempt may be late, and a job that its worker was told to let go of."""
@@ -46,7 +46,7 @@ class Overdue:
         return 0.0 if done == MAX_BATCH else EVERY
 
 
-def _end(found: Found) -> Transition:
+def _end(found: LeasedAttempt) -> Transition:
     if found.cancelled:
         return transitions.cancelled(found.running)
     message = f"ran longer than {found.timeout:g} s"

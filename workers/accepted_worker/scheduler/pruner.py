@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import pruning
+from accepted.storage.jobs import idempotency, pruning
 
 EVERY = 30.0
 MOST = 1000
@@ -27,7 +27,7 @@ class Pruner:
             jobs = await pruning.prune_jobs(conn, self._retention, self._retention_failed, datetime.now(UTC), MOST)
             await conn.commit()
         async with transaction(self._engine) as conn:
-            keys = await pruning.prune_keys(conn, MOST)
+            keys = await idempotency.prune(conn, MOST)
             await pruning.prune_rest(conn)
             await conn.commit()
         async with transaction(self._engine) as conn:

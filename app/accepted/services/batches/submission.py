@@ -24,7 +24,8 @@ from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import handoff
 from accepted.storage import batches as ledger
 from accepted.storage.db.engine import reading, transaction
-from accepted.storage.jobs import submission
+from accepted.storage.jobs import idempotency, submission
+from accepted.storage.jobs.idempotency import IdempotencyKey
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.submission import Entry
 
@@ -132,7 +133,8 @@ class BatchSubmissions:
     async def _remember(self, conn: AsyncConnection, asked: BatchSubmission) -> bool:
         if asked.key is None or asked.fingerprint is None:
             return True
-        return await ledger.remember(conn, asked.batch, asked.key, asked.fingerprint, self._ttl)
+        key = IdempotencyKey(asked.batch.tenant, asked.key, asked.fingerprint, asked.batch.id)
+        return asked.batch.id in await idempotency.remember(conn, [key], self._ttl)
 
     async def _recall(self, asked: BatchSubmission) -> BatchReceipt | None:
         """The batch that this key stands for, if it was sent before."""
@@ -140,7 +142,7 @@ class BatchSubmissions:
             return None
         name = (asked.batch.tenant, asked.key)
         async with reading(self._engine) as conn:
-            record = (await submission.recall(conn, [name])).get(name)
+            record = (await idempotency.recall(conn, [name])).get(name)
             if record is None:
                 return None
             if record.fingerprint != asked.fingerprint:

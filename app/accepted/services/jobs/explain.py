@@ -13,7 +13,7 @@ from accepted.domain.snapshot import DeferredTarget, JobSnapshot
 from accepted.storage import queue_load
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import explain as explaining
-from accepted.storage.jobs.explain import Row
+from accepted.storage.jobs.explain import JobRow
 
 CALLING = ("http.request", WEBHOOK_TYPE)
 """Types whose payload has the URL that they call."""
@@ -33,7 +33,9 @@ async def explain(engine: AsyncEngine, job: Job, lease_ttl: float) -> dict[str, 
     return explanation.wire(snapshot)
 
 
-async def _waiting(conn: AsyncConnection, job: Job, row: Row, snapshot: JobSnapshot, lease_ttl: float) -> JobSnapshot:
+async def _waiting(
+    conn: AsyncConnection, job: Job, row: JobRow, snapshot: JobSnapshot, lease_ttl: float
+) -> JobSnapshot:
     due_at = row.due_at or row.run_at
     return msgspec.structs.replace(
         snapshot,
@@ -45,7 +47,7 @@ async def _waiting(conn: AsyncConnection, job: Job, row: Row, snapshot: JobSnaps
     )
 
 
-def _snapshot(job: Job, row: Row) -> JobSnapshot:
+def _snapshot(job: Job, row: JobRow) -> JobSnapshot:
     return JobSnapshot(
         id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
         max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
@@ -56,7 +58,7 @@ def _snapshot(job: Job, row: Row) -> JobSnapshot:
     )  # fmt: skip
 
 
-async def _target(conn: AsyncConnection, row: Row) -> DeferredTarget | None:
+async def _target(conn: AsyncConnection, row: JobRow) -> DeferredTarget | None:
     if row.calls is None:
         return None
     try:

@@ -18,7 +18,7 @@ from accepted.storage.jobs import ordering, submission, uniqueness
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Entry
-from accepted.storage.jobs.uniqueness import Place
+from accepted.storage.jobs.uniqueness import UniqueKey
 
 MAX_BATCH = notifications.MAX_IDS
 """Jobs in one statement."""
@@ -38,7 +38,7 @@ async def insert(conn: Connection, broker: Broker, jobs: Sequence[NewJob]) -> No
         await broker.announce(conn, queues)
 
 
-async def take_unique_keys(conn: Connection, jobs: Sequence[NewJob]) -> tuple[list[NewJob], dict[UUID, Place]]:
+async def take_unique_keys(conn: Connection, jobs: Sequence[NewJob]) -> tuple[list[NewJob], dict[UUID, UniqueKey]]:
     """`jobs` without those whose unique key another job has, and for each of these, by id, that key.
 
     Of several jobs with one key the first gets it. The keys are locked until the transaction ends.
@@ -51,7 +51,7 @@ async def take_unique_keys(conn: Connection, jobs: Sequence[NewJob]) -> tuple[li
     return new, {job.id: _unique_key(job) for job in jobs if job.unique is not None and job.id not in taken}
 
 
-async def holders(conn: Connection, duplicates: dict[UUID, Place]) -> dict[UUID, Job]:
+async def holders(conn: Connection, duplicates: dict[UUID, UniqueKey]) -> dict[UUID, Job]:
     """For each job that was not inserted, the job that has its unique key, as it is now."""
     if not duplicates:
         return {}
@@ -105,6 +105,6 @@ def _placed(job: NewJob, waits_for: dict[UUID, UUID]) -> NewJob:
     return msgspec.structs.replace(job, blockers=blockers, has_dependents=True)
 
 
-def _unique_key(job: NewJob) -> Place:
+def _unique_key(job: NewJob) -> UniqueKey:
     assert job.unique is not None
-    return Place(job.tenant, job.unique.key)
+    return UniqueKey(job.tenant, job.unique.key)

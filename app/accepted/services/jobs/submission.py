@@ -22,7 +22,9 @@ from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher, handoff
 from accepted.storage.db.statements import Connection, Direct
+from accepted.storage.jobs import idempotency
 from accepted.storage.jobs import submission as ledger
+from accepted.storage.jobs.idempotency import IdempotencyKey
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Accepted, Entry
 
@@ -138,8 +140,8 @@ class Submissions:
         try:
             async with self._ledger_of_placed.transaction() as conn:
                 await ledger.announce_queues(conn, list({entry.job.queue for entry in first}))
-                remembered = await ledger.remember(conn, first, self._ttl)
-                new, duplicates = await placement.take_unique_keys(conn, remembered)
+                unseen = await _remember_keys(conn, first, self._ttl)
+                new, duplicates = await placement.take_unique_keys(conn, unseen)
                 jobs = await placement.line_up(conn, new)
                 entries = [
                     Entry(job, handoff=handoff(self._broker, publishes=number < granted))
@@ -186,8 +188,19 @@ class Submissions:
             return {}
 
 
+async def _remember_keys(conn: Connection, entries: list[Entry], ttl: float) -> list[NewJob]:
+    """Write the records of the idempotency keys. Returns the jobs whose key is new, and those without one."""
+    keys = [
+        IdempotencyKey(entry.job.tenant, entry.key, entry.fingerprint, entry.job.id)
+        for entry in entries
+        if entry.key is not None and entry.fingerprint is not None
+    ]
+    new = await idempotency.remember(conn, keys, ttl)
+    return [entry.job for entry in entries if entry.key is None or entry.job.id in new]
+
+
 async def _recall(conn: Connection, keys: set[tuple[str, str]]) -> _Records:
-    records = await ledger.recall(conn, sorted(keys))
+    records = await idempotency.recall(conn, sorted(keys))
     jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
     return {
         key: _Recalled(record.fingerprint, jobs.get(record.job_id), record.duplicate) for key, record in records.items()
@@ -198,7 +211,7 @@ async def _redirect(conn: Connection, entries: list[Entry], holders: dict[UUID, 
     """Let the keys of duplicates stand for the jobs that they were answered with, so a replay gets the same answer."""
     redirected = {(e.job.tenant, e.key): holders[e.job.id].id for e in entries if e.key and e.job.id in holders}
     if redirected:
-        await ledger.redirect(conn, redirected)
+        await idempotency.redirect(conn, redirected)
 
 
 def _first_of_each_key(batch: list[Submission]) -> list[Submission]:

@@ -1,25 +1,35 @@
-"""queued -> running. A claim takes the outbox row away, counts the attempt and opens its lease, in one statement.
+"""queued -> running. A claim deletes the outbox row, counts the attempt and opens its lease, in one statement.
 
-The open row in `attempts` is the lease: it belongs to a worker for as long as that worker's heartbeat is fresh.
+The open row in `attempts` is the lease: it holds for as long as its worker's heartbeat is fresh. `OPEN_LEASE` is the
+fence of what a running attempt writes.
 A row of a limited queue is claimed only if the limiter has admitted it, and not while the queue is paused: whatever
 the broker delivers, the limit is kept here.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from operator import itemgetter
 from uuid import UUID
 
 import msgspec
 
 from accepted.domain.job import Job
 from accepted.domain.references import Lease
-from accepted.storage.db import notifications
-from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.db.notifications import ANNOUNCE
+from accepted.storage.db.statements import Connection, Row, Statement
+from accepted.storage.jobs.reading import job_columns
 from accepted.storage.queues import LIMITED, PAUSED
+
+_JOB_FIELDS = tuple(
+    field
+    for field in Job.__struct_fields__
+    if field not in {"result", "error", "progress", "finished_at", "retried_after"}
+)
+"""What a running attempt knows of its job."""
+
+_job_values = itemgetter(*_JOB_FIELDS)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that is now running under `worker_id`, with all that its execution and its outcome need."""
+    """A job that `worker_id` now runs, with what its execution and its outcome need. `retry` is JSON text."""
 
     job: Job
     worker_id: UUID
@@ -33,8 +43,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return Lease(self.job.id, self.job.attempt, self.worker_id)
 
 
+OPEN_LEASE = """
+    SELECT t.job_id, t.attempt FROM attempts t JOIN jobs j ON j.id = t.job_id
+    WHERE t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id AND t.finished_at IS NULL
+      AND j.status = 'running' AND j.attempt = t.attempt
+"""
+"""The fence: one row while the lease of `lease_values` holds."""
+
 ALLOWED = f"NOT o.held AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {LIMITED} END)"
-"""The condition on `outbox o` under which a row may be claimed, whatever brought it."""
+"""The condition on `outbox o` under which a row may be claimed, however its reference was delivered."""
 
 _LOCK_REFS = f"""
     SELECT o.job_id, o.attempt FROM outbox o
@@ -60,20 +77,17 @@ _LOCK_NEXT = f"""
     ) AS ready
     ORDER BY ready.priority DESC, ready.due_at LIMIT :limit
 """
-"""One half for queues that are not limited, one for those that are: what is published of the latter and was not
-admitted may be many rows, which a filter would have to pass over one by one."""
+"""Limited queues have a half of their own, because many of their rows may be published and not admitted: a filter would
+read them one by one."""
 
-RUN = """
+RUN = f"""
 taken AS (
     DELETE FROM outbox o USING locked l WHERE o.job_id = l.job_id AND o.attempt = l.attempt
 ), running AS (
     UPDATE jobs j SET status = 'running', attempt = j.attempt + 1, started_at = clock_timestamp(), progress = NULL
     FROM locked l
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
-    RETURNING j.id, j.tenant, j.type, j.queue, j.status, j.priority, j.attempt, j.max_attempts,
-              CAST(j.payload AS text), j.tags, CAST(j.metadata AS text), j.created_at, j.run_at,
-              j.expires_at, j.started_at, j.crashes, CAST(j.retry AS text), j.timeout, j.traceparent,
-              j.parent_id, j.root_id, j.depth
+    RETURNING {job_columns(_JOB_FIELDS, "j")}, j.crashes, CAST(j.retry AS text) AS retry, j.timeout, j.traceparent
 )"""
 """What becomes of the rows `locked`: their outbox rows are gone, and their jobs are `running`. Not since now(), which
 is the time of BEGIN: what is due as it is read need not have been due then."""
@@ -83,18 +97,18 @@ WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at)
     SELECT id, attempt, CAST(:worker_id AS uuid), started_at FROM running
 )
-SELECT running.*, {notify} FROM running
+SELECT running.*, {announce} FROM running
 """
 
-_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, notify=notifications.ANNOUNCE.format(rows="running")))
-_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, notify=notifications.ANNOUNCE.format(rows="running")))
+_CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, announce=ANNOUNCE.format(rows="running")))
+_CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, announce=ANNOUNCE.format(rows="running")))
 _KNOWN = Statement("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
 async def claim_refs(conn: Connection, worker_id: UUID, refs: list[tuple[UUID, int]]) -> list[Claim]:
-    """Claim the jobs that messages refer to, as (id, attempt). A stale or doubled reference yields nothing.
+    """Claim the jobs that messages refer to, as (id, attempt). A stale or duplicate reference yields nothing.
 
-    Waits for a row that is locked, rather than skip it: the lock may be the relay's, and this the only message.
+    Waits for locked rows, because the lock may be the relay's and this message the only one. The caller commits.
     """
     ids, attempts = [r[0] for r in refs], [r[1] for r in refs]
     rows = await _CLAIM_REFS.rows(conn, worker_id=worker_id, ids=ids, attempts=attempts)
@@ -102,38 +116,27 @@ async def claim_refs(conn: Connection, worker_id: UUID, refs: list[tuple[UUID, i
 
 
 async def claim_next(conn: Connection, worker_id: UUID, queues: list[str], limit: int) -> list[Claim]:
-    """Claim up to `limit` jobs that are ready on `queues`: by priority, then by age, passing over locked rows."""
+    """Claim up to `limit` ready jobs of `queues` by priority, then by age; skips locked rows. The caller commits."""
     rows = await _CLAIM_NEXT.rows(conn, worker_id=worker_id, queues=queues, limit=limit)
     return [_read(row, worker_id) for row in rows]
 
 
 async def known(conn: Connection, ids: list[UUID]) -> set[UUID]:
     """Which of `ids` the ledger has."""
-    return {row[0] for row in await _KNOWN.rows(conn, ids=ids)}
-
-
-def _read(row: Sequence[Any], worker_id: UUID) -> Claim:
-    (
-        job_id, tenant, type_, queue, status, priority, attempt, max_attempts, payload, tags,
-        metadata, created_at, run_at, expires_at, started_at, crashes, retry, timeout, traceparent,
-        parent_id, root_id, depth, _,
-    ) = row  # fmt: skip
-    job = Job(
-        id=job_id, tenant=tenant, type=type_, queue=queue, status=status, priority=priority, attempt=attempt,
-        max_attempts=max_attempts, payload=payload, tags=tags, metadata=metadata, created_at=created_at,
-        run_at=run_at, expires_at=expires_at, started_at=started_at, parent_id=parent_id, root_id=root_id,
-        depth=depth,
-    )  # fmt: skip
-    return Claim(job=job, worker_id=worker_id, crashes=crashes, retry=retry, timeout=timeout, traceparent=traceparent)
-
-
-OPEN_LEASE = """
-    SELECT t.job_id, t.attempt FROM attempts t JOIN jobs j ON j.id = t.job_id
-    WHERE t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id AND t.finished_at IS NULL
-      AND j.status = 'running' AND j.attempt = t.attempt
-"""
-"""One row while the lease holds; its parameters are those of `lease_values`."""
+    return {row["id"] for row in await _KNOWN.rows(conn, ids=ids)}
 
 
 def lease_values(lease: Lease) -> dict[str, object]:
+    """The values of `OPEN_LEASE`."""
     return {"job_id": lease.job_id, "attempt": lease.attempt, "worker_id": lease.worker_id}
+
+
+def _read(row: Row, worker_id: UUID) -> Claim:
+    return Claim(
+        job=Job(**dict(zip(_JOB_FIELDS, _job_values(row), strict=True))),
+        worker_id=worker_id,
+        crashes=row["crashes"],
+        retry=row["retry"],
+        timeout=row["timeout"],
+        traceparent=row["traceparent"],
+    )

@@ -1,18 +1,13 @@
 """running -> anything: the one place where the transitions of `accepted.domain.transitions` reach the ledger.
 
-One statement for a batch. The fence is in it: the job must still be running that attempt, and the attempt's lease
-must still be open and held by that worker. What does not match is left alone and is missing from the answer. The
-lease also says whether somebody wants the job cancelled: then an outcome that would run it again ends it.
-
-A job that becomes `failed` becomes a dead letter in the same statement. One that is itself an alert counts as told,
-so that it raises no other.
+The fence is part of the statement: the job must still run that attempt, and that worker must hold its open lease.
 """
 
 from accepted.domain.job import ALERT_TYPE, FINISHED
 from accepted.domain.transitions import ON_REQUEST, Transition
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
 
 _APPLY = Statement(f"""
 WITH transition AS MATERIALIZED (
@@ -60,10 +55,17 @@ WITH transition AS MATERIALIZED (
 )
 SELECT id, status, wants_webhook, has_dependents, batch_id, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
+"""One statement for a whole batch, because outcome, attempt, outbox row and dead letter must change together, and each
+round trip costs as much as the rows. If a cancel was requested, an outcome that would run the job again ends it. The
+dead letter of a job that is itself an alert counts as alerted, so that it causes no other alert.
+"""
 
 
 async def apply(conn: Connection, batch: list[Transition]) -> list[StatusChange]:
-    """Apply each transition whose fence holds; a job may appear once in a batch. The caller commits."""
+    """Apply each transition whose fence holds, and return what changed. The caller commits.
+
+    A job may be in `batch` once.
+    """
     rows = await _APPLY.rows(
         conn,
         ids=[t.running.job_id for t in batch],
@@ -81,4 +83,4 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[StatusChange]
         progress=[t.progress for t in batch],
         answers=[t.answer for t in batch],
     )
-    return [StatusChange(*row[:5]) for row in rows]
+    return [status_change(row) for row in rows]

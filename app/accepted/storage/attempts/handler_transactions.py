@@ -5,19 +5,18 @@ must not delay a heartbeat.
 """
 
 import asyncio
-from typing import Any, NoReturn
+from typing import NoReturn
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.failures import LeaseLost
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage.attempts import claims
-from accepted.storage.attempts.claims import OPEN_LEASE
+from accepted.storage.attempts.claims import OPEN_LEASE, lease_values
 from accepted.storage.db.engine import SEARCH_PATH, create_engine, is_unavailable
+from accepted.storage.db.statements import Statement
 
 AT_ONCE = 10
 """Transactions of one worker at a time, each on a connection of its own; other attempts wait."""
@@ -25,7 +24,7 @@ AT_ONCE = 10
 LONGEST = 3600.0
 """Seconds that a transaction may be idle, or wait for one statement or lock, however long its attempt may take."""
 
-_BEGIN = text(f"""
+_BEGIN = Statement(f"""
 WITH lease AS MATERIALIZED ({OPEN_LEASE}), bounds AS MATERIALIZED (
     SELECT set_config(name, :bound, true)
     FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) AS name
@@ -34,13 +33,13 @@ WITH lease AS MATERIALIZED ({OPEN_LEASE}), bounds AS MATERIALIZED (
     WHERE a.application_name = :name AND a.usename = current_user AND a.datname = current_database()
       AND a.pid <> pg_backend_pid()
 )
-SELECT (SELECT count(*) FROM lease) AS leases, (SELECT count(*) FROM bounds), (SELECT count(*) FROM twins),
-       set_config('application_name', :name, true),
-       set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true)
+SELECT (SELECT count(*) FROM lease) AS leases, (SELECT count(*) FROM bounds) AS bounds,
+       (SELECT count(*) FROM twins) AS twins, set_config('application_name', :name, true) AS name,
+       set_config('search_path', (SELECT reset_val FROM pg_settings WHERE name = 'search_path'), true) AS search_path
 """)
 """The last value is the search_path of the role or database: the handler's statements mean its own tables, not ours."""
 
-_OUR_TABLES = text(f"SET LOCAL search_path TO {SEARCH_PATH}")
+_OUR_TABLES = Statement(f"SET LOCAL search_path TO {SEARCH_PATH}")
 
 _AS_NEW = f"""
 CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;
@@ -110,13 +109,13 @@ class HandlerTransaction:
     async def begin(self, lease: Lease, seconds: float) -> None:
         await self.worker_connection.start()
         bound = str(round(min(seconds, LONGEST) * 1000))
-        values: dict[str, Any] = {**claims.lease_values(lease), "bound": bound, "name": _name(lease.job_id)}
-        if not (await self.worker_connection.execute(_BEGIN, values)).one().leases:
+        begun = await _BEGIN.first(self.worker_connection, **lease_values(lease), bound=bound, name=_name(lease.job_id))
+        if begun is None or not begun["leases"]:
             raise LeaseLost
 
     async def for_settlement(self) -> AsyncConnection:
         """The worker's view, with our tables in its search_path again, whatever the handler has made of it."""
-        await self.worker_connection.execute(_OUR_TABLES)
+        await _OUR_TABLES.run(self.worker_connection)
         return self.worker_connection
 
     async def give_back(self) -> None:

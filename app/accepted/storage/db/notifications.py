@@ -78,7 +78,7 @@ async def announce(conn: Connection, ids: Sequence[UUID]) -> None:
     """Announce that this transaction changes these jobs. Listeners hear it after the commit."""
     if ids:
         payload = ",".join(map(str, ids)) if len(ids) <= MAX_IDS else EVERYTHING
-        await _NOTIFY.rows(conn, channel=CHANGES, ids=payload)
+        await _NOTIFY.run(conn, channel=CHANGES, ids=payload)
 
 
 def changed_ids(payload: str) -> list[UUID] | None:

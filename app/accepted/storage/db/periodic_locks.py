@@ -1,10 +1,9 @@
 """Periodic locks: what happens once in a period over all schedulers. The first one to update the row may do it."""
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from accepted.storage.db.statements import Connection, Statement
 
-_START = text("INSERT INTO periodic_locks (name, taken_at) VALUES (:name, now()) ON CONFLICT DO NOTHING")
-_TAKE = text("""
+_START = Statement("INSERT INTO periodic_locks (name, taken_at) VALUES (:name, now()) ON CONFLICT DO NOTHING")
+_TAKE = Statement("""
 INSERT INTO periodic_locks AS l (name, taken_at) VALUES (:name, now())
 ON CONFLICT (name) DO UPDATE SET taken_at = now()
     WHERE l.taken_at <= now() - CAST(:period AS float8) * interval '1 second'
@@ -12,11 +11,11 @@ RETURNING name
 """)
 
 
-async def start(conn: AsyncConnection, name: str) -> None:
+async def start(conn: Connection, name: str) -> None:
     """Start the first period now, unless the lock exists already. The caller commits."""
-    await conn.execute(_START, {"name": name})
+    await _START.run(conn, name=name)
 
 
-async def take(conn: AsyncConnection, name: str, period: float) -> bool:
+async def take(conn: Connection, name: str, period: float) -> bool:
     """Take the lock if nobody has for `period` seconds; says whether it was taken. The caller commits."""
-    return (await conn.execute(_TAKE, {"name": name, "period": period})).first() is not None
+    return await _TAKE.first(conn, name=name, period=period) is not None

@@ -1,15 +1,16 @@
-"""The few statements whose rate matters, on the driver's own connection.
+"""SQL as storage writes it: a `Statement` with `:named` values, run on either kind of connection.
 
-SQLAlchemy's layers cost a batch of twenty as much CPU as all the rest of it. So whoever sends one batch after
-another (submissions, claims, outcomes, the relay) keeps one connection of the engine's pool and speaks to the
-driver. The statements are the same on both: written once, compiled once, and run on whichever connection is given.
+Most code uses a connection of SQLAlchemy's pool (`accepted.storage.db.engine`). Its layers cost a batch of twenty as
+much CPU as everything else in it, so the few places that send one batch after another (submissions, claims, outcomes,
+the relay) keep one connection with `Direct` and speak to the driver (docs/decisions/0010). The statements are the same.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,11 +20,16 @@ from accepted.storage.db.engine import DriverConnection, translated
 Connection: TypeAlias = AsyncConnection | DriverConnection
 """A connection that storage takes: SQLAlchemy's, or the driver's own. `await conn.commit()` is the same on both."""
 
+Row: TypeAlias = Mapping[str, Any]
+"""A row by the names of its columns."""
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
 _DIALECT: Any = dialect()  # type: ignore[no-untyped-call]
 
 
 class Statement:
-    """SQL with `:named` values, for either kind of connection."""
+    """SQL with `:named` values. Columns of the rows that it returns are read by name, so each has a name of its own."""
 
     def __init__(self, sql: str) -> None:
         self._text = text(sql)
@@ -31,16 +37,54 @@ class Statement:
         self._sql = str(compiled)
         self._names: list[str] = compiled.positiontup
 
-    async def rows(self, conn: Connection, **values: object) -> Sequence[Sequence[Any]]:
+    async def rows(self, conn: Connection, **values: object) -> Sequence[Row]:
+        """Every row that the statement returns."""
         if isinstance(conn, AsyncConnection):
             result = await conn.execute(self._text, values)
-            return result.all() if result.returns_rows else []
-        found: Any = await conn.fetch(self._sql, *[values[name] for name in self._names])
-        return cast(Sequence[Sequence[Any]], found)
+            return cast(Sequence[Row], result.mappings().all()) if result.returns_rows else []
+        found: Any = await conn.fetch(self._sql, *self._positional(values))
+        return cast(Sequence[Row], found)
+
+    async def run(self, conn: Connection, **values: object) -> None:
+        """Run a statement of which nothing is read."""
+        if isinstance(conn, AsyncConnection):
+            await conn.execute(self._text, values)
+        else:
+            await conn.execute(self._sql, *self._positional(values))
+
+    async def first(self, conn: Connection, **values: object) -> Row | None:
+        """The first row; None when there is none."""
+        rows = await self.rows(conn, **values)
+        return rows[0] if rows else None
+
+    async def value(self, conn: Connection, **values: object) -> Any:
+        """The value of a statement that selects one column, from its first row; None when there is none."""
+        row = await self.first(conn, **values)
+        return None if row is None else next(iter(row.values()))
+
+    async def values(self, conn: Connection, **values: object) -> list[Any]:
+        """The values of a statement that selects one column, one of each row."""
+        return [next(iter(row.values())) for row in await self.rows(conn, **values)]
+
+    async def count(self, conn: Connection, **values: object) -> int:
+        """How many rows the statement has inserted, updated or deleted."""
+        if isinstance(conn, AsyncConnection):
+            return int((await conn.execute(self._text, values)).rowcount)
+        status = str(await conn.execute(self._sql, *self._positional(values)))
+        return int(status.rsplit(" ", 1)[-1])
+
+    def _positional(self, values: Mapping[str, object]) -> list[object]:
+        return [values[name] for name in self._names]
+
+
+def struct(kind: type[_Struct], row: Row) -> _Struct:
+    """A struct whose fields are the columns of the same names (or encoded names); the row may have more columns."""
+    names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+    return kind(**{field: row[column] for field, column in names})
 
 
 class Direct:
-    """One connection, kept between transactions. After any error it is dropped, never used again."""
+    """One connection of the driver, kept between transactions. After an error it is dropped and replaced."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -50,9 +94,9 @@ class Direct:
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[DriverConnection]:
-        """Each statement is a transaction of its own: PostgreSQL commits it before it answers.
+        """The connection without BEGIN: PostgreSQL commits each statement before it answers.
 
-        Raises as `accepted.storage.db.engine.transaction` does. Users wait for each other.
+        Callers wait for each other. Raises as `accepted.storage.db.engine.transaction` does.
         """
         async with self._free:
             with translated():
@@ -64,7 +108,7 @@ class Direct:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[DriverConnection]:
-        """BEGIN; the caller commits in plain sight with `await conn.commit()`, else it rolls back."""
+        """BEGIN. The caller commits with `await conn.commit()`; without it, the transaction is rolled back."""
         async with self.statements() as driver:
             await driver.execute("BEGIN")
             yield driver

@@ -1,31 +1,28 @@
-"""Cancelling on request: a waiting job at once, a running one by a note on its lease.
+"""Cancelling a job on request, and what every statement returns that changes a status.
 
-One statement, which finds the job by the row that only one state has: a waiting job's in the outbox, a running one's
-open lease in `attempts`. A job that is just on its way from one to the other may have neither in the statement's
-snapshot: then nothing is changed, and the caller looks again.
+A waiting job ends at once; for a running one the request is noted on its lease, and its worker acts on it.
 """
 
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import FINISHED
 from accepted.domain.transitions import ON_REQUEST
+from accepted.storage.db.statements import Connection, Row, Statement
 
 CHANGE_COLUMNS = """
     j.id, j.status, j.callback_url IS NOT NULL AND 'job.' || j.status = ANY(j.callback_events) AS wants_webhook,
     j.has_dependents, j.batch_id
 """
-"""What a statement that changes `jobs AS j` returns: the fields of `StatusChange`, in their order."""
+"""What a statement that changes `jobs AS j` returns for `status_change`."""
 
 END = f"""
     status = 'cancelled', finished_at = now(),
     error = json_build_object('class', 'cancelled', 'message', '{ON_REQUEST}', 'attempt', j.attempt)
 """
 
-_CANCEL = text(f"""
+_CANCEL = Statement(f"""
 WITH taken AS (
     DELETE FROM outbox WHERE job_id = :id RETURNING job_id, attempt
 ), waiting AS (
@@ -40,15 +37,17 @@ WITH taken AS (
 SELECT * FROM waiting
 UNION ALL SELECT job_id, 'running', false, false, NULL FROM running
 """)
+"""One statement, which finds the job by the row that it has in one state only: its outbox row while it waits, its open
+lease while it runs."""
 
-_REQUESTED = text("""
+_REQUESTED = Statement("""
 SELECT job_id, attempt FROM attempts
 WHERE worker_id = :worker_id AND finished_at IS NULL AND cancel_requested_at IS NOT NULL
 """)
 
 
 class StatusChange(msgspec.Struct, frozen=True):
-    """A job whose status the transaction has changed, and what else depends on its end."""
+    """A job whose status this transaction has changed, and what depends on its end."""
 
     job_id: UUID
     status: str
@@ -61,15 +60,21 @@ class StatusChange(msgspec.Struct, frozen=True):
         return self.status in FINISHED
 
 
-async def cancel(conn: AsyncConnection, job_id: UUID) -> StatusChange | None:
-    """End a job that waits; for one that runs, tell its worker. None when it was found doing neither.
+async def cancel(conn: Connection, job_id: UUID) -> StatusChange | None:
+    """End a waiting job, or ask the worker of a running one to end it. The caller commits.
 
-    The caller commits, unless None.
+    None: the job has ended, or it was just changing from one state to the other; then nothing is written, and the
+    caller reads it again.
     """
-    row = (await conn.execute(_CANCEL, {"id": job_id})).first()
-    return None if row is None else StatusChange(*row)
+    row = await _CANCEL.first(conn, id=job_id)
+    return None if row is None else status_change(row)
 
 
-async def requested(conn: AsyncConnection, worker_id: UUID) -> list[tuple[UUID, int]]:
-    """The attempts (job, number) of this worker that are to be cancelled."""
-    return [(row[0], row[1]) for row in await conn.execute(_REQUESTED, {"worker_id": worker_id})]
+async def requested(conn: Connection, worker_id: UUID) -> list[tuple[UUID, int]]:
+    """The attempts (job, number) of this worker whose cancel was requested."""
+    return [(row["job_id"], row["attempt"]) for row in await _REQUESTED.rows(conn, worker_id=worker_id)]
+
+
+def status_change(row: Row) -> StatusChange:
+    """The change that a row of `CHANGE_COLUMNS` describes."""
+    return StatusChange(row["id"], row["status"], row["wants_webhook"], row["has_dependents"], row["batch_id"])

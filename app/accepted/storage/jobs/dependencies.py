@@ -1,13 +1,12 @@
-"""Edges between jobs, met or broken by the end of a job, in the transaction that ends it.
+"""Dependencies between jobs, met or broken by the end of a job, in the transaction that ends it.
 
-An edge that asks for success stays once it is met: results are handed on along it, and a success is for good. One that
-asks only for an end goes with it, for that job may be retried and end again. So while an edge of a line
-(`accepted.storage.jobs.ordering`) is there, it is not met: what it needs has not ended, or it ended without having had
-its turn.
+An edge of a workflow (`on_success`) stays when it is met, because results are read along it. An edge of a line
+(`accepted.storage.jobs.ordering`) is deleted when it is met, because the job before may be retried and end again: while
+it exists, the job before has not ended, or it ended before its turn.
 
-Whoever waits is found by its held outbox row, and rows are locked as a cancel and expiry lock them: outbox, then jobs,
-each in id order. The steps of a recursion are written so that each can only be a look-up in an index (a LATERAL with
-OFFSET, a scalar subquery): as joins they are planned as a scan of all jobs for every link of a chain.
+Waiting jobs are found by their outbox rows on hold. Rows are locked in the order of cancel and expiry: outbox, then
+jobs, each by id. The recursive steps are written so that PostgreSQL can only use an index (LATERAL with OFFSET, scalar
+subqueries): it plans joins as a scan of all jobs for each link of a chain.
 """
 
 from collections.abc import Sequence
@@ -19,10 +18,10 @@ from accepted.domain.transitions import NEEDED
 from accepted.storage import queues
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
 
 BATCH_SIZE = 5_000
-"""Places in lines that one statement passes on: about 50 ms. More could be ahead than its deadline allows."""
+"""Places in lines that one statement passes: about 50 ms. A line may be longer than its timeout allows."""
 
 _LOCKED = """
     waiting AS MATERIALIZED (
@@ -59,7 +58,9 @@ WITH RECURSIVE behind AS (
 )
 SELECT *, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
-"""Edges out of jobs that others have ended are theirs to break: `broken` says that its own `needs` has failed it."""
+"""One statement, because the recursion must see which jobs were blocked before it, and change only those. It breaks the
+edges that leave the jobs which have ended or which it cancels; other transactions break the edges of theirs.
+"""
 
 _RELEASE = Statement(f"""
 WITH RECURSIVE line AS (
@@ -93,40 +94,43 @@ WITH RECURSIVE line AS (
     FROM free f WHERE o.job_id = f.id RETURNING o.held
 )
 SELECT id, queue, {ANNOUNCE.format(rows="free")},
-       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.NOTIFY} END
+       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.NOTIFY_LIMITER} END AS limiter_notified
 FROM free
 UNION ALL
 SELECT l.job_id, NULL, NULL, NULL FROM line l
 WHERE (l.place = CAST(:limit AS int4) OR (SELECT j.status FROM jobs j WHERE j.id = l.job_id) = 'blocked')
   AND l.job_id NOT IN (SELECT id FROM moved)
 """)
-"""A line moves from its head: a job that was cancelled further back passes the turn on when it comes to it. For another
-round are returned the last of `limit` places that were passed, and one that was blocked when the statement began, and
-cancelled while that waited for its row.
+"""One statement, because an edge is met, counted and deleted by the same snapshot.
+
+A line moves from its head: a job that was cancelled further back passes the turn on when the turn reaches it. Returned
+without a queue are the jobs from which the caller goes on: the last of `limit` places that were passed, and a job that
+was blocked when the statement began and cancelled while the statement waited for its row.
 """
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The queues of those who wait no longer, and who has still to pass on the turn in a line."""
+    """The queues of the released jobs, and the jobs in a line that still have to pass the turn on."""
 
     queues: set[str]
     passed_by: list[UUID]
 
 
 async def cancel_behind(conn: Connection, ended: Sequence[UUID]) -> list[StatusChange]:
-    """blocked -> cancelled for all that needs the success of a job that has `ended` without it, however far behind.
+    """blocked -> cancelled for all jobs that need the success of a job in `ended`, directly or through others.
 
-    `ended` is what this transaction has ended. The caller commits.
+    This transaction has ended the jobs in `ended`, without success. The caller commits.
     """
-    return [StatusChange(*row[:5]) for row in await _CANCEL_BEHIND.rows(conn, ended=list(ended))]
+    return [status_change(row) for row in await _CANCEL_BEHIND.rows(conn, ended=list(ended))]
 
 
 async def release(conn: Connection, ended: Sequence[UUID], succeeded: Sequence[UUID], published: bool) -> Released:
-    """blocked -> queued or scheduled for those whose last unmet edge was to one of these. The caller commits.
+    """blocked -> queued or scheduled for jobs whose last unmet edge led to one of `ended`. The caller commits.
 
-    `succeeded` are those of `ended` that did; `published`: their outbox rows are written as published. The jobs in
-    `passed_by` have ended, too: the caller goes on from there, in the same transaction.
+    `succeeded` are the jobs of `ended` that succeeded; `published`: outbox rows are written as published. The jobs in
+    `passed_by` have ended, too: the caller calls again with them, in the same transaction.
     """
     limit = max(1, BATCH_SIZE // max(1, len(ended)))
     rows = await _RELEASE.rows(conn, ended=list(ended), succeeded=list(succeeded), published=published, limit=limit)
-    return Released({row[1] for row in rows if row[1] is not None}, [row[0] for row in rows if row[1] is None])
+    released = {row["queue"] for row in rows if row["queue"] is not None}
+    return Released(released, [row["id"] for row in rows if row["queue"] is None])

@@ -1,10 +1,9 @@
-"""failed, cancelled or expired -> queued (or scheduled): only because somebody asked for it.
+"""failed, cancelled or expired -> queued, scheduled or blocked, because a client asked for another run.
 
-The attempt number goes on rising, which keeps every fence sound; the fresh budget is `max_attempts`, raised to the
-attempt plus what the policy allows. Jobs are chosen and locked, then their dead letters go, then they are reset and get
-their outbox rows: in one transaction, so a job is never both waiting and a dead letter, nor neither. Its batch waits
-for one end more. What waits for other jobs (`accepted.storage.jobs.workflow_repair` has seen to its edges by then) is
-blocked again.
+The attempt number keeps rising, so every fence holds; `max_attempts` rises to the attempt plus what the policy allows.
+One transaction chooses and locks the jobs, deletes their dead letters, resets them and writes their outbox rows, so a
+job is never both waiting and a dead letter. Its batch waits for one more end. A job that waits for others is blocked
+again; `accepted.storage.jobs.workflow_repair` has repaired its edges before.
 """
 
 from collections.abc import Sequence
@@ -13,15 +12,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.domain.retry import Retry
 from accepted.storage.db.notifications import ANNOUNCE
+from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.dead_letters import MATCHES, LetterFilter
 
-_AGAIN = text(f"""
+_AGAIN = Statement(f"""
 WITH chosen AS MATERIALIZED (
     SELECT c.id, c.due_at, (
         SELECT count(*) FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
@@ -61,32 +59,33 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT id, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
-"""A deadline (`expires_at`) that lies before the new run would end the job unrun, so it falls away. A new run is not
-before now, though the `due_at` of a job that was put back behind another may be long past.
+"""One statement, because the job, its outbox row, its batch and its webhook URL must change together.
 
-A webhook that is sent again has its URL, given up or about to be, tried for another five days.
+An `expires_at` before the new run is dropped, because it would end the job without a run. The new run is not before
+now, though the `due_at` of a job behind others may be long past. A delivery that runs again gives its URL another five
+days before it is given up.
 """
 
-_CHOOSE = text("""
-SELECT id, now(), has_dependents FROM jobs
+_CHOOSE = Statement("""
+SELECT id, now() AS due_at, has_dependents FROM jobs
 WHERE id = :id AND tenant = :tenant AND attempt = :attempt AND status IN ('failed', 'cancelled', 'expired')
 FOR UPDATE
 """)
 
-_CHOOSE_LETTERS = text(f"""
+_CHOOSE_LETTERS = Statement(f"""
 SELECT id, CAST(:start AS timestamptz) + interval '1 second'
-    * (CAST(:step AS float8) * (CAST(:offset AS int8) + row_number() OVER (ORDER BY id) - 1)), has_dependents
+    * (CAST(:step AS float8) * (CAST(:offset AS int8) + row_number() OVER (ORDER BY id) - 1)) AS due_at, has_dependents
 FROM (
     SELECT j.id, j.has_dependents FROM dead_letters d JOIN jobs j ON j.id = d.job_id
     WHERE {MATCHES} AND d.failed_at <= :start AND j.status = 'failed'
     ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 ) AS locked
 """)
-"""Jobs are locked before their letters, as by everybody who locks both."""
+"""Jobs are locked before their letters, as in every statement that locks both."""
 
-_CLEAR = text("DELETE FROM dead_letters WHERE job_id = ANY(CAST(:ids AS uuid[])) RETURNING job_id")
+_CLEAR = Statement("DELETE FROM dead_letters WHERE job_id = ANY(CAST(:ids AS uuid[])) RETURNING job_id")
 
-_EDIT = text("""
+_EDIT = Statement("""
 WITH kept AS (
     INSERT INTO payload_edits (job_id, attempt, payload_before, edited_by)
     SELECT id, attempt, payload, :edited_by FROM jobs WHERE id = :id
@@ -94,14 +93,14 @@ WITH kept AS (
 UPDATE jobs SET payload = CAST(:payload AS json) WHERE id = :id
 """)
 
-_EDITS = text("""
-SELECT attempt, CAST(payload_before AS text), edited_at, edited_by FROM payload_edits WHERE job_id = :id
-ORDER BY attempt
+_EDITS = Statement("""
+SELECT attempt, CAST(payload_before AS text) AS payload_before, edited_at, edited_by
+FROM payload_edits WHERE job_id = :id ORDER BY attempt
 """)
 
 
 class Edit(msgspec.Struct, frozen=True):
-    """A payload that was replaced after `attempt`: what it was (JSON text), when, and who did it."""
+    """A payload that was replaced after `attempt`: the former one as JSON text, when, and by which API key."""
 
     attempt: int
     payload_before: str
@@ -110,47 +109,54 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 class Chosen(NamedTuple):
-    """A job that is to run again, and when. `has_dependents`: others wait for it, or did."""
+    """A job that is to run again at `due_at`. `has_dependents`: others wait for it, or did."""
 
     id: UUID
     due_at: datetime
     has_dependents: bool
 
 
-async def choose(conn: AsyncConnection, tenant: str, job_id: UUID, attempt: int) -> list[Chosen]:
-    """This job, locked, if it ended unsuccessfully with `attempt` and still is so."""
-    values = {"tenant": tenant, "id": job_id, "attempt": attempt}
-    return [Chosen(*row) for row in await conn.execute(_CHOOSE, values)]
+async def choose(conn: Connection, tenant: str, job_id: UUID, attempt: int) -> list[Chosen]:
+    """Lock this job, if it ended without success at `attempt` and was not retried since."""
+    return [_chosen(row) for row in await _CHOOSE.rows(conn, tenant=tenant, id=job_id, attempt=attempt)]
 
 
 async def choose_letters(
-    conn: AsyncConnection, tenant: str, wanted: LetterFilter, start: datetime, offset: int, step: float, limit: int
+    conn: Connection, tenant: str, wanted: LetterFilter, start: datetime, offset: int, step: float, limit: int
 ) -> list[Chosen]:
-    """The jobs of up to `limit` letters that match and were there at `start`, locked; passes over what others are at.
+    """Lock the jobs of up to `limit` matching letters that existed at `start`; skips jobs that are locked.
 
     The n-th of them runs at `start` plus (offset + n) times `step` seconds.
     """
     values = {"start": start, "offset": offset, "step": step, "limit": limit}
-    return [Chosen(*row) for row in await conn.execute(_CHOOSE_LETTERS, wanted.values(tenant) | values)]
+    return [_chosen(row) for row in await _CHOOSE_LETTERS.rows(conn, **wanted.values(tenant), **values)]
 
 
-async def clear(conn: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
-    """Take the dead letters of these jobs away. Returns whose there were. The caller commits."""
-    return {row[0] for row in await conn.execute(_CLEAR, {"ids": list(ids)})}
+async def clear(conn: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    """Delete the dead letters of these jobs. Returns the jobs that had one. The caller commits."""
+    return set(await _CLEAR.values(conn, ids=list(ids)))
 
 
-async def again(conn: AsyncConnection, chosen: Sequence[tuple[UUID, datetime]]) -> int:
-    """Let these jobs, which are locked, run again, each at its moment. Returns how many do. The caller commits."""
-    values = {"ids": [one[0] for one in chosen], "due_ats": [one[1] for one in chosen]}
-    rows = await conn.execute(_AGAIN, values | {"default_attempts": Retry().max_attempts})
-    return len(rows.all())
+async def again(conn: Connection, chosen: Sequence[tuple[UUID, datetime]]) -> int:
+    """Let these locked jobs run again, each at its time. Returns how many do. The caller commits."""
+    rows = await _AGAIN.rows(
+        conn,
+        ids=[job_id for job_id, _ in chosen],
+        due_ats=[due_at for _, due_at in chosen],
+        default_attempts=Retry().max_attempts,
+    )
+    return len(rows)
 
 
-async def edit(conn: AsyncConnection, job_id: UUID, payload: str, edited_by: str) -> None:
-    """Replace the payload of a job that this transaction has locked, and keep the former one. The caller commits."""
-    await conn.execute(_EDIT, {"id": job_id, "payload": payload, "edited_by": edited_by})
+async def edit(conn: Connection, job_id: UUID, payload: str, edited_by: str) -> None:
+    """Replace the payload of a locked job, and keep the former one. The caller commits."""
+    await _EDIT.run(conn, id=job_id, payload=payload, edited_by=edited_by)
 
 
-async def edits_of(conn: AsyncConnection, job_id: UUID) -> Sequence[Edit]:
-    """Every payload that this job had before the present one, in order."""
-    return [Edit(*row) for row in await conn.execute(_EDITS, {"id": job_id})]
+async def edits_of(conn: Connection, job_id: UUID) -> Sequence[Edit]:
+    """Every payload that this job had before its present one, in order."""
+    return [struct(Edit, row) for row in await _EDITS.rows(conn, id=job_id)]
+
+
+def _chosen(row: Row) -> Chosen:
+    return Chosen(row["id"], row["due_at"], row["has_dependents"])

@@ -1,7 +1,7 @@
 """Lines: the jobs of one (tenant, queue, ordering key), each of which waits for the end of the one before.
 
-The line's row names its last job. Who adds to a line holds that row for himself, and who ends a job of it shares it
-with others who do: so the one sees every edge that the other has committed, and neither has to lock the other's jobs.
+The line's row names its last job. A transaction that adds to a line locks the row exclusively; transactions that end
+jobs of the line share it. So each sees every edge that the other has committed, and neither locks the other's jobs.
 Rows are locked in the order of their names.
 """
 
@@ -67,37 +67,38 @@ class Line(NamedTuple):
 
 
 async def lock(conn: Connection, lines: Mapping[Line, UUID]) -> None:
-    """Hold these lines until the transaction ends; one that is new is made, with the job that is to be its first."""
-    await _LOCK.rows(conn, **_columns(lines), ids=list(lines.values()))
+    """Lock these lines until the transaction ends. A new line is inserted, with its job as the last one."""
+    await _LOCK.run(conn, **_columns(lines), ids=list(lines.values()))
 
 
 async def busy(conn: Connection, lines: Iterable[Line]) -> dict[Line, UUID]:
-    """Of lines that are held, those in which somebody waits or runs, and the last job of each.
+    """The last job of each of these locked lines that has a waiting or running job.
 
-    To be asked by a statement after `lock`, whose snapshot may be older than what it waited for.
+    A statement of its own after `lock`, whose snapshot may be older than the change that it waited for.
     """
-    return {Line(*row[:3]): row[3] for row in await _BUSY.rows(conn, **_columns(lines))}
+    found = await _BUSY.rows(conn, **_columns(lines))
+    return {Line(row["tenant"], row["queue"], row["key"]): row["job_id"] for row in found}
 
 
 async def append(conn: Connection, edges: Sequence[tuple[UUID, UUID]], lines: Mapping[Line, UUID]) -> None:
-    """Write who waits for whom, as (needs, job), and the new last jobs of lines that are held. The caller commits."""
+    """Write edges (needs, job) and the new last jobs of locked lines. The caller commits."""
     needs, job_ids = [edge[0] for edge in edges], [edge[1] for edge in edges]
-    await _APPEND.rows(conn, needs=needs, job_ids=job_ids, **_columns(lines), ids=list(lines.values()))
+    await _APPEND.run(conn, needs=needs, job_ids=job_ids, **_columns(lines), ids=list(lines.values()))
 
 
 async def in_line(conn: Connection, ids: Sequence[UUID]) -> list[UUID]:
-    """Of these jobs, whose lines are held, those that still have a place in theirs."""
-    return [row[0] for row in await _IN_LINE.rows(conn, ids=list(ids))]
+    """Those of these jobs, whose lines are locked, that still have a place in their line."""
+    return await _IN_LINE.values(conn, ids=list(ids))
 
 
 async def leave(conn: Connection, job_id: UUID) -> None:
-    """Give up a place in a line that is held: whoever is behind it waits for the one before. The caller commits."""
-    await _LEAVE.rows(conn, id=job_id)
+    """Take a job out of its locked line: the job behind it waits for the one before it. The caller commits."""
+    await _LEAVE.run(conn, id=job_id)
 
 
 async def share(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Let nobody add to the lines of these jobs, which have ended in this transaction, until it commits."""
-    await _SHARE.rows(conn, ids=list(ids))
+    """Lock the lines of these jobs, which this transaction has ended, against additions until it commits."""
+    await _SHARE.run(conn, ids=list(ids))
 
 
 def _columns(lines: Iterable[Line]) -> dict[str, list[str]]:

@@ -10,13 +10,10 @@ on its queue, or, with `due_at` at infinity, for other jobs.
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from accepted.domain.references import JobRef
-from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange
-from accepted.storage.queues import LIMITED, NOTIFY
+from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
+from accepted.storage.queues import LIMITED, NOTIFY_LIMITER
 
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
@@ -34,13 +31,15 @@ WITH due AS MATERIALIZED (
     WHERE id = ANY(ARRAY(SELECT job_id FROM due)) AND status IN ('scheduled', 'retrying')
     RETURNING id
 )
-SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL,
-       CASE WHEN t.held THEN {NOTIFY} ELSE false END
+SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL AS promoted,
+       CASE WHEN t.held THEN {NOTIFY_LIMITER} ELSE false END AS held
 FROM jobs j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
 WHERE j.id = ANY(ARRAY(SELECT job_id FROM due))
 """)
-"""The ids go round as arrays, which have PostgreSQL look each up by the index. A join it may plan as a scan of all that
-waits: with 100,000 jobs in tables not analyzed yet, as after a large batch, a round of 400 took half a second."""
+"""One statement, because a row must not be taken without its job being queued. Ids are passed on as arrays, so that
+PostgreSQL uses the index for each. It may plan a join as a scan of all waiting jobs: with 100,000 of them in tables
+that were not analyzed yet, as after a large batch, taking 400 took half a second.
+"""
 
 _MARK_PUBLISHED = Statement("""
 WITH sent AS MATERIALIZED (
@@ -56,8 +55,8 @@ _NEXT_DUE = Statement(
     "WHERE NOT published AND NOT held ORDER BY due_at LIMIT 1"
 )
 
-_UNCLAIMED = text("""
-SELECT queue, count(*) FROM outbox
+_UNCLAIMED = Statement("""
+SELECT queue, count(*) AS rows FROM outbox
 WHERE published AND due_at < now() - CAST(:older_than AS float8) * interval '1 second' GROUP BY queue
 """)
 
@@ -69,15 +68,15 @@ SELECT EXISTS (
 )
 """)
 
-_LEASED = text("""
-SELECT q.name, (SELECT count(*) FROM outbox o WHERE o.queue = q.name AND o.published)
+_LEASED = Statement("""
+SELECT q.name AS queue, (SELECT count(*) FROM outbox o WHERE o.queue = q.name AND o.published) AS rows
 FROM (
     SELECT queue FROM job_types WHERE external
     UNION SELECT unnest(queues) FROM workers WHERE ends_at IS NOT NULL
 ) AS q(name)
 """)
 
-_PUBLISH_AGAIN = text("""
+_PUBLISH_AGAIN = Statement("""
 WITH lost AS MATERIALIZED (
     SELECT job_id FROM outbox
     WHERE published AND queue = :queue AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
@@ -88,7 +87,7 @@ UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id =
 
 _ANY_LATE = Statement("SELECT EXISTS (SELECT FROM outbox WHERE expires_at <= now())")
 
-_EXPIRE = text(f"""
+_EXPIRE = Statement(f"""
 WITH late AS MATERIALIZED (
     SELECT job_id, attempt FROM outbox WHERE expires_at <= now()
     ORDER BY job_id LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -104,54 +103,52 @@ RETURNING {CHANGE_COLUMNS}
 
 
 async def take_due(conn: Connection, limit: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
-    """Up to `limit` rows that are due, ours for `hold` seconds; and the jobs that became `queued` by it.
+    """Take up to `limit` due rows for `hold` seconds. Returns their references, and the jobs that became `queued`.
 
-    Rows of limited queues are not taken but held, until the limiter admits them.
+    Due rows of limited queues are put on hold instead, until the limiter admits them. The caller commits.
     """
     rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold)
-    return [JobRef(*row[:6]) for row in rows if not row[7]], [row[0] for row in rows if row[6]]
+    refs = [struct(JobRef, row) for row in rows if not row["held"]]
+    return refs, [row["job_id"] for row in rows if row["promoted"]]
 
 
 async def mark_published(conn: Connection, refs: Iterable[JobRef]) -> None:
-    """Mark these as published. A row that was claimed meanwhile stays gone; one that is held stays held."""
+    """Mark these rows as published, unless they were claimed or put on hold meanwhile. The caller commits."""
     sent = list(refs)
-    await _MARK_PUBLISHED.rows(conn, ids=[r.job_id for r in sent], attempts=[r.attempt for r in sent])
+    await _MARK_PUBLISHED.run(conn, ids=[r.job_id for r in sent], attempts=[r.attempt for r in sent])
 
 
 async def next_due(conn: Connection) -> float | None:
-    """Seconds until the next unpublished row is due (negative: it is), None when there is none."""
-    found = await _NEXT_DUE.rows(conn)
-    return float(found[0][0]) if found else None
+    """Seconds until the next unpublished row is due, negative if it is due already; None when there is none."""
+    seconds: float | None = await _NEXT_DUE.value(conn)
+    return seconds
 
 
-async def unclaimed(conn: AsyncConnection, older_than: float) -> dict[str, int]:
+async def unclaimed(conn: Connection, older_than: float) -> dict[str, int]:
     """By queue, how many rows were published more than `older_than` seconds ago and not claimed since."""
-    return {row[0]: row[1] for row in await conn.execute(_UNCLAIMED, {"older_than": older_than})}
+    return {row["queue"]: row["rows"] for row in await _UNCLAIMED.rows(conn, older_than=older_than)}
 
 
 async def any_left(conn: Connection, queues: list[str], older_than: float) -> bool:
-    """Whether something of these queues was published more than `older_than` seconds ago and not claimed since."""
-    ((found,),) = await _ANY_LEFT.rows(conn, queues=queues, older_than=older_than)
-    return bool(found)
+    """Whether a row of these queues was published more than `older_than` seconds ago and not claimed since."""
+    return bool(await _ANY_LEFT.value(conn, queues=queues, older_than=older_than))
 
 
-async def leased(conn: AsyncConnection) -> dict[str, int]:
+async def leased(conn: Connection) -> dict[str, int]:
     """Queues whose jobs are leased over HTTP, past the broker, with the number of published rows of each."""
-    return {row[0]: row[1] for row in await conn.execute(_LEASED)}
+    return {row["queue"]: row["rows"] for row in await _LEASED.rows(conn)}
 
 
-async def publish_again(conn: AsyncConnection, queue: str, older_than: float, limit: int) -> int:
-    """Give the relay the oldest `limit` of those rows once more. Returns how many."""
-    done = await conn.execute(_PUBLISH_AGAIN, {"queue": queue, "older_than": older_than, "limit": limit})
-    return int(done.rowcount)
+async def publish_again(conn: Connection, queue: str, older_than: float, limit: int) -> int:
+    """Let the relay publish the oldest `limit` unclaimed rows again, and return how many. The caller commits."""
+    return await _PUBLISH_AGAIN.count(conn, queue=queue, older_than=older_than, limit=limit)
 
 
 async def any_late(conn: Connection) -> bool:
-    """Whether a job that waits is past its `expires_at`."""
-    ((found,),) = await _ANY_LATE.rows(conn)
-    return bool(found)
+    """Whether a waiting job is past its `expires_at`."""
+    return bool(await _ANY_LATE.value(conn))
 
 
-async def expire(conn: AsyncConnection, limit: int) -> list[StatusChange]:
-    """waiting -> expired, for up to `limit` jobs that were not started in time."""
-    return [StatusChange(*row) for row in await conn.execute(_EXPIRE, {"limit": limit})]
+async def expire(conn: Connection, limit: int) -> list[StatusChange]:
+    """waiting -> expired, for up to `limit` jobs past their `expires_at`. The caller commits."""
+    return [status_change(row) for row in await _EXPIRE.rows(conn, limit=limit)]

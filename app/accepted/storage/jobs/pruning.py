@@ -1,16 +1,17 @@
-"""Forgetting: what is past its retention leaves the ledger, in batches that hold no lock for long."""
+"""Pruning: what is past its retention is deleted, in batches that hold no lock for long.
+
+Expired idempotency keys are pruned by `accepted.storage.jobs.idempotency`.
+"""
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from accepted.domain.ids import floor_at
+from accepted.storage.db.statements import Connection, Statement
 
 SHORTEST = 86400.0
-"""Seconds for which runs of schedules are kept at least: their rows are what keeps a time from firing twice."""
+"""Seconds for which schedule runs are kept at least, because their rows prevent that a time fires twice."""
 
-_JOBS = text("""
+_JOBS = Statement("""
 WITH old AS MATERIALIZED (
     SELECT id, tenant, queue, ordering_key FROM jobs
     WHERE id < :newest AND finished_at < now() - CAST(:retention AS float8) * interval '1 second'
@@ -40,15 +41,11 @@ WITH old AS MATERIALIZED (
 )
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)
-"""A line goes with its last job, unless that was cancelled before its turn and those before it are still at work."""
+"""One statement, because a job goes together with everything that belongs to it. The line of an ordering key goes with
+its last job, unless that was cancelled before its turn and jobs before it still wait or run.
+"""
 
-_KEYS = text("""
-WITH old AS MATERIALIZED (
-    SELECT tenant, key FROM idempotency_keys WHERE expires_at <= now() LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-DELETE FROM idempotency_keys k USING old WHERE k.tenant = old.tenant AND k.key = old.key
-""")
-_RUNS = text("""
+_RUNS = Statement("""
 WITH old AS MATERIALIZED (
     SELECT r.tenant, r.name, r.scheduled_at FROM schedule_runs r
     WHERE r.scheduled_at < now() - CAST(:retention AS float8) * interval '1 second'
@@ -58,7 +55,7 @@ WITH old AS MATERIALIZED (
 DELETE FROM schedule_runs r USING old
 WHERE r.tenant = old.tenant AND r.name = old.name AND r.scheduled_at = old.scheduled_at
 """)
-_BATCHES = text("""
+_BATCHES = Statement("""
 WITH old AS MATERIALIZED (
     SELECT b.id FROM batches b
     WHERE b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
@@ -67,44 +64,41 @@ WITH old AS MATERIALIZED (
 )
 DELETE FROM batches b USING old WHERE b.id = old.id
 """)
-_WORKERS = text("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
-_SAMPLES = text("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
-_TARGETS = text("DELETE FROM targets WHERE COALESCE(deferred_until, updated_at) < now() - interval '1 day'")
-_SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
+_WORKERS = Statement("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
+_SAMPLES = Statement("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
+_TARGETS = Statement("DELETE FROM targets WHERE COALESCE(deferred_until, updated_at) < now() - interval '1 day'")
+_SECRETS = Statement("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
-async def prune_jobs(
-    conn: AsyncConnection, retention: float, retention_failed: float, now: datetime, limit: int
-) -> int:
-    """Delete up to `limit` finished jobs older than `retention` seconds (`retention_failed` for failed ones)."""
-    values = {
-        "newest": floor_at(now - timedelta(seconds=min(retention, retention_failed))),
-        "retention": float(retention),
-        "retention_failed": float(retention_failed),
-        "limit": limit,
-    }
-    return int((await conn.execute(_JOBS, values)).rowcount)
+async def prune_jobs(conn: Connection, retention: float, retention_failed: float, now: datetime, limit: int) -> int:
+    """Delete up to `limit` jobs that ended over `retention` seconds ago (`retention_failed` for failed ones).
+
+    Returns how many. The caller commits.
+    """
+    newest = floor_at(now - timedelta(seconds=min(retention, retention_failed)))
+    return await _JOBS.count(
+        conn, newest=newest, retention=float(retention), retention_failed=float(retention_failed), limit=limit
+    )
 
 
-async def prune_keys(conn: AsyncConnection, limit: int) -> int:
-    """Delete up to `limit` idempotency records that are past their time."""
-    return int((await conn.execute(_KEYS, {"limit": limit})).rowcount)
+async def prune_runs(conn: Connection, retention: float, limit: int) -> int:
+    """Delete up to `limit` schedule runs older than `retention` seconds, but `SHORTEST`, whose job has ended.
+
+    Returns how many. The caller commits.
+    """
+    return await _RUNS.count(conn, retention=max(retention, SHORTEST), limit=limit)
 
 
-async def prune_runs(conn: AsyncConnection, retention: float, limit: int) -> int:
-    """Delete up to `limit` runs of schedules older than `retention` seconds (a day at least) without a job at work."""
-    return int((await conn.execute(_RUNS, {"retention": max(retention, SHORTEST), "limit": limit})).rowcount)
+async def prune_batches(conn: Connection, retention: float, limit: int) -> int:
+    """Delete up to `limit` batches that finished over `retention` seconds ago and have no job left.
+
+    Returns how many. The caller commits.
+    """
+    return await _BATCHES.count(conn, retention=float(retention), limit=limit)
 
 
-async def prune_batches(conn: AsyncConnection, retention: float, limit: int) -> int:
-    """Delete up to `limit` batches that finished more than `retention` seconds ago and have no member left."""
-    return int((await conn.execute(_BATCHES, {"retention": float(retention), "limit": limit})).rowcount)
-
-
-async def prune_rest(conn: AsyncConnection) -> None:
-    """Delete workers silent for a day, secrets whose rotation is over, samples that no rate is made of any more, and
-    hosts that nobody called for a day."""
-    await conn.execute(_WORKERS)
-    await conn.execute(_SAMPLES)
-    await conn.execute(_TARGETS)
-    await conn.execute(_SECRETS)
+async def prune_rest(conn: Connection) -> None:
+    """Delete workers silent for a day, secrets past their rotation, queue samples past an hour, and targets that were
+    not called for a day. The caller commits."""
+    for statement in (_WORKERS, _SAMPLES, _TARGETS, _SECRETS):
+        await statement.run(conn)

@@ -1,34 +1,59 @@
-"""Reading jobs and attempts. Every question is asked for one tenant; another tenant's job is not there."""
+"""Reading jobs and their attempts, as the API shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Select, Text, cast, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.dialects.postgresql import UUID as PgUUID
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.dialects.postgresql import JSON
 
 from accepted.domain.ids import floor_at
 from accepted.domain.job import INTERNAL_TYPES, Job
-from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.db.tables import attempts, jobs
-
-_FIELDS = Job.__struct_fields__
-_JSON = frozenset({"payload", "result", "error", "progress", "metadata"})
-_SHOWN = [cast(jobs.c[name], Text) if name in _JSON else jobs.c[name] for name in _FIELDS]
-
-_COLUMNS = ", ".join(f"CAST({name} AS text)" if name in _JSON else name for name in _FIELDS)
-_BY_ID = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
-_CALLBACKS = Statement(
-    f"SELECT {_COLUMNS}, callback_url FROM jobs "
-    "WHERE id = ANY(CAST(:ids AS uuid[])) AND callback_url IS NOT NULL ORDER BY id"
-)
+from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.db.tables import jobs
 
 SKEW = timedelta(hours=1)
 """How far the API's clock, which makes the ids, may be ahead of the ledger's, which dates the rows."""
+
+JSON_COLUMNS = frozenset(column.name for column in jobs.columns if isinstance(column.type, JSON))
+"""Columns of `jobs` that hold JSON: as fields of a job they are text."""
+
+
+def job_columns(fields: Iterable[str], alias: str = "jobs") -> str:
+    """The select list for these fields of a job, which are columns of the same names."""
+    return ", ".join(
+        f"CAST({alias}.{field} AS text) AS {field}" if field in JSON_COLUMNS else f"{alias}.{field}" for field in fields
+    )
+
+
+_FIELDS = Job.__struct_fields__
+_COLUMNS = job_columns(_FIELDS)
+_job_values = itemgetter(*_FIELDS)
+
+_BY_ID = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
+_CALLBACKS = Statement(f"""
+SELECT {_COLUMNS}, callback_url FROM jobs
+WHERE id = ANY(CAST(:ids AS uuid[])) AND callback_url IS NOT NULL ORDER BY id
+""")
+_ATTEMPTS = Statement("""
+SELECT job_id, attempt, CAST(worker_id AS text) AS worker, started_at, finished_at, outcome,
+       CAST(error AS text) AS error, traceback
+FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
+""")
+
+_CONDITIONS = {
+    "status": "status = :status",
+    "queue": "queue = :queue",
+    "type": "type = :type",
+    "tag": "tags @> ARRAY[CAST(:tag AS text)]",
+    "batch_id": "batch_id = :batch_id",
+    "created_after": "created_at > :created_after",
+    "created_before": "created_at < :created_before AND id < :made_before",
+    "before": "id < :before",
+}
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +70,7 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a job. `error` is JSON text; an attempt that is still going has no `finished_at`."""
+    """One attempt at a job. `error` is JSON text; `finished_at` is None while it runs."""
 
     job_id: UUID
     attempt: int
@@ -59,61 +84,38 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 async def jobs_by_id(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
     """The jobs with these ids, of any tenant: the caller compares `tenant`."""
-    return {job.id: job for job in map(_job, await _BY_ID.rows(conn, ids=list(ids)))}
+    return {row["id"]: _job(row) for row in await _BY_ID.rows(conn, ids=list(ids))}
 
 
-async def list_jobs(conn: AsyncConnection, tenant: str, wanted: JobFilter, limit: int) -> list[Job]:
-    """Newest first. Jobs of internal types are listed only when their type or queue is asked for."""
-    return [_job(row) for row in await conn.execute(_listing(tenant, wanted).limit(limit))]
+async def list_jobs(conn: Connection, tenant: str, wanted: JobFilter, limit: int) -> list[Job]:
+    """Up to `limit` jobs of the tenant, newest first. Internal types are listed only if type or queue is given."""
+    given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
+    values: dict[str, Any] = given | {"tenant": tenant, "limit": limit}
+    if wanted.type is None and wanted.queue is None:
+        values["internal_types"] = list(INTERNAL_TYPES)
+    if wanted.created_before is not None:
+        values["made_before"] = floor_at(wanted.created_before + SKEW)
+    return [_job(row) for row in await _listing(frozenset(given)).rows(conn, **values)]
 
 
 async def callbacks_of(conn: Connection, ids: Sequence[UUID]) -> list[tuple[Job, str]]:
-    """These jobs with their callback URL, in id order; those without one are left out."""
-    return [(_job(tuple(row)[:-1]), row[-1]) for row in await _CALLBACKS.rows(conn, ids=list(ids))]
+    """Those of these jobs that have a callback URL, each with it, in id order."""
+    return [(_job(row), row["callback_url"]) for row in await _CALLBACKS.rows(conn, ids=list(ids))]
 
 
-async def attempts_of(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Attempt]:
-    """Every attempt of these jobs, by job and number."""
-    found = await conn.execute(
-        select(
-            attempts.c.job_id, attempts.c.attempt, cast(attempts.c.worker_id, Text), attempts.c.started_at,
-            attempts.c.finished_at, attempts.c.outcome, cast(attempts.c.error, Text),
-            attempts.c.traceback,
-        )
-        .where(_among(attempts.c.job_id, ids))
-        .order_by(attempts.c.job_id, attempts.c.attempt)
-    )  # fmt: skip
-    return [Attempt(**dict(zip(Attempt.__struct_fields__, row, strict=True))) for row in found]
+async def attempts_of(conn: Connection, ids: Sequence[UUID]) -> list[Attempt]:
+    """Every attempt at these jobs, by job and number."""
+    return [struct(Attempt, row) for row in await _ATTEMPTS.rows(conn, ids=list(ids))]
 
 
-def _listing(tenant: str, wanted: JobFilter) -> Select[Any]:
-    query = select(*_SHOWN).where(jobs.c.tenant == tenant).order_by(jobs.c.id.desc())
-    if wanted.status is not None:
-        query = query.where(jobs.c.status == wanted.status)
-    if wanted.queue is not None:
-        query = query.where(jobs.c.queue == wanted.queue)
-    if wanted.type is not None:
-        query = query.where(jobs.c.type == wanted.type)
-    elif wanted.queue is None:
-        query = query.where(jobs.c.type.not_in(INTERNAL_TYPES))
-    if wanted.tag is not None:
-        query = query.where(jobs.c.tags.contains([wanted.tag]))
-    if wanted.batch_id is not None:
-        query = query.where(jobs.c.batch_id == wanted.batch_id)
-    if wanted.created_after is not None:
-        query = query.where(jobs.c.created_at > wanted.created_after)
-    if wanted.created_before is not None:
-        query = query.where(
-            jobs.c.created_at < wanted.created_before, jobs.c.id < floor_at(wanted.created_before + SKEW)
-        )
-    if wanted.before is not None:
-        query = query.where(jobs.c.id < wanted.before)
-    return query
+@lru_cache(maxsize=256)
+def _listing(given: frozenset[str]) -> Statement:
+    """A statement for each combination of conditions, so that each has a plan of its own."""
+    conditions = ["tenant = :tenant", *(_CONDITIONS[name] for name in sorted(given))]
+    if not given & {"type", "queue"}:
+        conditions.append("type <> ALL(CAST(:internal_types AS text[]))")
+    return Statement(f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
 
 
-def _among(column: Any, ids: Sequence[UUID]) -> Any:
-    return column == func.any(cast(list(ids), ARRAY(PgUUID)))
-
-
-def _job(row: Sequence[Any]) -> Job:
-    return Job(**dict(zip(_FIELDS, row, strict=True)))
+def _job(row: Row) -> Job:
+    return Job(**dict(zip(_FIELDS, _job_values(row), strict=True)))

@@ -1,31 +1,31 @@
-"""Accepting jobs: one statement inserts the idempotency records, the jobs and their outbox rows, for a whole batch.
+"""Accepting jobs: one statement for a batch writes the idempotency keys, the jobs and their outbox rows.
 
-Which keys were new is decided by the unique index on (tenant, key), never by looking first. A key that is past
-its time is taken over in the same statement. Rows are locked in key order, so two batches cannot deadlock.
-
-How many jobs have grown from one root: counted on the root's own row.
+The columns are those of `accepted.domain.job.NewJob`, with its defaults: a field that is added there, and as a column
+of `jobs`, is written without a change here.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from msgspec.structs import FieldInfo, fields
+from sqlalchemy.dialects import postgresql
 
-from accepted.domain.job import DEFAULT_PRIORITY, END_EVENTS, NewJob
+from accepted.domain.job import NewJob
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.queues import LIMITED, NAMED, NOTIFY, mark_limited
+from accepted.storage.db.tables import jobs
+from accepted.storage.jobs.idempotency import REMEMBER
+from accepted.storage.jobs.reading import JSON_COLUMNS
+from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited
 
 _encoder = msgspec.json.Encoder()
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One member of a batch: the job, and the idempotency key and fingerprint it came with, if any.
+    """One member of a batch: the job, with the idempotency key and fingerprint of its submission, if any.
 
-    `handoff` is in seconds: for so long the submitter itself sees to publishing, then the relay takes over.
-    None: the ledger is the broker, and the row is published as it is written.
+    `handoff`: seconds for which the submitter publishes the job itself, before the relay takes over. None: outbox rows
+    are written as published, because the ledger is the broker.
     """
 
     job: NewJob
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What the ledger decided about a new job, by its own clock; `held`: ready, and kept back until there is room."""
+    """What the ledger decided about a new job, by its own clock. `held`: its queue has no room for it yet."""
 
     status: str
     created_at: datetime
@@ -43,38 +43,44 @@ class Accepted(msgspec.Struct, frozen=True):
     held: bool = False
 
 
-class Remembered(msgspec.Struct, frozen=True):
-    """An idempotency record that was there before: the first body's fingerprint and its job."""
+def _definition(name: str) -> str:
+    """A column of the JSON records in which jobs travel to the ledger: JSON as text, all else as in `jobs`."""
+    if name == "delay":
+        return "delay float8"
+    kind = "text" if name in JSON_COLUMNS else jobs.c[name].type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+    return f"{name} {kind}"
 
-    fingerprint: bytes
-    job_id: UUID
-    duplicate: bool = False
 
+def _value(field: FieldInfo) -> str:
+    """What is written for a field: its value, or its default, which does not travel."""
+    value = f"CAST({field.name} AS json)" if field.name in JSON_COLUMNS else field.name
+    if field.name != "run_at" and field.default not in (None, msgspec.NODEFAULT):
+        value = f"COALESCE({value}, {_literal(field.default)})"
+    return f"CASE WHEN callback_url IS NOT NULL THEN {value} END" if field.name == "callback_events" else value
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"'{{{','.join(value)}}}'"
+    return f"'{value}'" if isinstance(value, str) else str(value).lower()
+
+
+_FIELDS = [field for field in fields(NewJob) if field.name != "unique"]
+"""What travels; unique keys have a table of their own (`accepted.storage.jobs.uniqueness`)."""
+
+_WRITTEN = [field for field in _FIELDS if field.name != "delay"]
+_DEFINITIONS = ", ".join(_definition(field.name) for field in _FIELDS)
+_NAMES = ", ".join("asked_run_at" if field.name == "run_at" else field.name for field in _FIELDS)
+_DEFAULTS = {field.name: _value(field) for field in _WRITTEN}
 
 _INSERT = Statement(f"""
 WITH input AS MATERIALIZED (
     SELECT i.*, COALESCE(i.asked_run_at, now() + i.delay * interval '1 second', now()) > now() AS later
     FROM ROWS FROM (
-        json_to_recordset(CAST(:jobs AS json)) AS (
-            id uuid, tenant text, type text, queue text, payload text, priority int2, max_attempts int4, retry text,
-            timeout float8, run_at timestamptz, delay float8, expires_at timestamptz, callback_url text,
-            callback_events text[], tags text[], metadata text, traceparent text, parent_id uuid, root_id uuid,
-            depth int2, concurrency_key text, ordering_key text, batch_id uuid, ref text, blockers int4,
-            has_dependents bool
-        ),
+        json_to_recordset(CAST(:jobs AS json)) AS ({_DEFINITIONS}),
         unnest(CAST(:keys AS text[])), unnest(CAST(:fingerprints AS bytea[])), unnest(CAST(:handoffs AS float8[]))
-    ) AS i(id, tenant, type, queue, payload, priority, max_attempts, retry, timeout, asked_run_at, delay, expires_at,
-           callback_url, callback_events, tags, metadata, traceparent, parent_id, root_id, depth, concurrency_key,
-           ordering_key, batch_id, ref, blockers, has_dependents, key, fingerprint, handoff)
-), remembered AS (
-    INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
-    SELECT tenant, key, fingerprint, id, now() + CAST(:ttl AS float8) * interval '1 second'
-    FROM input WHERE key IS NOT NULL ORDER BY tenant, key
-    ON CONFLICT (tenant, key) DO UPDATE
-        SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
-            duplicate = false
-        WHERE k.expires_at <= now()
-    RETURNING job_id
+    ) AS i({_NAMES}, key, fingerprint, handoff)
+), remembered AS ({REMEMBER.format(rows="input")}
 ), accepted AS MATERIALIZED (
     SELECT input.*,
         CASE WHEN blockers > 0 THEN 'blocked' WHEN later THEN 'scheduled' ELSE 'queued' END AS status,
@@ -82,54 +88,23 @@ WITH input AS MATERIALIZED (
         COALESCE(blockers, 0) = 0 AND NOT later AND queue = ANY({LIMITED}) AS held
     FROM input WHERE key IS NULL OR id IN (SELECT job_id FROM remembered)
 ), written AS (
-    INSERT INTO jobs (id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags,
-                      metadata, callback_url, callback_events, traceparent, run_at, expires_at, parent_id, root_id,
-                      depth, concurrency_key, ordering_key, batch_id, ref, blockers, has_dependents)
-    SELECT id, tenant, type, queue, status, COALESCE(priority, {DEFAULT_PRIORITY}), max_attempts, CAST(retry AS json),
-           timeout, CAST(payload AS json), COALESCE(tags, '{{}}'), COALESCE(CAST(metadata AS json), '{{}}'),
-           callback_url,
-           CASE WHEN callback_url IS NOT NULL THEN COALESCE(callback_events, CAST(:end_events AS text[])) END,
-           traceparent, run_at, expires_at, parent_id, root_id, COALESCE(depth, 0), concurrency_key,
-           ordering_key, batch_id, ref, COALESCE(blockers, 0), COALESCE(has_dependents, false)
-    FROM accepted
+    INSERT INTO jobs (status, {", ".join(_DEFAULTS)})
+    SELECT status, {", ".join(_DEFAULTS.values())} FROM accepted
 ), queued AS (
     INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
-    SELECT id, 0, queue, COALESCE(priority, {DEFAULT_PRIORITY}),
+    SELECT id, 0, queue, {_DEFAULTS["priority"]},
            CASE status WHEN 'blocked' THEN 'infinity' WHEN 'scheduled' THEN run_at
                        ELSE now() + CASE WHEN held THEN 0 ELSE COALESCE(handoff, 0) END * interval '1 second' END,
            status = 'queued' AND handoff IS NULL AND NOT held, held OR status = 'blocked', expires_at, concurrency_key
     FROM accepted
 )
-SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {NOTIFY} ELSE false END
+SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {NOTIFY_LIMITER} ELSE false END AS held
 FROM accepted
 """)
-"""Jobs of limited queues are held, and the same statement notifies the limiter. A job that is not held pays nothing."""
-
-
-_REMEMBER = Statement("""
-INSERT INTO idempotency_keys AS k (tenant, key, fingerprint, job_id, expires_at)
-SELECT i.tenant, i.key, i.fingerprint, i.job_id, now() + CAST(:ttl AS float8) * interval '1 second'
-FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[]), CAST(:fingerprints AS bytea[]), CAST(:ids AS uuid[]))
-    AS i(tenant, key, fingerprint, job_id)
-ORDER BY i.tenant, i.key
-ON CONFLICT (tenant, key) DO UPDATE
-    SET fingerprint = excluded.fingerprint, job_id = excluded.job_id, expires_at = excluded.expires_at,
-            duplicate = false
-    WHERE k.expires_at <= now()
-RETURNING job_id
-""")
-
-_REDIRECT = Statement("""
-UPDATE idempotency_keys k SET job_id = n.job_id, duplicate = true
-FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[]), CAST(:ids AS uuid[])) AS n(tenant, key, job_id)
-WHERE k.tenant = n.tenant AND k.key = n.key
-""")
-
-_RECALL = Statement("""
-SELECT k.tenant, k.key, k.fingerprint, k.job_id, k.duplicate
-FROM idempotency_keys k
-JOIN unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS wanted(tenant, key) USING (tenant, key)
-""")
+"""One statement, because it is a transaction of its own on the hot path: PostgreSQL commits it before it answers, and
+only the answer lets a 202 out. Jobs of limited queues are put on hold, and the limiter is notified, by the same
+statement: other jobs pay nothing for it.
+"""
 
 _ANNOUNCE_QUEUES = Statement(f"""
 WITH named AS (
@@ -138,69 +113,10 @@ WITH named AS (
     FROM unnest(CAST(:names AS text[])) AS n(name)
     ON CONFLICT (name) DO UPDATE SET dedicated = excluded.dedicated WHERE q.dedicated IS NULL RETURNING name
 )
-SELECT pg_notify('{NAMED}', '') FROM named LIMIT 1
+SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '') FROM named LIMIT 1
 """)
 
-
-async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> dict[UUID, Accepted]:
-    """Insert what is new in `batch`; the members that are missing from the answer met a remembered key.
-
-    The keys within one batch must differ. The caller commits. The jobs travel as one JSON text: an array for each
-    column cost the driver more than all the rest of a batch. What has its default does not travel at all.
-    """
-    if ordered := {entry.job.queue for entry in batch if entry.job.ordered}:
-        await mark_limited(conn, ordered)
-    rows = await _INSERT.rows(
-        conn,
-        jobs=_encoder.encode([entry.job for entry in batch]).decode(),
-        keys=[entry.key for entry in batch],
-        fingerprints=[entry.fingerprint for entry in batch],
-        handoffs=[entry.handoff for entry in batch],
-        end_events=END_EVENTS,
-        ttl=float(idempotency_ttl),
-    )
-    return {row[0]: Accepted(row[1], row[2], row[3], row[4]) for row in rows}
-
-
-async def remember(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> list[NewJob]:
-    """Write the idempotency records alone. Returns the jobs that are to be inserted by it: those whose key is new.
-
-    For whoever has to know that before he inserts them, with `Entry(job)`, in the same transaction.
-    """
-    keyed = [entry for entry in batch if entry.key is not None]
-    rows = await _REMEMBER.rows(
-        conn,
-        tenants=[entry.job.tenant for entry in keyed],
-        keys=[entry.key for entry in keyed],
-        fingerprints=[entry.fingerprint for entry in keyed],
-        ids=[entry.job.id for entry in keyed],
-        ttl=float(idempotency_ttl),
-    )
-    new = {row[0] for row in rows}
-    return [entry.job for entry in batch if entry.key is None or entry.job.id in new]
-
-
-async def redirect(conn: Connection, keys: Mapping[tuple[str, str], UUID]) -> None:
-    """Let these (tenant, key) records, written in this transaction, stand for jobs that were there before."""
-    await _REDIRECT.rows(conn, tenants=[k[0] for k in keys], keys=[k[1] for k in keys], ids=list(keys.values()))
-
-
-async def recall(conn: Connection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], Remembered]:
-    """The records of these (tenant, key) pairs."""
-    found = await _RECALL.rows(conn, tenants=[k[0] for k in keys], keys=[k[1] for k in keys])
-    return {(row[0], row[1]): Remembered(row[2], row[3], row[4]) for row in found}
-
-
-async def announce_queues(conn: Connection, names: list[str]) -> None:
-    """Make these queues known; workers look at once if one is new. Names are sorted: two batches cannot deadlock.
-
-    With its first job a queue becomes that of workers with the types whose default it is by then; or else everybody's,
-    whatever types come to call it their default.
-    """
-    await _ANNOUNCE_QUEUES.rows(conn, names=sorted(names))
-
-
-_COUNT = text("""
+_COUNT_DESCENDANTS = Statement("""
 WITH root AS MATERIALIZED (
     SELECT id, descendants FROM jobs WHERE id = :root FOR NO KEY UPDATE
 ), counted AS (
@@ -212,9 +128,39 @@ SELECT NOT EXISTS (SELECT 1 FROM root) OR EXISTS (SELECT 1 FROM counted)
 """)
 
 
-async def count_descendants(conn: AsyncConnection, root: UUID, more: int, limit: int) -> bool:
-    """Count `more` jobs under this root; False, and nothing is counted, when they would be over `limit`.
+async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -> dict[UUID, Accepted]:
+    """Insert the new jobs of `batch`. Members that are missing in the answer had a key that is remembered already.
 
-    A root that is past its retention counts no more. The caller commits; until then others of this root wait.
+    The keys within a batch must differ. The caller commits. The jobs travel as one JSON text without their defaults,
+    because an array for each column costs the driver more than the rest of the batch.
     """
-    return bool((await conn.execute(_COUNT, {"root": root, "more": more, "limit": limit})).scalar_one())
+    if ordered := {entry.job.queue for entry in batch if entry.job.ordered}:
+        await mark_limited(conn, ordered)
+    rows = await _INSERT.rows(
+        conn,
+        jobs=_encoder.encode([entry.job for entry in batch]).decode(),
+        keys=[entry.key for entry in batch],
+        fingerprints=[entry.fingerprint for entry in batch],
+        handoffs=[entry.handoff for entry in batch],
+        ttl=float(idempotency_ttl),
+    )
+    return {row["id"]: Accepted(row["status"], row["created_at"], row["run_at"], row["held"]) for row in rows}
+
+
+async def announce_queues(conn: Connection, names: list[str]) -> None:
+    """Write the queues that have no row yet, and notify the workers if there is one. The caller commits.
+
+    With its first job a queue belongs to the workers of the types whose default it is by then; without such a type it
+    belongs to all workers, whatever types make it their default later. Names are sorted, so two batches cannot
+    deadlock.
+    """
+    await _ANNOUNCE_QUEUES.run(conn, names=sorted(names))
+
+
+async def count_descendants(conn: Connection, root: UUID, more: int, limit: int) -> bool:
+    """Count `more` jobs under this root, on the root's row. False: they would exceed `limit`, and nothing is counted.
+
+    A root that is past its retention counts no more. The caller commits; until then other transactions of this root
+    wait.
+    """
+    return bool(await _COUNT_DESCENDANTS.value(conn, root=root, more=more, limit=limit))

@@ -1,8 +1,7 @@
 """Unique keys: one row for each (tenant, key), which names the job that has it.
 
-Nothing is written when that job starts or ends. Who comes with its key finds out: one statement inserts the row, or
-takes it over from a job that is past its `until`, or leaves it. The unique index decides between those who come at
-once.
+Nothing is written when that job starts or ends. The next submission with the key finds out: one statement inserts the
+row, takes it over from a job that is past its `until`, or leaves it. The unique index decides between concurrent ones.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,9 +23,9 @@ ON CONFLICT (tenant, key) DO UPDATE SET until = excluded.until, job_id = exclude
     )
 RETURNING job_id
 """)
-"""A job that this statement cannot see was inserted, with its row, by somebody who committed while we waited for the
-row: it is there. It cannot have been pruned, for then its row went with it. So only a job that is seen to be past its
-`until` is taken over from."""
+"""Takes over only from a job that it sees to be past its `until`. A job that it does not see exists: it was inserted,
+together with the row, by a transaction that committed while this statement waited for the row. It was not pruned, or
+the row would be gone with it."""
 
 _HOLDERS = Statement("""
 SELECT u.tenant, u.key, u.job_id
@@ -34,29 +33,30 @@ FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS n(tenant, key) J
 """)
 
 
-class Place(NamedTuple):
-    """What can be had by one job at a time."""
+class UniqueKey(NamedTuple):
+    """What one job at a time can have."""
 
     tenant: str
     key: str
 
 
-async def take(conn: Connection, wanted: Mapping[Place, tuple[UUID, Unique]]) -> set[UUID]:
-    """The jobs that have their key by this. The rows of all keys are held until the transaction ends."""
-    rows = await _TAKE.rows(
+async def take(conn: Connection, wanted: Mapping[UniqueKey, tuple[UUID, Unique]]) -> set[UUID]:
+    """Take these keys for their jobs. Returns the jobs that got theirs; the rows are locked until the commit."""
+    taken = await _TAKE.values(
         conn,
         **_columns(wanted),
         untils=[unique.until for _, unique in wanted.values()],
         ids=[job_id for job_id, _ in wanted.values()],
     )
-    return {row[0] for row in rows}
+    return set(taken)
 
 
-async def holders(conn: Connection, places: Iterable[Place]) -> dict[Place, UUID]:
-    """Which job has each of these keys. To be asked by a statement after `take`, whose snapshot may be too old."""
-    return {Place(*row[:2]): row[2] for row in await _HOLDERS.rows(conn, **_columns(places))}
+async def holders(conn: Connection, keys: Iterable[UniqueKey]) -> dict[UniqueKey, UUID]:
+    """The job that has each of these keys. A statement of its own after `take`, whose snapshot may be too old."""
+    found = await _HOLDERS.rows(conn, **_columns(keys))
+    return {UniqueKey(row["tenant"], row["key"]): row["job_id"] for row in found}
 
 
-def _columns(places: Iterable[Place]) -> dict[str, list[str]]:
-    named = list(places)
-    return {"tenants": [place.tenant for place in named], "keys": [place.key for place in named]}
+def _columns(keys: Iterable[UniqueKey]) -> dict[str, list[str]]:
+    listed = list(keys)
+    return {"tenants": [each.tenant for each in listed], "keys": [each.key for each in listed]}

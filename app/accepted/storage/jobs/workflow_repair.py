@@ -1,7 +1,7 @@
-"""Edges that an unsuccessful end has broken, and the jobs that were cancelled for it, when that job is to run again.
+"""Workflow repair: when a job of a workflow runs again, the jobs that were cancelled because of it wait again.
 
-Whoever mends locks, in id order, the jobs behind and all that those need. So nothing that he decides on can end
-meanwhile: an end is seen by him, or sees what he has done.
+The transaction locks, in id order, these jobs and everything that they need. So nothing that it decides on can end
+meanwhile: either it sees an end, or that end sees the repair.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from accepted.domain.transitions import NEEDED
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.ordering import Line
 
 _BEHIND = f"""
@@ -27,9 +25,9 @@ _BEHIND = f"""
                FROM jobs j WHERE j.id = d.job_id)
     )
 """
-"""Along broken edges, through jobs that were cancelled for one: a job that somebody cancelled himself stays so."""
+"""Along broken edges, through jobs that were cancelled for one. A job that a client cancelled stays cancelled."""
 
-_LOCK = text(f"""
+_LOCK = Statement(f"""
 WITH RECURSIVE {_BEHIND}, concerned AS (
     SELECT id FROM behind
     UNION
@@ -38,7 +36,7 @@ WITH RECURSIVE {_BEHIND}, concerned AS (
 SELECT 1 FROM jobs j WHERE j.id IN (SELECT id FROM concerned) ORDER BY j.id FOR UPDATE
 """)
 
-_WITH_THOSE_BEHIND = text(f"""
+_WITH_THOSE_BEHIND = Statement(f"""
 WITH RECURSIVE {_BEHIND}, kept_back AS (
     SELECT d.job_id AS id FROM dependencies d
     WHERE d.on_success AND d.broken AND d.job_id IN (SELECT id FROM behind) AND d.needs NOT IN (SELECT id FROM behind)
@@ -53,45 +51,51 @@ WHERE j.id IN (SELECT id FROM behind) AND j.id NOT IN (SELECT id FROM kept_back)
 ORDER BY j.id
 """)
 
-_BROKEN = text("""
+_BROKEN = Statement("""
 SELECT concat_ws(' ', 'needs job', n.ref, d.needs, 'which is', n.status)
 FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
 WHERE d.job_id = ANY(CAST(:ids AS uuid[])) AND d.on_success AND d.broken ORDER BY d.needs LIMIT 1
 """)
 
-_MEND = text("""
+_MEND = Statement("""
 UPDATE dependencies SET broken = false WHERE needs = ANY(CAST(:ids AS uuid[])) AND on_success AND broken
 """)
 
 
-class Member(NamedTuple):
-    """A job that waits again; `line` is where it has to join again."""
+class Repaired(NamedTuple):
+    """A job that waits again; `line` is the line that it has to join again."""
 
     id: UUID
     run_at: datetime
     line: Line | None
 
 
-async def lock(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """Lock these jobs, whatever was cancelled behind them, and all that those need."""
-    await conn.execute(_LOCK, {"ids": list(ids)})
+async def lock(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Lock these jobs, all jobs that were cancelled behind them, and everything that those need."""
+    await _LOCK.run(conn, ids=list(ids))
 
 
-async def broken(conn: AsyncConnection, ids: Sequence[UUID]) -> str | None:
-    """What one of these jobs needs and will not get, in words."""
-    row = (await conn.execute(_BROKEN, {"ids": list(ids)})).first()
-    return None if row is None else str(row[0])
+async def broken(conn: Connection, ids: Sequence[UUID]) -> str | None:
+    """In words, one job that one of these needs and that has ended without success."""
+    reason: str | None = await _BROKEN.value(conn, ids=list(ids))
+    return reason
 
 
-async def with_those_behind(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Member]:
-    """These jobs, and those that were cancelled for them and for nobody else, each after all that it needs.
+async def with_those_behind(conn: Connection, ids: Sequence[UUID]) -> list[Repaired]:
+    """These jobs, and those that were cancelled only because of them, each after all that it needs.
 
-    To be asked by a statement after `lock`.
+    A statement of its own after `lock`.
     """
-    rows = await conn.execute(_WITH_THOSE_BEHIND, {"ids": list(ids)})
-    return [Member(row[0], row[1], None if row[4] is None else Line(*row[2:5])) for row in rows]
+    return [
+        Repaired(
+            row["id"],
+            row["run_at"],
+            None if row["ordering_key"] is None else Line(row["tenant"], row["queue"], row["ordering_key"]),
+        )
+        for row in await _WITH_THOSE_BEHIND.rows(conn, ids=list(ids))
+    ]
 
 
-async def mend(conn: AsyncConnection, ids: Sequence[UUID]) -> None:
-    """What waits for these jobs may hope again. The caller commits."""
-    await conn.execute(_MEND, {"ids": list(ids)})
+async def mend(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Mark the edges to these jobs as whole, so that what needs them waits again. The caller commits."""
+    await _MEND.run(conn, ids=list(ids))
