@@ -26,14 +26,14 @@ def shop_handlers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 async def test_the_example(
     engine: AsyncEngine, database_url: str, shop_handlers: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await do(engine, "CREATE TABLE bookings (number int)")
+    await do(engine, "CREATE TABLE public.bookings (number int)")
     async with worker_with_handlers(engine, database_url, shop_handlers.pay, shop_handlers.send) as shop:
         paid = await shop.finish("order.pay", {"number": 7, "cents": 1999})
         refused = await shop.finish("order.pay", {"number": 8, "cents": 0})
         sent = await shop.finish("receipt.send", {"order": 7, "receipt": "R"})
     assert (paid.status, paid.result) == ("succeeded", f'{{"receipt":"receipt for 1999 under {paid.id}"}}')
     assert (refused.status, refused.attempt, sent.status) == ("failed", 1, "succeeded")
-    assert [row["number"] for row in await rows(engine, "SELECT number FROM bookings")] == [7]
+    assert [row["number"] for row in await rows(engine, "SELECT number FROM public.bookings")] == [7]
     (child,) = await rows(engine, "SELECT queue, status, payload FROM jobs WHERE parent_id = :id", id=paid.id)
     assert (child["queue"], child["status"], child["payload"]["order"]) == ("mails", "scheduled", 7)
     assert capsys.readouterr().out.count("R\n") == 4
