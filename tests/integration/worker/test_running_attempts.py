@@ -51,7 +51,7 @@ async def test_such_an_attempt_is_found_beside_all_that_the_worker_runs(
         await until(has(engine, job_id, "queued"), 20, "the lost claim to be handed back")
 
 
-@pytest.mark.parametrize(("table", "event"), [("workers", "duty_failed"), ("attempts", "claim_failed")])
+@pytest.mark.parametrize(("table", "event"), [("workers", "worker_loop_failed"), ("attempts", "claim_failed")])
 async def test_no_error_ends_the_loops_of_a_worker(
     engine: AsyncEngine, database_url: str, table: str, event: str
 ) -> None:

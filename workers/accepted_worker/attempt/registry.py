@@ -1,4 +1,4 @@
-"""Which handler runs which type: found in the modules that ACCEPTED_HANDLERS names."""
+"""Finds the handlers of job types in the modules that ACCEPTED_HANDLERS names."""
 
 import importlib
 import os
@@ -13,17 +13,17 @@ from accepted.handler import MARK, Handler
 BUILT_IN = "accepted_worker.handlers"
 
 BUILT_IN_IN_CONTRACT = "workers.handlers"
-"""What contract section 2 calls the built-in handlers. A module of the user's of that name comes first."""
+"""The name of the built-in handlers in section 2 of the contract. A user's own module of that name comes first."""
 
 
 def make_working_directory_importable() -> None:
-    """Handler modules are looked for in the working directory first, as uvicorn and celery do."""
+    """Put the working directory first on `sys.path`, as uvicorn and celery do."""
     if (directory := os.getcwd()) not in sys.path:
         sys.path.insert(0, directory)
 
 
 def load(modules: Iterable[str]) -> dict[str, Handler]:
-    """The handlers by type name. Raises `ConfigurationError` for a module that fails or a type with two handlers."""
+    """The handlers by type name. Raises `ConfigurationError` if a module fails or a type has two handlers."""
     found: dict[str, Handler] = {}
     for module in modules:
         for handler in _handlers_in(module):

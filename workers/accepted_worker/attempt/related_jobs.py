@@ -46,7 +46,7 @@ class Children:
         """Check a body of POST /jobs and keep the job until the attempt ends; returns its id. Raises `InvalidJob`."""
         parent = self._claim.job
         if parent.depth >= self._limits.depth:
-            raise InvalidJob(f"children of children beyond {self._limits.depth} generations")
+            raise InvalidJob(f"more than {self._limits.depth} generations of children")
         if len(self._submitted) >= self._limits.jobs:
             raise InvalidJob(f"more than {self._limits.jobs} jobs from one root")
         child = msgspec.structs.replace(

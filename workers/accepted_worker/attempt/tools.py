@@ -147,7 +147,7 @@ class AttemptTransaction:
 
     async def __aenter__(self) -> HandlerConnection:
         if self._begun:
-            raise RuntimeError("an attempt has one transaction, and this one has had it")
+            raise RuntimeError("an attempt has one transaction, and has begun it before")
         self._begun = True
         transaction = await self._transactions.begin(self._lease, self._seconds)
         if self._ended:  # an orphaned handler

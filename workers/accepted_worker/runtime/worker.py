@@ -220,7 +220,7 @@ class Worker:
             await conn.commit()
         lost = [running for running in open_attempts if (running.job_id, running.attempt) not in self._running]
         if lost:
-            log.warning("claims_unheard_of", count=len(lost))
+            log.warning("unknown_claims_handed_back", count=len(lost))
             await asyncio.gather(*(self._recorder.record(transitions.handed_back(running)) for running in lost))
 
     async def _beat(self, conn: AsyncConnection) -> None:
@@ -270,7 +270,7 @@ class Worker:
             except LedgerUnavailable as error:
                 log.warning("ledger_unavailable", error=str(error))
             except Exception:
-                log.exception("duty_failed", duty=work.__name__)
+                log.exception("worker_loop_failed", loop=work.__name__)
 
 
 def _attempt_of(delivery: Delivery) -> tuple[UUID, int]:
