@@ -157,10 +157,10 @@ class Context:
         max_result_bytes: int,
     ) -> None:
         self.job = job
-        """The job as it was claimed. `job.id` is the same on every attempt: a good key for what you do elsewhere.
-        `job.attempt` counts from 1 and never goes down. Nothing here changes while the handler runs."""
+        """The job as it was claimed. It does not change while the handler runs. `job.id` is the same on every attempt:
+        use it as an idempotency key for calls to other systems. `job.attempt` counts from 1 and never decreases."""
         self.egress = egress
-        """The guarded HTTP client: public addresses only, one deadline, capped answers. For `async def` handlers."""
+        """The guarded HTTP client: public addresses only, one deadline, limited bodies. For `async def` handlers."""
         self.mail = mail
         """The operator's mail server. For `async def` handlers."""
         self.max_result_bytes = max_result_bytes
@@ -178,31 +178,31 @@ class Context:
 
     @property
     def results(self) -> Any:
-        """What the jobs that this one depends on came to, by their refs: `(await ctx.results)["load"]`.
+        """The results of the jobs that this one depends on, by their refs: `(await ctx.results)["load"]`.
 
-        In a `def` handler `ctx.results` itself is that dict. Empty for a job that depends on none. Read from the ledger
-        when it is first asked for, and once for the attempt; while the ledger is away, it waits. A job that is past its
-        retention is missing. Raises `LeaseLost` when another worker has the job by now.
+        In a `def` handler `ctx.results` itself is that dict. It is empty for a job without dependencies, and lacks jobs
+        past their retention. It is read from the ledger on first use, once per attempt; while the ledger is away, the
+        call waits. Raises `LeaseLost` when another worker has the job.
         """
         return self.tools.call(self.tools.results())
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt is to end early: its job was cancelled, its time is up, or its worker stops.
+        """Whether the attempt should end early: its job was cancelled, it timed out, or its worker stops.
 
-        An `async def` handler gets a CancelledError as well. A thread cannot be interrupted, so a `def` handler that
-        takes long looks here now and then, and returns or raises; whatever it does after a True, the job ends as it
-        was told to. May be read from any thread. In a process it is never True: such an attempt is killed.
+        An `async def` handler gets a CancelledError as well. A thread cannot be interrupted, so a long-running `def`
+        handler checks this and returns or raises. After a True, its result is not used: the job is cancelled, fails as
+        `timeout`, or is handed back. May be read from any thread. In a process it is never True: the attempt is killed.
         """
         return self.ending.look()
 
     def progress(self, percent: float, message: str = "") -> Awaitable[None]:
-        """Say how far this attempt is: 0 to 100, and up to 500 characters for people.
+        """Report progress: 0 to 100 percent, and a message of up to 500 characters.
 
-        Returns at once and never fails because of the ledger: what was said last is written up to four times a
-        second, and again with the outcome. Raises `ValueError` for any other percentage. Watchers see it in the job,
-        in `events` and in long polls; the next attempt starts without.
-        If the process dies on the next line: it may not have been written, and nothing else depends on it.
+        Returns at once and never fails because of the ledger. The latest report is written up to four times a second,
+        and again with the outcome. Clients see it in the job, in `events` and in long polls; the next attempt starts
+        without progress. Raises `ValueError` for any other percentage.
+        If the process dies on the next line: the report may be lost, and nothing else depends on it.
         """
         self.tools.say(progress_json(percent, message))
         return _A_TURN
@@ -210,31 +210,31 @@ class Context:
     def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run `function(*args, **kwargs)` once for this job, and remember its result across attempts and crashes.
 
-        `function` may be async or not; one that is not runs in a thread, of the handler's process. What comes back, on
-        this attempt and on every later one, is its result as read back from JSON (a tuple as a list, a date as a
-        string). If it raises, nothing is remembered, and the next attempt runs it again. Steps stay when the job is
-        retried or replayed. Raises `LeaseLost` when another worker has the job by now: nothing is remembered then. A
-        result that is no JSON, or over `MAX_RESULT_BYTES`, is `InvalidJob`, as is a step called within a step: they do
-        not nest. While the ledger is away, it waits.
-        If the process dies on the next line: it is remembered, and never runs again. Only if the process dies within
-        the step may `function` have run without that being known: give what it calls `ctx.job.id` as a key.
+        `function` may be async; if not, it runs in a thread of the handler's process. This attempt and every later one
+        get the result as it is read back from JSON: a tuple as a list, a date as a string. If `function` raises,
+        nothing is remembered, and the next attempt runs it again. Steps are kept when the job is retried or replayed.
+        While the ledger is away, the call waits. Raises `LeaseLost`, and remembers nothing, when another worker has the
+        job. Raises `InvalidJob` for a result that is not JSON or is over `MAX_RESULT_BYTES`, and for a step within a
+        step.
+        If the process dies on the next line: the step is remembered and never runs again. If it dies within the step,
+        `function` may have run without a record: pass `ctx.job.id` as an idempotency key to what it calls.
         """
         if WITHIN_A_STEP.get():
             raise InvalidJob(f"steps do not nest: step {name!r} was called by the function of another")
         return self.tools.call(self.tools.step(name, function, *args, **kwargs))
 
     def transaction(self) -> ContextTransaction:
-        """A transaction on the ledger's database that commits together with this job's success, or not at all.
+        """A transaction on the ledger's database that commits with this job's success, or not at all.
 
         `async with ctx.transaction() as conn` gives a SQLAlchemy `AsyncConnection`; in a `def` handler
-        `with ctx.transaction() as conn` gives a connection with a blocking `execute`. Leaving the block does not
-        commit: the transaction stays open, holding its locks, until the handler has returned; then it, the job's
-        status, its attempt, its webhook and its children commit at once. If the block raises, or the attempt fails,
-        times out, is cancelled or has lost its lease, all of it is rolled back. An attempt has one. `commit` and
-        `rollback` are refused. A connection that dies fails the attempt as `transient`.
-        In a process, the call itself raises `InvalidJob`: a connection belongs to one process, and it is the worker's.
-        If the process dies on the next line: nothing of it has happened. If it dies after the handler has returned:
-        either all of it has, the success too, and the job does not run again, or nothing.
+        `with ctx.transaction() as conn` gives a connection with a blocking `execute`. The transaction stays open after
+        the block, and keeps its locks, until the handler returns. Then it commits together with the job's status, its
+        attempt, its webhook and its children. It is rolled back if the block raises, or if the attempt fails, times
+        out, is cancelled or loses its lease. An attempt has one transaction. `commit` and `rollback` are refused. A
+        broken connection fails the attempt as `transient`. In a process, the call raises `InvalidJob`, because the
+        connection belongs to the worker.
+        If the process dies on the next line: the transaction is rolled back. If it dies after the handler returned:
+        either everything is committed, the success too, or nothing is.
         """
         return self.tools.transaction()
 
@@ -256,12 +256,12 @@ class Context:
         metadata: Mapping[str, str] | None = None,
         ordering_key: str | None = None,
     ) -> Any:
-        """Submit a child: a job that becomes real only if this attempt succeeds. Returns its id.
+        """Submit a child: a job that exists only if this attempt succeeds. Returns its id.
 
-        The options are the fields of POST /jobs, checked now as there: what would be refused there raises
-        `InvalidJob` here, as does a child of too many generations (`MAX_FANOUT_DEPTH`). Children are written in the
-        transaction of the success; if their root then has more descendants than `MAX_FANOUT_JOBS`, nothing is, and
-        the attempt fails as `invalid`. A `delay` counts from then on.
+        The options are the fields of POST /jobs, and are checked now. Raises `InvalidJob` for what POST /jobs refuses,
+        and for a child that is too deep (`MAX_FANOUT_DEPTH`). Children are written in the transaction of the
+        success. If their root would then have more than `MAX_FANOUT_JOBS` descendants, nothing is written and the
+        attempt fails as `invalid`. A `delay` counts from the success.
         If the process dies on the next line: there is no child, and the next attempt submits its own.
         """
         given = {
@@ -274,7 +274,7 @@ class Context:
 
 
 class _Turn:
-    """Awaiting it gives the other attempts a turn, so that a handler which reports in a loop starves nobody."""
+    """Awaiting it yields to the event loop once, so that a handler that reports in a loop does not starve others."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield

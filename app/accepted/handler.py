@@ -1,4 +1,4 @@
-"""The `@job` decorator: it gives a function the type that it runs.
+"""The `@job` decorator: it makes a function the handler of a job type.
 
 pydantic is imported with the first decoration, so that importing the decorator alone is quick.
 """
@@ -26,7 +26,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Handler:
-    """A function with the type that it runs."""
+    """A function and the job type that it runs."""
 
     type: JobType
     function: Callable[..., Any]
@@ -36,7 +36,7 @@ class Handler:
 
     @property
     def interruptible(self) -> bool:
-        """Whether it can be made to end: a coroutine is cancelled, a process killed. A thread can only be asked."""
+        """Whether the worker can end it: it cancels a coroutine and kills a process, but cannot end a thread."""
         return self.is_async or self.in_process
 
 
@@ -53,20 +53,20 @@ def job(
 ) -> Callable[[Function], Function]:
     """Make a function the handler of type `name`: `def` or `async def`, of (payload, ctx), returning JSON or None.
 
-    The annotation of its first parameter is the payload's type (a pydantic model, a dataclass, a `dict`); its JSON
-    Schema is what the API checks submissions against. `timeout` is in seconds. `async def` handlers run on the
-    event loop, `def` ones in a thread; with `runs_in="process"` both run in a process, which is killed on timeout and
-    cancel, and which looks for them in the modules of ACCEPTED_HANDLERS. Handlers run at least once; their outcome is
-    recorded once. `not_found` says what `NotFound` means for the type: "fail", "retry", or "skip" (it succeeds with
-    {"skipped": true}).
+    The annotation of the first parameter is the payload's type (a pydantic model, a dataclass, a `dict`). The API
+    checks submissions against its JSON Schema. `timeout` is in seconds. `async def` handlers run on the event loop,
+    `def` handlers in a thread. With `runs_in="process"` both run in a process, which is killed on timeout and cancel;
+    it imports the modules of ACCEPTED_HANDLERS. Handlers run at least once; their outcome is recorded once.
+    `not_found` says what `NotFound` means for the type: "fail", "retry", or "skip" (the job succeeds with
+    {"skipped": true}). Raises `ConfigurationError` for a wrong name or option.
     """
 
     if not re.fullmatch(TYPE_PATTERN, name) or not re.fullmatch(QUEUE_PATTERN, queue):
-        raise ConfigurationError(f"{name!r} on queue {queue!r}: no name for a type or for a queue")
+        raise ConfigurationError(f"{name!r} on queue {queue!r}: not a valid name for a type or a queue")
     if runs_in not in (None, "process"):
-        raise ConfigurationError(f"{name!r}: runs_in is process, or left out")
+        raise ConfigurationError(f"{name!r}: runs_in must be process, or left out")
     if not_found not in set(OnNotFound):
-        raise ConfigurationError(f"{name!r}: not_found is one of {', '.join(OnNotFound)}")
+        raise ConfigurationError(f"{name!r}: not_found must be one of {', '.join(OnNotFound)}")
 
     def decorate(function: Function) -> Function:
         from pydantic import TypeAdapter
