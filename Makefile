@@ -1,8 +1,8 @@
-# What there is to do here. Every target sets up first when that is due; `make` alone lists them.
+# The commands of this project. Each target runs `setup` first when it is needed; `make` alone lists them.
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.in-step-with-the-lock
+STAMP := $(VENV)/.installed-from-lock
 CHECKED := app workers tests deploy alembic
 MAX_LINES := 300
 LONGEST_FIRST := tests/faults tests/model tests/acceptance tests/integration tests/unit
@@ -17,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
-setup: $(STAMP) ## make .venv with everything that is locked, and `accepted` in it
+setup: $(STAMP) ## make .venv with the locked packages and `accepted`
 
 $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 	@sh deploy/setup.sh $(VENV)
@@ -29,45 +29,45 @@ wheel: setup ## build dist/accepted-….whl
 demo: setup ## boot the embedded service and show a job's life, a retry, a dead letter and a signed webhook
 	@$(BIN)/python -m deploy.demo
 
-test: setup servers ## the whole suite but the tests marked slow
+test: setup servers ## run the test suite, without the tests marked slow
 	@$(BIN)/pytest $(LONGEST_FIRST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-lint: setup ## everything that is checked without running the code
+lint: setup ## check style, types, import rules, file sizes and the Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 	@long=$$(find $(CHECKED) -name '*.py' -exec awk 'END { if (NR > $(MAX_LINES)) print FILENAME ": " NR " lines" }' {} \;); \
-		if [ -n "$$long" ]; then echo "$$long"; echo "no file over $(MAX_LINES) lines: look for the seam"; exit 1; fi
+		if [ -n "$$long" ]; then echo "$$long"; echo "no file over $(MAX_LINES) lines: split it"; exit 1; fi
 	@if [ -e alembic/__init__.py ]; then echo "alembic/__init__.py hides the installed alembic"; exit 1; fi
 
-format: setup ## lay the code out, and mend what can be mended by machine
+format: setup ## format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup servers ## measure: submissions, throughput, latency, idle CPU, a million lines
+bench: setup servers ## measure submissions, throughput, latency, idle CPU, a million lines
 	@$(BIN)/python -m tests.benchmarks
 
-slow: setup servers ## what takes minutes: a million lines, 100,000 delays, a rate over a minute; about 10 minutes
+slow: setup servers ## run the tests marked slow: a million lines, 100,000 delays, a rate over a minute; about 10 minutes
 	@$(BIN)/pytest tests/integration tests/acceptance -m slow
 
-faults: setup servers ## kill, cut, stop and wipe everything, at every moment, the slow tests too; writes docs/faults.md
+faults: setup servers ## run the fault tests, slow ones too; writes docs/faults.md
 	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults tests/model -m "slow or not slow"
 
-soak: setup servers ## faults at random under a steady load: make soak MINUTES=10 SEED=7
+soak: setup servers ## random faults under a steady load: make soak MINUTES=10 SEED=7
 	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s
 
-mutants: setup servers ## break the code on purpose and see that a test notices
+mutants: setup servers ## break the code on purpose, and check that a test fails
 	@$(BIN)/pytest tests/mutants
 
 lock: setup ## lock the newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade pyproject.toml --extra dev $(HANDLERS) --group test --group lint --group build -o requirements.lock
 	@$(COMPILE) pyproject.toml --extra server $(HANDLERS) --constraint requirements.lock -o deploy/requirements.lock
 	@$(COMPILE) --group build --constraint requirements.lock -o deploy/build.lock
-	@if grep -n '://' requirements.lock deploy/*.lock; then echo "a lock must name no address"; exit 1; fi
+	@if grep -n '://' requirements.lock deploy/*.lock; then echo "a lock file must not contain an address"; exit 1; fi
 
-clean: ## delete what was made here
+clean: ## delete the environment, builds and caches
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

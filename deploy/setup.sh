@@ -1,6 +1,6 @@
 #!/bin/sh
-# Brings a virtual environment in step with requirements.lock. Needs Python 3.11 or later and nothing else:
-# the pinned uv is the one thing that pip installs, uv does the rest. `make setup` runs it when that is due.
+# Installs requirements.lock and this project into a virtual environment. Needs Python 3.11 or later and nothing else:
+# pip installs the pinned uv, and uv installs the rest. `make setup` runs it when the lock has changed.
 set -eu
 
 venv=$1
