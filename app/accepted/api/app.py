@@ -33,7 +33,7 @@ from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher
-from accepted.services.keys import Keys
+from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limits import SubmissionLimits
@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         watcher=JobWatcher(engine, settings.require_database()),
         type_cache=type_cache,
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
-        keys=Keys(engine),
+        keys=ApiKeyCache(engine),
         slices=TimeSlices(),
         leases=leases_,
         lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), leases_, settings.lease_ttl),

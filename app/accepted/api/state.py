@@ -12,7 +12,7 @@ from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher
-from accepted.services.keys import Keys
+from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limits import SubmissionLimits
@@ -32,7 +32,7 @@ class State:
     watcher: JobWatcher
     type_cache: JobTypeCache
     job_checks: JobChecks
-    keys: Keys
+    keys: ApiKeyCache
     slices: TimeSlices
     leases: Leases
     lease_waiters: LeaseWaiters

@@ -1,8 +1,8 @@
-"""Telling the operator of dead letters, at ACCEPTED_ALERT_URL: one by one while they are few, together when many.
+"""Alerts: the operator hears of dead letters at ACCEPTED_ALERT_URL, one by one while they are few, else together.
 
-An alert is a job (type `alert.deliver`), written in the transaction that marks its letters as told: none is forgotten,
-none is told twice. It belongs to a tenant of its own, since it may tell of every tenant's letters. The URL is not in
-the ledger: the worker that delivers the alert takes it from its settings.
+An alert is a job of type `alert.deliver`, written in the transaction that marks its dead letters as alerted: none is
+forgotten, and none is alerted twice. It has a tenant of its own, because it may be about the letters of every tenant.
+The URL is not in the ledger: the worker that delivers the alert has it in its settings.
 """
 
 from collections import Counter
@@ -24,16 +24,20 @@ from accepted.storage.dead_letters import LetterKind, UnalertedLetter
 OPERATOR = "accepted:operator"
 """The tenant of alerts."""
 
-SINGLY = 5
-"""Alerts within `MINUTE`; what comes beyond them is told together, once in that time."""
+MAX_SINGLE = 5
+"""Alerts about one letter each within `MINUTE`. Further letters share one alert in that time."""
 
 MINUTE = 60.0
+"""Seconds, as `DAY`."""
+
 DAY = 86400.0
 
-MOST = 10_000
-"""Letters in one alert. The rest is told a minute later."""
+MAX_LETTERS = 10_000
+"""Letters in one alert. The others are in the next, a minute later."""
 
-MOST_KINDS = 200
+MAX_KINDS = 200
+"""Kinds of letters, by (queue, type, class), that an alert counts."""
+
 EXAMPLES = 5
 
 TOGETHER = "alert"
@@ -41,18 +45,18 @@ REPORT = "dead-letter-report"
 """Names of periodic locks."""
 
 
-async def tell(engine: AsyncEngine, broker: Broker) -> int:
-    """Write the alerts that are due. Returns how many letters they tell of."""
+async def alert(engine: AsyncEngine, broker: Broker) -> int:
+    """Write the alerts that are due. Returns how many letters they are about."""
     async with transaction(engine) as conn:
-        waiting = await dead_letters.count_unalerted(conn, SINGLY + 1)
+        waiting = await dead_letters.count_unalerted(conn, MAX_SINGLE + 1)
         if not waiting:
             return 0
-        room = SINGLY - await dead_letters.count_recent_alerts(conn, OPERATOR, MINUTE, SINGLY)
+        room = MAX_SINGLE - await dead_letters.count_recent_alerts(conn, OPERATOR, MINUTE, MAX_SINGLE)
         if waiting <= room:
             letters = await dead_letters.take_unalerted(conn, room)
             alerts = [_one(letter) for letter in letters]
         elif await periodic_locks.take(conn, TOGETHER, MINUTE):
-            letters = await dead_letters.take_unalerted(conn, MOST)
+            letters = await dead_letters.take_unalerted(conn, MAX_LETTERS)
             alerts = [_many(letters)] if letters else []
         else:
             return 0
@@ -62,12 +66,12 @@ async def tell(engine: AsyncEngine, broker: Broker) -> int:
 
 
 async def report(engine: AsyncEngine, broker: Broker) -> int:
-    """Once a day, how deep the letters lie, also when there are none. Returns whether this was the time."""
+    """Once a day, write a report of all dead letters, even if there are none. Returns how many reports: 0 or 1."""
     async with transaction(engine) as conn:
         await periodic_locks.start(conn, REPORT)
         due = await periodic_locks.take(conn, REPORT, DAY)
         if due:
-            depth = await dead_letters.kinds(conn, MOST_KINDS)
+            depth = await dead_letters.kinds(conn, MAX_KINDS)
             await write(conn, broker, [_alert("dead_letters.report", _depth(depth))])
         await conn.commit()
     return int(due)
@@ -79,7 +83,7 @@ def _one(letter: UnalertedLetter) -> NewJob:
 
 def _many(letters: Sequence[UnalertedLetter]) -> NewJob:
     kinds = Counter((letter.queue, letter.type, letter.class_) for letter in letters)
-    depth = [LetterKind(*kind, count) for kind, count in kinds.most_common(MOST_KINDS)]
+    depth = [LetterKind(*kind, count) for kind, count in kinds.most_common(MAX_KINDS)]
     examples = [_shown(letter) for letter in letters[:EXAMPLES]]
     return _alert("dead_letters.created", {**_depth(depth), "count": len(letters), "examples": examples})
 

@@ -1,4 +1,4 @@
-"""API keys: made, shown once, kept as a hash, and looked up for each request with a short memory."""
+"""API keys: created, shown once, stored as a hash, and cached for a few seconds when a request brings one."""
 
 import base64
 import hashlib
@@ -18,43 +18,44 @@ from accepted.storage.db.engine import reading, transaction
 PREFIX = "acc_"
 DEFAULT_TENANT = "default"
 
-REMEMBERED = 5.0
-"""Seconds for which a looked-up key is believed: how long a revoked one may go on working."""
+MAX_AGE = 5.0
+"""Seconds for which a key is cached: a revoked key may work for so long."""
 
-MOST_REMEMBERED = 10_000
+MAX_CACHED = 10_000
+"""Keys. A full cache is emptied."""
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who is calling, and what he may do."""
+    """The caller of a request, and what the caller may do."""
 
     tenant: str
     scopes: frozenset[str]
     name: str = ""
-    """What the key was called when it was made; empty when no key was needed."""
+    """The name of the key; empty when authentication is off."""
 
 
 EVERYONE = Principal(DEFAULT_TENANT, frozenset(SCOPES))
-"""Who calls when authentication is off."""
+"""The caller when authentication is off."""
 
 
-class Keys:
-    """Turns a presented key into a principal."""
+class ApiKeyCache:
+    """Finds the principal of a presented key."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._remembered: dict[bytes, tuple[float, Principal | None]] = {}
+        self._cached: dict[bytes, tuple[float, Principal | None]] = {}
 
     async def principal(self, presented: bytes) -> Principal | None:
-        """Who holds this key; None for a key that is unknown or revoked. Raises `LedgerUnavailable`."""
+        """The principal of this key; None for one that is unknown or revoked. Raises `LedgerUnavailable`."""
         hashed = hash_key(presented)
         now = time.monotonic()
-        remembered = self._remembered.get(hashed)
-        if remembered is not None and now < remembered[0]:
-            return remembered[1]
+        cached = self._cached.get(hashed)
+        if cached is not None and now < cached[0]:
+            return cached[1]
         principal = await self._look_up(hashed)
-        if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[hashed] = (now + REMEMBERED, principal)
+        if len(self._cached) >= MAX_CACHED:
+            self._cached.clear()
+        self._cached[hashed] = (now + MAX_AGE, principal)
         return principal
 
     async def _look_up(self, hashed: bytes) -> Principal | None:
@@ -66,7 +67,7 @@ class Keys:
 
 
 async def create(engine: AsyncEngine, tenant: str, name: str, scopes: list[str]) -> tuple[UUID, str]:
-    """Make a key. Returns its id and the key itself, which cannot be had again."""
+    """Create a key. Returns its id and the key itself, which is not stored and cannot be read again."""
     key = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     key_id = new_id()
     async with transaction(engine) as conn:
@@ -78,5 +79,5 @@ async def create(engine: AsyncEngine, tenant: str, name: str, scopes: list[str])
 
 
 def hash_key(presented: bytes) -> bytes:
-    """SHA-256: a key has 256 random bits, so there is nothing for a slow hash to protect."""
+    """SHA-256. A key has 256 random bits, so a slow hash would protect nothing."""
     return hashlib.sha256(presented).digest()

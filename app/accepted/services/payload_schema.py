@@ -1,7 +1,7 @@
-"""The JSON Schema of a payload: compiled, and, where a client has sent it, checked before anything is built on it.
+"""JSON Schemas of payloads: how they are compiled, and the limits of a schema that a client sends.
 
-What a client's schema may be is bounded, because every submission of its type is checked against it: it refers to
-nothing but itself, its patterns run in linear time, and what it unfolds to is of limited size. Nothing is fetched.
+Every submission of the type is validated against the schema, so a client's schema is limited: it refers only to itself,
+its patterns run in linear time, and its size is bounded after every reference is followed. Nothing is fetched.
 """
 
 from collections.abc import Callable
@@ -15,25 +15,25 @@ from accepted.errors import FieldError, InvalidRequest
 POINTER = "/payload_schema"
 
 MAX_NODES = 10_000
-"""Members and items of a schema once every reference in it is followed. Sixty that each name the next twice would
-be a million million steps for one payload."""
+"""Members and items of a schema after every reference in it is followed. Forty definitions that each refer twice to the
+next would take a million million steps for one payload."""
 
 MAX_DEPTH = 100
-"""Levels, counted the same way."""
+"""Levels, counted in the same way."""
 
 MAX_PATTERNS = 100
 MAX_PATTERN_BYTES = 2**20
-"""Bytes that one pattern may need once compiled."""
+"""Bytes of one compiled pattern."""
 
 DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2019-09/schema",
             "http://json-schema.org/draft-07/schema")  # fmt: skip
-"""What `$schema` may say; without it, the first."""
+"""Allowed values of `$schema`. The first is the default."""
 
 _DATA = frozenset({"enum", "const", "default", "examples", "example"})
-"""Keywords whose value is no schema."""
+"""Keywords whose value is not a schema."""
 
 _APART = frozenset({"$defs", "definitions"})
-"""Read where they are referred to."""
+"""Keywords whose schemas are walked where they are referred to."""
 
 _ELSEWHERE = ("$dynamicRef", "$recursiveRef")
 
@@ -42,7 +42,7 @@ _Path: TypeAlias = list[str | int]
 
 
 def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool) -> Any:
-    """The validator. Raises `jsonschema_rs.ValidationError` for what is no JSON Schema."""
+    """The validator. Raises `jsonschema_rs.ValidationError` for a schema that is not valid."""
     patterns = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES) if of_client else None
     return jsonschema_rs.validator_for(
         schema, formats=formats, validate_formats=True, mask="the value", offline=True, pattern_options=patterns
@@ -50,7 +50,7 @@ def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Raise `InvalidRequest` for a client's schema that is none, or is out of bounds."""
+    """Raise `InvalidRequest` for a client's schema that is not valid or exceeds a limit."""
     dialect = schema.get("$schema")
     if isinstance(dialect, str) and dialect.rstrip("#") not in DIALECTS:
         raise _wrong(["$schema"], f"must be left out, or one of {', '.join(DIALECTS)}")
@@ -58,16 +58,15 @@ def check_schema(schema: dict[str, Any]) -> None:
     try:
         compile_schema(schema, {}, of_client=True)
     except jsonschema_rs.ValidationError as error:
-        raise _wrong(error.instance_path, f"is no JSON Schema: {error.message}") from None
+        raise _wrong(error.instance_path, f"is not a valid JSON Schema: {error.message}") from None
     except ValueError:
-        raise _wrong([], "is no JSON Schema") from None
+        raise _wrong([], "is not a valid JSON Schema") from None
 
 
 class _Unfolding:
     """A walk through a schema that follows its references as a validator does.
 
-    A schema may refer to itself, but from one place by one way only: two ways would double the work with each level
-    of a payload.
+    A part may refer back to itself by one path only: two would double the work with each level of a payload.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -77,13 +76,13 @@ class _Unfolding:
         self._open: list[int] = [id(schema)]
 
     def measure(self) -> None:
-        self._only_one_way(self._walk(self._schema, []), [])
+        self._check_single_path(self._walk(self._schema, []), [])
 
     def _walk(self, node: Any, path: _Path) -> list[int]:
-        """To which of what is open around it `node` refers back, as often as it does."""
+        """The ids of the open parts around `node` that it refers back to, each as often as it does."""
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
-            raise _wrong([], f"unfolds to more than {MAX_NODES} parts, or {MAX_DEPTH} levels")
+            raise _wrong([], f"has more than {MAX_NODES} parts or {MAX_DEPTH} levels after its references are followed")
         if isinstance(node, list):
             return [back for index, item in enumerate(node) for back in self._walk(item, [*path, index])]
         if isinstance(node, dict):
@@ -94,7 +93,7 @@ class _Unfolding:
         if key == "$ref" and isinstance(value, str):
             return self._follow(value, path)
         if key in _ELSEWHERE or (key == "$id" and isinstance(value, str) and len(path) > 1):
-            raise _wrong(path, "is not supported here: refer to parts of this schema by #/… alone")
+            raise _wrong(path, "is not supported: refer to parts of this schema, as #/$defs/name")
         if key in ("pattern", "patternProperties"):
             self._patterns += len(value) if isinstance(value, dict) else 1
             if self._patterns > MAX_PATTERNS:
@@ -108,12 +107,12 @@ class _Unfolding:
         self._open.append(id(target))
         back = self._walk(target, path)
         self._open.pop()
-        self._only_one_way(back, path)
+        self._check_single_path(back, path)
         return [one for one in back if one != id(target)]
 
-    def _only_one_way(self, back: list[int], path: _Path) -> None:
+    def _check_single_path(self, back: list[int], path: _Path) -> None:
         if len(back) > 1:
-            raise _wrong(path, "refers back to itself in more than one way")
+            raise _wrong(path, "refers back to itself by more than one path")
 
     def _resolve(self, reference: str, path: _Path) -> Any:
         if reference != "#" and not reference.startswith("#/"):

@@ -169,7 +169,7 @@ async def test_what_waits_for_a_host_is_let_go_at_a_rising_pace(engine: AsyncEng
 
 
 async def test_all_are_let_go_however_many(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MOST", 4)
+    monkeypatch.setattr(service, "MAX_BATCH", 4)
     for each in range(10):
         await defer(engine, 1, HOST, 500 + each, tenant="t")
     assert await service.wake(engine, "t", HOST) == 10

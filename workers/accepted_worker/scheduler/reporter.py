@@ -23,7 +23,7 @@ class Reporter:
         self._next_report = 0.0
 
     async def run_once(self) -> int:
-        told = await alerts.tell(self._engine, self._broker)
+        told = await alerts.alert(self._engine, self._broker)
         now = asyncio.get_running_loop().time()
         if now >= self._next_report:
             told += await alerts.report(self._engine, self._broker)

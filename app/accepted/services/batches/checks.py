@@ -22,11 +22,11 @@ from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.storage.jobs.ordering import Line
 
 MAX_LISTED = 100
-"""Errors in one answer, after which the rest of a batch is not looked at."""
+"""Errors in one answer. The rest of the batch is not checked then."""
 
 MAX_IN_LINE = 10_000
-"""Members of a batch in which some have an `ordering_key`: while it is inserted, nobody else adds to those lines, or
-ends a job of them."""
+"""Members of a batch in which one has an `ordering_key`: its lines are locked while the batch is inserted, and no other
+transaction adds a job to them or ends one."""
 
 
 class Members:
@@ -41,7 +41,7 @@ class Members:
         model: type[JobRequest] = JobRequest,
         alone: Sequence[str] = ("unique",),
     ) -> None:
-        """`alone`: fields that only a job by itself can have. Raises `InvalidRequest` if the options are wrong."""
+        """`alone`: fields that a member cannot have. Raises `InvalidRequest` for wrong options."""
         self._checks = checks
         self._tenant = tenant
         self._options = options
@@ -66,14 +66,14 @@ class Members:
         return len(self.errors) >= MAX_LISTED
 
     def refuse(self, *found: FieldError) -> None:
-        """More is wrong with the members; what comes after the first hundred is not told."""
+        """Add errors. Those beyond `MAX_LISTED` are dropped."""
         self.errors += found
         del self.errors[MAX_LISTED:]
 
     async def check(self, parsed: Any, pointer: str, where: str = "") -> NewJob | None:
-        """The member that `parsed` asks for; None if something is wrong with it, or was with one before it.
+        """The member that `parsed` describes; None if it, or a member before it, has an error.
 
-        `where` begins the detail of each of its errors. Raises `TooLarge`.
+        `where` begins the detail of each error. Raises `TooLarge`.
         """
         self.total += 1
         try:
@@ -93,7 +93,7 @@ class Members:
         return msgspec.structs.replace(job, batch_id=self._id)
 
     def batch(self) -> NewBatch:
-        """What was checked. Raises `InvalidRequest` with all that is wrong."""
+        """The batch whose members were checked. Raises `InvalidRequest` with all errors."""
         if self.errors:
             raise InvalidRequest(self.errors)
         return NewBatch(
@@ -116,7 +116,7 @@ class Members:
 
 
 class Workflow(msgspec.Struct, frozen=True):
-    """`jobs` each after all that it needs, with rising ids; `edges` are (needs, job_id)."""
+    """`jobs`, each after the jobs that it needs, with rising ids; `edges` are (needs, job_id)."""
 
     jobs: list[NewJob]
     edges: list[tuple[UUID, UUID]]
@@ -135,7 +135,7 @@ def workflow(nodes: Sequence[Node], jobs: Sequence[NewJob]) -> Workflow:
 
 
 def _check_moments(options: BatchOptions) -> None:
-    """As for one job: none of them more than 366 days ahead."""
+    """As for a single job: none more than 366 days ahead."""
     latest = datetime.now(UTC) + timedelta(seconds=YEAR)
     if options.start_at is None:
         return

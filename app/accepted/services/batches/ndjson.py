@@ -1,6 +1,6 @@
-"""Members of a batch that come by lines, up to a million: checked as they come, kept in a file until all are there.
+"""Batches in NDJSON, up to a million lines: each line is checked as it arrives, and kept in a file until all are there.
 
-So memory stays flat, a slow client holds no transaction open, and not a row is written for a batch with one bad line.
+So memory stays flat, a slow client holds no transaction open, and a batch with one bad line writes no row.
 """
 
 import tempfile
@@ -19,8 +19,9 @@ from accepted.services.batches.checks import Members
 from accepted.services.batches.submission import BatchSubmission
 
 MAX_LINES = 1_000_000
+
 MAX_KEPT = 4 * 2**30
-"""Bytes on the disk of this process for one batch: 4 KiB for each of a million jobs."""
+"""Bytes on disk for one batch: 4 KiB for each of a million jobs."""
 
 BUFFER = 256 * 1024
 
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class Spool:
-    """Jobs in an unnamed file, which is gone with the process, whatever ends it."""
+    """Jobs in an unnamed file, which disappears with the process, however it ends."""
 
     def __init__(self) -> None:
         with _room():
@@ -48,13 +49,13 @@ class Spool:
             self._file.write(line + b"\n")
 
     def jobs(self) -> Iterator[NewJob]:
-        """All of them, read as they are needed. Raises `LedgerUnavailable` as `add` does, and before it reads any."""
+        """All jobs, read as they are needed. Raises `LedgerUnavailable`, before it reads any, when the disk is full."""
         with _room():
             self._file.seek(0)
         return map(_decoder.decode, self._file)
 
     def close(self) -> None:
-        with suppress(OSError):  # what could not be written is not needed
+        with suppress(OSError):  # the file is not needed any more
             self._file.close()
 
 
@@ -64,11 +65,11 @@ def _room() -> Iterator[None]:
         yield
     except OSError as error:
         log.error("spool_failed", error=str(error))
-        raise LedgerUnavailable("no room to keep the batch while it arrives") from error
+        raise LedgerUnavailable("no disk space to keep the batch while it arrives") from error
 
 
 class Lines:
-    """The lines of one request; `with` lets go of the file in the end."""
+    """The lines of one request. `with` closes the file in the end."""
 
     def __init__(self, members: Members, seen_as: LinesFingerprint | None) -> None:
         self._members = members
@@ -78,7 +79,7 @@ class Lines:
         self._unreadable = False
 
     async def take(self, lines: Sequence[bytes], slices: TimeSlices) -> None:
-        """The next lines; empty ones only count. Raises `TooLarge`, and all that is wrong once that is too much."""
+        """Check the next lines; empty ones are only counted. Raises `TooLarge`, or the errors if they are too many."""
         async with slices:
             for line in lines:
                 self._number += 1
@@ -87,7 +88,7 @@ class Lines:
                 await slices.pause()
 
     def submission(self, key: str | None) -> BatchSubmission:
-        """All of it, if nothing is wrong. Raises `InvalidRequest` or `MalformedLines` with a pointer /n for line n."""
+        """The whole batch. Raises `InvalidRequest` or `MalformedLines`, with the pointer /n for line n."""
         if self._unreadable:
             raise MalformedLines(self._members.errors)
         if not self._members.total and not self._members.errors:

@@ -1,7 +1,7 @@
-"""Accepting batches: the row, all members, their edges and the idempotency record in one transaction, or nothing.
+"""Submission of batches: the row, all members, their edges and the idempotency record in one transaction, or nothing.
 
-Nothing of a batch is sent while its members still arrive: they are all there, and checked, when its transaction begins.
-So a slow client never holds one open, and each statement in it is short.
+The transaction begins when all members have arrived and were checked. So a slow client never holds one open, and each
+of its statements is short.
 """
 
 import asyncio
@@ -30,24 +30,25 @@ from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.submission import Entry
 
 CHUNK = 500
-"""Members in one statement: a fraction of a second, where a statement may take 4."""
+"""Members in one statement, which takes a fraction of a second; the limit is 4 s."""
 
 START_WITHIN = 4.5
-"""Seconds until the first statements are answered, so that a client hears 503 within 5 s of a ledger that is away. From
-there on each statement has its own deadline: a batch takes as long as its members do."""
+"""Seconds for the first statements, so that a client gets 503 within 5 s when the ledger does not answer. After them
+each statement has its own deadline, and a batch takes as long as its members need."""
 
-LANES = 3
-"""Transactions of batches at once, of the connections that a process has."""
+PARALLEL = 3
+"""Batches inserted at once; each has one of the process's connections."""
 
 LARGE = 10_000
-"""Members above which a batch waits its turn in a lane of its own, and holds up no small one."""
+"""Members above which a batch is large. Large batches are inserted one at a time, beside the small ones."""
 
 
 class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asks for. `jobs` are `batch.total` members, each with its `batch_id`; they are walked once.
-    `queues` says how many there are for each queue, `lines` which lines their ordering keys are of.
+    """A batch that a client submits, with its idempotency key and the fingerprint of its body, if it came with a key.
 
-    `edges` are (needs, job_id) pairs of members; the `blockers` of those that wait are set already.
+    `jobs` are `batch.total` members, each with its `batch_id`; they are iterated once. `queues` has the number of
+    members by queue, `lines` the lines of their ordering keys. `edges` are (needs, job_id) pairs of members; the
+    `blockers` of those that wait are set already.
     """
 
     batch: NewBatch
@@ -60,9 +61,9 @@ class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchReceipt(msgspec.Struct, frozen=True):
-    """A batch that is in the ledger; `replayed` says that it was so before this submission.
+    """A batch that is in the ledger. `replayed`: an earlier submission with the same idempotency key made it.
 
-    `standing` is how the tenant's quota stands, if he has one.
+    `standing` is the tenant's quota after the submission, if it took from one.
     """
 
     batch: Batch
@@ -81,71 +82,71 @@ class BatchSubmissions:
         self._engine = engine
         self._broker = broker
         self._ttl = idempotency_ttl
-        self._lanes = asyncio.Semaphore(LANES)
-        self._large_lane = asyncio.Semaphore(1)
+        self._small = asyncio.Semaphore(PARALLEL)
+        self._large = asyncio.Semaphore(1)
 
-    async def accept(self, asked: BatchSubmission) -> BatchReceipt:
-        """Raises `KeyReused`, `Gone`, and `LedgerUnavailable`: within 5 s unless it has begun to insert."""
+    async def accept(self, wanted: BatchSubmission) -> BatchReceipt:
+        """Raises `KeyReused` and `Gone` for a known key, and `LedgerUnavailable`, within 5 s before inserting."""
         try:
-            if asked.batch.total <= LARGE:
-                async with asyncio.timeout(START_WITHIN) as deadline, self._lanes:
-                    return await self._accept(asked, deadline)
-            async with self._large_lane, asyncio.timeout(START_WITHIN) as deadline:
-                return await self._accept(asked, deadline)
+            if wanted.batch.total <= LARGE:
+                async with asyncio.timeout(START_WITHIN) as deadline, self._small:
+                    return await self._accept(wanted, deadline)
+            async with self._large, asyncio.timeout(START_WITHIN) as deadline:
+                return await self._accept(wanted, deadline)
         except TimeoutError:
             raise LedgerUnavailable("timeout") from None
 
-    async def _accept(self, asked: BatchSubmission, deadline: asyncio.Timeout) -> BatchReceipt:
-        receipt = await self._recall(asked)
+    async def _accept(self, wanted: BatchSubmission, deadline: asyncio.Timeout) -> BatchReceipt:
+        receipt = await self._recall(wanted)
         if receipt is None:
-            await self._name_queues(asked.queues)
-            receipt = await self._insert(asked, deadline) or await self._recall(asked)
+            await self._name_queues(wanted.queues)
+            receipt = await self._insert(wanted, deadline) or await self._recall(wanted)
         if receipt is None:
             raise LedgerUnavailable("the record of this key was being pruned")
         return receipt
 
-    async def _insert(self, asked: BatchSubmission, deadline: asyncio.Timeout) -> BatchReceipt | None:
-        """All of it in one transaction. None, and nothing written, when the key was taken meanwhile."""
-        BATCH_SIZE.labels("batches").observe(asked.batch.total)
+    async def _insert(self, wanted: BatchSubmission, deadline: asyncio.Timeout) -> BatchReceipt | None:
+        """Insert the whole batch in one transaction. None, with nothing written, when the key was taken meanwhile."""
+        BATCH_SIZE.labels("batches").observe(wanted.batch.total)
         counts: Counter[str] = Counter()
         queues: Counter[str] = Counter()
         async with transaction(self._engine) as conn:
-            created_at = await ledger.create(conn, asked.batch)
-            await placement.lock_lines(conn, asked.lines, asked.batch.id)
+            created_at = await ledger.create(conn, wanted.batch)
+            await placement.lock_lines(conn, wanted.lines, wanted.batch.id)
             deadline.reschedule(None)
-            for chunk in _chunks(asked.jobs):
-                if asked.lines:
+            for chunk in _chunks(wanted.jobs):
+                if wanted.lines:
                     chunk = await placement.line_up(conn, chunk)
                 entries = [Entry(job, handoff=handoff(self._broker, publishes=False)) for job in chunk]
                 accepted = await submission.insert(conn, entries, self._ttl)
                 counts.update(one.status for one in accepted.values())
                 queues.update(job.queue for job in chunk)
-            if asked.edges:
-                await ledger.link(conn, asked.edges)
-            await self._broker.announce(conn, asked.queues)
-            if not await self._remember(conn, asked):
+            if wanted.edges:
+                await ledger.link(conn, wanted.edges)
+            await self._broker.announce(conn, wanted.queues)
+            if not await self._remember(conn, wanted):
                 return None
             await conn.commit()
         for queue, count in queues.items():
             JOBS_ACCEPTED.labels(queue).inc(count)
-        return BatchReceipt(_as_accepted(asked.batch, counts, created_at))
+        return BatchReceipt(_as_accepted(wanted.batch, counts, created_at))
 
-    async def _remember(self, conn: AsyncConnection, asked: BatchSubmission) -> bool:
-        if asked.key is None or asked.fingerprint is None:
+    async def _remember(self, conn: AsyncConnection, wanted: BatchSubmission) -> bool:
+        if wanted.key is None or wanted.fingerprint is None:
             return True
-        key = IdempotencyKey(asked.batch.tenant, asked.key, asked.fingerprint, asked.batch.id)
-        return asked.batch.id in await idempotency.remember(conn, [key], self._ttl)
+        key = IdempotencyKey(wanted.batch.tenant, wanted.key, wanted.fingerprint, wanted.batch.id)
+        return wanted.batch.id in await idempotency.remember(conn, [key], self._ttl)
 
-    async def _recall(self, asked: BatchSubmission) -> BatchReceipt | None:
-        """The batch that this key stands for, if it was sent before."""
-        if asked.key is None:
+    async def _recall(self, wanted: BatchSubmission) -> BatchReceipt | None:
+        """The batch that the key stands for; None for a new key."""
+        if wanted.key is None:
             return None
-        name = (asked.batch.tenant, asked.key)
+        name = (wanted.batch.tenant, wanted.key)
         async with reading(self._engine) as conn:
             record = (await idempotency.recall(conn, [name])).get(name)
             if record is None:
                 return None
-            if record.fingerprint != asked.fingerprint:
+            if record.fingerprint != wanted.fingerprint:
                 raise KeyReused("this Idempotency-Key was used before with another body")
             batch = await ledger.find(conn, record.job_id)
         if batch is None:
@@ -154,7 +155,7 @@ class BatchSubmissions:
         return BatchReceipt(batch, replayed=True)
 
     async def _name_queues(self, queues: Iterable[str]) -> None:
-        """Before their first job, and in a transaction of their own: the lock on a new name would hold others up."""
+        """Before their first job, and in transactions of their own: the lock on a new name would make others wait."""
         names = iter(sorted(queues))
         async with reading(self._engine) as conn:
             while some := list(islice(names, CHUNK)):
