@@ -18,7 +18,7 @@ from accepted.broker.base import Broker
 from accepted.domain.batch import Batch, NewBatch
 from accepted.domain.job import NewJob
 from accepted.domain.tenants import TenantQuota
-from accepted.errors import Gone, KeyReused, LedgerUnavailable
+from accepted.errors import Gone, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import handoff
@@ -146,8 +146,8 @@ class BatchSubmissions:
             record = (await idempotency.recall(conn, [name])).get(name)
             if record is None:
                 return None
-            if record.fingerprint != wanted.fingerprint:
-                raise KeyReused("this Idempotency-Key was used before with another body")
+            if reused := record.reused_by(wanted.fingerprint):
+                raise reused
             batch = await ledger.find(conn, record.job_id)
         if batch is None:
             raise Gone("the batch of this Idempotency-Key is past its retention")

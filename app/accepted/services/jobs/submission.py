@@ -6,7 +6,7 @@ they take several statements, in one transaction for a batch, on a connection of
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -17,14 +17,14 @@ from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer, Deadlines
 from accepted.domain.job import Job, NewJob
 from accepted.domain.references import JobRef
-from accepted.errors import Gone, KeyReused, LedgerUnavailable
+from accepted.errors import Gone, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher, handoff
 from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import idempotency
 from accepted.storage.jobs import submission as ledger
-from accepted.storage.jobs.idempotency import IdempotencyKey
+from accepted.storage.jobs.idempotency import IdempotencyKey, KeyRecord
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Accepted, Entry
 
@@ -61,19 +61,8 @@ class Receipt(msgspec.Struct, frozen=True):
         return not (self.replayed or self.duplicate)
 
 
-class _Recalled(NamedTuple):
-    """What an idempotency key stands for: the first body's fingerprint, and its job (None: it has been pruned).
-
-    `duplicate`: that job was another's, with the same unique key.
-    """
-
-    fingerprint: bytes
-    job: Job | None
-    duplicate: bool
-
-
-_Records: TypeAlias = dict[tuple[str, str], _Recalled]
-"""By tenant and idempotency key."""
+_Records: TypeAlias = dict[tuple[str, str], tuple[KeyRecord, Job | None]]
+"""By tenant and idempotency key: its record, and the job that it stands for (None: it has been pruned)."""
 
 
 class Submissions:
@@ -202,9 +191,7 @@ async def _remember_keys(conn: Connection, entries: list[Entry], ttl: float) -> 
 async def _recall(conn: Connection, keys: set[tuple[str, str]]) -> _Records:
     records = await idempotency.recall(conn, sorted(keys))
     jobs = await jobs_by_id(conn, [record.job_id for record in records.values()])
-    return {
-        key: _Recalled(record.fingerprint, jobs.get(record.job_id), record.duplicate) for key, record in records.items()
-    }
+    return {key: (record, jobs.get(record.job_id)) for key, record in records.items()}
 
 
 async def _redirect(conn: Connection, entries: list[Entry], holders: dict[UUID, Job]) -> None:
@@ -227,15 +214,16 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
     made = accepted.get(one.job.id)
     if made is not None:
         return Receipt(_as_accepted(one.job, made))
-    record = records.get((one.job.tenant, one.key or ""))
-    if record is None:
+    found = records.get((one.job.tenant, one.key or ""))
+    if found is None:
         return LedgerUnavailable("the record of this key was being pruned")
-    if record.fingerprint != one.fingerprint:
-        return KeyReused("this Idempotency-Key was used before with another body")
-    if record.job is None:
+    record, job = found
+    if reused := record.reused_by(one.fingerprint):
+        return reused
+    if job is None:
         return Gone("the job of this Idempotency-Key is past its retention")
     SUBMISSIONS_REPLAYED.inc()
-    return Receipt(record.job, replayed=True, duplicate=record.duplicate)
+    return Receipt(job, replayed=True, duplicate=record.duplicate)
 
 
 def _as_accepted(job: NewJob, made: Accepted) -> Job:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from accepted.errors import KeyReused
 from accepted.storage.db.statements import Connection, Statement
 
 EXPIRED = "expires_at <= now()"
@@ -73,6 +74,12 @@ class KeyRecord(msgspec.Struct, frozen=True):
     fingerprint: bytes
     job_id: UUID
     duplicate: bool = False
+
+    def reused_by(self, fingerprint: bytes | None) -> KeyReused | None:
+        """The error for a submission with this key and another body; None for a replay."""
+        if self.fingerprint == fingerprint:
+            return None
+        return KeyReused("this Idempotency-Key was used before with another body")
 
 
 async def remember(conn: Connection, keys: Sequence[IdempotencyKey], ttl: float) -> set[UUID]:
