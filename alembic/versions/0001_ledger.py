@@ -62,14 +62,15 @@ CREATE TABLE outbox (
     due_at timestamptz NOT NULL,
     published boolean NOT NULL,
     expires_at timestamptz,
-    held boolean NOT NULL DEFAULT false,
+    on_hold boolean NOT NULL DEFAULT false,
     admitted boolean NOT NULL DEFAULT false,
     concurrency_key text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT held;
+CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT on_hold;
 CREATE INDEX outbox_ready ON outbox (queue, priority DESC, due_at) WHERE published;
 CREATE INDEX outbox_expiring ON outbox (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX outbox_held ON outbox (queue, concurrency_key, priority DESC, due_at) WHERE held AND due_at < 'infinity';
+CREATE INDEX outbox_on_hold ON outbox (queue, concurrency_key, priority DESC, due_at)
+    WHERE on_hold AND due_at < 'infinity';
 CREATE INDEX outbox_admitted ON outbox (queue, concurrency_key) WHERE admitted;
 
 CREATE TABLE attempts (

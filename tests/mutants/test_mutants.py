@@ -119,7 +119,7 @@ class Submissions:""",
     ),
     Mutant(
         "jobs are published from memory only",
-        (Edit("app/accepted/storage/jobs/submission.py", "handoff IS NULL AND NOT held, ", "NOT held, "),),
+        (Edit("app/accepted/storage/jobs/submission.py", "handoff IS NULL AND NOT on_hold, ", "NOT on_hold, "),),
         (ORDER + "test_what_a_dead_submitter_did_not_publish_is_published_by_the_relay",),
     ),
     Mutant(
@@ -127,10 +127,10 @@ class Submissions:""",
         (
             Edit(
                 "app/accepted/storage/jobs/outbox.py",
-                """WHERE NOT published AND NOT held AND due_at <= now()
+                """WHERE NOT published AND NOT on_hold AND due_at <= now()
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """,
-                """WHERE NOT published AND NOT held AND due_at <= now() AND job_id > CAST(:last AS uuid)
+                """WHERE NOT published AND NOT on_hold AND due_at <= now() AND job_id > CAST(:last AS uuid)
     ORDER BY job_id LIMIT :limit FOR UPDATE SKIP LOCKED
 """,
             ),

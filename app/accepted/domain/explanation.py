@@ -93,7 +93,7 @@ def _moment(job: JobSnapshot) -> Explanation | None:
         data |= {"next_attempt": job.attempt + 1, "max_attempts": job.max_attempts}
         said = f"Attempt {job.attempt} of {job.max_attempts} failed. {_said(job)}. The next follows at {_at(due)}."
         return Explanation("retry", said, data)
-    if not job.published and not job.held and job.now - due > RELAYED_WITHIN:
+    if not job.published and not job.on_hold and job.now - due > RELAYED_WITHIN:
         said = f"It is due since {_at(due)}, and no scheduler has published it: none runs, or the broker is away."
         return Explanation("waits_for_scheduler", said, {"due_at": due})
     return None

@@ -87,7 +87,7 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     published: bool = False
     external: bool = False
-    held: bool = False
+    on_hold: bool = False
     needs: tuple[Needed, ...] = ()
     holder: Holder | None = None
     limits: QueueLimits = QueueLimits()

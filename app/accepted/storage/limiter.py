@@ -16,7 +16,7 @@ from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.queues import BACK_ON_HOLD
 from accepted.storage.workers import ALIVE, SERVES
 
-_WAITS = "o.queue = :queue AND o.held AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
+_WAITS = "o.queue = :queue AND o.on_hold AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
 
 _LIVES = f"w.slots > 0 AND w.ends_at IS NULL AND {ALIVE}"
 
@@ -33,7 +33,7 @@ SELECT * FROM (
     SELECT q.name AS queue,
            EXISTS (SELECT 1 FROM outbox o WHERE {_UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
            NOT q.paused
-           AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.held AND o.due_at < 'infinity') AS waits
+           AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity') AS waits
     FROM queues q WHERE q.limited
 ) AS each WHERE unadmitted OR waits ORDER BY queue
 """)
@@ -44,7 +44,7 @@ WITH unadmitted AS MATERIALIZED (
     WHERE {_UNADMITTED.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
     ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
-UPDATE outbox SET held = true, admitted = false, published = false
+UPDATE outbox SET on_hold = true, admitted = false, published = false
 WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted))
 """)
 
@@ -135,11 +135,11 @@ WITH RECURSIVE later(key, place) AS (
 ), first AS MATERIALIZED (
     SELECT * FROM chosen ORDER BY rank, place LIMIT :room
 ), locked AS MATERIALIZED (
-    SELECT job_id FROM outbox WHERE job_id = ANY(ARRAY(SELECT job_id FROM first)) AND held AND due_at < 'infinity'
+    SELECT job_id FROM outbox WHERE job_id = ANY(ARRAY(SELECT job_id FROM first)) AND on_hold AND due_at < 'infinity'
     ORDER BY job_id FOR UPDATE SKIP LOCKED
 ), admitted AS (
     UPDATE outbox SET
-        held = false, admitted = true, published = CAST(:hold AS float8) IS NULL,
+        on_hold = false, admitted = true, published = CAST(:hold AS float8) IS NULL,
         due_at = now() + COALESCE(CAST(:hold AS float8), 0) * interval '1 second'
     WHERE job_id = ANY(ARRAY(SELECT job_id FROM locked))
     RETURNING job_id, attempt, queue, priority, concurrency_key

@@ -37,7 +37,7 @@ _NOTIFY = Statement(f"SELECT {NOTIFY_LIMITER}")
 _NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '')")
 
 BACK_ON_HOLD = """
-UPDATE outbox o SET held = true, admitted = false, published = false, due_at = j.run_at
+UPDATE outbox o SET on_hold = true, admitted = false, published = false, due_at = j.run_at
 FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM {rows}))
 """
 """Puts the admitted `rows` back on hold, each in its old place."""

@@ -77,7 +77,8 @@ WITH waiting AS MATERIALIZED (
     FROM outbox o
     JOIN attempts t ON t.job_id = o.job_id AND t.attempt = o.attempt
     JOIN jobs j ON j.id = o.job_id
-    WHERE NOT o.published AND NOT o.held AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz)) AND o.attempt > 0
+    WHERE NOT o.published AND NOT o.on_hold AND o.attempt > 0
+      AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz))
       AND t.outcome = '{DEFERRED}' AND starts_with(t.error->>'message', CAST(:said AS text)) AND j.tenant = :tenant
       AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now())
     ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED

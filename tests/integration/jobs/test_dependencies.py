@@ -49,7 +49,7 @@ async def run(ledger: BrokerHarness, ids: dict[str, UUID], failing: str = "") ->
         ended = [lost(one) if refs[one.job.id] in failing else won(one) for one in claims]
         assert all(await settle(ledger.engine, ledger.broker, ended))
         order += sorted(refs[one.job.id] for one in claims)
-        await do(ledger.engine, "UPDATE outbox SET published = true WHERE NOT held")
+        await do(ledger.engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     return order
 
 
@@ -85,7 +85,7 @@ async def test_so_does_one_that_never_ran(ledger: BrokerHarness, engine: AsyncEn
     if end == "cancel":
         await cancel(engine, ledger.broker, await read(engine, ids["a"]))
     else:
-        await do(engine, "UPDATE outbox SET expires_at = now() WHERE NOT held")
+        await do(engine, "UPDATE outbox SET expires_at = now() WHERE NOT on_hold")
         assert await expire(engine, ledger.broker, 10) == 1
     assert set((await statuses(engine, ids)).values()) == {"cancelled" if end == "cancel" else "expired", "cancelled"}
 
@@ -149,7 +149,7 @@ async def test_a_retry_resumes_the_rest(ledger: BrokerHarness, engine: AsyncEngi
     assert again.status == "queued"
     waiting = {"a": "succeeded", "b": "queued", "c": "succeeded", "d": "blocked", "e": "blocked"}
     assert await statuses(engine, ids) == waiting
-    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     assert await run(ledger, ids) == ["b", "d", "e"]
 
 
@@ -163,7 +163,7 @@ async def test_a_retry_leaves_what_another_failure_holds_back(ledger: BrokerHarn
         await retry(engine, await read(engine, ids["d"]))
     assert (await replay_letters(engine, "t", LetterFilter(), 0)).done == 1
     assert await statuses(engine, ids) == expected | {"c": "queued", "d": "blocked", "f": "blocked"}
-    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     assert await run(ledger, ids) == ["b", "c", "d", "e", "f"]
 
 
@@ -176,7 +176,7 @@ async def test_what_somebody_cancelled_himself_stays_so(ledger: BrokerHarness, e
     again = await retry(engine, await read(engine, ids["b"]))
     assert again is not None
     assert again.status == "blocked"
-    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     assert await run(ledger, ids) == ["a", "b", "d", "c"]
 
 
@@ -193,5 +193,5 @@ async def test_a_deadline_that_passed_meanwhile_falls_away_behind_a_retried_job_
     deadlines = {row["job_id"]: row["expires_at"] for row in await rows(engine, "SELECT * FROM outbox")}
     assert deadlines == {**dict.fromkeys(ids.values()), ids["d"]: hour}
     assert await expire(engine, ledger.broker, 10) == 0
-    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     assert await run(ledger, ids) == ["a", "b", "d", "c"]

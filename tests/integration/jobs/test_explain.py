@@ -48,15 +48,15 @@ async def why(client: Client, job: Any, reason: str, *named: str) -> dict[str, A
 
 
 async def limited(engine: AsyncEngine, **limits: Any) -> None:
-    """The queue has limits, and what waits on it is held for the limiter."""
+    """The queue has limits, and what waits on it is on hold."""
     columns = ", ".join(f"{name} = :{name}" for name in limits)
     await do(engine, f"UPDATE queues SET limited = true, {columns} WHERE name = 'q'", **limits)
-    await do(engine, "UPDATE outbox SET held = true, published = false WHERE queue = 'q'")
+    await do(engine, "UPDATE outbox SET on_hold = true, published = false WHERE queue = 'q'")
 
 
 async def take(engine: AsyncEngine, worker: UUID, most: int = 1) -> list[Any]:
-    """`worker` claims jobs of the queue, held ones too, as if the limiter had just admitted them."""
-    await do(engine, "UPDATE outbox SET published = true, held = false WHERE queue = 'q'")
+    """`worker` claims jobs of the queue, those on hold too, as if the limiter had just admitted them."""
+    await do(engine, "UPDATE outbox SET published = true, on_hold = false WHERE queue = 'q'")
     return await claim(engine, most, worker)
 
 
@@ -112,7 +112,7 @@ async def test_an_admitted_job_counts_as_running(engine: AsyncEngine, client: Cl
     await a_worker(engine)
     first, second = await submit(client, 2)
     await limited(engine, max_running=1)
-    await do(engine, "UPDATE outbox SET held = false, admitted = true WHERE job_id = :id", id=UUID(first["id"]))
+    await do(engine, "UPDATE outbox SET on_hold = false, admitted = true WHERE job_id = :id", id=UUID(first["id"]))
     await why(client, second, "max_running")
     await why(client, first, "on_its_way")
 
@@ -156,7 +156,7 @@ async def test_a_higher_priority_goes_first(engine: AsyncEngine, client: Client)
     (low,), (high,) = await submit(client), await submit(client, priority=9)
     assert (await why(client, low, "behind_others"))["ahead"] == 1
     await why(client, high, "on_its_way", "queue q")
-    await do(engine, "UPDATE outbox SET held = true, published = false")
+    await do(engine, "UPDATE outbox SET on_hold = true, published = false")
     assert (await why(client, low, "behind_others"))["ahead"] == 1, "on a limited queue, too"
 
 
@@ -278,12 +278,14 @@ async def test_it_stays_quick_behind_a_hundred_thousand(engine: AsyncEngine, cli
     for _ in range(5):
         await do(
             engine,
-            "INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, concurrency_key) SELECT "
+            "INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, on_hold, concurrency_key) SELECT "
             "gen_random_uuid(), 0, 'q', 4, now(), NOT :held, :held, 'k' || n % 100 FROM generate_series(1, 20000) AS n",
             held=held,
         )
     (job,) = await submit(client)
-    await do(engine, "UPDATE outbox SET held = :held, published = NOT :held WHERE concurrency_key IS NULL", held=held)
+    await do(
+        engine, "UPDATE outbox SET on_hold = :held, published = NOT :held WHERE concurrency_key IS NULL", held=held
+    )
     started = time.monotonic()
     found = await why(client, job, "on_its_way" if held else "behind_others")
     assert time.monotonic() - started < QUICK

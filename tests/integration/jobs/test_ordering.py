@@ -87,7 +87,7 @@ async def test_a_retry_keeps_its_place(ledger: BrokerHarness, engine: AsyncEngin
     (claimed,) = await claim(engine)
     await apply(engine, transitions.failed(running_attempt(claimed), FailureClass.TRANSIENT, "x", 0.0))
     assert await statuses(engine, first, second) == ["retrying", "blocked"]
-    await do(engine, "UPDATE outbox SET published = true, due_at = now() WHERE NOT held")
+    await do(engine, "UPDATE outbox SET published = true, due_at = now() WHERE NOT on_hold")
     assert [await end_next(engine) for _ in range(2)] == [first, second]
 
 
@@ -100,7 +100,7 @@ async def test_a_delay_of_the_first_holds_up_the_line_and_one_of_the_next_is_kep
     await cancel(engine, ledger.broker, await read(engine, first))
     assert await statuses(engine, second) == ["scheduled"]
     (row,) = await rows(engine, "SELECT o.*, o.due_at = j.run_at AS kept FROM outbox o JOIN jobs j ON j.id = o.job_id")
-    assert (row["held"], row["published"], row["kept"]) == (False, False, True)
+    assert (row["on_hold"], row["published"], row["kept"]) == (False, False, True)
 
 
 async def test_lines_are_apart_by_tenant_queue_and_key(ledger: BrokerHarness, engine: AsyncEngine) -> None:
@@ -159,7 +159,7 @@ async def test_a_retried_job_joins_its_line_at_the_end(ledger: BrokerHarness, en
     assert again.status == "blocked"
     await cancel(engine, ledger.broker, await read(engine, third))
     assert await retry(engine, await read(engine, third)) is not None
-    await do(engine, "UPDATE outbox SET published = true WHERE NOT held")
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     assert [await end_next(engine) for _ in range(3)] == [second, first, third]
     assert await rows(engine, "SELECT * FROM dependencies") == []
 

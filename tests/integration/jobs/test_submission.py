@@ -58,15 +58,15 @@ async def test_every_column_is_written(engine: AsyncEngine) -> None:
     (waiting,) = await rows(engine, "SELECT * FROM outbox")
     assert dict(waiting) == {
         "job_id": job.id, "attempt": 0, "queue": "a-queue", "priority": 9, "due_at": later, "published": False,
-        "expires_at": given["expires_at"], "held": False, "admitted": False, "concurrency_key": "c",
+        "expires_at": given["expires_at"], "on_hold": False, "admitted": False, "concurrency_key": "c",
     }  # fmt: skip
 
 
 async def test_a_job_that_waits_for_others_is_blocked_and_not_published(engine: AsyncEngine) -> None:
     job = a_job(blockers=2)
     assert (await insert(engine, Entry(job)))[job.id].status == "blocked"
-    (waiting,) = await rows(engine, "SELECT published, held, due_at = 'infinity' AS never FROM outbox")
-    assert dict(waiting) == {"published": False, "held": True, "never": True}
+    (waiting,) = await rows(engine, "SELECT published, on_hold, due_at = 'infinity' AS never FROM outbox")
+    assert dict(waiting) == {"published": False, "on_hold": True, "never": True}
     async with transaction(engine) as conn:
         assert await claim_refs(conn, WORKER, [(job.id, 0)]) == []
         assert await claim_next(conn, WORKER, ["q"], 10) == []

@@ -17,7 +17,7 @@ from tests.support.ledger.sql import do
 
 async def test_a_queue_without_limits_is_not_held_and_not_asked_about(queue: Queue) -> None:
     await queue.put(3)
-    assert await counted(queue.engine, "NOT held AND published") == 3
+    assert await counted(queue.engine, "NOT on_hold AND published") == 3
     assert await queue.limiter.run_once() == 0
     assert queue.limiter.pause(0) == module.IDLE
 
@@ -39,7 +39,7 @@ async def test_a_job_that_names_its_place_limits_its_queue(queue: Queue, fields:
     await queue.put(1)
     await queue.put(1, **fields)
     await queue.put(1)
-    assert (await counted(queue.engine, "NOT held"), await counted(queue.engine, "held")) == (1, 2)
+    assert (await counted(queue.engine, "NOT on_hold"), await counted(queue.engine, "on_hold")) == (1, 2)
 
 
 async def test_a_notification_is_one_whatever_the_number_and_length_of_the_names(queue: Queue) -> None:
@@ -49,12 +49,12 @@ async def test_a_notification_is_one_whatever_the_number_and_length_of_the_names
     async with transaction(queue.engine) as conn:
         accepted = await submission.insert(conn, jobs, 60)
         await conn.commit()
-    assert all(made.held for made in accepted.values())
-    await do(queue.engine, "UPDATE outbox SET held = false")
+    assert all(made.on_hold for made in accepted.values())
+    await do(queue.engine, "UPDATE outbox SET on_hold = false")
     async with transaction(queue.engine) as conn:
         assert (await outbox.take_due(conn, 500, 10.0))[0] == []
         await conn.commit()
-    assert await counted(queue.engine, "held") == 200
+    assert await counted(queue.engine, "on_hold") == 200
 
 
 async def test_no_more_than_max_running_are_admitted_or_run(queue: Queue) -> None:
@@ -126,13 +126,13 @@ async def test_what_is_delayed_or_retried_needs_room_when_it_is_due(queue: Queue
     relay = Relay(queue.engine, queue.broker, PollConnection(queue.engine))
     ids = await queue.put(1)
     delayed = await queue.put(1, delay=3600.0)
-    assert await counted(queue.engine, "held") == 1, "what is not due waits for its moment, not for room"
-    await do(queue.engine, "UPDATE outbox SET due_at = now() WHERE NOT held")
+    assert await counted(queue.engine, "on_hold") == 1, "what is not due waits for its moment, not for room"
+    await do(queue.engine, "UPDATE outbox SET due_at = now() WHERE NOT on_hold")
     assert await relay.run_once() == 0
-    assert await counted(queue.engine, "held AND NOT published") == 2
+    assert await counted(queue.engine, "on_hold AND NOT published") == 2
     assert await queue.admit() == ids
     await queue.finish(await queue.claim(worker), wait=0.0)
-    assert await counted(queue.engine, "NOT held AND NOT published") == 1
+    assert await counted(queue.engine, "NOT on_hold AND NOT published") == 1
     await relay.run_once()
     assert await queue.admit() == delayed, "it went to the end of the line"
 
@@ -149,7 +149,7 @@ async def test_nothing_begins_while_a_queue_is_paused(queue: Queue) -> None:
     async with transaction(queue.engine) as conn:
         assert await claim_refs(conn, worker, [(one, 0) for one in ids]) == []
     assert await queue.admit() == []
-    assert await counted(queue.engine, "held AND NOT published") == 2
+    assert await counted(queue.engine, "on_hold AND NOT published") == 2
     await limit(queue.engine, paused=False)
     assert await queue.admit() == ids
 
@@ -167,9 +167,9 @@ async def test_what_was_published_before_the_limit_is_held_in_rounds(
         assert await claim_refs(conn, worker, [(one, 0) for one in ids]) == []
     held = []
     while await queue.limiter.run_once() or await counted(queue.engine, "published AND NOT admitted"):
-        held.append(await counted(queue.engine, "held"))
+        held.append(await counted(queue.engine, "on_hold"))
     assert max(b - a for a, b in zip([0, *held], held, strict=False)) <= 40
-    assert (await counted(queue.engine, "admitted"), await counted(queue.engine, "held")) == (1, 97)
+    assert (await counted(queue.engine, "admitted"), await counted(queue.engine, "on_hold")) == (1, 97)
     await queue.finish(running)
     assert len(await queue.admit()) == 3
 
@@ -188,7 +188,7 @@ async def test_a_late_word_of_its_publishing_does_not_free_what_is_held(queue: Q
         assert (await outbox.take_due(conn, 10, 0.0))[0] == []
         await outbox.mark_published(conn, refs)
         await conn.commit()
-    assert await counted(queue.engine, "held AND NOT published") == 1
+    assert await counted(queue.engine, "on_hold AND NOT published") == 1
 
 
 async def test_a_rate_admits_one_at_a_time(queue: Queue) -> None:
@@ -230,4 +230,4 @@ async def test_a_killed_worker_takes_its_slots_along_and_leaves_its_jobs(queue: 
     await queue.finish(claims, wait=0.0)
     await Relay(queue.engine, queue.broker, PollConnection(queue.engine)).run_once()
     assert len(await queue.admit()) == 1
-    assert await counted(queue.engine, "held OR admitted") == len(ids) + 1
+    assert await counted(queue.engine, "on_hold OR admitted") == len(ids) + 1

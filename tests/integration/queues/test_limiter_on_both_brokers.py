@@ -124,7 +124,7 @@ async def test_messages_for_what_is_held_are_stale(harness: BrokerHarness, datab
     waiting = asyncio.ensure_future(subscription.claim(5))
     await asyncio.wait([waiting], timeout=1.0)
     assert not waiting.done()
-    assert await counted(harness.engine, "held AND NOT published") == 3
+    assert await counted(harness.engine, "on_hold AND NOT published") == 3
     limiter = a_limiter(harness.engine, harness.broker, database_url)
     assert await limiter.run_once() == 1
     (delivery,) = await asyncio.wait_for(waiting, PATIENCE)

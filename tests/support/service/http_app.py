@@ -86,7 +86,7 @@ async def depends(engine: AsyncEngine, waiting: Any, needed: Any, on_success: bo
     ids = {"needs": UUID(needed["id"]), "id": UUID(waiting["id"])}
     await do(engine, "INSERT INTO dependencies VALUES (:needs, :id, :s)", **ids, s=on_success)
     await do(engine, "UPDATE jobs SET status = 'blocked', blockers = 1 WHERE id = :id", id=ids["id"])
-    held = "UPDATE outbox SET held = true, published = false, due_at = 'infinity' WHERE job_id = :id"
+    held = "UPDATE outbox SET on_hold = true, published = false, due_at = 'infinity' WHERE job_id = :id"
     await do(engine, held, id=ids["id"])
 
 

@@ -52,7 +52,7 @@ def _snapshot(job: Job, row: JobRow) -> JobSnapshot:
         id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
         max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
         blockers=row.blockers, concurrency_key=row.concurrency_key, ordering_key=row.ordering_key, due_at=row.due_at,
-        published=row.admitted or (row.published and not row.limited), held=row.held or row.published,
+        published=row.admitted or (row.published and not row.limited), on_hold=row.on_hold or row.published,
         holder=row.holder, limits=row.limits,
         external=row.external,
     )  # fmt: skip

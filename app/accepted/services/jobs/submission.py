@@ -241,7 +241,7 @@ def _count(queues: Counter[str]) -> None:
 
 
 def _is_ready(made: Accepted | None) -> bool:
-    return made is not None and made.status == "queued" and not made.held
+    return made is not None and made.status == "queued" and not made.on_hold
 
 
 def _ref(job: NewJob) -> JobRef:

@@ -50,7 +50,7 @@ OPEN_LEASE = """
 """
 """The fence: one row while the lease of `lease_values` holds."""
 
-ALLOWED = f"NOT o.held AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {LIMITED} END)"
+ALLOWED = f"NOT o.on_hold AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {LIMITED} END)"
 """The condition on `outbox o` under which a row may be claimed, however its reference was delivered."""
 
 _LOCK_REFS = f"""
@@ -62,7 +62,7 @@ _LOCK_REFS = f"""
 
 _READY = """
         SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o
-        WHERE {condition} AND o.queue = q.name AND o.published AND NOT o.held
+        WHERE {condition} AND o.queue = q.name AND o.published AND NOT o.on_hold
           AND (o.expires_at IS NULL OR o.expires_at > now())
         ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """

@@ -25,7 +25,7 @@ BATCH_SIZE = 5_000
 
 _LOCKED = """
     waiting AS MATERIALIZED (
-        SELECT o.job_id FROM outbox o WHERE o.held AND o.job_id IN (SELECT job_id FROM {found})
+        SELECT o.job_id FROM outbox o WHERE o.on_hold AND o.job_id IN (SELECT job_id FROM {found})
         ORDER BY o.job_id FOR UPDATE
     ), locked AS MATERIALIZED (
         SELECT j.id FROM jobs j JOIN waiting w ON w.job_id = j.id WHERE j.status = 'blocked'
@@ -89,12 +89,12 @@ WITH RECURSIVE line AS (
     SELECT * FROM moved WHERE status <> 'blocked'
 ), due AS (
     UPDATE outbox o SET
-        held = f.status = 'queued' AND f.queue = ANY({queues.LIMITED}), due_at = GREATEST(f.run_at, now()),
+        on_hold = f.status = 'queued' AND f.queue = ANY({queues.LIMITED}), due_at = GREATEST(f.run_at, now()),
         published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.LIMITED})
-    FROM free f WHERE o.job_id = f.id RETURNING o.held
+    FROM free f WHERE o.job_id = f.id RETURNING o.on_hold
 )
 SELECT id, queue, {ANNOUNCE.format(rows="free")},
-       CASE WHEN EXISTS (SELECT 1 FROM due WHERE held) THEN {queues.NOTIFY_LIMITER} END AS limiter_notified
+       CASE WHEN EXISTS (SELECT 1 FROM due WHERE on_hold) THEN {queues.NOTIFY_LIMITER} END AS limiter_notified
 FROM free
 UNION ALL
 SELECT l.job_id, NULL, NULL, NULL FROM line l

@@ -23,13 +23,13 @@ SELECT j.tenant, now() AS now, j.status, j.type, j.queue, j.attempt, j.max_attem
        CAST(j.error AS text) AS error, j.blockers, j.concurrency_key, j.ordering_key,
        CASE WHEN j.type = ANY(CAST(:calling AS text[])) THEN j.payload->>'url' END AS calls,
        CASE WHEN isfinite(o.due_at) THEN o.due_at END AS due_at,
-       COALESCE(o.published, false) AS published, COALESCE(o.held, false) AS held,
+       COALESCE(o.published, false) AS published, COALESCE(o.on_hold, false) AS on_hold,
        COALESCE(o.admitted, false) AS admitted,
        COALESCE(w.name, CAST(t.worker_id AS text)) AS worker, t.started_at AS since, w.heartbeat_at AS heard_at,
        COALESCE({ALIVE}, false) AS alive, t.cancel_requested_at IS NOT NULL AS cancel_requested,
        COALESCE(q.paused, false) AS paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key,
        q.next_start, COALESCE(y.external, false) AS external,
-       COALESCE(q.limited, false) OR COALESCE(o.held, false) AS limited
+       COALESCE(q.limited, false) OR COALESCE(o.on_hold, false) AS limited
 FROM jobs j
 LEFT JOIN outbox o ON o.job_id = j.id
 LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished_at IS NULL
@@ -77,7 +77,7 @@ WHERE queue = :queue AND published
 _POSITION_ON_A_LIMITED_QUEUE = Statement("""
 WITH line AS MATERIALIZED (
     SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS number
-    FROM outbox WHERE queue = :queue AND (held OR (published AND NOT admitted)) AND due_at < 'infinity'
+    FROM outbox WHERE queue = :queue AND (on_hold OR (published AND NOT admitted)) AND due_at < 'infinity'
 ), mine AS (
     SELECT number FROM line WHERE job_id = :id
 )
@@ -113,7 +113,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     calls: str | None
     due_at: datetime | None
     published: bool
-    held: bool
+    on_hold: bool
     admitted: bool
     holder: Holder | None
     limits: QueueLimits

@@ -53,7 +53,7 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM webhook_urls u USING moved m
     WHERE m.type = '{WEBHOOK_TYPE}' AND u.tenant = m.tenant AND u.url = m.payload->>'url'
 ), waiting AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, on_hold, expires_at, concurrency_key)
     SELECT id, attempt, queue, priority, CASE WHEN blocked THEN 'infinity' ELSE run_at END, false, blocked, expires_at,
            concurrency_key FROM moved
 )

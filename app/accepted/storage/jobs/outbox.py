@@ -3,8 +3,8 @@
 `published`: RabbitMQ has confirmed the row's reference, or, where the ledger is the broker, the row is open to claims.
 Until then `due_at` is also the moment from which the relay publishes it. So the process that publishes a row first
 moves `due_at` on: if it dies, the row comes due again. Each row is found by its state, never by a cursor: ids and
-sequence numbers do not commit in order. A row that is `held` does not wait for a moment (docs/waiting.md) but for room
-on its queue, or, with `due_at` at infinity, for other jobs.
+sequence numbers do not commit in order. A row `on_hold` does not wait for a moment (docs/waiting.md) but for room on
+its queue, or, with `due_at` at infinity, for other jobs.
 """
 
 from collections.abc import Iterable
@@ -18,21 +18,21 @@ from accepted.storage.queues import LIMITED, NOTIFY_LIMITER
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
     SELECT job_id, NOT admitted AND queue = ANY({LIMITED}) AS waits
-    FROM outbox WHERE NOT published AND NOT held AND due_at <= now()
+    FROM outbox WHERE NOT published AND NOT on_hold AND due_at <= now()
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
     UPDATE outbox o SET
-        held = due.waits,
+        on_hold = due.waits,
         due_at = CASE WHEN due.waits THEN o.due_at ELSE now() + CAST(:hold AS float8) * interval '1 second' END
     FROM due WHERE o.job_id = due.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM due))
-    RETURNING o.job_id, o.attempt, o.queue, o.priority, o.held
+    RETURNING o.job_id, o.attempt, o.queue, o.priority, o.on_hold
 ), promoted AS (
     UPDATE jobs SET status = 'queued'
     WHERE id = ANY(ARRAY(SELECT job_id FROM due)) AND status IN ('scheduled', 'retrying')
     RETURNING id
 )
 SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL AS promoted,
-       CASE WHEN t.held THEN {NOTIFY_LIMITER} ELSE false END AS held
+       CASE WHEN t.on_hold THEN {NOTIFY_LIMITER} ELSE false END AS on_hold
 FROM jobs j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
 WHERE j.id = ANY(ARRAY(SELECT job_id FROM due))
 """)
@@ -45,14 +45,14 @@ _MARK_PUBLISHED = Statement("""
 WITH sent AS MATERIALIZED (
     SELECT o.job_id FROM outbox o
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
-    WHERE NOT o.held ORDER BY o.job_id FOR UPDATE OF o
+    WHERE NOT o.on_hold ORDER BY o.job_id FOR UPDATE OF o
 )
 UPDATE outbox o SET published = true, due_at = now() FROM sent WHERE o.job_id = sent.job_id
 """)
 
 _NEXT_DUE = Statement(
     "SELECT CAST(EXTRACT(epoch FROM due_at - now()) AS float8) FROM outbox "
-    "WHERE NOT published AND NOT held ORDER BY due_at LIMIT 1"
+    "WHERE NOT published AND NOT on_hold ORDER BY due_at LIMIT 1"
 )
 
 _UNCLAIMED = Statement("""
@@ -108,7 +108,7 @@ async def take_due(conn: Connection, limit: int, hold: float) -> tuple[list[JobR
     Due rows of limited queues are put on hold instead, until the limiter admits them. The caller commits.
     """
     rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold)
-    refs = [struct(JobRef, row) for row in rows if not row["held"]]
+    refs = [struct(JobRef, row) for row in rows if not row["on_hold"]]
     return refs, [row["job_id"] for row in rows if row["promoted"]]
 
 

@@ -35,12 +35,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """What the ledger decided about a new job, by its own clock. `held`: its queue has no room for it yet."""
+    """What the ledger decided about a new job, by its own clock. `on_hold`: its queue has no room for it yet."""
 
     status: str
     created_at: datetime
     run_at: datetime
-    held: bool = False
+    on_hold: bool = False
 
 
 def _definition(name: str) -> str:
@@ -85,20 +85,21 @@ WITH input AS MATERIALIZED (
     SELECT input.*,
         CASE WHEN blockers > 0 THEN 'blocked' WHEN later THEN 'scheduled' ELSE 'queued' END AS status,
         CASE WHEN later THEN COALESCE(asked_run_at, now() + delay * interval '1 second') ELSE now() END AS run_at,
-        COALESCE(blockers, 0) = 0 AND NOT later AND queue = ANY({LIMITED}) AS held
+        COALESCE(blockers, 0) = 0 AND NOT later AND queue = ANY({LIMITED}) AS on_hold
     FROM input WHERE key IS NULL OR id IN (SELECT job_id FROM remembered)
 ), written AS (
     INSERT INTO jobs (status, {", ".join(_DEFAULTS)})
     SELECT status, {", ".join(_DEFAULTS.values())} FROM accepted
 ), queued AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, held, expires_at, concurrency_key)
+    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, on_hold, expires_at, concurrency_key)
     SELECT id, 0, queue, {_DEFAULTS["priority"]},
            CASE status WHEN 'blocked' THEN 'infinity' WHEN 'scheduled' THEN run_at
-                       ELSE now() + CASE WHEN held THEN 0 ELSE COALESCE(handoff, 0) END * interval '1 second' END,
-           status = 'queued' AND handoff IS NULL AND NOT held, held OR status = 'blocked', expires_at, concurrency_key
+                       ELSE now() + CASE WHEN on_hold THEN 0 ELSE COALESCE(handoff, 0) END * interval '1 second' END,
+           status = 'queued' AND handoff IS NULL AND NOT on_hold, on_hold OR status = 'blocked', expires_at,
+           concurrency_key
     FROM accepted
 )
-SELECT id, status, now() AS created_at, run_at, CASE WHEN held THEN {NOTIFY_LIMITER} ELSE false END AS held
+SELECT id, status, now() AS created_at, run_at, CASE WHEN on_hold THEN {NOTIFY_LIMITER} ELSE false END AS on_hold
 FROM accepted
 """)
 """One statement, because it is a transaction of its own on the hot path: PostgreSQL commits it before it answers, and
@@ -144,7 +145,7 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
         handoffs=[entry.handoff for entry in batch],
         ttl=float(idempotency_ttl),
     )
-    return {row["id"]: Accepted(row["status"], row["created_at"], row["run_at"], row["held"]) for row in rows}
+    return {row["id"]: Accepted(row["status"], row["created_at"], row["run_at"], row["on_hold"]) for row in rows}
 
 
 async def announce_queues(conn: Connection, names: list[str]) -> None:
