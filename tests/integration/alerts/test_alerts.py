@@ -1,4 +1,4 @@
-"""Alerts: each dead letter is told once, a few singly, many together, and nobody is told more often than that."""
+"""Alerts: each dead letter is in one alert; a few have one each, many share one."""
 
 import asyncio
 import json
@@ -152,7 +152,7 @@ def test_without_a_url_there_is_no_reporter(engine: AsyncEngine) -> None:
 
 
 async def deliver(engine: AsyncEngine, url: str | None, secret: str | None) -> Any:
-    """What the handler makes of the alert that waits."""
+    """The outcome of the handler for the alert that waits."""
     (job,) = await rows(engine, "SELECT id FROM jobs WHERE type = :type", type=ALERT_TYPE)
     handler = alert_handler(url, secret)
     alert = await read(engine, job["id"])

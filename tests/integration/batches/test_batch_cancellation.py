@@ -1,4 +1,4 @@
-"""POST /batches/{id}/cancel and on_failure: each member that waits ends, each running one is told, none is missed."""
+"""POST /batches/{id}/cancel and on_failure: waiting members end, running ones are told, none is missed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -77,7 +77,7 @@ async def test_what_runs_is_told(http: httpx.AsyncClient, engine: AsyncEngine, b
 async def test_a_large_one_is_gone_through_in_rounds(
     http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the schedulers, when the time of the request is over; any number of them, beside each other."""
+    """Any number of schedulers go on, side by side, when the time of the request is over."""
     monkeypatch.setattr(ending, "MAX_CANCELLED", 7)
     monkeypatch.setattr(ending, "IN_REQUEST", 0.0)
     batch = await accepted(http, [{"type": "noop"}] * 200, callback_url=HOOK)
@@ -90,7 +90,7 @@ async def test_a_large_one_is_gone_through_in_rounds(
 async def test_a_member_on_its_way_is_found_by_the_next_pass(
     http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
 ) -> None:
-    """Somebody holds its row, as a claim does: it is passed over, and the note on the batch stays."""
+    """A member whose row is locked, as by a claim, is passed over, and the request stays on the batch."""
     batch = await accepted(http, [{"type": "noop"}] * 5)
     async with transaction(engine) as conn:
         await conn.execute(text("SELECT 1 FROM outbox LIMIT 2 FOR UPDATE"))

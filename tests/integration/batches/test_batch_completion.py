@@ -1,4 +1,4 @@
-"""How a batch comes to its end: each end of a member counts once, it finishes once, and no member waits for it."""
+"""The end of a batch: each end of a member counts once, the batch finishes once, and no member waits for it."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def _expire(engine: AsyncEngine, broker: PostgresBroker) -> bool:
 
 
 async def test_a_batch_serialises_nothing(http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker) -> None:
-    """Somebody holds the row of the batch; its members go on to end, in any number of transactions."""
+    """While the row of the batch is locked its members go on to end, in any number of transactions."""
     batch = await accepted(http, [{"type": "noop"}] * 100)
     async with transaction(engine) as conn:
         await conn.execute(text("SELECT 1 FROM batches FOR UPDATE"))
@@ -145,7 +145,7 @@ async def test_a_retry_before_the_end_was_added_up_keeps_the_sum(
 async def test_a_retry_while_the_batch_finishes_comes_after_it(
     http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
 ) -> None:
-    """Whoever is first, the batch is open in the end, and its counts are not those of before."""
+    """Whichever is first, the batch is open in the end, and its counts have changed."""
     batch = await accepted(http, [{"type": "noop"}] * 20)
     failed = await end_some(engine, broker, 20, failed=True)
     answers = await asyncio.gather(

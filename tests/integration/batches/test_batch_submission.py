@@ -1,4 +1,4 @@
-"""Accepting batches: everything in one transaction, told only after its COMMIT, and once for each key."""
+"""Accepting batches: everything in one transaction, answered after its COMMIT, and once for each key."""
 
 import asyncio
 from collections import Counter
@@ -71,7 +71,7 @@ async def test_a_key_makes_one_batch(engine: AsyncEngine, broker: Broker) -> Non
 
 
 async def test_nobody_waits_on_a_key_for_as_long_as_a_batch_takes(engine: AsyncEngine, broker: Broker) -> None:
-    """The record is the last thing written: who comes in between is first, and the batch becomes his."""
+    """The record is written last: a submission that commits in between is first, and the batch is that one's."""
     slow, quick = a_batch(some(2), "k"), a_batch(some(5), "k")
     members = list(slow.jobs)
     slow = msgspec.structs.replace(slow, edges=[(members[0].id, members[1].id)])

@@ -33,7 +33,7 @@ def line(number: int = 0, **fields: Any) -> bytes:
 
 
 async def send(http: httpx.AsyncClient, lines: Iterable[bytes], key: str = "", **query: Any) -> httpx.Response:
-    """In pieces that know nothing of lines."""
+    """In chunks that end anywhere in a line."""
     body = b"\n".join(lines)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -164,7 +164,7 @@ async def test_a_key_stands_for_its_lines(http: httpx.AsyncClient, engine: Async
 
 
 async def longest_turn(work: Awaitable[httpx.Response]) -> tuple[httpx.Response, float]:
-    """What `work` comes to, and the longest that others waited for the event loop meanwhile, in seconds of its CPU
+    """The result of `work`, and the longest that others waited for the event loop meanwhile, in seconds of its CPU
     time: neither how busy the machine is counts, nor looking through what pytest has in memory."""
     gc.disable()
     task, longest, last = asyncio.ensure_future(work), 0.0, time.thread_time()
@@ -176,7 +176,7 @@ async def longest_turn(work: Awaitable[httpx.Response]) -> tuple[httpx.Response,
 
 
 async def test_nobody_is_held_up_by_a_large_batch(http: httpx.AsyncClient) -> None:
-    """Checking it takes some half a second. Reading 10,000 members as one JSON text is what is not done in slices."""
+    """Checking takes about half a second, in slices. Parsing 10,000 members as one JSON text is not sliced."""
     lines = b"\n".join(map(line, range(10_000)))
     for content, type_, most in (
         (lines, "application/x-ndjson", 0.05),

@@ -1,4 +1,4 @@
-"""`ordering_key` in batches: members stand in their lines in the order of the batch, and nobody comes between them."""
+"""`ordering_key` in batches: members are in their lines in the order of the batch, with no other job between them."""
 
 import asyncio
 import itertools
@@ -76,7 +76,7 @@ async def test_a_line_that_is_longer_than_a_statement(ledger: BrokerHarness, eng
 
 
 async def test_all_at_once_with_the_same_keys(harness: BrokerHarness) -> None:
-    """Chunks of one batch name the keys in another order than those of the next: held line by line, they deadlock."""
+    """Chunks of two batches have the keys in different orders: lines that are locked one by one would deadlock."""
     forth, back = ["a"] * CHUNK + ["b"] * CHUNK, ["b"] * CHUNK + ["a"] * CHUNK
     batches = BatchSubmissions(harness.engine, harness.broker, 60)
     async with submissions_of(harness) as submissions:

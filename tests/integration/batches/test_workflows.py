@@ -1,4 +1,4 @@
-"""Workflows over HTTP: what is refused, what is answered, and what becomes of them with a worker in this process."""
+"""Workflows over HTTP: what is refused, what is answered, and how they run with a worker in this process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -123,9 +123,9 @@ async def ended(client: httpx.AsyncClient, batch_id: str) -> dict[str, Any]:
 
 @job("gives", queue="q")
 async def gives(payload: dict[str, Any], ctx: Context) -> object:
-    """Its payload's value, plus all that it was given."""
+    """The value of its payload plus the results of its dependencies."""
     given = await ctx.results
-    assert given is not await ctx.results, "nobody changes what another step reads"
+    assert given is not await ctx.results, "each step reads a copy of its own"
     return payload["value"] + sum(given.values())
 
 
@@ -137,7 +137,7 @@ def gives_in_a_thread(payload: dict[str, Any], ctx: Context) -> object:
 
 @job("fails", queue="q")
 async def fails(payload: dict[str, Any], ctx: Context) -> None:
-    """For good, until it is told otherwise: the first attempt."""
+    """Fails without a retry on the first attempt."""
     if ctx.job.attempt == 1:
         raise InvalidJob("no")
 

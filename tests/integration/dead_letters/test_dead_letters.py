@@ -1,4 +1,4 @@
-"""Deciding about many dead letters: filters, pacing, batches, and nothing lost or done twice on the way."""
+"""Replaying and discarding many dead letters: filters, pacing, batches, and none lost or done twice."""
 
 import asyncio
 from typing import Any
@@ -150,7 +150,7 @@ async def test_a_replay_that_dies_half_way_leaves_the_rest_as_dead_letters(engin
 
 
 async def test_what_fails_again_meanwhile_is_not_replayed_again(engine: AsyncEngine) -> None:
-    """Else a replay of jobs that fail at once would never end."""
+    """Otherwise a replay of jobs that fail at once would never end."""
     await fail(engine, 3)
     async with transaction(engine) as conn:
         _, start = await dead_letters.count(conn, "t", ALL)

@@ -1,4 +1,4 @@
-"""An explicit retry: failed, cancelled, expired -> queued, with a fresh budget, once, whoever asks at the same time."""
+"""A manual retry: failed, cancelled, expired -> queued, with a fresh budget; concurrent requests retry once."""
 
 import asyncio
 from uuid import UUID
@@ -85,7 +85,7 @@ async def test_of_many_at_once_one_wins(engine: AsyncEngine) -> None:
 
 
 async def test_retry_and_replay_at_once_run_it_once(engine: AsyncEngine) -> None:
-    """They lock job and letter in the same order: neither is the other's deadlock."""
+    """They lock job and letter in the same order, so they do not deadlock."""
     jobs = [await read(engine, id) for id in await fail(engine, 8)]
     done = await asyncio.gather(*(each(job) for job in jobs for each in (
         lambda job: retry(engine, job), lambda job: replay(engine, job, None))

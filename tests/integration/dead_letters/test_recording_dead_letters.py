@@ -1,4 +1,4 @@
-"""running -> failed writes a dead letter, in the same statement, whatever brought the failure about."""
+"""running -> failed writes a dead letter, in the same statement, whatever the failure."""
 
 from collections.abc import Callable
 

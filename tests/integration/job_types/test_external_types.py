@@ -1,4 +1,4 @@
-"""PUT /job-types: types of workers in any language; and what a Python worker does about jobs that are not for it."""
+"""PUT /job-types: types of workers in any language; and what a Python worker does with jobs that are not for it."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -127,7 +127,7 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
 async def test_a_python_worker_gives_back_what_it_has_no_handler_for(
     request: pytest.FixtureRequest, database_url: str, kind: str
 ) -> None:
-    """Both kinds of worker on one queue: nobody's attempt is burned, and each job is run by who can."""
+    """Both kinds of worker on one queue: no attempt is charged, and each job runs on a worker that has its type."""
     url = "postgres" if kind == "postgres" else request.getfixturevalue("amqp_url")
     async with service(database_url, url, lease_ttl=30) as one:
         client = await one.client()

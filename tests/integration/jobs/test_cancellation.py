@@ -112,7 +112,7 @@ async def test_an_outcome_that_would_run_it_again_ends_it(engine: AsyncEngine, o
     await is_cancelled(engine, one.job_id)
     assert await webhooks(engine) == 1
     (attempt,) = await rows(engine, "SELECT outcome FROM attempts")
-    assert attempt["outcome"] == outcome, "the attempt keeps what it came to"
+    assert attempt["outcome"] == outcome, "the attempt keeps its outcome"
     assert (await the_job(engine, one.job_id))["crashes"] == (outcome == "crashed")
 
 
@@ -135,7 +135,7 @@ async def test_cancelling_again_changes_nothing(engine: AsyncEngine) -> None:
 
 
 async def test_a_cancel_belongs_to_its_attempt(engine: AsyncEngine) -> None:
-    """After an explicit retry, which comes with a new attempt, the old one does not count."""
+    """After a manual retry, which comes with a new attempt, the old one does not count."""
     one = await running(engine)
     await cancel(engine, one.job_id)
     await apply(engine, transitions.handed_back(one))
@@ -159,7 +159,7 @@ async def test_a_cancel_while_no_worker_lives_holds(engine: AsyncEngine) -> None
 
 
 async def test_against_a_claim(engine: AsyncEngine) -> None:
-    """Either it never ran, or whoever runs it is told: no job is running without the note on its lease."""
+    """Either it never ran, or its worker is told: no job is running without the request on its attempt."""
     for _ in range(ROUNDS):
         (job_id,) = await put(engine)
         told, claims = await asyncio.gather(cancel(engine, job_id), claim(engine))

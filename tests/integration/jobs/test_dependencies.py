@@ -1,4 +1,4 @@
-"""Jobs that need others: released by success, ended by any other end, put back by a retry. Nobody is forgotten."""
+"""Jobs that need others: released by success, ended by any other end, blocked again by a retry. None is forgotten."""
 
 import asyncio
 import itertools
@@ -103,7 +103,7 @@ async def test_a_chain_of_thousands_ends_in_one_statement(ledger: BrokerHarness,
 
 
 async def test_two_that_end_at_once_both_count(harness: BrokerHarness) -> None:
-    """Diamonds, many rounds, on several workers: the two arms commit at the same time in every way there is."""
+    """Diamonds, many rounds, on several workers: the two arms commit at the same time, in every order."""
     async with claiming_workers(harness, success, count=4, most=2):
         graphs = [await put_graph(harness.engine, harness.broker, DIAMOND) for _ in range(ROUNDS)]
         wide = {"end": [f"m{n}" for n in range(50)]}
@@ -183,7 +183,7 @@ async def test_what_somebody_cancelled_himself_stays_so(ledger: BrokerHarness, e
 async def test_a_deadline_that_passed_meanwhile_falls_away_behind_a_retried_job_too(
     ledger: BrokerHarness, engine: AsyncEngine
 ) -> None:
-    """Else the retry would end at once what it has put back."""
+    """Otherwise the retry would end at once what it has blocked again."""
     ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "b", "d": "a"})
     assert await run(ledger, ids, failing="a") == ["a"]
     hour = from_now(3600)

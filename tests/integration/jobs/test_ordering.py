@@ -1,4 +1,4 @@
-"""`ordering_key`: the jobs of a line run one at a time, in the order accepted, whatever becomes of any of them."""
+"""`ordering_key`: the jobs of a line run one at a time, in the order accepted, whatever their outcomes."""
 
 import asyncio
 import random
@@ -203,7 +203,7 @@ async def test_thousands_that_were_cancelled_are_passed_at_once(ledger: BrokerHa
 async def test_a_statement_passes_a_bounded_part_of_a_line_and_the_next_goes_on(
     ledger: BrokerHarness, engine: AsyncEngine, lines: int
 ) -> None:
-    """However many have ended before their turn: a statement past its deadline would be tried again for ever."""
+    """Any number may have ended before their turn: one statement for all would miss its deadline again and again."""
     pairs = [await put(ledger, 2, ordering_key=str(n)) for n in range(lines)]
     for first, last in pairs:
         await do(engine, EXPIRED_BETWEEN, count=12_000 // lines, first=first, last=last)
@@ -242,7 +242,7 @@ async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(
 
 
 async def test_many_lines_on_many_workers_each_in_its_order(harness: BrokerHarness) -> None:
-    """Accepted by two API processes' submissions, ended by three workers in whatever way."""
+    """Two API processes accept, three workers end the jobs with any outcome."""
     expected: dict[str, list[UUID]] = {f"key {n}": [] for n in range(12)}
     async with (
         submissions_of(harness) as one,
@@ -265,7 +265,7 @@ async def test_many_lines_on_many_workers_each_in_its_order(harness: BrokerHarne
 
 
 async def test_adding_ending_and_cancelling_at_once_lose_nobody(ledger: BrokerHarness, engine: AsyncEngine) -> None:
-    """Three lines, contended for by all: who adds, ends, is cancelled in the middle and comes back, in any order."""
+    """Three lines that all contend for: jobs are added, end, are cancelled in the middle and retried, in any order."""
     async with (
         submissions_of(ledger) as one,
         submissions_of(ledger) as two,

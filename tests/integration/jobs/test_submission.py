@@ -132,7 +132,7 @@ async def test_a_key_past_its_time_is_taken_over(engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("ttl", [DAY, -1])
 async def test_one_key_in_many_transactions_at_once_makes_one_job(engine: AsyncEngine, ttl: float) -> None:
-    """With a record that is past its time before, too: its takers are serialised by its row."""
+    """Also for an expired record: the submissions that take it over wait for its row."""
     await insert(engine, Entry(a_job(), "taken", b"0"), ttl=ttl)
     keys = ["fresh", "taken"] if ttl < 0 else ["fresh"]
     answers = await asyncio.gather(*(insert(engine, *(Entry(a_job(), k, b"1") for k in keys)) for _ in range(10)))

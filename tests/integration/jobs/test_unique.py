@@ -158,7 +158,7 @@ async def _pruned(engine: AsyncEngine) -> int:
 
 
 async def test_a_job_that_is_not_seen_yet_is_not_taken_over_from(engine: AsyncEngine) -> None:
-    """Its inserter commits while we wait for the row: our statement sees the row, and not the job."""
+    """Another transaction commits the job while we wait for the row: our statement sees the row, and not the job."""
     place, first, second = UniqueKey("t", "k"), new_id(), new_id()
     async with transaction(engine) as conn, transaction(engine) as late:
         assert await uniqueness.take(conn, {place: (first, Unique("k", "started"))}) == {first}

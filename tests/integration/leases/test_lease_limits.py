@@ -8,7 +8,7 @@ from tests.support.service.live_api import api
 
 
 async def test_what_was_published_when_a_limit_came_is_not_leased(database_url: str) -> None:
-    """No limiter runs here that would take it back."""
+    """No limiter runs here that would put it on hold."""
     async with api(database_url) as one:
         client = await one.client()
         await register(client)

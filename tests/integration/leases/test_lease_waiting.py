@@ -1,4 +1,4 @@
-"""Long polls for leases: what they cost, how they end, and what becomes of a lease that nobody is there for."""
+"""Long polls for leases: what they cost, how they end, and what happens to a lease that reaches no client."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ async def pg(database_url: str) -> AsyncIterator[Api]:
 
 
 async def test_many_wait_at_the_cost_of_one(pg: Api) -> None:
-    """Forty long polls: each job goes to one of them, and the ledger is asked for all of them together."""
+    """Forty long polls: each job goes to one of them, and one claim serves all of them."""
     client = await pg.client()
     await register(client)
     asking = [asyncio.create_task(lease(client, most=2, wait=20)) for _ in range(40)]
@@ -46,7 +46,7 @@ async def test_many_wait_at_the_cost_of_one(pg: Api) -> None:
     found = [item["job"]["id"] for one in asking if one.done() for item in one.result()]
     assert sorted(found) == sorted(jobs), "each once"
     pg.state.lease_waiters.close()
-    assert [] in await asyncio.gather(*asking), "those who are left go away with nothing"
+    assert [] in await asyncio.gather(*asking), "the others get nothing"
 
 
 def _waiting(one: Api) -> int:
@@ -64,7 +64,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(live: Api) -> None:
         lambda: not any(group.wanted for group in live.state.lease_waiters._groups.values()), 10, "nobody to wait"
     )
     job = await client.submit("node.echo")
-    assert (await one_lease(client))["job"]["attempt"] == 1, "nobody took it before"
+    assert (await one_lease(client))["job"]["attempt"] == 1, "no other request took it"
     assert len(await client.attempts(job["id"])) == 1
 
 
@@ -110,7 +110,7 @@ async def test_a_stop_ends_every_wait_at_once(database_url: str) -> None:
 
 
 async def test_who_waits_is_known_to_the_ledger(pg: Api) -> None:
-    """Limits count the slots of those who serve a queue, and `explain` asks whether anybody does."""
+    """Limits count the slots of the workers of a queue, and `explain` says whether it has any."""
     client = await pg.client(name="laptop")
     await register(client)
     assert await lease(client, most=7, wait=0, types=["node.echo"]) == []

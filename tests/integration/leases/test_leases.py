@@ -230,7 +230,7 @@ async def test_jobs_are_leased_by_priority_and_type(pg: Api) -> None:
 
 
 async def test_a_python_workers_attempt_is_no_lease(pg: Api) -> None:
-    """The worker of an attempt is shown to who may read the job: a token can be made of it, and opens nothing."""
+    """Who may read a job sees the worker of its attempt, and can make a token of it. The token grants nothing."""
     client = await pg.client()
     await register(client)
     broker = create_broker(pg.state.settings, pg.state.engine)
@@ -283,7 +283,7 @@ async def test_of_two_outcomes_in_one_batch_the_first_counts(pg: Api) -> None:
 
 
 async def test_progress_and_the_outcome_at_once_do_not_lock_each_other_out(pg: Api) -> None:
-    """Both lock the job and its lease: were it in another order, one of the two would be a 503 now and then."""
+    """Both lock the job and its lease, in the same order: otherwise one of the two would be a 503 now and then."""
     client = await pg.client()
     await register(client)
     for _ in range(10):

@@ -175,7 +175,7 @@ async def test_what_was_published_before_the_limit_is_held_in_rounds(
 
 
 async def test_a_late_word_of_its_publishing_does_not_free_what_is_held(queue: Queue) -> None:
-    """It was taken to be published before the limit was set, and held before that was noted."""
+    """The relay took it before the limit was set, and the limiter put it on hold before it was marked as published."""
     (one,) = await queue.put(1, delay=0.001)
     await do(queue.engine, "UPDATE outbox SET due_at = now()")
     async with transaction(queue.engine) as conn:
@@ -205,7 +205,7 @@ async def test_a_rate_admits_one_at_a_time(queue: Queue) -> None:
 
 
 async def test_a_rate_counts_what_begins_not_what_was_admitted(queue: Queue) -> None:
-    """Nobody came for a while: what was published begins at once, and nothing is made up for on top of that."""
+    """After an idle time what was published starts at once, and no more than that is made up for."""
     await limit(queue.engine, rate_jobs=1, rate_per=60.0)
     worker = await a_worker(queue.engine, 50)
     ids = await queue.put(3)

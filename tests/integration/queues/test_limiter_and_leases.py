@@ -1,4 +1,4 @@
-"""Room on a limited queue that is a lease somebody waits for: it is for jobs of his tenant and types, for no others."""
+"""A lease request that waits on a limited queue is room for jobs of its tenant and types, and for no others."""
 
 from accepted.broker.postgres import PostgresBroker
 from tests.support.clients.lease_client import one_lease, register, service

@@ -1,4 +1,4 @@
-"""Limits on both brokers, with workers that run: whatever is doubled, late, lost or dies."""
+"""Limits on both brokers, with real workers: messages that are doubled, late or lost, and workers that die."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -81,7 +81,7 @@ async def test_b_starts_within_one_slot_s_turn(harness: BrokerHarness, database_
 
 
 async def test_a_rate_is_exact_over_all_workers(harness: BrokerHarness, database_url: str) -> None:
-    """Never more; how much less depends on how busy these two cores are with other things."""
+    """Never more; how much less depends on the load of the machine."""
     await limit(harness.engine, rate_jobs=20, rate_per=1.0)
     await put(harness.engine, harness.broker, 200)
     async with AsyncExitStack() as stack:

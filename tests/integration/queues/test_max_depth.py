@@ -1,4 +1,4 @@
-"""`max_depth` over HTTP: past it submissions to that queue are refused, and nobody else's."""
+"""`max_depth` over HTTP: at the limit submissions to that queue are refused, and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def job(**fields: object) -> dict[str, object]:
 
 
 async def test_past_it_submissions_are_refused(engine: AsyncEngine, client: Client) -> None:
-    """Whatever a job waits for, it counts."""
+    """A waiting job counts, whatever it waits for."""
     answers = [await client.post(job(**fields)) for fields in ({}, {"delay": 60}, {}, {}, {}, {}, {"delay": 60})]
     assert [answer.status_code for answer in answers] == [202] * 5 + [429] * 2
     problem = check_problem(answers[5], 429)

@@ -1,4 +1,4 @@
-"""What is measured of a queue: how much there was to do, what ran, and the rates that follow."""
+"""Measurements of a queue: its backlog, its attempts, and the rates that follow from them."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ async def samples(engine: AsyncEngine) -> dict[str, Any]:
 
 
 async def looked(engine: AsyncEngine, ago: float, depth: int = 0, runs: int = 0, seconds: float = 0.0) -> None:
-    """A look at queue q so many seconds ago."""
+    """A sample of queue q so many seconds ago."""
     await do(
         engine,
         "INSERT INTO queue_samples SELECT name, now() - :ago * interval '1 second', depth, runs, seconds "
@@ -80,7 +80,7 @@ async def test_a_worker_reports_what_it_ran(engine: AsyncEngine, database_url: s
 async def test_rates(engine: AsyncEngine) -> None:
     assert await measured(engine) == Measured(), "nothing was measured"
     await looked(engine, 100, depth=10)
-    assert (await measured(engine)).span is None, "one look tells no rate"
+    assert (await measured(engine)).span is None, "one sample makes no rate"
     await looked(engine, 50, depth=30, runs=40, seconds=80.0)
     await looked(engine, 0, depth=20)
     found = await measured(engine)

@@ -1,4 +1,4 @@
-"""A tenant's quota over HTTP: so many jobs in a time, exact however many processes take from it."""
+"""A tenant's quota over HTTP: so many jobs in a time, exact with any number of API processes."""
 
 import asyncio
 import re
@@ -150,4 +150,4 @@ def test_a_standing() -> None:
     assert (TenantQuota(10, 60.0, 0.0).remaining, TenantQuota(10, 60.0, 9.5).remaining) == (10, 0)
     assert TenantQuota(10, 60.0, 9.5).next_in == pytest.approx(3)
     assert TenantQuota(10, 60.0, 8.0).wait_for(5) == pytest.approx(18)
-    assert TenantQuota(10, 60.0, 10.0).wait_for(500) == pytest.approx(60), "all that ever may"
+    assert TenantQuota(10, 60.0, 10.0).wait_for(500) == pytest.approx(60), "as many as can pass at once"

@@ -1,4 +1,4 @@
-"""Firing schedules: each time once, whatever was missed, overlaps or is spread."""
+"""Firing schedules: each time fires once; missed times, overlaps and spread."""
 
 import asyncio
 from datetime import timedelta
@@ -91,7 +91,7 @@ async def test_a_fire_that_is_cut_off_leaves_nothing(
 
 
 async def test_what_was_missed(engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks) -> None:
-    """Every five minutes, and nobody there for twenty: the last one was missed by a minute at least."""
+    """Every five minutes, without a scheduler for twenty: the last time was missed by a minute at least."""
     wanted: dict[str, list[int]] = {"skip": [], "run_once": [3], "run_all": [0, 1, 2, 3]}
     for on_missed in wanted:
         await put(engine, on_missed, cron="*/5 * * * *", on_missed=on_missed)
@@ -190,7 +190,7 @@ async def test_a_time_at_which_another_job_has_its_unique_key_is_skipped(
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 2
 
 
-async def test_runs_are_smeared_the_same_way_by_whoever_fires(
+async def test_runs_are_smeared_the_same_way_by_every_scheduler(
     engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     for name in ("a", "b", "c"):

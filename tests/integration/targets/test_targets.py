@@ -1,4 +1,4 @@
-"""What the ledger knows against hosts: who has the one try, what a late report is worth, and who is brought forward."""
+"""Failures of hosts in the ledger: which job has the one try, what a late report counts, which jobs come forward."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -110,7 +110,7 @@ async def test_one_of_many_has_the_try(engine: AsyncEngine, conn: AsyncConnectio
 
 
 async def test_who_dies_with_the_try_holds_it_no_longer_than_its_lease(conn: AsyncConnection) -> None:
-    """And if he was only slow, what he reports in the end is nobody's any more."""
+    """If that worker was only slow, its late report counts for nothing."""
     await targets.defer(conn, "t", HOST, 0.001, None)
     dead = (await until(lambda: given(conn, 0.2), 5)).fence
     assert (await tried(conn)).fence is None
@@ -161,7 +161,7 @@ async def test_what_waits_for_a_host_is_let_go_at_a_rising_pace(engine: AsyncEng
     assert 3 < seconds[-1] < 5, "20 in the first two seconds, 40 in the next two"
     assert len([each for each in seconds if each < 2.5]) < 30
     assert all(due[id] > 400 for id in others)
-    assert all(due[id] < 1 for id in soon), "nobody is made to wait longer"
+    assert all(due[id] < 1 for id in soon), "no job waits longer"
     jobs = {row["id"]: row for row in await rows(engine, "SELECT * FROM jobs")}
     assert {jobs[id]["status"] for id in mine} == {"retrying"}
     assert all(abs((jobs[id]["run_at"] - now).total_seconds() - due[id]) < 0.01 for id in mine)

@@ -1,4 +1,4 @@
-"""POST /webhook-deliveries/{id}/redeliver: what it does in each state, and what it leaves alone."""
+"""POST /webhook-deliveries/{id}/redeliver: what it does in each status, and what it leaves unchanged."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -169,7 +169,7 @@ async def test_one_that_waits_comes_now(engine: AsyncEngine, client: Client, sta
 
 
 async def test_one_that_the_relay_takes_meanwhile_is_left_to_it(engine: AsyncEngine, broker: PostgresBroker) -> None:
-    """Its outbox row is the relay's for 10 s then; due at once, it would be published twice."""
+    """The relay has its outbox row for 10 s then; made due at once, it would be published twice."""
     _, delivery_id = await delivered(engine, "retrying")
     job = await read(engine, delivery_id)
     await do(engine, DAYS_AGO, url=URL)

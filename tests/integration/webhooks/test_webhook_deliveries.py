@@ -1,4 +1,4 @@
-"""GET /webhook-deliveries: every delivery of a tenant, its attempts, and what each was answered."""
+"""GET /webhook-deliveries: every delivery of a tenant, its attempts, and the answer to each."""
 
 import asyncio
 import json
@@ -121,21 +121,21 @@ async def test_an_answer_is_recorded_with_its_outcome_or_not_at_all(engine: Asyn
 
 @job("answered.late", timeout=0.3)
 async def answered_late(payload: dict[str, Any], ctx: Context) -> None:
-    """Has its answer, and then runs out of time."""
+    """Gets an answer, and then exceeds its timeout."""
     ctx.answer = ANSWER
     await asyncio.Event().wait()
 
 
 @job("answered.children")
 async def answered_with_children(payload: dict[str, Any], ctx: Context) -> None:
-    """Has its answer, and a child, until there are `generations` after it."""
+    """Gets an answer, and submits a child, for `generations` generations."""
     ctx.answer = ANSWER
     if payload["generations"]:
         await ctx.submit("answered.children", {"generations": payload["generations"] - 1}, queue=ctx.job.queue)
 
 
 async def test_an_answer_is_kept_whatever_the_attempt_comes_to(engine: AsyncEngine, database_url: str) -> None:
-    """The grandchild is one too many for its root, which is known only as its parent is recorded."""
+    """The grandchild is one too many for its root, which is found out when its parent's outcome is recorded."""
     async with worker_with_handlers(
         engine, database_url, answered_late, answered_with_children, max_fanout_jobs=1
     ) as shop:
@@ -220,7 +220,7 @@ async def test_of_a_job_that_is_not_there_it_does_not_say_that_nothing_was_sent(
 
 
 async def test_a_result_with_a_nul_in_it_is_no_trouble(engine: AsyncEngine, client: Client) -> None:
-    """PostgreSQL's own JSON functions refuse a text that holds one."""
+    """PostgreSQL's JSON functions refuse a text that has one."""
     job_id, delivery_id = await delivered(engine, "succeeded", result=json.dumps({"\0": "\0"}))
     assert (await the_delivery(client, delivery_id))["event"] == "job.succeeded"
     again = (await redeliver(client, delivery_id)).json()

@@ -12,7 +12,7 @@ TREE = {"$defs": {"node": {"properties": {"children": {"items": {"$ref": "#/$def
 
 
 def chain(length: int, times: int) -> dict[str, Any]:
-    """Each definition names the next, `times` over."""
+    """Each definition refers to the next one `times` times."""
     ends = {f"d{length}": {"type": "object"}}
     links = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * times} for i in range(length)}
     return {"$defs": {**links, **ends}, "$ref": "#/$defs/d0"}
@@ -75,7 +75,7 @@ def test_no_value_is_echoed() -> None:
 
 
 def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also not where the walk would have let a reference through."""
+    """Also where the walk would accept the reference."""
     monkeypatch.setattr(payload_schema._Unfolding, "measure", lambda self: None)
     with pytest.raises(InvalidRequest) as refused:
         check_schema({"$ref": "http://127.0.0.1:9/x"})

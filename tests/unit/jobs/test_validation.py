@@ -1,4 +1,4 @@
-"""What pydantic finds, as pointers and words that hold nothing of the input."""
+"""pydantic's errors as pointers and words, without anything of the input."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
