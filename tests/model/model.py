@@ -128,7 +128,7 @@ class Job:
         self._end("cancelled", ("cancelled", self.attempt))
 
     def again(self, due: float, now: float) -> None:
-        """An explicit retry or a replay: a fresh budget, and a deadline that lies before the run falls away."""
+        """A manual retry or a replay: a fresh budget, and a deadline that lies before the run falls away."""
         assert self.status in AGAIN
         self.status, self.place, self.run_at = "scheduled" if due > now else "queued", Place(due, False), due
         self.failures = self.crashes = 0

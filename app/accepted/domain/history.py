@@ -16,7 +16,7 @@ from accepted.domain.job import FINISHED, Job, Status
 _RANK = {Status.RUNNING: 0, Status.BLOCKED: 1, Status.SCHEDULED: 2, Status.RETRYING: 2, Status.QUEUED: 3}
 _END = 4
 _ROUND = 5
-"""Numbers in one round. An attempt and what follows it are a round. So is an explicit retry: it takes an ended job back
+"""Numbers in one round. An attempt and what follows it are a round. So is a manual retry: it takes an ended job back
 to waiting at the same attempt, and the numbers must go on rising."""
 
 _QUEUED_AGAIN = frozenset({FailureClass.CRASHED, "handed_back"})

@@ -49,7 +49,7 @@ class Status(StrEnum):
 
 
 RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED, Status.EXPIRED})
-"""Finished; an explicit retry queues the job again."""
+"""Finished; a manual retry queues the job again."""
 
 FINISHED = RETRYABLE | {Status.SUCCEEDED}
 
@@ -148,7 +148,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     retried_after: list[int] | None = None
-    """For each explicit retry and replay, in order, the number of attempts before it."""
+    """For each manual retry and replay, in order, the number of attempts before it."""
     parent_id: UUID | None = None
     root_id: UUID | None = None
     depth: int = 0

@@ -54,7 +54,7 @@ class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
     def failures(self) -> int:
         """The position on the retry schedule: the number, from 1, that a failure now would have in the present budget.
 
-        It is computed from the attempts left, because an explicit retry raises `max_attempts` by a whole budget and a
+        It is computed from the attempts left, because a manual retry raises `max_attempts` by a whole budget and a
         hand-back raises it by one. It is cut to 1 … `attempt`, because the type's policy may have changed meanwhile.
         """
         left = self.max_attempts - self.attempt

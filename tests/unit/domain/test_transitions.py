@@ -115,7 +115,7 @@ def waits_until_the_end(running: RunningAttempt, hand_backs: list[bool]) -> list
 
 @given(st.integers(1, 10), st.integers(0, 30), st.lists(st.booleans(), max_size=20))
 def test_every_budget_goes_through_the_schedule_from_its_start(most: int, spent: int, hand_backs: list[bool]) -> None:
-    """An explicit retry after `spent` attempts, and hand-backs anywhere: neither skips nor repeats a wait."""
+    """A manual retry after `spent` attempts, and hand-backs anywhere: neither skips nor repeats a wait."""
     policy = Retry(max_attempts=most, schedule=(1.0, 2.0, 3.0), jitter=0.0)
     fresh = RunningAttempt(
         job_id=UUID(int=1), attempt=spent + 1, worker_id=UUID(int=2), max_attempts=spent + most, crashes=0, retry=policy
