@@ -44,7 +44,7 @@ NOTHING_FOR_DAYS = "given up: every delivery to this URL has failed for 5 days; 
 Note = Callable[[AsyncConnection, str, str], Awaitable[None]]
 
 
-class Delivery(BaseModel):
+class DeliveryPayload(BaseModel):
     """What to send, and where: of the end of a job or of a batch. `event` is the body as JSON text.
 
     `redelivery_of` is the delivery that had succeeded and is sent again.
@@ -61,7 +61,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
     """The handler, with what it signs with: the tenant's secrets, the first of which is `default_secret` if set."""
 
     @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + LEDGER, retry=WEBHOOK_RETRY, internal=True)
-    async def deliver(payload: Delivery, ctx: Context) -> dict[str, Any]:
+    async def deliver(payload: DeliveryPayload, ctx: Context) -> dict[str, Any]:
         """Delivers one webhook."""
 
         async def prepare() -> tuple[list[str], bool | None]:
