@@ -6,6 +6,7 @@ webhooks.
 
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -160,6 +161,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in FINISHED
 
 
+def as_stored(new: NewJob, status: str, created_at: datetime, run_at: datetime) -> Job:
+    """The stored job that `new` has become. The ledger decides the other arguments."""
+    given = dict(zip(_SHARED, _shared_values(new), strict=True))
+    return Job(**given, status=status, attempt=0, tags=list(new.tags), created_at=created_at, run_at=run_at)
+
+
 def to_wire(job: Job) -> dict[str, Any]:
     """The JSON of contract section 3. Stored JSON is passed on verbatim, without parsing."""
     path = f"/jobs/{job.id}"
@@ -195,6 +202,12 @@ def progress_json(percent: float, message: str = "") -> str:
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise ValueError("percent must be a number from 0 to 100")
     return msgspec.json.encode({"percent": percent, "message": storable(str(message), MAX_PROGRESS_MESSAGE)}).decode()
+
+
+_SHARED = [
+    name for name in Job.__struct_fields__ if name in NewJob.__struct_fields__ and name not in ("tags", "run_at")
+]
+_shared_values = attrgetter(*_SHARED)
 
 
 def _raw(text: str | None) -> msgspec.Raw | None:

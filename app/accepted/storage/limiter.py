@@ -183,6 +183,11 @@ class LockedQueue(msgspec.Struct, frozen=True):
     next_start: float | None
     now: datetime
 
+    @property
+    def counts_running(self) -> bool:
+        """Whether a limit counts the running jobs of the queue."""
+        return self.max_running is not None or self.max_running_per_key is not None
+
 
 class Room(msgspec.Struct, frozen=True):
     """`free` slots of the live worker processes that serve the queue, and `leases` that are waited for over HTTP; rows
@@ -203,6 +208,12 @@ class Room(msgspec.Struct, frozen=True):
     @property
     def for_wanted(self) -> int:
         return max(self.leases - self.wanted, 0)
+
+    def left(self, locked: LockedQueue) -> int:
+        """How many more jobs may be admitted, by slots and by the limits that count running jobs."""
+        left = max(self.for_any, 0) + self.for_wanted
+        running = self.admitted + (self.run or 0)
+        return left if locked.max_running is None else min(left, locked.max_running - running)
 
 
 class Admitted(msgspec.Struct, frozen=True):

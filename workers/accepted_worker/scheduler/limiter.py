@@ -104,11 +104,11 @@ class Limiter:
     async def _admitted(self, conn: AsyncConnection, queue: str, limits: LockedQueue) -> list[JobRef]:
         """Admit what there is room for, and set the pause until the next poll."""
         keyed = limits.max_running_per_key is not None
-        room = await limiter.room(conn, queue, self._lease_ttl, keyed or limits.max_running is not None)
+        room = await limiter.room(conn, queue, self._lease_ttl, limits.counts_running)
         if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):
             self._again_in(0.0)
             return []
-        left = _left(room, limits)
+        left = room.left(limits)
         if left <= 0:
             self._when_one_ends()
             return []
@@ -147,9 +147,3 @@ class Limiter:
         limits = msgspec.structs.replace(limits, last_key=last_key)
         then = await limiter.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
         return [*first.refs, *then.refs], then.last_key if then.refs else last_key
-
-
-def _left(room: Room, limits: LockedQueue) -> int:
-    """How many more there is room for, by slots and by `max_running`."""
-    left = max(room.for_any, 0) + room.for_wanted
-    return left if limits.max_running is None else min(left, limits.max_running - room.admitted - (room.run or 0))

@@ -67,27 +67,25 @@ def _check_times(request: JobRequest) -> None:
         raise InvalidRequest([FieldError("/run_at", "must be at most 366 days ahead")])
 
 
+_CONVERTED = {"queue", "payload", "retry", "delay", "callback_events", "tags", "metadata", "unique"}
+_AS_GIVEN = [name for name in JobRequest.model_fields if name in NewJob.__struct_fields__ and name not in _CONVERTED]
+"""Fields that a request and a new job have alike."""
+
+
 def _new_job(tenant: str, request: JobRequest, known: CompiledJobType, payload: str, traceparent: str | None) -> NewJob:
     policy = None if request.retry is None else request.retry.over(known.type.retry)
     return NewJob(
+        **{name: getattr(request, name) for name in _AS_GIVEN},
         id=new_id(),
         tenant=tenant,
-        type=request.type,
         queue=request.queue or known.type.queue,
         payload=payload,
-        priority=request.priority,
         max_attempts=(policy or known.type.retry).max_attempts,
         retry=None if policy is None else msgspec.json.encode(policy).decode(),
-        timeout=request.timeout,
-        run_at=request.run_at,
         delay=None if request.delay is None else float(request.delay),
-        expires_at=request.expires_at,
-        callback_url=request.callback_url,
         callback_events=END_EVENTS if request.callback_events is None else tuple(request.callback_events),
         tags=tuple(request.tags),
         metadata=json_text.encode(request.metadata).decode() if request.metadata else "{}",
         traceparent=traceparent if traceparent and is_traceparent(traceparent) else None,
-        concurrency_key=request.concurrency_key,
-        ordering_key=request.ordering_key,
         unique=None if request.unique is None else Unique(request.unique.key, request.unique.until),
     )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer, Deadlines
-from accepted.domain.job import Job, NewJob
+from accepted.domain.job import Job, NewJob, as_stored
 from accepted.domain.references import JobRef
 from accepted.errors import Gone, LedgerUnavailable
 from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
@@ -213,7 +213,7 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
     """The answer to one submission of a batch: `accepted` are the jobs inserted, `records` those of all other keys."""
     made = accepted.get(one.job.id)
     if made is not None:
-        return Receipt(_as_accepted(one.job, made))
+        return Receipt(as_stored(one.job, made.status, made.created_at, made.run_at))
     found = records.get((one.job.tenant, one.key or ""))
     if found is None:
         return LedgerUnavailable("the record of this key was being pruned")
@@ -224,15 +224,6 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
         return Gone("the job of this Idempotency-Key is past its retention")
     SUBMISSIONS_REPLAYED.inc()
     return Receipt(job, replayed=True, duplicate=record.duplicate)
-
-
-def _as_accepted(job: NewJob, made: Accepted) -> Job:
-    """The row as it was just written, without reading it back."""
-    return Job(
-        id=job.id, tenant=job.tenant, type=job.type, queue=job.queue, status=made.status, priority=job.priority,
-        attempt=0, max_attempts=job.max_attempts, payload=job.payload, tags=list(job.tags), metadata=job.metadata,
-        created_at=made.created_at, run_at=made.run_at, expires_at=job.expires_at, ordering_key=job.ordering_key,
-    )  # fmt: skip
 
 
 def _count(queues: Counter[str]) -> None:
