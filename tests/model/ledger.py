@@ -27,10 +27,8 @@ from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.db.flow_tables import metadata
 from accepted.storage.jobs import outbox
 from accepted.storage.jobs.reading import jobs_by_id
-from accepted_worker.scheduler.expiry import Expiry
-from accepted_worker.scheduler.reconciler import Reconciler
-from accepted_worker.scheduler.relay import Relay
-from accepted_worker.scheduler.rescuer import Rescuer
+from accepted_worker.scheduler.ending import Expiry, Rescuer
+from accepted_worker.scheduler.relay import Reconciler, Relay
 from tests.model import rows
 from tests.model.rows import UNIT, Snapshot
 from tests.support.ledger.poll_connection import PollConnection

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from accepted.domain.failures import FailureClass
-from accepted_worker.scheduler import rescuer
+from accepted_worker.scheduler import ending
 from tests.model.accepting import Accepting
 from tests.model.contract import STATUSES, TRANSITIONS
 from tests.model.deciding import Deciding
@@ -42,7 +42,7 @@ def ledger(database_server: DatabaseServer, database_url: str, monkeypatch: pyte
     name = database_url.rpartition("/")[2]
     database_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     clock = Clock()
-    monkeypatch.setattr(rescuer, "time", clock)
+    monkeypatch.setattr(ending, "time", clock)
     made = Ledger(database_url, clock)
     yield made
     made.close()

@@ -20,7 +20,7 @@ from accepted.settings import Settings
 from accepted_worker.attempt.values import size_of
 from accepted_worker.handlers.alerts import alert_handler
 from accepted_worker.scheduler import loops
-from accepted_worker.scheduler.reporter import Reporter
+from accepted_worker.scheduler.housekeeping import Reporter
 from tests.support.ledger.dead_letters import fail, read
 from tests.support.ledger.jobs import apply, claim, running_attempt
 from tests.support.ledger.poll_connection import PollConnection

@@ -13,7 +13,7 @@ from accepted import Context, InvalidJob, job
 from accepted.broker.postgres import PostgresBroker
 from accepted_worker.handlers.noop import noop
 from accepted_worker.scheduler import base
-from accepted_worker.scheduler.batches import Batches
+from accepted_worker.scheduler.batches import BatchLoop
 from tests.support.clients.client import check_problem
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import rows
@@ -148,7 +148,7 @@ async def shop(
 ) -> AsyncIterator[WorkerWithHandlers]:
     """The worker of these handlers, and the loop that adds up the ends of batches."""
     async with worker_with_handlers(engine, database_url, gives, gives_in_a_thread, fails, noop) as shop:
-        adding = asyncio.create_task(base.run([Batches(engine, broker, PollConnection(engine))]))
+        adding = asyncio.create_task(base.run([BatchLoop(engine, broker, PollConnection(engine))]))
         yield shop
         adding.cancel()
         await asyncio.wait([adding])

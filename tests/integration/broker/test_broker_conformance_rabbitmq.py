@@ -14,7 +14,7 @@ from accepted.broker.rabbitmq.connections import Connector
 from accepted.broker.rabbitmq.subscription import DEAF, WATCH_EVERY, RabbitSubscription
 from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.storage.db.engine import create_engine
-from accepted_worker.scheduler.rejections import Rejections
+from accepted_worker.scheduler.housekeeping import Rejections
 from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all, ids
 from tests.support.ledger.sql import do
 from tests.support.servers.addresses import VirtualHost

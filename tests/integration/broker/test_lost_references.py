@@ -2,8 +2,7 @@
 
 import pytest
 
-from accepted_worker.scheduler.reconciler import Reconciler
-from accepted_worker.scheduler.relay import Relay
+from accepted_worker.scheduler.relay import Reconciler, Relay
 from tests.support.ledger.brokers import BrokerHarness, claim_all, ids
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from accepted.broker.rabbitmq import declarations
 from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.storage.jobs.submission import Entry
-from accepted_worker.scheduler.relay import AWAY, Relay
+from accepted_worker.scheduler.relay import BROKER_AWAY, Relay
 from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all, ids
 from tests.support.ledger.jobs import a_job, insert
 from tests.support.ledger.poll_connection import PollConnection
@@ -60,7 +60,7 @@ async def test_its_references_alone_wait_to_be_published(harness: BrokerHarness,
         assert relay.pause(3) == 0, "what can be published does not wait for it"
         await do(harness.engine, "UPDATE outbox SET due_at = now() WHERE NOT published")
         assert await relay.run_once() == 0
-        assert relay.pause(0) < AWAY, "nor does what is due behind them"
+        assert relay.pause(0) < BROKER_AWAY, "nor does what is due behind them"
     assert refused(lines) == ["a"]
     assert await harness.broker.depths("bc") == {"b": 2, "c": 1}
     await mend()

@@ -8,9 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.db.engine import transaction
-from accepted_worker.scheduler import reconciler
-from accepted_worker.scheduler.reconciler import Reconciler
-from accepted_worker.scheduler.relay import Relay
+from accepted_worker.scheduler import relay
+from accepted_worker.scheduler.relay import Reconciler, Relay
 from tests.support.clients.lease_client import lease, register, say
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.servers.addresses import VirtualHost
@@ -27,7 +26,7 @@ async def test_a_queue_of_stale_references_is_cleared(
     rabbitmq_node: RabbitMQNode,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reconciler, "STALE", 3)
+    monkeypatch.setattr(relay, "STALE", 3)
     broker = RabbitBroker([amqp_vhost.url], engine)
     reconciling = Reconciler(engine, broker)
 

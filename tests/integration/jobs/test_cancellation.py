@@ -20,7 +20,7 @@ from accepted.services.jobs.completion import settle
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import jobs_by_id
-from accepted_worker.scheduler.rescuer import Rescuer
+from accepted_worker.scheduler.ending import Rescuer
 from tests.support.ledger.jobs import claim, put, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until

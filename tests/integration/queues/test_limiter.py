@@ -157,7 +157,7 @@ async def test_nothing_begins_while_a_queue_is_paused(queue: Queue) -> None:
 async def test_what_was_published_before_the_limit_is_held_in_rounds(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST", 40)
+    monkeypatch.setattr(module, "BATCH_SIZE", 40)
     worker = await a_worker(queue.engine, 100)
     ids = await queue.put(100)
     running = await queue.claim(worker, 2)

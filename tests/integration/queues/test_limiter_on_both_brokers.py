@@ -8,8 +8,7 @@ import pytest
 from accepted.domain.references import JobRef
 from accepted.storage.db.engine import create_engine
 from accepted_worker.scheduler import limiter as module
-from accepted_worker.scheduler.reconciler import Reconciler
-from accepted_worker.scheduler.relay import Relay
+from accepted_worker.scheduler.relay import Reconciler, Relay
 from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim_all, ids, nothing_comes
 from tests.support.ledger.limited_queue import (
     a_limiter,

@@ -10,7 +10,7 @@ from accepted.domain.rates import Measured
 from accepted.services.queues import RunTimes
 from accepted.storage import queue_load
 from accepted.storage.db.engine import transaction
-from accepted_worker.scheduler.sampler import Sampler
+from accepted_worker.scheduler.housekeeping import Sampler
 from tests.support.ledger.jobs import claim, put
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import accept, has, working

@@ -15,7 +15,7 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.storage import schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
-from accepted_worker.scheduler.pruner import Pruner
+from accepted_worker.scheduler.housekeeping import Pruner
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.schedules import TENANT, back, due, fire, job_checks, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock

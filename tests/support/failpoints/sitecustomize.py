@@ -114,7 +114,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "worker after the effect": lambda: calling("accepted.services.jobs.completion", "record"),
     "worker before the outcome's COMMIT": lambda: commit("accepted.services.jobs.completion", before=True),
     "worker after the outcome's COMMIT": lambda: commit("accepted.services.jobs.completion", before=False),
-    "rescuer between finding and ending": lambda: calling("accepted_worker.scheduler.rescuer", "settle"),
+    "rescuer between finding and ending": lambda: calling("accepted_worker.scheduler.ending", "settle"),
 }
 
 

@@ -16,7 +16,7 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted_worker.scheduler import base
-from accepted_worker.scheduler.batches import Batches
+from accepted_worker.scheduler.batches import BatchLoop
 from tests.support.clients.client import PATIENCE
 from tests.support.ledger.jobs import WORKER, claim
 from tests.support.ledger.poll_connection import PollConnection
@@ -29,7 +29,7 @@ KEYS = {"id", "total", "counts", "finished", "created_at", "finished_at"}
 
 @asynccontextmanager
 async def schedulers(engine: AsyncEngine, broker: PostgresBroker, count: int = 3) -> AsyncIterator[None]:
-    running = {asyncio.create_task(base.run([Batches(engine, broker, PollConnection(engine))])) for _ in range(count)}
+    running = {asyncio.create_task(base.run([BatchLoop(engine, broker, PollConnection(engine))])) for _ in range(count)}
     try:
         yield
     finally:

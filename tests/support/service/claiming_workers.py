@@ -16,7 +16,7 @@ from accepted.services.jobs.claiming import Claimer, Delivery
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.submission import Submission, Submissions
 from accepted_worker.scheduler import base
-from accepted_worker.scheduler.expiry import Expiry
+from accepted_worker.scheduler.ending import Expiry
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.brokers import BrokerHarness, running_attempt
 from tests.support.ledger.jobs import a_job

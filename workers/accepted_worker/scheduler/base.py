@@ -1,6 +1,6 @@
-"""What every loop of the scheduler is, and the one way in which they are run.
+"""What a loop of the scheduler is, and how loops run.
 
-Each loop is safe in any number of processes at once: its rows are locked, or its statement is guarded.
+Each loop is safe in any number of processes at once: it locks its rows, or guards its statement.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from accepted.errors import AcceptedError
 from accepted.metrics import LOOP_DONE, LOOP_FAILED
 
 AFTER_FAILURE = 1.0
-"""Seconds before a failed round is tried again. PostgreSQL's return is noticed within this."""
+"""Seconds before a failed round is tried again. The scheduler goes on this soon after PostgreSQL is back."""
 
 log = structlog.get_logger("scheduler")
 
@@ -25,11 +25,11 @@ class Loop(Protocol):
     name: str
 
     async def run_once(self) -> int:
-        """Do what is to be done now, in one bounded round. Returns how many rows it did something about."""
+        """Do what is due now, in one bounded round. Returns the number of rows that it changed."""
         ...
 
     def pause(self, done: int) -> float:
-        """Seconds until the next round, after one that did `done`."""
+        """Seconds until the next round, after one that returned `done`."""
         ...
 
 
@@ -42,12 +42,12 @@ class ListeningLoop(Loop, Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so long, or sooner, when a notification comes."""
+        """Return after `seconds`, or sooner, when a notification comes."""
         ...
 
 
 async def run(loops: Sequence[Loop]) -> None:
-    """Run the loops beside each other until cancelled; one that fails tries again, and stops no other."""
+    """Run the loops until cancelled. A loop that fails tries again, and stops no other."""
     async with asyncio.TaskGroup() as group:
         for loop in loops:
             group.create_task(_run(loop))

@@ -1,4 +1,4 @@
-"""Batches: told of the ends of their members, finished when all of them have ended, cancelled where that is asked."""
+"""The batches loop: counts the ends of members, finishes batches whose members have all ended, and cancels batches."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -8,14 +8,14 @@ from accepted.storage import batch_ends
 from accepted.storage.db.statements import Direct
 
 EVERY = 0.25
-"""Seconds. So much later than its last job a batch may finish."""
+"""Seconds. A batch finishes at most this much after its last job."""
 
 CANCELS = 20
-"""Batches that are cancelled beside each other."""
+"""Batches that are cancelled at the same time."""
 
 
-class Batches:
-    """Deletes what it adds up, finishes by a guarded statement, and passes over members that others have locked."""
+class BatchLoop:
+    """Deletes the rows that it counts, finishes by a guarded statement, and skips members that others have locked."""
 
     name = "batches"
 

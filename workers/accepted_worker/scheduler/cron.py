@@ -1,4 +1,4 @@
-"""Cron: schedules whose time has come submit their job, once for each time, in however many schedulers."""
+"""Cron: submits the jobs of schedules that are due, once for each scheduled time, in however many schedulers."""
 
 import asyncio
 
@@ -11,17 +11,17 @@ from accepted.storage import schedules
 from accepted.storage.db.statements import Direct
 
 LONGEST_PAUSE = 0.5
-"""Seconds. A schedule that was written without our knowing fires no later than this."""
+"""Seconds. A schedule that was just written fires no later than this after its time."""
 
-HELD = 0.05
-"""Seconds to leave alone what is due and held by somebody else: most likely it is being fired."""
+LOCKED_PAUSE = 0.05
+"""Seconds until the next poll while a due schedule is locked: most likely another scheduler is firing it."""
 
 MEND_EVERY = 60.0
 """Seconds between checks whether the ledger's clock has gone back."""
 
 
 class Cron:
-    """Locks what it fires and passes over what others hold."""
+    """Locks the schedules that it fires, and skips those that others have locked."""
 
     name = "cron"
 
@@ -49,4 +49,4 @@ class Cron:
             return 0.0
         if self._next_due is None:
             return LONGEST_PAUSE
-        return HELD if self._next_due <= 0 else min(self._next_due, LONGEST_PAUSE)
+        return LOCKED_PAUSE if self._next_due <= 0 else min(self._next_due, LONGEST_PAUSE)

@@ -1,8 +1,11 @@
 """The limiter: admits jobs of limited queues, as many as there is room for, in their order (docs/waiting.md).
 
-Dying after the commit leaves rows that are admitted, unpublished and due: the relay publishes them. Any number of
-limiters may run: each queue is one limiter's for the length of a transaction.
+If it dies after its COMMIT, the admitted rows are unpublished and due: the relay publishes them. Any number of limiters
+may run, because one of them locks a queue's row for the length of its transaction.
 """
+
+import asyncio
+import contextlib
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -12,22 +15,27 @@ from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
 from accepted.storage import limiter
+from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
+from accepted.storage.db.notifications import Listener
 from accepted.storage.db.statements import Direct
 from accepted.storage.limiter import Admitted, LockedQueue, Room
-from accepted_worker.scheduler.limiter_notifications import APART, LimiterNotifications
+from accepted.storage.queues import LIMITER_CHANNEL
 
-MOST = 500
-"""Rows admitted, or held again, in one transaction."""
+BATCH_SIZE = 500
+"""Rows in one transaction."""
 
 HOLD = 10.0
-"""Seconds for which admitted rows are this limiter's to publish, as the relay's."""
+"""Seconds for which admitted rows belong to this limiter, which publishes them; then to the relay."""
 
 UNHEARD = 0.25
 """Seconds between polls while a row waits for a slot: a job that ends is notified, a worker that comes is not."""
 
 IDLE = 1.0
-"""Seconds between polls while nothing is held: notifications come sooner, but may be missed."""
+"""Seconds between polls while no row waits for room: notifications come sooner, but may be missed."""
+
+APART = 0.015
+"""Least seconds between polls while a row waits for room: notifications may come as fast as jobs."""
 
 
 class Limiter:
@@ -43,15 +51,15 @@ class Limiter:
         self._hold = None if broker.is_ledger else HOLD
         self._notifications = LimiterNotifications(url)
         self._pause = IDLE
-        self._holding = False
-        self._for_an_end = False
+        self._anything_waits = False
+        self._waits_for_end = False
 
     async def run_once(self) -> int:
         self._notifications.clear()
-        self._pause, self._for_an_end = IDLE, False
+        self._pause, self._waits_for_end = IDLE, False
         async with self._polls.statements() as conn:
             found = await limiter.poll(conn)
-        self._holding = bool(found)
+        self._anything_waits = bool(found)
         done = 0
         for one in found:
             if one.unadmitted:
@@ -64,86 +72,149 @@ class Limiter:
         return self._pause
 
     async def listen(self) -> None:
-        """Hear of what is held, and of slots while something waits for one, until cancelled."""
         await self._notifications.listen()
 
     async def sleep(self, seconds: float) -> None:
-        """For so long, or until a notification comes."""
-        if self._holding:
-            await self._notifications.wait_held(seconds, for_an_end=self._for_an_end)
+        if self._anything_waits:
+            await self._notifications.wait_for_room(seconds, until_end=self._waits_for_end)
         else:
             await self._notifications.wait(seconds)
 
     def _again_in(self, seconds: float) -> None:
         self._pause = min(self._pause, seconds)
 
-    def _when_one_ends(self) -> None:
-        self._for_an_end = True
+    def _again_when_one_ends(self) -> None:
+        self._waits_for_end = True
         self._again_in(UNHEARD)
 
     async def _hold_unadmitted(self, queue: str) -> int:
+        """Put rows on hold that were published before the limit was set, or before the pause."""
         async with transaction(self._engine) as conn:
-            done = await limiter.hold(conn, queue, MOST)
+            done = await limiter.hold(conn, queue, BATCH_SIZE)
             await conn.commit()
-        self._again_in(0.0 if done == MOST else APART)
+        self._again_in(0.0 if done == BATCH_SIZE else APART)
         return done
 
     async def _admit(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
-            limits = await limiter.lock(conn, queue)
-            if limits is None:
+            locked = await limiter.lock(conn, queue)
+            if locked is None:
                 self._again_in(APART)
                 return 0
-            refs = await self._admitted(conn, queue, limits)
+            refs = await self._admitted(conn, queue, locked)
             await self._broker.announce(conn, [queue] if refs else [])
             await conn.commit()
         if self._hold is not None and refs:
             await publish(self._engine, self._broker, refs, self.name)
         return len(refs)
 
-    async def _admitted(self, conn: AsyncConnection, queue: str, limits: LockedQueue) -> list[JobRef]:
+    async def _admitted(self, conn: AsyncConnection, queue: str, locked: LockedQueue) -> list[JobRef]:
         """Admit what there is room for, and set the pause until the next poll."""
-        keyed = limits.max_running_per_key is not None
-        room = await limiter.room(conn, queue, self._lease_ttl, limits.counts_running)
+        keyed = locked.max_running_per_key is not None
+        room = await limiter.room(conn, queue, self._lease_ttl, locked.counts_running)
         if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):
             self._again_in(0.0)
             return []
-        left = room.left(limits)
+        left = room.left(locked)
         if left <= 0:
-            self._when_one_ends()
+            self._again_when_one_ends()
             return []
-        pace = None if limits.interval is None else Pace(limits.interval)
-        ready = 0.0 if pace is None else pace.ready(limits.next_start)
-        most = min(left, MOST) if pace is None else min(left, MOST, pace.allowed(ready, room.admitted))
-        if most == 0:
-            if pace is not None and ready <= 0:  # what was admitted and nobody has come for yet counts as starting now
-                await limiter.pass_on(conn, queue, limits.last_key, limits.now, pace.interval)
+        pace = None if locked.interval is None else Pace(locked.interval)
+        ready = 0.0 if pace is None else pace.ready(locked.next_start)
+        limit = min(left, BATCH_SIZE) if pace is None else min(left, BATCH_SIZE, pace.allowed(ready, room.admitted))
+        if limit == 0:
+            if pace is not None and ready <= 0:  # rows that are admitted and not yet claimed count as starting now
+                await limiter.pass_on(conn, queue, locked.last_key, locked.now, pace.interval)
             self._again_in(max(ready, APART))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
-        refs, last_key = await self._let_go(conn, queue, most, limits, room, steps=most + busy)
+        refs, last_key = await self._choose(conn, queue, limit, locked, room, steps=limit + busy)
         started = len(refs)
         wait = None if pace is None else pace.after(ready, started)
-        if started and (wait is not None or last_key != limits.last_key):
-            await limiter.pass_on(conn, queue, last_key, limits.now, wait)
-        if 0 < started < most or started == MOST:
+        if started and (wait is not None or last_key != locked.last_key):
+            await limiter.pass_on(conn, queue, last_key, locked.now, wait)
+        if 0 < started < limit or started == BATCH_SIZE:
             self._again_in(0.0)
         elif wait is not None:
             self._again_in(max(wait, APART))
         else:
-            self._when_one_ends()
+            self._again_when_one_ends()
         return refs
 
-    async def _let_go(
-        self, conn: AsyncConnection, queue: str, most: int, limits: LockedQueue, room: Room, steps: int
+    async def _choose(
+        self, conn: AsyncConnection, queue: str, limit: int, locked: LockedQueue, room: Room, steps: int
     ) -> tuple[list[JobRef], str | None]:
-        """Whatever comes first, for the slots of worker processes; then what those who wait for leases would take."""
-        first, last_key = Admitted([], limits.last_key), limits.last_key
-        if (slots := min(most, room.for_any)) > 0:
-            first = await limiter.admit(conn, queue, slots, limits, steps, self._hold)
+        """Admit any rows for the slots of worker processes, then rows that waiting lease requests can take.
+
+        Returns their references, and the key that was served last.
+        """
+        first, last_key = Admitted([], locked.last_key), locked.last_key
+        if (slots := min(limit, room.for_any)) > 0:
+            first = await limiter.admit(conn, queue, slots, locked, steps, self._hold)
             last_key = first.last_key if first.refs else last_key
-        if (leases := min(most - len(first.refs), room.for_wanted)) <= 0:
+        if (leases := min(limit - len(first.refs), room.for_wanted)) <= 0:
             return first.refs, last_key
-        limits = msgspec.structs.replace(limits, last_key=last_key)
-        then = await limiter.admit_wanted(conn, queue, leases, limits, steps, self._hold, self._lease_ttl)
+        locked = msgspec.structs.replace(locked, last_key=last_key)
+        then = await limiter.admit_wanted(conn, queue, leases, locked, steps, self._hold, self._lease_ttl)
         return [*first.refs, *then.refs], then.last_key if then.refs else last_key
+
+
+class LimiterNotifications:
+    """Wakes the limiter: a row waits for room, a limit has changed, or a job has ended.
+
+    There are two channels. That of ended jobs is as busy as the service: listened to only while a row waits for a slot.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._changes = Listener(url, LIMITER_CHANNEL, lambda _: self._notified.set())
+        self._ends = Listener(url, notifications.CHANGES, self._on_end)
+        self._notified = asyncio.Event()
+        self._until_end = False
+        self._ends_wanted = asyncio.Event()
+        self._ends_unwanted = asyncio.Event()
+
+    def clear(self) -> None:
+        """Forget the notifications so far: a poll begins."""
+        self._notified.clear()
+
+    async def listen(self) -> None:
+        """Listen until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._changes.run())
+            group.create_task(self._listen_to_ends())
+
+    async def wait(self, seconds: float) -> None:
+        """No row waits for room: return after `seconds`, or on a notification."""
+        self._until_end = False
+        if not await self._notified_within(seconds):
+            self._ends_wanted.clear()
+            self._ends_unwanted.set()
+
+    async def wait_for_room(self, seconds: float, *, until_end: bool) -> None:
+        """A row waits for room: return after `seconds`, or on a notification; with `until_end` also of an ended job."""
+        self._until_end = until_end
+        if until_end:
+            self._ends_unwanted.clear()
+            self._ends_wanted.set()
+        await asyncio.sleep(min(seconds, APART))
+        await self._notified_within(seconds - APART)
+
+    async def _notified_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._notified.wait()
+        return self._notified.is_set()
+
+    async def _listen_to_ends(self) -> None:
+        while True:
+            await self._ends_wanted.wait()
+            listening = asyncio.create_task(self._ends.run())
+            try:
+                await self._ends_unwanted.wait()
+            finally:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+
+    def _on_end(self, _: str) -> None:
+        if self._until_end:
+            self._notified.set()

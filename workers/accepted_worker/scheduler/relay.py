@@ -1,30 +1,52 @@
-"""The relay: publishes outbox rows that are due and unpublished, also those whose submitter died."""
+"""The relay publishes what is due; the reconciler has it publish again what the broker has lost.
 
+Both find rows by their state, never by a cursor: a row that commits late has an early id all the same.
+"""
+
+import time
+from collections.abc import Iterable
+
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
 from accepted.storage.db import notifications
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
 
-MOST = 500
-"""References a round: one commit to take them, one round of confirms, one commit to mark them."""
+BATCH_SIZE = 500
+"""References in a round: one commit to take them, one round of confirms, one commit to mark them."""
 
 HOLD = 10.0
-"""Seconds for which taken rows are this relay's; twice the publish deadline. If it dies, they come due again."""
+"""Seconds for which taken rows belong to this relay: twice the publish deadline. If it dies, they come due again."""
 
 LONGEST_PAUSE = 0.2
-"""Seconds. A row that becomes due without our knowing, a retry or a webhook or a delay of less than that, waits no
-longer than this: well within the 250 ms that a delay may be late. Polls are most of what an idle scheduler costs."""
+"""Seconds. A row of which the relay does not know (a retry, a webhook, a short delay) waits no longer than this, well
+within the 250 ms by which a delay may be late. Polls are most of what an idle scheduler costs."""
 
-AWAY = 1.0
-"""Seconds to leave a broker alone that is away. One that is there and refuses a queue has others to be served."""
+BROKER_AWAY = 1.0
+"""Seconds until the next try while the broker is away. If it is there and refuses one queue, the others go on."""
+
+RECONCILE_EVERY = 10.0
+SETTLED = 15.0
+"""Seconds after which a published reference is either on its queue or claimed. With `RECONCILE_EVERY` and the relay's
+round, the references of a wiped queue are back well within the minute that the contract gives."""
+
+PUBLISH_AGAIN = 10_000
+"""Rows of a queue that are published again in one round."""
+
+STALE = 1000
+"""Stale references on a queue that no worker consumes before it is cleared, and at least as many as good ones. The good
+ones are then published again, so clearing costs less than what it clears."""
+
+log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """Finds rows by their state, never by a cursor: a row that commits late has an early id all the same."""
+    """Publishes outbox rows that are due and unpublished, also those whose submitter died."""
 
     name = "relay"
 
@@ -33,23 +55,23 @@ class Relay:
         self._polls = polls
         self._broker = broker
         self._next_due: float | None = None
-        self._away = False
+        self._broker_away = False
 
     async def run_once(self) -> int:
         refs = await self._take()
         done = await publish(self._engine, self._broker, refs, self.name) if refs else 0
-        self._away = bool(refs) and not done and await self._broker.check() != "ok"
+        self._broker_away = bool(refs) and not done and await self._broker.check() != "ok"
         return done
 
     def pause(self, done: int) -> float:
-        if self._away:
-            return AWAY
+        if self._broker_away:
+            return BROKER_AWAY
         if done:
             return 0.0
         return LONGEST_PAUSE if self._next_due is None else min(max(self._next_due, 0.001), LONGEST_PAUSE)
 
     async def _take(self) -> list[JobRef]:
-        """What is due, ours for `HOLD`."""
+        """Take due rows for `HOLD` seconds."""
         async with self._polls.statements() as conn:
             self._next_due = await outbox.next_due(conn)
         if self._next_due is None or self._next_due > 0:
@@ -57,9 +79,69 @@ class Relay:
         ledger = Direct(self._engine)
         try:
             async with ledger.transaction() as conn:
-                refs, promoted = await outbox.take_due(conn, MOST, HOLD)
+                refs, promoted = await outbox.take_due(conn, BATCH_SIZE, HOLD)
                 await notifications.announce(conn, promoted)
                 await conn.commit()
         finally:
             await ledger.close()
         return refs
+
+
+class Reconciler:
+    """Compares the ledger's published rows with the broker's queues. Does nothing where the ledger is the broker.
+
+    It compares numbers, not messages. If the broker has fewer references of a queue than the ledger, the relay
+    publishes the oldest again. Some of them may not be the lost ones: their duplicates do no harm, and the lost ones
+    become the oldest in time.
+
+    Jobs that are leased over HTTP leave stale references behind. On a queue that no worker consumes they would never
+    be dropped, so the reconciler clears such a queue.
+    """
+
+    name = "reconciler"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+
+    async def run_once(self) -> int:
+        if self._broker.is_ledger:
+            return 0
+        async with reading(self._engine) as conn:
+            expected = await outbox.unclaimed(conn, SETTLED)
+            leased = await outbox.leased(conn)
+        for queue, good in leased.items():
+            await self._clear(queue, good)
+        if not expected:
+            return 0
+        missing = await self._missing(expected)
+        return sum([await self._publish_again(queue, min(old, missing[queue])) for queue, old in expected.items()])
+
+    def pause(self, done: int) -> float:
+        return RECONCILE_EVERY
+
+    async def _missing(self, queues: Iterable[str]) -> dict[str, int]:
+        """By queue, how many more published references, of any age, the ledger has than the broker.
+
+        Young ones count too, or new references under steady load would hide lost ones. The ledger is read last, for
+        what was published before the broker was asked: what is claimed or published in between never counts as lost.
+        """
+        asked = time.monotonic()
+        there = await self._broker.depths(queues)
+        async with reading(self._engine) as conn:
+            unclaimed = await outbox.unclaimed(conn, time.monotonic() - asked)
+        return {queue: unclaimed.get(queue, 0) - there[queue] for queue in queues}
+
+    async def _clear(self, queue: str, good: int) -> None:
+        cleared = await self._broker.clear(queue, good + max(good, STALE))
+        if cleared:
+            log.info("references_cleared", queue=queue, count=cleared)
+
+    async def _publish_again(self, queue: str, missing: int) -> int:
+        if missing <= 0:
+            return 0
+        async with transaction(self._engine) as conn:
+            done = await outbox.publish_again(conn, queue, SETTLED, min(missing, PUBLISH_AGAIN))
+            await conn.commit()
+        log.warning("references_lost", queue=queue, published_again=done)
+        return done

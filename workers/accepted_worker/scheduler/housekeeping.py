@@ -1,0 +1,136 @@
+"""The loops that delete, measure and report: the pruner, the sampler, rejections and the reporter."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.errors import BrokerUnavailable
+from accepted.services import alerts
+from accepted.storage import queue_load
+from accepted.storage.db import periodic_locks
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import idempotency, pruning
+
+PRUNE_EVERY = 30.0
+PRUNE_AGAIN = 1.0
+"""Seconds until the next round while there is more to delete."""
+
+PRUNE_BATCH = 1000
+"""Rows in a statement, so that no lock is held for long."""
+
+SAMPLE_SHARE = 50
+"""The sampler may use one part in this many of the time, so that counting a huge backlog is no load of its own."""
+
+REJECTIONS_EVERY = 30.0
+ALERTS_EVERY = 1.0
+REPORT_EVERY = 60.0
+"""Seconds between checks whether the daily report is due."""
+
+log = structlog.get_logger(__name__)
+
+
+class Pruner:
+    """Deletes finished jobs, batches and runs of schedules past their retention, and expired idempotency keys."""
+
+    name = "pruner"
+
+    def __init__(self, engine: AsyncEngine, retention: float, retention_failed: float) -> None:
+        self._engine = engine
+        self._retention = retention
+        self._retention_failed = retention_failed
+
+    async def run_once(self) -> int:
+        async with transaction(self._engine) as conn:
+            now = datetime.now(UTC)
+            jobs = await pruning.prune_jobs(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
+            await conn.commit()
+        async with transaction(self._engine) as conn:
+            keys = await idempotency.prune(conn, PRUNE_BATCH)
+            await pruning.prune_rest(conn)
+            await conn.commit()
+        async with transaction(self._engine) as conn:
+            runs = await pruning.prune_runs(conn, self._retention, PRUNE_BATCH)
+            batches = await pruning.prune_batches(conn, self._retention, PRUNE_BATCH)
+            await conn.commit()
+        return jobs + keys + runs + batches
+
+    def pause(self, done: int) -> float:
+        return PRUNE_AGAIN if done >= PRUNE_BATCH else PRUNE_EVERY
+
+
+class Sampler:
+    """Counts every few seconds what waits and runs on each queue. Rates and sizing are computed from the samples.
+
+    Any number of schedulers may run: the one that takes the periodic lock counts.
+    """
+
+    name = "sampler"
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._took = 0.0
+
+    async def run_once(self) -> int:
+        started = time.monotonic()
+        async with transaction(self._engine) as conn:
+            sampled = 0
+            if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
+                sampled = await queue_load.sample(conn)
+            await conn.commit()
+        self._took = time.monotonic() - started
+        return sampled
+
+    def pause(self, done: int) -> float:
+        return max(queue_load.BIN, self._took * SAMPLE_SHARE)
+
+
+class Rejections:
+    """Logs when `accepted.dead` has more rejected messages than in the round before, and once after a start."""
+
+    name = "rejections"
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._seen = 0
+
+    async def run_once(self) -> int:
+        try:
+            count = await self._broker.count_rejected()
+        except BrokerUnavailable:
+            return 0
+        more, self._seen = max(count - self._seen, 0), count
+        if more:
+            log.warning("messages_rejected", more=more, count=count)
+        return more
+
+    def pause(self, done: int) -> float:
+        return REJECTIONS_EVERY
+
+
+class Reporter:
+    """Sends alerts for new dead letters, and once a day a report of their number.
+
+    Runs only where ACCEPTED_ALERT_URL is set; without it no dead letter is marked as alerted.
+    """
+
+    name = "reporter"
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._next_report = 0.0
+
+    async def run_once(self) -> int:
+        alerted = await alerts.alert(self._engine, self._broker)
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_report:
+            alerted += await alerts.report(self._engine, self._broker)
+            self._next_report = now + REPORT_EVERY
+        return alerted
+
+    def pause(self, done: int) -> float:
+        return ALERTS_EVERY
