@@ -17,7 +17,7 @@ LINES = 2000
 PIPE = 64 * 1024  # bytes that a pipe holds; the lines are more
 PROGRAM = f"""
 import asyncio, logging, structlog
-from app import logs
+from accepted import logs
 
 logs.configure()
 
