@@ -1,9 +1,9 @@
-"""The errors of the service, drawn as one tree.
+"""The errors of the service, as one tree.
 
 AcceptedError
-├── Refused                     the caller asked for something we will not do; carries a problem slug
+├── Refused                     a request is not carried out
 │   ├── MalformedRequest        400  not JSON, not UTF-8, a broken header
-│   │   └── MalformedLines           some lines of a body are not; carries a list of FieldError
+│   │   └── MalformedLines           some lines of a body are not readable; carries a list of FieldError
 │   ├── InvalidRequest          422  well-formed, but a field is wrong; carries a list of FieldError
 │   ├── UnsupportedMedia        415
 │   ├── TooLarge                413
@@ -11,17 +11,16 @@ AcceptedError
 │   ├── Forbidden               403
 │   ├── ResourceNotFound        404
 │   ├── Gone                    410
-│   ├── QuotaExceeded           429  the tenant may not submit so much now; carries how its quota stands
-│   ├── QueueFull               429  the queue holds as many waiting jobs as it may
-│   ├── Conflict                409  its state does not allow that
-│   └── KeyReused               422  an idempotency key came with another body
-├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is half-done
-├── BrokerUnavailable           503  the broker is away; only requests about the broker itself get it
-├── WorkerExhausted             a worker has to be replaced: handlers of its have not let go
-└── ConfigurationError          a process must not start like this
+│   ├── QuotaExceeded           429  the tenant has used up its quota; carries the state of the quota
+│   ├── QueueFull               429  as many jobs wait on the queue as `max_depth` allows
+│   ├── Conflict                409  its state does not allow the operation
+│   └── KeyReused               422  an idempotency key was sent with another body before
+├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is left half-done
+├── BrokerUnavailable           503  the broker is away; submissions are accepted without it
+├── WorkerExhausted             a worker must be replaced: too many of its handlers have not stopped
+└── ConfigurationError          a process must not start with this configuration
 
-HTTP status codes live in `app/accepted/api/http/problem_table.py` and nowhere else; the numbers above are its reading
-of this tree.
+The numbers are the HTTP status codes of `app/accepted/api/http/problem_table.py`, the only module that sets them.
 """
 
 from dataclasses import dataclass
@@ -30,19 +29,19 @@ from accepted.domain.tenants import TenantQuota
 
 
 class AcceptedError(Exception):
-    """The root of everything this service raises on purpose."""
+    """The base of all errors that this service raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field that is wrong. `pointer` is an RFC 6901 JSON pointer into the body; no value is ever echoed."""
+    """One wrong field. `pointer` is an RFC 6901 JSON pointer into the body; `detail` never repeats a value."""
 
     pointer: str
     detail: str
 
 
 class Refused(AcceptedError):
-    """The request will not be carried out; `detail` is for people and holds no payload."""
+    """The request is not carried out. `detail` is shown to the client and holds no payload."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
@@ -50,11 +49,11 @@ class Refused(AcceptedError):
 
 
 class MalformedRequest(Refused):
-    """Not readable at all: broken JSON, broken UTF-8, a header outside its grammar."""
+    """Not readable: broken JSON, broken UTF-8, a malformed header."""
 
 
 class MalformedLines(MalformedRequest):
-    """A body by lines, of which some are not readable."""
+    """Some lines of an NDJSON body are not readable."""
 
     def __init__(self, errors: list[FieldError]) -> None:
         super().__init__("; ".join(e.detail for e in errors[:3]))
@@ -78,7 +77,7 @@ class TooLarge(Refused):
 
 
 class Unauthenticated(Refused):
-    """No API key, or one that we do not know or no longer honour."""
+    """No API key, or one that is unknown or revoked."""
 
 
 class Forbidden(Refused):
@@ -86,15 +85,15 @@ class Forbidden(Refused):
 
 
 class ResourceNotFound(Refused):
-    """Unknown, or another tenant's: the answer is the same."""
+    """Unknown, or another tenant's: the client cannot tell which."""
 
 
 class Gone(Refused):
-    """It was here once, and is past its retention."""
+    """It existed, and is past its retention."""
 
 
 class QuotaExceeded(Refused):
-    """More than the tenant's quota has left; `retry_after` in seconds."""
+    """More jobs than the tenant's quota has left; `retry_after` is in seconds."""
 
     def __init__(self, detail: str, standing: TenantQuota, wanted: int) -> None:
         super().__init__(detail)
@@ -103,27 +102,27 @@ class QuotaExceeded(Refused):
 
 
 class QueueFull(Refused):
-    """As many jobs wait on the queue as its `max_depth` lets."""
+    """As many jobs wait on the queue as its `max_depth` allows."""
 
 
 class Conflict(Refused):
-    """The thing is there, and not in a state in which this can be done to it."""
+    """It exists, but its state does not allow the operation."""
 
 
 class KeyReused(Refused):
-    """An idempotency key that was used before with another body."""
+    """An idempotency key that was used with another body before."""
 
 
 class LedgerUnavailable(AcceptedError):
-    """PostgreSQL did not answer in time, refused, or went away; the transaction did not commit as far as we know."""
+    """PostgreSQL did not answer in time, refused, or went away. The transaction is not known to have committed."""
 
 
 class BrokerUnavailable(AcceptedError):
-    """The broker did not confirm in time or is away; what was to be published stays in the outbox."""
+    """The broker is away or did not confirm in time. Unpublished references stay in the outbox."""
 
 
 class WorkerExhausted(AcceptedError):
-    """So many handlers outlived their attempts that this worker process has to be replaced by a fresh one."""
+    """Too many orphaned handlers: the worker process exits, to be replaced by a new one."""
 
 
 class ConfigurationError(AcceptedError):

@@ -1,7 +1,7 @@
-"""One JSON object a line on standard error, with the same keys everywhere. No payload, no secret.
+"""Logging: one JSON object a line on standard error, with the same keys everywhere, without payloads or secrets.
 
-A log that cannot be written to costs its lines and nothing else: no request fails and no loop waits because a disk is
-full, or because nobody reads the other end of a pipe.
+If a line cannot be written, because a disk is full or nobody reads the pipe, that line is lost. No request fails and
+no loop waits for it.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 _lines: "_Lines | None" = None
-"""Where lines go once `configure` has been called, unless they are for people."""
+"""The destination of JSON lines; None before `configure`, and with `pretty`."""
 
 
 def configure(pretty: bool = False) -> None:
-    """Set up logging for this process; `pretty` is for people at a terminal."""
+    """Set up logging for this process; `pretty` is for a terminal."""
     if pretty:
         _configure_library(sys.stderr)
         structlog.configure(
@@ -57,7 +57,7 @@ def configure(pretty: bool = False) -> None:
 
 
 def write(event: str, **fields: object) -> None:
-    """A line at level info, for the one that every request writes: structlog's way costs three times as much."""
+    """Write a line at level info. For the line of each request: a structlog logger costs three times as much."""
     if _lines is None:
         structlog.get_logger().info(event, **fields)
     else:
@@ -71,12 +71,12 @@ def of_handler(job: Job) -> ContextLog:
 
 
 def _configure_library(stream: TextIO) -> None:
-    """What libraries log goes the same way."""
+    """Send what libraries log to the same stream."""
     logging.basicConfig(level=logging.WARNING, stream=stream, format="%(levelname)s %(name)s %(message)s")
 
 
 def _to_json(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
-    """One processor for all that every line needs: a chain of them costs as much again."""
+    """The only processor, because a chain of several costs twice as much."""
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(logger, level, event)
     event["level"] = level
@@ -85,7 +85,7 @@ def _to_json(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
 
 
 class _Unfailing(io.RawIOBase):
-    """A file descriptor to write to, for as long as that neither fails nor waits. A pipe is told not to wait."""
+    """Writes to a file descriptor, and ignores errors. A pipe is set to non-blocking."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -102,7 +102,7 @@ class _Unfailing(io.RawIOBase):
 
 
 class _Lines:
-    """Writes lines through once a turn of the event loop; at once where none is running."""
+    """Flushes lines once a turn of the event loop, or at once if no loop runs."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

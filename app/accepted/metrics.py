@@ -1,4 +1,4 @@
-"""The counters of every process, in Prometheus' names. What the ledger can count is not counted here again."""
+"""The Prometheus metrics of every process. What can be counted in the ledger has no metric here."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -7,16 +7,19 @@ SUBMISSIONS_REPLAYED = Counter(
     "accepted_submissions_replayed_total", "Submissions answered from an idempotency record."
 )
 BATCH_SIZE = Histogram(
-    "accepted_batch_size", "Members of one transaction.", ["of"], buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
-)
-ATTEMPTS = Counter("accepted_attempts_total", "Attempts that ended, by how.", ["type", "outcome"])
+    "accepted_batch_size",
+    "Jobs or outcomes written in one transaction.",
+    ["of"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+)  # fmt: skip
+ATTEMPTS = Counter("accepted_attempts_total", "Attempts that ended, by type and outcome.", ["type", "outcome"])
 ATTEMPT_SECONDS = Histogram(
-    "accepted_attempt_seconds", "How long attempts ran.", ["type"],
+    "accepted_attempt_seconds", "Run time of attempts.", ["type"],
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )  # fmt: skip
 ORPHANED_HANDLERS = Gauge(
     "accepted_orphaned_handlers",
-    "Handlers that still run although their attempt is over, by what holds them.",
+    "Handlers that still run although their attempt is over, by where they run.",
     ["in"],
 )
 TARGETS_DEFERRED = Counter(
@@ -24,15 +27,17 @@ TARGETS_DEFERRED = Counter(
     'Times that this worker deferred a host. Deferred attempts are accepted_attempts_total{outcome="deferred"}.',
     ["reason"],
 )
-OUTCOMES_FENCED = Counter("accepted_outcomes_fenced_total", "Late outcomes that the fence kept out of the ledger.")
+OUTCOMES_FENCED = Counter(
+    "accepted_outcomes_fenced_total", "Late outcomes that were not recorded, because their attempt had ended."
+)
 MESSAGES_DROPPED = Counter(
     "accepted_messages_dropped_total",
-    "Messages that led to no run: malformed, unknown, stale, duplicate.",
+    "Messages that led to no attempt: malformed, unknown, stale, duplicate.",
     ["reason"],
 )
 MESSAGES_REJECTED = Gauge(
-    "accepted_rejected_messages", "Messages in accepted.dead, which were no references to jobs; NaN: not known."
+    "accepted_rejected_messages", "Messages in accepted.dead that were not references to jobs; NaN: not known."
 )
 REFS_PUBLISHED = Counter("accepted_refs_published_total", "References confirmed by the broker.", ["by"])
-LOOP_DONE = Counter("accepted_loop_rows_total", "What each loop of the scheduler has done.", ["loop"])
-LOOP_FAILED = Counter("accepted_loop_failures_total", "Rounds of a scheduler loop that failed.", ["loop"])
+LOOP_DONE = Counter("accepted_loop_rows_total", "Rows handled by each scheduler loop.", ["loop"])
+LOOP_FAILED = Counter("accepted_loop_failures_total", "Failed runs of each scheduler loop.", ["loop"])

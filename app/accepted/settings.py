@@ -1,6 +1,6 @@
-"""Every setting of contract section 2: typed, with its default, checked together at start.
+"""Every setting of contract section 2: its type, its default, its check.
 
-Read once by the command line and passed in from there; the domain never imports this module.
+The command line reads them once, at start, and passes them on; the domain never imports this module.
 """
 
 import os
@@ -22,7 +22,7 @@ SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url"
 """Settings whose value may hold a password: it is never printed."""
 
 LONGEST_RETENTION = 3660 * 86400.0
-"""Seconds. Ten years: for longer than that a job service is the wrong place, and PostgreSQL's intervals end, too."""
+"""Seconds: ten years. PostgreSQL's intervals have a limit, and a job service is not an archive."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -31,7 +31,7 @@ def _seconds(value: object) -> object:
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)):
         return float(found[1]) * _UNITS[found[2]]
     if isinstance(value, str):
-        raise ValueError("must be a number of seconds, or such as 45s, 30m, 12h, 7d")
+        raise ValueError("must be a number of seconds, or like 45s, 30m, 12h, 7d")
     return value
 
 
@@ -44,16 +44,16 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
 def _check_ports(url: str) -> None:
-    """Of each host that the URL names. Their connections would be tried for ever."""
+    """Check the port of each host: a wrong port would be retried forever."""
     try:
         for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
             _ = urlsplit("//" + host).port
-    except ValueError:  # whose text may hold a piece of the password
-        raise ValueError("has a port that is none; what is special in a password must be percent-encoded") from None
+    except ValueError:  # its text may hold a part of the password
+        raise ValueError("has an invalid port; special characters in a password must be percent-encoded") from None
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Durations are seconds; `7d`, `12h`, `30m` and `45s` are read too."""
+    """The settings of one process. Durations are seconds; `7d`, `12h`, `30m` and `45s` are also accepted."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True

@@ -1,4 +1,4 @@
-"""`accepted dead-letters`: what failed, and what is to become of it."""
+"""`accepted dead-letters`: list failed jobs, replay them or discard them."""
 
 import json
 import sys
@@ -10,32 +10,32 @@ from accepted.cli.http import AsJson, RequestFailed, ask, given
 
 dead_letters = typer.Typer(no_args_is_help=True, help="List, replay and discard dead letters.")
 
-Named = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="These only.")]
-Ids = Annotated[str | None, typer.Option(help="These only, comma-separated.")]
-Queue = Annotated[str | None, typer.Option(help="Of this queue.")]
-Type = Annotated[str | None, typer.Option("--type", help="Of this type.")]
-Class = Annotated[str | None, typer.Option("--class", help="Failed as this class.")]
-Before = Annotated[str | None, typer.Option(help="Failed before this time (RFC 3339).")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, and do nothing.")]
+ArgumentIds = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these dead letters.")]
+OptionIds = Annotated[str | None, typer.Option(help="Only these dead letters, comma-separated.")]
+Queue = Annotated[str | None, typer.Option(help="Only of this queue.")]
+Type = Annotated[str | None, typer.Option("--type", help="Only of this type.")]
+Class = Annotated[str | None, typer.Option("--class", help="Only of this failure class.")]
+Before = Annotated[str | None, typer.Option(help="Only failures before this time (RFC 3339).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count them.")]
 
 
 @dead_letters.command("list")
 def list_(
-    named: Named = None,
-    ids: Ids = None,
+    argument_ids: ArgumentIds = None,
+    ids: OptionIds = None,
     queue: Queue = None,
     type_: Type = None,
     class_: Class = None,
     before: Before = None,
-    group: Annotated[bool, typer.Option("--group", help="Put together what failed alike.")] = False,
+    group: Annotated[bool, typer.Option("--group", help="Count by error.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest failures that somebody has still to decide about."""
-    asked = _selection(named, ids, queue, type_, class_, before) | {"limit": limit}
-    if asked.get("ids") == []:  # in a query, that is none given
-        raise RequestFailed("--ids names no id")
-    page = ask("GET", "/dead-letters", params=asked | ({"group": "error"} if group else {}))
+    """List the newest failures that await a decision."""
+    query = _selection(argument_ids, ids, queue, type_, class_, before) | {"limit": limit}
+    if query.get("ids") == []:  # an empty list vanishes from a query string, so it would select everything
+        raise RequestFailed("--ids has no id")
+    page = ask("GET", "/dead-letters", params=query | ({"group": "error"} if group else {}))
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -45,8 +45,8 @@ def list_(
 
 @dead_letters.command()
 def replay(
-    named: Named = None,
-    ids: Ids = None,
+    argument_ids: ArgumentIds = None,
+    ids: OptionIds = None,
     queue: Queue = None,
     type_: Type = None,
     class_: Class = None,
@@ -55,16 +55,16 @@ def replay(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the jobs of all that match again, with a fresh retry budget."""
-    chosen = _meant(_selection(named, ids, queue, type_, class_, before), "Replay", dry_run)
+    """Run the jobs of all matching dead letters again, with a fresh retry budget."""
+    chosen = _confirmed(_selection(argument_ids, ids, queue, type_, class_, before), "Replay", dry_run)
     body = chosen | {"dry_run": dry_run, "spread_over": spread_over}
-    _decided(ask("POST", "/dead-letters/replay", json=body), "replayed", as_json)
+    _show_result(ask("POST", "/dead-letters/replay", json=body), "replayed", as_json)
 
 
 @dead_letters.command()
 def discard(
-    named: Named = None,
-    ids: Ids = None,
+    argument_ids: ArgumentIds = None,
+    ids: OptionIds = None,
     queue: Queue = None,
     type_: Type = None,
     class_: Class = None,
@@ -72,33 +72,34 @@ def discard(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Leave it at that for all that match: their jobs stay failed, and are no dead letters any more."""
-    chosen = _meant(_selection(named, ids, queue, type_, class_, before), "Discard", dry_run)
+    """Discard all matching dead letters. Their jobs stay failed."""
+    chosen = _confirmed(_selection(argument_ids, ids, queue, type_, class_, before), "Discard", dry_run)
     body = chosen | {"dry_run": dry_run}
-    _decided(ask("POST", "/dead-letters/discard", json=body), "discarded", as_json)
+    _show_result(ask("POST", "/dead-letters/discard", json=body), "discarded", as_json)
 
 
 def _selection(
-    named: list[str] | None,
+    argument_ids: list[str] | None,
     ids: str | None,
     queue: str | None,
     type_: str | None,
     class_: str | None,
     before: str | None,
 ) -> dict[str, Any]:
-    """The filters as the HTTP API has them. Ids that were given and are none at all select nothing."""
-    wanted = None if not named and ids is None else [*(named or []), *(part for part in (ids or "").split(",") if part)]
+    """The filters of the HTTP API. An empty `--ids` selects nothing, not everything."""
+    listed = [*(argument_ids or []), *(part for part in (ids or "").split(",") if part)]
+    wanted = listed if argument_ids or ids is not None else None
     return given(**{"ids": wanted, "queue": queue, "type": type_, "class": class_, "before": before})
 
 
-def _meant(selection: dict[str, Any], deed: str, dry_run: bool) -> dict[str, Any]:
-    """No filter means all there are, as to the API; a person may have forgotten it, and a discard is not taken back."""
+def _confirmed(selection: dict[str, Any], verb: str, dry_run: bool) -> dict[str, Any]:
+    """Ask at a terminal before all dead letters are meant: a discard cannot be undone."""
     if not selection and not dry_run and sys.stdin.isatty():
-        typer.confirm(f"{deed} every dead letter there is?", abort=True, err=True)
+        typer.confirm(f"{verb} all dead letters?", abort=True, err=True)
     return selection
 
 
-def _decided(answer: dict[str, Any], done: str, as_json: bool) -> None:
+def _show_result(answer: dict[str, Any], done: str, as_json: bool) -> None:
     typer.echo(json.dumps(answer) if as_json else f"{answer['matched']} matched, {answer[done]} {done}")
 
 

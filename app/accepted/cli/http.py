@@ -1,4 +1,4 @@
-"""The HTTP API as the commands at a terminal call it, through ACCEPTED_URL and ACCEPTED_API_KEY."""
+"""Calls of the HTTP API by the commands, with ACCEPTED_URL and ACCEPTED_API_KEY."""
 
 import os
 from typing import Annotated, Any
@@ -11,25 +11,25 @@ from accepted.errors import AcceptedError
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 LONG_POLL = 30
-"""Seconds."""
+"""Seconds that `accepted jobs watch` waits for a change in one request."""
 
 
 class RequestFailed(AcceptedError):
-    """The service answered with a problem, or not at all, or it was another service."""
+    """The service answered with a problem, did not answer, or is not Accepted."""
 
 
-def ask(method: str, path: str, **how: Any) -> dict[str, Any]:
-    """What is answered: each of our answers with a body is a JSON object."""
-    return body_of(call(method, path, **how))
+def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
+    """The JSON object of the answer. `options` are those of `httpx.request`. Raises `RequestFailed`."""
+    return body_of(call(method, path, **options))
 
 
-def call(method: str, path: str, **how: Any) -> httpx.Response:
-    """The answer, which is no problem."""
+def call(method: str, path: str, **options: Any) -> httpx.Response:
+    """The answer. Raises `RequestFailed`, also for a problem."""
     key = os.environ.get("ACCEPTED_API_KEY")
-    headers = {**(how.pop("headers", None) or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {**(options.pop("headers", None) or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
     url = os.environ.get("ACCEPTED_URL", "http://127.0.0.1:8000").rstrip("/")
     try:
-        answer = httpx.request(method, url + path, headers=headers, timeout=LONG_POLL + 10, **how)
+        answer = httpx.request(method, url + path, headers=headers, timeout=LONG_POLL + 10, **options)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise RequestFailed(f"{url}: {error}") from None
     if answer.status_code >= 400:
@@ -43,12 +43,12 @@ def body_of(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise RequestFailed(f"{answer.url}: {answer.status_code} without a JSON object: it is no Accepted that answers")
+        raise RequestFailed(f"{answer.url}: {answer.status_code} without a JSON object: this is not Accepted")
     return body
 
 
 def _problem(answer: httpx.Response) -> str:
-    if not answer.headers.get("content-type", "").startswith("application/problem+json"):  # a proxy's, say
+    if not answer.headers.get("content-type", "").startswith("application/problem+json"):  # for example from a proxy
         return f"{answer.status_code} {answer.reason_phrase}"
     problem = body_of(answer)
     wrong = "".join(f"\n  {one['pointer'] or '/'}: {one['detail']}" for one in problem.get("errors", ()))
@@ -56,5 +56,5 @@ def _problem(answer: httpx.Response) -> str:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """What was given on the command line, without what was not."""
+    """The values that are not None: the options given on the command line."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""`accepted jobs`: the HTTP API at a terminal, through ACCEPTED_URL and ACCEPTED_API_KEY."""
+"""`accepted jobs`: submit, show, list, watch, cancel and retry jobs."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call
 
-jobs = typer.Typer(no_args_is_help=True, help="Submit, see, watch, cancel and retry jobs.")
+jobs = typer.Typer(no_args_is_help=True, help="Submit, show, list, watch, cancel and retry jobs.")
 
 FINISHED = {"succeeded", "failed", "cancelled", "expired"}
 
@@ -18,10 +18,12 @@ FINISHED = {"succeeded", "failed", "cancelled", "expired"}
 @jobs.command()
 def submit(
     type_: Annotated[str, typer.Argument(metavar="TYPE")],
-    payload: Annotated[str, typer.Argument(help="JSON object; - reads standard input.")] = "{}",
-    queue: Annotated[str | None, typer.Option()] = None,
-    delay: Annotated[float | None, typer.Option(help="Seconds.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option()] = None,
+    payload: Annotated[str, typer.Argument(help="A JSON object; - reads standard input.")] = "{}",
+    queue: Annotated[str | None, typer.Option(help="Default: the queue of the type.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Seconds until the job is due.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Submitting again with the same key makes no second job.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job."""
@@ -43,7 +45,7 @@ def get(job_id: str, as_json: AsJson = False) -> None:
 
 @jobs.command()
 def cancel(job_id: str, as_json: AsJson = False) -> None:
-    """Cancel a job: one that waits at once, one that runs as soon as its handler lets go."""
+    """Cancel a job: a waiting job at once, a running job as soon as its handler stops."""
     _show(ask("POST", f"/jobs/{job_id}/cancel"), as_json)
 
 
@@ -55,14 +57,14 @@ def retry(job_id: str, as_json: AsJson = False) -> None:
 
 @jobs.command("list")
 def list_(
-    status: Annotated[str | None, typer.Option()] = None,
-    queue: Annotated[str | None, typer.Option()] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    status: Annotated[str | None, typer.Option(help="Only of this status.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Jobs to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest jobs."""
-    given = {"status": status, "queue": queue, "limit": limit}
-    page = ask("GET", "/jobs", params={name: value for name, value in given.items() if value is not None})
+    """List the newest jobs."""
+    filters = {"status": status, "queue": queue, "limit": limit}
+    page = ask("GET", "/jobs", params={name: value for name, value in filters.items() if value is not None})
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -72,16 +74,16 @@ def list_(
 
 @jobs.command()
 def watch(job_id: str, as_json: AsJson = False) -> None:
-    """Follow a job to its end. Exits 1 when it does not succeed."""
+    """Show the progress of a job until it ends. Exits 1 if it does not succeed."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[said]}", markup=False),
+        TextColumn("{task.fields[message]}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         disable=as_json,
     ) as bar:
-        shown = bar.add_task("waiting", total=None, said="")
+        shown = bar.add_task("waiting", total=None, message="")
         etag: str | None = None
         while True:
             headers = {"If-None-Match": etag} if etag else {}
@@ -89,7 +91,7 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
             if answer.status_code == 304:
                 continue
             job, etag = body_of(answer), answer.headers["etag"]
-            bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", **_said(job["progress"]))
+            bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", **_progress(job["progress"]))
             if job["status"] in FINISHED:
                 break
     _show(job, as_json)
@@ -97,13 +99,14 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is none of its values")
+    raise ValueError(f"{name} is not a JSON value")
 
 
-def _said(progress: dict[str, Any] | None) -> dict[str, Any]:
+def _progress(progress: dict[str, Any] | None) -> dict[str, Any]:
     if progress is None:
-        return {"completed": 0, "total": None, "said": ""}
-    return {"completed": progress["percent"], "total": 100, "said": f"{progress['percent']:g} % {progress['message']}"}
+        return {"completed": 0, "total": None, "message": ""}
+    message = f"{progress['percent']:g} % {progress['message']}"
+    return {"completed": progress["percent"], "total": 100, "message": message}
 
 
 def _show(job: dict[str, Any], as_json: bool) -> None:

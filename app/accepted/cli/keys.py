@@ -1,4 +1,4 @@
-"""`accepted keys`: making, listing and revoking API keys, straight in the ledger."""
+"""`accepted keys`: create, list and revoke API keys, and set quotas, directly in the ledger."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from accepted.storage.tenants import ApiKey
 
-keys = typer.Typer(no_args_is_help=True, help="API keys.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys; set the quota of a tenant.")
 
 Answer = TypeVar("Answer")
 
 
 @keys.command("create")
 def create_key(
-    tenant: Annotated[str, typer.Option(help="Whose jobs the key sees.")],
-    name: Annotated[str, typer.Option(help="What it is for.")],
+    tenant: Annotated[str, typer.Option(help="The tenant whose jobs the key sees.")],
+    name: Annotated[str, typer.Option(help="What the key is for.")],
     scopes: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(SCOPES))] = "jobs:read,jobs:write",
 ) -> None:
-    """Make a key. It is printed once and cannot be had again."""
+    """Create a key. It is printed once and cannot be shown again."""
     from accepted.services.keys import create
 
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
@@ -37,7 +37,7 @@ def create_key(
         raise ConfigurationError(f"unknown scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     for option, given in (("--tenant", tenant), ("--name", name), ("--scopes", wanted)):
         if not given or not "".join(given).isprintable():
-            raise ConfigurationError(f"{option} must not be empty, nor hold what cannot be printed")
+            raise ConfigurationError(f"{option} must not be empty, and must be printable")
     key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
     typer.echo(f"id: {key_id}", err=True)
     typer.echo(key)
@@ -45,7 +45,7 @@ def create_key(
 
 @keys.command("list")
 def list_keys() -> None:
-    """Every key, without its secret."""
+    """List all keys, without their secrets."""
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
@@ -63,7 +63,7 @@ def list_keys() -> None:
 
 @keys.command("revoke")
 def revoke_key(key_id: UUID) -> None:
-    """End a key; processes that remember it follow within seconds."""
+    """Revoke a key. API processes stop accepting it within seconds."""
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
@@ -80,12 +80,12 @@ def revoke_key(key_id: UUID) -> None:
 
 @keys.command()
 def quota(
-    tenant: Annotated[str, typer.Option(help="Whose.")],
-    jobs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="So many jobs may be submitted")] = None,
-    per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="in so many seconds.")] = 60,
-    none: Annotated[bool, typer.Option("--none", help="Take the quota away.")] = False,
+    tenant: Annotated[str, typer.Option(help="Name of the tenant.")],
+    jobs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Jobs allowed in --per seconds.")] = None,
+    per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="Seconds.")] = 60,
+    none: Annotated[bool, typer.Option("--none", help="Remove the quota.")] = False,
 ) -> None:
-    """How many jobs a tenant may submit: set it, take it away, or show it. Processes follow within seconds."""
+    """Set, remove or show how many jobs a tenant may submit. API processes apply it within seconds."""
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 

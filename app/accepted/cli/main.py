@@ -1,7 +1,7 @@
 """The `accepted` command. Each long-running command stops on SIGTERM and SIGINT, and then exits 0.
 
-What a command needs is imported as it is called: a worker needs no HTTP server, and a client of the API needs neither
-that nor a database, which together take seconds to load.
+To add a command, write it in a module of this package and register it below. A command imports what it needs when it is
+called: HTTP server and database drivers take seconds to load, and commands that call the HTTP API need neither.
 """
 
 import asyncio
@@ -36,12 +36,12 @@ app.add_typer(queues, name="queues")
 app.command("size")(size)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int, typer.Option(min=0, max=65535)]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Serve without authentication beyond loopback.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help=f"Instead of {PREFIX}DATABASE_URL.")]
-BrokerUrl = Annotated[str | None, typer.Option(help=f"Instead of {PREFIX}BROKER_URL.")]
-Queues = Annotated[str, typer.Option(help="Comma-separated queues; all of them by default.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs at once.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
+BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
+Queues = Annotated[str, typer.Option(help="Comma-separated queues. Default: all queues.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs to run at once.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -56,17 +56,17 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """An HTTP job service: once it has said 202, the job is neither lost nor recorded twice."""
+    """An HTTP job service. After its 202 a job is neither lost nor recorded twice."""
 
 
 @app.command()
 def api(
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="API processes.")] = 1,
     insecure: Insecure = False,
 ) -> None:
-    """The HTTP API."""
+    """Serve the HTTP API."""
     from uvicorn.supervisors import Multiprocess
 
     from accepted import logs
@@ -86,7 +86,7 @@ def api(
 
 @app.command()
 def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
-    """Runs jobs."""
+    """Run jobs."""
     from accepted_worker import processes
 
     processes.worker(load(), [name.strip() for name in queues.split(",") if name.strip()], concurrency)
@@ -94,7 +94,7 @@ def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
 
 @app.command()
 def scheduler() -> None:
-    """Publishes what is due, fires schedules, rescues what was abandoned, expires and forgets."""
+    """Publish due jobs, fire schedules, rescue the jobs of dead workers, expire and prune jobs."""
     from accepted_worker import processes
 
     processes.scheduler(load())
@@ -104,17 +104,18 @@ def scheduler() -> None:
 def dev(
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    data_dir: Annotated[Path, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = Path(".accepted"),
+    data_dir: Annotated[Path, typer.Option(help="Data directory of the embedded PostgreSQL.")] = Path(".accepted"),
     concurrency: Concurrency = 10,
     database_url: DatabaseUrl = None,
     broker_url: BrokerUrl = None,
     insecure: Insecure = False,
 ) -> None:
-    """API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    """Run API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
     import uvloop
 
-    from accepted import embedded, logs
+    from accepted import logs
     from accepted.api.http import server as serving
+    from accepted.storage.db import embedded
     from accepted_worker import processes
 
     settings = load(database_url=database_url, broker_url=broker_url)
@@ -131,13 +132,13 @@ def dev(
 def migrate(
     database_url: DatabaseUrl = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 if the schema is not the needed one.")
+        bool, typer.Option("--check", help="Change nothing; exit 1 if the schema is not up to date.")
     ] = False,
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print the SQL for an empty database, and connect to none.")
+        bool, typer.Option("--sql", help="Print the SQL for an empty database; connect to nothing.")
     ] = False,
 ) -> None:
-    """Brings the schema up to date."""
+    """Bring the database schema up to date."""
     import uvloop
 
     from accepted.storage.db import migrate as migrations
@@ -154,7 +155,7 @@ def migrate(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point: an error of ours is one line and exit code 1, and so is an extra that is not installed."""
+    """The entry point. An `AcceptedError` or a missing extra ends with one line and exit code 1."""
     try:
         app(arguments)
     except AcceptedError as error:
@@ -167,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
-    """Migrate, then run everything; when HTTP stops, the rest follows."""
+    """Migrate, then run everything. When the HTTP server stops, worker and scheduler stop too."""
     import structlog
 
     from accepted.api.app import create_app

@@ -1,4 +1,4 @@
-"""`accepted queues`: what is on them, and their limits; `accepted size`: how many slots one needs."""
+"""`accepted queues`: show, pause and limit queues; `accepted size`: how many slots a queue needs."""
 
 import json
 from typing import Annotated, Any
@@ -7,17 +7,17 @@ import typer
 
 from accepted.cli.http import AsJson, RequestFailed, ask, given
 
-queues = typer.Typer(no_args_is_help=True, help="See queues, pause them and set their limits.")
+queues = typer.Typer(no_args_is_help=True, help="Show queues, pause them and set their limits.")
 
 NONE = "none"
-"""What takes a limit away."""
+"""The value that removes a limit."""
 
 Limit = Annotated[str | None, typer.Option(metavar="N|none")]
 
 
 @queues.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Every queue."""
+    """List all queues."""
     page = ask("GET", "/queues")
     if as_json:
         typer.echo(json.dumps(page))
@@ -34,13 +34,13 @@ def get(name: str, as_json: AsJson = False) -> None:
 
 @queues.command()
 def pause(name: str, as_json: AsJson = False) -> None:
-    """Start no more jobs of it. What runs goes on, what comes waits."""
+    """Start no more jobs of the queue. Running jobs go on, new jobs wait."""
     _change(name, {"paused": True}, as_json)
 
 
 @queues.command()
 def resume(name: str, as_json: AsJson = False) -> None:
-    """Go on starting jobs."""
+    """Start jobs of the queue again."""
     _change(name, {"paused": False}, as_json)
 
 
@@ -53,29 +53,29 @@ def limit(
     max_depth: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set limits, or take them away. What is not named stays as it is."""
+    """Set or remove limits. Limits that are not named do not change."""
     wanted = given(max_running=max_running, max_running_per_key=max_running_per_key, max_depth=max_depth)
     changes: dict[str, Any] = {option: _whole(value) for option, value in wanted.items()}
     if rate is not None:
         changes["rate_limit"] = None if rate == NONE else _rate(rate)
     if not changes:
-        raise RequestFailed("name a limit: --max-running, --rate, --max-running-per-key or --max-depth")
+        raise RequestFailed("give a limit: --max-running, --rate, --max-running-per-key or --max-depth")
     _change(name, changes, as_json)
 
 
 def size(
-    queue: Annotated[str, typer.Option(help="Which.")],
-    drain_within: Annotated[float | None, typer.Option(help="Seconds in which to work off what waits now.")] = None,
+    queue: Annotated[str, typer.Option(help="Name of the queue.")],
+    drain_within: Annotated[float | None, typer.Option(help="Seconds in which to clear the backlog.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How many worker slots a queue needs, by Little's law over what was measured."""
+    """Show how many worker slots a queue needs, by Little's law over the measured rates."""
     found = ask("GET", f"/queues/{queue}/sizing", params=given(drain_within=drain_within))
     if as_json:
         typer.echo(json.dumps(found))
         return
     advised, least = found["slots_advised"], found["slots_at_least"]
-    said = "not known yet" if advised is None else f"{advised} slots advised, {least} at least"
-    typer.echo(f"{queue}: {said}; there are {found['slots']}")
+    needed = "not known yet" if advised is None else f"{advised} slots advised, {least} at least"
+    typer.echo(f"{queue}: {needed}; there are {found['slots']}")
     typer.echo(f"  {found['detail']}")
 
 
@@ -96,7 +96,7 @@ def _rate(value: str) -> dict[str, Any]:
     try:
         return {"jobs": int(jobs), "per": float(per)}
     except ValueError:
-        raise RequestFailed(f"{value!r} is no rate such as 100/60") from None
+        raise RequestFailed(f"{value!r} is not a rate such as 100/60") from None
 
 
 def _show(queue: dict[str, Any], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`accepted schedules`: what runs when, in UTC and by the clock on the wall."""
+"""`accepted schedules`: list, write, preview and trigger schedules. Times are shown in UTC and in local time."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import typer
 from accepted.cli.http import AsJson, RequestFailed, ask, call, given
 from accepted.domain.zones import zone
 
-schedules = typer.Typer(help="List, write, try out and trigger schedules.")
+schedules = typer.Typer(help="List, write, preview and trigger schedules.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 Timezone = Annotated[str, typer.Option(help="UTC, or a name of the IANA database.")]
@@ -19,14 +19,14 @@ Timezone = Annotated[str, typer.Option(help="UTC, or a name of the IANA database
 
 @schedules.callback(invoke_without_command=True)
 def overview(context: typer.Context, as_json: AsJson = False) -> None:
-    """Every schedule with its next five runs."""
+    """List all schedules, each with its next five runs."""
     if context.invoked_subcommand is None:
         list_(as_json)
 
 
 @schedules.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Every schedule with its next five runs."""
+    """List all schedules, each with its next five runs."""
     found = list(_all())
     if as_json:
         typer.echo(json.dumps({"items": found}))
@@ -49,11 +49,11 @@ def put(
     timezone: Timezone = "UTC",
     on_missed: Annotated[str | None, typer.Option(help="skip, run_once or run_all.")] = None,
     overlap: Annotated[str | None, typer.Option(help="allow or skip.")] = None,
-    spread_over: Annotated[float | None, typer.Option(min=0, help="Seconds in which each run begins.")] = None,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Let it rest.")] = False,
+    spread_over: Annotated[float | None, typer.Option(min=0, help="Seconds over which the starts are spread.")] = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Do not fire.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a schedule, or replace it as a whole."""
+    """Make a schedule, or replace all of it."""
     try:
         wanted = json.loads(sys.stdin.read() if job == "-" else job)
     except ValueError as error:
@@ -65,40 +65,44 @@ def put(
 
 @schedules.command()
 def delete(name: Name) -> None:
-    """Delete a schedule. Jobs that it has submitted stay."""
+    """Delete a schedule. Jobs that it submitted stay."""
     call("DELETE", f"/schedules/{name}")
 
 
 @schedules.command()
 def trigger(name: Name, as_json: AsJson = False) -> None:
-    """Submit its job now."""
+    """Submit the job of a schedule now."""
     job = ask("POST", f"/schedules/{name}/trigger")
     typer.echo(json.dumps(job) if as_json else f"{job['id']}  {job['status']}")
 
 
 @schedules.command()
-def runs(name: Name, limit: Annotated[int, typer.Option(min=1, max=200)] = 20, as_json: AsJson = False) -> None:
-    """What became of its latest times."""
+def runs(
+    name: Name,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Runs to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List what happened at the latest scheduled times."""
     page = ask("GET", f"/schedules/{name}/runs", params={"limit": limit})
     if as_json:
         typer.echo(json.dumps(page))
         return
     for run in page["items"]:
-        became = run["job_status"] or run["reason"] or ""
-        typer.echo(f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {became}")
+        result = run["job_status"] or run["reason"] or ""
+        typer.echo(f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {result}")
 
 
 @schedules.command()
 def preview(
     cron: Annotated[str, typer.Argument(help="Five fields, such as '*/5 * * * *'.")],
     timezone: Timezone = "UTC",
-    after: Annotated[str | None, typer.Option(help="RFC 3339; now, when it is not given.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    after: Annotated[str | None, typer.Option(help="RFC 3339; default: now.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="Runs to show.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """When a line would fire, and what changes of the clock would do to it."""
-    asked = {"cron": cron, "timezone": timezone, "count": count} | given(after=after)
-    answer = ask("POST", "/schedules/preview", json=asked)
+    """Show when a cron line fires, and how changes of the clock affect it."""
+    body = {"cron": cron, "timezone": timezone, "count": count} | given(after=after)
+    answer = ask("POST", "/schedules/preview", json=body)
     if as_json:
         typer.echo(json.dumps(answer))
         return
@@ -107,27 +111,27 @@ def preview(
 
 
 def _all() -> Iterator[dict[str, Any]]:
-    asked: dict[str, Any] = {"limit": 200}
+    query: dict[str, Any] = {"limit": 200}
     while True:
-        page = ask("GET", "/schedules", params=asked)
+        page = ask("GET", "/schedules", params=query)
         yield from page["items"]
         if page["next"] is None:
             return
-        asked["cursor"] = page["next"]
+        query["cursor"] = page["next"]
 
 
 def _show(one: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(one))
         return
-    rests = "" if one["enabled"] else "  (disabled)"
-    typer.echo(f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{rests}")
+    disabled = "" if one["enabled"] else "  (disabled)"
+    typer.echo(f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{disabled}")
     for line in _runs(one["next_runs"], one["timezone"]):
         typer.echo(f"  {line}")
 
 
 def _runs(moments: list[str], timezone: str) -> Iterator[str]:
-    """Each moment in UTC, and as the clock shows it there."""
+    """Each moment in UTC, and in local time."""
     for moment in moments:
         at = datetime.fromisoformat(moment)
         yield f"{at:%a %Y-%m-%d %H:%M} UTC   {at.astimezone(zone(timezone)):%a %Y-%m-%d %H:%M %Z}"

