@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.clients.client import Client
-from tests.support.handlers import using_tools as tooled_handlers
+from tests.support.handlers import using_tools
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.service.processes import StartService
 from tests.support.service.running_service import BOOT_WITHIN, Running, serving, types_known
@@ -91,15 +91,15 @@ async def test_a_worker_killed_before_the_commit_leaves_its_steps_and_nothing_el
     database_url: str, database_server: DatabaseServer, tmp_path: Path
 ) -> None:
     name, journal = database_url.rsplit("/", 1)[1], tmp_path / "journal"
-    database_server.execute("CREATE TABLE payments (job_id uuid, attempt int)", name)
-    env = {**HANDLERS, tooled_handlers.JOURNAL: str(journal), "ACCEPTED_AUTH": "off", "ACCEPTED_LEASE_TTL": "3"}
+    database_server.execute("CREATE TABLE public.payments (job_id uuid, attempt int)", name)
+    env = {**HANDLERS, using_tools.JOURNAL: str(journal), "ACCEPTED_AUTH": "off", "ACCEPTED_LEASE_TTL": "3"}
     async with serving(database_url, env) as running:
         client, worker = running.client(), running.services["worker"]
         await types_known(client)
         job = await client.submit("pays", {"die_attempts": 1})
-        await until(lambda: not worker.running, BOOT_WITHIN, "the worker to be taken along")
+        await until(lambda: not worker.running, BOOT_WITHIN, "the worker to be killed")
         assert (await client.job(job["id"]))["status"] == "running"
-        assert database_server.execute("SELECT count(*) FROM payments", name) == "0"
+        assert database_server.execute("SELECT count(*) FROM public.payments", name) == "0"
         assert [one["type"] for one in (await client.get("/jobs")).json()["items"]] == ["pays"]
 
         worker.start()
@@ -108,7 +108,7 @@ async def test_a_worker_killed_before_the_commit_leaves_its_steps_and_nothing_el
         assert (done["status"], done["attempt"], done["result"]) == ("succeeded", 2, 42)
         assert [one["outcome"] for one in await client.attempts(job["id"])] == ["crashed", "succeeded"]
         assert journal.read_text().split() == [job["id"]], "charged once"
-        assert database_server.execute("SELECT attempt FROM payments", name) == "2"
+        assert database_server.execute("SELECT attempt FROM public.payments", name) == "2"
         (child,) = (await client.get("/jobs?type=noop")).json()["items"]
         assert (child["parent_id"], child["root_id"]) == (job["id"], job["id"])
         assert (await client.finished(child["id"]))["status"] == "succeeded"

@@ -114,11 +114,11 @@ class Worker:
         ]
         if not self._queue_names:
             background.append(asyncio.create_task(self._listener.run()))
-        taking = asyncio.create_task(self._take())
+        claiming = asyncio.create_task(self._claim_jobs())
         log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
         await self._stopping.wait()
         await self._claimer.stop()
-        await self._finish(taking)
+        await self._finish(claiming)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -143,7 +143,7 @@ class Worker:
             await conn.commit()
         await self._find_queues()
 
-    async def _take(self) -> None:
+    async def _claim_jobs(self) -> None:
         while not self._stopping.is_set():
             free = await self._slots.some()
             try:
@@ -199,11 +199,11 @@ class Worker:
         finally:
             self._executing.discard(task)
 
-    async def _finish(self, taking: asyncio.Task[None]) -> None:
+    async def _finish(self, claiming: asyncio.Task[None]) -> None:
         """Wait for running attempts within the grace, then hand back the rest."""
         deadline = asyncio.get_running_loop().time() + max(self._grace - HAND_BACK_SECONDS, 0)
         self._slots.open()
-        await asyncio.wait([taking], timeout=max(self._grace / 2, 1))
+        await asyncio.wait([claiming], timeout=max(self._grace / 2, 1))
         while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(set(self._attempts), timeout=left)
         for task in set(self._executing):
