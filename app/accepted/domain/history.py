@@ -1,6 +1,6 @@
 """The history of a job, derived from its row and its attempts. There is no table of events.
 
-Each state has a number that follows from the status, the attempt and the explicit retries so far, and the numbers only
+Each state has a number that follows from the status, the attempt and the manual retries so far, and the numbers only
 rise. The number is the id of the event, so a client that reconnects continues after the last number it saw.
 """
 
@@ -76,7 +76,7 @@ def _events_of(one: PastAttempt, job: Job) -> Iterator[Event]:
 
 
 def _retries(job: Job, attempt: int) -> int:
-    """Explicit retries up to and after `attempt`."""
+    """Manual retries up to and after `attempt`."""
     return sum(one <= attempt for one in job.retried_after or ())
 
 
