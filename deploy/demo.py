@@ -1,7 +1,7 @@
-"""`make demo`: boots the service and shows over real HTTP what it promises.
+"""`make demo`: starts the service and shows over real HTTP what it promises.
 
-`accepted dev` runs as a child process on a free port, with a data directory that is thrown away afterwards. Each
-thing shown is checked; the exit code is 0 only if all of it was seen, else 1, with a list of what was not.
+`accepted dev` runs as a child process on a free port, with a temporary data directory. Each thing that is shown is also
+checked. The exit code is 0 if every check passed, else 1, with a list of those that failed.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from deploy.demo_stage import PATIENCE, Service, Stage
 
 
 def accept(stage: Stage) -> None:
-    """A job is accepted: 202 once it is committed, with where to look and when"""
+    """A job is accepted: 202 once it is committed, with headers that say where and when to look"""
     answer = stage.submit({"type": "sleep", "payload": {"seconds": 2}}, **{"Idempotency-Key": "order-1234"})
     stage.job = answer.json()
     for name in ("Location", "Operation-Location", "Link", "Retry-After"):
@@ -29,14 +29,14 @@ def accept(stage: Stage) -> None:
 
 
 def replay(stage: Stage) -> None:
-    """The client never heard that answer and sends again: the same key is the same job"""
+    """The client missed that answer and sends again: the same key gives the same job"""
     answer = stage.submit({"payload": {"seconds": 2.0}, "type": "sleep"}, **{"Idempotency-Key": "order-1234"})
     stage.see("202 with the same id", (answer.status_code, answer.json()["id"]) == (202, stage.job["id"]))
     stage.see("Idempotent-Replayed: true", answer.headers.get("Idempotent-Replayed") == "true")
 
 
 def poll(stage: Stage) -> None:
-    """Polling: each GET waits until the ETag that it was given no longer holds"""
+    """Polling: each GET waits until the given ETag no longer holds"""
     path, etag, statuses = f"/jobs/{stage.job['id']}", '"none yet"', ["unknown"]
     while statuses[-1] in ("unknown", "queued", "running"):
         answer = stage.client.get(path, params={"wait": PATIENCE}, headers={"If-None-Match": etag})
@@ -45,20 +45,20 @@ def poll(stage: Stage) -> None:
         stage.say(f"GET /jobs/{{id}}?wait={PATIENCE}  {statuses[-1]:<10}ETag: {etag}")
     again = stage.client.get(path, headers={"If-None-Match": etag})
     stage.see("it went from running to succeeded", statuses[-2:] == ["running", "succeeded"])
-    stage.see("304 Not Modified for the ETag that still holds", again.status_code == 304)
+    stage.see("304 Not Modified for an ETag that still holds", again.status_code == 304)
 
 
 def call(stage: Stage) -> None:
-    """http.request: a job that calls a URL, here that of a local receiver"""
+    """http.request: a job that calls a URL, here the URL of a local receiver"""
     payload = {"method": "POST", "url": stage.receiver.url + "/orders", "json": {"order": 1234}}
     job = stage.finish({"type": "http.request", "payload": payload})
     path, _, body = stage.receiver.next_call()
-    stage.see("the receiver was sent the JSON", (path, body) == ("/orders", b'{"order":1234}'))
+    stage.see("the receiver got the JSON", (path, body) == ("/orders", b'{"order":1234}'))
     stage.see("its answer is the job's result", (job["result"] or {}).get("body") == "thank you")
 
 
 def retry(stage: Stage) -> None:
-    """A job that fails once is tried again, when its schedule says so"""
+    """A job that fails once is retried on its schedule"""
     job = stage.finish({"type": "sleep", "payload": {"fail_attempts": 1, "seconds": 0}, "retry": {"schedule": [0.5]}})
     attempts = stage.client.get(f"/jobs/{job['id']}/attempts").json()["items"]
     for one in attempts:
@@ -68,24 +68,24 @@ def retry(stage: Stage) -> None:
 
 
 def fail(stage: Stage) -> None:
-    """A job that fails for good: a dead letter, which says why"""
-    asked = {"type": "sleep", "payload": {"fail_attempts": 9, "seconds": 0}}
-    asked |= {"retry": {"max_attempts": 2, "schedule": [0.3]}, "callback_url": stage.receiver.url + "/webhooks"}
-    stage.job = job = stage.finish(asked)
+    """A job that fails on its last attempt becomes a dead letter, with its error"""
+    body = {"type": "sleep", "payload": {"fail_attempts": 9, "seconds": 0}}
+    body |= {"retry": {"max_attempts": 2, "schedule": [0.3]}, "callback_url": stage.receiver.url + "/webhooks"}
+    stage.job = job = stage.finish(body)
     stage.say(f"error: {json.dumps(job['error'])}")
     stage.see("failed after 2 attempts", (job["status"], job["attempt"]) == ("failed", 2))
     stage.see("its error has a class and a message", job["error"]["class"] == "transient" and job["error"]["message"])
 
 
-def hear(stage: Stage) -> None:
-    """The webhook of that end, verified by the reference library of Standard Webhooks"""
+def webhook(stage: Stage) -> None:
+    """The webhook about that failure, verified by the reference library of Standard Webhooks"""
     _, headers, body = stage.receiver.next_call()
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
         stage.say(f"{name}: {headers[name]}")
     library = Webhook(stage.client.get("/webhook-secret").json()["secret"])
     event = library.verify(body, headers)
-    told = (event["type"], event["data"]["id"])
-    stage.see("verified: job.failed, of this job", told == ("job.failed", stage.job["id"]))
+    received = (event["type"], event["data"]["id"])
+    stage.see("verified: job.failed, of this job", received == ("job.failed", stage.job["id"]))
     try:
         library.verify(body.replace(b'"status":"failed"', b'"status":"succeeded"'), headers)
         refusal = None
@@ -94,8 +94,8 @@ def hear(stage: Stage) -> None:
     stage.see(f"a copy with another status is refused: {refusal}", refusal)
 
 
-def mend(stage: Stage) -> None:
-    """The morning after: the dead letter is found, mended and replayed"""
+def replay_dead_letter(stage: Stage) -> None:
+    """The dead letter is found, replayed with another payload, and succeeds"""
     letters = stage.client.get("/dead-letters").json()["items"]
     for one in letters:
         stage.say(f"GET /dead-letters  {one['type']} {one['class']}: {one['message']}")
@@ -121,18 +121,18 @@ def stop(stage: Stage) -> None:
     stage.see("exit code 0", stage.service.stop() == 0)
 
 
-SCENES = (accept, replay, poll, call, retry, fail, hear, mend, cancel, stop)
+SCENES = (accept, replay, poll, call, retry, fail, webhook, replay_dead_letter, cancel, stop)
 
 
 def main() -> int:
-    """Play every scene; the exit code."""
+    """Play every scene; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console, began = Console(highlight=False), time.monotonic()
-    console.print("[bold]Accepted[/]: booting API, worker, scheduler and an embedded PostgreSQL ...")
+    console.print("[bold]Accepted[/]: starting API, worker, scheduler and an embedded PostgreSQL ...")
     try:
         with _running() as service, httpx.Client(base_url=service.url, timeout=PATIENCE + 5, trust_env=False) as client:
             if not service.wait_ready(client):
-                console.print(f"the service did not come up:\n{service.log()}", markup=False)
+                console.print(f"the service did not start:\n{service.log()}", markup=False)
                 return 1
             stage = Stage(console, client, service)
             stage.say(f"up at {service.url} after {time.monotonic() - began:.1f} s")
@@ -146,10 +146,10 @@ def main() -> int:
 
 def _verdict(console: Console, stage: Stage, seconds: float) -> int:
     if not stage.unseen:
-        console.print(f"\n[bold green]All {len(stage.seen)} things were seen, in {seconds:.1f} s.[/]")
+        console.print(f"\n[bold green]All {len(stage.seen)} checks passed, in {seconds:.1f} s.[/]")
         return 0
     listed = "\n  - ".join(stage.unseen)
-    console.print(f"\nNot seen:\n  - {listed}\n\nThe end of the service's log:\n{stage.service.log()}", markup=False)
+    console.print(f"\nFailed:\n  - {listed}\n\nThe end of the service's log:\n{stage.service.log()}", markup=False)
     return 1
 
 
@@ -160,7 +160,7 @@ def _running() -> Iterator[Service]:
         service.start()
         yield service
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # nothing keeps us from cleaning up
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the clean-up
             signal.signal(number, signal.SIG_IGN)
         service.remove()
 

@@ -1,4 +1,4 @@
-"""What the scenes of the demo are played with: a receiver of calls, the service as a child process, the record."""
+"""What the scenes of the demo share: a receiver of calls, the service as a child process, and the list of checks."""
 
 import contextlib
 import json
@@ -24,9 +24,9 @@ from rich.text import Text
 
 LOOPBACK = "127.0.0.1"
 
-READY_WITHIN = 60.0  # seconds; five on an idle machine, most of them for making the PostgreSQL data directory
+READY_WITHIN = 60.0  # seconds; about five on an idle machine, most of them to make the PostgreSQL data directory
 STOP_WITHIN = 20.0
-PATIENCE = 15  # seconds for anything that a job or a webhook is waited for
+PATIENCE = 15  # seconds to wait for a change of a job, or for a webhook
 
 
 class Receiver:
@@ -43,7 +43,7 @@ class Receiver:
                 self.wfile.write(b"thank you")
 
             def log_message(self, *_: object) -> None:
-                """The narration is the log."""
+                """Print nothing."""
 
         server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -56,7 +56,7 @@ class Receiver:
 
 
 class Service:
-    """`accepted dev` as a child in a session of its own, so that Ctrl-C reaches it through us and not beside us."""
+    """`accepted dev` as a child process in its own session, so that only this process gets the Ctrl-C."""
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="accepted-demo-"))
@@ -67,7 +67,7 @@ class Service:
 
     def start(self) -> None:
         command = [str(Path(sys.executable).with_name("accepted")), "dev", "--port", self._port, "--data-dir", "data"]
-        # None of the caller's settings; and the receiver's address is not public, so the worker has to be allowed it.
+        # Without the caller's settings. The receiver's address is not public, so the worker must be allowed to call it.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCEPTED_")}
         environment["ACCEPTED_EGRESS_ALLOW"] = "127.0.0.0/8"
         with (self._home / "log").open("wb") as log:
@@ -76,7 +76,7 @@ class Service:
             )
 
     def wait_ready(self, client: httpx.Client) -> bool:
-        """Wait until the worker has registered its types; False when the service ends or takes too long."""
+        """Wait until the worker has registered its types; False if the service ends or takes too long."""
         assert self._process is not None
         deadline = time.monotonic() + READY_WITHIN
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -87,7 +87,7 @@ class Service:
         return False
 
     def stop(self) -> int | None:
-        """SIGTERM; the exit code, None if it does not end."""
+        """Send SIGTERM; returns the exit code, or None if the process does not end."""
         assert self._process is not None
         self._process.terminate()
         try:
@@ -96,11 +96,11 @@ class Service:
             return None
 
     def log(self) -> str:
-        """The end of what it wrote."""
+        """The last lines of its log."""
         return "\n".join((self._home / "log").read_text(errors="replace").splitlines()[-20:])
 
     def remove(self) -> None:
-        """Leave nothing behind, whatever state it is in: not the process, not its PostgreSQL, not its data."""
+        """Remove the process, its PostgreSQL and its data, in whatever state they are."""
         if self._process is not None and self.stop() is None:
             self._process.kill()
             self._process.wait()
@@ -109,7 +109,7 @@ class Service:
 
 
 class Stage:
-    """What the scenes share: the actors, the job they speak of, and the record of what was seen and what was not."""
+    """What the scenes share: client, receiver, service, the current job, and the passed and failed checks."""
 
     def __init__(self, console: Console, client: httpx.Client, service: Service) -> None:
         self.client = client
@@ -124,13 +124,13 @@ class Stage:
         self._console.print(Padding(Text(text, style), (0, 0, 0, 4), expand=False))
 
     def see(self, what: str, is_so: object) -> None:
-        """Record whether `what` was seen."""
+        """Print the check `what`, and record whether it passed."""
         (self.seen if is_so else self.unseen).append(what)
-        mark = ("ok", "green") if is_so else ("NOT SEEN", "bold red")
+        mark = ("ok", "green") if is_so else ("FAILED", "bold red")
         self._console.print("  ", Text.assemble(mark, " ", what), sep="")
 
     def play(self, scene: "Callable[[Stage], None]") -> None:
-        """Run a scene under its docstring; one that breaks down is something that was not seen."""
+        """Run a scene under its docstring as the title. A scene that raises counts as a failed check."""
         self._console.print(f"\n[bold cyan]{scene.__doc__}[/]")
         try:
             scene(self)
@@ -144,7 +144,7 @@ class Stage:
         return answer
 
     def finish(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Submit a job and tell its events until it is finished; the job as it is then."""
+        """Submit a job and print its events until it is finished; returns the finished job."""
         path = str(self.submit(body).headers["Location"])
         with self.client.stream("GET", f"{path}/events") as stream:
             for line in stream.iter_lines():
@@ -154,7 +154,7 @@ class Stage:
         return dict(self.client.get(path).json())
 
     def wait(self, job_id: str, status: str) -> dict[str, Any]:
-        """The job once it is in `status`, or as it is when our patience ends."""
+        """The job once it has `status`, or as it is after `PATIENCE`."""
         deadline = time.monotonic() + PATIENCE
         answer = self.client.get(f"/jobs/{job_id}")
         while (job := dict(answer.json()))["status"] != status and time.monotonic() < deadline:
@@ -163,7 +163,7 @@ class Stage:
 
 
 def _stop_postgres(pid_file: Path) -> None:
-    """Stop the embedded server if it has outlived the service; its data goes anyway, so at once."""
+    """Stop the embedded server if the service left it running. Its data is deleted, so an immediate stop is safe."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
         for _ in range(100):
