@@ -1,4 +1,4 @@
-"""GET /targets: the hosts that fail, or that asked for a pause; POST /targets/{host}/release."""
+"""GET /targets: the hosts that fail, or that asked not to be called for a time; POST /targets/{host}/release."""
 
 from datetime import datetime
 from typing import Annotated, Literal

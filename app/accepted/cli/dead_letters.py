@@ -93,9 +93,9 @@ def _selection(
 
 
 def _confirmed(selection: dict[str, Any], verb: str, dry_run: bool) -> dict[str, Any]:
-    """Ask at a terminal before all dead letters are meant: a discard cannot be undone."""
+    """Ask for confirmation at a terminal if no filter is given, because a discard cannot be undone."""
     if not selection and not dry_run and sys.stdin.isatty():
-        typer.confirm(f"{verb} all dead letters?", abort=True, err=True)
+        typer.confirm(f"{verb} every dead letter?", abort=True, err=True)
     return selection
 
 
