@@ -27,7 +27,7 @@ from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
 from accepted.services.batches.checks import Members, workflow
 from accepted.services.batches.ending import cancel as cancel_batch
-from accepted.services.batches.ndjson import Lines
+from accepted.services.batches.ndjson import NdjsonBatch
 from accepted.services.batches.requests import BatchQuery, BatchRequest, WorkflowJobRequest, WorkflowRequest
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission
 from accepted.services.jobs.validation import checked
@@ -214,7 +214,7 @@ async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str
     state = state_of(request)
     members = Members(state.job_checks, tenant, options, request.headers.get("traceparent"))
     lines_fingerprint = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
-    with Lines(members, lines_fingerprint) as lines:
+    with NdjsonBatch(members, lines_fingerprint) as lines:
         async for group in read_lines(request, largest_body(state.settings)):
             await lines.take(group, state.slices)
         return await state.admission.accept_batch(lines.submission(key))
@@ -242,7 +242,7 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
         batch=batch,
         jobs=[spread.placed(job, number, batch.total) for number, job in enumerate(jobs)],
         queues=members.queues,
-        lines=members.lines,
+        ordering_lines=members.ordering_lines,
         key=key,
         fingerprint=None if key is None else fingerprint("POST", PATH, parsed),
     )

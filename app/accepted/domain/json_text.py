@@ -43,8 +43,8 @@ _ENCODER = msgspec.json.Encoder()
 _SORTED = msgspec.json.Encoder(order="sorted")
 
 
-def parse(raw: bytes) -> ParsedJSON:
-    """The value of `raw`.
+def parse(raw: bytes, *, one_line: bool = False) -> ParsedJSON:
+    """The value of `raw`: a body, or `one_line` of it, which the details of errors call "it".
 
     Raises MalformedRequest (not JSON in UTF-8, duplicate keys, lone surrogates, numbers that no double
     holds) or InvalidRequest (NUL in a string, nesting beyond 64, integers beyond int64).
@@ -54,11 +54,11 @@ def parse(raw: bytes) -> ParsedJSON:
     try:
         text = raw.decode("utf-8").rstrip(_WHITESPACE)
     except UnicodeDecodeError:
-        raise MalformedRequest("the body is not UTF-8") from None
+        raise MalformedRequest(f"{_subject(one_line)} is not UTF-8") from None
     suspicious = _LONG_NUMBER.search(raw) is not None
     if b"\\u" in raw and _RISKY_ESCAPE.search(raw) is not None:
         suspicious = True
-    value = _scan(_careful if suspicious else _quick, text)
+    value = _scan(_careful if suspicious else _quick, text, one_line)
     if suspicious:
         _check(value, "")
     return value
@@ -85,25 +85,30 @@ def escape_pointer(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-def _scan(scan: Any, text: str) -> ParsedJSON:
+def _scan(scan: Any, text: str, one_line: bool) -> ParsedJSON:
     start = len(text) - len(text.lstrip(_WHITESPACE))  # the C scanner skips whitespace only inside the value
     try:
         value, end = scan(text, start)
     except StopIteration as stop:
-        raise _malformed(text, stop.value) from None
+        raise _malformed(text, stop.value, one_line) from None
     except json.JSONDecodeError as error:
-        raise _malformed(text, error.pos) from None
+        raise _malformed(text, error.pos, one_line) from None
     if end != len(text):
-        raise _malformed(text, end)
+        raise _malformed(text, end, one_line)
     return value  # type: ignore[no-any-return]
 
 
-def _malformed(text: str, position: int) -> MalformedRequest:
+def _malformed(text: str, position: int, one_line: bool) -> MalformedRequest:
     if not text:
-        return MalformedRequest("the body is empty")
+        return MalformedRequest(f"{_subject(one_line)} is empty")
     line = text.count("\n", 0, position) + 1
     column = position - text.rfind("\n", 0, position)
-    return MalformedRequest(f"the body is not valid JSON (line {line}, column {column})")
+    where = f"column {column}" if one_line else f"line {line}, column {column}"
+    return MalformedRequest(f"{_subject(one_line)} is not valid JSON ({where})")
+
+
+def _subject(one_line: bool) -> str:
+    return "it" if one_line else "the body"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

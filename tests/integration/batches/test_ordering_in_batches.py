@@ -43,7 +43,7 @@ def keyed(keys: Sequence[str | None]) -> BatchSubmission:
     batch = NewBatch(id=new_id(), tenant="t", total=len(keys))
     jobs = [a_job(queue="q", batch_id=batch.id, ordering_key=key) for key in keys]
     lines = {line for job in jobs if (line := line_of(job)) is not None}
-    return BatchSubmission(batch=batch, jobs=jobs, queues={"q": len(jobs)}, lines=lines)
+    return BatchSubmission(batch=batch, jobs=jobs, queues={"q": len(jobs)}, ordering_lines=lines)
 
 
 async def put(harness: BrokerHarness, keys: Sequence[str | None]) -> tuple[list[UUID], BatchReceipt]:

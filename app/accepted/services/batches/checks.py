@@ -39,20 +39,20 @@ class Members:
         options: BatchOptions,
         traceparent: str | None,
         model: type[JobRequest] = JobRequest,
-        alone: Sequence[str] = ("unique",),
+        not_allowed: Sequence[str] = ("unique",),
     ) -> None:
-        """`alone`: fields that a member cannot have. Raises `InvalidRequest` for wrong options."""
+        """`not_allowed`: fields that a member cannot have. Raises `InvalidRequest` for wrong options."""
         self._checks = checks
         self._tenant = tenant
         self._options = options
         self._traceparent = traceparent
         self._model = model
-        self._alone = alone
+        self._not_allowed = not_allowed
         self._id = new_id()
-        self._placed = options.spread_over is not None or options.start_at is not None
+        self._spreads = options.spread_over is not None or options.start_at is not None
         self.errors: list[FieldError] = []
         self.queues: Counter[str] = Counter()
-        self.lines: set[Line] = set()
+        self.ordering_lines: set[Line] = set()
         self.total = 0
         _check_moments(options)
         checks.check_callback(options.callback_url)
@@ -87,8 +87,8 @@ class Members:
             return None
         self.queues[job.queue] += 1
         if (line := line_of(job)) is not None:
-            self.lines.add(line)
-        if self.lines and self.total > MAX_IN_LINE:
+            self.ordering_lines.add(line)
+        if self.ordering_lines and self.total > MAX_IN_LINE:
             raise TooLarge(f"more than {MAX_IN_LINE} jobs in a batch in which some have an ordering_key")
         return msgspec.structs.replace(job, batch_id=self._id)
 
@@ -103,8 +103,8 @@ class Members:
 
     async def _checked(self, parsed: Any) -> NewJob:
         if isinstance(parsed, dict):
-            refused = [FieldError(f"/{name}", "is not taken here") for name in self._alone if parsed.get(name)]
-            if self._placed:
+            refused = [FieldError(f"/{name}", "is not allowed here") for name in self._not_allowed if parsed.get(name)]
+            if self._spreads:
                 refused += [
                     FieldError(f"/{name}", "the batch says when its jobs run: spread_over, start_at")
                     for name in ("run_at", "delay")

@@ -68,12 +68,12 @@ def _room() -> Iterator[None]:
         raise LedgerUnavailable("no disk space to keep the batch while it arrives") from error
 
 
-class Lines:
-    """The lines of one request. `with` closes the file in the end."""
+class NdjsonBatch:
+    """A batch that arrives line by line. `with` closes the file in the end."""
 
-    def __init__(self, members: Members, seen_as: LinesFingerprint | None) -> None:
+    def __init__(self, members: Members, fingerprint: LinesFingerprint | None) -> None:
         self._members = members
-        self._seen_as = seen_as
+        self._fingerprint = fingerprint
         self._spool = Spool()
         self._number = 0
         self._unreadable = False
@@ -98,12 +98,12 @@ class Lines:
             batch=batch,
             jobs=(spread.placed(job, number, batch.total) for number, job in enumerate(self._spool.jobs())),
             queues=self._members.queues,
-            lines=self._members.lines,
+            ordering_lines=self._members.ordering_lines,
             key=key,
-            fingerprint=None if self._seen_as is None else self._seen_as.digest(),
+            fingerprint=None if self._fingerprint is None else self._fingerprint.digest(),
         )
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "NdjsonBatch":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -114,21 +114,17 @@ class Lines:
         if self._members.total == MAX_LINES:
             raise TooLarge(f"more than {MAX_LINES} lines")
         try:
-            parsed = json_text.parse(line)
+            parsed = json_text.parse(line, one_line=True)
         except MalformedRequest as refused:
             self._unreadable = True
-            self._members.refuse(FieldError(pointer, where + _of_a_line(refused.detail)))
+            self._members.refuse(FieldError(pointer, where + refused.detail))
         except InvalidRequest as refused:
             self._members.refuse(*(FieldError(pointer + e.pointer, where + e.detail) for e in refused.errors))
         else:
-            if self._seen_as is not None:
-                self._seen_as.add(parsed)
+            if self._fingerprint is not None:
+                self._fingerprint.add(parsed)
             job = await self._members.check(parsed, pointer, where)
             if job is not None:
                 self._spool.add(job)
         if self._members.too_many_errors:
             self.submission(None)
-
-
-def _of_a_line(detail: str) -> str:
-    return detail.replace("the body is", "it is").replace("(line 1, ", "(")

@@ -47,14 +47,14 @@ class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
     """A batch that a client submits, with its idempotency key and the fingerprint of its body, if it came with a key.
 
     `jobs` are `batch.total` members, each with its `batch_id`; they are iterated once. `queues` has the number of
-    members by queue, `lines` the lines of their ordering keys. `edges` are (needs, job_id) pairs of members; the
-    `blockers` of those that wait are set already.
+    members by queue, `ordering_lines` the lines of their ordering keys. `edges` are (needs, job_id) pairs of members;
+    the `blockers` of those that wait are set already.
     """
 
     batch: NewBatch
     jobs: Iterable[NewJob]
     queues: Mapping[str, int]
-    lines: Collection[Line] = ()
+    ordering_lines: Collection[Line] = ()
     edges: Sequence[tuple[UUID, UUID]] = ()
     key: str | None = None
     fingerprint: bytes | None = None
@@ -112,10 +112,10 @@ class BatchSubmissions:
         queues: Counter[str] = Counter()
         async with transaction(self._engine) as conn:
             created_at = await ledger.create(conn, wanted.batch)
-            await placement.lock_lines(conn, wanted.lines, wanted.batch.id)
+            await placement.lock_lines(conn, wanted.ordering_lines, wanted.batch.id)
             deadline.reschedule(None)
             for chunk in _chunks(wanted.jobs):
-                if wanted.lines:
+                if wanted.ordering_lines:
                     chunk = await placement.line_up(conn, chunk)
                 entries = [Entry(job, handoff=handoff(self._broker, publishes=False)) for job in chunk]
                 accepted = await submission.insert(conn, entries, self._ttl)
