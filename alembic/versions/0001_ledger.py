@@ -46,7 +46,8 @@ CREATE TABLE jobs (
     batch_id uuid,
     ref text,
     blockers integer NOT NULL DEFAULT 0,
-    has_dependents boolean NOT NULL DEFAULT false
+    has_dependents boolean NOT NULL DEFAULT false,
+    cancelled_by uuid
 ) WITH (fillfactor = 70);
 CREATE INDEX jobs_by_tenant ON jobs (tenant, id);
 CREATE INDEX jobs_by_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
@@ -84,6 +85,7 @@ CREATE TABLE attempts (
     cancel_requested_at timestamptz,
     traceback text,
     answer json,
+    target text,
     PRIMARY KEY (job_id, attempt)
 ) WITH (fillfactor = 80);
 CREATE INDEX attempts_open ON attempts (worker_id) WHERE finished_at IS NULL;

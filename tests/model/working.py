@@ -137,7 +137,7 @@ class Working(Stage):
             transitions.succeeded(running, "666"), transitions.failed(running, FailureClass.TRANSIENT, "late", CHANCE),
             transitions.failed(running, FailureClass.INVALID, "late", CHANCE), transitions.crashed(running, CHANCE),
             transitions.handed_back(running), transitions.cancelled(running),
-            transitions.deferred(running, FailureClass.TIMEOUT, "late", 1.0),
+            transitions.deferred(running, FailureClass.TIMEOUT, "late", 1.0, "example.org"),
         ]  # fmt: skip
         assert list(await self.ledger.settle(pick(all_transitions, choice))) == [False]
 

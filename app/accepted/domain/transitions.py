@@ -29,9 +29,6 @@ MAX_UNSERVED_WAIT = 60.0
 
 ON_REQUEST = "cancelled on request"
 
-NEEDED = "needed job"
-"""How the message begins of a job that was cancelled because one that it needs did not succeed; no other begins so."""
-
 DEFERRED = "deferred"
 """The outcome of an attempt that was given back before it called anybody."""
 
@@ -70,7 +67,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 
     `progress` is the attempt's last progress, as JSON text. `children` are jobs that become real with the success.
     `retry_after` (seconds) is what the target asked for; it is not stored. `answer` is what the called server answered,
-    as JSON text; it is stored with the attempt.
+    as JSON text; it is stored with the attempt, and so is `target`, the host for which the attempt was deferred.
     """
 
     running: RunningAttempt
@@ -86,6 +83,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple[NewJob, ...] = ()
     retry_after: float | None = None
     answer: str | None = None
+    target: str | None = None
 
 
 def succeeded(running: RunningAttempt, result: str) -> Transition:
@@ -152,14 +150,15 @@ def unserved(running: RunningAttempt, type_name: str) -> Transition:
     )
 
 
-def deferred(running: RunningAttempt, kind: FailureClass, message: str, wait: float) -> Transition:
-    """running -> retrying, `wait` seconds from now, because the host that it would call is deferred.
+def deferred(running: RunningAttempt, kind: FailureClass, message: str, wait: float, target: str) -> Transition:
+    """running -> retrying, `wait` seconds from now, because `target`, the host that it would call, is deferred.
 
     Nothing was called, so nothing is charged: the budget grows by one. `kind`: the failure of the host.
     """
     error = _error(running, kind, message)
     return Transition(
-        running=running, status=Status.RETRYING, outcome=DEFERRED, error=error, wait=wait, extra_attempts=1
+        running=running, status=Status.RETRYING, outcome=DEFERRED, error=error, wait=wait, extra_attempts=1,
+        target=target,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ WITH waiting AS MATERIALIZED (
     JOIN jobs j ON j.id = o.job_id
     WHERE NOT o.published AND NOT o.on_hold AND o.attempt > 0
       AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz))
-      AND t.outcome = '{DEFERRED}' AND starts_with(t.error->>'message', CAST(:said AS text)) AND j.tenant = :tenant
+      AND t.outcome = '{DEFERRED}' AND t.target = :host AND j.tenant = :tenant
       AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now())
     ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
 ), paced AS (
@@ -184,7 +184,7 @@ async def wake(
     caller commits.
     """
     rows = await _WAKE.rows(
-        conn, tenant=tenant, host=host, said=rules.deferred_for_host(host), after=after, done=done, limit=limit,
+        conn, tenant=tenant, host=host, after=after, done=done, limit=limit,
         ramp=rules.RAMP, at_first=float(rules.AT_FIRST),
     )  # fmt: skip
     return [(row["job_id"], row["due_at"]) for row in rows]

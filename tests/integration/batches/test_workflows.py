@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import BatchLoop
 from tests.support.clients.client import check_problem
 from tests.support.ledger.poll_connection import PollConnection
-from tests.support.ledger.sql import rows
+from tests.support.ledger.sql import do, rows
 from tests.support.service.app_without_auth import application
 from tests.support.service.worker_with_handlers import WorkerWithHandlers, worker_with_handlers
 from tests.support.waiting import until
@@ -180,6 +180,26 @@ async def test_a_failed_member_ends_the_rest_and_its_retry_resumes_it(client: ht
     assert (await client.post(f"/jobs/{failed}/retry")).status_code == 202
     assert not (await client.get(f"/batches/{body['id']}")).json()["finished"]
     assert (await ended(client, body["id"]))["counts"] == {"succeeded": 4}
+
+
+@pytest.mark.usefixtures("shop")
+async def test_what_a_retry_resumes_does_not_hang_on_the_words_of_an_error(
+    client: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    """The texts are exchanged: c was cancelled for its need, d by a client."""
+    await until(lambda: _known(client, "fails"), PATIENCE, "the types")
+    answer = await post(client, node("a", delay=3600), node("b", "a", type="fails"), node("c", "b"), node("d", "b"))
+    ids = {job["ref"]: job["id"] for job in answer.json()["jobs"]}
+    assert (await client.post(f"/jobs/{ids['d']}/cancel")).status_code == 202
+    await do(engine, "UPDATE outbox SET published = true, due_at = now() WHERE job_id = :id", id=UUID(ids["a"]))
+    await ended(client, answer.json()["id"])
+    error = "json_build_object('class', 'cancelled', 'message', CAST(:words AS text))"
+    words = f"UPDATE jobs SET error = {error} WHERE id = :id"
+    await do(engine, words, words="whatever", id=UUID(ids["c"]))
+    await do(engine, words, words=f"needed job b {ids['b']} which is failed", id=UUID(ids["d"]))
+    assert (await client.post(f"/jobs/{ids['b']}/retry")).status_code == 202
+    assert (await ended(client, answer.json()["id"]))["counts"] == {"succeeded": 3, "cancelled": 1}
+    assert (await client.get(f"/jobs/{ids['d']}")).json()["status"] == "cancelled"
 
 
 @pytest.mark.usefixtures("shop")

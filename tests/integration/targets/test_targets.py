@@ -141,11 +141,15 @@ async def test_an_answer_ends_a_run_and_a_day_without_calls_too(conn: AsyncConne
     assert await known(conn) is None
 
 
-async def defer(engine: AsyncEngine, count: int, host: str, wait: float, **fields: Any) -> set[UUID]:
+async def defer(
+    engine: AsyncEngine, count: int, host: str, wait: float, says: str | None = None, **fields: Any
+) -> set[UUID]:
     ids = await put(engine, count, **fields)
     claims = await claim(engine, count, queue=fields.get("queue", "q"))
-    message = rules.why(host, TRANSIENT, rules.RUN)
-    await apply(engine, *(transitions.deferred(running_attempt(each), TRANSIENT, message, wait) for each in claims))
+    message = says or rules.why(host, TRANSIENT, rules.RUN)
+    await apply(
+        engine, *(transitions.deferred(running_attempt(each), TRANSIENT, message, wait, host) for each in claims)
+    )
     return set(ids)
 
 
@@ -166,6 +170,14 @@ async def test_what_waits_for_a_host_is_let_go_at_a_rising_pace(engine: AsyncEng
     assert {jobs[id]["status"] for id in mine} == {"retrying"}
     assert all(abs((jobs[id]["run_at"] - now).total_seconds() - due[id]) < 0.01 for id in mine)
     assert {(jobs[id]["attempt"], jobs[id]["max_attempts"]) for id in mine} == {(1, 4)}
+
+
+async def test_what_waits_for_a_host_is_not_found_by_the_words_of_its_error(engine: AsyncEngine) -> None:
+    mine = await defer(engine, 1, HOST, 500, says="come back later", tenant="t")
+    other = await defer(engine, 1, OTHER, 500, says=rules.why(HOST, TRANSIENT, rules.RUN), tenant="t")
+    assert await service.wake(engine, "t", HOST) == 1
+    (woken,) = await rows(engine, "SELECT job_id FROM outbox WHERE due_at < now() + interval '9 s'")
+    assert {woken["job_id"]} == mine != other
 
 
 async def test_all_are_let_go_however_many(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def any_transition(draw: st.DrawFn) -> Transition:
                 transitions.crashed(running, chance),
                 transitions.handed_back(running),
                 transitions.unserved(running, "a.type"),
-                transitions.deferred(running, draw(classes), message, draw(st.floats(0, 1e6))),
+                transitions.deferred(running, draw(classes), message, draw(st.floats(0, 1e6)), "example.org"),
                 transitions.unrecordable(running),
                 transitions.cancelled(running),
             ]
@@ -165,9 +165,9 @@ def test_handing_back_costs_no_attempt(running: RunningAttempt) -> None:
 
 @given(running_attempts())
 def test_holding_back_costs_no_attempt_and_says_why(running: RunningAttempt) -> None:
-    made = transitions.deferred(running, FailureClass.TIMEOUT, "deferred for x: y", 7.5)
+    made = transitions.deferred(running, FailureClass.TIMEOUT, "deferred for x: y", 7.5, "x")
     assert (made.status, made.wait, made.extra_attempts, made.crashes) == (Status.RETRYING, 7.5, 1, 0)
-    assert made.outcome == "deferred"
+    assert (made.outcome, made.target) == ("deferred", "x")
     assert json.loads(made.error or "") == {
         "class": "timeout", "message": "deferred for x: y", "attempt": running.attempt,
     }  # fmt: skip

@@ -79,11 +79,12 @@ class Call:
 
 
 class Deferred(NamedTuple):
-    """A job may not call its host: the error of its attempt, and in how many seconds to try again."""
+    """A job may not call its host `target`: the error of its attempt, and in how many seconds to try again."""
 
     kind: FailureClass
     message: str
     wait: float
+    target: str
 
 
 class Targets:
@@ -168,7 +169,8 @@ class Targets:
         # Not deferred any more, as far as we saw: somebody else got the try while we asked for it.
         left = target.deferred_for if target.state == "open" and target.deferred_for is not None else lease
         kind = FailureClass(target.reason)
-        return Deferred(kind, rules.why(key[1], kind, target.failures), left + self._place(key, target.deferred_until))
+        wait = left + self._place(key, target.deferred_until)
+        return Deferred(kind, rules.why(key[1], kind, target.failures), wait, key[1])
 
     def _place(self, key: Key, until: datetime | None) -> float:
         """Seconds behind the first job that this worker defers until that moment."""

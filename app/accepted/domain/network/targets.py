@@ -32,13 +32,8 @@ AGAINST = frozenset({FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.
 """Classes that speak against the host. Any other end says that it answers."""
 
 
-def deferred_for_host(host: str) -> str:
-    """How the error of a deferred attempt begins. What waits for a host is found by it."""
-    return f"deferred for {host}: "
-
-
 def why(host: str, reason: str, failures: int) -> str:
     """The error message of a deferred attempt."""
     if reason == FailureClass.RATE_LIMITED and failures < RUN:
-        return f"{deferred_for_host(host)}it asked for a pause (Retry-After)"
-    return f"{deferred_for_host(host)}its last {failures} calls have failed"
+        return f"deferred for {host}: it asked for a pause (Retry-After)"
+    return f"deferred for {host}: its last {failures} calls have failed"

@@ -15,9 +15,9 @@ WITH transition AS MATERIALIZED (
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
         CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
         CAST(:crashes AS int4[]), CAST(:extra AS int4[]), CAST(:finished AS bool[]),
-        CAST(:tracebacks AS text[]), CAST(:progress AS text[]), CAST(:answers AS text[])
+        CAST(:tracebacks AS text[]), CAST(:progress AS text[]), CAST(:answers AS text[]), CAST(:targets AS text[])
     ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback,
-           progress, answer)
+           progress, answer, target)
 ), locked AS MATERIALIZED (
     SELECT j.id FROM jobs j JOIN transition a ON a.job_id = j.id
     WHERE j.status = 'running' AND j.attempt = a.attempt
@@ -25,7 +25,7 @@ WITH transition AS MATERIALIZED (
 ), closed AS (
     UPDATE attempts t SET
         finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback,
-        answer = CAST(a.answer AS json)
+        answer = CAST(a.answer AS json), target = a.target
     FROM transition a JOIN locked l ON l.id = a.job_id
     WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
     RETURNING t.job_id, t.cancel_requested_at IS NOT NULL AND NOT a.finished AS cancel
@@ -82,5 +82,6 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[StatusChange]
         tracebacks=[t.traceback for t in batch],
         progress=[t.progress for t in batch],
         answers=[t.answer for t in batch],
+        targets=[t.target for t in batch],
     )
     return [status_change(row) for row in rows]

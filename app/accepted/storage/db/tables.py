@@ -70,6 +70,7 @@ jobs = Table(
     Column("ref", Text),
     Column("blockers", Integer, nullable=False, server_default="0"),
     Column("has_dependents", Boolean, nullable=False, server_default="false"),
+    Column("cancelled_by", UUID),
     CheckConstraint(
         "status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying', "
         "'succeeded', 'failed', 'cancelled', 'expired')",
@@ -128,6 +129,7 @@ attempts = Table(
     Column("cancel_requested_at", Moment),
     Column("traceback", Text),
     Column("answer", JSON),
+    Column("target", Text),
     PrimaryKeyConstraint("job_id", "attempt"),
     Index("attempts_open", "worker_id", postgresql_where=text("finished_at IS NULL")),
     postgresql_with={"fillfactor": "80"},

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.transitions import NEEDED
 from accepted.storage import queues
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
@@ -43,11 +42,11 @@ WITH RECURSIVE behind AS (
 ), {_LOCKED.format(found="behind")}, taken AS (
     DELETE FROM outbox o USING locked l WHERE o.job_id = l.id
 ), why AS (
-    SELECT DISTINCT ON (b.job_id) b.job_id, concat_ws(' ', '{NEEDED}', n.ref, b.needs, 'which is',
+    SELECT DISTINCT ON (b.job_id) b.job_id, b.needs, concat_ws(' ', 'needed job', n.ref, b.needs, 'which is',
         CASE WHEN n.status = 'blocked' THEN 'cancelled' ELSE n.status END) AS message
     FROM behind b JOIN jobs n ON n.id = b.needs ORDER BY b.job_id, b.needs
 ), moved AS (
-    UPDATE jobs j SET status = 'cancelled', finished_at = now(),
+    UPDATE jobs j SET status = 'cancelled', finished_at = now(), cancelled_by = y.needs,
         error = json_build_object('class', 'cancelled', 'message', y.message, 'attempt', j.attempt)
     FROM locked l JOIN why y ON y.job_id = l.id
     WHERE j.id = l.id AND j.status = 'blocked'

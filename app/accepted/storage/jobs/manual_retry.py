@@ -35,7 +35,8 @@ WITH chosen AS MATERIALIZED (
             (SELECT y.max_attempts FROM job_types y WHERE y.name = j.type),
             CAST(:default_attempts AS int4)
         ),
-        crashes = 0, result = NULL, error = NULL, progress = NULL, finished_at = NULL, run_at = c.due_at,
+        crashes = 0, result = NULL, error = NULL, progress = NULL, finished_at = NULL, cancelled_by = NULL,
+        run_at = c.due_at,
         expires_at = CASE WHEN j.expires_at > GREATEST(c.due_at, now()) THEN j.expires_at END,
         retried_after = array_append(j.retried_after, j.attempt)
     FROM chosen c

@@ -9,11 +9,10 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from accepted.domain.transitions import NEEDED
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.ordering import Line
 
-_BEHIND = f"""
+_BEHIND = """
     behind AS (
         SELECT unnest(CAST(:ids AS uuid[])) AS id
         UNION
@@ -21,11 +20,11 @@ _BEHIND = f"""
         CROSS JOIN LATERAL (
             SELECT * FROM dependencies e WHERE e.needs = b.id AND e.on_success AND e.broken OFFSET 0
         ) AS d
-        WHERE (SELECT j.status = 'cancelled' AND starts_with(j.error->>'message', '{NEEDED} ')
-               FROM jobs j WHERE j.id = d.job_id)
+        WHERE (SELECT j.status = 'cancelled' AND j.cancelled_by IS NOT NULL FROM jobs j WHERE j.id = d.job_id)
     )
 """
-"""Along broken edges, through jobs that were cancelled for one. A job that a client cancelled stays cancelled."""
+"""Along broken edges, through jobs that were cancelled for one: `cancelled_by` names what they needed. A job that a
+client cancelled has none, and stays cancelled."""
 
 _LOCK = Statement(f"""
 WITH RECURSIVE {_BEHIND}, concerned AS (
