@@ -22,8 +22,7 @@ from accepted.storage.db.statements import Direct
 from accepted_worker import handlers as built_in
 from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
-from accepted_worker.handlers.alerts import alert_handler
-from accepted_worker.handlers.webhooks import webhook_handler
+from accepted_worker.handlers.webhooks import alert_handler, webhook_handler
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool import forks

@@ -18,7 +18,7 @@ from accepted.domain.network.urls import UrlRefused, allowing_host_of
 from accepted.services.alerts import OPERATOR
 from accepted.settings import Settings
 from accepted_worker.attempt.values import size_of
-from accepted_worker.handlers.alerts import alert_handler
+from accepted_worker.handlers.webhooks import alert_handler
 from accepted_worker.scheduler import loops
 from accepted_worker.scheduler.housekeeping import Reporter
 from tests.support.ledger.dead_letters import fail, read

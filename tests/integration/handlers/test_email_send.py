@@ -13,8 +13,7 @@ import pytest
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.job import Job
 from accepted.domain.network.smtp import SmtpServer
-from accepted_worker.handlers.email_message import Email
-from accepted_worker.handlers.email_send import deliver
+from accepted_worker.handlers.email import Email, deliver
 from accepted_worker.outbound import mail as mail_module
 from accepted_worker.outbound.mail import Mail
 from tests.support.servers import mail_server

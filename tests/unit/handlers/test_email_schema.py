@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from accepted_worker.handlers.email_message import Email, address_of, compose
+from accepted_worker.handlers.email import Email, address_of, compose
 
 SCHEMA = jsonschema_rs.validator_for(Email.model_json_schema(), validate_formats=True)
 PLAIN: dict[str, Any] = {"to": ["a@b.example"], "subject": "s", "text": "t"}

@@ -1,4 +1,4 @@
-"""Kinds of payload fields that several built-in types share. What the JSON Schema lets through, the model takes."""
+"""Payload fields that several built-in types share. The model takes every value that the JSON Schema allows."""
 
 import base64
 from typing import Annotated
@@ -22,4 +22,4 @@ Base64 = Annotated[
 """Bytes, as base64 with padding and without line breaks (RFC 4648, section 4)."""
 
 Url = Annotated[str, Field(max_length=MAX_URL_CHARS, json_schema_extra={"format": "accepted-url"})]
-"""What a worker is to call; `accepted.domain.network.urls.check_url` says what it may be."""
+"""A URL that a worker calls; `accepted.domain.network.urls.check_url` has its rules."""

@@ -1,8 +1,11 @@
-"""The handler of `webhook.deliver`: one signed POST, by the Standard Webhooks specification.
+"""The handlers of `webhook.deliver` and `alert.deliver`: one signed POST, by the Standard Webhooks specification.
 
-The id is the delivery job's own, or that of the delivery which it is sent again for, so it is the same on every try;
-the timestamp and with it the signature are new on each; the body is what was recorded with the end state, byte for
-byte. What the receiver answers is recorded with the attempt, whatever it means for it.
+The `webhook-id` of a webhook is the id of its delivery job, or of the delivery that is sent again, so it is the same on
+every try; the timestamp and the signature are new on each. The body is what was recorded with the end, byte for byte.
+The receiver's answer is recorded with the attempt, whatever its status.
+
+An alert goes to ACCEPTED_ALERT_URL. The operator chose that address, so its host is always allowed, but to that handler
+alone, not to jobs of clients.
 """
 
 import codecs
@@ -19,20 +22,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted import Context, job
 from accepted.context import HttpAnswer, HttpClient
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
-from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
+from accepted.domain.job import ALERT_TYPE, WEBHOOK_QUEUE, WEBHOOK_TYPE
 from accepted.domain.network import signing
+from accepted.domain.network.urls import allowing_host_of
 from accepted.domain.retry import WEBHOOK_RETRY, parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.handler import MARK, Handler
 from accepted.storage import webhooks
 from accepted.storage.db.engine import retry_until_available, transaction
 from accepted_worker.attempt.values import size_of, start_of
+from accepted_worker.outbound.egress import Egress
 
 TIMEOUT = 15.0
-"""Seconds for a receiver to answer, in all."""
+"""Seconds for a whole call of a receiver."""
 
 LEDGER = 600.0
-"""Seconds for a ledger that is away to come back, before the delivery begins. It is no fault of the receiver."""
+"""Seconds that a delivery waits for a ledger that is away before it begins: that is no fault of the receiver."""
 
 KEPT = 1024
 """Bytes of the receiver's answer that are kept."""
@@ -45,9 +50,9 @@ Note = Callable[[AsyncConnection, str, str], Awaitable[None]]
 
 
 class DeliveryPayload(BaseModel):
-    """What to send, and where: of the end of a job or of a batch. `event` is the body as JSON text.
+    """The event of a job or batch, and where to send it. `event` is the body as JSON text.
 
-    `redelivery_of` is the delivery that had succeeded and is sent again.
+    `redelivery_of` is the delivery that succeeded and is sent again.
     """
 
     url: str
@@ -58,7 +63,7 @@ class DeliveryPayload(BaseModel):
 
 
 def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
-    """The handler, with what it signs with: the tenant's secrets, the first of which is `default_secret` if set."""
+    """The handler. It signs with the tenant's secrets, the first of which is `default_secret` if that is set."""
 
     @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + LEDGER, retry=WEBHOOK_RETRY, internal=True)
     async def deliver(payload: DeliveryPayload, ctx: Context) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
         return result(answer, ctx.max_result_bytes)
 
     async def _note(what: Note, tenant: str, url: str) -> None:
-        """A ledger that is away must not turn a delivery that was made into one to be made again."""
+        """Without a ledger it writes nothing: a delivery that was made must not be made again for that."""
         with contextlib.suppress(LedgerUnavailable):
             async with transaction(engine) as conn:
                 await what(conn, tenant, url)
@@ -99,9 +104,9 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
 
 
 async def post(egress: HttpClient, url: str, webhook_id: UUID, event: str, secrets: list[str]) -> HttpAnswer:
-    """One try at telling `event` (JSON text), signed with each of `secrets`; without any it has no signature.
+    """POST `event` (JSON text), signed with each of `secrets`; unsigned if there are none.
 
-    Returns whatever was answered, its body up to `KEPT`: the caller judges.
+    Returns the answer of any status, with up to `KEPT` bytes of its body.
     """
     body = event.encode()
     headers = signing.headers(str(webhook_id), int(time.time()), body, secrets)
@@ -112,19 +117,19 @@ async def post(egress: HttpClient, url: str, webhook_id: UUID, event: str, secre
 
 
 def shown(answer: HttpAnswer) -> dict[str, Any]:
-    """What is kept of an answer: its body as text, without a character that the cut went through."""
+    """The part of an answer that is kept. A character that the cut went through is left out."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return {"status_code": answer.status_code, "body": decoder.decode(answer.body, final=not answer.truncated)}
 
 
-def result(answer: HttpAnswer, most: int) -> dict[str, Any]:
-    """The same in `most` bytes of JSON: what was delivered must not fail on what it was answered."""
+def result(answer: HttpAnswer, limit: int) -> dict[str, Any]:
+    """`shown` in up to `limit` bytes of JSON: a delivery must not fail because of a long answer."""
     whole = shown(answer)
-    return whole | {"body": start_of(whole["body"], most - size_of(whole | {"body": ""}) + len('""'))}
+    return whole | {"body": start_of(whole["body"], limit - size_of(whole | {"body": ""}) + len('""'))}
 
 
 def judge(answer: HttpAnswer) -> None:
-    """2xx is a delivery; 410 ends it for good; anything else is tried again, not before a `Retry-After`."""
+    """2xx succeeds and 410 fails at once; anything else is retried, no sooner than its `Retry-After`."""
     status = answer.status_code
     if 200 <= status < 300:
         return
@@ -134,3 +139,26 @@ def judge(answer: HttpAnswer) -> None:
     if wait is not None and (seconds := parse_retry_after(wait, time.time())) is not None:
         raise RateLimited(f"the receiver answered {status}", retry_after=seconds)
     raise TransientError(f"the receiver answered {status}")
+
+
+class AlertPayload(BaseModel):
+    """The body of an alert, as JSON text."""
+
+    event: str
+
+
+def alert_handler(url: str | None, secret: str | None) -> Handler:
+    """The handler. In a worker without `url` it fails as transient, for another worker to take the alert."""
+    egress = None if url is None else Egress(allowing_host_of(url))
+
+    @job(ALERT_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + 5, retry=WEBHOOK_RETRY, internal=True)
+    async def alert(payload: AlertPayload, ctx: Context) -> dict[str, Any]:
+        """Sends one alert about dead letters."""
+        if url is None or egress is None:
+            raise TransientError("this worker has no ACCEPTED_ALERT_URL")
+        answer = await post(egress, url, ctx.job.id, payload.event, [secret] if secret else [])
+        judge(answer)
+        return result(answer, ctx.max_result_bytes)
+
+    handler: Handler = alert.__dict__[MARK]
+    return handler

@@ -1,7 +1,11 @@
-"""The payload of `email.send`, and the message (RFC 5322) that is made of it.
+"""The job type `email.send`: one message (RFC 5322), handed to the operator's mail server.
 
-A value cannot become a header of its own: control characters and everything else that Python counts as a line's
-end are refused by the JSON Schema and again by the model, and so are encoded words, which could hide them.
+A value cannot become a header of its own: the JSON Schema and the model refuse control characters, everything else at
+which Python ends a line, and encoded words, which could hide them.
+
+Recipients that the server refuses for good are named in the result, and the others get the message. If it refuses one
+for now, nobody gets the message and the job is retried, so that no retry sends it to anyone twice; only the last
+attempt leaves such recipients out.
 """
 
 import re
@@ -9,10 +13,14 @@ from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
+from accepted import Context, job
+from accepted.context import MailServer
+from accepted.domain.failures import InvalidJob
+from accepted.domain.job import Job
 from accepted.domain.network.smtp import ADDRESS, MAILBOX, MAX_ADDRESS
 from accepted_worker.handlers.fields import Base64
 
@@ -58,7 +66,7 @@ def _checked_headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _holds(name: str) -> dict[str, JsonValue]:
-    """A null is as good as nothing."""
+    """The schema of an object with this text; null does not count."""
     return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
@@ -88,7 +96,7 @@ Mailboxes = Annotated[list[Mailbox], Field(max_length=MAX_RECIPIENTS)]
 
 
 class Attachment(BaseModel):
-    """A file that goes along."""
+    """A file sent with the message."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -105,11 +113,11 @@ class Email(BaseModel):
     sender: Mailbox | None = Field(None, alias="from", description="Without it, ACCEPTED_SMTP_FROM of the worker.")
     to: Mailboxes = Field(min_length=1, description="`jane@example.com` or `Jane Doe <jane@example.com>`.")
     cc: Mailboxes = []
-    bcc: Mailboxes = Field([], description="They get it, and nobody reads their names.")
+    bcc: Mailboxes = Field([], description="They get the message; no recipient sees their addresses.")
     reply_to: Mailbox | None = None
     subject: Line
     text: str | None = None
-    html: str | None = Field(None, description="Beside `text`, another form of the same.")
+    html: str | None = Field(None, description="The same as `text`, as HTML.")
     headers: Headers = Field({}, description="X-…, List-…, In-Reply-To, References and a few more.")
     attachments: list[Attachment] = Field([], max_length=MAX_ATTACHMENTS)
 
@@ -120,12 +128,12 @@ class Email(BaseModel):
         return self
 
     def recipients(self) -> list[str]:
-        """The bare addresses of all of them, each once."""
+        """The addresses of to, cc and bcc, each once, without names."""
         return list(dict.fromkeys(address_of(mailbox).addr_spec for mailbox in (*self.to, *self.cc, *self.bcc)))
 
 
 def address_of(mailbox: str) -> Address:
-    """The parts of what a `Mailbox` matches."""
+    """The name and the address in a `Mailbox`."""
     if re.fullmatch(ADDRESS, mailbox):
         return Address(addr_spec=mailbox)
     name, _, address = mailbox.rpartition(" ")
@@ -133,7 +141,7 @@ def address_of(mailbox: str) -> Address:
 
 
 def compose(email: Email, sender: Address, message_id: str) -> bytes:
-    """The message as it goes over the wire. `message_id` is without its angle brackets."""
+    """The message in bytes. `message_id` is without its angle brackets."""
     message = EmailMessage(POLICY)
     message["From"] = sender
     message["To"] = [address_of(mailbox) for mailbox in email.to]
@@ -160,3 +168,31 @@ def _fill(message: EmailMessage, email: Email) -> None:
     for attachment in email.attachments:
         kind, _, subtype = attachment.content_type.partition("/")
         message.add_attachment(attachment.content, kind, subtype, filename=attachment.name)
+
+
+@job("email.send", timeout=300, description="Send an e-mail.")
+async def email_send(payload: Email, ctx: Context) -> dict[str, Any]:
+    """Send one message. Its result is that of `deliver`."""
+    return await deliver(payload, ctx.job, ctx.mail)
+
+
+async def deliver(email: Email, running: Job, mail: MailServer) -> dict[str, Any]:
+    """Send the message. Result: `message_id`, `accepted` (addresses), `refused` (address to the server's text).
+
+    The Message-ID is made of the job's id, so it is the same on every attempt: if the server's answer was lost and the
+    message is sent again, a recipient can tell that it is the same message.
+    """
+    mailbox = email.sender or mail.sender
+    if mailbox is None:
+        raise InvalidJob("`from` is missing, and ACCEPTED_SMTP_FROM is not set")
+    sender = address_of(mailbox)
+    message_id = f"{running.id}@{sender.domain}"
+    recipients = email.recipients()
+    refused = await mail.send(
+        sender.addr_spec,
+        recipients,
+        compose(email, sender, message_id),
+        leave_out_busy=running.attempt >= running.max_attempts,
+    )
+    accepted = [address for address in recipients if address not in refused]
+    return {"message_id": f"<{message_id}>", "accepted": accepted, "refused": refused}

@@ -1,4 +1,4 @@
-"""`sleep`: takes as long as it is told, and fails as often as it is told, for trying things out."""
+"""The job types `noop` and `sleep`: for trying things out, and for measuring what a job costs."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from accepted import Context, job
 from accepted.domain.failures import TransientError
 
-DAY = 86400.0
+DAY = 86400.0  # seconds
+
+
+@job("noop")
+async def noop(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Succeeds at once."""
+    return {}
 
 
 class Sleep(BaseModel):
@@ -22,7 +28,7 @@ class Sleep(BaseModel):
 
 @job("sleep", timeout=DAY)
 async def sleep(payload: Sleep, ctx: Context) -> dict[str, Any]:
-    """Sleeps for `seconds`, then succeeds, or fails on the first `fail_attempts` attempts."""
+    """Sleeps for `seconds`, then succeeds; the first `fail_attempts` attempts fail."""
     await asyncio.sleep(payload.seconds)
     if ctx.job.attempt <= payload.fail_attempts:
         raise TransientError(f"asked to fail on attempt {ctx.job.attempt}")
