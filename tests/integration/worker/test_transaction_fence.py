@@ -15,7 +15,7 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.references import Lease
 from accepted.services.jobs.completion import settle, settle_whole
 from accepted.storage.attempts.handler_transactions import HandlerTransactions
-from accepted_worker.attempt.loop_bridge import LoopBridge
+from accepted_worker.attempt.threads import LoopBridge
 from accepted_worker.attempt.tools import AttemptTransaction
 from accepted_worker.runtime import recording
 from tests.support.ledger.effects import WRITE, effects, engine_with_effects, mine, nobody_holds_a_transaction, writes

@@ -5,6 +5,7 @@ even if earlier writes failed.
 """
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +14,7 @@ from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.storage.attempts import recorded
 from accepted.storage.db.engine import transaction
+from accepted_worker.attempt.threads import LoopBridge
 
 PAUSE = 0.25
 """Seconds between two writes. Each is for all attempts of the worker, so a watcher sees four changes a second."""
@@ -61,3 +63,28 @@ class ProgressWriter:
         except LedgerUnavailable as error:
             log.info("progress_waits", attempts=len(batch), error=str(error))
             self._unwritten |= batch.keys() & self._last.keys()
+
+
+class LatestProgress:
+    """Passes the progress of one attempt to `take` on the worker's event loop, from any thread.
+
+    Of several values that come before the loop's next turn only the last is passed on: a thread that reports in a
+    tight loop would otherwise keep the event loop from all other work.
+    """
+
+    def __init__(self, bridge: LoopBridge, take: Callable[[str], None]) -> None:
+        self._bridge = bridge
+        self._take = take
+        self._value = ""
+        self._scheduled = False
+
+    def __call__(self, value: str) -> None:
+        """Returns at once. A value that is given before the attempt ends is passed on before it ends."""
+        self._value = value
+        if not self._scheduled:
+            self._scheduled = True
+            self._bridge.call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        self._scheduled = False  # first, because a value that is set after this line needs a turn of its own
+        self._take(self._value)

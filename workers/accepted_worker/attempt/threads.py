@@ -1,17 +1,22 @@
-"""Threads for `def` handlers and steps.
+"""Threads of handlers, and the bridge from them to the worker's event loop.
 
-Python cannot stop a thread. A handler that runs on after its attempt is an orphan: it keeps its thread, and the pool
-has `slots.MAX_ORPHANS` threads more, so that it never takes the thread of another job.
+`def` handlers and steps run in threads. Python cannot stop a thread: a handler that runs on after its attempt is an
+orphan and keeps its thread, and the pool has `slots.MAX_ORPHANS` threads more, so that it never takes the thread of
+another job. The tools of a context run on the worker's event loop; handlers call them from threads, and from event
+loops of their own, over the bridge.
 """
 
 import asyncio
+import concurrent.futures
 import contextvars
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from accepted_worker.attempt.handler_call import CallOutcome
+from accepted.domain.failures import LeaseLost
+from accepted_worker.attempt.handler_call import CallOutcome, outcome_of
 from accepted_worker.attempt.slots import MAX_ORPHANS, OrphanedHandlers
 
 
@@ -49,6 +54,80 @@ class Threads:
 async def in_a_thread(function: Callable[[], object]) -> object:
     """Run `function` in a thread of the event loop's own pool, in the caller's context."""
     return (await asyncio.to_thread(_outcome_of, function, [])).unwrap()
+
+
+class LoopBridge:
+    """Runs the tool calls of one attempt. Create it on the worker's event loop; call it from anywhere."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._from_threads: set[concurrent.futures.Future[Any]] = set()
+        self._ended = False
+
+    def call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` on the worker's loop, now or soon; not after the attempt has ended."""
+        if running_loop() is self._loop:
+            self._unless_ended(function, *arguments)
+        else:
+            self._loop.call_soon_threadsafe(self._unless_ended, function, *arguments)
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run `work` on the worker's loop. Returns an awaitable on an event loop, and the result in a plain thread.
+
+        Raises `LeaseLost` when the attempt has ended, or ends while a thread waits for the result.
+        """
+        if self._ended:
+            work.close()
+            raise LeaseLost
+        loop = running_loop()
+        if loop is self._loop:
+            return work
+        if loop is not None:
+            return self._call_from_another_loop(work)
+        try:
+            outcome = self._begin(work).result()
+        except concurrent.futures.CancelledError:
+            raise LeaseLost from None
+        return outcome.unwrap()
+
+    def end(self) -> None:
+        """The attempt has ended: cancel the calls that other threads wait for."""
+        self._ended = True
+        for future in list(self._from_threads):
+            future.cancel()
+
+    async def _call_from_another_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            outcome = await asyncio.wrap_future(self._begin(work))
+        except asyncio.CancelledError:
+            if self._ended:
+                raise LeaseLost from None
+            raise
+        return outcome.unwrap()
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> "concurrent.futures.Future[CallOutcome]":
+        future = asyncio.run_coroutine_threadsafe(outcome_of(work), self._loop)
+        self._loop.call_soon_threadsafe(self._keep, future)
+        return future
+
+    def _unless_ended(self, function: Callable[..., None], *arguments: Any) -> None:
+        if not self._ended:
+            function(*arguments)
+
+    def _keep(self, future: "concurrent.futures.Future[Any]") -> None:
+        if self._ended:
+            future.cancel()
+        elif not future.done():
+            self._from_threads.add(future)
+            future.add_done_callback(self._from_threads.discard)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _outcome_of(function: Callable[[], object], threads: list[int]) -> CallOutcome:

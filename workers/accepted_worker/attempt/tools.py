@@ -23,12 +23,11 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
-from accepted_worker.attempt.loop_bridge import Latest, LoopBridge
-from accepted_worker.attempt.progress import ProgressWriter
+from accepted_worker.attempt.progress import LatestProgress, ProgressWriter
 from accepted_worker.attempt.related_jobs import Children, DependencyResults, FanOut
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.steps import Steps
-from accepted_worker.attempt.threads import Threads
+from accepted_worker.attempt.threads import LoopBridge, Threads
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.outbound.targets import Targets
@@ -82,7 +81,7 @@ class Tools:
         children = Children(claim, self._checks, self.fan_out)
         transaction = AttemptTransaction(self._handler_transactions, lease, seconds, bridge)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
-        say = Latest(bridge, partial(self.progress.say, lease))
+        say = LatestProgress(bridge, partial(self.progress.say, lease))
         results = DependencyResults(self._engine, lease)
         own = _OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(

@@ -16,8 +16,8 @@ import msgspec
 
 from accepted.context import ContextTransaction
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.attempt.loop_bridge import running_loop
 from accepted_worker.attempt.steps import call_step
+from accepted_worker.attempt.threads import running_loop
 from accepted_worker.attempt.values import child_of, step_name, step_result_of
 from accepted_worker.process_pool.messages import (
     Answer,

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from accepted.domain.failures import LeaseLost
-from accepted_worker.attempt.loop_bridge import Latest, LoopBridge
+from accepted_worker.attempt.progress import LatestProgress
+from accepted_worker.attempt.threads import LoopBridge
 from tests.support.waiting import until
 
 
@@ -81,7 +82,7 @@ async def test_nothing_is_called_after_the_end() -> None:
 async def test_of_many_values_only_the_last_is_passed_on() -> None:
     """One call for each would keep the event loop from other work."""
     heard: list[str] = []
-    latest = Latest(LoopBridge(), heard.append)
+    latest = LatestProgress(LoopBridge(), heard.append)
 
     def say() -> None:
         for number in range(1000):
