@@ -101,9 +101,9 @@ class Broker(Protocol):
         ...
 
     async def clear(self, queue: str, beyond: int) -> int:
-        """Throw away what waits on a queue that no worker consumes, if that is more than `beyond`. Returns how much.
+        """Drop the messages of a queue that no worker consumes, if there are more than `beyond`. Returns how many.
 
-        What of it was not stale is lost by that, and published again by the reconciler. Raises `BrokerUnavailable`.
+        The reconciler publishes those again that were not stale. Raises `BrokerUnavailable`.
         """
         ...
 
@@ -112,7 +112,7 @@ class Broker(Protocol):
         ...
 
     async def check(self) -> str:
-        """`ok`, or in a word what is wrong, for /readyz. Never raises."""
+        """`ok`, or one word for what is wrong, for /readyz. Never raises."""
         ...
 
     async def close(self) -> None:

@@ -47,7 +47,7 @@ class PostgresBroker:
         return {}
 
     async def clear(self, queue: str, beyond: int) -> int:
-        """A claimed row is gone, whoever claimed it."""
+        """There are no stale references: a claim deletes its row."""
         return 0
 
     async def count_rejected(self) -> int:

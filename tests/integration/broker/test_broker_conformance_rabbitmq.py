@@ -8,9 +8,8 @@ import pytest
 from aio_pika.abc import AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.rabbitmq.acks import SETTLED_WITHIN
 from accepted.broker.rabbitmq.broker import RabbitBroker
-from accepted.broker.rabbitmq.connections import Connector
+from accepted.broker.rabbitmq.connections import SENT_WITHIN, Connector
 from accepted.broker.rabbitmq.subscription import DEAF, WATCH_EVERY, RabbitSubscription
 from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.storage.db.engine import create_engine
@@ -247,8 +246,8 @@ async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost
         deliveries = await claim(subscription)
         proxy.cut()
         acks = [asyncio.create_task(subscription.ack(deliveries)) for _ in range(5000)]
-        _, waiting = await asyncio.wait(acks, timeout=SETTLED_WITHIN / 2)
+        _, waiting = await asyncio.wait(acks, timeout=SENT_WITHIN / 2)
         assert waiting, "the queue of frames took them all"
-        _, waiting = await asyncio.wait(waiting, timeout=SETTLED_WITHIN)
+        _, waiting = await asyncio.wait(waiting, timeout=SENT_WITHIN)
         assert not waiting
         await harness.close()

@@ -13,28 +13,27 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Subscription
 from accepted.broker.rabbitmq import frames
 from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Failure, close_quietly
-from accepted.broker.rabbitmq.declarations import Declarer
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
-from accepted.broker.rabbitmq.topology import DEAD_QUEUE, declare_base, queue_name
+from accepted.broker.rabbitmq.topology import DEAD_QUEUE, Declarer, declare_base, queue_name
 from accepted.domain.references import JobRef
 from accepted.errors import BrokerUnavailable
 from accepted.storage.db.statements import Connection
 
 PUBLISH_DEADLINE = 5.0
-"""Seconds for a batch to be confirmed. A broker under a memory alarm simply stops reading."""
+"""Seconds for a batch to be confirmed. A broker under a memory alarm stops reading."""
 
 RETRY_AFTER = 1.0
-"""Seconds for which no new connection is tried after one failed, so that a dead broker costs callers nothing."""
+"""Seconds after a failed connection before the next is tried, so that a dead broker costs callers nothing."""
 
-LET_GO = 0.5
-"""Seconds before a deleted queue is declared anew. Its consumers are told of the deletion by then; one that is not has
-been moved to the new queue, whose first messages RabbitMQ then takes for delivered (3.10.8: unacked, never sent)."""
+REDECLARE_AFTER = 0.5
+"""Seconds before a deleted queue is declared again. Its consumers must know of the deletion by then: RabbitMQ moves one
+that does not to the new queue, and counts that queue's first messages as delivered (3.10.8: unacked, never sent)."""
 
 log = structlog.get_logger(__name__)
 
 
 class RabbitBroker:
-    """Publishes over one connection that is opened on demand and dropped whole after any doubt."""
+    """Publishes over one connection, which it opens on demand and drops whole after any error."""
 
     is_ledger = False
 
@@ -49,7 +48,7 @@ class RabbitBroker:
         self._not_before = 0.0
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
-        """Nothing: workers hear of it once the references are published, after the commit."""
+        """Does nothing: RabbitMQ delivers the references once they are published, after the commit."""
 
     async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
         if not refs:
@@ -58,8 +57,10 @@ class RabbitBroker:
         try:
             async with asyncio.timeout(PUBLISH_DEADLINE):
                 returned = await self._send(refs, confirmed)
-                if returned:  # their queue was deleted: without a second try they would wait out the relay's hold
-                    await asyncio.sleep(LET_GO)
+                if (
+                    returned
+                ):  # their queue was deleted; without a second try they would wait until the relay's hold ends
+                    await asyncio.sleep(REDECLARE_AFTER)
                     await self._send(returned, confirmed)
         except Failure as error:
             log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
@@ -123,10 +124,10 @@ class RabbitBroker:
         await self._drop()
 
     async def _send(self, refs: Sequence[JobRef], confirmed: list[JobRef]) -> list[JobRef]:
-        """Publish, adding to `confirmed`. Gives back what was returned because nobody has its queue.
+        """Publish, and add what is confirmed to `confirmed`. Returns the references whose queue does not exist.
 
-        What was refused, for instance by a length limit, is in neither, nor is what goes to a queue that cannot be
-        declared: it stays in the outbox.
+        In neither are references that were refused, for example by a length limit, and those of a queue that cannot be
+        declared: they stay in the outbox.
         """
         channel, unusable = await self._ready({ref.queue for ref in refs})
         refs = [ref for ref in refs if ref.queue not in unusable]
@@ -143,12 +144,12 @@ class RabbitBroker:
         return returned
 
     async def _ready(self, queues: set[str]) -> tuple[aiormq.Channel, set[str]]:
-        """The channel to publish on, and which of the queues cannot be declared."""
+        """Declare the queues. Returns the channel to publish on, and the queues that cannot be declared."""
         connection = await self._connected()
         missing = queues - self._declared
         there = await self._declarer.declare(connection, missing) if missing else missing
         if self._publishing is None:
-            raise BrokerUnavailable("another publish has dropped the connection")
+            raise BrokerUnavailable("another call has dropped the connection")
         self._declared |= there
         return self._publishing, missing - there
 
@@ -160,7 +161,7 @@ class RabbitBroker:
             await self._drop()
             now = asyncio.get_running_loop().time()
             if now < self._not_before:
-                raise BrokerUnavailable("the broker was away a moment ago")
+                raise BrokerUnavailable("the broker did not answer a moment ago")
             self._not_before = now + RETRY_AFTER
             connection = await self._connector.open("publisher")
             try:

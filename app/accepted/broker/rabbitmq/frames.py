@@ -1,7 +1,7 @@
 """References as AMQP 0-9-1 frames, a batch in one write, each confirmed for itself.
 
-aiormq takes some 100 us to publish one message: a task, two locks, a timeout and a dozen frame objects. All of our
-messages look alike (contract section 7), so only what differs is encoded here; section numbers are the protocol's.
+aiormq takes about 100 us to publish one message: a task, two locks, a timeout and a dozen frame objects. Our messages
+differ in few fields (contract section 7), so only those are encoded here. Section numbers are those of AMQP 0-9-1.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ async def publish(channel: aiormq.Channel, refs: Sequence[JobRef]) -> "list[asyn
     """Publish `refs` with confirms and `mandatory`; one settled future each, in order.
 
     A future holds `PublishError` when its message was returned, `DeliveryError` when it was refused. Raises
-    `aiormq.AMQPError` when the channel closes; then it is open which of them the broker has. Not to be cancelled
-    without giving the channel up: what was numbered must also have been sent.
+    `aiormq.AMQPError` when the channel closes; the broker may then have any of them. After cancelling this call, close
+    the channel: a numbered message must also have been sent.
     """
     async with channel.lock:
         confirmations = [_expect(channel, ref.message_id) for ref in refs]
@@ -56,15 +56,15 @@ async def publish(channel: aiormq.Channel, refs: Sequence[JobRef]) -> "list[asyn
 
 
 def _give_up(closed: "asyncio.Future[object]", confirmations: "list[asyncio.Future[object]]") -> None:
-    """The channel is closed, or nobody waits any more: what is not confirmed by now will not be."""
+    """The channel is closed, or the call has ended: what is not confirmed by now will not be."""
     if not closed.cancelled():
-        closed.exception()  # seen: why it closed is the connection's to tell
+        closed.exception()  # retrieved here; the connection reports it
     for one in confirmations:
         one.cancel()
 
 
 def _expect(channel: aiormq.Channel, message_id: str) -> "asyncio.Future[object]":
-    """Number the next message (confirm.select, RabbitMQ's extension) and note who waits for its confirm."""
+    """Number the next message (confirm.select, RabbitMQ's extension), and return the future of its confirm."""
     channel.delivery_tag += 1
     confirmation: asyncio.Future[object] = channel.loop.create_future()
     channel.confirmations[channel.delivery_tag] = confirmation

@@ -12,7 +12,7 @@ class Buffer:
     def __init__(self) -> None:
         self._waiting: dict[str | None, deque[DeliveredMessage]] = {}
         self.last: str | None = None
-        """The routing key of what was taken last."""
+        """The routing key of the message that was taken last."""
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -21,13 +21,13 @@ class Buffer:
         self._waiting.setdefault(message.routing_key, deque()).append(message)
 
     def put_back(self, messages: Iterable[DeliveredMessage]) -> None:
-        """What was taken stands first on its queue again, in its order."""
+        """Put messages that were taken first on their queues again, in their order."""
         for message in reversed(list(messages)):
             self._waiting.setdefault(message.routing_key, deque()).appendleft(message)
 
-    def take(self, most: int) -> list[DeliveredMessage]:
-        """Up to `most`, one of each queue at a time."""
-        return [self._next() for _ in range(min(most, len(self)))]
+    def take(self, limit: int) -> list[DeliveredMessage]:
+        """Take up to `limit` messages, one of each queue at a time."""
+        return [self._next() for _ in range(min(limit, len(self)))]
 
     def clear(self) -> None:
         self._waiting.clear()

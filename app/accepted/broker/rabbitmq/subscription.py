@@ -1,4 +1,4 @@
-"""A worker's end of RabbitMQ: deliveries become claims, and are acked once their outcome is committed.
+"""A worker's subscription to its queues on RabbitMQ: receives references, acks and rejects them.
 
 Prefetch equals the worker's slots, so with one queue no message waits for a slot. Quorum queues have no limit over
 several queues: what arrives beyond the free slots is given back within `HOLD`. From then on messages are fetched one by
@@ -21,11 +21,9 @@ from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import ReceivedMessage
-from accepted.broker.rabbitmq.acks import ack, give_back, reject
-from accepted.broker.rabbitmq.connections import Connector, Failure, close_quietly
-from accepted.broker.rabbitmq.declarations import Declarer
+from accepted.broker.rabbitmq.connections import Connector, Failure, ack, close_quietly, give_back, reject
 from accepted.broker.rabbitmq.round_robin import Buffer
-from accepted.broker.rabbitmq.topology import declare_base, queue_name, queue_of
+from accepted.broker.rabbitmq.topology import Declarer, declare_base, queue_name, queue_of
 from accepted.concurrency import cancel_requested
 from accepted.domain.references import read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
@@ -35,12 +33,12 @@ from accepted.storage.jobs import outbox
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
-"""Seconds for which a delivery may wait for a slot before it goes back to the broker; and for which fetching one by one
-may leave slots free before all queues are consumed again."""
+"""Seconds that a message may wait for a slot before it goes back to the broker; and that fetching one by one may leave
+slots free before all queues are consumed again."""
 
 DEAF = 5.0
-"""Seconds without a delivery, with a slot free for one, after which the ledger is asked whether there should have been
-any. No other sign tells of a consumer that the broker believes to be served: unacked messages that were never sent."""
+"""Seconds without a message, with a free slot, after which the ledger is asked whether one should have come. Nothing
+else shows a consumer that RabbitMQ wrongly takes for served: it counts messages as unacked that it never sent."""
 
 ANSWERED_WITHIN = 10.0
 """Seconds for the broker to declare, consume or fetch."""
@@ -52,9 +50,9 @@ log = structlog.get_logger(__name__)
 
 
 class RabbitSubscription:
-    """Keeps one connection consuming; loses it whole when anything about it is in doubt, and opens the next.
+    """Consumes over one connection, which it drops whole after any error; then it opens the next.
 
-    Once stopped it takes nothing more, and stays connected until `run` is cancelled: there are acks to come.
+    Once stopped it receives nothing more, and stays connected for acks until `run` is cancelled.
     """
 
     def __init__(self, connector: Connector, engine: AsyncEngine, slots: int) -> None:
@@ -172,7 +170,7 @@ class RabbitSubscription:
             await close_quietly(connection)
 
     async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
-        """Until something is wrong: subscribe to new queues, notice lost consumers, give back what waits too long."""
+        """Consume new queues, raise if a consumer is lost, and give back messages that wait too long."""
         while not cancel_requested():
             self._wake.clear()
             if underlay.is_closed or connection.is_closed:
@@ -183,7 +181,7 @@ class RabbitSubscription:
                 await self._fetch(connection, underlay)
             if not self._paused:
                 await self._subscribe(connection, underlay)
-                await self._listen_closely()
+                await self._check_for_silence()
             if self._buffer and not self._asking_for and time.monotonic() - self._oldest > HOLD:
                 await self._pause()
             with contextlib.suppress(TimeoutError):
@@ -228,11 +226,11 @@ class RabbitSubscription:
         self._declared |= await self._declarer.declare(connection, [queue])
         return queue in self._declared
 
-    async def _listen_closely(self) -> None:
-        """Raise if the ledger says that messages for us are published, and none came for `DEAF` that could have come.
+    async def _check_for_silence(self) -> None:
+        """Raise if, by the ledger, messages were published for these queues, and none has come for `DEAF` seconds.
 
-        Another worker may be holding them, for as long as it takes the broker to see that it is frozen. Then a new
-        connection helps as little as the old one, and costs no more than redeliveries that are found stale.
+        A frozen worker may hold them until the broker notices. Then a new connection does not help, and costs no more
+        than redeliveries that turn out stale.
         """
         now = time.monotonic()
         if not self._asking_for or self._buffer or now - self._listening_since < DEAF:
@@ -243,10 +241,10 @@ class RabbitSubscription:
             async with reading(self._engine) as conn:
                 left = await outbox.any_left(conn, list(self._consumers), DEAF)
         if left:
-            raise BrokerUnavailable("connected, but what is published does not arrive")
+            raise BrokerUnavailable("connected, but published messages do not arrive")
 
     async def _pause(self) -> None:
-        """Consume nothing, and give back what no slot was free for."""
+        """Cancel the consumers, and give back messages for which no slot was free."""
         self._paused = True
         if (queue := queue_of(self._buffer.last or "")) in self._queues:
             self._queues.rotate(-1 - self._queues.index(queue))
@@ -269,7 +267,7 @@ class RabbitSubscription:
         self._arrived.set()
 
     def _forget(self) -> None:
-        """The connection is gone, and with it the right to ack: the broker delivers all of it again."""
+        """The connection is gone: its messages cannot be acked any more, and the broker delivers them again."""
         self._channel = None
         self._buffer.clear()
         self._consumers.clear()
