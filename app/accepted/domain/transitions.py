@@ -30,14 +30,14 @@ MAX_UNSERVED_WAIT = 60.0
 ON_REQUEST = "cancelled on request"
 
 DEFERRED = "deferred"
-"""The outcome of an attempt that was given back before it called anybody."""
+"""The outcome of an attempt that ended before its call, because the host is deferred."""
 
 SKIPPED = '{"skipped":true}'
 """The result of a `not_found` job whose type says `skip`."""
 
 
 class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A running attempt as its holder (or its rescuer) knows it: the fence, and what decides the next step."""
+    """An open attempt as its worker or the rescuer knows it: the fence, and what its transition depends on."""
 
     job_id: UUID
     attempt: int

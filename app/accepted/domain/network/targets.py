@@ -1,35 +1,35 @@
 """When calls to a host are deferred, and for how long: the rules of its circuit breaker (docs/waiting.md).
 
-A host is closed (called as usual), open (deferred until a moment) or half open (that moment has come, and one job is
-let through to try). It opens at once for as long as it asks for by `Retry-After`, or after a run of failures.
+A host is closed (called as usual), open (deferred until a moment) or half open (that moment has come, and one job tries
+it). It opens for as long as it asks for by `Retry-After`, or after some failures in a row.
 """
 
 from accepted.domain.failures import FailureClass
 
 RUN = 5
-"""Failures in a row, of all workers together, after which a host is deferred."""
+"""Failures in a row, over all workers, after which a host is deferred."""
 
 FIRST = 5.0
 LONGEST = 300.0
-"""Seconds for which a run of failures defers a host: `FIRST`, doubled by each failed try, at most `LONGEST`. A host
-that was restarted is tried again at once; one that is gone for the day costs a call every five minutes."""
+"""Seconds for which failures defer a host: `FIRST`, doubled by each failed try, at most `LONGEST`. A host that restarts
+is tried again soon; one that is away for the day costs a call every five minutes."""
 
 JITTER = 0.2
-"""Share of it that is added at random, so that hosts which failed together are not tried together."""
+"""Share of that time that is added at random, so that hosts that failed together are not tried together."""
 
 ABREAST = 10.0
 FARTHEST = 1800.0
-"""Seconds by which each further job that one worker defers comes after the one before, at most `FARTHEST` in all. The
-first comes when the host may be tried, and tries it. The others are brought forward once it answers, so they need not
-poll: while it does not, a host costs a worker one claim in ten seconds, however many jobs wait for it."""
+"""Seconds between the due times of the jobs that one worker defers, and the most in all. The first job comes due when the
+host may be tried, and tries it. The others are brought forward once it answers, so they need not poll: a host that is
+away costs a worker one claim in ten seconds, however many jobs wait for it."""
 
 RAMP = 2.0
 AT_FIRST = 20
-"""Once a host answers, what waited for it runs: `AT_FIRST` jobs in the first `RAMP` seconds, and twice as fast in
-every `RAMP` after: no stampede for a host that has just come back, and 10,000 jobs in 20 s if it bears them."""
+"""Once a host answers, `AT_FIRST` waiting jobs run in the first `RAMP` seconds, and twice as many in each `RAMP` after.
+So a host that has just come back is not overrun, and 10,000 jobs take 20 s if it can serve them."""
 
 AGAINST = frozenset({FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.RATE_LIMITED})
-"""Classes that speak against the host. Any other end says that it answers."""
+"""Classes that count as failures of the host. Any other outcome means that it answers."""
 
 
 def why(host: str, reason: str, failures: int) -> str:
