@@ -19,9 +19,9 @@ JITTER = 0.2
 
 ABREAST = 10.0
 FARTHEST = 1800.0
-"""Seconds between the due times of the jobs that one worker defers, and the most in all. The first job comes due when the
-host may be tried, and tries it. The others are brought forward once it answers, so they need not poll: a host that is
-away costs a worker one claim in ten seconds, however many jobs wait for it."""
+"""Seconds between the due times of the jobs that one worker defers, and the most in all. The first job comes due when
+the host may be tried, and tries it. The others are brought forward once it answers, so they need not poll: a host that
+is away costs a worker one claim in ten seconds, however many jobs wait for it."""
 
 RAMP = 2.0
 AT_FIRST = 20
