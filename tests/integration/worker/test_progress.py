@@ -78,7 +78,7 @@ async def test_many_calls_become_few_writes_for_all_attempts_together(engine: As
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def count(_conn: object, _cursor: object, statement: str, *_: object) -> None:
-        if "SET progress = CAST(s.value" in statement:
+        if "UPDATE jobs j SET progress = " in statement:
             writes.append(time.monotonic())
 
     @job("reports", queue="q")
