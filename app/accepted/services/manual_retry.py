@@ -17,7 +17,7 @@ from accepted.services.jobs import placement
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter
-from accepted.storage.jobs import manual_retry, ordering, workflow_repair
+from accepted.storage.jobs import manual_retry, ordering
 from accepted.storage.jobs.manual_retry import Chosen
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.reading import jobs_by_id
@@ -43,7 +43,7 @@ class EditedPayload(msgspec.Struct, frozen=True):
 async def retry(engine: AsyncEngine, job: Job) -> Job | None:
     """Run `job`, as it was read, again. None when it has changed. Raises `Conflict` if a job that it needs failed."""
     async with transaction(engine) as conn:
-        await workflow_repair.lock(conn, [job.id])
+        await manual_retry.lock_workflow(conn, [job.id])
         if not (chosen := await manual_retry.choose(conn, job.tenant, job.id, job.attempt)):
             return None
         await manual_retry.clear(conn, [job.id])
@@ -59,7 +59,7 @@ async def replay(engine: AsyncEngine, job: Job, edited: EditedPayload | None) ->
     Raises `Conflict` if a job that it needs failed.
     """
     async with transaction(engine) as conn:
-        await workflow_repair.lock(conn, [job.id])
+        await manual_retry.lock_workflow(conn, [job.id])
         chosen = await manual_retry.choose(conn, job.tenant, job.id, job.attempt)
         if not chosen or not await manual_retry.clear(conn, [job.id]):
             return None
@@ -122,14 +122,14 @@ async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
     Each joins its line at the end. Raises `Conflict` if one needs a job that has failed. The caller commits.
     """
     ids = [one.id for one in chosen]
-    if broken := await workflow_repair.broken(conn, ids):
+    if broken := await manual_retry.broken_need(conn, ids):
         raise Conflict(f"the job {broken}: retry that one, and this one waits for it again")
     moments = {one.id: one.due_at for one in chosen}
     if needed := [one.id for one in chosen if one.has_dependents]:
-        await workflow_repair.lock(conn, needed)
-        members = await workflow_repair.with_those_behind(conn, needed)
+        await manual_retry.lock_workflow(conn, needed)
+        members = await manual_retry.with_jobs_behind(conn, needed)
         await _rejoin(conn, {one.id: one.line for one in members if one.line is not None})
-        await workflow_repair.mend(conn, [one.id for one in members])
+        await manual_retry.mend_edges(conn, [one.id for one in members])
         moments = {one.id: one.run_at for one in members} | moments
     await manual_retry.again(conn, list(moments.items()))
 

@@ -2,8 +2,10 @@
 
 The attempt number keeps rising, so every fence holds; `max_attempts` rises to the attempt plus what the policy allows.
 One transaction chooses and locks the jobs, deletes their dead letters, resets them and writes their outbox rows, so a
-job is never both waiting and a dead letter. Its batch waits for one more end. A job that waits for others is blocked
-again; `accepted.storage.jobs.workflow_repair` has repaired its edges before.
+job is never both waiting and a dead letter. Its batch waits for one more end.
+
+In a workflow, the jobs that were cancelled because of the job wait again, too. The transaction locks, in id order,
+these jobs and everything that they need, so that none of them can end meanwhile: it sees an end, or that end sees it.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from accepted.domain.retry import Retry
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.dead_letters import MATCHES, LetterFilter
+from accepted.storage.jobs.ordering import Line
 
 _AGAIN = Statement(f"""
 WITH chosen AS MATERIALIZED (
@@ -43,13 +46,13 @@ WITH chosen AS MATERIALIZED (
     WHERE j.id = c.id AND j.status IN ('failed', 'cancelled', 'expired')
     RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at, j.concurrency_key, j.batch_id,
               j.status = 'blocked' AS blocked, j.tenant, j.type, j.payload
-), told AS MATERIALIZED (
+), retried AS MATERIALIZED (
     SELECT batch_id, count(*) AS members FROM moved WHERE batch_id IS NOT NULL GROUP BY batch_id
 ), locked AS MATERIALIZED (
-    SELECT b.id FROM batches b JOIN told t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
+    SELECT b.id FROM batches b JOIN retried t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
 ), opened AS (
     UPDATE batches b SET remaining = b.remaining + t.members, finished_at = NULL, counts = NULL
-    FROM told t JOIN locked l ON l.id = t.batch_id WHERE b.id = t.batch_id
+    FROM retried t JOIN locked l ON l.id = t.batch_id WHERE b.id = t.batch_id
 ), tried_again AS (
     DELETE FROM webhook_urls u USING moved m
     WHERE m.type = '{WEBHOOK_TYPE}' AND u.tenant = m.tenant AND u.url = m.payload->>'url'
@@ -99,6 +102,54 @@ SELECT attempt, CAST(payload_before AS text) AS payload_before, edited_at, edite
 FROM payload_edits WHERE job_id = :id ORDER BY attempt
 """)
 
+_BEHIND = """
+    behind AS (
+        SELECT unnest(CAST(:ids AS uuid[])) AS id
+        UNION
+        SELECT d.job_id FROM behind b
+        CROSS JOIN LATERAL (
+            SELECT * FROM dependencies e WHERE e.needs = b.id AND e.on_success AND e.broken OFFSET 0
+        ) AS d
+        WHERE (SELECT j.status = 'cancelled' AND j.cancelled_by IS NOT NULL FROM jobs j WHERE j.id = d.job_id)
+    )
+"""
+"""Along broken edges, through jobs that were cancelled for one: `cancelled_by` names what they needed. A job that a
+client cancelled has none, and stays cancelled."""
+
+_LOCK_WORKFLOW = Statement(f"""
+WITH RECURSIVE {_BEHIND}, concerned AS (
+    SELECT id FROM behind
+    UNION
+    SELECT d.needs FROM dependencies d WHERE d.on_success AND d.job_id IN (SELECT id FROM behind)
+)
+SELECT 1 FROM jobs j WHERE j.id IN (SELECT id FROM concerned) ORDER BY j.id FOR UPDATE
+""")
+
+_WITH_JOBS_BEHIND = Statement(f"""
+WITH RECURSIVE {_BEHIND}, kept_back AS (
+    SELECT d.job_id AS id FROM dependencies d
+    WHERE d.on_success AND d.broken AND d.job_id IN (SELECT id FROM behind) AND d.needs NOT IN (SELECT id FROM behind)
+    UNION
+    SELECT d.job_id FROM kept_back k
+    CROSS JOIN LATERAL (
+        SELECT * FROM dependencies e WHERE e.needs = k.id AND e.on_success AND e.broken OFFSET 0
+    ) AS d
+)
+SELECT j.id, j.run_at, j.tenant, j.queue, j.ordering_key FROM jobs j
+WHERE j.id IN (SELECT id FROM behind) AND j.id NOT IN (SELECT id FROM kept_back)
+ORDER BY j.id
+""")
+
+_BROKEN_NEED = Statement("""
+SELECT concat_ws(' ', 'needs job', n.ref, d.needs, 'which is', n.status)
+FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
+WHERE d.job_id = ANY(CAST(:ids AS uuid[])) AND d.on_success AND d.broken ORDER BY d.needs LIMIT 1
+""")
+
+_MEND_EDGES = Statement("""
+UPDATE dependencies SET broken = false WHERE needs = ANY(CAST(:ids AS uuid[])) AND on_success AND broken
+""")
+
 
 class Edit(msgspec.Struct, frozen=True):
     """A payload that was replaced after `attempt`: the former one as JSON text, when, and by which API key."""
@@ -115,6 +166,14 @@ class Chosen(NamedTuple):
     id: UUID
     due_at: datetime
     has_dependents: bool
+
+
+class Repaired(NamedTuple):
+    """A job that waits again; `line` is the line that it has to join again."""
+
+    id: UUID
+    run_at: datetime
+    line: Line | None
 
 
 async def choose(conn: Connection, tenant: str, job_id: UUID, attempt: int) -> list[Chosen]:
@@ -157,6 +216,37 @@ async def edit(conn: Connection, job_id: UUID, payload: str, edited_by: str) -> 
 async def edits_of(conn: Connection, job_id: UUID) -> Sequence[Edit]:
     """Every payload that this job had before its present one, in order."""
     return [struct(Edit, row) for row in await _EDITS.rows(conn, id=job_id)]
+
+
+async def lock_workflow(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Lock these jobs, all jobs that were cancelled behind them, and everything that those need."""
+    await _LOCK_WORKFLOW.run(conn, ids=list(ids))
+
+
+async def broken_need(conn: Connection, ids: Sequence[UUID]) -> str | None:
+    """In words, one job that one of these needs and that has ended without success."""
+    reason: str | None = await _BROKEN_NEED.value(conn, ids=list(ids))
+    return reason
+
+
+async def with_jobs_behind(conn: Connection, ids: Sequence[UUID]) -> list[Repaired]:
+    """These jobs, and those that were cancelled only because of them, each after all that it needs.
+
+    A statement of its own after `lock_workflow`.
+    """
+    return [
+        Repaired(
+            row["id"],
+            row["run_at"],
+            None if row["ordering_key"] is None else Line(row["tenant"], row["queue"], row["ordering_key"]),
+        )
+        for row in await _WITH_JOBS_BEHIND.rows(conn, ids=list(ids))
+    ]
+
+
+async def mend_edges(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Mark the edges to these jobs as whole, so that what needs them waits again. The caller commits."""
+    await _MEND_EDGES.run(conn, ids=list(ids))
 
 
 def _chosen(row: Row) -> Chosen:

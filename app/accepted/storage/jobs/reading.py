@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import JSON
 
 from accepted.domain.ids import floor_at
 from accepted.domain.job import INTERNAL_TYPES, Job
+from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Row, Statement, struct
-from accepted.storage.db.tables import jobs
 
 SKEW = timedelta(hours=1)
 """How far the API's clock, which makes the ids, may be ahead of the ledger's, which dates the rows."""

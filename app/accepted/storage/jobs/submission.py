@@ -12,8 +12,8 @@ from msgspec.structs import FieldInfo, fields
 from sqlalchemy.dialects import postgresql
 
 from accepted.domain.job import NewJob
+from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.db.tables import jobs
 from accepted.storage.jobs.idempotency import REMEMBER
 from accepted.storage.jobs.reading import JSON_COLUMNS
 from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited
