@@ -164,7 +164,7 @@ async def test_two_batches_of_the_same_jobs_do_not_deadlock(engine: AsyncEngine)
 
 @pytest.mark.parametrize("type_", ["noop", "webhook.deliver"])
 async def test_status_changes_are_heap_only(engine: AsyncEngine, type_: str) -> None:
-    """`jobs` has no index on anything that changes (app/accepted/storage/db/tables.py), and room on each page: HOT
+    """`jobs` has no index on anything that changes (app/accepted/storage/db/job_tables.py), and room on each page: HOT
     updates."""
     payload = f'{{"job_id": "{UUID(int=1)}", "event": "{"x" * 100}"}}'
     await do(engine, "SELECT pg_stat_reset()")

@@ -1,19 +1,20 @@
-"""The tables of the ledger, for queries that are built rather than written. Alembic makes them; a test compares.
+"""The tables of jobs and of what belongs to a job. Alembic creates them; a test compares.
 
-The hot path of a job touches `jobs`, `outbox` and `attempts`. `jobs` has no index on anything that changes, so
-every status change is a heap-only (HOT) update; whatever has to be found by state is found through the two small
-tables: a waiting job has a row in `outbox`, a running one an unfinished row in `attempts` (which is its lease).
-(`payload`, by which deliveries are found, changes only by an edited replay, which none of theirs ever does.)
-There are no foreign keys: each would be a look-up per row on the hot path, for rows that are only ever written by
-the statement that writes their job, and deleted by the one that deletes it.
+A job on its way touches `jobs`, `outbox` and `attempts`. `jobs` has no index on a column that changes, so every change
+of status is a heap-only (HOT) update. What has to be found by its state is found through two small tables: a waiting
+job has a row in `outbox`, a running one an unfinished row in `attempts`, which is its lease. (`payload`, by which
+deliveries are found, changes only in an edited replay, which deliveries never have.) There are no foreign keys: each
+would cost a look-up for every row, although such rows are written and deleted together with their job.
 """
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     DateTime,
     Float,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -172,13 +173,6 @@ payload_edits = Table(
     PrimaryKeyConstraint("job_id", "attempt"),
 )
 
-periodic_locks = Table(
-    "periodic_locks",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("taken_at", Moment, nullable=False),
-)
-
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -192,74 +186,60 @@ idempotency_keys = Table(
     Index("idempotency_keys_expiring", "expires_at"),
 )
 
-queues = Table(
-    "queues",
+unique_keys = Table(
+    "unique_keys",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("created_at", Moment, nullable=False, server_default=func.now()),
-    Column("limited", Boolean, nullable=False, server_default="false"),
-    Column("paused", Boolean, nullable=False, server_default="false"),
-    Column("max_running", Integer),
-    Column("rate_jobs", Integer),
-    Column("rate_per", Float),
-    Column("max_running_per_key", Integer),
-    Column("max_depth", Integer),
-    Column("next_start", Moment),
-    Column("last_key", Text),
-    Column("dedicated", Boolean),
-    Index("queues_limited", "name", postgresql_where=text("limited")),
+    Column("tenant", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("until", Text, nullable=False),
+    Column("job_id", UUID, nullable=False),
+    PrimaryKeyConstraint("tenant", "key"),
+    Index("unique_keys_of", "job_id"),
 )
 
-job_types = Table(
-    "job_types",
+ordering_keys = Table(
+    "ordering_keys",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("description", Text, nullable=False, server_default=""),
+    Column("tenant", Text, nullable=False),
     Column("queue", Text, nullable=False),
-    Column("max_attempts", Integer, nullable=False),
-    Column("schedule", ARRAY(Float), nullable=False),
-    Column("jitter", Float, nullable=False),
-    Column("timeout", Float),
-    Column("payload_schema", JSON, nullable=False),
-    Column("internal", Boolean, nullable=False, server_default="false"),
-    Column("updated_at", Moment, nullable=False, server_default=func.now()),
-    Column("not_found", Text, nullable=False, server_default="fail"),
-    Column("external", Boolean, nullable=False, server_default="false"),
+    Column("key", Text, nullable=False),
+    Column("job_id", UUID, nullable=False),
+    PrimaryKeyConstraint("tenant", "queue", "key"),
 )
 
-workers = Table(
-    "workers",
+dependencies = Table(
+    "dependencies",
     metadata,
-    Column("id", UUID, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("started_at", Moment, nullable=False, server_default=func.now()),
-    Column("heartbeat_at", Moment, nullable=False, server_default=func.now()),
-    Column("slots", Integer, nullable=False, server_default="0"),
-    Column("queues", ARRAY(Text)),
-    Column("types", ARRAY(Text)),
-    Column("ends_at", Moment),
-    Column("tenant", Text),
+    Column("needs", UUID, nullable=False),
+    Column("job_id", UUID, nullable=False),
+    Column("on_success", Boolean, nullable=False),
+    Column("broken", Boolean, nullable=False, server_default="false"),
+    PrimaryKeyConstraint("needs", "job_id", "on_success"),
+    Index("dependencies_of", "job_id"),
 )
 
-api_keys = Table(
-    "api_keys",
+batches = Table(
+    "batches",
     metadata,
     Column("id", UUID, primary_key=True),
     Column("tenant", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("scopes", ARRAY(Text), nullable=False),
-    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("workflow", Boolean, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("remaining", Integer, nullable=False),
+    Column("on_failure", Text, nullable=False, server_default="continue"),
+    Column("callback_url", Text),
+    Column("counts", JSON),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
-    Column("revoked_at", Moment),
+    Column("cancel_requested_at", Moment),
+    Column("finished_at", Moment),
+    Index("batches_to_cancel", "id", postgresql_where=text("cancel_requested_at IS NOT NULL")),
 )
 
-webhook_secrets = Table(
-    "webhook_secrets",
+batch_ends = Table(
+    "batch_ends",
     metadata,
-    Column("id", UUID, primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("secret", Text, nullable=False),
-    Column("created_at", Moment, nullable=False, server_default=func.now()),
-    Column("expires_at", Moment),
-    Index("webhook_secrets_current", "tenant", unique=True, postgresql_where=text("expires_at IS NULL")),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch_id", UUID, nullable=False),
+    Column("ended", Integer, nullable=False),
+    Column("failed", Boolean, nullable=False),
 )

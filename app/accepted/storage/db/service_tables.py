@@ -1,0 +1,173 @@
+"""The tables of everything beside jobs: queues and job types, workers, targets, schedules and tenants."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
+
+from accepted.storage.db.job_tables import Moment, metadata
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("limited", Boolean, nullable=False, server_default="false"),
+    Column("paused", Boolean, nullable=False, server_default="false"),
+    Column("max_running", Integer),
+    Column("rate_jobs", Integer),
+    Column("rate_per", Float),
+    Column("max_running_per_key", Integer),
+    Column("max_depth", Integer),
+    Column("next_start", Moment),
+    Column("last_key", Text),
+    Column("dedicated", Boolean),
+    Index("queues_limited", "name", postgresql_where=text("limited")),
+)
+
+queue_samples = Table(
+    "queue_samples",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("depth", Integer, nullable=False, server_default="0"),
+    Column("runs", Integer, nullable=False, server_default="0"),
+    Column("seconds", Float, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("queue", "at"),
+)
+
+job_types = Table(
+    "job_types",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("queue", Text, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("schedule", ARRAY(Float), nullable=False),
+    Column("jitter", Float, nullable=False),
+    Column("timeout", Float),
+    Column("payload_schema", JSON, nullable=False),
+    Column("internal", Boolean, nullable=False, server_default="false"),
+    Column("updated_at", Moment, nullable=False, server_default=func.now()),
+    Column("not_found", Text, nullable=False, server_default="fail"),
+    Column("external", Boolean, nullable=False, server_default="false"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("started_at", Moment, nullable=False, server_default=func.now()),
+    Column("heartbeat_at", Moment, nullable=False, server_default=func.now()),
+    Column("slots", Integer, nullable=False, server_default="0"),
+    Column("queues", ARRAY(Text)),
+    Column("types", ARRAY(Text)),
+    Column("ends_at", Moment),
+    Column("tenant", Text),
+)
+
+targets = Table(
+    "targets",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("deferred_until", Moment),
+    Column("updated_at", Moment, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("tenant", "host"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("job", JSON, nullable=False),
+    Column("on_missed", Text, nullable=False),
+    Column("overlap", Text, nullable=False),
+    Column("spread_over", Float, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("next_at", Moment),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("updated_at", Moment, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("tenant", "name"),
+    Index("schedules_due", "next_at", postgresql_where=text("enabled")),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scheduled_at", Moment, nullable=False),
+    Column("fired_at", Moment, nullable=False, server_default=func.now()),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("job_id", UUID),
+    PrimaryKeyConstraint("tenant", "name", "scheduled_at"),
+    Index("schedule_runs_by_age", "scheduled_at"),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("jobs", Integer, nullable=False),
+    Column("per", Float, nullable=False),
+    Column("used", Float, nullable=False, server_default="0"),
+    Column("counted_at", Moment, nullable=False, server_default=func.now()),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("revoked_at", Moment),
+)
+
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("expires_at", Moment),
+    Index("webhook_secrets_current", "tenant", unique=True, postgresql_where=text("expires_at IS NULL")),
+)
+
+webhook_urls = Table(
+    "webhook_urls",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("failing_since", Moment, nullable=False, server_default=func.now()),
+    Column("failed_at", Moment, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("tenant", "url"),
+)
+
+periodic_locks = Table(
+    "periodic_locks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("taken_at", Moment, nullable=False),
+)
