@@ -7,13 +7,16 @@ between the two markers.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 
 from tests.faults.catalogue import FAULTS, NOT_MADE
 from tests.faults.checker import Verdict
 
 BEGIN, END = "<!-- made by `make faults` -->", "<!-- end of what `make faults` made -->"
 Measured = Callable[[str, float, float], None]
-HEAD = ("fault", "what", "moment", "submitted", "acknowledged", "lost", "twice", "recovery")
+HEAD = ("fault", "what", "moment", "accepted", "lost", "twice", "last job")
+MAX_LINE = 120
+"""Characters of a line of the docs."""
 
 
 @dataclass
@@ -27,27 +30,37 @@ class Row:
     verdict: Verdict | None = None
     times: list[str] = field(default_factory=list)
 
+    @property
+    def what(self) -> str:
+        name = self.test.removeprefix("test_").replace("_", " ")
+        return name if self.passed else f"FAILED: {name}"
+
     def cells(self) -> tuple[str, ...]:
-        what = self.test.removeprefix("test_").replace("_", " ")
-        return (" ".join(self.faults), what if self.passed else f"FAILED: {what}", self.moment, *self._numbers())
+        return (" ".join(self.faults), self.what, self.moment, *self._numbers())
+
+    def measured(self) -> str:
+        """What the test measured, as an item of a list."""
+        return fill(
+            f"- **{' '.join(self.faults)}** {self.what}: {'; '.join(self.times)}", MAX_LINE, subsequent_indent="  "
+        )
 
     def _numbers(self) -> tuple[str, ...]:
-        times = "; ".join(self.times)
         if self.verdict is None:
-            return "-", "-", "-", "-", times
+            return "-", "-", "-", "-"
         seen = self.verdict
-        numbers = (seen.attempted, seen.acknowledged, seen.lost, seen.duplicated)
-        return *map(str, numbers), times or f"{seen.drained:.1f} s to the last job"
+        accepted = f"{seen.acknowledged} of {seen.attempted}"
+        return accepted, str(seen.lost), str(seen.duplicated), f"{seen.drained:.1f} s"
 
 
 def lines(rows: Iterable[Row]) -> list[str]:
-    """The table as Markdown, then one line for what is covered."""
+    """What the tests measured and the table, as Markdown; the last line says what is covered."""
     ordered = sorted(rows, key=lambda row: (row.faults, row.test))
     table = [_line(HEAD), _line("---" for _ in HEAD), *(_line(row.cells()) for row in ordered)]
     covered = covered_by(ordered)
     lost = sum(row.verdict.lost for row in ordered if row.verdict)
     twice = sum(row.verdict.duplicated for row in ordered if row.verdict)
-    return [*table, "", f"{len(covered)} of {len(FAULTS)} faults covered, {lost} jobs lost, {twice} recorded twice."]
+    total = f"{len(covered)} of {len(FAULTS)} faults covered, {lost} jobs lost, {twice} recorded twice."
+    return ["Measured:", "", *(row.measured() for row in ordered if row.times), "", *table, "", total]
 
 
 def covered_by(rows: Iterable[Row]) -> set[str]:
@@ -63,7 +76,14 @@ def write(path: Path, rows: list[Row]) -> None:
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     missing = [fault for fault in FAULTS if fault not in covered_by(rows)]
-    reasons = [f"- **{fault}** {FAULTS[fault]}: {NOT_MADE.get(fault, 'its test did not pass')}" for fault in missing]
+    reasons = [
+        fill(
+            f"- **{fault}** {FAULTS[fault]}: {NOT_MADE.get(fault, 'its test did not pass')}",
+            MAX_LINE,
+            subsequent_indent="  ",
+        )
+        for fault in missing
+    ]
     made = [*lines(rows), "", "Not covered:", "", *reasons]
     path.write_text("\n".join([f"{before}{BEGIN}", "", *made, "", f"{END}{after}"]))
 
