@@ -1,8 +1,8 @@
-"""The job type `http.request`: call a URL, and let the class of the answer's status decide the job's fate.
+"""The job type `http.request`: calls a URL; the status of the answer decides how the attempt ends.
 
-The JSON Schema of `HttpRequest` is the API's whole check at submission; its format `accepted-url` stands for
-`accepted.domain.network.urls.check_url`. What the schema lets through the model takes, so no job fails here on its
-shape.
+At submission the API checks the JSON Schema of `HttpRequest`, whose format `accepted-url` stands for
+`accepted.domain.network.urls.check_url`. The model takes every value that the schema allows, so no job fails here on
+its shape.
 """
 
 import codecs
@@ -26,7 +26,7 @@ MAX_HEADER_VALUE = 8 * 1024
 MAX_TIMEOUT = 300.0
 MAX_STATUSES = 50
 
-# What of an answer becomes the job's result: it is kept for the whole retention.
+# The part of an answer that is stored as the job's result, for the whole retention.
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 16 * 1024  # as JSON
 
@@ -108,15 +108,15 @@ class HttpRequest(BaseModel):
 
 @job("http.request", description="Call a URL; the status of the answer decides whether the job has succeeded.")
 async def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
-    """The result is `perform`'s."""
+    """Call a URL. The result is that of `perform`."""
     return await perform(payload, ctx.egress, ctx.max_result_bytes)
 
 
-async def perform(payload: HttpRequest, egress: HttpClient, most: int) -> dict[str, Any]:
-    """Send and judge. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`.
+async def perform(payload: HttpRequest, egress: HttpClient, limit: int) -> dict[str, Any]:
+    """Call, and judge the answer. Result: `status_code`, `headers` (lower-case names), `body` (text), `truncated`.
 
-    It has no more than `most` bytes as JSON, whatever came: the call was made, and must not become a failure. One whose
-    answer is a success that breaks off is one: half an answer would pass for the whole.
+    The result has at most `limit` bytes as JSON: a call that was made must not fail because of a long answer. A success
+    whose body breaks off fails, because half an answer would pass for the whole.
     """
     content, media_type = payload.content()
     headers = dict(payload.headers)
@@ -126,11 +126,11 @@ async def perform(payload: HttpRequest, egress: HttpClient, most: int) -> dict[s
         payload.method, payload.url, headers, content, timeout=payload.timeout, max_bytes=MAX_BODY_BYTES
     )
     judge(answer, payload.expect_status)
-    return _result(answer, most)
+    return _result(answer, limit)
 
 
 def judge(answer: HttpAnswer, expect_status: int | Sequence[int] | None) -> None:
-    """Return if the answer is a success, and whole, else raise the failure of contract section 5."""
+    """Return if the answer is a whole success; else raise the failure of contract section 5."""
     status = answer.status_code
     expected = [expect_status] if isinstance(expect_status, int) else expect_status
     if status in expected if expected else 200 <= status <= 299:
@@ -141,19 +141,19 @@ def judge(answer: HttpAnswer, expect_status: int | Sequence[int] | None) -> None
     raise failures.of_status(status, retry_after)
 
 
-def _result(answer: HttpAnswer, most: int) -> dict[str, Any]:
+def _result(answer: HttpAnswer, limit: int) -> dict[str, Any]:
     headers: dict[str, str] = {}
-    room = min(MAX_HEADER_BYTES, most // 2)
+    room = min(MAX_HEADER_BYTES, limit // 2)
     for name, value in answer.headers:
         room -= size_of(name) + size_of(value) + len(":,")
         if room < 0:
             break
         name = name.lower()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    # A decoder that is not told of an end keeps back the character that the cap has cut in two.
+    # With `final=False` the decoder leaves out a character that the cap has cut in two.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     # PostgreSQL's jsonb cannot hold U+0000.
     body = decoder.decode(answer.body, final=not answer.truncated).replace("\0", "\ufffd")
     result = {"status_code": answer.status_code, "headers": headers, "body": "", "truncated": False}
-    kept = start_of(body, most - size_of(result) + len('""'))
+    kept = start_of(body, limit - size_of(result) + len('""'))
     return result | {"body": kept, "truncated": answer.truncated or room < 0 or kept != body}

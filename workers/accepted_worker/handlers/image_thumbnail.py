@@ -1,7 +1,7 @@
-"""The job type `image.thumbnail`: a picture made small, in a process, because decoding is work for the processor.
+"""The job type `image.thumbnail`: makes a picture small, in a child process, because decoding takes CPU time.
 
-The picture may be anybody's: its format is one of a short list, its size is read from its header before a pixel is
-decoded, only its first frame is looked at, and of what it carries besides pixels nothing is passed on.
+The picture is not trusted: its format is one of a short list, its size is read from its header before a pixel is
+decoded, only its first frame is read, and nothing but pixels is passed on.
 """
 
 import base64
@@ -19,22 +19,22 @@ from accepted_worker.handlers.fields import Base64, Url
 from accepted_worker.handlers.http_request import judge
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-"""What is read. Pillow knows many more, whose decoders fewer people have tried to break."""
+"""The formats that are read. Pillow knows many more, whose decoders are tested less."""
 
 MAX_PIXELS = 64_000_000
-"""Of the source: more than most telephones make, and 256 MB when decoded with transparency."""
+"""Of the source: more than most phones make, and 256 MB when decoded with transparency."""
 
 MAX_SOURCE_BYTES = 32 * 2**20
 MAX_SIDE = 4096
 FETCH_SECONDS = 30.0
 
 ROTATED = (5, 6, 7, 8)
-"""Values of the EXIF tag Orientation for pictures that lie on their side."""
+"""Values of the EXIF tag Orientation for pictures that are rotated by 90 degrees."""
 
 ORIENTATION = 0x0112
 
 RESIZABLE = ("L", "RGB", "RGBA", "CMYK")
-"""Modes in which pixels can be mixed; a palette's numbers, for one, cannot."""
+"""Modes in which pixels can be averaged; the numbers of a palette cannot."""
 
 # Pillow looks at the header's size as it opens a file, and at sizes that it learns later. It warns above this, and
 # raises above twice as much; `make` turns the warning into an error.
@@ -48,8 +48,8 @@ class Thumbnail(BaseModel):
         extra="forbid", json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["url"]}]}
     )
 
-    image: Base64 = Field(b"", description="A JPEG, PNG, WebP or GIF; or say where it is in `url`.")
-    url: Url = Field("", description="Where to get the picture, of up to 32 MiB; or give it in `image`.")
+    image: Base64 = Field(b"", description="A JPEG, PNG, WebP or GIF; or give its address in `url`.")
+    url: Url = Field("", description="Address of the picture, of up to 32 MiB; or give it in `image`.")
     width: int = Field(ge=1, le=MAX_SIDE, description="Of the box, in pixels.")
     height: int = Field(ge=1, le=MAX_SIDE, description="Of the box, in pixels.")
     format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="In a JPEG, what is transparent becomes white.")
@@ -64,7 +64,7 @@ class Thumbnail(BaseModel):
 
 @job("image.thumbnail", timeout=60, runs_in="process", description="Make a small copy of a picture.")
 async def image_thumbnail(payload: Thumbnail, ctx: Context) -> dict[str, Any]:
-    """Result: `width`, `height`, `format`, `bytes` (how many) and `image` (them, as base64)."""
+    """Result: `width`, `height`, `format`, `bytes` (their number) and `image` (base64)."""
     source = await fetched(payload.url, ctx.egress) if payload.url else payload.image
     small = make(source, payload.width, payload.height, payload.format)
     encoded = encode(small, payload.format, payload.quality)
@@ -78,7 +78,7 @@ async def image_thumbnail(payload: Thumbnail, ctx: Context) -> dict[str, Any]:
 
 
 async def fetched(url: str, egress: HttpClient) -> bytes:
-    """The picture at `url`, all of it."""
+    """The whole picture at `url`."""
     headers = {"Accept": "image/*"}
     answer = await egress.send("GET", url, headers, b"", timeout=FETCH_SECONDS, max_bytes=MAX_SOURCE_BYTES)
     judge(answer, None)
@@ -88,7 +88,7 @@ async def fetched(url: str, egress: HttpClient) -> bytes:
 
 
 def make(source: bytes, width: int, height: int, target: str) -> Image.Image:
-    """The picture within the box, upright, as RGB or RGBA. Raises `InvalidJob` for whatever is not a sound picture."""
+    """The picture within the box, upright, as RGB or RGBA. Raises `InvalidJob` if it is broken or too large."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
@@ -98,7 +98,7 @@ def make(source: bytes, width: int, height: int, target: str) -> Image.Image:
             raise InvalidJob(f"the picture has more than {MAX_PIXELS} pixels") from None
         except MemoryError:
             raise
-        except Exception as error:  # broken pictures raise almost anything: OSError, SyntaxError, struct.error, …
+        except Exception as error:  # broken pictures raise OSError, SyntaxError, struct.error and more
             raise InvalidJob(f"not a picture that can be read: {type(error).__name__}") from error
 
 
@@ -123,7 +123,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def encode(picture: Image.Image, target: str, quality: int) -> bytes:
-    picture.info.clear()  # or Pillow would write some of it again
+    picture.info.clear()  # else Pillow writes some of it into the copy
     encoded = io.BytesIO()
     picture.save(encoded, target, quality=quality, optimize=True)
     return encoded.getvalue()

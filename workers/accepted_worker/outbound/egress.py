@@ -1,13 +1,13 @@
-"""The one way out: every HTTP call that a client's data can aim goes through `Egress.send`.
+"""The guarded HTTP client: every call to an address that a client's data can choose goes through `Egress.send`.
 
-What it guarantees, whatever the target is or answers:
+It guarantees, whatever the target is or answers:
 
 - The address connected to is the address checked. A name is resolved once for each call, every address found
   is checked, and the socket is opened to one of them. TLS still checks the certificate against the name.
 - No redirect is followed, no proxy or other environment variable is read, no Unix socket is reachable.
-- A body is neither decoded nor held beyond the caller's cap. One deadline covers it all.
-- Once status and headers have come, there is an answer, whatever becomes of its body: what the caller wanted is done.
-- Whatever goes wrong before is raised as one of `accepted.domain.failures`, without the URL in its text.
+- A body is not decoded, and not read beyond the caller's cap. One deadline covers the whole call.
+- Once status and headers have come there is an answer, even if its body breaks off: the target has acted.
+- Any error before that is raised as one of `accepted.domain.failures`, without the URL in its text.
 
 Each call has a connection of its own. A kept one that the server has just closed would cost a job an attempt.
 Nor would it be faster: httpcore's pool walks all its connections for each call, 5 to 7 ms of CPU with 300 in
@@ -32,14 +32,14 @@ from accepted.domain.network.addresses import EgressAllow, IPAddress, unmapped
 from accepted.domain.network.urls import FORBIDDEN_ADDRESS, Target, UrlRefused, parse_target
 from accepted_worker.outbound.lookup import Lookup, Resolve
 
-# More calls at a time than a worker process has slots; a fence against running out of file descriptors.
+# More calls at a time than a worker process has slots; keeps the process from running out of file descriptors.
 MAX_IN_FLIGHT = 500
-# So many of a name's addresses are tried, each but the last only so long: a dead IPv6 route costs seconds.
+# Addresses of a name that are tried, and seconds for each but the last: a dead IPv6 route costs seconds.
 MAX_ADDRESSES_TRIED = 4
 CONNECT_TRY_SECONDS = 3.0
-# Parsing happens on the event loop: small reads keep a flood of 1-byte chunks from holding up other jobs.
+# Parsing runs on the event loop: small reads keep a flood of 1-byte chunks from delaying other jobs.
 READ_BYTES = 16 * 1024
-# What may arrive for a body of n bytes: headers and 1xx answers, and chunks of a byte (6 bytes on the wire).
+# Bytes that may arrive for a body of n bytes: headers and 1xx answers, and chunks of a byte (6 bytes on the wire).
 HEAD_BYTES = 256 * 1024
 CHUNK_OVERHEAD = 8
 
@@ -63,14 +63,14 @@ for _name in ("httpx", "httpcore"):
 
 @dataclass(slots=True)
 class _Coming:
-    """What has come of an answer so far."""
+    """The part of an answer that has arrived."""
 
     head: httpcore.Response | None = None
     body: bytearray = field(default_factory=bytearray)
 
 
 class Egress:
-    """The guarded HTTP client of a process. Holds no connection between calls, only the DNS threads."""
+    """The guarded HTTP client of a process. Keeps no connection between calls, only the DNS threads."""
 
     def __init__(
         self, allow: EgressAllow, *, resolve: Resolve | None = None, ssl_context: ssl.SSLContext | None = None
@@ -91,7 +91,7 @@ class Egress:
         timeout: float,
         max_bytes: int,
     ) -> HttpAnswer:
-        """Call `url` and return whatever answer comes, of any status, also one whose body breaks off or has no end.
+        """Call `url`. Returns an answer of any status, also one whose body breaks off or is cut at `max_bytes`.
 
         The `timeout` (seconds) does not count while the call waits for one of our slots. Raises `InvalidJob`
         (URL, header or address: never to be retried), `TargetTimeout`, and `TransientError` for the rest.
@@ -105,7 +105,7 @@ class Egress:
             return await self._within(timeout, target, request, max_bytes)
 
     async def aclose(self) -> None:
-        """Lookups that hang keep their threads, nothing else."""
+        """Stop the DNS threads; a lookup that hangs keeps its thread until it ends."""
         self._lookup.close()
 
     async def _within(self, seconds: float, target: Target, request: httpcore.Request, max_bytes: int) -> HttpAnswer:
@@ -140,7 +140,7 @@ class Egress:
 
 
 class _GuardedLine(httpcore.AsyncNetworkBackend):
-    """The network as one call sees it: nothing but the checked addresses of its one target."""
+    """The network for one call: only the checked addresses of its target."""
 
     def __init__(self, target: Target, allow: EgressAllow, lookup: Lookup, budget: int) -> None:
         self._target = target
@@ -163,7 +163,7 @@ class _GuardedLine(httpcore.AsyncNetworkBackend):
         return _MeteredStream(self._stream, self._budget)
 
     async def hang_up(self) -> None:
-        """Close the socket, wherever the call stopped: httpcore leaks it if a TLS handshake is cancelled."""
+        """Close the socket, wherever the call stopped: httpcore leaks it when a TLS handshake is cancelled."""
         if self._stream is not None:
             with suppress(Exception):
                 await self._stream.aclose()
@@ -179,7 +179,7 @@ class _GuardedLine(httpcore.AsyncNetworkBackend):
 
 
 class _MeteredStream(httpcore.AsyncNetworkStream):
-    """A stream that gives up when more arrives than the call has use for, such as a flood of 1xx answers."""
+    """A stream that raises when more arrives than the call allows, such as a flood of 1xx answers."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, budget: int) -> None:
         self._stream = stream
@@ -218,7 +218,7 @@ async def _connect_first(addresses: list[IPAddress], port: int) -> httpcore.Asyn
 
 
 def _request(method: str, target: Target, headers: Mapping[str, str], content: bytes) -> httpcore.Request:
-    """`InvalidJob` for a method or header not to be sent; the API refuses those, this is the last fence."""
+    """The request. Raises `InvalidJob` for a method or header that the API should have refused."""
     if not re.fullmatch(r"[A-Z]{1,20}", method) or method in ("CONNECT", "TRACE"):
         raise InvalidJob("method not allowed")
     for name, value in headers.items():
@@ -252,7 +252,7 @@ def _check_header(name: str, value: str) -> None:
 
 
 def _translated(error: Exception) -> HandlerError:
-    """Texts of ours only: those of the libraries quote hosts, certificates and bytes of the answer."""
+    """The failure of our own, with our text: those of the libraries quote hosts, certificates and bytes."""
     if isinstance(error, httpcore.LocalProtocolError):
         return InvalidJob("the request cannot be sent as HTTP/1.1")
     if isinstance(error.__cause__, ssl.SSLError) or isinstance(error, ssl.SSLError):

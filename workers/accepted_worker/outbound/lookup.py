@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from accepted.domain.network.addresses import IPAddress
 
-# Lookups that hang (10 s with a dead DNS server) hold a thread each; others wait, within their deadline.
+# A lookup that hangs (10 s with a dead DNS server) takes a thread; other lookups wait, within their deadline.
 DNS_THREADS = 32
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -43,7 +43,7 @@ class Lookup:
     def _done(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
         del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # seen, even if every call that waited for it has met its deadline
+            task.exception()  # retrieved, even if every call that waited has met its deadline
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

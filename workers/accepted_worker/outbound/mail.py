@@ -1,9 +1,8 @@
-"""The way out for mail: the one server that the operator has named (`ACCEPTED_SMTP_URL`).
+"""Mail to the one server that the operator has set (`ACCEPTED_SMTP_URL`).
 
-The guard of `accepted_worker.outbound.egress` is about addresses that a client's data can aim at; this server's is not
-one of
-them. Certificates are checked against the system's store (OpenSSL's `SSL_CERT_FILE` names another). A message is handed
-over whole or not at all, so that trying again sends it twice to nobody whose server has said what became of it.
+The address checks of `accepted_worker.outbound.egress` do not apply: a client's data cannot choose this server.
+Certificates are checked against the system's store (OpenSSL's `SSL_CERT_FILE` names another). A message is
+sent whole or not at all, so a retry sends it twice only if the server's answer was lost.
 """
 
 import socket
@@ -21,23 +20,23 @@ with suppress(ModuleNotFoundError):  # the extra `email`; without it, `Mail` tak
     import aiosmtplib
 
 STEP_SECONDS = 30.0
-"""For the server to answer one command. RFC 5321 (4.5.3.2) asks for minutes; a slot should not wait that long."""
+"""Seconds for the server to answer one command. RFC 5321 (4.5.3.2) wants minutes; a slot cannot wait that long."""
 
 GOODBYE_SECONDS = 2.0
-"""For the answer to QUIT. The message is the server's by then."""
+"""Seconds for the answer to QUIT. The server has the message by then."""
 
 CREDENTIALS = frozenset({530, 534, 535, 538})
-"""Replies that say who we are, or how we say so, is not enough (RFC 4954, section 6)."""
+"""Replies that reject the credentials or ask for other ones (RFC 4954, section 6)."""
 
 Refused = Mapping[str, str]
-"""Address to what the server said of it."""
+"""Address to the server's text."""
 
 
 class Mail:
-    """The mail server of a worker. Each message has a connection of its own; nothing is held in between."""
+    """The mail server of a worker. Each message has a connection of its own."""
 
     def __init__(self, server: SmtpServer | None, sender: str | None) -> None:
-        """No server: every message fails. `sender` is what mail without a `from` comes from.
+        """Without a server every message fails. `sender` is the sender of mail without a `from`.
 
         Raises `ConfigurationError` for a server when the extra `email` is not installed.
         """
@@ -47,10 +46,10 @@ class Mail:
         self._server = server
 
     async def send(self, sender: str, recipients: Sequence[str], message: bytes, *, leave_out_busy: bool) -> Refused:
-        """Hand over one message (RFC 5322, ASCII) and return which recipients it will not reach.
+        """Send one message (RFC 5322, ASCII). Returns the recipients that the server refused for good.
 
-        Those are refused for good. One that is refused for now fails the whole before anybody has got it, unless
-        `leave_out_busy`. Raises `AuthError`, `InvalidJob`, `TargetTimeout` and `TransientError`.
+        If the server refuses a recipient for now, the message is sent to nobody, unless `leave_out_busy`. Raises
+        `AuthError`, `InvalidJob`, `TargetTimeout` and `TransientError`.
         """
         if self._server is None:
             raise AuthError("no mail server is set (ACCEPTED_SMTP_URL)")
@@ -60,7 +59,7 @@ class Mail:
             await client.mail(sender)
             refused = await _offer(client, recipients, leave_out_busy)
             await client.data(message)
-            await _say_goodbye(client)
+            await _quit(client)
             return refused
         except aiosmtplib.SMTPResponseException as error:
             raise _failure_of(error.code, error.message) from error
@@ -103,7 +102,7 @@ async def _offer(client: "aiosmtplib.SMTP", recipients: Sequence[str], leave_out
     return {address: f"{refusal.code} {_one_line(refusal.message)}" for address, refusal in refused.items()}
 
 
-async def _say_goodbye(client: "aiosmtplib.SMTP") -> None:
+async def _quit(client: "aiosmtplib.SMTP") -> None:
     with suppress(aiosmtplib.SMTPException, OSError):
         await client.quit(timeout=GOODBYE_SECONDS)
 

@@ -35,19 +35,19 @@ from accepted.storage.targets import TargetHealth, Tried
 TYPES = frozenset({"http.request", WEBHOOK_TYPE})
 
 FRESH = 1.0
-"""Seconds for which what was read is believed."""
+"""Seconds for which the rows that were read are used."""
 
-MOST = 5000
-"""Rows read at a time: the freshest. What is beyond them counts as unknown, so as answering."""
+ROWS = 5000
+"""Rows read at a time, the newest first. Hosts beyond them count as answering."""
 
 GRACE = 5.0
-"""Seconds beyond the time of the call for which the one try is its owner's: for the way there and back."""
+"""Seconds beyond the timeout of the call for which the worker owns the one try."""
 
 GOODBYE = 0.5
-"""Seconds that a stopping worker waits for what is being written."""
+"""Seconds that a stopping worker waits for its last writes."""
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds of a call whose payload names none: that of `http.request`, and more than a webhook has."""
+"""Timeout in seconds of a call whose payload has none: that of `http.request`, and longer than a webhook's."""
 
 log = structlog.get_logger("target")
 
@@ -56,14 +56,14 @@ Key = tuple[str, str]
 
 
 class _Aim(msgspec.Struct):
-    """What is needed of a payload."""
+    """The fields of a payload that matter here."""
 
     url: str
     timeout: float = DEFAULT_TIMEOUT
 
     @property
     def host(self) -> str:
-        """With its port. Raises `UrlRefused`."""
+        """The host, with its port. Raises `UrlRefused`."""
         target = parse_target(self.url, ANYWHERE)
         host = f"[{target.host}]" if ":" in target.host else target.host
         return f"{host}:{target.port}"
@@ -71,7 +71,7 @@ class _Aim(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Call:
-    """A job may call its host. `fence` is set when this is the one try of a half-open one."""
+    """A job may call its host. `fence` is set if this is the one try of a half-open host."""
 
     key: Key
     webhook: bool
@@ -88,7 +88,7 @@ class Deferred(NamedTuple):
 
 
 class Targets:
-    """For use on the worker's event loop alone."""
+    """The hosts as this worker knows them. Use it on the worker's event loop only."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -99,13 +99,13 @@ class Targets:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def ask(self, job: Job) -> Call | Deferred | None:
-        """May this job call its host now? None for a job that calls none. Never raises but when cancelled."""
+        """Whether this job may call its host now; None for a job that calls none. Raises only `CancelledError`."""
         if job.type not in TYPES:
             return None
         try:
             aim = msgspec.json.decode(job.payload, type=_Aim)
             call = Call((job.tenant, aim.host), job.type == WEBHOOK_TYPE)
-        except (msgspec.DecodeError, UrlRefused):  # its handler will say so
+        except (msgspec.DecodeError, UrlRefused):  # its handler reports it
             return None
         try:
             await self._refresh()
@@ -116,17 +116,17 @@ class Targets:
             return call
 
     def tell(self, call: Call, transition: Transition) -> None:
-        """What the call came to. Written in the background: no outcome waits for it."""
+        """Write how the call ended, in the background: no outcome waits for it."""
         outcome = transition.outcome
         if outcome in AGAINST:
             self._spawn(self._failed(call, FailureClass(outcome), transition.retry_after))
         elif outcome in _SAYS_NOTHING or (call.webhook and outcome == FailureClass.INVALID):
-            return  # an invalid webhook may have called nobody
+            return  # an invalid webhook may have called no host
         elif call.fence is not None or self._has_failed(call.key):
             self._spawn(self._answers(call))
 
     async def aclose(self) -> None:
-        """What is being written is written; what is left to be brought forward comes by itself."""
+        """Finish writing. Jobs that were not brought forward come when they are due."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=GOODBYE)
         for task in self._under_way:
@@ -140,15 +140,15 @@ class Targets:
             if time.monotonic() - self._read_at < FRESH:
                 return
             async with reading(self._engine) as conn:
-                rows = await targets.everything(conn, MOST)
+                rows = await targets.everything(conn, ROWS)
             self._known = {(row.tenant, row.host): row for row in rows}
             self._queued = {key: place for key, place in self._queued.items() if key in self._known}
             self._read_at = time.monotonic()
 
     async def _try(self, call: Call, aim: _Aim) -> Call | Deferred | None:
-        """The ledger has the last word: it may have been released since, or somebody else have the one try.
+        """Ask the ledger, because the host may have been released since, or another worker may have the one try.
 
-        What is for a URL that is given up passes: its handler ends it, and calls nobody.
+        A webhook to a URL that is given up passes: its handler ends the job without a call.
         """
         lease = aim.timeout + GRACE
         async with transaction(self._engine) as conn:
@@ -166,7 +166,7 @@ class Targets:
 
     def _deferred(self, key: Key, tried: Tried, lease: float) -> Deferred:
         target = tried.target
-        # Not deferred any more, as far as we saw: somebody else got the try while we asked for it.
+        # The time has passed, but another worker won the try: wait for as long as the try may take.
         left = target.deferred_for if target.state == "open" and target.deferred_for is not None else lease
         kind = FailureClass(target.reason)
         wait = left + self._place(key, target.deferred_until)
@@ -214,16 +214,16 @@ class Targets:
         return known is not None and known.deferred_until is None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_said(work))
+        task = asyncio.create_task(_logged(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
 
 _SAYS_NOTHING = frozenset({FailureClass.CRASHED, FailureClass.CANCELLED, "handed_back"})
-"""Ends that are no answer of the host."""
+"""Outcomes that say nothing about the host."""
 
 
-async def _said(work: Coroutine[Any, Any, None]) -> None:
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except LedgerUnavailable as error:
