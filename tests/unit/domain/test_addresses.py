@@ -1,4 +1,4 @@
-"""Which addresses are public: the whole list of fault notes 4.4, and the default for what no list names."""
+"""Which addresses are public: the list of fault notes 4.4, and the default for all others."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -39,7 +39,7 @@ def test_public(text: str) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_nothing_that_the_standard_library_calls_private_is_public(number: int) -> None:
+def test_what_the_standard_library_calls_private_is_not_public(number: int) -> None:
     address = IPv4Address(number)
     if address.is_private or address.is_multicast or address.is_reserved or not address.is_global:
         assert not is_public(address)
@@ -69,7 +69,7 @@ def test_an_empty_list_allows_nothing() -> None:
     assert EgressAllow.parse("") == EgressAllow.parse(" , ") == EgressAllow()
 
 
-def test_what_is_allowed_can_be_told_to_another_process() -> None:
+def test_the_allowed_list_survives_its_text_form() -> None:
     allow = EgressAllow.parse("127.0.0.0/8,fd00::/8,my.host,a.b")
     assert EgressAllow.parse(str(allow)) == allow
     assert EgressAllow.parse(str(EgressAllow())) == EgressAllow()

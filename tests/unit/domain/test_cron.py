@@ -51,7 +51,7 @@ def test_the_changes_of_2027(name: str, line: str, local: str, expected: str) ->
 
 @pytest.mark.parametrize("name", [NEW_YORK, BERLIN, LORD_HOWE])
 @pytest.mark.parametrize("line", [HOURLY, FIXED])
-def test_the_whole_of_2027_is_as_cronsim_has_it(name: str, line: str) -> None:
+def test_all_of_2027_is_as_cronsim_has_it(name: str, line: str) -> None:
     after = datetime(2027, 1, 1, tzinfo=zone(name))
     count = 400 if line == FIXED else 9000
     assert CronLine(line, zone(name)).next_runs(after, count) == _by_cronsim(line, after, count)
@@ -72,13 +72,13 @@ def test_two_times_that_fall_together_run_once(line: str, local: str, expected: 
     assert [_on_the_wall(moment, NEW_YORK) for moment in found] == expected.split()
 
 
-def test_a_time_that_came_once_does_not_come_again_when_the_clock_shows_it_again() -> None:
+def test_a_repeated_local_time_runs_once() -> None:
     in_between = datetime(2027, 11, 7, 1, 10, tzinfo=zone(NEW_YORK), fold=1)
     (found,) = CronLine("30 1 * * *", zone(NEW_YORK)).next_runs(in_between, 1)
     assert found == datetime(2027, 11, 8, 6, 30, tzinfo=UTC)
 
 
-def test_half_an_hour_loses_no_time_that_there_is() -> None:
+def test_a_half_hour_change_loses_no_time() -> None:
     """cronsim walks in whole hours here, and misses 03:00 and 03:20."""
     after = datetime(2027, 10, 3, 0, 0, tzinfo=zone(LORD_HOWE))
     found = CronLine("*/20 3 * * *", zone(LORD_HOWE)).next_runs(after, 3)
@@ -125,7 +125,7 @@ def test_lines_that_fire_now_and_then(line: str, first: str) -> None:
     assert f"{found:%Y-%m-%d}" == first
 
 
-def test_the_longest_wait_there_is() -> None:
+def test_the_longest_wait() -> None:
     """A Sunday on 29 February, over 2100, which is no leap year."""
     found = CronLine("0 0 29 2 */7", zone("UTC")).next_runs(datetime(2088, 3, 1, tzinfo=UTC), 1)
     assert found == [datetime(2128, 2, 29, tzinfo=UTC)]
@@ -140,7 +140,7 @@ def test_the_longest_wait_there_is() -> None:
         "0," * LONGEST + "0 * * * *", "*/" + "9" * 400 + " * * * *x",
     ],
 )  # fmt: skip
-def test_what_is_no_line_is_refused(line: str) -> None:
+def test_malformed_lines_are_refused(line: str) -> None:
     with pytest.raises(CronError):
         CronLine(line, zone("UTC"))
 
@@ -148,12 +148,12 @@ def test_what_is_no_line_is_refused(line: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "utc", "Mars/Base", "../etc/passwd", "Europe", "/Europe/Berlin", "posix/UTC", "a\0b"]
 )
-def test_what_is_no_zone_is_refused(name: str) -> None:
+def test_unknown_zones_are_refused(name: str) -> None:
     with pytest.raises(UnknownZone):
         zone(name)
 
 
-def test_a_zone_that_was_mistyped_is_recognised() -> None:
+def test_a_mistyped_zone_gets_a_hint() -> None:
     with pytest.raises(UnknownZone, match='did you mean "Europe/Berlin"'):
         zone("Europe/Berlim")
 
@@ -196,7 +196,7 @@ def test_in_utc_it_is_as_cronsim_has_it(line: str, after: datetime) -> None:
 
 @given(lines(), moments, st.sampled_from(sorted(names())))
 @settings(deadline=None)
-def test_runs_rise_and_lead_on_from_each_other(line: str, after: datetime, name: str) -> None:
+def test_runs_rise_and_continue_from_any_run(line: str, after: datetime, name: str) -> None:
     try:
         read = CronLine(line, zone(name))
     except CronError:
@@ -231,13 +231,13 @@ def test_runs_rise_and_lead_on_from_each_other(line: str, after: datetime, name:
         (LORD_HOWE, FIXED, []),
     ],
 )
-def test_warnings_name_what_is_skipped_and_what_is_doubled(name: str, line: str, expected: list[str]) -> None:
+def test_warnings_name_skipped_and_repeated_times(name: str, line: str, expected: list[str]) -> None:
     after = datetime(2027, 1, 1, tzinfo=UTC)
     read = CronLine(line, zone(name))
     assert warnings(read, after, read.next_runs(after, 5)) == expected
 
 
-def test_warnings_of_a_line_that_follows_the_time_that_passes() -> None:
+def test_warnings_of_a_line_that_follows_elapsed_time() -> None:
     after = datetime(2027, 1, 1, tzinfo=UTC)
     found = warnings(CronLine("* * * * *", zone(LORD_HOWE)), after, [])
     assert [one.partition("; it runs")[0] for one in found] == [
@@ -246,7 +246,7 @@ def test_warnings_of_a_line_that_follows_the_time_that_passes() -> None:
     ]
 
 
-def test_warnings_reach_as_far_as_what_is_shown() -> None:
+def test_warnings_reach_to_the_last_run_shown() -> None:
     read, after = CronLine("30 2 14 3 *", zone(NEW_YORK)), datetime(2028, 1, 1, tzinfo=UTC)
     assert warnings(read, after, read.next_runs(after, 1)) == []
     (found,) = warnings(read, after, read.next_runs(after, 8))

@@ -1,4 +1,4 @@
-"""Cursors go on where they were written for, and nowhere else."""
+"""A cursor is valid only for the list that it was made for."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -40,12 +40,12 @@ def test_a_moment_is_read_back(at: datetime, last: UUID, scope: str) -> None:
         read(cursor, scope)
 
 
-def test_a_forged_moment_beyond_all_times_is_refused() -> None:
+def test_a_forged_moment_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="cursor"):
         read_moment(_seal(b"\xff" * 24, "a"), "a")
 
 
-def test_a_forged_name_that_no_text_in_postgresql_can_hold_is_refused() -> None:
+def test_a_forged_name_that_postgresql_cannot_store_is_refused() -> None:
     with pytest.raises(ValueError, match="cursor"):
         read_text(_seal(b"a\0b", "a"), "a")
 

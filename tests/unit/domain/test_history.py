@@ -83,7 +83,7 @@ def test_numbers_rise_strictly_at_every_moment(life: list[Moment]) -> None:
 
 
 @given(lives())
-def test_one_who_follows_hears_of_each_moment_in_order(life: list[Moment]) -> None:
+def test_a_live_client_gets_each_state_in_order(life: list[Moment]) -> None:
     seen, heard = 0, []
     for job, runs in life:
         for event in history.events(job, runs, seen):
@@ -94,7 +94,7 @@ def test_one_who_follows_hears_of_each_moment_in_order(life: list[Moment]) -> No
 
 
 @given(lives())
-def test_one_who_comes_late_hears_what_was_recorded_and_the_end_last(life: list[Moment]) -> None:
+def test_a_late_client_gets_what_was_recorded_and_the_end_last(life: list[Moment]) -> None:
     job, runs = life[-1]
     events = history.events(job, runs)
     assert (events[-1].status, events[-1].attempt) == (job.status, job.attempt)
@@ -103,13 +103,13 @@ def test_one_who_comes_late_hears_what_was_recorded_and_the_end_last(life: list[
 
 
 @given(lives(), st.data())
-def test_what_was_told_live_has_the_same_number_and_status_later(life: list[Moment], data: st.DataObject) -> None:
+def test_an_event_has_the_same_number_and_status_later(life: list[Moment], data: st.DataObject) -> None:
     live = {event.number: event.status for job, runs in life for event in history.events(job, runs)}
     job, runs = data.draw(st.sampled_from(life))
     assert {event.number: event.status for event in history.events(job, runs)}.items() <= live.items()
 
 
-def test_explicit_retries_are_told_after_the_ends_that_they_undo() -> None:
+def test_manual_retries_come_after_the_ends_that_they_undo() -> None:
     """Even of a job that is cancelled and retried again and again before it runs."""
     runs = [PastAttempt(1, EPOCH, EPOCH, "transient")]
     moments = [
@@ -130,7 +130,7 @@ def test_explicit_retries_are_told_after_the_ends_that_they_undo() -> None:
     assert [e.status for e in history.events(job_in(Status.RUNNING, 2, [1, 1, 1]), runs, seen)] == ["running"]
 
 
-def test_a_run_that_began_after_the_job_was_read_is_told_next_time() -> None:
+def test_an_attempt_that_began_after_the_job_was_read_comes_next_time() -> None:
     """What lies between the two reads may be a retry, which moves the numbers."""
     runs = [PastAttempt(1, EPOCH, EPOCH, "transient"), PastAttempt(2, EPOCH)]
     assert [e.status for e in history.events(job_in(Status.FAILED, 1), runs)] == ["queued", "running", "failed"]

@@ -55,7 +55,7 @@ def test_the_bare_form_is_the_same_key(key: str) -> None:
         ["\u0663"],
     ],
 )
-def test_refuses_what_is_no_single_visible_key(values: list[str]) -> None:
+def test_anything_but_one_visible_key_is_refused(values: list[str]) -> None:
     with pytest.raises(MalformedRequest):
         read_key(values)
 

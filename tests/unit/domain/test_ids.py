@@ -21,13 +21,13 @@ def test_new_ids_are_uuid7_of_now_and_rise() -> None:
     assert all(before - 0.01 <= (one.int >> 80) / 1000 <= time.time() + 0.01 for one in made)
 
 
-def test_the_age_of_a_new_id_is_nothing() -> None:
+def test_a_new_id_has_no_age() -> None:
     age = age_of(new_id(), datetime.now(UTC))
     assert age is not None
     assert -0.01 <= age < 5
 
 
-def test_an_id_that_is_no_uuid7_has_no_age() -> None:
+def test_only_a_uuid7_has_an_age() -> None:
     assert age_of(uuid4(), datetime.now(UTC)) is None
     assert age_of(UUID(int=0), datetime.now(UTC)) is None
 

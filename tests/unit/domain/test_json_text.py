@@ -117,7 +117,7 @@ def test_refuses_what_is_not_strict_json(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(("raw", "pointer"), INVALID, ids=lambda it: repr(it[:24]))
-def test_refuses_json_that_we_cannot_keep(raw: bytes, pointer: str) -> None:
+def test_refuses_json_that_cannot_be_stored(raw: bytes, pointer: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse(raw)
     assert [error.pointer for error in refused.value.errors] == [pointer]
@@ -194,7 +194,7 @@ def test_canonical_writes_large_whole_numbers_in_full() -> None:
     assert canonical(parse(b'{"a":[1e17,2]}')) == canonical(parse(b'{"a":[100000000000000000,2]}'))
 
 
-def test_canonical_keeps_what_is_no_whole_number() -> None:
+def test_canonical_keeps_fractions() -> None:
     assert canonical(parse(b'[1.5,-0.0,"1.0",1e300,true]')) == b'[1.5,0,"1.0",1e300,true]'
 
 

@@ -1,4 +1,4 @@
-"""A lease as a client holds it: read back as it was written, and nothing else is read as one."""
+"""Lease tokens: read back as written; other text is no token."""
 
 from uuid import UUID
 

@@ -15,7 +15,7 @@ def test_nothing_measured_says_so() -> None:
     assert "Nothing was measured yet" in sizing.detail
 
 
-def test_jobs_that_none_has_ended_of_say_so() -> None:
+def test_no_ended_attempt_says_so() -> None:
     sizing = size(measured(2.0, None), 5)
     assert sizing.slots_at_least is None
     assert "how long one takes" in sizing.detail

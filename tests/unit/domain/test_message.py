@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back(ref: JobRef) -> None:
 
 
 @given(refs)
-def test_the_body_is_the_contracts(ref: JobRef) -> None:
+def test_the_body_is_that_of_the_contract(ref: JobRef) -> None:
     assert json.loads(ref.body()) == {"v": 1, "id": str(ref.job_id), "attempt": ref.attempt}
     assert ref.message_id == f"{ref.job_id}:{ref.attempt}"
 

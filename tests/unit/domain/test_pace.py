@@ -1,4 +1,4 @@
-"""The pace of a rate limit: exact in the long run, never more than a moment's worth at once."""
+"""A rate limit is exact in the long run, and never exceeded by more than the catch-up."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ INTERVALS = st.floats(0.001, 60)
 
 @settings(deadline=None)
 @given(INTERVALS, st.lists(st.floats(0, 1), max_size=200))
-def test_no_more_than_the_rate_and_a_moment(interval: float, pauses: list[float]) -> None:
+def test_no_more_start_than_the_rate_and_the_catch_up(interval: float, pauses: list[float]) -> None:
     pace, now, next_start, started = Pace(interval), 0.0, None, 0
     for pause in pauses:
         now += pause
@@ -24,7 +24,7 @@ def test_no_more_than_the_rate_and_a_moment(interval: float, pauses: list[float]
 
 @given(INTERVALS)
 @settings(deadline=None)
-def test_nothing_is_lost_by_looking_late(interval: float) -> None:
+def test_a_late_limiter_loses_no_start(interval: float) -> None:
     """A limiter that checks often enough to catch up starts as many as the rate says."""
     pace, next_start, started, every = Pace(interval), None, 0, CATCH_UP / 3
     for step in range(int(10 * max(interval, every) / every)):
@@ -41,13 +41,13 @@ def test_a_first_start_is_no_burst() -> None:
     assert Pace(0.1).allowed(Pace(0.1).ready(None), 0) == 1
 
 
-def test_an_idle_time_is_made_up_for_by_a_moment_only() -> None:
+def test_after_an_idle_time_only_the_catch_up_starts_at_once() -> None:
     assert Pace(0.1).allowed(Pace(0.1).ready(-3600), 0) == 3
 
 
-def test_a_clock_that_was_set_back_or_another_rate_stops_nothing() -> None:
+def test_a_clock_set_back_or_another_rate_stops_nothing() -> None:
     assert Pace(0.1).ready(3600) == 0.1
 
 
-def test_what_nobody_came_for_yet_is_no_burst_when_somebody_does() -> None:
+def test_admitted_jobs_that_wait_for_a_slot_make_no_burst() -> None:
     assert [Pace(0.1).allowed(-0.25, admitted) for admitted in (0, 1, 2, 3, 10)] == [3, 2, 1, 0, 0]

@@ -25,7 +25,7 @@ def test_a_wait_is_the_schedule_and_at_most_the_jitter_more(policy: Retry, count
 
 
 @given(policies, failures, st.tuples(chances, chances))
-def test_more_chance_is_more_wait(policy: Retry, count: int, pair: tuple[float, float]) -> None:
+def test_the_wait_grows_with_the_chance(policy: Retry, count: int, pair: tuple[float, float]) -> None:
     low, high = sorted(pair)
     assert policy.wait(count, low) <= policy.wait(count, high)
 
@@ -50,7 +50,7 @@ def test_no_retry_after_changes_nothing(policy: Retry, count: int, chance: float
     assert policy.wait(count, chance, None) == policy.wait(count, chance, 0) == policy.wait(count, chance)
 
 
-def test_the_default_is_the_contracts() -> None:
+def test_the_default_policy_is_that_of_the_contract() -> None:
     assert Retry() == Retry(max_attempts=5, schedule=(30, 300, 1800, 7200), jitter=0.2)
 
 

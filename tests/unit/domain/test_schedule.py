@@ -15,7 +15,7 @@ EVERY_MINUTE = cron_line("* * * * *", "UTC")
 
 @pytest.mark.parametrize("on_missed", list(OnMissed))
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(seconds=1), GRACE])
-def test_what_is_in_time_runs(on_missed: str, late: timedelta) -> None:
+def test_a_time_within_the_grace_runs(on_missed: str, late: timedelta) -> None:
     planned = plan(EVERY_MINUTE, NOON, on_missed, NOON + late)
     assert (planned.run, planned.skip, planned.next_at) == ([NOON], [], NOON + MINUTE)
 
@@ -23,7 +23,7 @@ def test_what_is_in_time_runs(on_missed: str, late: timedelta) -> None:
 @pytest.mark.parametrize(
     ("on_missed", "run"), [(OnMissed.SKIP, []), (OnMissed.RUN_ONCE, [3]), (OnMissed.RUN_ALL, [0, 1, 2, 3])]
 )
-def test_what_was_missed_is_run_as_it_was_asked_for(on_missed: str, run: list[int]) -> None:
+def test_missed_times_follow_on_missed(on_missed: str, run: list[int]) -> None:
     due = [NOON + number * MINUTE for number in range(4)]
     planned = plan(EVERY_MINUTE, NOON, on_missed, due[-1] + 2 * GRACE)
     assert planned.run == [due[number] for number in run]
@@ -34,7 +34,7 @@ def test_what_was_missed_is_run_as_it_was_asked_for(on_missed: str, run: list[in
 @pytest.mark.parametrize(
     ("on_missed", "run"), [(OnMissed.SKIP, [2]), (OnMissed.RUN_ONCE, [2]), (OnMissed.RUN_ALL, [0, 1, 2])]
 )
-def test_a_time_that_is_due_now_stands_for_those_missed_before_it(on_missed: str, run: list[int]) -> None:
+def test_a_time_that_is_due_now_counts_as_the_one_run(on_missed: str, run: list[int]) -> None:
     due = [NOON + number * MINUTE for number in range(3)]
     planned = plan(EVERY_MINUTE, NOON, on_missed, due[-1] + timedelta(seconds=1))
     assert planned.run == [due[number] for number in run]
@@ -42,7 +42,7 @@ def test_a_time_that_is_due_now_stands_for_those_missed_before_it(on_missed: str
 
 
 @pytest.mark.parametrize("on_missed", list(OnMissed))
-def test_an_outage_of_weeks_is_no_flood(on_missed: str) -> None:
+def test_an_outage_of_weeks_runs_at_most_the_limit(on_missed: str) -> None:
     next_at: datetime | None = NOON
     now = NOON + timedelta(days=3, seconds=30)
     ran: list[datetime] = []
@@ -58,7 +58,7 @@ def test_an_outage_of_weeks_is_no_flood(on_missed: str) -> None:
     assert not ran or max(ran) == max(ran + skipped), "the latest are caught up on"
 
 
-def test_a_time_that_the_line_does_not_have_any_more_is_run_all_the_same() -> None:
+def test_a_time_that_the_line_no_longer_has_runs() -> None:
     """It was due when it was found; a new release of the time zones may have moved it since."""
     odd = NOON + timedelta(seconds=7)
     assert plan(EVERY_MINUTE, odd, OnMissed.SKIP, odd).run == [odd]

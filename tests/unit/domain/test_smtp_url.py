@@ -1,4 +1,4 @@
-"""ACCEPTED_SMTP_URL: what each form means, and that nothing of a wrong one is shown."""
+"""ACCEPTED_SMTP_URL: its forms; errors show no part of a wrong one."""
 
 import pytest
 

@@ -53,7 +53,7 @@ def any_transition(draw: st.DrawFn) -> Transition:
     )
 
 
-def test_a_job_that_nobody_serves_waits_longer_each_time_and_is_not_charged() -> None:
+def test_a_job_without_a_handler_waits_longer_each_time_and_is_not_charged() -> None:
     running = RunningAttempt(
         job_id=UUID(int=1), attempt=1, worker_id=UUID(int=2), max_attempts=3, crashes=0, retry=Retry(3)
     )
@@ -124,14 +124,14 @@ def test_every_budget_goes_through_the_schedule_from_its_start(most: int, spent:
 
 
 @given(running_attempts(), chances)
-def test_a_crash_stands_where_a_failure_would(running: RunningAttempt, chance: float) -> None:
+def test_a_crash_waits_as_a_failure_would(running: RunningAttempt, chance: float) -> None:
     made = transitions.crashed(running, chance)
     if made.status == Status.RETRYING:
         assert made.wait == transitions.failed(running, FailureClass.TRANSIENT, "x", chance).wait
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 100))
-def test_a_policy_that_has_changed_since_still_gives_a_place_on_the_schedule(attempt: int, left: int, now: int) -> None:
+def test_a_changed_policy_still_gives_a_place_on_the_schedule(attempt: int, left: int, now: int) -> None:
     running = RunningAttempt(
         job_id=UUID(int=1), attempt=attempt, worker_id=UUID(int=2), max_attempts=attempt + left, crashes=0,
         retry=Retry(max_attempts=now),
@@ -141,7 +141,7 @@ def test_a_policy_that_has_changed_since_still_gives_a_place_on_the_schedule(att
 
 @pytest.mark.parametrize("kind", [FailureClass.INVALID, FailureClass.AUTH, FailureClass.NOT_FOUND])
 @given(running=running_attempts())
-def test_what_no_retry_can_mend_is_a_dead_letter_at_once(running: RunningAttempt, kind: FailureClass) -> None:
+def test_classes_that_are_not_retried_are_dead_letters_at_once(running: RunningAttempt, kind: FailureClass) -> None:
     assert transitions.failed(running, kind, "x", 0.5).status == Status.FAILED
 
 
@@ -164,7 +164,7 @@ def test_handing_back_costs_no_attempt(running: RunningAttempt) -> None:
 
 
 @given(running_attempts())
-def test_holding_back_costs_no_attempt_and_says_why(running: RunningAttempt) -> None:
+def test_a_deferral_costs_no_attempt_and_says_why(running: RunningAttempt) -> None:
     made = transitions.deferred(running, FailureClass.TIMEOUT, "deferred for x: y", 7.5, "x")
     assert (made.status, made.wait, made.extra_attempts, made.crashes) == (Status.RETRYING, 7.5, 1, 0)
     assert (made.outcome, made.target) == ("deferred", "x")
@@ -188,7 +188,7 @@ def test_a_lone_surrogate_and_a_nul_in_a_message() -> None:
 
 
 @given(running_attempts(), chances, st.floats(0, 1e9))
-def test_nobody_is_back_before_retry_after(running: RunningAttempt, chance: float, asked: float) -> None:
+def test_no_job_runs_before_retry_after(running: RunningAttempt, chance: float, asked: float) -> None:
     made = transitions.failed(running, FailureClass.RATE_LIMITED, "x", chance, asked)
     if made.status == Status.RETRYING:
         assert (made.wait or 0) >= min(asked, 86400)

@@ -1,4 +1,4 @@
-"""What is wrong with a URL on its face (fault notes 4.4), and what a good one is read as."""
+"""URLs that are refused before resolution (fault notes 4.4), and how valid ones are parsed."""
 
 import httpx
 import pytest
@@ -66,7 +66,7 @@ def test_an_allowed_host_opens_that_name_only() -> None:
         ("http://a.example/" + "a" * 2031, "http", "a.example", "/" + "a" * 2031),
     ],
 )
-def test_what_a_good_url_is_read_as(url: str, scheme: str, netloc: str, path: str) -> None:
+def test_valid_urls(url: str, scheme: str, netloc: str, path: str) -> None:
     target = parse_target(url, NOTHING)
     assert (target.scheme, target.netloc, target.path) == (scheme, netloc, path)
 

@@ -37,7 +37,7 @@ def test_flaws_are_listed_up_to_a_limit() -> None:
 
 
 @given(st.data())
-def test_the_order_puts_everybody_after_what_he_needs(data: st.DataObject) -> None:
+def test_each_job_comes_after_what_it_needs(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 12))
     hidden = data.draw(st.permutations(range(count)))
     needs = [data.draw(st.sets(st.sampled_from(hidden[:at]), max_size=3)) if at else set() for at in range(count)]
@@ -49,10 +49,10 @@ def test_the_order_puts_everybody_after_what_he_needs(data: st.DataObject) -> No
     assert all(order.index(need) < order.index(n) for n in range(count) for need in by_number[n])
 
 
-def test_what_nobody_needs_keeps_its_place() -> None:
+def test_jobs_without_dependencies_keep_their_order() -> None:
     assert in_order(graph(a="", b="", c="")) == [0, 1, 2]
 
 
-def test_ten_thousand_in_a_cycle_are_no_trouble() -> None:
+def test_a_cycle_of_ten_thousand_is_found() -> None:
     nodes = [Node(str(n), (str((n + 1) % 10_000),)) for n in range(10_000)]
     assert "(10000 jobs)" in flaws(nodes, 10)[0].detail
