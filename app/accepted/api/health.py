@@ -7,7 +7,6 @@ from typing import Literal
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +16,9 @@ from accepted.domain import json_text
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_REJECTED
 from accepted.storage.db.engine import reading
+from accepted.storage.db.statements import Statement
+
+_LEDGER_ANSWERS = Statement("SELECT 1 FROM jobs LIMIT 1")
 
 router = APIRouter(tags=["health"])
 
@@ -65,7 +67,7 @@ async def metrics(request: Request) -> Response:
 async def _ledger(state: State) -> str:
     try:
         async with asyncio.timeout(DEADLINE), reading(state.engine) as conn:
-            await conn.execute(text("SELECT 1 FROM jobs LIMIT 1"))
+            await _LEDGER_ANSWERS.run(conn)
     except (LedgerUnavailable, TimeoutError):
         return "unavailable"
     return "ok"

@@ -61,6 +61,7 @@ WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
 )
 SELECT id, attempt, worker_id, started_at, ends_at, {ANNOUNCE.format(rows="leased")} FROM leased
 """)
+"""One statement, as any claim; it inserts the worker row of each lease, too."""
 
 _FENCE = "t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id"
 

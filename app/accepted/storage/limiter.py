@@ -24,7 +24,7 @@ _WANTED = f"""EXISTS (
     SELECT 1 FROM jobs j JOIN workers w ON w.tenant = j.tenant AND (w.types IS NULL OR j.type = ANY(w.types))
     WHERE j.id = o.job_id AND j.type <> ALL(CAST(:internal AS text[])) AND :queue = ANY(w.queues) AND {_LIVES}
 )"""
-"""Whether somebody waits for a lease that this row of `outbox o` would do for. Worker processes take whatever comes."""
+"""Whether a waiting lease request can take this row of `outbox o`. Worker processes take any row."""
 
 _UNADMITTED = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
 
@@ -151,12 +151,15 @@ WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 
 
 _ADMIT = _admit(_WAITS)
-"""The round robin goes over the keys after `last_key` by a loose index scan, one probe a key, and of each key only its
-share is read: what waits behind it costs nothing. Ids go round as arrays, as in `accepted.storage.jobs.outbox`: a join
-may be planned as a scan of all that waits."""
+"""One statement, because what is admitted must be what is counted.
+
+The round robin visits the keys after `last_key` by a loose index scan, one probe a key, and reads only the share of
+each key: jobs behind it cost nothing. Ids are passed on as arrays, as in `accepted.storage.jobs.outbox`: PostgreSQL
+may plan a join as a scan of all waiting rows.
+"""
 
 _ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
-"""What nobody waits for is passed over row by row, as a claim of a lease does."""
+"""Skips rows that no lease request waits for one by one, as the claim of a lease does."""
 
 _PASS_ON = Statement("""
 UPDATE queues SET
@@ -174,7 +177,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class LockedQueue(msgspec.Struct, frozen=True):
-    """What holds for a queue whose row this transaction has locked. `next_start` is in seconds from `now`."""
+    """The limits of a queue whose row this transaction has locked. `next_start` is in seconds from `now`."""
 
     max_running: int | None
     interval: float | None
@@ -190,9 +193,11 @@ class LockedQueue(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """`free` slots of the live worker processes that serve the queue, and `leases` that are waited for over HTTP; rows
-    `admitted` and not yet claimed, how many of them are `wanted` by who waits for a lease, and how many `run`, if that
-    was asked."""
+    """The room on a queue: `free` slots of live worker processes, and `leases` that requests wait for.
+
+    `admitted` rows are not claimed yet; waiting lease requests can take `wanted` of them. `run` counts the running
+    jobs, if it was asked for.
+    """
 
     free: int
     leases: int
@@ -202,7 +207,7 @@ class Room(msgspec.Struct, frozen=True):
 
     @property
     def for_any(self) -> int:
-        """Below 0: so many are admitted that only worker processes would take, and these have no slot for."""
+        """Free slots minus the admitted rows that only worker processes can take; below 0: too many are admitted."""
         return self.free - (self.admitted - self.wanted)
 
     @property

@@ -86,7 +86,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def served_by(conn: Connection, types: Sequence[str]) -> list[str]:
-    """The queues that a worker serves which has handlers for `types` and was told to serve every queue, by name.
+    """The names of the queues that a worker with handlers for `types` serves when it is to serve every queue.
 
     Left out are queues that are the default of other types only, and were so before their first job.
     """

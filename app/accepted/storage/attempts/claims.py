@@ -89,8 +89,8 @@ taken AS (
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
     RETURNING {job_columns(_JOB_FIELDS, "j")}, j.crashes, CAST(j.retry AS text) AS retry, j.timeout, j.traceparent
 )"""
-"""What becomes of the rows `locked`: their outbox rows are gone, and their jobs are `running`. Not since now(), which
-is the time of BEGIN: what is due as it is read need not have been due then."""
+"""Deletes the outbox rows `locked` and makes their jobs `running`. `started_at` is not now(), the time of BEGIN: a row
+that is due when it is read was perhaps not due then."""
 
 _CLAIM = """
 WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (
@@ -99,6 +99,7 @@ WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (
 )
 SELECT running.*, {announce} FROM running
 """
+"""One statement, because outbox row, job and lease must change together; it is the hot path of every worker."""
 
 _CLAIM_REFS = Statement(_CLAIM.format(lock=_LOCK_REFS, run=RUN, announce=ANNOUNCE.format(rows="running")))
 _CLAIM_NEXT = Statement(_CLAIM.format(lock=_LOCK_NEXT, run=RUN, announce=ANNOUNCE.format(rows="running")))

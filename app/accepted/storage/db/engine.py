@@ -1,8 +1,8 @@
-"""Connections to the ledger, and what every one of them is bounded by.
+"""Connections to the ledger, and their timeouts.
 
-A half-open socket would hang asyncpg for ever, so each layer has a deadline of its own: connecting, one command,
-TCP itself (keepalive and user timeout), and on the server's side the statement and the idle transaction. Driver
-errors leave here as `LedgerUnavailable`; anything else a statement raises is a bug or a poisoned member.
+asyncpg would wait for ever on a half-open socket, so each layer has a timeout of its own: connecting, one command, TCP
+(keepalive and user timeout), and in the server the statement and the idle transaction. Driver errors that mean an
+outage are raised as `LedgerUnavailable`; any other error of a statement is a bug, or a value that cannot be stored.
 
 Our tables live in the PostgreSQL schema `accepted`, which every connection has as its search_path. It is set after
 connecting, not as a startup parameter: so `DEFAULT` still means the path of the role or database, which a handler's
@@ -33,8 +33,8 @@ CONNECT_TIMEOUT = 2.0
 COMMAND_TIMEOUT = 4.0
 """Seconds for one command. Under the 5 s within which a client must hear 503."""
 
-GOODBYE = 0.2
-"""Seconds for closing politely a connection that may be dead."""
+CLOSE_TIMEOUT = 0.2
+"""Seconds for closing a connection that may be dead."""
 
 RETRY_SECONDS = 0.5
 """Seconds before work that has to wait for the ledger is tried again."""
@@ -58,8 +58,7 @@ SERVER_SETTINGS = {
 }
 
 _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What the driver raises for a connection that is gone, or about to be: the server's last words have arrived and the
-end of the stream has not."""
+"""What the driver raises for a connection that is closed, or is being closed by the server."""
 
 _OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
 
@@ -76,8 +75,8 @@ class DriverConnection(asyncpg.Connection):
         await self.execute("COMMIT")
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Close within `GOODBYE`: SQLAlchemy gives a dead connection 2 s, and closes the pool's one by one."""
-        await super().close(timeout=GOODBYE)
+        """Close within `CLOSE_TIMEOUT`, because SQLAlchemy closes a pool one by one, with 2 s for each."""
+        await super().close(timeout=CLOSE_TIMEOUT)
 
 
 def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float | None = COMMAND_TIMEOUT) -> AsyncEngine:
@@ -100,7 +99,7 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
 
 
 async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "DriverConnection":
-    """One raw connection with every bound set; for LISTEN, and for the engine's pool."""
+    """One connection of the driver with all timeouts set, for LISTEN and for the engine's pool."""
     connection: DriverConnection = await asyncpg.connect(
         url.replace("postgresql+asyncpg://", "postgresql://"),
         timeout=CONNECT_TIMEOUT,
@@ -115,7 +114,7 @@ async def open_connection(url: str, command_timeout: float | None = COMMAND_TIME
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Driver errors that mean an outage become `LedgerUnavailable`; what a statement itself raises stays as it is."""
+    """Raises `LedgerUnavailable` for driver errors that mean an outage; other errors of a statement pass."""
     try:
         yield
     except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, *_BROKEN) as error:
@@ -126,9 +125,9 @@ def translated() -> Iterator[None]:
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction that the caller commits in plain sight with `await conn.commit()`; left uncommitted, it rolls back.
+    """A transaction. The caller commits with `await conn.commit()`; without it, the transaction is rolled back.
 
-    Raises `LedgerUnavailable` when the ledger is away, slow or full. The connection is then dropped, never reused.
+    Raises `LedgerUnavailable` when the ledger is unreachable, slow or full, and drops the connection.
     """
     with translated():
         async with engine.connect() as conn:
@@ -142,7 +141,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection for single reads: each statement is its own transaction, without BEGIN and COMMIT around it.
+    """A connection on which each statement is a transaction of its own, without BEGIN and COMMIT around it.
 
     Raises as `transaction` does.
     """
@@ -173,7 +172,7 @@ async def retry_until_available(
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether `error` means that the ledger did not serve us, rather than that it refused what we sent."""
+    """Whether `error` means that the ledger did not answer, rather than that it refused the statement."""
     if isinstance(error, DBAPIError):
         origin = error.orig
         return (
@@ -188,16 +187,16 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def _distrust_the_pool(context: ExceptionContext) -> None:
-    """A command without an answer means that the network lost us: every connection made before is replaced.
+    """After a command without an answer, replace every connection of the pool.
 
-    Otherwise each of them would cost its user a timeout of his own, long after the network has healed.
+    The network has probably lost all of them, and each would cost its next user a timeout, long after the outage.
     """
     if isinstance(context.original_exception, TimeoutError):
         context.invalidate_pool_on_disconnect = True
 
 
 def _only_open(connection: Any, *_: object) -> None:
-    """The driver knows when the server has ended a connection: nobody need be the one to find out."""
+    """Refuse a connection that the server has closed, so that the pool replaces it before it is used."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
 
@@ -206,7 +205,7 @@ def _is_outage(sqlstate: str) -> bool:
     """Classes 08 connection, 25 read-only, 28 authorization, 3D no such database, 40 rollback, 53 resources, 55 lock,
     57 operator, 58 system, XX internal.
 
-    And a table or column that is not there: this code is waiting for `accepted migrate`.
+    So is a missing table or column: the schema waits for `accepted migrate`.
     """
     return sqlstate[:2] in _OUTAGES or sqlstate in {"42P01", "42703"}
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import accepted
 from accepted.errors import ConfigurationError
 from accepted.storage.db.engine import SCHEMA, create_engine, reading, transaction
+from accepted.storage.db.statements import Statement
 
 LOCK = 0x6163_6370
 """The advisory lock under which one migration runs at a time."""
@@ -23,10 +24,19 @@ _IN_WHEEL, _IN_SOURCES = _PACKAGE / "migrations", _PACKAGE.parents[1] / "alembic
 MIGRATIONS = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_SOURCES
 """The directory of the migrations: pyproject.toml puts it into the package when a wheel is built."""
 
-_ROLE = text("SELECT current_user, current_database()")
-_SCHEMA_EXISTS = text(f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL")
-_VERSION_EXISTS = text(f"SELECT to_regclass('{SCHEMA}.alembic_version') IS NOT NULL")
-_VERSION = text(f"SELECT version_num FROM {SCHEMA}.alembic_version")
+_PREPARE = (
+    Statement("SET LOCAL statement_timeout = 0"),
+    Statement("SET LOCAL lock_timeout = 0"),
+    Statement(f"SELECT pg_advisory_xact_lock({LOCK})"),
+    Statement("SET LOCAL lock_timeout = '3s'"),
+)
+"""Waits without a limit for another migration, then at most 3 s for each lock on a table."""
+
+_ROLE = Statement("SELECT current_user AS role, current_database() AS database")
+_CREATE_SCHEMA = Statement(f"CREATE SCHEMA {SCHEMA}")
+_SCHEMA_EXISTS = Statement(f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL")
+_VERSION_EXISTS = Statement(f"SELECT to_regclass('{SCHEMA}.alembic_version') IS NOT NULL")
+_VERSION = Statement(f"SELECT version_num FROM {SCHEMA}.alembic_version")
 
 
 class Revisions(NamedTuple):
@@ -60,10 +70,8 @@ async def migrate(url: str) -> None:
     engine = create_engine(url, pool_size=1, command_timeout=None)
     try:
         async with transaction(engine) as conn:
-            await conn.execute(text("SET LOCAL statement_timeout = 0"))
-            await conn.execute(text("SET LOCAL lock_timeout = 0"))
-            await conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            await conn.execute(text("SET LOCAL lock_timeout = '3s'"))
+            for statement in _PREPARE:
+                await statement.run(conn)
             await _create_schema(conn)
             await conn.run_sync(_upgrade)
             await conn.commit()
@@ -78,8 +86,7 @@ async def revisions(url: str) -> Revisions:
     engine = create_engine(url, pool_size=1)
     try:
         async with reading(engine) as conn:
-            exists = (await conn.execute(_VERSION_EXISTS)).scalar_one()
-            ledger = (await conn.execute(_VERSION)).scalar_one_or_none() if exists else None
+            ledger = await _VERSION.value(conn) if await _VERSION_EXISTS.value(conn) else None
     finally:
         await engine.dispose()
     return Revisions(ledger, scripts.get_current_head() or "none", known)
@@ -94,11 +101,12 @@ def as_sql() -> str:
 
 async def _create_schema(conn: AsyncConnection) -> None:
     """Only if it is missing: `IF NOT EXISTS` asks for the right to create it even when it is there."""
-    if (await conn.execute(_SCHEMA_EXISTS)).scalar_one():
+    if await _SCHEMA_EXISTS.value(conn):
         return
-    role, database = (await conn.execute(_ROLE)).one()
+    (row,) = await _ROLE.rows(conn)
+    role, database = row["role"], row["database"]
     try:
-        await conn.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        await _CREATE_SCHEMA.run(conn)
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != "42501":
             raise

@@ -17,5 +17,5 @@ async def start(conn: Connection, name: str) -> None:
 
 
 async def take(conn: Connection, name: str, period: float) -> bool:
-    """Take the lock if nobody has for `period` seconds; says whether it was taken. The caller commits."""
+    """Take the lock if it was not taken for `period` seconds, and say whether it was. The caller commits."""
     return await _TAKE.first(conn, name=name, period=period) is not None
