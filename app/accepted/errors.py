@@ -95,10 +95,10 @@ class Gone(Refused):
 class QuotaExceeded(Refused):
     """More jobs than the tenant's quota has left; `retry_after` is in seconds."""
 
-    def __init__(self, detail: str, standing: TenantQuota, wanted: int) -> None:
+    def __init__(self, detail: str, quota: TenantQuota, wanted: int) -> None:
         super().__init__(detail)
-        self.retry_after = max(standing.wait_for(wanted), 1.0)
-        self.standing = standing
+        self.retry_after = max(quota.wait_for(wanted), 1.0)
+        self.quota = quota
 
 
 class QueueFull(Refused):

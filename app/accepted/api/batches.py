@@ -192,8 +192,8 @@ async def _answer(state: State, receipt: BatchReceipt) -> Response:
         headers["Retry-After"] = _retry_after(receipt.batch)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"
-    if receipt.standing is not None:
-        headers |= quota_headers(receipt.standing)
+    if receipt.quota is not None:
+        headers |= quota_headers(receipt.quota)
     return Response(json_text.encode(await _shown(state, receipt.batch)), 202, headers, media_type=JSON)
 
 

@@ -64,32 +64,32 @@ class Admission:
         tenant = submission.batch.tenant
         if not self._limits.apply_to(tenant, submission.queues):
             return await self._batches.accept(submission)
-        receipt, standing = await self._accept_limited(
+        receipt, quota = await self._accept_limited(
             tenant, submission.key, submission.queues, lambda: self._batches.accept(submission)
         )
-        return receipt if standing is None else msgspec.structs.replace(receipt, standing=standing)
+        return receipt if quota is None else msgspec.structs.replace(receipt, quota=quota)
 
     async def _accept_limited(
         self, tenant: str, key: str | None, jobs: Mapping[str, int], accept: Callable[[], Awaitable[Answer]]
     ) -> tuple[Answer, TenantQuota | None]:
         if key is not None and await self._is_known(tenant, key):
             return await accept(), None
-        standing = await self._limits.enter(tenant, jobs)
+        quota = await self._limits.enter(tenant, jobs)
         try:
             receipt = await accept()
         except Refused:
-            await self._give_back(standing, tenant, jobs)
+            await self._give_back(quota, tenant, jobs)
             raise
         finally:
             self._limits.leave(jobs)
         if not receipt.new:
-            await self._give_back(standing, tenant, jobs)
-        return receipt, standing
+            await self._give_back(quota, tenant, jobs)
+        return receipt, quota
 
-    async def _give_back(self, standing: TenantQuota | None, tenant: str, jobs: Mapping[str, int]) -> None:
+    async def _give_back(self, quota: TenantQuota | None, tenant: str, jobs: Mapping[str, int]) -> None:
         """A failure is logged, not raised: the submission keeps its answer."""
         try:
-            if standing is not None:
+            if quota is not None:
                 await self._limits.give_back(tenant, sum(jobs.values()))
         except LedgerUnavailable as error:
             log.warning("quota_not_given_back", tenant=tenant, error=str(error))

@@ -99,8 +99,8 @@ class SubmissionLimits:
         if taken is None:
             return None
         if taken.granted < wanted:
-            raise _exceeded(taken.standing, wanted)
-        return taken.standing
+            raise _exceeded(taken.quota, wanted)
+        return taken.quota
 
     async def _take_for(self, submitters: list[str]) -> Sequence[TenantQuota | Exception | None]:
         """One statement for all concurrent submissions of a tenant: the first of them get what is left."""
@@ -118,7 +118,7 @@ class SubmissionLimits:
                 answers.append(None)
             else:
                 granted = passed[tenant] <= found.granted
-                answers.append(found.standing if granted else _exceeded(found.standing, 1))
+                answers.append(found.quota if granted else _exceeded(found.quota, 1))
         return answers
 
 
@@ -187,8 +187,8 @@ class _Depths:
             count.update(await queue_load.waiting(conn, queue, count.limit), passed, pending)
 
 
-def _exceeded(standing: TenantQuota, wanted: int) -> QuotaExceeded:
-    quota = f"{standing.jobs} jobs in {standing.per:g} s"
-    if wanted > standing.jobs:
-        return QuotaExceeded(f"{wanted} jobs at once are more than the quota of {quota} ever allows", standing, wanted)
-    return QuotaExceeded(f"the quota of {quota} is used up: {standing.remaining} are left", standing, wanted)
+def _exceeded(quota: TenantQuota, wanted: int) -> QuotaExceeded:
+    rate = f"{quota.jobs} jobs in {quota.per:g} s"
+    if wanted > quota.jobs:
+        return QuotaExceeded(f"{wanted} jobs at once are more than the quota of {rate} ever allows", quota, wanted)
+    return QuotaExceeded(f"the quota of {rate} is used up: {quota.remaining} are left", quota, wanted)

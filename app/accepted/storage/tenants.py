@@ -29,7 +29,7 @@ class TakenQuota(msgspec.Struct, frozen=True):
     """How many jobs were granted, and the quota after that."""
 
     granted: int
-    standing: TenantQuota
+    quota: TenantQuota
 
 
 _KEY_COLUMNS = ", ".join(ApiKey.__struct_fields__)

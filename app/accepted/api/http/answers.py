@@ -39,11 +39,11 @@ def header_docs(*names: str) -> dict[str, Any]:
     return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
-def quota_headers(standing: TenantQuota) -> dict[str, str]:
+def quota_headers(quota: TenantQuota) -> dict[str, str]:
     """What every answer to a submission carries if the tenant has a quota."""
     return {
-        "RateLimit-Policy": f"{POLICY};q={standing.jobs};w={math.ceil(standing.per)}",
-        "RateLimit": f"{POLICY};r={standing.remaining};t={math.ceil(standing.next_in)}",
+        "RateLimit-Policy": f"{POLICY};q={quota.jobs};w={math.ceil(quota.per)}",
+        "RateLimit": f"{POLICY};r={quota.remaining};t={math.ceil(quota.next_in)}",
     }
 
 

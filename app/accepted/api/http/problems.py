@@ -67,7 +67,7 @@ def problem_response(exc: AcceptedError, instance: str) -> Response:
     retry_after = getattr(exc, "retry_after", None)
     headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
     if isinstance(exc, errors.QuotaExceeded):
-        headers |= quota_headers(exc.standing)
+        headers |= quota_headers(exc.quota)
     return _answer(problem, instance, detail, listed, headers)
 
 

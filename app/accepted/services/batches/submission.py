@@ -63,12 +63,12 @@ class BatchSubmission(msgspec.Struct, frozen=True, kw_only=True):
 class BatchReceipt(msgspec.Struct, frozen=True):
     """A batch that is in the ledger. `replayed`: an earlier submission with the same idempotency key made it.
 
-    `standing` is the tenant's quota after the submission, if it took from one.
+    `quota` is the tenant's quota after the submission, if it took from one.
     """
 
     batch: Batch
     replayed: bool = False
-    standing: TenantQuota | None = None
+    quota: TenantQuota | None = None
 
     @property
     def new(self) -> bool:
