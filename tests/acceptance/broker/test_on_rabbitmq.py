@@ -1,4 +1,4 @@
-"""The same service with RabbitMQ between its API and its workers: fewer tests, for the other harness."""
+"""The same service with RabbitMQ between its API and its workers: fewer tests than on PostgreSQL."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.support.waiting import until
 
 @pytest.fixture(scope="module")
 async def operator() -> AsyncIterator[Receiver]:
-    """Who hears of dead letters."""
+    """The receiver of alerts."""
     async with Receiver() as receiver:
         yield receiver
 
@@ -81,7 +81,7 @@ async def test_delays_are_kept_and_nothing_that_waits_is_on_the_broker(rabbit: C
 
 
 async def test_a_queue_that_was_deleted_does_not_hold_up_the_next_job(rabbit: Client, session_broker: str) -> None:
-    """What RabbitMQ returns is published once more at once: the relay would leave it alone for 10 s."""
+    """A reference that RabbitMQ returns is published again at once, not after the relay's hold of 10 s."""
     await rabbit.finish("noop", queue="deleted")
     async with await aio_pika.connect(session_broker) as connection, connection.channel() as channel:
         await channel.queue_delete("accepted.q.deleted")

@@ -1,4 +1,4 @@
-"""The worker calls public addresses only: what a name resolves to is checked at the connection. Contract, section 6.
+"""The worker calls public addresses only: a name's addresses are checked when it connects. Contract, section 6.
 
 A service of its own, which may call nothing that is not public; names of this machine play the attacker's DNS.
 """
@@ -17,7 +17,7 @@ from tests.support.service.running_service import serving, types_known
 
 
 def a_name_of_this_machine() -> str:
-    """One that does not say what it is, and resolves to an address that is not public."""
+    """A name that looks harmless and resolves to an address that is not public."""
     for name in (socket.gethostname(), "ip6-loopback", "ip6-localhost"):
         try:
             socket.getaddrinfo(name, 80)

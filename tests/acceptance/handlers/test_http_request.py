@@ -1,4 +1,4 @@
-"""`http.request`: what each answer of the target makes of the job. Contract, section 5."""
+"""`http.request`: the outcome for each answer of the target. Contract, section 5."""
 
 import json
 import time
@@ -93,7 +93,7 @@ async def test_expect_status_names_what_is_success(
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 async def test_retry_after_is_waited_for(client: Client, target: Receiver, form: str) -> None:
-    """A date has whole seconds: of the 3 s, 2 are left at the least."""
+    """A date has whole seconds, so at least 2 of the 3 s are left."""
 
     def first_not(_: Request) -> Answer:
         value = "2" if form == "seconds" else formatdate(time.time() + 3, usegmt=True)

@@ -68,7 +68,7 @@ async def test_queues_at_a_terminal(trio: Running, client: Client, keys: Mapping
 
 
 async def refused_past_the_depth(client: Client, queue: str) -> None:
-    """At most one waits there, and API processes notice the limit within a second or so."""
+    """At most one job may wait, and API processes notice the limit within a second or so."""
     await client.post({"type": "noop", "queue": queue, "delay": 3600})
 
     async def refused() -> bool:
@@ -78,7 +78,7 @@ async def refused_past_the_depth(client: Client, queue: str) -> None:
 
 
 async def measured(client: Client, queue: str) -> None:
-    """What the worker ran and the scheduler saw comes to a rate."""
+    """The rate follows from the worker's attempts and the scheduler's samples."""
 
     async def sized() -> Any:
         found = (await client.get(f"/queues/{queue}/sizing")).json()

@@ -1,4 +1,4 @@
-"""Backpressure by target, on either broker and with two workers: what a host in trouble is spared."""
+"""Deferring calls to hosts in trouble, on both brokers and with two workers."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ async def call(client: Client, receiver: Receiver, **fields: Any) -> Job:
 
 
 async def target(client: Client, receiver: Receiver) -> Job | None:
-    """What is known against it."""
+    """The host's row, as GET /targets shows it."""
     answer = await client.get(f"/targets/127.0.0.1:{receiver.port}")
     return None if answer.status_code == 404 else answer.json()
 
@@ -52,7 +52,7 @@ async def running_attempt(client: Client, receiver: Receiver) -> Job:
 
 
 async def spared(client: Client, job: Job) -> bool:
-    """Whether the job has succeeded with its first call, and still has the budget that it came with."""
+    """Whether the job succeeded with its first call, and none of its attempts was charged before."""
     done = await client.finished(job["id"])
     outcomes = [each["outcome"] for each in await client.attempts(job["id"])]
     assert outcomes[-1] == done["status"] == "succeeded", outcomes
@@ -61,8 +61,8 @@ async def spared(client: Client, job: Job) -> bool:
     return len(outcomes) > 1
 
 
-async def test_a_host_that_asks_for_patience_is_left_alone(service: Client) -> None:
-    """Its other jobs are not burnt on it; another host's go on meanwhile."""
+async def test_calls_to_a_host_that_asks_for_a_pause_are_deferred(service: Client) -> None:
+    """Its other jobs lose no attempts; jobs for another host go on meanwhile."""
     patient = time.time() + 60
 
     def respond(_: Request) -> Answer:
@@ -96,7 +96,7 @@ async def test_a_host_that_asks_for_patience_is_left_alone(service: Client) -> N
 
 
 async def test_a_host_that_fails_again_and_again_is_tried_by_one_job(service: Client) -> None:
-    """Five failures of all workers together open it; one call tries it; its failure opens it for longer."""
+    """Five failures of all workers together defer the host; one call tries it; its failure defers it for longer."""
     async with Receiver(lambda _: Answer(500, after=0.5)) as down:
         await asyncio.gather(*[service.finish("http.request", {"url": down.url}, retry=ONCE) for _ in range(5)])
         opened = await running_attempt(service, down)
@@ -125,13 +125,13 @@ async def test_a_host_that_fails_again_and_again_is_tried_by_one_job(service: Cl
 
 
 async def burnt(client: Client, jobs: list[Job]) -> set[str]:
-    """Those that have called in vain: the one that tried, and any that a worker let through before it knew."""
+    """Jobs whose call failed: the one that tried, and any that a worker let through before it knew."""
     found = [(job["id"], await client.attempts(job["id"])) for job in jobs]
     return {id for id, attempts in found if any(each["outcome"] == "transient" for each in attempts)}
 
 
 async def test_webhooks_are_deferred_too_and_can_be_cancelled_and_expire(service: Client) -> None:
-    """A refused connection is a failure like others; what is deferred ends as anything that waits."""
+    """A refused connection counts as a failure; a deferred delivery can be cancelled and expires."""
     async with Receiver() as gone:
         await gone.stop()
         await asyncio.gather(*[service.finish("http.request", {"url": gone.url}, retry=ONCE) for _ in range(5)])
@@ -147,7 +147,7 @@ async def test_webhooks_are_deferred_too_and_can_be_cancelled_and_expire(service
 
 @pytest.mark.slow
 async def test_a_worker_that_dies_trying_does_not_keep_the_others_waiting(database_url: str) -> None:
-    """The try is a lease: when it has run out, the next job tries. (And what the terminal says of it.)"""
+    """The try is a lease: when it has run out, the next job tries. Also the output of the command line."""
     async with serving(database_url, {"ACCEPTED_AUTH": "off"}) as running, Receiver() as host:
         client = running.client()
         await types_known(client)

@@ -91,7 +91,7 @@ async def test_a_claim_is_no_larger_than_asked_for(harness: BrokerHarness) -> No
 
 
 async def test_what_has_no_slot_is_left_to_others(harness: BrokerHarness) -> None:
-    """A worker with its slots full holds none of the rest."""
+    """A worker with full slots holds no further messages."""
     refs = await harness.put("q", 10)
     busy = harness.subscribe(3, "q")
     taken = []
@@ -137,7 +137,7 @@ async def test_what_a_vanished_worker_had_not_claimed_goes_to_another(harness: B
 
 
 async def test_what_a_vanished_worker_had_claimed_comes_back_by_rescue(harness: BrokerHarness) -> None:
-    """Its message may come again before that, and is stale: the lease is the ledger's."""
+    """Its message may be delivered again before that, and is stale: the lease is in the ledger."""
     (ref,) = await harness.put("q")
     gone = harness.subscribe(1, "q")
     (delivery,) = await claim(gone)
@@ -244,7 +244,7 @@ async def test_check_says_ok(harness: BrokerHarness) -> None:
 
 
 async def test_the_higher_priority_is_claimed_first(harness: BrokerHarness, database_url: str) -> None:
-    """A queue with priorities is limited: few references are out, and the order is the ledger's."""
+    """A queue with priorities is limited: few references are published, and the order is the ledger's."""
     for priority in (0, 9, 4):
         await limited.put(harness.engine, harness.broker, 2, priority=priority)
     await limited.a_worker(harness.engine, slots=1)

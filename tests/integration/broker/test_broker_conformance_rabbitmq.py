@@ -1,4 +1,4 @@
-"""What only RabbitMQ can get wrong: messages that are none of ours, and how many are delivered ahead."""
+"""Only on RabbitMQ: messages that are not references, prefetching, lost consumers, and acks."""
 
 import asyncio
 from contextlib import suppress
@@ -57,7 +57,7 @@ async def test_garbage_goes_to_the_dead_queue(harness: BrokerHarness, amqp_url: 
 
 
 async def reject(url: str, *bodies: bytes) -> None:
-    """Messages that a worker rejected, as it rejects them."""
+    """Publish messages, and reject them as a worker does."""
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel(on_return_raises=True)
         await declare_base(channel)
@@ -109,7 +109,7 @@ async def test_more_rejected_messages_are_said_once(amqp_url: str, database_url:
 async def test_no_more_is_delivered_than_there_are_slots(
     rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, harness: BrokerHarness
 ) -> None:
-    """Before anything is given back: the prefetch itself is the bound."""
+    """Without giving anything back: the prefetch count alone is the bound."""
     await harness.put("q", 40)
     await claim(harness.subscribe(3, "q"), 1)
     seen: list[int] = []
@@ -126,7 +126,7 @@ async def test_no_more_is_delivered_than_there_are_slots(
 
 @on_rabbitmq
 async def test_an_old_backlog_is_no_sign_of_deafness(harness: BrokerHarness) -> None:
-    """Not for a worker that is free again after a job which was longer than its patience."""
+    """A worker that was busy for longer than `DEAF` seconds does not reconnect."""
     await harness.put("q", 4)
     await do(harness.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
     worker = harness.subscribe(1, "q")
@@ -147,7 +147,7 @@ async def test_an_old_backlog_is_no_sign_of_deafness(harness: BrokerHarness) -> 
 
 @on_rabbitmq
 async def test_time_without_a_consumer_is_none_of_silence(harness: BrokerHarness, amqp_url: str) -> None:
-    """A worker that asks while the broker is away has heard nothing for long, and could not."""
+    """A worker that waited while the broker was away does not reconnect again at once."""
     (ref,) = await harness.put("q")
     await do(harness.engine, "UPDATE outbox SET due_at = now() - interval '1 hour'")
     async with await aio_pika.connect(amqp_url) as other:
@@ -168,7 +168,7 @@ async def test_time_without_a_consumer_is_none_of_silence(harness: BrokerHarness
 
 @on_rabbitmq
 async def test_a_busy_subscription_takes_nothing_until_it_asks(harness: BrokerHarness) -> None:
-    """Taking and giving back in turns would bring every waiting message to its delivery limit."""
+    """Receiving and giving back over and over would bring every waiting message to its delivery limit."""
     await harness.put("one", 2)
     await harness.put("two", 2)
     busy = harness.subscribe(1, "one", "two")
@@ -188,7 +188,7 @@ async def test_a_busy_subscription_takes_nothing_until_it_asks(harness: BrokerHa
 async def test_what_is_settled_after_a_stop_is_acked(
     rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost, harness: BrokerHarness
 ) -> None:
-    """A stopping worker finishes what it holds; what it then leaves without an ack would come again, stale."""
+    """A stopping worker finishes its jobs and acks them; without acks their messages would come again, stale."""
     await harness.put("q", 40)
     stopping = harness.subscribe(40, "q")
     rabbit = stopping.subscription
@@ -214,7 +214,7 @@ async def test_what_is_settled_after_a_stop_is_acked(
 
 
 class LosesACancel(Connector):
-    """Connects though it was cancelled meanwhile, as `asyncio.wait_for` may."""
+    """A connector that loses a cancellation, as `asyncio.wait_for` may."""
 
     def __init__(self, url: str) -> None:
         super().__init__([url])
@@ -237,7 +237,7 @@ async def test_a_lost_cancel_ends_a_subscription_all_the_same(amqp_url: str, eng
 
 
 async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost, database_url: str) -> None:
-    """More than the queue of frames takes, as the connection is lost: their slots come back all the same."""
+    """More acks than aiormq's queue takes while the connection is lost: their slots are free again all the same."""
     engine = create_engine(database_url)
     async with Proxy(amqp_vhost.url) as proxy:
         harness = BrokerHarness("rabbitmq", engine, RabbitBroker([proxy.url_for(amqp_vhost.url)], engine))

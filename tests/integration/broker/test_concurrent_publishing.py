@@ -1,4 +1,4 @@
-"""Several publishes share one connection: when one of them drops it, the others have failed, and say so."""
+"""Several publishes share one connection: when one of them drops it, the others report that they failed."""
 
 import asyncio
 
@@ -43,7 +43,7 @@ def _ref(queue: str) -> JobRef:
 async def test_what_is_returned_is_published_once_more_at_once(
     engine: AsyncEngine, amqp_vhost: VirtualHost, rabbitmq_node: RabbitMQNode
 ) -> None:
-    """Its queue was deleted: it is declared anew, and what is on another queue is not sent twice."""
+    """A deleted queue is declared again, and references of other queues are not published twice."""
     broker = RabbitBroker([amqp_vhost.url], engine)
     assert await broker.publish([_ref("gone"), _ref("kept")])
     rabbitmq_node.delete_queue("accepted.q.gone", amqp_vhost.name)

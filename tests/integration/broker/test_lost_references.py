@@ -1,4 +1,4 @@
-"""What RabbitMQ lost is found by numbers, also while more of it arrives than is taken."""
+"""References that RabbitMQ lost are found by count, also while more arrive than are claimed."""
 
 import pytest
 
@@ -16,7 +16,7 @@ on_rabbitmq = pytest.mark.parametrize("harness", ["rabbitmq"], indirect=True)
 async def test_what_was_lost_is_found_under_a_lasting_load(
     harness: BrokerHarness, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
 ) -> None:
-    """The young references of the load are on the broker in place of the lost ones, in any number."""
+    """Under load the broker has any number of young references, which must not hide the lost ones."""
     reconciler = Reconciler(harness.engine, harness.broker)
     lost = await harness.put("q", 4)
     rabbitmq_node.purge("accepted.q.q", amqp_vhost.name)
@@ -41,7 +41,7 @@ async def test_what_was_lost_is_found_under_a_lasting_load(
 async def test_young_references_are_left_alone(
     harness: BrokerHarness, rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
 ) -> None:
-    """They may be between the broker and a claim; in time they are old."""
+    """Young references may be between the broker and a claim; later they are old, and count."""
     reconciler = Reconciler(harness.engine, harness.broker)
     await harness.put("q", 2)
     await do(harness.engine, "UPDATE outbox SET due_at = now() - interval '1 minute'")

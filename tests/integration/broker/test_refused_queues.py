@@ -1,4 +1,4 @@
-"""A queue that RabbitMQ refuses to declare: the others go on, and it is served once somebody has put it right."""
+"""A queue that RabbitMQ refuses to declare: other queues go on, and it is served once an operator has mended it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -8,7 +8,7 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from accepted.broker.rabbitmq import declarations
+from accepted.broker.rabbitmq import topology
 from accepted.broker.rabbitmq.topology import declare_base, declare_queue
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.relay import BROKER_AWAY, Relay
@@ -37,7 +37,7 @@ async def mend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Mend:
     """Queue `a` is refused until this is called; the first of the alphabet, so that others come after it."""
-    monkeypatch.setattr(declarations, "TRY_AGAIN", 1.0)
+    monkeypatch.setattr(topology, "TRY_AGAIN", 1.0)
     vhost = amqp_vhost.name
     async with await aio_pika.connect(amqp_vhost.url) as connection, connection.channel() as channel:
         await declare_base(channel)

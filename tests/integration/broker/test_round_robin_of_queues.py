@@ -1,4 +1,4 @@
-"""A worker with fewer slots than work serves its RabbitMQ queues round robin, and hands little back for it."""
+"""A worker with fewer slots than jobs serves its RabbitMQ queues round robin, and gives few messages back."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ BACKLOG = 40
 
 
 class Slots:
-    """A worker that runs jobs of so many seconds, and counts from which queue they came."""
+    """A worker whose jobs take `seconds`, and which counts its jobs by queue."""
 
     def __init__(self, harness: BrokerHarness, subscription: Claimer, seconds: float) -> None:
         self._harness, self._subscription, self._seconds = harness, subscription, seconds
@@ -59,7 +59,7 @@ async def test_long_jobs_on_one_queue_starve_no_other(harness: BrokerHarness, am
 
 
 async def redeliveries(amqp_url: str, queues: list[str]) -> int:
-    """How often what is left was given back, in all."""
+    """How often the remaining messages were given back, in all."""
     count = 0
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
@@ -74,7 +74,7 @@ async def redeliveries(amqp_url: str, queues: list[str]) -> int:
 
 @on_rabbitmq
 async def test_short_jobs_after_long_ones_are_prefetched_again(harness: BrokerHarness) -> None:
-    """Fetching one by one is for full slots; where it leaves slots free, it would be what everybody waits for."""
+    """Fetching one by one is for full slots; with free slots it would be the bottleneck."""
     for queue in ("a", "b"):
         await harness.put(queue, 400)
     subscription = harness.subscribe(5, "a", "b")

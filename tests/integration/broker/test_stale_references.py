@@ -1,4 +1,4 @@
-"""Jobs that are leased over HTTP leave their references on RabbitMQ: they do not pile up where nobody consumes them."""
+"""Jobs that are leased over HTTP leave their references on RabbitMQ: a queue without consumers is cleared of them."""
 
 import asyncio
 

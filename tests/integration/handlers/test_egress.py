@@ -1,4 +1,4 @@
-"""`Egress`: what it sends, which addresses it can be made to reach, and how it bears a crowd.
+"""`Egress`: what it sends, which addresses it can be made to reach, and many calls at once.
 
 Positive cases allow loopback. A guard's test runs without, next to a socket that must see no connection.
 """
@@ -97,7 +97,7 @@ async def test_one_forbidden_address_of_a_name_refuses_the_call(receiver: StartR
 
 
 async def test_the_address_connected_to_is_the_address_checked(receiver: StartReceiver) -> None:
-    """A name that rebinds after the check: whoever resolves a second time reaches the other socket."""
+    """A name that rebinds after the check: a second lookup would reach the other socket."""
     target = await receiver()
     rebinding = Answers(["127.0.0.2"], ["127.0.0.1"])
     with pytest.raises(TransientError):

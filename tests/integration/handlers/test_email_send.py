@@ -1,4 +1,4 @@
-"""`email.send` against a real mail server: what arrives, who gets it how often, and what each reply leads to."""
+"""`email.send` against a real mail server: what arrives, at whom and how often, and the outcome of each reply."""
 
 import asyncio
 import ssl
@@ -26,7 +26,7 @@ FROM = "noreply@shop.example"
 
 @pytest.fixture
 def certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """A server's, signed by an authority that this process trusts."""
+    """A server's certificate, signed by an authority that this process trusts."""
     file, context = mail_server.authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     return context

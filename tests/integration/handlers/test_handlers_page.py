@@ -1,4 +1,4 @@
-"""The example of docs/handlers.md, as it stands there, run."""
+"""Runs the example of docs/handlers.md as it stands there."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The job type `http.request` on real sockets: what is sent, and what becomes of the answer."""
+"""The job type `http.request` on real sockets: what is sent, and the result or failure of each answer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The job type `image.thumbnail`: how the picture is fetched. What is made of it is in `tests/unit`."""
+"""The job type `image.thumbnail`: fetching the picture. Resizing is tested in `tests/unit`."""
 
 import pytest
 

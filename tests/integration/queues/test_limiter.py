@@ -1,4 +1,4 @@
-"""The limiter's own round: who is admitted, how many, in which order. The ledger is the broker; workers are rows."""
+"""One round of the limiter: which jobs it admits, how many, in which order. On PostgreSQL; workers are rows."""
 
 import pytest
 

@@ -46,7 +46,7 @@ async def test_no_more_than_max_running_per_key(queue: Queue) -> None:
 
 
 async def test_busy_keys_do_not_hide_one_that_is_not(queue: Queue) -> None:
-    """With any number of keys before it that are at their limit."""
+    """Even if any number of keys before it are at their limit."""
     await limit(queue.engine, max_running_per_key=1)
     worker = await a_worker(queue.engine, 100)
     keys = [f"k{number:02}" for number in range(30)]

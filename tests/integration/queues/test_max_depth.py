@@ -21,7 +21,7 @@ async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
 
 @pytest.fixture
 async def client(app: HttpApp) -> Client:
-    """Of an API whose queue q holds 5."""
+    """A client of an API with `max_depth` 5 on queue q."""
     client = await app.client()
     await client.http.patch("/queues/q", json={"max_depth": 5})
     await app.state.limits.refresh()

@@ -27,7 +27,7 @@ async def samples(engine: AsyncEngine) -> dict[str, Any]:
 
 
 async def looked(engine: AsyncEngine, ago: float, depth: int = 0, runs: int = 0, seconds: float = 0.0) -> None:
-    """A sample of queue q so many seconds ago."""
+    """A sample of queue q, `ago` seconds old."""
     await do(
         engine,
         "INSERT INTO queue_samples SELECT name, now() - :ago * interval '1 second', depth, runs, seconds "

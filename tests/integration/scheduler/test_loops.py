@@ -1,4 +1,4 @@
-"""One round of each loop of the scheduler, and two of them at once: what there is to do is done once."""
+"""One round of each loop of the scheduler, and several at once: each row is handled once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a t
 
 
 class ListBroker(PostgresBroker):
-    """The ledger's side of a broker that keeps what is published in a list, or confirms nothing."""
+    """A broker that keeps published references in a list, or confirms none."""
 
     is_ledger = False
 
@@ -150,7 +150,7 @@ async def test_the_rescuer_leaves_a_live_worker_alone(engine: AsyncEngine, broke
 
 
 async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, broker: ListBroker) -> None:
-    """Its own, else its type's, else the default: where a crash stands on the schedule needs all of it."""
+    """The job's own policy, else its type's, else the default: the wait after a crash depends on all of it."""
     own, of_type = Retry(7, (1.0, 2.0), 0.1), Retry(3, (4.0,), 0.5)
     kind = JobType(name="typed", description="", queue="q", retry=of_type, timeout=None, payload_schema="{}")
     async with transaction(engine) as conn:
@@ -167,7 +167,7 @@ async def test_the_rescuer_knows_the_whole_policy_of_a_job(engine: AsyncEngine, 
 
 
 async def test_the_rescuer_does_not_judge_before_it_has_watched(engine: AsyncEngine, broker: ListBroker) -> None:
-    """After an outage every heartbeat is old: they are given time to come."""
+    """After an outage every heartbeat is old: workers get time to send new ones."""
     await put(engine)
     await claim(engine)
     assert await Rescuer(engine, broker, 60).run_once() == 0

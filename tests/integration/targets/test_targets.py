@@ -38,7 +38,7 @@ TRANSIENT = FailureClass.TRANSIENT
 
 @pytest.fixture
 async def conn(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """One whose statements are transactions of their own, as PostgreSQL's `now()` has it."""
+    """A connection whose statements are transactions of their own, each with its own `now()`."""
     async with engine.connect() as one:
         yield await one.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -110,7 +110,7 @@ async def test_one_of_many_has_the_try(engine: AsyncEngine, conn: AsyncConnectio
 
 
 async def test_who_dies_with_the_try_holds_it_no_longer_than_its_lease(conn: AsyncConnection) -> None:
-    """If that worker was only slow, its late report counts for nothing."""
+    """If that worker was only slow, its late report changes nothing."""
     await targets.defer(conn, "t", HOST, 0.001, None)
     dead = (await until(lambda: given(conn, 0.2), 5)).fence
     assert (await tried(conn)).fence is None
@@ -269,7 +269,7 @@ async def test_a_ledger_that_is_away_is_no_fault_of_the_receiver(engine: AsyncEn
 async def test_an_error_of_ours_that_nobody_thought_of_is_an_outcome(
     engine: AsyncEngine, broker: PostgresBroker
 ) -> None:
-    """Here of the question whether a host may be tried: its row takes no change."""
+    """The ledger fails when it is asked whether a host may be tried: the row cannot be updated."""
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
     async with Receiver() as receiver, working(engine, broker, egress=egress):
         await do(engine, "INSERT INTO targets (tenant, host, failures, reason, deferred_until) "

@@ -1,4 +1,4 @@
-"""Our frames are those that pamqp, which aio-pika stands on, would write."""
+"""Our frames are byte for byte those of pamqp, the library under aio-pika."""
 
 from uuid import UUID
 

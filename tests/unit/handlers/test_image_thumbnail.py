@@ -1,4 +1,4 @@
-"""Thumbnails of real pictures, of broken ones, and of those that are made to hurt."""
+"""Thumbnails of good, broken and malicious pictures."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The one way in which the scheduler's loops are run."""
+"""How the scheduler runs its loops."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from accepted_worker.scheduler import base
 
 
 class LosesACancel:
-    """A loop whose round ends well though it was cancelled, as one that awaits the broker's driver may."""
+    """A loop whose round loses a cancellation, as one that awaits the broker's driver may."""
 
     name = "loses-a-cancel"
 
