@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from accepted.errors import Conflict
 from accepted.services import manual_retry
-from accepted.services.jobs import cancellation
+from accepted.services.jobs import completion
 from accepted.services.manual_retry import EditedPayload, LetterCounts
 from accepted.storage.dead_letters import LetterFilter
 from tests.model.contract import AGAIN, FINISHED, WAITING
@@ -44,7 +44,7 @@ class Deciding(Stage):
         job = pick(self.having(*FINISHED), number)
         engine, read = self.ledger.engine, await self.ledger.job(job.id)
         with pytest.raises(Conflict):
-            await cancellation.cancel(engine, self.ledger.broker, read)
+            await completion.cancel(engine, self.ledger.broker, read)
         if job.letter is None:
             assert await manual_retry.replay(engine, read, EditedPayload("666", "me")) is None
         if job.status in AGAIN:

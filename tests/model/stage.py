@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from accepted.domain.job import NewJob
 from accepted.domain.transitions import RunningAttempt
-from accepted.services.jobs import cancellation
+from accepted.services.jobs import completion
 from accepted.services.jobs.submission import Submission
 from tests.model import contract
 from tests.model.ledger import LEASE_TTL, Ledger
@@ -135,7 +135,7 @@ class Stage(RuleBasedStateMachine):
     async def cancel(self, job: Job) -> str:
         """Ask for it. Returns the job's status then."""
         job.cancel()
-        return (await cancellation.cancel(self.ledger.engine, self.ledger.broker, await self.ledger.job(job.id))).status
+        return (await completion.cancel(self.ledger.engine, self.ledger.broker, await self.ledger.job(job.id))).status
 
     async def compare(self, step: str, asked_again: bool) -> None:
         """Every row with the model, and every step with the contract."""

@@ -15,7 +15,7 @@ from accepted.domain.job import Job
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict
-from accepted.services.jobs.cancellation import cancel as cancel_job
+from accepted.services.jobs.completion import cancel as cancel_job
 from accepted.services.jobs.completion import settle
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction

@@ -13,8 +13,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
 from accepted.errors import Conflict, LedgerUnavailable
-from accepted.services.jobs.cancellation import cancel
-from accepted.services.jobs.completion import expire, settle
+from accepted.services.jobs.completion import cancel, expire, settle
 from accepted.services.manual_retry import replay_letters, retry
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter

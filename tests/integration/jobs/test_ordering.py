@@ -13,8 +13,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.errors import Conflict
-from accepted.services.jobs.cancellation import cancel
-from accepted.services.jobs.completion import expire
+from accepted.services.jobs.completion import cancel, expire
 from accepted.services.manual_retry import retry
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import dependencies, pruning

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import Context, InvalidJob, job
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.job import Job
-from accepted.services.jobs.cancellation import cancel as cancel_job
+from accepted.services.jobs.completion import cancel as cancel_job
 from tests.support.service.in_process_worker import accept, attempts, handlers_of, has, read, working
 from tests.support.waiting import until
 

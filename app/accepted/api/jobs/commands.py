@@ -21,7 +21,7 @@ from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job
 from accepted.errors import Conflict, FieldError, InvalidRequest, TooLarge
 from accepted.services import manual_retry
-from accepted.services.jobs.cancellation import cancel as cancel_job
+from accepted.services.jobs.completion import cancel as cancel_job
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
 from accepted.services.manual_retry import EditedPayload

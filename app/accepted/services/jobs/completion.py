@@ -1,4 +1,4 @@
-"""The end of an attempt or a job, and what follows from it, in one transaction.
+"""The end of a job or attempt, by outcome, expiry or cancellation, and what follows from it, in one transaction.
 
 The outcome, the attempt's record, the webhook, the release of dependents and the entry for the batch commit together,
 or not at all. So no process has to look later for ends whose consequences are missing.
@@ -11,24 +11,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
 from accepted.domain.failures import InvalidJob
-from accepted.domain.job import Status
+from accepted.domain.job import Job, Status
 from accepted.domain.transitions import Transition
+from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from accepted.services import webhooks
 from accepted.services.jobs import placement
 from accepted.storage import batch_ends
 from accepted.storage.attempts import completion
 from accepted.storage.db import notifications
-from accepted.storage.db.engine import transaction
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.statements import Connection, Direct
-from accepted.storage.jobs import dependencies, ordering, outbox, submission
+from accepted.storage.jobs import cancellation, dependencies, ordering, outbox, submission
 from accepted.storage.jobs.cancellation import StatusChange
+from accepted.storage.jobs.reading import jobs_by_id
 
 MAX_BATCH = notifications.MAX_IDS
 """Transitions in one transaction: as many as one notification names."""
 
 LINGER = 0.002
 """Seconds in which outcomes gather once they come faster than commits."""
+
+MAX_CANCEL_TRIES = 20
+"""A job changes its status once or twice while it is cancelled. More often than this means a broken ledger."""
 
 
 async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
@@ -73,6 +78,27 @@ async def expire(engine: AsyncEngine, broker: Broker, limit: int) -> int:
     return len(expired)
 
 
+async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
+    """Cancel a job for a client. Returns it as it is then: `cancelled`, or `running` until its worker is told.
+
+    A job that changes meanwhile is read again and cancelled as it is then.
+    Raises `Conflict` for a job that has finished, `ResourceNotFound` for one that was pruned meanwhile, and
+    `LedgerUnavailable`.
+    """
+    for _ in range(MAX_CANCEL_TRIES):
+        if job.finished:
+            raise Conflict(f"the job has finished: it is {job.status}")
+        cancelled = await _try_to_cancel(engine, broker, job)
+        async with reading(engine) as conn:
+            found = await jobs_by_id(conn, [job.id])
+        if job.id not in found:
+            raise ResourceNotFound("no such job")
+        job = found[job.id]
+        if cancelled:
+            return job
+    raise LedgerUnavailable("the job kept changing")
+
+
 class Outcomes:
     """The outcomes of one worker's attempts, coalesced. `record` returns once an outcome is committed or fenced off."""
 
@@ -113,6 +139,19 @@ async def follow_up(conn: Connection, broker: Broker, changed: Sequence[StatusCh
     finished += await _release_dependents(conn, broker, finished)
     await batch_ends.append(conn, finished)
     await webhooks.record(conn, broker, [one.job_id for one in finished if one.wants_webhook])
+
+
+async def _try_to_cancel(engine: AsyncEngine, broker: Broker, job: Job) -> bool:
+    """End the job, with its webhook, or leave the request for its worker. False: the job has changed meanwhile."""
+    async with transaction(engine) as conn:
+        done = await cancellation.cancel(conn, job.id)
+        if done is None:
+            return False
+        await follow_up(conn, broker, [done])
+        if done.finished:
+            await notifications.announce(conn, [job.id])
+        await conn.commit()
+    return True
 
 
 async def _release_dependents(conn: Connection, broker: Broker, finished: Sequence[StatusChange]) -> list[StatusChange]:
