@@ -25,10 +25,16 @@ from accepted.domain.ids import age_of
 from accepted.domain.job import Status
 from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_key
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
-from accepted.services.batches.checks import Members, workflow
+from accepted.services.batches.checks import (
+    BatchQuery,
+    BatchRequest,
+    Members,
+    WorkflowJobRequest,
+    WorkflowRequest,
+    workflow,
+)
 from accepted.services.batches.ending import cancel as cancel_batch
 from accepted.services.batches.ndjson import NdjsonBatch
-from accepted.services.batches.requests import BatchQuery, BatchRequest, WorkflowJobRequest, WorkflowRequest
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission
 from accepted.services.jobs.validation import checked
 from accepted.settings import Settings

@@ -1,25 +1,29 @@
-"""Checks of a batch before it is accepted: of each member what is checked of a job, and of a workflow its edges.
+"""The bodies of POST /batches and POST /workflows (contract section 4), and their checks before they are accepted.
 
-Errors are collected over the whole batch. The pointer of each begins with that of its member.
+Each member is checked as a job is, and the edges of a workflow as a whole. Errors are collected over the whole batch;
+the pointer of each begins with that of its member.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, StrictStr
 
-from accepted.domain.batch import NewBatch, Node, Spread, flaws, in_order
+from accepted.domain.batch import NewBatch, Node, OnFailure, Spread, flaws, in_order
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
 from accepted.errors import FieldError, InvalidRequest, TooLarge
-from accepted.services.batches.requests import BatchOptions
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.placement import line_of
-from accepted.services.jobs.requests import YEAR, JobRequest
+from accepted.services.jobs.requests import YEAR, JobRequest, Moment, Name, Number, distinct
 from accepted.storage.jobs.ordering import Line
+
+MAX_JOBS = 10_000
+"""Members of a batch in one JSON body, which is held in memory whole."""
 
 MAX_LISTED = 100
 """Errors in one answer. The rest of the batch is not checked then."""
@@ -27,6 +31,50 @@ MAX_LISTED = 100
 MAX_IN_LINE = 10_000
 """Members of a batch in which one has an `ordering_key`: its lines are locked while the batch is inserted, and no other
 transaction adds a job to them or ends one."""
+
+
+class BatchOptions(BaseModel):
+    """The fields of a batch besides its jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spread_over: Annotated[Number, Field(ge=0, le=YEAR, description="seconds")] | None = None
+    start_at: Moment | None = None
+    callback_url: Annotated[StrictStr, Field(max_length=2048)] | None = None
+    on_failure: OnFailure = "continue"
+
+
+class BatchQuery(BatchOptions):
+    """The same fields in a query, where a number is text."""
+
+    spread_over: Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False, description="seconds")] | None = None
+
+
+class BatchRequest(BatchOptions):
+    """A batch of jobs to accept, all or none. Each member is checked as POST /jobs checks a job."""
+
+    model_config = ConfigDict(title="BatchRequest")
+
+    jobs: Annotated[list[SkipValidation[JobRequest]], Field(min_length=1, max_length=MAX_JOBS)]
+
+
+class WorkflowJobRequest(JobRequest):
+    """A job of a workflow: it runs when all jobs that it depends on have succeeded."""
+
+    model_config = ConfigDict(title="WorkflowJobRequest")
+
+    ref: Name
+    depends_on: Annotated[list[Name], Field(max_length=MAX_JOBS), AfterValidator(distinct)] = Field(
+        default_factory=list
+    )
+
+
+class WorkflowRequest(BatchOptions):
+    """A workflow to accept, all or nothing: a batch whose jobs have names and wait for each other."""
+
+    model_config = ConfigDict(title="WorkflowRequest")
+
+    jobs: Annotated[list[SkipValidation[WorkflowJobRequest]], Field(min_length=1, max_length=MAX_JOBS)]
 
 
 class Members:
