@@ -25,7 +25,7 @@ from accepted.services.jobs import completion
 from accepted.services.jobs.requests import Number
 from accepted.services.queues import RunTimes
 from accepted.storage import leases
-from accepted.storage.attempts import recorded
+from accepted.storage.attempts.completion import write_progress
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.leases import LeasedAttempt, LeaseHeartbeat
 
@@ -135,7 +135,7 @@ class Leases:
         """Renew the lease, and write the attempt's progress (JSON text) if there is any."""
         async with transaction(self._engine) as conn:
             if progress is not None:  # first, because outcomes lock the job before the worker, too
-                await recorded.write_progress(conn, {lease: progress})
+                await write_progress(conn, {lease: progress})
             beat = await leases.heartbeat(conn, tenant, lease)
             if beat is not None:
                 await conn.commit()

@@ -13,7 +13,7 @@ from accepted import Context, TransientError, job
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.references import Lease
-from accepted.storage.attempts import completion, recorded
+from accepted.storage.attempts import completion
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.progress import ProgressWriter
 from tests.support.ledger.jobs import claim, put, running_attempt, the_job
@@ -101,7 +101,7 @@ async def test_the_fence_refuses_other_attempts_and_workers(engine: AsyncEngine)
 
     async def write(lease: Lease) -> object:
         async with transaction(engine) as conn:
-            await recorded.write_progress(conn, {lease: '{"percent": 1}'})
+            await completion.write_progress(conn, {lease: '{"percent": 1}'})
             await conn.commit()
         return (await the_job(engine, job_id))["progress"]
 
@@ -116,7 +116,7 @@ async def test_progress_that_waits_for_the_commit_of_the_outcome_is_too_late(eng
 
     async def write() -> None:
         async with transaction(engine) as conn:
-            await recorded.write_progress(conn, {claimed.lease: '{"percent": 1}'})
+            await completion.write_progress(conn, {claimed.lease: '{"percent": 1}'})
             await conn.commit()
 
     async with transaction(engine) as conn:

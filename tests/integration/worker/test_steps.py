@@ -16,7 +16,7 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.ids import new_id
 from accepted.domain.references import Lease
 from accepted.services.jobs.completion import settle
-from accepted.storage.attempts import recorded
+from accepted.storage.attempts import completion
 from accepted.storage.db.engine import reading, transaction
 from tests.support.ledger.jobs import claim, put, running_attempt
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
@@ -174,7 +174,7 @@ async def running(engine: AsyncEngine) -> Any:
 
 async def remember(engine: AsyncEngine, lease: Lease, name: str = "s") -> bool:
     async with transaction(engine) as conn:
-        done = await recorded.remember_step(conn, lease, name, "1")
+        done = await completion.remember_step(conn, lease, name, "1")
         await conn.commit()
     return done
 
@@ -188,8 +188,8 @@ async def test_the_fence_of_a_step(engine: AsyncEngine) -> None:
     assert await remember(engine, mine)
     assert await remember(engine, mine), "the answer to the first commit was lost"
     async with reading(engine) as conn:
-        assert await recorded.recall_steps(conn, mine) == {"s": "1"}
-        assert await recorded.recall_steps(conn, Lease(mine.job_id, 1, new_id())) is None
+        assert await completion.recall_steps(conn, mine) == {"s": "1"}
+        assert await completion.recall_steps(conn, Lease(mine.job_id, 1, new_id())) is None
     assert await settle(engine, PostgresBroker(engine, ""), [transitions.succeeded(running_attempt(claimed), "1")]) == [
         True
     ]
@@ -200,7 +200,7 @@ async def test_a_rescue_comes_before_or_after_a_step(engine: AsyncEngine) -> Non
     claimed = await running(engine)
     broker = PostgresBroker(engine, "")
     async with transaction(engine) as conn:
-        assert await recorded.remember_step(conn, claimed.lease, "s", "1")
+        assert await completion.remember_step(conn, claimed.lease, "s", "1")
         rescue = asyncio.create_task(settle(engine, broker, [transitions.crashed(running_attempt(claimed), 0.0)]))
         await until(lambda: waits_for_a_lock(engine), 10, "the rescue to wait for the step")
         await conn.commit()

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage.attempts import recorded
+from accepted.storage.attempts import completion
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.threads import LoopBridge
 
@@ -58,7 +58,7 @@ class ProgressWriter:
         self._unwritten.clear()
         try:
             async with transaction(self._engine) as conn:
-                await recorded.write_progress(conn, batch)
+                await completion.write_progress(conn, batch)
                 await conn.commit()
         except LedgerUnavailable as error:
             log.info("progress_waits", attempts=len(batch), error=str(error))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.context import WITHIN_A_STEP
 from accepted.domain.failures import LeaseLost
 from accepted.domain.references import Lease
-from accepted.storage.attempts import recorded
+from accepted.storage.attempts import completion
 from accepted.storage.db.engine import reading, retry_until_available, transaction
 from accepted_worker.attempt import threads
 from accepted_worker.attempt.values import step_name, step_result_of
@@ -60,7 +60,7 @@ class Steps:
 
     async def _recall(self) -> dict[str, str]:
         async with reading(self._engine) as conn:
-            known = await recorded.recall_steps(conn, self._lease)
+            known = await completion.recall_steps(conn, self._lease)
         if known is None:
             raise LeaseLost
         return known
@@ -68,7 +68,7 @@ class Steps:
     async def _commit(self, name: str, result: str) -> str:
         async def commit() -> bool:
             async with transaction(self._engine) as conn:
-                owned = await recorded.remember_step(conn, self._lease, name, result)
+                owned = await completion.remember_step(conn, self._lease, name, result)
                 await conn.commit()
             return owned
 
