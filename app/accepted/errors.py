@@ -23,9 +23,14 @@ AcceptedError
 The numbers are the HTTP status codes of `app/accepted/api/http/problem_table.py`, the only module that sets them.
 """
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from accepted.domain.tenants import TenantQuota
+
+LONGEST_NAME = 64
+"""Characters. No name of ours is longer, and comparing names takes quadratic time."""
 
 
 class AcceptedError(Exception):
@@ -127,3 +132,11 @@ class WorkerExhausted(AcceptedError):
 
 class ConfigurationError(AcceptedError):
     """A setting, a handler module or a schema version with which a process must not start."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint to append to an error about `name`: the closest name in `known`, or "" when none is close."""
+    if len(name) > LONGEST_NAME:
+        return ""
+    found = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f'; did you mean "{found[0]}"?' if found else ""

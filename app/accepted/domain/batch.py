@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.job import NewJob
-from accepted.domain.text import did_you_mean
+from accepted.errors import did_you_mean
 
 OnFailure: TypeAlias = Literal["continue", "cancel"]
 

@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.failures import OnNotFound
+from accepted.domain.json_text import storable
 from accepted.domain.retry import Retry
-from accepted.domain.text import storable
 
 DEFAULT_PRIORITY = 4
 DEFAULT_QUEUE = "default"

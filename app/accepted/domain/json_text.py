@@ -80,6 +80,11 @@ def canonical(value: ParsedJSON) -> bytes:
     return text
 
 
+def storable(text: str, limit: int) -> str:
+    """The first `limit` characters of `text`; NUL and lone surrogates, which PostgreSQL refuses, are replaced."""
+    return text[:limit].encode(errors="replace").decode().replace("\0", "�")
+
+
 def escape_pointer(token: str) -> str:
     """`token` escaped for an RFC 6901 JSON pointer."""
     return token.replace("~", "~0").replace("/", "~1")

@@ -11,9 +11,9 @@ import msgspec
 
 from accepted.domain.failures import AT_ONCE, FailureClass, OnNotFound
 from accepted.domain.job import NewJob, Status
+from accepted.domain.json_text import storable
 from accepted.domain.references import Lease
 from accepted.domain.retry import Retry
-from accepted.domain.text import storable
 
 MAX_CRASHES = 3
 """A job that crashed so often is a dead letter, whatever `max_attempts` says."""

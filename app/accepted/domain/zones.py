@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-from accepted.domain.text import did_you_mean
+from accepted.errors import did_you_mean
 
 
 class UnknownZone(ValueError):

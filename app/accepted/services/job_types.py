@@ -18,8 +18,7 @@ from accepted.domain.json_text import escape_pointer
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.retry import Retry
-from accepted.domain.text import did_you_mean
-from accepted.errors import FieldError, InvalidRequest
+from accepted.errors import FieldError, InvalidRequest, did_you_mean
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
 from accepted.services.jobs.validation import checked
 from accepted.services.payload_schema import check_schema, compile_schema

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from accepted.domain.text import did_you_mean
-from accepted.errors import InvalidRequest
+from accepted.errors import InvalidRequest, did_you_mean
 from accepted.services.jobs.validation import invalid
 
 CANARY = "CanaryValue7"

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from accepted.api.http.answers import JSON
 from accepted.domain import json_text
 from accepted.domain.json_text import escape_pointer
-from accepted.domain.text import did_you_mean
-from accepted.errors import FieldError, InvalidRequest
+from accepted.errors import FieldError, InvalidRequest, did_you_mean
 
 Row = TypeVar("Row")
 Position = TypeVar("Position")

@@ -10,8 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 from pydantic import BaseModel, ValidationError
 
 from accepted.domain.json_text import escape_pointer
-from accepted.domain.text import did_you_mean
-from accepted.errors import FieldError, InvalidRequest
+from accepted.errors import FieldError, InvalidRequest, did_you_mean
 
 MAX_LISTED = 20
 """Errors in one answer."""
