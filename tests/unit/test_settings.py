@@ -1,4 +1,4 @@
-"""Each setting of the contract's section 2: its default, what is taken, and one line for what is not."""
+"""Each setting of the contract's section 2: its default, valid values, and one line for an invalid one."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SECRET = "hunter2secret"
 
 @pytest.fixture(autouse=True)
 def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of the caller's, and no `.env` of the directory, has a say."""
+    """Without the caller's variables and `.env`."""
     import os
 
     for name in list(os.environ):
@@ -79,7 +79,7 @@ def test_the_defaults_are_the_contracts(name: str) -> None:
         ("AUTH", "", "auth", "required"),
     ],
 )
-def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute: str, read: object) -> None:
+def test_valid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute: str, read: object) -> None:
     assert getattr(set_to(monkeypatch, **{name: value}), attribute) == read
 
 
@@ -122,7 +122,7 @@ def test_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute
         ("LEASE_TTL", "nan"),
     ],
 )
-def test_refused_in_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         set_to(monkeypatch, **{name: value})
     text = str(raised.value)
@@ -132,7 +132,7 @@ def test_refused_in_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch, name
     assert SECRET in value or value in text
 
 
-def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError) as raised:
         set_to(monkeypatch, AUTH="x", LEASE_TTL="y")
     assert "ACCEPTED_AUTH" in str(raised.value)
@@ -163,6 +163,6 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Mon
     assert (load().auth, load().lease_ttl) == ("off", 6)
 
 
-def test_a_missing_database_is_told() -> None:
+def test_a_missing_database_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="ACCEPTED_DATABASE_URL"):
         load().require_database()

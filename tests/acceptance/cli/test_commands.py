@@ -42,7 +42,7 @@ AT_ONCE = 4
 
 @pytest.fixture(scope="module")
 async def refusals() -> dict[str, Done]:
-    """What a worker says to each wrong setting; a few at once, for each takes seconds to start."""
+    """The output of a worker for each wrong setting; started a few at a time, because each takes seconds."""
     few = asyncio.Semaphore(AT_ONCE)
 
     async def start(name: str, value: str) -> Done:
@@ -121,13 +121,13 @@ async def test_each_process_ends_with_0(database_url: str, start_service: StartS
 
 @pytest.fixture
 async def dev_alone(tmp_path: Path) -> AsyncIterator[tuple[Client, Running]]:
-    """`accepted dev` on the PostgreSQL that it embeds."""
+    """`accepted dev` on its embedded PostgreSQL."""
     env = {"ACCEPTED_SHUTDOWN_GRACE": "5"}
     async with serving("", env, dev=True, more=["--data-dir", str(tmp_path / "data")]) as running:
         client = running.client()
         await types_known(client)
         yield client, running
-        await running.services["dev"].terminate(60)  # killed, it would leave its PostgreSQL behind
+        await running.services["dev"].terminate(60)  # a kill would leave its PostgreSQL running
 
 
 async def test_dev_needs_nothing_and_keeps_its_data(dev_alone: tuple[Client, Running]) -> None:
@@ -145,7 +145,7 @@ async def test_dev_needs_nothing_and_keeps_its_data(dev_alone: tuple[Client, Run
     assert "Warning" not in dev.log()
 
 
-async def test_what_a_killed_dev_leaves_behind_ends_with_the_next(
+async def test_the_next_dev_stops_what_a_killed_one_left_running(
     dev_alone: tuple[Client, Running], tmp_path: Path
 ) -> None:
     client, running = dev_alone
@@ -162,7 +162,7 @@ async def test_what_a_killed_dev_leaves_behind_ends_with_the_next(
 
 
 async def test_a_stopping_worker_hands_back_what_it_cannot_finish(database_url: str) -> None:
-    """Longer than the grace: back to the queue, its attempt not counted against it, and another worker runs it."""
+    """A job longer than the grace goes back to its queue, without a used attempt, and another worker runs it."""
     async with serving(database_url, {"ACCEPTED_AUTH": "off", "ACCEPTED_SHUTDOWN_GRACE": "1"}) as running:
         client = running.client()
         await types_known(client)

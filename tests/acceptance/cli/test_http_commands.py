@@ -1,4 +1,4 @@
-"""The HTTP API at a terminal: jobs and dead letters, and servers that are others. Contract, section 1."""
+"""The commands that call the HTTP API, and answers that are not from Accepted. Contract, section 1."""
 
 import asyncio
 import json
@@ -94,7 +94,7 @@ async def test_dead_letters_at_a_terminal(terminal: dict[str, str], client: Clie
 
 
 async def refusal(terminal: dict[str, str], *arguments: str) -> str:
-    """The one line in which the command refuses."""
+    """The one line with which the command refuses."""
     done = await accepted("dead-letters", *arguments, env=terminal)
     assert (done.code, done.out) == (1, ""), done
     (line,) = done.err.splitlines()
@@ -106,10 +106,10 @@ async def test_an_empty_list_of_ids_is_not_everything(terminal: dict[str, str]) 
 
 
 @pytest.mark.parametrize("deed", ["replay", "discard"])
-async def test_a_person_is_asked_before_every_dead_letter_is_meant(
+async def test_a_terminal_asks_before_every_dead_letter_is_decided(
     trio: Running, terminal: dict[str, str], deed: str
 ) -> None:
-    """A program is not: to it, as to the API, no filter means all."""
+    """A program is not asked: without a filter it means all, as in the API."""
     (key,) = await make_keys(trio.env, (f"all-{deed}", "jobs:read,jobs:write"))
     mine = trio.client(key)
     terminal = terminal | {"ACCEPTED_API_KEY": key}
@@ -125,7 +125,7 @@ async def test_a_person_is_asked_before_every_dead_letter_is_meant(
 
 
 async def at_a_terminal(says: str, *arguments: str, env: dict[str, str]) -> tuple[int, str]:
-    """The exit code, and what a person reads."""
+    """The exit code, and the output at a terminal."""
     person, terminal = pty.openpty()
     os.write(person, f"{says}\n".encode())
     try:
@@ -175,7 +175,7 @@ JSON = {"content-type": "application/json"}
     ],
     ids=lambda answer: f"{answer.status} {answer.body!r}",
 )
-async def test_a_server_that_is_another_is_one_line(answer: Answer) -> None:
+async def test_an_answer_of_another_server_is_one_line(answer: Answer) -> None:
     async with Receiver(lambda _: answer) as receiver:
         env = {"ACCEPTED_URL": receiver.url}
         commands = [("jobs", "get", "x"), ("jobs", "watch", "x", "--json"), ("queues", "list")]

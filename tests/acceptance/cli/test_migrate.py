@@ -59,7 +59,7 @@ async def test_nothing_of_ours_is_outside_our_schema(database_server: DatabaseSe
 
 
 async def test_a_role_that_may_not_create_the_schema(database_server: DatabaseServer, empty_database_url: str) -> None:
-    """It is told what to do, and after that migrates and works, without a right on `public`."""
+    """The error says what to do. After that the role migrates and works, without a right on `public`."""
     name = empty_database_url.rsplit("/", 1)[1]
     role = f"role_{name}"
     database_server.execute(f'CREATE ROLE "{role}" LOGIN')

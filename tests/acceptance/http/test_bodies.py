@@ -1,4 +1,4 @@
-"""What comes before any rule about a field: media type, encoding, JSON, sizes, methods. Contract, section 4."""
+"""Media types, encodings, strict JSON, sizes and methods. Contract, section 4."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ KIB = 1 << 10
 
 
 def nested(depth: int) -> bytes:
-    """A body `depth` levels deep in all: itself, its payload, and objects in that."""
+    """A body nested `depth` levels deep: the body, its payload, and objects inside."""
     inner = depth - 2
     return b'{"type": "noop", "payload": ' + b'{"a": ' * inner + b"{}" + b"}" * inner + b"}"
 
@@ -67,7 +67,7 @@ async def test_422(client: Client, body: bytes) -> None:
     check_problem(await client.post_bytes(body), 422)
 
 
-async def test_64_levels_are_taken(client: Client) -> None:
+async def test_64_levels_are_accepted(client: Client) -> None:
     assert (await client.post_bytes(nested(64))).status_code == 202
 
 
@@ -80,7 +80,7 @@ async def test_a_large_integer_is_kept_or_refused(client: Client, digits: int) -
         check_problem(answer, 422)
 
 
-async def test_what_json_can_say_comes_back_as_it_was_said(client: Client) -> None:
+async def test_json_comes_back_unchanged(client: Client) -> None:
     payload = {"": "", "ü\U0001f600": "\u2028\x7f", "f": 0.1, "e": 1e300, "n": -(2**53), "l": [[], {}, True, None]}
     job = await client.submit("noop", payload)
     assert (await client.job(job["id"]))["payload"] == payload
@@ -108,7 +108,7 @@ async def test_415_for_another_media_type(client: Client, media_type: str | None
 @pytest.mark.parametrize(
     "media_type", ["application/json;charset=UTF-8", "Application/JSON", 'application/json; charset="utf-8"']
 )
-async def test_utf8_json_by_its_other_spellings(client: Client, media_type: str) -> None:
+async def test_other_spellings_of_utf8_json(client: Client, media_type: str) -> None:
     answer = await client.post_bytes(b'{"type": "noop"}', content_type=media_type)
     assert answer.status_code == 202, answer.text
 
@@ -127,12 +127,12 @@ async def test_a_payload_may_have_256_kib_and_no_more(client: Client) -> None:
     check_problem(await client.post_bytes(body), 413)
 
 
-async def test_413_for_a_body_of_more_than_16_mib_that_says_so(client: Client) -> None:
+async def test_413_for_a_content_length_of_more_than_16_mib(client: Client) -> None:
     check_problem(await client.post_bytes(b" " * (16 * MIB) + b'{"type": "noop"}'), 413)
 
 
 async def test_413_while_the_body_streams_in(client: Client) -> None:
-    """Answered in the middle of a body without an end: nothing ever holds the whole of it."""
+    """Answered in the middle of an endless body, so it is never held in memory as a whole."""
     head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {client.http.headers['authorization']}\r\n"
     head += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", client.http.base_url.port)
@@ -151,7 +151,7 @@ async def test_413_while_the_body_streams_in(client: Client) -> None:
 
 
 @pytest.mark.xfail(reason="a job's body is bounded by what its payload can need: less than MAX_BODY_BYTES", strict=True)
-async def test_a_body_of_spaces_up_to_the_limit_is_taken(client: Client) -> None:
+async def test_a_body_of_spaces_up_to_the_limit_is_accepted(client: Client) -> None:
     job = b'{"type": "noop"}'
     assert (await client.post_bytes(b" " * (16 * MIB - len(job)) + job)).status_code == 202
 
@@ -174,13 +174,13 @@ WRONG_WAYS = [
 
 
 @pytest.mark.parametrize(("method", "path", "status"), WRONG_WAYS)
-async def test_wrong_ways(client: Client, method: str, path: str, status: int) -> None:
+async def test_unknown_paths_and_methods(client: Client, method: str, path: str, status: int) -> None:
     answer = await client.http.request(method, path)
     check_problem(answer, status)
     assert status != 405 or answer.headers["allow"]
 
 
-async def test_every_type_of_problem_is_a_page_for_people(client: Client, anonymous: Client) -> None:
+async def test_every_problem_type_has_a_page(client: Client, anonymous: Client) -> None:
     answers: list[httpx.Response] = [
         await client.post({"type": "nop"}),
         await client.post_bytes(b"{"),

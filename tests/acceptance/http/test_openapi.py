@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: schemathesis calls every operation and holds each answer against it."""
+"""The OpenAPI document is true: schemathesis calls every operation and checks each answer against it."""
 
 import json
 from typing import Any
@@ -16,11 +16,11 @@ from tests.support.service.running_service import Running
 
 EXAMPLES = 50  # for each operation
 
-# What schemathesis expects has no 413 and no 414.
+# The default list of schemathesis lacks 413 and 414.
 REFUSALS = ["400", "401", "403", "404", "409", "413", "414", "415", "422", "429", "5xx"]
 
-# Which types there are is not the document's to say, so a body that suits it can still name an unknown type; and
-# the check that leaves the key out sends ours all the same (tests/acceptance/tenants/test_auth.py has it).
+# Job types are not in the document, so a valid body can name an unknown type. The check without a key sends our key all
+# the same; tests/acceptance/tenants/test_auth.py covers that.
 NOT_OURS = [positive_data_acceptance, ignored_auth]
 
 
@@ -82,14 +82,14 @@ async def document(client: Client) -> Any:
 def test_every_answer_is_as_documented(
     trio: Running, keys: dict[str, str], document: Any, method: str, path: str, mode: GenerationMode
 ) -> None:
-    """(schemathesis has a plugin for pytest, which pytest 9.2 does not suit.)"""
+    """Without the pytest plugin of schemathesis, which does not support pytest 9.2."""
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=trio.url)
     schema.config.checks.negative_data_rejection.expected_statuses = REFUSALS
     operation = schema[path][method]
     headers = {"authorization": f"Bearer {keys['hooks']}"}  # a tenant whose secret may be rotated
     if mode is GenerationMode.NEGATIVE and not has_input(operation.definition.raw):
-        pytest.skip("nothing to get wrong")
+        pytest.skip("no input that could be invalid")
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
@@ -97,7 +97,7 @@ def test_every_answer_is_as_documented(
         derandomize=True,
         deadline=None,
         database=None,
-        phases=[Phase.generate],  # a failure tells enough as it is found; each call of a smaller one takes its time
+        phases=[Phase.generate],  # without shrinking, which would take many calls
         suppress_health_check=list(HealthCheck),
     )
     def check(case: Any) -> None:
@@ -122,8 +122,8 @@ async def test_a_body_is_required(document: Any) -> None:
     assert document["paths"]["/jobs"]["post"]["requestBody"]["required"] is True
 
 
-async def test_its_schemas_use_words_of_json_schema_only(document: Any) -> None:
-    """`ge` and `le` are pydantic's words: nobody else reads a limit there."""
+async def test_its_schemas_use_json_schema_keywords_only(document: Any) -> None:
+    """`ge` and `le` are pydantic's keywords; JSON Schema has `minimum` and `maximum`."""
     assert [word for word in ('"ge"', '"le"', '"gt"', '"lt"') if word in json.dumps(document["components"])] == []
 
 
@@ -266,8 +266,8 @@ async def test_every_status_and_header_is_named(document: Any, method: str, path
     assert missing == []
 
 
-async def test_the_headers_that_come_are_the_headers_that_are_named(client: Client, document: Any) -> None:
-    """Beside those that every HTTP answer may have."""
+async def test_the_headers_of_an_answer_are_documented(client: Client, document: Any) -> None:
+    """Except those that any HTTP answer may have."""
     usual = {"date", "content-length", "content-type", "server", "vary", "connection", "cache-control"}
     job = await client.post({"type": "noop"}, prefer="wait=10", idempotency_key="of the document".replace(" ", "-"))
     answers: list[tuple[str, str, httpx.Response]] = [

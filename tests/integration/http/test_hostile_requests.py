@@ -98,7 +98,7 @@ def test_nothing_is_decompressed(port: int, coding: str, status: int) -> None:
 
 def test_a_large_body_is_refused_before_it_is_read(port: int) -> None:
     status, headers, body = ask(port, HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999999999999999\r\n\r\n")
-    assert status in (400, 413)  # beyond 64 bits the parser gives up first
+    assert status in (400, 413)  # beyond 64 bits the parser refuses it first
     check_problem(status, headers, body)
     status, headers, body = ask(port, HEAD + b"Content-Length: 10485760\r\n\r\n")
     assert status == 413
@@ -107,18 +107,18 @@ def test_a_large_body_is_refused_before_it_is_read(port: int) -> None:
 
 def test_a_large_body_is_refused_while_it_streams(port: int) -> None:
     chunk = b"8000\r\n" + b"1" * 0x8000 + b"\r\n"
-    status, headers, body = ask(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 4)  # and no end
+    status, headers, body = ask(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 4)  # without a last chunk
     assert status == 413
     check_problem(413, headers, body)
 
 
 @pytest.mark.parametrize(("body", "status"), [(b'"123456"', 200), (b'"1234567"', 413)])
-def test_a_body_without_a_length_is_counted_also_when_it_comes_at_once(port: int, body: bytes, status: int) -> None:
+def test_a_body_without_a_length_that_comes_at_once_is_counted(port: int, body: bytes, status: int) -> None:
     chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     assert ask(port, HEAD.replace(b"/echo", b"/small") + chunked)[0] == status
 
 
-def test_a_body_by_lines_has_no_limit_but_that_of_a_line(port: int) -> None:
+def test_an_ndjson_body_is_limited_by_line_only(port: int) -> None:
     url = f"http://127.0.0.1:{port}/lines"
     type_ = {"content-type": "application/x-ndjson"}
     assert httpx.post(url, content=b"{}\n{}\r\n\n[]", headers=type_, trust_env=False).json() == [2, 3, 0, 2]
@@ -135,7 +135,7 @@ def test_a_body_by_lines_has_no_limit_but_that_of_a_line(port: int) -> None:
     assert httpx.post(url, content=b"{}\n", trust_env=False).status_code == 415
 
 
-def test_lines_may_be_cut_anywhere(port: int) -> None:
+def test_lines_may_be_split_over_chunks(port: int) -> None:
     head = HEAD.replace(b"/echo", b"/lines").replace(b"application/json", b"application/x-ndjson")
     body = b"[1]\n[2,3]\n\n[4]"
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Every error is an RFC 9457 problem, OpenAPI knows it, and log and metrics do not know the request."""
+"""Every error is an RFC 9457 problem that OpenAPI documents. Log and metrics hold nothing of the request."""
 
 import json
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_a_bad_query_parameter_is_named(port: int) -> None:
     assert error["detail"].startswith("query parameter: must be a valid integer")
 
 
-def test_headers_that_clients_act_on(port: int) -> None:
+def test_headers_of_problems(port: int) -> None:
     assert get(port, "/raise/LedgerUnavailable").headers["retry-after"] == "5"
     assert get(port, "/raise/Unauthenticated").headers["www-authenticate"] == "Bearer"
     wrong = httpx.delete(f"http://127.0.0.1:{port}/echo", trust_env=False)
@@ -66,7 +66,7 @@ def test_headers_that_clients_act_on(port: int) -> None:
     check_problem(405, wrong.headers, wrong.content)
 
 
-def test_every_type_has_a_page_for_people(port: int) -> None:
+def test_every_problem_type_has_a_page(port: int) -> None:
     index = get(port, "/problems")
     assert index.headers["content-type"].startswith("text/html")
     for problem in [*problems.PROBLEMS.values(), *problems.HTTP_PROBLEMS]:
@@ -76,14 +76,14 @@ def test_every_type_has_a_page_for_people(port: int) -> None:
         assert problem.remedy.split("`")[0] in page.text
 
 
-def test_every_refusal_has_a_row_of_its_own() -> None:
+def test_every_refusal_has_a_problem() -> None:
     assert set(errors.Refused.__subclasses__()) <= set(problems.PROBLEMS)
 
 
 ANY_REQUEST = {"408", "414", "431"}
 
 
-def test_openapi_tells_the_truth(port: int) -> None:
+def test_openapi_documents_the_problems(port: int) -> None:
     schema = get(port, "/openapi.json").json()
     refs = {"schema": {"$ref": problems.SCHEMA_REF}}
     posted = schema["paths"]["/echo"]["post"]["responses"]
@@ -95,7 +95,7 @@ def test_openapi_tells_the_truth(port: int) -> None:
     assert "HTTPValidationError" not in json.dumps(schema)
 
 
-def test_one_line_names_the_route_and_not_the_request() -> None:
+def test_the_log_line_names_the_route_and_not_the_path() -> None:
     with structlog.testing.capture_logs() as lines, serving(DeadlineProtocol) as port:
         get(port, f"/prefix/deep/{CANARY}?q={CANARY}", headers={"x-secret": CANARY})
         get(port, f"/{CANARY}")
@@ -117,7 +117,7 @@ def test_one_line_names_the_route_and_not_the_request() -> None:
     ]
 
 
-def test_metrics_have_one_label_for_all_strangers(port: int) -> None:
+def test_metrics_have_one_label_for_all_unknown_paths(port: int) -> None:
     def count() -> float:
         labels = {"method": "GET", "route": "unmatched", "status": "404"}
         return REGISTRY.get_sample_value("accepted_http_requests_total", labels) or 0
