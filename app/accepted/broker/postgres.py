@@ -86,7 +86,11 @@ class PostgresSubscription:
             async with asyncio.timeout(POLL):
                 await self._ready.wait()
         self._ready.clear()
-        yield []
+        try:
+            yield []
+        except BaseException:
+            self._ready.set()  # the rows are still there
+            raise
 
     def poll_now(self) -> None:
         self._ready.set()
