@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
     limits = SubmissionLimits(engine)
     admission = Admission(engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl))
-    leases_ = Leases(engine, broker)
+    lease_service = Leases(engine, broker)
     state = State(
         settings=settings,
         engine=engine,
@@ -73,14 +73,14 @@ def create_app(settings: Settings) -> FastAPI:
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=ApiKeyCache(engine),
         slices=TimeSlices(),
-        leases=leases_,
-        lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), leases_, settings.lease_ttl),
+        leases=lease_service,
+        lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), lease_service, settings.lease_ttl),
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.watcher.run()), asyncio.create_task(state.limits.run())]
-        background.append(asyncio.create_task(leases_.run_times.keep_reporting(engine)))
+        background.append(asyncio.create_task(lease_service.run_times.keep_reporting(engine)))
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()

@@ -90,24 +90,24 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
 )
 async def complete(request: Request, who: Worker, lease: str) -> Response:
     """The job has succeeded, with `result`. 413 for a result over `MAX_RESULT_BYTES`; the lease is then still valid."""
-    state, held = state_of(request), _lease(lease)
+    state, found = state_of(request), _lease(lease)
     limit = state.settings.max_result_bytes
     body = checked(CompleteRequest, await read_json(request, LONGEST_SPELLING * limit + ENVELOPE))
     result = json_text.encode(body.result)
     if len(result) > limit:
         raise TooLarge(f"the result is larger than {limit} bytes")
-    await state.leases.complete(who.tenant, held, result.decode())
-    return await _job(state, held.job_id)
+    await state.leases.complete(who.tenant, found, result.decode())
+    return await _job(state, found.job_id)
 
 
 @router.post("/leases/{lease}/fail", response_model=JobView, responses=_REFUSED, openapi_extra=body_docs(FailRequest))
 async def fail(request: Request, who: Worker, lease: str) -> Response:
     """The attempt has failed. The class decides what happens to the job, as for a Python handler."""
-    state, held = state_of(request), _lease(lease)
+    state, found = state_of(request), _lease(lease)
     body = checked(FailRequest, await read_json(request, MAX_BODY))
     kind = FailureClass(body.class_)
-    await state.leases.fail(who.tenant, held, kind, body.message, body.retry_after)
-    return await _job(state, held.job_id)
+    await state.leases.fail(who.tenant, found, kind, body.message, body.retry_after)
+    return await _job(state, found.job_id)
 
 
 @router.post(
@@ -118,9 +118,9 @@ async def fail(request: Request, who: Worker, lease: str) -> Response:
 )
 async def heartbeat(request: Request, who: Worker, lease: str) -> Response:
     """The worker is alive. If `cancelled` is true, stop the job and report `fail` within 2 s."""
-    state, held = state_of(request), _lease(lease)
+    state, found = state_of(request), _lease(lease)
     checked(HeartbeatRequest, await read_optional_json(request, MAX_BODY))
-    return _answer(state, held, await state.leases.heartbeat(who.tenant, held))
+    return _answer(state, found, await state.leases.heartbeat(who.tenant, found))
 
 
 @router.post(
@@ -131,10 +131,10 @@ async def heartbeat(request: Request, who: Worker, lease: str) -> Response:
 )
 async def progress(request: Request, who: Worker, lease: str) -> Response:
     """How far the attempt is. Also counts as a heartbeat."""
-    state, held = state_of(request), _lease(lease)
+    state, found = state_of(request), _lease(lease)
     body = checked(ProgressRequest, await read_json(request, MAX_BODY))
-    step = progress_json(body.percent, body.message)
-    return _answer(state, held, await state.leases.heartbeat(who.tenant, held, step))
+    report = progress_json(body.percent, body.message)
+    return _answer(state, found, await state.leases.heartbeat(who.tenant, found, report))
 
 
 async def _wait(request: Request, state: State, key: LeaseRequestKey, wanted: LeaseRequest) -> list[LeasedJob]:
