@@ -15,8 +15,8 @@ from tests.support.ledger.limited_queue import (
     a_worker,
     all_finished,
     counted,
-    gating,
     limit,
+    limiting,
     most_at_once,
     put,
     starts,
@@ -38,20 +38,20 @@ async def test_several_limiters_and_workers_never_run_more_than_the_limit(
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(working(harness.engine, harness.broker, concurrency=4))
-        await stack.enter_async_context(gating(harness.engine, harness.broker, database_url, 3))
+        await stack.enter_async_context(limiting(harness.engine, harness.broker, database_url, 3))
         await all_finished(harness.engine, 60, PATIENCE * 2)
     assert await most_at_once(harness.engine) == 3
     assert await most_at_once(harness.engine, "j.concurrency_key = 'a'") <= 2
     assert {row["attempt"] for row in await rows(harness.engine, "SELECT attempt FROM jobs")} == {1}
 
 
-async def test_a_limit_holds_for_what_is_on_the_road_already(harness: BrokerHarness, database_url: str) -> None:
+async def test_a_limit_holds_for_what_is_published_already(harness: BrokerHarness, database_url: str) -> None:
     await harness.put("q", 300)
     async with working(harness.engine, harness.broker, concurrency=20):
         await until(lambda: counted_running(harness, 10), PATIENCE, "jobs to run")
         await limit(harness.engine, max_running=5)
         (row,) = await rows(harness.engine, "SELECT now() + interval '0.2 seconds' AS at")
-        async with gating(harness.engine, harness.broker, database_url, 2):
+        async with limiting(harness.engine, harness.broker, database_url, 2):
             await all_finished(harness.engine, 300, PATIENCE * 2)
     after = await most_at_once(harness.engine, f"t.started_at > '{row['at']}'")
     assert after <= 5
@@ -65,7 +65,7 @@ async def test_b_starts_within_one_slot_s_turn(harness: BrokerHarness, database_
     await put(harness.engine, harness.broker, 10_000, concurrency_key="a", type="sleep", payload='{"seconds": 0.3}')
     async with (
         working(harness.engine, harness.broker, concurrency=2),
-        gating(harness.engine, harness.broker, database_url),
+        limiting(harness.engine, harness.broker, database_url),
     ):
         await until(lambda: counted_running(harness, 4), PATIENCE, "a's jobs to run")
         (b,) = await put(harness.engine, harness.broker, 1, concurrency_key="b", type="sleep", payload='{"seconds": 0}')
@@ -86,7 +86,7 @@ async def test_a_rate_is_exact_over_all_workers(harness: BrokerHarness, database
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(working(harness.engine, harness.broker, concurrency=4))
-        await stack.enter_async_context(gating(harness.engine, harness.broker, database_url, 2))
+        await stack.enter_async_context(limiting(harness.engine, harness.broker, database_url, 2))
         await all_finished(harness.engine, 70, PATIENCE)
     began = await starts(harness.engine)
     assert 45 <= sum(1 for at in began if at < 3) <= 66
@@ -101,7 +101,7 @@ async def test_ten_a_second_are_six_hundred_in_any_minute(harness: BrokerHarness
     async with AsyncExitStack() as stack:
         for engine in engines[1:]:
             await stack.enter_async_context(working(engine, harness.broker, concurrency=5))
-        await stack.enter_async_context(gating(engines[0], harness.broker, database_url, 3))
+        await stack.enter_async_context(limiting(engines[0], harness.broker, database_url, 3))
         await all_finished(harness.engine, 800, 2 * MINUTE)
     for engine in engines:
         await engine.dispose()
@@ -180,7 +180,7 @@ async def test_a_free_slot_is_filled_soon_and_a_submission_starts_soon(
     await limit(harness.engine, max_running=1)
     async with (
         working(harness.engine, harness.broker, concurrency=2),
-        gating(harness.engine, harness.broker, database_url),
+        limiting(harness.engine, harness.broker, database_url),
     ):
         await put(harness.engine, harness.broker, 1)
         await all_finished(harness.engine, 1, PATIENCE)

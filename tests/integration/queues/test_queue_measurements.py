@@ -47,7 +47,7 @@ async def test_what_is_due_or_running_is_counted(engine: AsyncEngine) -> None:
     assert {queue: row["depth"] for queue, row in found.items()} == {"": 0, "q": 5, "other": 3}
 
 
-async def test_one_scheduler_looks(engine: AsyncEngine) -> None:
+async def test_one_scheduler_counts(engine: AsyncEngine) -> None:
     await put(engine)
     assert [await Sampler(engine).run_once(), await Sampler(engine).run_once()] == [1, 0]
 

@@ -120,7 +120,7 @@ class Queue:
 
 
 @asynccontextmanager
-async def gating(engine: AsyncEngine, broker: Broker, url: str, count: int = 1) -> AsyncIterator[None]:
+async def limiting(engine: AsyncEngine, broker: Broker, url: str, count: int = 1) -> AsyncIterator[None]:
     """So many limiters beside each other, as so many schedulers have them."""
     limiters = [a_limiter(engine, broker, url) for _ in range(count)]
     running = asyncio.create_task(base.run(limiters))
