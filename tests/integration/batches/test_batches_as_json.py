@@ -103,7 +103,7 @@ NONSENSE: list[tuple[Any, str, str]] = [
     ({"jobs": [{"type": "noop"}, {"type": "noup"}]}, "/jobs/1/type", "noop"),
     ({"jobs": [*noops(3), {"type": "http.request", "payload": {}}]}, "/jobs/3/payload/url", "required"),
     ({"jobs": [{"type": "noop", "priorty": 1}]}, "/jobs/0/priorty", "priority"),
-    ({"jobs": [{"type": "noop", "unique": {"key": "k", "until": "started"}}]}, "/jobs/0/unique", "not taken"),
+    ({"jobs": [{"type": "noop", "unique": {"key": "k", "until": "started"}}]}, "/jobs/0/unique", "not allowed"),
     ({"jobs": noops(1, delay=1), "spread_over": 60}, "/jobs/0/delay", "batch says"),
     ({"jobs": noops(1, run_at=from_now(9)), "start_at": from_now(9)}, "/jobs/0/run_at", "batch says"),
     ({"jobs": noops(1), "spread_over": -1}, "/spread_over", ""),

@@ -53,8 +53,8 @@ REFUSED: dict[str, tuple[list[Any], str, str]] = {
     "itself": ([node("a", "a")], "/jobs/0/depends_on/0", "a needs a"),
     "an unknown field": ([node("a") | {"depend_on": []}], "/jobs/0/depend_on", 'did you mean "depends_on"?'),
     "a wrong job": ([node("a"), node("b", "a", priority=10)], "/jobs/1/priority", ""),
-    "a place in a line": ([node("a", ordering_key="k")], "/jobs/0/ordering_key", "not taken"),
-    "a place of its own": ([node("a", unique={"key": "k", "until": "started"})], "/jobs/0/unique", "not taken"),
+    "a place in a line": ([node("a", ordering_key="k")], "/jobs/0/ordering_key", "not allowed"),
+    "a place of its own": ([node("a", unique={"key": "k", "until": "started"})], "/jobs/0/unique", "not allowed"),
     "no object": (["a"], "/jobs/0", ""),
     "none": ([], "/jobs", ""),
 }
