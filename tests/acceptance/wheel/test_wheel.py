@@ -3,7 +3,9 @@
 import json
 import re
 import subprocess
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +32,38 @@ print(json.dumps([accepted.__file__, accepted.__version__]))
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("dist"))
+def directory() -> Iterator[Path]:
+    """Not pytest's: each session that starts closes those to the user that the embedded PostgreSQL runs as."""
+    with tempfile.TemporaryDirectory(prefix="accepted-wheel-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")
-def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def wheel(directory: Path) -> Path:
+    return build_wheel(directory / "dist")
+
+
+@pytest.fixture(scope="module")
+def base(wheel: Path, directory: Path) -> Environment:
     """The wheel without any extra."""
-    return install(wheel, tmp_path_factory.mktemp("base") / "venv")
+    return install(wheel, directory / "base")
 
 
 @pytest.fixture(scope="module")
-def server(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def server(wheel: Path, directory: Path) -> Environment:
     """The wheel with `server`."""
-    return install(wheel, tmp_path_factory.mktemp("server") / "venv", "server")
+    return install(wheel, directory / "server", "server")
 
 
 @pytest.fixture(scope="module")
-def dev(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def dev(wheel: Path, directory: Path) -> Environment:
     """The wheel with `dev`, `images` and `email`."""
-    return install(wheel, tmp_path_factory.mktemp("dev") / "venv", "dev", "images", "email")
+    return install(wheel, directory / "dev", "dev", "images", "email")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return write_project(tmp_path / "shop")
+@pytest.fixture(scope="module")
+def project(directory: Path) -> Path:
+    return write_project(directory / "shop")
 
 
 def run(
@@ -126,7 +135,7 @@ async def test_dev_runs_jobs_of_the_project(dev: Environment, project: Path) -> 
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
             types = {one["name"] for one in (await client.get("/job-types")).json()["items"]}
         assert {"email.send", "http.request", "image.thumbnail", "noop"} <= types
-        assert await service.terminate() == 0
+        assert await service.terminate() == 0, service.log()
     finally:
         service.remove()
 
@@ -151,7 +160,8 @@ async def test_the_three_processes_run_from_the_wheel(
         assert submitted.returncode == 0, submitted.stderr
         assert json.loads(submitted.stdout)["type"] == "noop"
         assert "pip install 'accepted[images]'" in services[1].log()
-        assert [await service.terminate() for service in services] == [0, 0, 0]
+        codes = [await service.terminate() for service in services]
+        assert codes == [0, 0, 0], [service.log() for service in services]
     finally:
         for service in services:
             service.remove()
