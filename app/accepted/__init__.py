@@ -1,11 +1,11 @@
-"""Accepted, an HTTP job service. What programs and handler modules import stands here; the rest is internal.
+"""Accepted, an HTTP job service. Programs and handler modules import only the names here.
 
 Each name is imported when it is first used, so that `import accepted` loads nothing else.
 """
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # as `typing` has it, whose import would be most of the cost
+TYPE_CHECKING = False  # not from `typing`: its import would be most of the cost
 if TYPE_CHECKING:
     from accepted.context import Context
     from accepted.domain.failures import AuthError, InvalidJob, LeaseLost, NotFound, RateLimited, TransientError

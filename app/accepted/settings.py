@@ -22,7 +22,7 @@ SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url"
 """Settings whose value may hold a password: it is never printed."""
 
 LONGEST_RETENTION = 3660 * 86400.0
-"""Seconds: ten years. PostgreSQL's intervals have a limit, and a job service is not an archive."""
+"""Seconds: ten years. PostgreSQL's intervals have a limit."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

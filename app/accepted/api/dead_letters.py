@@ -35,7 +35,7 @@ MAX_IDS = 1000
 """Ids in one body; for more, use a filter."""
 
 MAX_IDS_IN_QUERY = 50
-"""Ids in one query string; longer ones do not pass every proxy."""
+"""Ids in one query string; some proxies refuse longer ones."""
 
 MAX_BODY = 64 * 1024
 """Bytes: `MAX_IDS` ids and a few filters."""

@@ -32,7 +32,7 @@ from accepted.storage.db.engine import transaction
 router = APIRouter(tags=["queues"], dependencies=documented)
 
 LARGEST_LIMIT = 1_000_000
-"""Jobs in any limit. One PostgreSQL does not reach it, so a higher limit would be no limit."""
+"""Jobs in the largest limit. One PostgreSQL cannot reach it."""
 
 LONGEST_WINDOW = 86400.0
 """Seconds of a rate's window."""

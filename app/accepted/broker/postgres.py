@@ -81,7 +81,7 @@ class PostgresSubscription:
 
     @asynccontextmanager
     async def receive(self, limit: int) -> AsyncIterator[list[ReceivedMessage]]:
-        """Cleared before the block, so that a notification during the claim is not lost."""
+        """Clears `_ready` first, so that no notification during the claim is lost."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL):
                 await self._ready.wait()

@@ -20,7 +20,7 @@ LONGEST = 500
 """Characters of a line. A line with every minute, hour, day, month and weekday as a number has 330."""
 
 ALL_YEARS = range(2000, 2028)
-"""These have every combination of length and first weekday. A line without a day in them never fires."""
+"""Every combination of length and first weekday. A line that matches no day in these never fires."""
 
 GIVE_UP = 50
 """Years without a run after which the search stops. The longest gap is 40: a weekday on 29 February, across 2100."""

@@ -16,8 +16,8 @@ from accepted.domain.job import FINISHED, Job, Status
 _RANK = {Status.RUNNING: 0, Status.BLOCKED: 1, Status.SCHEDULED: 2, Status.RETRYING: 2, Status.QUEUED: 3}
 _END = 4
 _ROUND = 5
-"""Numbers in one round. An attempt and what follows it are a round. So is a manual retry: it takes an ended job back
-to waiting at the same attempt, and the numbers must go on rising."""
+"""Numbers for each attempt with what follows it, and for each manual retry, which takes an ended job back to waiting
+at the same attempt, while the numbers must go on rising."""
 
 _QUEUED_AGAIN = frozenset({FailureClass.CRASHED, "handed_back"})
 """Outcomes after which the job is queued at once; after the others it is retrying."""
@@ -48,7 +48,7 @@ class Event(msgspec.Struct, frozen=True):
 def events(job: Job, attempts: Sequence[PastAttempt], after: int = 0) -> list[Event]:
     """The events after number `after`, up to the present state. `attempts` are sorted by number.
 
-    States that the ledger does not record are left out: how long a retry sat queued, how a job ended before an explicit
+    States that the ledger does not record are left out: how long a retry was queued, how a job ended before a manual
     retry. So are attempts that began after `job` was read.
     """
     seen = [one for one in attempts if one.attempt <= job.attempt]

@@ -44,7 +44,7 @@ _SORTED = msgspec.json.Encoder(order="sorted")
 
 
 def parse(raw: bytes, *, one_line: bool = False) -> ParsedJSON:
-    """The value of `raw`: a body, or `one_line` of it, which the details of errors call "it".
+    """The value of `raw`: a body, or with `one_line` a line, which errors then call "it".
 
     Raises MalformedRequest (not JSON in UTF-8, duplicate keys, lone surrogates, numbers that no double
     holds) or InvalidRequest (NUL in a string, nesting beyond 64, integers beyond int64).

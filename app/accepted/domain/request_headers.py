@@ -3,7 +3,7 @@ r"""Two request headers, Idempotency-Key and Prefer, and the fingerprint of the 
 Idempotency-Key follows draft-ietf-httpapi-idempotency-key-header, whose value is a structured-field string (RFC 9651
 section 3.3.3: `"abc"`, with `\"` and `\\`), and accepts Stripe's bare form. Both spellings name one key.
 
-Prefer (RFC 7240) is a wish: unknown or malformed preferences are ignored.
+Unknown or malformed preferences of Prefer (RFC 7240) are ignored.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _ESCAPE = re.compile(r'\\(["\\])')
 
-# A preference is what stands between commas or semicolons; a quoted string may contain both.
+# A preference is the text between commas or semicolons; a quoted string may contain both.
 _PART = re.compile(r'(?:[^,;"]|"(?:[^"\\]|\\.)*"|")+|[,;]')
 _WAIT = re.compile(r'wait[ \t]*=[ \t]*(?:([0-9]+)|"([0-9]+)")', re.IGNORECASE)
 _NAMES_WAIT = re.compile(r"wait[ \t]*(?:=|\Z)", re.IGNORECASE)

@@ -24,7 +24,7 @@ class Retry(msgspec.Struct, frozen=True):
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "schedule", tuple(self.schedule))  # a list, as in JSON, is as good
+        msgspec.structs.force_setattr(self, "schedule", tuple(self.schedule))  # JSON gives a list
 
     def wait(self, failures: int, chance: float, retry_after: float | None = None) -> float:
         """Seconds to wait after the `failures`-th failure of a budget (from 1); `chance` is uniform in [0, 1).

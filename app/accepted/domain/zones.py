@@ -1,7 +1,7 @@
 """Time zones by their IANA names, from the locked `tzdata` package.
 
-Not from the machine: every process of one release must change its clock on the same day. Apart from `schedule.py`,
-because the client's command line needs zones without `cronsim`.
+Not from the machine, because all processes of a release must use the same rules. Not in `schedule.py`, because the
+client's command line needs zones without `cronsim`.
 """
 
 from functools import cache

@@ -60,7 +60,7 @@ class _Group:
     def __init__(self) -> None:
         self.worker_id: UUID = uuid4()
         self.reported = (0, float("-inf"))
-        """The slots that the ledger was told of, and when (the event loop's time)."""
+        """The slots last reported to the ledger, and when (the event loop's time)."""
         self.notified = asyncio.Event()
         self.serving: asyncio.Task[None] | None = None
         self._waiters: deque[_Waiter] = deque()
@@ -144,7 +144,7 @@ class LeaseWaiters:
             self._start(self._hand_back([one.leased.lease for one in jobs]))
 
     def close(self) -> None:
-        """Answer everybody with nothing: the process is stopping."""
+        """Answer all with nothing: the process is stopping."""
         self._closed = True
         for group in self._groups.values():
             group.end(float("inf"))

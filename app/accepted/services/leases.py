@@ -125,7 +125,7 @@ class Leases:
     async def fail(
         self, tenant: str, lease: Lease, kind: FailureClass, message: str, retry_after: float | None
     ) -> None:
-        """running -> retrying, failed or succeeded, by the class and the type's policy; cancelled if that is due."""
+        """running -> retrying, failed or succeeded, by the class and the type's policy; cancelled if requested."""
         found = await self._find(tenant, lease)
         if not found.cancelled and kind is FailureClass.CANCELLED:
             raise InvalidRequest([FieldError("/class", "nobody asked for this job to be cancelled")])
@@ -167,7 +167,7 @@ class Leases:
         self.run_times.count(found.queue, note(found, transition))
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
-        """Of two outcomes of one attempt the first counts, as if the other had come later."""
+        """Of two outcomes of one attempt in a batch, the first counts."""
         first: dict[RunningAttempt, Transition] = {}
         for transition in batch:
             first.setdefault(transition.running, transition)

@@ -25,7 +25,7 @@ POLL_EVERY = 1.0
 """Seconds between reads of the limits: a new one may go unnoticed for so long."""
 
 POLL_SHARE = 20
-"""Reads take at most one part in so many of the time."""
+"""Reads take at most 1 part in this many of the time."""
 
 RECOUNT_AFTER = 0.25
 """Seconds before a full queue is counted again, so that a flood of refusals does not become a flood of counts."""
@@ -68,7 +68,7 @@ class SubmissionLimits:
         return tenant in self._tenants or self._depths.apply_to(queues)
 
     async def enter(self, tenant: str, jobs: Mapping[str, int]) -> TenantQuota | None:
-        """Let so many jobs, by queue, pass. Returns the tenant's quota after that; None when the tenant has none.
+        """Let these numbers of jobs pass, by queue. Returns the quota after that; None when the tenant has none.
 
         Raises `QueueFull` and `QuotaExceeded`. The caller calls `leave` after each call that returns.
         """

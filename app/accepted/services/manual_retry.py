@@ -1,8 +1,8 @@
-"""Retries that somebody asks for: of one job, and of dead letters, one with another payload or many by a filter.
+"""Manual retries: of one job, of one dead letter with another payload, and of many dead letters by a filter.
 
-A job that runs again takes its dependents along: those that were cancelled because of its end wait for it again. Dead
-letters are worked through in transactions of at most `MAX_BATCH`, so no lock is held for long, and those that a process
-does not come to when it dies are still dead letters.
+When a job runs again, the dependents that were cancelled because of its end wait for it again. Dead
+letters are worked through in transactions of at most `MAX_BATCH`, so no lock is held for long, and those that remain
+when a process dies are still dead letters.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -143,7 +143,7 @@ async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
 
 
 async def mend(engine: AsyncEngine) -> int:
-    """Find the next time of schedules again after the ledger's clock has gone back. Returns how many changed.
+    """Compute next times again after the ledger's clock has gone back. Returns how many changed.
 
     Times that were fired before do not fire again: their runs have rows.
     """

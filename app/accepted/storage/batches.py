@@ -1,4 +1,4 @@
-"""Batches and workflows: the batch's row, the edges between its jobs, and what its jobs have come to.
+"""Batches and workflows: the batch's row, the edges between its jobs, and their statuses and results.
 
 `accepted.storage.jobs.submission` inserts the jobs in the same transaction. The batch's idempotency key
 (`accepted.storage.jobs.idempotency`) is written last, so that a second submission of the key waits for no more than a

@@ -159,7 +159,7 @@ may plan a join as a scan of all waiting rows.
 """
 
 _ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
-"""Skips rows that no lease request waits for one by one, as the claim of a lease does."""
+"""Skips, one by one, rows that no lease request can take, as the lease claim does."""
 
 _PASS_ON = Statement("""
 UPDATE queues SET

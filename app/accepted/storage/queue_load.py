@@ -17,8 +17,8 @@ BIN = 5.0
 """Seconds in one sample."""
 
 WINDOW = 300.0
-"""Seconds over which rates are computed. A mean run time without an attempt in them comes from the last hour, which is
-how long samples are kept."""
+"""Seconds over which rates are computed. If no attempt ended in them, the mean run time is that of the last hour, for
+which samples are kept."""
 
 STALE = 60.0
 """Seconds without a count after which there are no rates, because no scheduler runs."""
@@ -104,7 +104,7 @@ FROM queue_samples s CROSS JOIN counted l
 WHERE s.queue = ANY(CAST(:queues AS text[])) AND s.at > now() - interval '1 hour'
 GROUP BY s.queue, l.first, l.last
 """)
-"""Attempts in the sample of a count count as having ended after it."""
+"""Attempts in a count's sample are taken to have ended after it."""
 
 _SPAN = Statement("""
 SELECT CAST(EXTRACT(epoch FROM max(at) - min(at)) AS float8) FROM queue_samples

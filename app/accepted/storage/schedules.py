@@ -19,7 +19,7 @@ Key = tuple[str, str]
 """The tenant and the name of a schedule."""
 
 RECENT = 100
-"""Runs with a job that are searched for one whose job has not finished."""
+"""Latest runs with a job that are searched for an unfinished job."""
 
 _COLUMNS = ", ".join(
     f"CAST(s.{name} AS text) AS {name}" if name == "job" else f"s.{name}" for name in Schedule.__struct_fields__

@@ -171,7 +171,7 @@ async def lock(conn: Connection, delivery_id: UUID) -> bool:
 
 
 async def under_way(conn: Connection, tenant: str, about: str, original: UUID) -> UUID | None:
-    """An unfinished redelivery of `original`, which tells of the job or batch `about`."""
+    """An unfinished redelivery of `original`, which is about the job or batch `about`."""
     found: UUID | None = await _UNDER_WAY.value(conn, tenant=tenant, about=about, original=str(original))
     return found
 

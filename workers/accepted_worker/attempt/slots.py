@@ -17,8 +17,8 @@ import structlog
 from accepted.metrics import ORPHANED_HANDLERS
 
 MAX_ORPHANS = 20
-"""Each keeps a thread, its stack and what its handler has open. A worker with more runs a handler that hangs, and its
-supervisor has to start a fresh process."""
+"""Each keeps a thread, its stack and what its handler has open. More mean that a handler hangs: the supervisor has to
+start a new process."""
 
 log = structlog.get_logger(__name__)
 

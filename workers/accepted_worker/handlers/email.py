@@ -1,7 +1,7 @@
 """The job type `email.send`: one message (RFC 5322), handed to the operator's mail server.
 
-A value cannot become a header of its own: the JSON Schema and the model refuse control characters, everything else at
-which Python ends a line, and encoded words, which could hide them.
+A value cannot become a header of its own: the JSON Schema and the model refuse control characters, all other line
+ends of Python, and encoded words, which could hide them.
 
 Recipients that the server refuses for good are named in the result, and the others get the message. If it refuses one
 for now, nobody gets the message and the job is retried, so that no retry sends it to anyone twice; only the last
@@ -48,7 +48,7 @@ HEADER_NAME = (
 CONTENT_TYPE = "^(?:application|audio|font|image|model|text|video)/[A-Za-z0-9][A-Za-z0-9.+_-]{0,100}$"
 
 POLICY = SMTP.clone(cte_type="7bit")
-"""CRLF, and nothing but ASCII on the wire, so that nothing depends on what a server can do."""
+"""CRLF, and only ASCII on the wire, so that every server can take it."""
 
 
 def _no_encoded_word(text: str) -> str:

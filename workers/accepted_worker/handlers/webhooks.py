@@ -37,7 +37,7 @@ TIMEOUT = 15.0
 """Seconds for a whole call of a receiver."""
 
 LEDGER = 600.0
-"""Seconds that a delivery waits for a ledger that is away before it begins: that is no fault of the receiver."""
+"""Seconds that a delivery waits for the ledger before it begins: an outage is not the receiver's fault."""
 
 KEPT = 1024
 """Bytes of the receiver's answer that are kept."""
@@ -93,7 +93,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
         return result(answer, ctx.max_result_bytes)
 
     async def _note(what: Note, tenant: str, url: str) -> None:
-        """Without a ledger it writes nothing: a delivery that was made must not be made again for that."""
+        """Writes nothing while the ledger is away: that must not repeat a delivery that was made."""
         with contextlib.suppress(LedgerUnavailable):
             async with transaction(engine) as conn:
                 await what(conn, tenant, url)
@@ -117,7 +117,7 @@ async def post(egress: HttpClient, url: str, webhook_id: UUID, event: str, secre
 
 
 def shown(answer: HttpAnswer) -> dict[str, Any]:
-    """The part of an answer that is kept. A character that the cut went through is left out."""
+    """The part of an answer that is kept. A character that is cut in two is left out."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return {"status_code": answer.status_code, "body": decoder.decode(answer.body, final=not answer.truncated)}
 

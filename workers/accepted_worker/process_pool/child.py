@@ -40,7 +40,7 @@ from accepted_worker.process_pool.pipe import Pipe
 from accepted_worker.process_pool.tool_client import ToolClient
 
 NICENESS = 5
-"""The worker comes first, because its event loop renews the leases of all its jobs."""
+"""The worker has priority: its event loop renews the leases of all its jobs."""
 
 OOM_SCORE = 1000
 """From -1000 to 1000: when memory runs out, the kernel kills this process before a worker or a server."""

@@ -16,7 +16,7 @@ from pathlib import Path
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 GRACE_SECONDS = 0.1
-"""Seconds that what was told to end has for ending. Only an attempt that leaves something running waits for it."""
+"""Seconds for threads and processes to end by themselves. Only an attempt that leaves some running waits."""
 
 POLL_SECONDS = 0.005
 
@@ -29,7 +29,7 @@ def isolate_forks() -> None:
 
 
 def own(fd: int) -> None:
-    """`fd` tells another process that this one lives, by being open: forks must close it."""
+    """While `fd` is open, another process takes this one for alive: forks must close it."""
     _own_fds.add(fd)
 
 

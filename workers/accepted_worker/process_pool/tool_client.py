@@ -94,7 +94,7 @@ class ToolClient:
             self._unsent = None
             pause = threading.Timer(PROGRESS_SECONDS, self._send_progress)
             pause.daemon = True
-            with suppress(RuntimeError):  # without a thread for it there is no pause
+            with suppress(RuntimeError):  # no thread could be started: no pause
                 pause.start()
                 self._pause = pause
 

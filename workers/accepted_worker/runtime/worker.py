@@ -37,8 +37,8 @@ FIND_QUEUES_SECONDS = 2.0
 """Seconds between polls for new queues, when no notification of one comes."""
 
 UNKNOWN_SECONDS = 10.0
-"""Seconds after which an attempt is handed back that the ledger says is ours and that we do not know: its claim
-committed, but the answer was lost. Longer than a claim can take."""
+"""Seconds after which an attempt is handed back that is ours in the ledger and unknown here: its claim committed, but
+the answer was lost. Longer than a claim can take."""
 
 FIND_CANCELS_SECONDS = 0.4
 """Seconds between polls for cancels of running jobs. Together with the second that a handler has to clean up, less than

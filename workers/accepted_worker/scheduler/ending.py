@@ -25,7 +25,7 @@ from accepted.storage.jobs import outbox
 from accepted.storage.leases import LeasedAttempt
 
 OVERDUE_EVERY = 1.0
-"""Seconds. An attempt ends at most this much after its timeout, and after the time to stop of a cancelled one."""
+"""Seconds. An attempt ends at most this much after its timeout; if cancelled, after its time to stop."""
 
 EXPIRY_EVERY = 1.0
 """Seconds between polls for late jobs."""

@@ -29,7 +29,7 @@ HOLD = 10.0
 """Seconds for which admitted rows belong to this limiter, which publishes them; then to the relay."""
 
 UNHEARD = 0.25
-"""Seconds between polls while a row waits for a slot: a job that ends is notified, a worker that comes is not."""
+"""Seconds between polls while a row waits for a slot: the end of a job is notified, a new worker is not."""
 
 IDLE = 1.0
 """Seconds between polls while no row waits for room: notifications come sooner, but may be missed."""
@@ -162,7 +162,7 @@ class Limiter:
 class LimiterNotifications:
     """Wakes the limiter: a row waits for room, a limit has changed, or a job has ended.
 
-    There are two channels. That of ended jobs is as busy as the service: listened to only while a row waits for a slot.
+    There are two channels. That of ended jobs is busy, so it is listened to only while a row waits for a slot.
     """
 
     def __init__(self, url: str) -> None:

@@ -39,8 +39,8 @@ PUBLISH_AGAIN = 10_000
 """Rows of a queue that are published again in one round."""
 
 STALE = 1000
-"""Stale references on a queue that no worker consumes before it is cleared, and at least as many as good ones. The good
-ones are then published again, so clearing costs less than what it clears."""
+"""A queue that no worker consumes is cleared when it has more stale references than this, and than good ones. The good
+ones are published again, which then costs less than clearing saves."""
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""What answers share: the media type, the headers and what OpenAPI says of them, ETags."""
+"""Shared by answers: the media type, the headers and their OpenAPI texts, ETags."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stands around the routes: the request log, and the fast path of POST /jobs.
+"""Around the routes: the request log, and the fast path of POST /jobs.
 
 Pure ASGI (BaseHTTPMiddleware hides disconnects and leaks connections on cancellation).
 """

@@ -6,8 +6,8 @@ Time in which we do not read, because a handler is slower than its client, does 
 time, as long as each line arrives within the deadline (`MORE_TIME`). Answers may take any time: long polls and event
 streams are not affected, and uvicorn's keep-alive timeout closes idle connections.
 
-A refused request is answered with a problem where that is possible. Each connection has one timer, which computes what
-is left only when it fires, so a request pays for two assignments.
+A refused request is answered with a problem where that is possible. Each connection has one timer, which computes the
+time left only when it fires, so a request costs two assignments.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     flow: FlowControl
     _arriving_since: float | None = None  # since when the current request is incomplete; None between requests
     _in_head = True  # the next bytes belong to a head
-    _no_body_bytes = 0  # received without effect so far: in a head, in trailers or in chunk extensions
+    _no_body_bytes = 0  # received so far outside of a body: in heads, trailers or chunk extensions
     _chunk = 0  # bytes received last
     _declining = False  # the current head asks for another protocol
     _refusal = HTTPStatus.BAD_REQUEST  # the answer to a parser error
@@ -187,7 +187,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._arriving_since = self.loop.time()
 
     def _on_timer(self) -> None:
-        """Drop the connection if its request is overdue; else fire again when it may be, at the earliest."""
+        """Drop the connection if its request is overdue; else fire again when it can be."""
         wait = self.RECEIVE_DEADLINE
         if self._arriving_since is not None and not self._answering() and not self.flow.read_paused:
             wait = self._arriving_since + self.RECEIVE_DEADLINE - self.loop.time()

@@ -29,7 +29,7 @@ from accepted.services.manual_retry import EditedPayload
 router = APIRouter(dependencies=[*documented, Depends(only_query())])
 
 ANONYMOUS = "anybody"
-"""The recorded editor of a payload where no API key is needed."""
+"""The editor that is recorded where no API key is needed."""
 
 _WAITS_AGAIN: dict[int | str, dict[str, Any]] = {
     202: {"description": "The job waits to run again.", "headers": MONITORED}

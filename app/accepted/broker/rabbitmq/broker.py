@@ -26,8 +26,8 @@ RETRY_AFTER = 1.0
 """Seconds after a failed connection before the next is tried, so that a dead broker costs callers nothing."""
 
 REDECLARE_AFTER = 0.5
-"""Seconds before a deleted queue is declared again. Its consumers must know of the deletion by then: RabbitMQ moves one
-that does not to the new queue, and counts that queue's first messages as delivered (3.10.8: unacked, never sent)."""
+"""Seconds before a deleted queue is declared again. Its consumers must know of the deletion by then: RabbitMQ moves the
+others to the new queue, and counts messages as delivered to them (3.10.8: unacked, never sent)."""
 
 log = structlog.get_logger(__name__)
 
@@ -126,8 +126,8 @@ class RabbitBroker:
     async def _send(self, refs: Sequence[JobRef], confirmed: list[JobRef]) -> list[JobRef]:
         """Publish, and add what is confirmed to `confirmed`. Returns the references whose queue does not exist.
 
-        In neither are references that were refused, for example by a length limit, and those of a queue that cannot be
-        declared: they stay in the outbox.
+        References that were refused (by a length limit, say), or whose queue cannot be declared, are in neither: they
+        stay in the outbox.
         """
         channel, unusable = await self._ready({ref.queue for ref in refs})
         refs = [ref for ref in refs if ref.queue not in unusable]

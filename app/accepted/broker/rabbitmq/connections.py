@@ -22,8 +22,8 @@ HEARTBEAT = 8
 CONNECT_TIMEOUT = 5.0
 
 Failure = Exception
-"""What calls on a closing or closed connection raise. aiormq raises a bare `Exception` for calls that wait on a
-connection which is closed in good order, so nothing narrower catches it."""
+"""What calls on a closing or closed connection raise. aiormq raises a bare `Exception` for calls that wait
+while the connection is closed normally, so nothing narrower catches it."""
 
 
 class Connector:

@@ -22,7 +22,7 @@ END = b"\xce"
 
 _PERSISTENT = 2
 _TRACEPARENT = b"\x0btraceparentS"  # the name and the type of the one header field
-# Which properties follow (2.3.5.2): content-type, headers, delivery-mode, priority, message-id, type; then the first.
+# The flags of the properties (2.3.5.2): content-type, headers, delivery-mode, priority, message-id, type; the first.
 _PRESENT = struct.pack(">H", 0xB8A0) + b"\x10application/json"
 _FRAME = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HHQ")
@@ -33,8 +33,8 @@ async def publish(channel: aiormq.Channel, refs: Sequence[JobRef]) -> "list[asyn
     """Publish `refs` with confirms and `mandatory`; one settled future each, in order.
 
     A future holds `PublishError` when its message was returned, `DeliveryError` when it was refused. Raises
-    `aiormq.AMQPError` when the channel closes; the broker may then have any of them. After cancelling this call, close
-    the channel: a numbered message must also have been sent.
+    `aiormq.AMQPError` when the channel closes; the broker may then have some of them. After cancelling this call,
+    close the channel: it may count a message that was not sent.
     """
     async with channel.lock:
         confirmations = [_expect(channel, ref.message_id) for ref in refs]

@@ -33,8 +33,8 @@ from accepted.storage.jobs import outbox
 
 WATCH_EVERY = 1.0
 HOLD = 1.0
-"""Seconds that a message may wait for a slot before it goes back to the broker; and that fetching one by one may leave
-slots free before all queues are consumed again."""
+"""Seconds that a message may wait for a slot before it goes back to the broker; and for which slots may stay free
+while fetching. Then all queues are consumed again."""
 
 DEAF = 5.0
 """Seconds without a message, with a free slot, after which the ledger is asked whether one should have come. Nothing
@@ -129,7 +129,7 @@ class RabbitSubscription:
         return not self.stopped
 
     async def _next(self, limit: int) -> list[ReceivedMessage]:
-        """Wait for a readable message; up to `limit` of them. None once the subscription is stopped."""
+        """Wait for up to `limit` readable messages. An empty list: the subscription is stopped."""
         messages: list[ReceivedMessage] = []
         while not messages and await self._anything():
             batch = self._buffer.take(limit)
@@ -229,8 +229,8 @@ class RabbitSubscription:
     async def _check_for_silence(self) -> None:
         """Raise if, by the ledger, messages were published for these queues, and none has come for `DEAF` seconds.
 
-        A frozen worker may hold them until the broker notices. Then a new connection does not help, and costs no more
-        than redeliveries that turn out stale.
+        A frozen worker may hold them until the broker notices. Then a new connection does not help; it costs only
+        redeliveries that are stale.
         """
         now = time.monotonic()
         if not self._asking_for or self._buffer or now - self._listening_since < DEAF:

@@ -1,6 +1,6 @@
 """What we declare on RabbitMQ (contract section 7), and why each argument is there.
 
-Each job queue is declared for itself: one that the broker refuses stops nothing but its own jobs. RabbitMQ refuses a
+Each job queue is declared by itself: one that the broker refuses stops only its own jobs. RabbitMQ refuses a
 queue that exists with other arguments, and a new one beyond a limit of the virtual host. Both close only the declaring
 channel (RabbitMQ 3.10: 406). Any other error concerns the connection, and is raised.
 """

@@ -155,7 +155,7 @@ class BatchSubmissions:
         return BatchReceipt(batch, replayed=True)
 
     async def _name_queues(self, queues: Iterable[str]) -> None:
-        """Before their first job, and in transactions of their own: the lock on a new name would make others wait."""
+        """Called before their first job, in transactions of their own: a lock on a new name makes others wait."""
         names = iter(sorted(queues))
         async with reading(self._engine) as conn:
             while some := list(islice(names, CHUNK)):

@@ -1,4 +1,4 @@
-"""The claim: queued -> running. Workers and requests for leases claim here, and the claim's COMMIT stands here.
+"""The claim: queued -> running. Workers and requests for leases claim here, and here is the claim's COMMIT.
 
 A worker receives through its subscription. RabbitMQ delivers references, and the claim takes the outbox rows that they
 refer to. Where the ledger is the broker there are no messages: the claim takes the next rows of the outbox itself. A

@@ -1,7 +1,7 @@
 """The end of a job or attempt, by outcome, expiry or cancellation, and what follows from it, in one transaction.
 
 The outcome, the attempt's record, the webhook, the release of dependents and the entry for the batch commit together,
-or not at all. So no process has to look later for ends whose consequences are missing.
+or not at all. So no process has to search for ends whose consequences are missing.
 """
 
 from collections.abc import Sequence

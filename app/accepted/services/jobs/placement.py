@@ -1,7 +1,7 @@
-"""Where a job stands among the others as it is accepted: its unique key, its place in a line, then its row.
+"""The place of a job among the others when it is accepted: its unique key, its line, then its row.
 
-All of it happens in the caller's transaction. Unique keys are taken before lines are locked: a job that another one
-stands for gets no place.
+All of it happens in the caller's transaction. Unique keys are taken before lines are locked, because a duplicate
+gets no place.
 """
 
 from collections.abc import Collection, Sequence

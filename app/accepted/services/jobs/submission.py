@@ -154,7 +154,7 @@ class Submissions:
         ]
 
     async def _name_queues(self, conn: Connection, entries: list[Entry]) -> None:
-        """Before their first job: a queue without jobs is harmless, a job on a queue that no worker knows is not."""
+        """Called before their first job: a queue without jobs is harmless, a job on an unknown queue is not."""
         if fresh := {entry.job.queue for entry in entries} - self._known_queues:
             await ledger.announce_queues(conn, list(fresh))
             self._known_queues |= fresh

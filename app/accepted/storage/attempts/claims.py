@@ -77,7 +77,7 @@ _LOCK_NEXT = f"""
     ) AS ready
     ORDER BY ready.priority DESC, ready.due_at LIMIT :limit
 """
-"""Limited queues have a half of their own, because many of their rows may be published and not admitted: a filter would
+"""Limited queues have a part of their own, because many of their rows may be published and not admitted: a filter would
 read them one by one."""
 
 RUN = f"""
@@ -90,7 +90,7 @@ taken AS (
     RETURNING {job_columns(_JOB_FIELDS, "j")}, j.crashes, CAST(j.retry AS text) AS retry, j.timeout, j.traceparent
 )"""
 """Deletes the outbox rows `locked` and makes their jobs `running`. `started_at` is not now(), the time of BEGIN: a row
-that is due when it is read was perhaps not due then."""
+may have come due since then."""
 
 _CLAIM = """
 WITH locked AS MATERIALIZED ({lock}), {run}, leased AS (

@@ -45,7 +45,7 @@ _AS_NEW = f"""
 CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;
 SET search_path TO {SEARCH_PATH}
 """
-"""What DISCARD ALL does, but for the driver's prepared statements."""
+"""Does what DISCARD ALL does, but keeps the prepared statements."""
 
 
 class HandlerConnection(AsyncConnection):
@@ -114,7 +114,7 @@ class HandlerTransaction:
             raise LeaseLost
 
     async def for_settlement(self) -> AsyncConnection:
-        """The worker's view, with our tables in its search_path again, whatever the handler has made of it."""
+        """The worker's view, with our tables in its search_path again, whatever the handler has set."""
         await _OUR_TABLES.run(self.worker_connection)
         return self.worker_connection
 

@@ -31,7 +31,7 @@ SCHEMA = "accepted"
 
 CONNECT_TIMEOUT = 2.0
 COMMAND_TIMEOUT = 4.0
-"""Seconds for one command. Under the 5 s within which a client must hear 503."""
+"""Seconds for one command. Less than the 5 s until a client must get 503."""
 
 CLOSE_TIMEOUT = 0.2
 """Seconds for closing a connection that may be dead."""
@@ -48,7 +48,7 @@ SEARCH_PATH = f"{SCHEMA}, pg_temp"
 SERVER_SETTINGS = {
     "application_name": "accepted",
     "timezone": "UTC",
-    "jit": "off",  # planning a 2 ms statement for 200 ms is no gain
+    "jit": "off",  # it can compile a 2 ms statement for 200 ms
     "statement_timeout": "10s",
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "10s",
@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 
 
 class DriverConnection(asyncpg.Connection):
-    """asyncpg's connection, with the COMMIT of SQLAlchemy's and with a bound on closing."""
+    """asyncpg's connection, with SQLAlchemy's `commit` and a bound on closing."""
 
     async def commit(self) -> None:
         """Commit the transaction that `BEGIN` has opened."""

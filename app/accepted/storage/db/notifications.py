@@ -24,7 +24,7 @@ EVERYTHING = "*"
 """The payload that stands for all notifications that may have been missed while there was no connection."""
 
 CHANGES = "accepted_changed"
-"""The channel that tells which jobs have changed."""
+"""The channel for the ids of changed jobs."""
 
 MAX_IDS = 200
 """Ids in a payload. It may have 8,000 bytes, and an id takes 37."""

@@ -46,7 +46,7 @@ class Statement:
         return cast(Sequence[Row], found)
 
     async def run(self, conn: Connection, **values: object) -> None:
-        """Run a statement of which nothing is read."""
+        """Run a statement, and read nothing."""
         if isinstance(conn, AsyncConnection):
             await conn.execute(self._text, values)
         else:

@@ -58,7 +58,7 @@ WITH RECURSIVE behind AS (
 SELECT *, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """One statement, because the recursion must see which jobs were blocked before it, and change only those. It breaks the
-edges that leave the jobs which have ended or which it cancels; other transactions break the edges of theirs.
+edges from the jobs that have ended or that it cancels; other transactions break the edges of theirs.
 """
 
 _RELEASE = Statement(f"""
@@ -102,7 +102,7 @@ WHERE (l.place = CAST(:limit AS int4) OR (SELECT j.status FROM jobs j WHERE j.id
 """)
 """One statement, because an edge is met, counted and deleted by the same snapshot.
 
-A line moves from its head: a job that was cancelled further back passes the turn on when the turn reaches it. Returned
+A line moves from its head: a job that was cancelled further back passes the turn on when the turn reaches it. Rows
 without a queue are the jobs from which the caller goes on: the last of `limit` places that were passed, and a job that
 was blocked when the statement began and cancelled while the statement waited for its row.
 """

@@ -1,8 +1,8 @@
-"""What could hold one job, read for `GET /jobs/{id}/explain`. Each question touches the rows that wait on one queue
-at most; nothing looks at finished jobs.
+"""What could hold one job, read for `GET /jobs/{id}/explain`. Each query reads at most the rows that wait on one
+queue; none reads finished jobs.
 
-The row of the job decides what it waits for; the rest is read just after it, each in a statement of its own, and
-informs. Other tenants' jobs are counted, never named.
+The row of the job decides what it waits for; the rest, which adds detail, is read just after it, in separate
+statements. Other tenants' jobs are counted, never named.
 """
 
 from collections.abc import Sequence

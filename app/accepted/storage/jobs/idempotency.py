@@ -1,6 +1,6 @@
 """Idempotency keys: one record for each (tenant, key), which names the job or batch that the key stands for.
 
-The unique index on (tenant, key) decides which key is new; nothing looks first and inserts then. A key expires
+The unique index on (tenant, key) decides which key is new; nothing reads first and then inserts. A key expires
 `idempotency_ttl` seconds after its submission: from then on the next submission takes its record over, and the pruner
 deletes it. Records are locked in the order of their keys, so two batches cannot deadlock.
 """

@@ -5,7 +5,7 @@ One transaction chooses and locks the jobs, deletes their dead letters, resets t
 job is never both waiting and a dead letter. Its batch waits for one more end.
 
 In a workflow, the jobs that were cancelled because of the job wait again, too. The transaction locks, in id order,
-these jobs and everything that they need, so that none of them can end meanwhile: it sees an end, or that end sees it.
+these jobs and everything that they need, so that none of them can end meanwhile: it sees each end, or is seen by it.
 """
 
 from collections.abc import Sequence
@@ -113,8 +113,8 @@ _BEHIND = """
         WHERE (SELECT j.status = 'cancelled' AND j.cancelled_by IS NOT NULL FROM jobs j WHERE j.id = d.job_id)
     )
 """
-"""Along broken edges, through jobs that were cancelled for one: `cancelled_by` names what they needed. A job that a
-client cancelled has none, and stays cancelled."""
+"""Follows broken edges, through jobs that were cancelled because of one: these have `cancelled_by`. A job that a client
+cancelled has none, and stays cancelled."""
 
 _LOCK_WORKFLOW = Statement(f"""
 WITH RECURSIVE {_BEHIND}, concerned AS (

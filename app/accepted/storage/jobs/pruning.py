@@ -9,7 +9,7 @@ from accepted.domain.ids import floor_at
 from accepted.storage.db.statements import Connection, Statement
 
 SHORTEST = 86400.0
-"""Seconds for which schedule runs are kept at least, because their rows prevent that a time fires twice."""
+"""Seconds for which schedule runs are kept at least, because their rows keep a time from firing twice."""
 
 _JOBS = Statement("""
 WITH old AS MATERIALIZED (

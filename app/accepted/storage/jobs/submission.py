@@ -44,7 +44,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 def _definition(name: str) -> str:
-    """A column of the JSON records in which jobs travel to the ledger: JSON as text, all else as in `jobs`."""
+    """A column of the JSON records in which jobs go to the ledger: JSON as text, all else as in `jobs`."""
     if name == "delay":
         return "delay float8"
     kind = "text" if name in JSON_COLUMNS else jobs.c[name].type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
@@ -52,7 +52,7 @@ def _definition(name: str) -> str:
 
 
 def _value(field: FieldInfo) -> str:
-    """What is written for a field: its value, or its default, which does not travel."""
+    """What is written for a field: its value, or its default, which is not sent."""
     value = f"CAST({field.name} AS json)" if field.name in JSON_COLUMNS else field.name
     if field.name != "run_at" and field.default not in (None, msgspec.NODEFAULT):
         value = f"COALESCE({value}, {_literal(field.default)})"
@@ -66,7 +66,7 @@ def _literal(value: object) -> str:
 
 
 _FIELDS = [field for field in fields(NewJob) if field.name != "unique"]
-"""What travels; unique keys have a table of their own (`accepted.storage.jobs.uniqueness`)."""
+"""What is sent; unique keys have a table of their own (`accepted.storage.jobs.uniqueness`)."""
 
 _WRITTEN = [field for field in _FIELDS if field.name != "delay"]
 _DEFINITIONS = ", ".join(_definition(field.name) for field in _FIELDS)
@@ -151,8 +151,8 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
 async def announce_queues(conn: Connection, names: list[str]) -> None:
     """Write the queues that have no row yet, and notify the workers if there is one. The caller commits.
 
-    With its first job a queue belongs to the workers of the types whose default it is by then; without such a type it
-    belongs to all workers, whatever types make it their default later. Names are sorted, so two batches cannot
+    A queue belongs to the workers of the types whose default it is when its first job comes; if there is none, it
+    belongs to all workers, even if a type makes it its default later. Names are sorted, so two batches cannot
     deadlock.
     """
     await _ANNOUNCE_QUEUES.run(conn, names=sorted(names))

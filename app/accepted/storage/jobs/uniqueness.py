@@ -23,9 +23,8 @@ ON CONFLICT (tenant, key) DO UPDATE SET until = excluded.until, job_id = exclude
     )
 RETURNING job_id
 """)
-"""Takes over only from a job that it sees to be past its `until`. A job that it does not see exists: it was inserted,
-together with the row, by a transaction that committed while this statement waited for the row. It was not pruned, or
-the row would be gone with it."""
+"""Takes over only from a job that it sees past its `until`. A job that it does not see is new: a transaction that
+committed while this statement waited for the row inserted both. It was not pruned: the row would be gone, too."""
 
 _HOLDERS = Statement("""
 SELECT u.tenant, u.key, u.job_id
@@ -34,7 +33,7 @@ FROM unnest(CAST(:tenants AS text[]), CAST(:keys AS text[])) AS n(tenant, key) J
 
 
 class UniqueKey(NamedTuple):
-    """What one job at a time can have."""
+    """A key for one job at a time."""
 
     tenant: str
     key: str
