@@ -27,7 +27,6 @@ from accepted.api.jobs import commands, reading, submission, watching
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
-from accepted.services.admission import Admission
 from accepted.services.batches.submission import BatchSubmissions
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
@@ -36,7 +35,8 @@ from accepted.services.jobs.watching import JobWatcher
 from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
-from accepted.services.limits import SubmissionLimits
+from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings, load
 from accepted.storage.db.engine import create_engine
 
@@ -59,7 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
     type_cache = JobTypeCache(engine, settings.egress_allow)
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
     limits = SubmissionLimits(engine)
-    admission = Admission(engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl))
+    limited_submissions = LimitedSubmissions(
+        engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl)
+    )
     lease_service = Leases(engine, broker)
     state = State(
         settings=settings,
@@ -67,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         broker=broker,
         submissions=submissions,
         limits=limits,
-        admission=admission,
+        limited_submissions=limited_submissions,
         watcher=JobWatcher(engine, settings.require_database()),
         type_cache=type_cache,
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),

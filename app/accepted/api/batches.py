@@ -106,7 +106,9 @@ async def submit(
     key = _key_of(request, state.settings)
     if is_ndjson(request):
         return await _answer(state, await _by_lines(request, who.tenant, options, key))
-    return await _answer(state, await state.admission.accept_batch(await _from_json(request, who.tenant, options, key)))
+    return await _answer(
+        state, await state.limited_submissions.accept_batch(await _from_json(request, who.tenant, options, key))
+    )
 
 
 @router.post(
@@ -127,7 +129,7 @@ async def submit_workflow(
     submission = await _from_workflow(state, who.tenant, parsed, request.headers.get("traceparent"))
     if key is not None:
         submission = msgspec.structs.replace(submission, key=key, fingerprint=fingerprint("POST", "/workflows", parsed))
-    return await _answer(state, await state.admission.accept_batch(submission))
+    return await _answer(state, await state.limited_submissions.accept_batch(submission))
 
 
 @router.get(
@@ -223,7 +225,7 @@ async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str
     with NdjsonBatch(members, lines_fingerprint) as lines:
         async for group in read_lines(request, largest_body(state.settings)):
             await lines.take(group, state.slices)
-        return await state.admission.accept_batch(lines.submission(key))
+        return await state.limited_submissions.accept_batch(lines.submission(key))
 
 
 async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str | None) -> BatchSubmission:

@@ -7,7 +7,6 @@ from starlette.requests import Request
 
 from accepted.broker.base import Broker
 from accepted.concurrency import TimeSlices
-from accepted.services.admission import Admission
 from accepted.services.job_types import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
@@ -15,7 +14,8 @@ from accepted.services.jobs.watching import JobWatcher
 from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
-from accepted.services.limits import SubmissionLimits
+from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings
 
 
@@ -28,7 +28,7 @@ class State:
     broker: Broker
     submissions: Submissions
     limits: SubmissionLimits
-    admission: Admission
+    limited_submissions: LimitedSubmissions
     watcher: JobWatcher
     type_cache: JobTypeCache
     job_checks: JobChecks

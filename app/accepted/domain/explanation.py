@@ -83,7 +83,7 @@ def _moment(job: JobSnapshot) -> Explanation | None:
     """Its time has not come, or the relay has not published it yet."""
     if job.target is not None:
         said = f"Nothing is sent to {job.target.host} before {_at(job.target.until)}: {job.target.why}."
-        return Explanation("target_deferred", said, {"target": job.target.host, "deferred_until": job.target.until})
+        return Explanation("target_held", said, {"target": job.target.host, "deferred_until": job.target.until})
     due = job.due_at or job.run_at
     waits = job.status in {Status.SCHEDULED, Status.RETRYING}
     if waits and due > job.now:

@@ -189,13 +189,15 @@ async def test_limits(client: Client) -> None:
 
 async def test_job_types_tell_what_can_be_submitted(client: Client) -> None:
     types = {each["name"]: each for each in (await client.get("/job-types")).json()["items"]}
-    assert {"noop", "sleep", "http.request"} <= set(types)
+    built_in = {"noop", "sleep", "http.request", "image.thumbnail", "email.send"}
+    assert built_in <= set(types)
     assert "webhook.deliver" not in types
     for each in types.values():
         assert {"name", "description", "queue", "retry", "timeout"} <= set(each)
         assert set(each["retry"]) == {"max_attempts", "schedule", "jitter"}
         (schema,) = (value for name, value in each.items() if "schema" in name)
-        assert schema["type"] == "object"
+        if each["name"] in built_in:  # another test may have put a type whose schema is anything
+            assert schema["type"] == "object"
     retry = {"max_attempts": 5, "schedule": [30, 300, 1800, 7200], "jitter": 0.2}
     assert types["noop"]["retry"] == retry
     assert "seconds" in str(types["sleep"])

@@ -13,9 +13,8 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
 from accepted.services.batches import ending
 from accepted.services.jobs.completion import expire
-from accepted.storage import batches
+from accepted.storage import batches, pruning
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import pruning
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
 from tests.support.ledger.sql import do, rows

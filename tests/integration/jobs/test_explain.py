@@ -216,11 +216,11 @@ async def test_a_target_that_is_deferred(engine: AsyncEngine, client: Client) ->
     await do(engine, hold.format("another tenant", "transient"))
     await why(client, job, "on_its_way")
     await do(engine, hold.format("t", "transient"))
-    found = await why(client, job, "target_deferred", "api.example.com", "its last 5 calls have failed")
+    found = await why(client, job, "target_held", "api.example.com", "its last 5 calls have failed")
     assert found["target"] == "api.example.com"
     assert 3590 < seconds_from_now(found["deferred_until"]) <= 3600
     await do(engine, "UPDATE targets SET reason = 'rate_limited'")
-    await why(client, job, "target_deferred", "asked for a pause")
+    await why(client, job, "target_held", "asked for a pause")
 
 
 async def test_a_scheduler_that_is_not_there(engine: AsyncEngine, client: Client) -> None:

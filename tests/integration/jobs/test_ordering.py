@@ -15,8 +15,9 @@ from accepted.domain.failures import FailureClass
 from accepted.errors import Conflict
 from accepted.services.jobs.completion import cancel, expire
 from accepted.services.manual_retry import retry
+from accepted.storage import pruning
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import dependencies, pruning
+from accepted.storage.jobs import dependencies
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import apply, claim, running_attempt, the_job

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
 from accepted.domain.job import Unique
-from accepted.storage import job_types
+from accepted.storage import job_types, pruning
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import pruning, uniqueness
+from accepted.storage.jobs import uniqueness
 from accepted.storage.jobs.uniqueness import UniqueKey
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import one_lease, register, say

@@ -66,6 +66,18 @@ async def test_a_child_is_kept_and_runs_both_kinds_of_functions(pool: ProcessPoo
     assert (await run(pool, "pid", type="deed.async"))["pid"] == first["pid"]
 
 
+async def test_a_file_of_the_users_does_not_stand_in_for_the_standard_librarys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working directory comes first for the user's modules, not for what the child itself imports."""
+    for name in ("email", "queue", "secrets", "select"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the module of the standard library')")
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = ProcessPool(SETUP)
+    assert (await run(pool, "pid"))["pid"] != os.getpid()
+    await pool.aclose()
+
+
 async def test_concurrent_attempts_have_a_child_each(pool: ProcessPool) -> None:
     both = await asyncio.gather(run(pool, "compute", 0.5), run(pool, "compute", 0.5))
     assert both[0]["pid"] != both[1]["pid"]

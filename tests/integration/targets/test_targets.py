@@ -19,9 +19,8 @@ from accepted.domain.network import targets as rules
 from accepted.domain.network.addresses import EgressAllow
 from accepted.services import manual_retry
 from accepted.services import targets as service
-from accepted.storage import targets
+from accepted.storage import pruning, targets
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import pruning
 from accepted.storage.targets import TargetHealth, Tried
 from accepted_worker.handlers.webhooks import webhook_handler
 from accepted_worker.outbound.egress import Egress

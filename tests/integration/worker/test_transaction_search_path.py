@@ -63,3 +63,28 @@ async def test_what_a_handler_sets_ends_with_its_transaction(engine: AsyncEngine
             assert (await worker.finish("sets")).status == "succeeded"
     assert len(set(seen)) == 1
     assert seen[0][0] == '"$user", public'
+
+
+async def test_a_deferred_trigger_of_the_application_finds_its_tables(engine: AsyncEngine, database_url: str) -> None:
+    """It fires at the commit, which is ours, and its function names its tables without a schema."""
+    await do(engine, "CREATE TABLE public.orders (n int)")
+    await do(engine, "CREATE TABLE public.jobs (n int)")
+    await do(
+        engine,
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO jobs VALUES (NEW.n); RETURN NEW; END'",
+    )
+    await do(
+        engine,
+        "CREATE CONSTRAINT TRIGGER noted AFTER INSERT ON public.orders DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION public.note()",
+    )
+
+    @job("orders", queue="q")
+    async def orders(payload: dict[str, Any], ctx: Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(text("INSERT INTO orders VALUES (3)"))
+
+    async with worker_with_handlers(engine, database_url, orders) as worker:
+        assert (await worker.finish("orders")).status == "succeeded"
+    assert [row["n"] for row in await rows(engine, "SELECT n FROM public.jobs")] == [3]

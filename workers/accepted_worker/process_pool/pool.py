@@ -64,10 +64,11 @@ OWN_END_SECONDS = 0.2
 """Seconds for a child that closed its pipe to end by itself, so that the crash has its exit code. It takes 50 ms."""
 
 BOOTSTRAP = (
-    "import os, sys; sys.path[:] = sys.argv[3].split(os.pathsep); "
-    "from accepted_worker.process_pool.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+    "import os, sys; path = sys.argv[3].split(os.pathsep); sys.path[:] = path[1:] + path[:1]; "
+    "from accepted_worker.process_pool.child import main; sys.path[:] = path; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
-"""Gives the child the worker's `sys.path`. `python -m` would put the working directory first."""
+"""Gives the child the worker's `sys.path`, the working directory first only for the user's modules: a file `email.py`
+there must not stand in for the standard library's when the child itself is imported."""
 
 STDERR = 2
 

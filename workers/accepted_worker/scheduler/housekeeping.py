@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
-from accepted.storage import queue_load
+from accepted.storage import pruning, queue_load
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import idempotency, pruning
+from accepted.storage.jobs import idempotency
 
 PRUNE_EVERY = 30.0
 PRUNE_AGAIN = 1.0

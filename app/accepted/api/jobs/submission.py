@@ -72,7 +72,7 @@ async def accept(request: Request) -> Response:
     parsed = await read_json(request, largest_body(state.settings))
     job = await state.job_checks.check(principal.tenant, parsed, headers.traceparent)
     body_fingerprint = None if key is None else fingerprint("POST", "/jobs", parsed)
-    receipt, quota = await state.admission.accept(Submission(job, key, body_fingerprint))
+    receipt, quota = await state.limited_submissions.accept(Submission(job, key, body_fingerprint))
     wait = read_wait(headers.preferences) if headers.preferences else None
     return await _answer(state, receipt, wait, None if quota is None else quota_headers(quota))
 

@@ -77,7 +77,7 @@ class Claimer:
         """
         while True:
             async with self.subscription.receive(limit) as messages:
-                if self.subscription.stopped:
+                if self.subscription.stopped and not messages:
                     return []
                 found = await (self._claim_next(limit) if self._is_ledger else self._claim_received(messages))
             await self._drop(found)

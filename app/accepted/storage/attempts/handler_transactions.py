@@ -39,6 +39,9 @@ SELECT (SELECT count(*) FROM lease) AS leases, (SELECT count(*) FROM bounds) AS 
 """)
 """The last value is the search_path of the role or database: the handler's statements mean its own tables, not ours."""
 
+_CHECK_DEFERRED = Statement("SET CONSTRAINTS ALL IMMEDIATE")
+"""Fires the deferred triggers of the handler's tables while the search_path is still theirs."""
+
 _OUR_TABLES = Statement(f"SET LOCAL search_path TO {SEARCH_PATH}")
 
 _AS_NEW = f"""
@@ -114,7 +117,11 @@ class HandlerTransaction:
             raise LeaseLost
 
     async def for_settlement(self) -> AsyncConnection:
-        """The worker's view, with our tables in its search_path again, whatever the handler has set."""
+        """The worker's view, with our tables in its search_path again, whatever the handler has set.
+
+        Raises what the handler's deferred constraints raise.
+        """
+        await _CHECK_DEFERRED.run(self.worker_connection)
         await _OUR_TABLES.run(self.worker_connection)
         return self.worker_connection
 

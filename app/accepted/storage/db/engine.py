@@ -108,7 +108,11 @@ async def open_connection(url: str, command_timeout: float | None = COMMAND_TIME
         connection_class=DriverConnection,
     )
     _bound_socket(connection)
-    await connection.execute(f"SET search_path TO {SEARCH_PATH}", timeout=CONNECT_TIMEOUT)
+    try:
+        await connection.execute(f"SET search_path TO {SEARCH_PATH}", timeout=CONNECT_TIMEOUT)
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
 
 

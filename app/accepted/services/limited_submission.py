@@ -17,7 +17,7 @@ from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, Refused
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission, BatchSubmissions
 from accepted.services.jobs.submission import DEADLINE, Receipt, Submission, Submissions
-from accepted.services.limits import SubmissionLimits
+from accepted.services.submission_limits import SubmissionLimits
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.idempotency import recall
 
@@ -32,7 +32,7 @@ class _Answer(Protocol):
 Answer = TypeVar("Answer", bound=_Answer)
 
 
-class Admission:
+class LimitedSubmissions:
     """Accepts the jobs and batches that the limits let pass."""
 
     def __init__(
