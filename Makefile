@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed-from-lock
 CHECKED := app workers tests deploy alembic/env.py
 MAX_LINES := 300
 LONGEST_FIRST := tests/faults tests/model tests/acceptance tests/integration tests/unit
+RABBITMQ4 := /opt/accepted-rabbitmq4
 HANDLERS := --extra images --extra email
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench slow faults soak mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench slow faults soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -58,6 +59,11 @@ faults: setup servers ## run the fault tests, slow ones too; writes docs/faults.
 
 soak: setup servers ## random faults under a steady load: make soak MINUTES=10 SEED=7
 	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s
+
+rabbitmq4: setup ## run the tests of the broker and the quick faults on RabbitMQ 4, taken from Debian 13; as root
+	@sh tests/support/servers/rabbitmq4.sh $(RABBITMQ4)
+	@PATH=$(RABBITMQ4)/wrappers/bin:$$PATH TEST_RABBITMQ=$(RABBITMQ4)/wrappers \
+		$(BIN)/pytest tests/integration/broker tests/faults -m "not slow"
 
 mutants: setup servers ## break the code on purpose, and check that a test fails
 	@$(BIN)/pytest tests/mutants

@@ -24,7 +24,8 @@ READY_WITHIN = 90.0  # seconds; 5 on an idle machine
 STOP_WITHIN = 30.0
 COOKIE = "accepted-tests"
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1, section 4.2.2
-LIBRARY = Path("/usr/lib/rabbitmq")  # where Debian, Ubuntu and the RPMs put it
+# Where Debian, Ubuntu and the RPMs put it, or a directory with `bin` and `lib` of another version.
+LIBRARY = Path(os.environ.get("TEST_RABBITMQ", "/usr/lib/rabbitmq"))
 
 # The metrics that `queues` reads are written at each tick of a quorum queue: 5 s unless told otherwise.
 ADVANCED = "[{rabbit, [{quorum_tick_interval, 200}]}].\n"
