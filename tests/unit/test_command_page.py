@@ -27,6 +27,7 @@ def commands(command: object, name: str = "accepted") -> Iterator[tuple[str, Typ
 )
 def test_the_page_names_it(name: str, command: TyperCommand) -> None:
     row = next((row for row in SECTION.splitlines() if row.startswith(f"| `{' '.join(name.split()[:2])}`")), "")
-    assert row and all(word in row for word in name.split())
+    assert row
+    assert all(word in row for word in name.split())
     options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     assert not {option for option in options if option not in SECTION}
