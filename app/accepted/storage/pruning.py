@@ -1,22 +1,69 @@
-"""Pruning: what is past its retention is deleted, in batches that hold no lock for long.
+"""Pruning: what is past its retention and needed by nothing is deleted, in batches that hold no lock for long.
 
 Expired idempotency keys are pruned by `accepted.storage.jobs.idempotency`.
 """
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from accepted.domain.ids import floor_at
+from accepted.domain.job import WEBHOOK_TYPE
 from accepted.storage.db.statements import Connection, Statement
 
 SHORTEST = 86400.0
 """Seconds for which schedule runs are kept at least, because their rows keep a time from firing twice."""
 
-_JOBS = Statement("""
+_CASE = f"CASE WHEN j.type = '{WEBHOOK_TYPE}' THEN CAST(j.payload ->> '{{name}}' AS uuid) END"
+"""An id in the payload of a delivery. The payload of another type may hold anything under that name."""
+
+_ABOUT = "COALESCE(d.payload ->> 'job_id', d.payload ->> 'batch_id')"
+"""The expression of the index `deliveries_about`."""
+
+
+def _undelivered(id_: str) -> str:
+    """Whether a webhook about this job or batch is still on its way."""
+    return f"""(
+        SELECT d.id FROM jobs d WHERE d.type = '{WEBHOOK_TYPE}' AND {_ABOUT} = CAST({id_} AS text)
+          AND d.finished_at IS NULL LIMIT 1
+    ) IS NOT NULL"""
+
+
+_NEEDED = f"""(
+    (SELECT b.id FROM batches b WHERE b.id = j.batch_id) IS NOT NULL
+    OR (SELECT w.id FROM dependencies d JOIN jobs w ON w.id = d.job_id
+        WHERE d.needs = j.id AND w.finished_at IS NULL LIMIT 1) IS NOT NULL
+    OR (SELECT d.needs FROM dependencies d WHERE d.job_id = j.id AND NOT d.on_success LIMIT 1) IS NOT NULL
+    OR j.descendants > 0
+       AND (SELECT c.id FROM jobs c WHERE c.root_id = j.id AND c.finished_at IS NULL LIMIT 1) IS NOT NULL
+    OR j.callback_url IS NOT NULL AND {_undelivered("j.id")}
+    OR j.type = '{WEBHOOK_TYPE}' AND COALESCE(
+        (SELECT a.id FROM jobs a WHERE a.id = {_CASE.format(name="job_id")}),
+        (SELECT b.id FROM batches b WHERE b.id = {_CASE.format(name="batch_id")})
+    ) IS NOT NULL
+)"""
+"""Whether something still needs the finished job `j`:
+
+- its batch, or a job that needs its result;
+- its line, if it ended before its turn: the turn passes along its edge;
+- the fan-out of which it is the root, whose jobs are counted on its row;
+- a webhook about it that is not delivered yet;
+- if it is a delivery, the job or batch that it is about: an empty list of deliveries means that nothing was sent.
+
+Scalar subqueries, because PostgreSQL may turn EXISTS into a scan of all jobs, once for each statement.
+"""
+
+_OLD = Statement(f"""
+SELECT j.id FROM jobs j
+WHERE j.id < :newest AND j.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
+  AND (j.status <> 'failed' OR j.finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
+  AND NOT {_NEEDED}
+ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+""")
+
+_DELETE = Statement(f"""
 WITH old AS MATERIALIZED (
-    SELECT id, tenant, queue, ordering_key FROM jobs
-    WHERE id < :newest AND finished_at < now() - CAST(:retention AS float8) * interval '1 second'
-      AND (status <> 'failed' OR finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
-    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+    SELECT j.id, j.tenant, j.queue, j.ordering_key FROM jobs j
+    WHERE j.id = ANY(CAST(:ids AS uuid[])) AND NOT {_NEEDED}
 ), their_attempts AS (
     DELETE FROM attempts t USING old WHERE t.job_id = old.id
 ), their_dead_letters AS (
@@ -26,7 +73,7 @@ WITH old AS MATERIALIZED (
 ), their_steps AS (
     DELETE FROM steps s USING old WHERE s.job_id = old.id
 ), their_needs AS (
-    DELETE FROM dependencies d USING old WHERE d.job_id = old.id AND d.on_success
+    DELETE FROM dependencies d USING old WHERE d.job_id = old.id
 ), keys AS MATERIALIZED (
     SELECT u.tenant, u.key FROM unique_keys u JOIN old ON old.id = u.job_id ORDER BY u.tenant, u.key FOR UPDATE OF u
 ), their_keys AS (
@@ -34,7 +81,6 @@ WITH old AS MATERIALIZED (
 ), lines AS MATERIALIZED (
     SELECT k.tenant, k.queue, k.key FROM ordering_keys k
     JOIN old ON (k.tenant, k.queue, k.key) = (old.tenant, old.queue, old.ordering_key) AND k.job_id = old.id
-    WHERE NOT EXISTS (SELECT 1 FROM dependencies d WHERE d.job_id = old.id AND NOT d.on_success)
     ORDER BY k.tenant, k.queue, k.key FOR UPDATE OF k
 ), their_lines AS (
     DELETE FROM ordering_keys k USING lines l WHERE (k.tenant, k.queue, k.key) = (l.tenant, l.queue, l.key)
@@ -42,28 +88,38 @@ WITH old AS MATERIALIZED (
 DELETE FROM jobs j USING old WHERE j.id = old.id
 """)
 """One statement, because a job goes together with everything that belongs to it. The line of an ordering key goes with
-its last job, unless that was cancelled before its turn and jobs before it still wait or run.
+its last job.
+
+It asks again what is needed, because its snapshot is younger than the locks of `_OLD`: whatever makes a finished job
+needed again (a retry behind it, a child under it) locks that job first.
 """
 
 _RUNS = Statement("""
 WITH old AS MATERIALIZED (
     SELECT r.tenant, r.name, r.scheduled_at FROM schedule_runs r
     WHERE r.scheduled_at < now() - CAST(:retention AS float8) * interval '1 second'
-      AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = r.job_id AND j.finished_at IS NULL)
+      AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = r.job_id)
     ORDER BY r.scheduled_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 DELETE FROM schedule_runs r USING old
 WHERE r.tenant = old.tenant AND r.name = old.name AND r.scheduled_at = old.scheduled_at
 """)
-_BATCHES = Statement("""
+_BATCHES = Statement(f"""
 WITH old AS MATERIALIZED (
     SELECT b.id FROM batches b
-    WHERE b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
-      AND (SELECT j.id FROM jobs j WHERE j.batch_id = b.id LIMIT 1) IS NULL
-    ORDER BY b.id LIMIT :limit FOR UPDATE SKIP LOCKED
+    WHERE b.id < :newest AND b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
+      AND (b.counts ->> 'failed' IS NULL
+           OR b.finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
+      AND NOT (b.callback_url IS NOT NULL AND {_undelivered("b.id")})
+    ORDER BY b.id LIMIT :limit FOR UPDATE OF b SKIP LOCKED
 )
 DELETE FROM batches b USING old WHERE b.id = old.id
 """)
+"""A batch goes as a whole: first its row, which nothing can reopen then, and after it its members, which the row has
+kept. A batch with failed members is kept as long as these: each of them can be retried, and then needs the results of
+the others and is counted with them.
+"""
+
 _WORKERS = Statement("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
 _SAMPLES = Statement("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
 _TARGETS = Statement("DELETE FROM targets WHERE COALESCE(deferred_until, updated_at) < now() - interval '1 day'")
@@ -73,28 +129,27 @@ _SECRETS = Statement("DELETE FROM webhook_secrets WHERE expires_at < now()")
 async def prune_jobs(conn: Connection, retention: float, retention_failed: float, now: datetime, limit: int) -> int:
     """Delete up to `limit` jobs that ended over `retention` seconds ago (`retention_failed` for failed ones).
 
-    Returns how many. The caller commits.
+    Jobs that something still needs stay (`_NEEDED`). Returns how many were deleted. The caller commits.
     """
-    newest = floor_at(now - timedelta(seconds=min(retention, retention_failed)))
-    return await _JOBS.count(
-        conn, newest=newest, retention=float(retention), retention_failed=float(retention_failed), limit=limit
-    )
+    ages = {"retention": float(retention), "retention_failed": float(retention_failed)}
+    ids = await _OLD.values(conn, newest=_newest(now, retention, retention_failed), **ages, limit=limit)
+    return await _DELETE.count(conn, ids=ids) if ids else 0
 
 
 async def prune_runs(conn: Connection, retention: float, limit: int) -> int:
-    """Delete up to `limit` schedule runs older than `retention` seconds, but `SHORTEST`, whose job has ended.
+    """Delete up to `limit` schedule runs older than `retention` seconds, but `SHORTEST`, whose job has been deleted.
 
-    Returns how many. The caller commits.
+    Until then the job may be retried, and an overlap has to be seen. Returns how many. The caller commits.
     """
     return await _RUNS.count(conn, retention=max(retention, SHORTEST), limit=limit)
 
 
-async def prune_batches(conn: Connection, retention: float, limit: int) -> int:
-    """Delete up to `limit` batches that finished over `retention` seconds ago and have no job left.
-
-    Returns how many. The caller commits.
+async def prune_batches(conn: Connection, retention: float, retention_failed: float, now: datetime, limit: int) -> int:
+    """Delete up to `limit` batches that finished over `retention` seconds ago (`retention_failed` with failed members)
+    and whose webhook is delivered. Their members can then be pruned. Returns how many. The caller commits.
     """
-    return await _BATCHES.count(conn, retention=float(retention), limit=limit)
+    ages = {"retention": float(retention), "retention_failed": float(retention_failed)}
+    return await _BATCHES.count(conn, newest=_newest(now, retention, retention_failed), **ages, limit=limit)
 
 
 async def prune_rest(conn: Connection) -> None:
@@ -102,3 +157,8 @@ async def prune_rest(conn: Connection) -> None:
     not called for a day. The caller commits."""
     for statement in (_WORKERS, _SAMPLES, _TARGETS, _SECRETS):
         await statement.run(conn)
+
+
+def _newest(now: datetime, retention: float, retention_failed: float) -> UUID:
+    """An id above those of all jobs or batches that may be past their retention."""
+    return floor_at(now - timedelta(seconds=min(retention, retention_failed)))

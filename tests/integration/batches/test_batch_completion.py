@@ -13,7 +13,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
 from accepted.services.batches import ending
 from accepted.services.jobs.completion import expire
-from accepted.storage import batches, pruning
+from accepted.storage import batches
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
@@ -166,28 +166,6 @@ async def test_members_are_counted_in_parts(
     for some in (1, 2, 4, 11, 12):
         monkeypatch.setattr(batches, "COUNTED", some)
         assert (await seen(http, batch))["counts"] == {"queued": 6, "scheduled": 5}
-
-
-async def test_a_batch_is_forgotten_after_its_members(
-    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
-) -> None:
-    batch = await accepted(http, [{"type": "noop"}] * 2)
-    unfinished = await accepted(http, [{"type": "noop", "delay": 60}])
-    await end_some(engine, broker, 2)
-    await ending.add_up(engine, broker)
-
-    async def forget(retention: float) -> set[str]:
-        async with transaction(engine) as conn:
-            await pruning.prune_batches(conn, retention, 100)
-            await conn.commit()
-        return {str(row["id"]) for row in await rows(engine, "SELECT id FROM batches")}
-
-    assert await forget(0) == {batch, unfinished}
-    await do(engine, "DELETE FROM jobs WHERE status = 'succeeded'")
-    assert await forget(60) == {batch, unfinished}
-    assert await forget(0) == {unfinished}
-    await do(engine, "DELETE FROM jobs")
-    assert await forget(0) == {unfinished}
 
 
 async def test_another_batch_is_not_there(http: httpx.AsyncClient, engine: AsyncEngine) -> None:

@@ -1,7 +1,7 @@
 """Schedules that are edited, deleted or broken while they are due, and clocks that go back."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,7 +12,7 @@ from accepted.domain.schedule import Schedule, cron_line
 from accepted.errors import ResourceNotFound
 from accepted.services import schedules as service
 from accepted.services.jobs.checks import JobChecks
-from accepted.storage import schedules
+from accepted.storage import pruning, schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
 from accepted_worker.scheduler.housekeeping import Pruner
@@ -208,14 +208,19 @@ async def test_the_loop_waits_for_what_is_due_next(
 async def test_old_runs_are_forgotten_but_not_those_at_work(
     engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
-    for name in ("done", "at-work", "young"):
+    """Nor those of a failed job: while it is kept, it can be retried, and must not run beside the next one."""
+    for name in ("done", "at-work", "young", "failed"):
         await put(engine, name)
         await due(engine, name)
     await fire(engine, broker, checks)
-    finished = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :id"
-    for name in ("done", "young"):
-        await do(engine, finished, id=(await runs(engine, name))[0]["job_id"])
+    finished = "UPDATE jobs SET status = :s, finished_at = now() WHERE id = :id"
+    for name, status in (("done", "succeeded"), ("young", "succeeded"), ("failed", "failed")):
+        await do(engine, finished, s=status, id=(await runs(engine, name))[0]["job_id"])
     aged = "UPDATE schedule_runs SET scheduled_at = scheduled_at - interval '25 hours' WHERE name <> 'young'"
     await do(engine, aged)
+    async with transaction(engine) as conn:
+        assert await pruning.prune_jobs(conn, 0, 60, datetime.now(UTC) + timedelta(seconds=5), 100) == 2
+        await conn.commit()
     await Pruner(engine, 60, 60).run_once()
-    assert {row["name"] for row in await rows(engine, "SELECT name FROM schedule_runs")} == {"at-work", "young"}
+    left = {row["name"] for row in await rows(engine, "SELECT name FROM schedule_runs")}
+    assert left == {"at-work", "young", "failed"}

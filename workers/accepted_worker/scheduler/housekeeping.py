@@ -34,7 +34,10 @@ log = structlog.get_logger(__name__)
 
 
 class Pruner:
-    """Deletes finished jobs, batches and runs of schedules past their retention, and expired idempotency keys."""
+    """Deletes batches, finished jobs and runs of schedules past their retention, and expired idempotency keys.
+
+    What something else still needs is kept (`accepted.storage.pruning`).
+    """
 
     name = "pruner"
 
@@ -44,8 +47,11 @@ class Pruner:
         self._retention_failed = retention_failed
 
     async def run_once(self) -> int:
+        now = datetime.now(UTC)
         async with transaction(self._engine) as conn:
-            now = datetime.now(UTC)
+            batches = await pruning.prune_batches(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
+            await conn.commit()
+        async with transaction(self._engine) as conn:
             jobs = await pruning.prune_jobs(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
             await conn.commit()
         async with transaction(self._engine) as conn:
@@ -54,9 +60,8 @@ class Pruner:
             await conn.commit()
         async with transaction(self._engine) as conn:
             runs = await pruning.prune_runs(conn, self._retention, PRUNE_BATCH)
-            batches = await pruning.prune_batches(conn, self._retention, PRUNE_BATCH)
             await conn.commit()
-        return jobs + keys + runs + batches
+        return batches + jobs + keys + runs
 
     def pause(self, done: int) -> float:
         return PRUNE_AGAIN if done >= PRUNE_BATCH else PRUNE_EVERY

@@ -70,10 +70,15 @@ now, though the `due_at` of a job behind others may be long past. A delivery tha
 days before it is given up.
 """
 
-_CHOOSE = Statement("""
-SELECT id, now() AS due_at, has_dependents FROM jobs
-WHERE id = :id AND tenant = :tenant AND attempt = :attempt AND status IN ('failed', 'cancelled', 'expired')
-FOR UPDATE
+_WHOLE = "(j.ref IS NULL OR (SELECT b.id FROM batches b WHERE b.id = j.batch_id) IS NOT NULL)"
+"""False while the workflow of a job is being pruned: the pruner (`accepted.storage.pruning`) deletes the row of the
+workflow first, and results that the job needs may be gone already."""
+
+_CHOOSE = Statement(f"""
+SELECT j.id, now() AS due_at, j.has_dependents FROM jobs j
+WHERE j.id = :id AND j.tenant = :tenant AND j.attempt = :attempt AND j.status IN ('failed', 'cancelled', 'expired')
+  AND {_WHOLE}
+FOR UPDATE OF j
 """)
 
 _CHOOSE_LETTERS = Statement(f"""
@@ -81,7 +86,7 @@ SELECT id, CAST(:start AS timestamptz) + interval '1 second'
     * (CAST(:step AS float8) * (CAST(:offset AS int8) + row_number() OVER (ORDER BY id) - 1)) AS due_at, has_dependents
 FROM (
     SELECT j.id, j.has_dependents FROM dead_letters d JOIN jobs j ON j.id = d.job_id
-    WHERE {MATCHES} AND d.failed_at <= :start AND j.status = 'failed'
+    WHERE {MATCHES} AND d.failed_at <= :start AND j.status = 'failed' AND {_WHOLE}
     ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
 ) AS locked
 """)
@@ -177,7 +182,7 @@ class Repaired(NamedTuple):
 
 
 async def choose(conn: Connection, tenant: str, job_id: UUID, attempt: int) -> list[Chosen]:
-    """Lock this job, if it ended without success at `attempt` and was not retried since."""
+    """Lock this job, if it ended without success at `attempt`, was not retried since, and its workflow is whole."""
     return [_chosen(row) for row in await _CHOOSE.rows(conn, tenant=tenant, id=job_id, attempt=attempt)]
 
 
