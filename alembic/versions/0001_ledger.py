@@ -244,7 +244,7 @@ CREATE TABLE queues (
     rate_per double precision,
     max_running_per_key integer,
     max_depth integer,
-    next_start timestamptz,
+    last_start timestamptz,
     last_key text,
     dedicated boolean
 );

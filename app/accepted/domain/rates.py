@@ -70,13 +70,14 @@ class Pace(msgspec.Struct, frozen=True):
 
     interval: float
 
-    def ready(self, next_start: float | None) -> float:
+    def ready(self, since: float | None) -> float:
         """When the next start is due, in seconds from now; until then none is allowed.
 
-        `next_start` is the stored moment, in seconds from now; None before the first start. A moment more than one
-        interval ahead was written under another rate, or before the clock was set back, and is cut to one interval.
+        `since` is how many seconds ago the last start counts; None before the first. That moment holds under every
+        rate, so a rate that was changed or removed leaves nothing behind. A negative `since` counts as now: the clock
+        was set back, and the caller stores now in its place.
         """
-        return 0.0 if next_start is None else max(min(next_start, self.interval), -CATCH_UP)
+        return 0.0 if since is None else max(self.interval - max(since, 0.0), -CATCH_UP)
 
     def allowed(self, ready: float, admitted: int) -> int:
         """How many more jobs may be admitted now, with `admitted` jobs admitted and not started.
@@ -86,6 +87,9 @@ class Pace(msgspec.Struct, frozen=True):
         now = 0 if ready > 0 else int(-ready / self.interval) + 1
         return max(min(now, int(CATCH_UP / self.interval) + 1 - admitted), 0)
 
-    def after(self, ready: float, started: int) -> float:
-        """When the next start is due, in seconds from now, after `started` more starts."""
-        return ready + started * self.interval
+    def counts(self, ready: float, started: int) -> float:
+        """When the last of `started` starts counts, in seconds from now: never above 0.
+
+        Starts count one interval apart from `ready` on, so that a late limiter makes up for what it missed.
+        """
+        return min(ready + (started - 1) * self.interval, 0.0)

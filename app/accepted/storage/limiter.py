@@ -50,7 +50,7 @@ WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted))
 
 _LOCK = Statement("""
 SELECT max_running, rate_per / rate_jobs AS "interval", max_running_per_key, last_key,
-       CAST(EXTRACT(epoch FROM next_start - clock_timestamp()) AS float8) AS next_start, clock_timestamp() AS now
+       CAST(EXTRACT(epoch FROM clock_timestamp() - last_start) AS float8) AS since_start, clock_timestamp() AS now
 FROM queues WHERE name = :queue AND limited AND NOT paused FOR UPDATE SKIP LOCKED
 """)
 
@@ -81,8 +81,7 @@ _TAKE_BACK = Statement(f"""
 WITH idle AS MATERIALIZED (
     SELECT o.job_id FROM outbox o WHERE o.queue = :queue AND o.admitted AND NOT {_WANTED}
     ORDER BY o.priority, o.due_at DESC LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-{BACK_ON_HOLD.format(rows="idle")}
+){BACK_ON_HOLD.format(rows="idle")}
 """)
 
 _NEXT_KEY = """
@@ -163,7 +162,8 @@ _ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
 
 _PASS_ON = Statement("""
 UPDATE queues SET
-    last_key = :last_key, next_start = CAST(:now AS timestamptz) + CAST(:wait AS float8) * interval '1 second'
+    last_key = :last_key,
+    last_start = COALESCE(CAST(:now AS timestamptz) + CAST(:counts AS float8) * interval '1 second', last_start)
 WHERE name = :queue
 """)
 
@@ -177,13 +177,13 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class LockedQueue(msgspec.Struct, frozen=True):
-    """The limits of a queue whose row this transaction has locked. `next_start` is in seconds from `now`."""
+    """The limits of a queue whose row this transaction has locked. Its last start was `since_start` seconds ago."""
 
     max_running: int | None
     interval: float | None
     max_running_per_key: int | None
     last_key: str | None
-    next_start: float | None
+    since_start: float | None
     now: datetime
 
     @property
@@ -267,15 +267,10 @@ async def admit(
     """
     return _admitted(
         await _ADMIT.rows(
-            conn,
-            queue=queue,
-            room=limit,
-            last_key=locked.last_key,
-            per_key=locked.max_running_per_key,
-            steps=steps,
+            conn, queue=queue, room=limit, last_key=locked.last_key, per_key=locked.max_running_per_key, steps=steps,
             hold=hold,
         )
-    )
+    )  # fmt: skip
 
 
 async def admit_wanted(
@@ -290,9 +285,12 @@ async def admit_wanted(
     )  # fmt: skip
 
 
-async def pass_on(conn: Connection, queue: str, last_key: str | None, now: datetime, wait: float | None) -> None:
-    """Continue the round robin after `last_key`, no sooner than `wait` seconds after `now`. The caller commits."""
-    await _PASS_ON.run(conn, queue=queue, last_key=last_key, now=now, wait=wait)
+async def pass_on(conn: Connection, queue: str, last_key: str | None, now: datetime, counts: float | None) -> None:
+    """Continue the round robin after `last_key`; the last start counts at `counts` seconds from `now`.
+
+    None: the queue has no rate. The caller commits.
+    """
+    await _PASS_ON.run(conn, queue=queue, last_key=last_key, now=now, counts=counts)
 
 
 def _admitted(rows: Sequence[Row]) -> Admitted:

@@ -36,18 +36,26 @@ _NOTIFY = Statement(f"SELECT {NOTIFY_LIMITER}")
 
 _NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '')")
 
-BACK_ON_HOLD = """
+BACK_ON_HOLD = """, not_started AS (
+    UPDATE queues SET
+        last_start = last_start - (SELECT count(*) FROM {rows}) * rate_per / rate_jobs * interval '1 second'
+    WHERE name = :queue AND rate_jobs IS NOT NULL
+)
 UPDATE outbox o SET on_hold = true, admitted = false, published = false, due_at = j.run_at
 FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM {rows}))
 """
-"""Puts the admitted `rows` back on hold, each in its old place."""
+"""Puts the admitted `rows` of :queue back on hold, each in its old place: under a rate they do not count as starts.
+
+Follows the CTE `rows`. The caller has locked the queue.
+"""
 
 _HOLD_ADMITTED = Statement(f"""
 WITH admitted AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE queue = :queue AND admitted ORDER BY job_id FOR UPDATE
-)
-{BACK_ON_HOLD.format(rows="admitted")}
+){BACK_ON_HOLD.format(rows="admitted")}
 """)
+
+_LOCK = Statement("SELECT name FROM queues WHERE name = :name FOR UPDATE")
 
 _COLUMNS = "name, paused, max_running, rate_jobs, rate_per, max_running_per_key, max_depth"
 _CHANGEABLE = ("paused", "max_running", "rate_jobs", "rate_per", "max_running_per_key", "max_depth")
@@ -110,10 +118,11 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
     Admitted jobs that were not claimed yet are put on hold again, each in its old place, if a limit changes.
     """
     limited = any(changes.get(column) for column in _LIMITING)
+    if not changes.keys().isdisjoint(_LIMITING):
+        await _LOCK.run(conn, name=name)
+        await _HOLD_ADMITTED.run(conn, queue=name)
     row = await _change(tuple(changes)).first(conn, name=name, limited=limited, **changes)
     assert row is not None
-    if not changes.keys().isdisjoint(_LIMITING):
-        await _HOLD_ADMITTED.run(conn, queue=name)
     await notify_limiter(conn)
     await _NOTIFY_WORKERS.run(conn)
     return _settings(row)

@@ -31,7 +31,7 @@ _OF = Statement(
 _TRY = Statement(f"""
 WITH won AS (
     UPDATE targets SET deferred_until = now() + CAST(:lease AS float8) * interval '1 second', updated_at = now()
-    WHERE tenant = :tenant AND host = :host AND deferred_until <= now()
+    WHERE tenant = :tenant AND host = :host AND (deferred_until <= now() OR updated_at > clock_timestamp())
     RETURNING deferred_until
 )
 SELECT {_COLUMNS}, won.deferred_until AS fence

@@ -41,30 +41,44 @@ _FIND_KEY = Statement(f"SELECT {_KEY_COLUMNS}, hash FROM api_keys WHERE hash = :
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
 _REVOKE_KEY = Statement("UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL")
 
-_LEFT_OVER = "GREATEST(used - GREATEST(EXTRACT(epoch FROM now() - counted_at), 0) * jobs / per, 0)"
+_STILL_USED = """CAST(GREATEST(
+    q.used - GREATEST(EXTRACT(epoch FROM {now} - q.counted_at), 0) * q.jobs / q.per, 0
+) AS float8)"""
+"""Of `quotas q`. If the clock was set back since `counted_at`, nothing comes back until the next statement counts."""
 
 _TAKE = Statement(f"""
 WITH locked AS MATERIALIZED (
-    SELECT tenant, jobs, per, CAST({_LEFT_OVER} AS float8) AS used FROM quotas WHERE tenant = :tenant FOR UPDATE
+    SELECT * FROM quotas WHERE tenant = :tenant FOR UPDATE
+), timed AS MATERIALIZED (
+    SELECT *, clock_timestamp() AS now FROM locked
+), counted AS (
+    SELECT q.tenant, q.jobs, q.now, {_STILL_USED.format(now="q.now")} AS used FROM timed q
 ), room AS (
-    SELECT *, GREATEST(floor(jobs - used + 1e-9), 0) AS room FROM locked
+    SELECT *, GREATEST(floor(jobs - used + 1e-9), 0) AS room FROM counted
 ), granted AS (
     SELECT *, CASE WHEN room >= :wanted THEN :wanted WHEN room >= CAST(:least AS int4) THEN room ELSE 0 END AS granted
     FROM room
 )
-UPDATE quotas q SET used = g.used + g.granted, counted_at = GREATEST(q.counted_at, now())
+UPDATE quotas q SET used = g.used + g.granted, counted_at = g.now
 FROM granted g WHERE q.tenant = g.tenant
 RETURNING q.jobs, q.per, q.used, CAST(g.granted AS int4) AS granted
 """)
+"""The time is read once the row is locked, so it is later than `counted_at` unless the clock was set back."""
 
 _GIVE_BACK = Statement("UPDATE quotas SET used = GREATEST(used - :jobs, 0) WHERE tenant = :tenant")
-_PUT = Statement("""
-INSERT INTO quotas (tenant, jobs, per) VALUES (:tenant, :jobs, :per)
-ON CONFLICT (tenant) DO UPDATE SET jobs = excluded.jobs, per = excluded.per, used = LEAST(quotas.used, excluded.jobs)
+_PUT = Statement(f"""
+INSERT INTO quotas AS q (tenant, jobs, per) VALUES (:tenant, :jobs, :per)
+ON CONFLICT (tenant) DO UPDATE SET
+    jobs = excluded.jobs, per = excluded.per, counted_at = clock_timestamp(),
+    used = LEAST({_STILL_USED.format(now="clock_timestamp()")}, excluded.jobs)
 """)
+"""What the former quota has used is settled at its own rate: the new rate holds from now on, not since the last job."""
+
 _REMOVE = Statement("DELETE FROM quotas WHERE tenant = :tenant")
-_QUOTA = Statement(f"SELECT jobs, per, CAST({_LEFT_OVER} AS float8) AS used FROM quotas WHERE tenant = :tenant")
-_WITH_QUOTA = Statement("SELECT tenant FROM quotas")
+_QUOTA = Statement(f"""
+SELECT q.jobs, q.per, {_STILL_USED.format(now="clock_timestamp()")} AS used FROM quotas q WHERE q.tenant = :tenant
+""")
+_SIZES = Statement("SELECT tenant, jobs FROM quotas")
 
 
 async def create_key(
@@ -105,7 +119,7 @@ async def give_quota_back(conn: Connection, tenant: str, jobs: int) -> None:
 
 
 async def put_quota(conn: Connection, tenant: str, jobs: int, per: float) -> None:
-    """Set the tenant's quota: `jobs` in `per` seconds. What was used stays used. The caller commits."""
+    """Set the tenant's quota: `jobs` in `per` seconds. What is still used stays used. The caller commits."""
     await _PUT.run(conn, tenant=tenant, jobs=jobs, per=per)
 
 
@@ -120,9 +134,9 @@ async def quota_of(conn: Connection, tenant: str) -> TenantQuota | None:
     return None if row is None else _standing(row)
 
 
-async def tenants_with_quota(conn: Connection) -> frozenset[str]:
-    """The tenants that have a quota."""
-    return frozenset(await _WITH_QUOTA.values(conn))
+async def quota_sizes(conn: Connection) -> dict[str, int]:
+    """How many jobs each tenant that has a quota may submit at once."""
+    return {row["tenant"]: row["jobs"] for row in await _SIZES.rows(conn)}
 
 
 def _standing(row: Row) -> TenantQuota:

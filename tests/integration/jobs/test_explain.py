@@ -89,7 +89,7 @@ async def test_paused(engine: AsyncEngine, client: Client) -> None:
 async def test_a_rate_limit(engine: AsyncEngine, client: Client) -> None:
     await a_worker(engine)
     first, second = await submit(client, 2)
-    await limited(engine, rate_jobs=2, rate_per=60.0, next_start=datetime.now(UTC) + timedelta(seconds=20))
+    await limited(engine, rate_jobs=2, rate_per=60.0, last_start=datetime.now(UTC) - timedelta(seconds=10))
     found = await why(client, second, "rate_limit", "at most 2 jobs in 60 s", "expected to start about")
     assert found["rate_limit"] == {"jobs": 2, "per": 60}
     assert found["position"] == 2

@@ -200,7 +200,7 @@ async def test_a_rate_admits_one_at_a_time(queue: Queue) -> None:
     assert len(await queue.claim(worker)) == 1
     assert await queue.admit() == []
     assert queue.limiter.pause(0) == module.IDLE
-    await do(queue.engine, "UPDATE queues SET next_start = now() - interval '1 hour'")
+    await do(queue.engine, "UPDATE queues SET last_start = now() - interval '2 hours'")
     assert await queue.admit() == ids[1:2], "an idle hour is no burst"
 
 
@@ -210,7 +210,7 @@ async def test_a_rate_counts_what_begins_not_what_was_admitted(queue: Queue) -> 
     worker = await a_worker(queue.engine, 50)
     ids = await queue.put(3)
     assert await queue.admit() == ids[:1]
-    await do(queue.engine, "UPDATE queues SET next_start = now() - interval '1 hour'")
+    await do(queue.engine, "UPDATE queues SET last_start = now() - interval '2 hours'")
     assert await queue.admit() == ids[:1]
     assert len(await queue.claim(worker)) == 1
     assert await queue.admit() == []

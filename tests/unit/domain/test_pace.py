@@ -11,14 +11,14 @@ INTERVALS = st.floats(0.001, 60)
 @settings(deadline=None)
 @given(INTERVALS, st.lists(st.floats(0, 1), max_size=200))
 def test_no_more_start_than_the_rate_and_the_catch_up(interval: float, pauses: list[float]) -> None:
-    pace, now, next_start, started = Pace(interval), 0.0, None, 0
+    pace, now, last, started = Pace(interval), 0.0, None, 0
     for pause in pauses:
         now += pause
-        ready = pace.ready(None if next_start is None else next_start - now)
+        ready = pace.ready(None if last is None else now - last)
         count = pace.allowed(ready, 0)
         started += count
         if count:
-            next_start = now + pace.after(ready, count)
+            last = now + pace.counts(ready, count)
         assert started <= (now + CATCH_UP) / interval + 1.001
 
 
@@ -26,14 +26,14 @@ def test_no_more_start_than_the_rate_and_the_catch_up(interval: float, pauses: l
 @settings(deadline=None)
 def test_a_late_limiter_loses_no_start(interval: float) -> None:
     """A limiter that checks often enough to catch up starts as many as the rate says."""
-    pace, next_start, started, every = Pace(interval), None, 0, CATCH_UP / 3
+    pace, last, started, every = Pace(interval), None, 0, CATCH_UP / 3
     for step in range(int(10 * max(interval, every) / every)):
         now = step * every
-        ready = pace.ready(None if next_start is None else next_start - now)
+        ready = pace.ready(None if last is None else now - last)
         count = pace.allowed(ready, 0)
         started += count
         if count:
-            next_start = now + pace.after(ready, count)
+            last = now + pace.counts(ready, count)
     assert started >= now / interval - 0.001
 
 
@@ -42,11 +42,19 @@ def test_a_first_start_is_no_burst() -> None:
 
 
 def test_after_an_idle_time_only_the_catch_up_starts_at_once() -> None:
-    assert Pace(0.1).allowed(Pace(0.1).ready(-3600), 0) == 3
+    assert Pace(0.1).allowed(Pace(0.1).ready(3600), 0) == 3
 
 
-def test_a_clock_set_back_or_another_rate_stops_nothing() -> None:
-    assert Pace(0.1).ready(3600) == 0.1
+def test_a_clock_set_back_counts_as_a_start_now() -> None:
+    assert Pace(0.1).ready(-3600) == 0.1
+
+
+@given(INTERVALS, INTERVALS, st.floats(0, 100))
+@settings(deadline=None)
+def test_a_new_rate_counts_from_the_last_start(before: float, after: float, since: float) -> None:
+    """Whatever the former rate would still wait for, the new one waits for its own interval at most."""
+    last = Pace(before).counts(0.0, 1)
+    assert Pace(after).ready(since - last) == max(after - since, -CATCH_UP)
 
 
 def test_admitted_jobs_that_wait_for_a_slot_make_no_burst() -> None:

@@ -120,23 +120,24 @@ class Limiter:
             self._again_when_one_ends()
             return []
         pace = None if locked.interval is None else Pace(locked.interval)
-        ready = 0.0 if pace is None else pace.ready(locked.next_start)
+        ready = 0.0 if pace is None else pace.ready(locked.since_start)
         limit = min(left, BATCH_SIZE) if pace is None else min(left, BATCH_SIZE, pace.allowed(ready, room.admitted))
         if limit == 0:
-            if pace is not None and ready <= 0:  # rows that are admitted and not yet claimed count as starting now
-                await limiter.pass_on(conn, queue, locked.last_key, locked.now, pace.interval)
+            set_back = locked.since_start is not None and locked.since_start < 0  # the clock was
+            if set_back or ready <= 0:  # rows that are admitted and not yet claimed count as starting now
+                await limiter.pass_on(conn, queue, locked.last_key, locked.now, 0.0)
             self._again_in(max(ready, APART))
             return []
         busy = room.admitted + (room.run or 0) if keyed else 0
         refs, last_key = await self._choose(conn, queue, limit, locked, room, steps=limit + busy)
         started = len(refs)
-        wait = None if pace is None else pace.after(ready, started)
-        if started and (wait is not None or last_key != locked.last_key):
-            await limiter.pass_on(conn, queue, last_key, locked.now, wait)
+        counts = None if pace is None else pace.counts(ready, started)
+        if started and (counts is not None or last_key != locked.last_key):
+            await limiter.pass_on(conn, queue, last_key, locked.now, counts)
         if 0 < started < limit or started == BATCH_SIZE:
             self._again_in(0.0)
-        elif wait is not None:
-            self._again_in(max(wait, APART))
+        elif pace is not None and counts is not None:
+            self._again_in(max(counts + pace.interval, APART))
         else:
             self._again_when_one_ends()
         return refs

@@ -6,9 +6,10 @@ _START = Statement("INSERT INTO periodic_locks (name, taken_at) VALUES (:name, n
 _TAKE = Statement("""
 INSERT INTO periodic_locks AS l (name, taken_at) VALUES (:name, now())
 ON CONFLICT (name) DO UPDATE SET taken_at = now()
-    WHERE l.taken_at <= now() - CAST(:period AS float8) * interval '1 second'
+    WHERE l.taken_at <= now() - CAST(:period AS float8) * interval '1 second' OR l.taken_at > clock_timestamp()
 RETURNING name
 """)
+"""A lock taken in the future is from before the clock was set back."""
 
 
 async def start(conn: Connection, name: str) -> None:

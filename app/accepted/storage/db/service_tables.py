@@ -29,7 +29,7 @@ queues = Table(
     Column("rate_per", Float),
     Column("max_running_per_key", Integer),
     Column("max_depth", Integer),
-    Column("next_start", Moment),
+    Column("last_start", Moment),
     Column("last_key", Text),
     Column("dedicated", Boolean),
     Index("queues_limited", "name", postgresql_where=text("limited")),
