@@ -28,7 +28,7 @@ from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
 from accepted.services.batches.submission import BatchSubmissions
-from accepted.services.job_types import JobTypeCache
+from accepted.services.job_types import MAX_AGE_WATCHED, JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher
@@ -36,9 +36,11 @@ from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.settings_watch import SettingsWatch
 from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings, load
 from accepted.storage.db.engine import create_engine
+from accepted.storage.db.notifications import KEYS, LIMITS, TYPES
 
 DESCRIPTION = (
     "Submit a job, get a 202, then poll it or receive a webhook. "
@@ -56,7 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The application. It connects to nothing until it serves requests, so it starts without ledger and broker."""
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
-    type_cache = JobTypeCache(engine, settings.egress_allow)
+    type_cache = JobTypeCache(engine, settings.egress_allow, MAX_AGE_WATCHED)
+    keys = ApiKeyCache(engine)
     submissions = Submissions(engine, broker, settings.idempotency_ttl)
     limits = SubmissionLimits(engine)
     limited_submissions = LimitedSubmissions(
@@ -73,16 +76,23 @@ def create_app(settings: Settings) -> FastAPI:
         watcher=JobWatcher(engine, settings.require_database()),
         type_cache=type_cache,
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
-        keys=ApiKeyCache(engine),
+        keys=keys,
         slices=TimeSlices(),
         leases=lease_service,
         lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), lease_service, settings.lease_ttl),
+    )
+
+    watch = SettingsWatch(
+        engine,
+        settings.require_database(),
+        {LIMITS: limits.forget, TYPES: type_cache.forget, KEYS: keys.forget},
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.watcher.run()), asyncio.create_task(state.limits.run())]
         background.append(asyncio.create_task(lease_service.run_times.keep_reporting(engine)))
+        background.append(asyncio.create_task(watch.run()))
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()

@@ -186,6 +186,7 @@ async def patch(request: Request, who: Admin, name: Name) -> Response:
     async with transaction(state_of(request).engine) as conn:
         await queues.change(conn, name, wanted.columns())
         await conn.commit()
+    state_of(request).limits.forget()
     return await _shown(request, who, name)
 
 

@@ -63,7 +63,7 @@ def list_keys() -> None:
 
 @keys.command("revoke")
 def revoke_key(key_id: UUID) -> None:
-    """Revoke a key. API processes stop accepting it within seconds."""
+    """Revoke a key. API processes stop accepting it within half a second."""
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
@@ -85,7 +85,7 @@ def quota(
     per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="Seconds.")] = 60,
     none: Annotated[bool, typer.Option("--none", help="Remove the quota.")] = False,
 ) -> None:
-    """Set, remove or show how many jobs a tenant may submit. API processes apply it within seconds."""
+    """Set, remove or show how many jobs a tenant may submit. API processes apply it within half a second."""
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 

@@ -22,11 +22,15 @@ from accepted.errors import FieldError, InvalidRequest, did_you_mean
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
 from accepted.services.jobs.validation import checked
 from accepted.services.payload_schema import check_schema, compile_schema
+from accepted.services.settings_watch import SettingsCopy
 from accepted.storage import job_types
 from accepted.storage.db.engine import reading
 
-MAX_AGE = 5.0
+MAX_AGE = 0.4
 """Seconds for which the types are used before they are read again."""
+
+MAX_AGE_WATCHED = 5.0
+"""The same in a process that hears of changes."""
 
 RETRY_AFTER = 0.5
 """Seconds before an unknown type is looked up again: a worker may have registered it a moment ago."""
@@ -97,13 +101,15 @@ class CompiledJobType:
 
 
 class JobTypeCache:
-    """Types by name, at most `MAX_AGE` seconds old."""
+    """Types by name, at most `max_age` seconds old."""
 
-    def __init__(self, engine: AsyncEngine, allow: EgressAllow) -> None:
+    def __init__(self, engine: AsyncEngine, allow: EgressAllow, max_age: float = MAX_AGE) -> None:
         self._engine = engine
+        self._max_age = max_age
+        self._copy = SettingsCopy(self._read)
         self._formats = {URL_FORMAT: _url_format(allow)}
         self._types: dict[str, CompiledJobType] = {}
-        self._read_at = -MAX_AGE
+        self._read_at = -max_age
 
     async def get(self, name: str) -> CompiledJobType:
         """The type called `name`. Raises `InvalidRequest`, with the nearest name, for one that nobody may submit."""
@@ -126,16 +132,21 @@ class JobTypeCache:
         return known is not None and not known.type.internal
 
     def forget(self) -> None:
-        """Read the types again before they are next used: this process has changed one."""
-        self._read_at = -MAX_AGE
+        """Read the types again before they are next used: one has changed."""
+        self._copy.forget()
 
     async def _lookup(self, name: str) -> CompiledJobType | None:
         age = time.monotonic() - self._read_at
-        if age > MAX_AGE or (name not in self._types and age > RETRY_AFTER):
-            await self._refresh()
+        if age > self._max_age or (name not in self._types and age > RETRY_AFTER):
+            self._copy.forget()
+        await self._copy.refresh()
         return self._types.get(name)
 
     async def _refresh(self) -> None:
+        self._copy.forget()
+        await self._copy.refresh()
+
+    async def _read(self) -> None:
         async with reading(self._engine) as conn:
             found = await job_types.all_types(conn)
         self._read_at = time.monotonic()

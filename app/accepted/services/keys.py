@@ -19,7 +19,7 @@ PREFIX = "acc_"
 DEFAULT_TENANT = "default"
 
 MAX_AGE = 5.0
-"""Seconds for which a key is cached: a revoked key may work for so long."""
+"""Seconds for which a key is cached, if nobody says before that a key has changed."""
 
 MAX_CACHED = 10_000
 """Keys. A full cache is emptied."""
@@ -44,6 +44,12 @@ class ApiKeyCache:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._cached: dict[bytes, tuple[float, Principal | None]] = {}
+        self._changes = 0
+
+    def forget(self) -> None:
+        """A key was created or revoked: look each of them up again."""
+        self._changes += 1
+        self._cached.clear()
 
     async def principal(self, presented: bytes) -> Principal | None:
         """The principal of this key; None for one that is unknown or revoked. Raises `LedgerUnavailable`."""
@@ -52,10 +58,12 @@ class ApiKeyCache:
         cached = self._cached.get(hashed)
         if cached is not None and now < cached[0]:
             return cached[1]
+        changes = self._changes
         principal = await self._look_up(hashed)
         if len(self._cached) >= MAX_CACHED:
             self._cached.clear()
-        self._cached[hashed] = (now + MAX_AGE, principal)
+        if changes == self._changes:
+            self._cached[hashed] = (now + MAX_AGE, principal)
         return principal
 
     async def _look_up(self, hashed: bytes) -> Principal | None:

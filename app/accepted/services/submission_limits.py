@@ -1,10 +1,10 @@
 """Limits of submission: quotas of tenants, and the `max_depth` of queues.
 
-Which tenants and queues have a limit is read in the background once a second, so the others cost nothing.
+Each process keeps a copy of the limits (`accepted.services.settings_watch`), so what has no limit costs nothing.
 
-The jobs that wait on a limited queue are counted in the background, too, and what this process has let pass since is
-added. At the limit the queue is counted again before a submission is refused. So one process keeps to it exactly;
-several together exceed it by at most what the others let pass between two counts.
+The jobs that wait on a limited queue are counted in the background, and what this process has let pass since is added.
+At the limit, and under a new limit, the queue is counted again before a submission is refused. So one process keeps to
+it exactly; several together exceed it by at most what the others let pass between two counts.
 """
 
 import asyncio
@@ -17,15 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import Coalescer, cancel_requested
 from accepted.domain.tenants import TenantQuota
-from accepted.errors import LedgerUnavailable, QueueFull, QuotaExceeded
+from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, QueueFull, QuotaExceeded
+from accepted.services.settings_watch import SettingsCopy
 from accepted.storage import queue_load, tenants
 from accepted.storage.db.engine import reading, transaction
 
-POLL_EVERY = 1.0
-"""Seconds between reads of the limits: a new one may go unnoticed for so long."""
+COUNT_EVERY = 1.0
+"""Seconds between counts of the limited queues in the background."""
 
-POLL_SHARE = 20
-"""Reads take at most 1 part in this many of the time."""
+COUNT_SHARE = 20
+"""These counts take at most 1 part in this many of the time."""
 
 RECOUNT_AFTER = 0.25
 """Seconds before a full queue is counted again, so that a flood of refusals does not become a flood of counts."""
@@ -41,41 +42,51 @@ class SubmissionLimits:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._tenants: frozenset[str] = frozenset()
+        self._quotas: Mapping[str, int] = {}
         self._depths = _Depths(engine)
+        self._copy = SettingsCopy(self._read)
         self._take: Coalescer[str, TenantQuota | None] = Coalescer(self._take_for, max_batch=MAX_BATCH)
 
     async def run(self) -> None:
-        """Read the limits until cancelled. While the ledger is away the last ones read apply."""
+        """Count the limited queues until cancelled. While the ledger is away the last limits and counts apply."""
         while not cancel_requested():
             started = time.monotonic()
             try:
-                await self.refresh()
+                await self._copy.refresh()
+                await self._depths.count()
             except LedgerUnavailable as error:
                 log.warning("limits_unknown", error=str(error))
             except Exception:
                 log.exception("limits_unknown")
-            await asyncio.sleep(max(POLL_EVERY, (time.monotonic() - started) * POLL_SHARE))
+            await asyncio.sleep(max(COUNT_EVERY, (time.monotonic() - started) * COUNT_SHARE))
+
+    def forget(self) -> None:
+        """The limits have changed: read them again before they are next used."""
+        self._copy.forget()
 
     async def refresh(self) -> None:
-        """Read the limits, and count the limited queues. Raises `LedgerUnavailable`."""
-        async with reading(self._engine) as conn:
-            self._tenants = await tenants.tenants_with_quota(conn)
-        await self._depths.refresh()
+        """Read the limits now, and count the limited queues. Raises `LedgerUnavailable`."""
+        self.forget()
+        await self._copy.refresh()
+        await self._depths.count()
 
     def apply_to(self, tenant: str, queues: Iterable[str]) -> bool:
-        """Whether anything limits a submission of this tenant to these queues."""
-        return tenant in self._tenants or self._depths.apply_to(queues)
+        """Whether anything may limit a submission of this tenant to these queues."""
+        return not self._copy.fresh or tenant in self._quotas or self._depths.apply_to(queues)
 
     async def enter(self, tenant: str, jobs: Mapping[str, int]) -> TenantQuota | None:
         """Let these numbers of jobs pass, by queue. Returns the quota after that; None when the tenant has none.
 
-        Raises `QueueFull` and `QuotaExceeded`. The caller calls `leave` after each call that returns.
+        Raises `QueueFull` and `QuotaExceeded`, or `InvalidRequest` for more jobs than a limit ever lets pass at once.
+        The caller calls `leave` after each call that returns.
         """
-        await self._depths.enter(jobs)
-        if tenant not in self._tenants:
-            return None
+        await self._copy.refresh()
         wanted = sum(jobs.values())
+        if wanted > self._quotas.get(tenant, wanted):
+            raise _too_large(wanted, f"the tenant's quota never allows more than {self._quotas[tenant]} jobs at once")
+        await self._depths.enter(jobs)
+        if tenant not in self._quotas:
+            return None
         try:
             return await (self._take(tenant) if wanted == 1 else self._take_all(tenant, wanted))
         except BaseException:
@@ -92,12 +103,20 @@ class SubmissionLimits:
             await tenants.give_quota_back(conn, tenant, jobs)
             await conn.commit()
 
+    async def _read(self) -> None:
+        async with reading(self._engine) as conn:
+            quotas, depths = await tenants.quota_sizes(conn), await queue_load.max_depths(conn)
+        self._quotas = quotas
+        self._depths.set_limits(depths)
+
     async def _take_all(self, tenant: str, wanted: int) -> TenantQuota | None:
         async with transaction(self._engine) as conn:
             taken = await tenants.take_quota(conn, tenant, wanted, least=wanted)
             await conn.commit()
         if taken is None:
             return None
+        if wanted > taken.quota.jobs:
+            raise _too_large(wanted, f"the tenant's quota never allows more than {taken.quota.jobs} jobs at once")
         if taken.granted < wanted:
             raise _exceeded(taken.quota, wanted)
         return taken.quota
@@ -123,17 +142,25 @@ class SubmissionLimits:
 
 
 class _QueueCount:
-    """One queue's count: `passed` jobs since it was taken, of which `pending` may not have been in it."""
+    """One queue's count: `passed` jobs since it was taken, of which `pending` may not have been in it.
+
+    `waiting` is None until it was counted under this limit: a count goes no further than the limit.
+    """
 
     def __init__(self) -> None:
         self.limit = 0
-        self.waiting = 0
+        self.waiting: int | None = None
         self.passed = 0
         self.pending = 0
         self.counted_at = -RECOUNT_AFTER
+        self.counting = asyncio.Lock()
 
     def is_full_for(self, jobs: int) -> bool:
-        return self.waiting + self.passed + jobs > self.limit
+        return self.waiting is None or self.waiting + self.passed + jobs > self.limit
+
+    def set_limit(self, limit: int) -> None:
+        if limit != self.limit:
+            self.limit, self.waiting = limit, None
 
     def update(self, waiting: int, passed: int, pending: int) -> None:
         """`waiting` jobs were counted; `passed` and `pending` are as they were when the count began."""
@@ -151,18 +178,26 @@ class _Depths:
     def apply_to(self, queues: Iterable[str]) -> bool:
         return bool(self._counts) and any(queue in self._counts for queue in queues)
 
-    async def refresh(self) -> None:
-        before = {queue: (count.passed, count.pending) for queue, count in self._counts.items()}
-        async with reading(self._engine) as conn:
-            found = await queue_load.depths(conn)
+    def set_limits(self, limits: Mapping[str, int]) -> None:
         known, self._counts = self._counts, {}
-        for one in found:
-            count = self._counts[one.queue] = known.get(one.queue) or _QueueCount()
-            count.limit = one.limit
-            count.update(one.waiting, *before.get(one.queue, (0, 0)))
+        for queue, limit in limits.items():
+            count = self._counts[queue] = known.get(queue) or _QueueCount()
+            count.set_limit(limit)
+
+    async def count(self) -> None:
+        if not self._counts:
+            return
+        before = {queue: (count, count.passed, count.pending) for queue, count in self._counts.items()}
+        async with reading(self._engine) as conn:
+            found = await queue_load.depths(conn, list(before))
+        for queue, (count, passed, pending) in before.items():
+            count.update(found.get(queue, 0), passed, pending)
 
     async def enter(self, jobs: Mapping[str, int]) -> None:
         limited = [(queue, self._counts[queue], wanted) for queue, wanted in jobs.items() if queue in self._counts]
+        for queue, count, wanted in limited:
+            if wanted > count.limit:
+                raise _too_large(wanted, f"queue {queue} never takes more than {count.limit} waiting jobs")
         for queue, count, wanted in limited:
             if count.is_full_for(wanted):
                 await self._count_again(queue, count)
@@ -179,16 +214,22 @@ class _Depths:
                 self._counts[queue].pending = max(self._counts[queue].pending - wanted, 0)
 
     async def _count_again(self, queue: str, count: _QueueCount) -> None:
-        now = time.monotonic()
-        if now - count.counted_at < RECOUNT_AFTER:
-            return
-        count.counted_at, passed, pending = now, count.passed, count.pending
-        async with reading(self._engine) as conn:
-            count.update(await queue_load.waiting(conn, queue, count.limit), passed, pending)
+        async with count.counting:
+            now = time.monotonic()
+            if count.waiting is not None and now - count.counted_at < RECOUNT_AFTER:
+                return
+            count.counted_at, limit, passed, pending = now, count.limit, count.passed, count.pending
+            async with reading(self._engine) as conn:
+                waiting = await queue_load.waiting(conn, queue, limit)
+            if limit == count.limit:
+                count.update(waiting, passed, pending)
 
 
 def _exceeded(quota: TenantQuota, wanted: int) -> QuotaExceeded:
     rate = f"{quota.jobs} jobs in {quota.per:g} s"
-    if wanted > quota.jobs:
-        return QuotaExceeded(f"{wanted} jobs at once are more than the quota of {rate} ever allows", quota, wanted)
     return QuotaExceeded(f"the quota of {rate} is used up: {quota.remaining} are left", quota, wanted)
+
+
+def _too_large(wanted: int, limit: str) -> InvalidRequest:
+    """No later time would do: only a smaller batch, or another limit."""
+    return InvalidRequest([FieldError("", f"{limit}, and these are {wanted}")])

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import JobType
 from accepted.domain.retry import Retry
+from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement
+from accepted.storage.queues import notify_workers
 
 _PUT = """
 INSERT INTO job_types AS t
@@ -42,8 +44,9 @@ FROM job_types ORDER BY name
 
 async def register(conn: Connection, types: Sequence[JobType]) -> None:
     """Insert or update these types, in name order; unchanged ones are not written. The caller commits."""
-    for one in sorted(types, key=lambda each: each.name):
-        await _REGISTER.run(conn, **_values(one))
+    written = [await _REGISTER.count(conn, **_values(one)) for one in sorted(types, key=lambda each: each.name)]
+    if any(written):
+        await _announce(conn)
 
 
 async def register_external(conn: Connection, one: JobType) -> bool | None:
@@ -52,12 +55,20 @@ async def register_external(conn: Connection, one: JobType) -> bool | None:
     None: a type of that name has a handler in a worker process, and nothing is written.
     """
     found: bool | None = await _REGISTER_EXTERNAL.value(conn, **_values(one))
+    if found is not None:
+        await _announce(conn)
     return found
 
 
 async def all_types(conn: Connection) -> list[JobType]:
     """Every registered type, by name."""
     return [_type(row) for row in await _ALL.rows(conn)]
+
+
+async def _announce(conn: Connection) -> None:
+    """A type's default queue decides which workers serve that queue."""
+    await notifications.announce_settings(conn, notifications.TYPES)
+    await notify_workers(conn)
 
 
 def _type(row: Row) -> JobType:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from accepted.domain.rates import Measured
-from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.workers import ALIVE
 
 BIN = 5.0
@@ -46,17 +46,12 @@ SELECT w.queues, sum(w.slots) AS slots FROM workers w
 WHERE w.slots > 0 AND {ALIVE} GROUP BY w.queues
 """)
 
+_MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
+
 _DEPTHS = Statement("""
-SELECT q.name AS queue, q.max_depth AS "limit", COALESCE(o.waiting, 0) AS waiting
-FROM queues q LEFT JOIN (
-    SELECT queue, count(*) AS waiting FROM outbox
-    WHERE queue IN (SELECT name FROM queues WHERE max_depth IS NOT NULL) GROUP BY queue
-) AS o ON o.queue = q.name
-WHERE q.max_depth IS NOT NULL
+SELECT queue, count(*) AS waiting FROM outbox WHERE queue = ANY(CAST(:queues AS text[])) GROUP BY queue
 """)
 """One pass over the waiting jobs, however many queues have a limit."""
-
-_ANY_LIMIT = Statement("SELECT EXISTS (SELECT 1 FROM queues WHERE max_depth IS NOT NULL)")
 
 _WAITING = Statement("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue LIMIT :limit) AS waiting")
 
@@ -130,14 +125,6 @@ class QueueSlots(msgspec.Struct, frozen=True):
         return sum(slots for queues, slots in self.groups if queues is None or queue in queues)
 
 
-class QueueDepth(msgspec.Struct, frozen=True):
-    """How many jobs may wait on a queue, and how many do."""
-
-    queue: str
-    limit: int
-    waiting: int
-
-
 async def backlogs(conn: Connection, queue: str | None, tenant: str | None) -> dict[str, Backlog]:
     """The unfinished jobs by queue; None: of all queues, or of all tenants."""
     found: dict[str, Backlog] = {}
@@ -161,11 +148,14 @@ async def slots(conn: Connection, lease_ttl: float) -> QueueSlots:
     )
 
 
-async def depths(conn: Connection) -> list[QueueDepth]:
-    """Every queue whose depth is limited."""
-    if not await _ANY_LIMIT.value(conn):
-        return []
-    return [struct(QueueDepth, row) for row in await _DEPTHS.rows(conn)]
+async def max_depths(conn: Connection) -> dict[str, int]:
+    """How many jobs may wait on each queue that has such a limit."""
+    return {row["name"]: row["max_depth"] for row in await _MAX_DEPTHS.rows(conn)}
+
+
+async def depths(conn: Connection, queues: Sequence[str]) -> dict[str, int]:
+    """How many jobs wait on each of these queues, for any reason. Queues on which none waits are left out."""
+    return {row["queue"]: row["waiting"] for row in await _DEPTHS.rows(conn, queues=list(queues))}
 
 
 async def waiting(conn: Connection, queue: str, limit: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement
 
 LIMITER_CHANNEL = "accepted_held"
@@ -123,8 +124,10 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
         await _HOLD_ADMITTED.run(conn, queue=name)
     row = await _change(tuple(changes)).first(conn, name=name, limited=limited, **changes)
     assert row is not None
+    if "max_depth" in changes:
+        await notifications.announce_settings(conn, notifications.LIMITS)
     await notify_limiter(conn)
-    await _NOTIFY_WORKERS.run(conn)
+    await notify_workers(conn)
     return _settings(row)
 
 
@@ -136,6 +139,11 @@ async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
 async def notify_limiter(conn: Connection) -> None:
     """Notify the limiter when this transaction commits."""
     await _NOTIFY.run(conn)
+
+
+async def notify_workers(conn: Connection) -> None:
+    """Notify workers, when this transaction commits, that they may have to serve other queues."""
+    await _NOTIFY_WORKERS.run(conn)
 
 
 @lru_cache

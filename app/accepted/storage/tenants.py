@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.tenants import TenantQuota
+from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 
 
@@ -86,6 +87,7 @@ async def create_key(
 ) -> None:
     """Insert a new key by its hash. The caller commits."""
     await _CREATE_KEY.run(conn, id=key_id, tenant=tenant, name=name, scopes=scopes, hash=hashed)
+    await notifications.announce_settings(conn, notifications.KEYS)
 
 
 async def find_key(conn: Connection, hashed: bytes) -> tuple[ApiKey, bytes] | None:
@@ -101,6 +103,7 @@ async def list_keys(conn: Connection) -> list[ApiKey]:
 
 async def revoke_key(conn: Connection, key_id: UUID, now: datetime) -> bool:
     """Revoke a key. False: it does not exist, or was revoked before. The caller commits."""
+    await notifications.announce_settings(conn, notifications.KEYS)
     return await _REVOKE_KEY.count(conn, id=key_id, now=now) > 0
 
 
@@ -121,10 +124,12 @@ async def give_quota_back(conn: Connection, tenant: str, jobs: int) -> None:
 async def put_quota(conn: Connection, tenant: str, jobs: int, per: float) -> None:
     """Set the tenant's quota: `jobs` in `per` seconds. What is still used stays used. The caller commits."""
     await _PUT.run(conn, tenant=tenant, jobs=jobs, per=per)
+    await notifications.announce_settings(conn, notifications.LIMITS)
 
 
 async def remove_quota(conn: Connection, tenant: str) -> bool:
     """Remove the tenant's quota, and say whether it had one. The caller commits."""
+    await notifications.announce_settings(conn, notifications.LIMITS)
     return await _REMOVE.count(conn, tenant=tenant) > 0
 
 

@@ -68,7 +68,7 @@ async def test_queues_at_a_terminal(trio: Running, client: Client, keys: Mapping
 
 
 async def refused_past_the_depth(client: Client, queue: str) -> None:
-    """At most one job may wait, and API processes notice the limit within a second or so."""
+    """At most one job may wait, and API processes notice the limit within half a second."""
     await client.post({"type": "noop", "queue": queue, "delay": 3600})
 
     async def refused() -> bool:

@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.tenants import TenantQuota
-from accepted.storage import tenants
+from accepted.storage import targets, tenants
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
+from accepted.storage.targets import Tried
 from accepted.storage.tenants import TakenQuota
 from tests.support.ledger.limited_queue import Queue, a_worker, limit
 from tests.support.ledger.sql import do, rows
@@ -129,6 +130,26 @@ async def test_a_periodic_lock_from_the_future_can_be_taken(engine: AsyncEngine)
     assert [await take_lock(), await take_lock()] == [True, False]
     (row,) = await rows(engine, "SELECT taken_at - now() AS ahead FROM periodic_locks")
     assert row["ahead"] <= timedelta(0)
+
+
+async def test_a_host_deferred_in_the_future_is_tried(engine: AsyncEngine) -> None:
+    """Its deferral began before the clock was set back: without this it would last as much longer."""
+    async with transaction(engine) as conn:
+        await targets.defer(conn, "t", "partner:443", 60.0, None)
+        await conn.commit()
+    assert (await try_(engine)).fence is None
+    later = "deferred_until = deferred_until + interval '1 day', updated_at = updated_at + interval '1 day'"
+    await do(engine, f"UPDATE targets SET {later}")
+    assert (await try_(engine)).fence is not None
+    assert (await try_(engine)).fence is None, "one tries it"
+
+
+async def try_(engine: AsyncEngine) -> Tried:
+    async with transaction(engine) as conn:
+        found = await targets.try_(conn, "t", "partner:443", 30.0)
+        await conn.commit()
+    assert found is not None
+    return found
 
 
 async def quota(engine: AsyncEngine, jobs: int, per: float) -> TenantQuota:

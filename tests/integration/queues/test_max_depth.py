@@ -88,9 +88,34 @@ async def test_a_batch_fits_whole_or_not_at_all(engine: AsyncEngine, client: Cli
 
 async def test_so_does_a_workflow(engine: AsyncEngine, client: Client) -> None:
     jobs = [job(ref=f"r{number}") for number in range(6)]
-    check_problem(await client.http.post("/workflows", json={"jobs": jobs}), 429)
+    too_many = await client.http.post("/workflows", json={"jobs": jobs})
+    check_problem(too_many, 422, "", "queue q never takes more than 5 waiting jobs, and these are 6")
     assert (await client.http.post("/workflows", json={"jobs": jobs[:5]})).status_code == 202
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 5
+
+
+async def test_a_batch_that_never_fits_is_wrong_and_not_early(app: HttpApp, client: Client) -> None:
+    """Even if the queue is full, or the quota used up: to wait, as 429 asks, would never help."""
+    await allow(app, 8)
+    await asyncio.gather(*(client.post(job()) for _ in range(5)))
+    check_problem(await client.post(job()), 429)
+    lines = (b'{"type":"noop","queue":"q"}\n' * 6, b'{"type":"noop","queue":"other"}\n' * 9)
+    for body in lines:
+        answer = await client.http.post("/batches", content=body, headers={"content-type": "application/x-ndjson"})
+        check_problem(answer, 422, "", "never")
+    check_problem(await client.http.post("/batches", json={"jobs": [job()] * 5}), 429)
+    (row,) = await rows(app.engine, "SELECT used FROM quotas")
+    assert row["used"] == pytest.approx(5, abs=0.5), "a refused batch uses nothing up"
+
+
+async def test_a_raised_limit_counts_all_that_waits(app: HttpApp, client: Client) -> None:
+    """A count goes no further than the limit that it was made for."""
+    await client.http.patch("/queues/q", json={"max_depth": None})
+    await asyncio.gather(*(client.post(job()) for _ in range(9)))
+    await client.http.patch("/queues/q", json={"max_depth": 2})
+    check_problem(await client.post(job()), 429)
+    await client.http.patch("/queues/q", json={"max_depth": 10})
+    assert statuses([await client.post(job()) for _ in range(3)]) == {202: 1, 429: 2}
 
 
 async def test_a_full_queue_takes_nothing_of_the_quota(app: HttpApp, engine: AsyncEngine, client: Client) -> None:

@@ -1,6 +1,6 @@
 """The circuit breaker of the hosts that `http.request` and `webhook.deliver` call: asked before a call, told after it.
 
-The rows of all hosts are read when a job is about to call one, at most once a second; a worker without such jobs reads
+The rows of all hosts are read when a job is about to call one, at most every 0.4 s; a worker without such jobs reads
 nothing. Only a deferred host costs a query of its own. A failed call is one small write; a successful one is none,
 unless the host has a row. If the ledger is away, hosts are called as usual: their jobs are claimed, and the outcome
 can wait for the ledger.
@@ -34,7 +34,7 @@ from accepted.storage.targets import TargetHealth, Tried
 
 TYPES = frozenset({"http.request", WEBHOOK_TYPE})
 
-FRESH = 1.0
+FRESH = 0.4
 """Seconds for which the rows that were read are used."""
 
 ROWS = 5000

@@ -36,7 +36,23 @@ ANNOUNCE = f"""(
 ) AS announced"""
 """One more column of a statement, which announces the ids in its CTE `rows`: it saves a round trip."""
 
-_NOTIFY = Statement("SELECT pg_notify(:channel, :ids)")
+SETTINGS = "accepted_settings"
+"""The channel for the kinds of settings that have changed: `LIMITS`, `TYPES` or `KEYS`."""
+
+LIMITS, TYPES, KEYS = "limits", "types", "keys"
+"""The `max_depth` of queues and the quotas of tenants; job types; API keys."""
+
+_NOTIFY = Statement("SELECT pg_notify(:channel, :payload)")
+
+_VERSIONS = Statement("""
+SELECT md5(concat(
+    (SELECT string_agg(concat_ws(' ', name, max_depth), ',' ORDER BY name) FROM queues WHERE max_depth IS NOT NULL),
+    ';', (SELECT string_agg(concat_ws(' ', tenant, jobs), ',' ORDER BY tenant) FROM quotas)
+)) AS limits,
+(SELECT concat_ws(' ', count(*), sum(CAST(CAST(xmin AS text) AS int8))) FROM job_types) AS types,
+(SELECT concat_ws(' ', count(*), sum(CAST(CAST(xmin AS text) AS int8))) FROM api_keys) AS keys
+""")
+"""`xmin` is the transaction that wrote a row. Queues and quotas also have columns that change with each job."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +94,18 @@ async def announce(conn: Connection, ids: Sequence[UUID]) -> None:
     """Announce that this transaction changes these jobs. Listeners hear it after the commit."""
     if ids:
         payload = ",".join(map(str, ids)) if len(ids) <= MAX_IDS else EVERYTHING
-        await _NOTIFY.run(conn, channel=CHANGES, ids=payload)
+        await _NOTIFY.run(conn, channel=CHANGES, payload=payload)
+
+
+async def announce_settings(conn: Connection, kind: str) -> None:
+    """Announce that this transaction changes settings of this kind. Listeners hear it after the commit."""
+    await _NOTIFY.run(conn, channel=SETTINGS, payload=kind)
+
+
+async def settings_versions(conn: Connection) -> dict[str, str]:
+    """The version of each kind of settings: another text after every change."""
+    (row,) = await _VERSIONS.rows(conn)
+    return {kind: row[kind] for kind in (LIMITS, TYPES, KEYS)}
 
 
 def changed_ids(payload: str) -> list[UUID] | None:

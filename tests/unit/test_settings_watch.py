@@ -1,0 +1,55 @@
+"""A copy of settings: read once for all who need it, and never taken for newer than it is."""
+
+import asyncio
+
+import pytest
+
+from accepted.errors import LedgerUnavailable
+from accepted.services.settings_watch import SettingsCopy
+
+
+class Ledger:
+    """One setting. A read takes two turns of the event loop, and has what was there at its first."""
+
+    def __init__(self) -> None:
+        self.setting = self.copied = self.reads = 0
+        self.copy = SettingsCopy(self._read)
+        self.fails = False
+
+    async def _read(self) -> None:
+        self.reads += 1
+        found = self.setting
+        await asyncio.sleep(0)
+        if self.fails:
+            raise LedgerUnavailable
+        self.copied = found
+
+
+async def test_all_who_need_it_wait_for_one_read() -> None:
+    ledger = Ledger()
+    await asyncio.gather(*(ledger.copy.refresh() for _ in range(10)))
+    await ledger.copy.refresh()
+    assert (ledger.copy.fresh, ledger.reads) == (True, 1)
+
+
+async def test_a_change_during_a_read_is_read() -> None:
+    ledger = Ledger()
+    reading = asyncio.create_task(ledger.copy.refresh())
+    await asyncio.sleep(0)
+    ledger.setting = 1
+    ledger.copy.forget()
+    await reading
+    assert not ledger.copy.fresh
+    await ledger.copy.refresh()
+    assert (ledger.copy.fresh, ledger.copied) == (True, 1)
+
+
+async def test_a_failed_read_leaves_it_out_of_date() -> None:
+    ledger = Ledger()
+    ledger.fails = True
+    with pytest.raises(LedgerUnavailable):
+        await ledger.copy.refresh()
+    assert not ledger.copy.fresh
+    ledger.fails = False
+    await ledger.copy.refresh()
+    assert ledger.copy.fresh
