@@ -24,6 +24,7 @@ The numbers are the HTTP status codes of `app/accepted/api/http/problem_table.py
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,22 @@ from accepted.domain.tenants import TenantQuota
 
 LONGEST_NAME = 64
 """Characters. No name of ours is longer, and comparing names takes quadratic time."""
+
+MAX_MESSAGE = 500
+"""Characters of an error's text in a line of a log."""
+
+_SECRETS = (
+    (re.compile(r"(?<=://)[^\s/@]*:[^\s/]*@"), "***@"),  # of a URL
+    (re.compile(r"\b(acc_|whsec_)[\w+/=-]{6,}"), r"\1***"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
+    (
+        re.compile(
+            r"(?i)(\w*(?:passw(?:or)?d|secret|token|api[_-]?key|authorization)\w*[\"']?\s*[=:]\s*)(?:[\"'][^\"']*[\"']?|\S+)"
+        ),
+        r"\1***",
+    ),
+)
+"""What looks like a secret in a text that others have written, and what stands in its place."""
 
 
 class AcceptedError(Exception):
@@ -136,7 +153,31 @@ class ConfigurationError(AcceptedError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint to append to an error about `name`: the closest name in `known`, or "" when none is close."""
-    if len(name) > LONGEST_NAME:
-        return ""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return f'; did you mean "{found[0]}"?' if found else ""
+    found = nearest(name.lower(), known)
+    return f'; did you mean "{found}"?' if found else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The closest name in `known`; None when none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1) if len(name) <= LONGEST_NAME else []
+    return found[0] if found else None
+
+
+def describe(error: BaseException) -> str:
+    """The class of `error` and its text, in one line and without secrets."""
+    try:
+        text = readable(str(error))
+    except Exception:  # its `__str__` can raise anything
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def readable(text: str) -> str:
+    """The first line of `text`, at most `MAX_MESSAGE` characters, with *** for what looks like a secret.
+
+    PostgreSQL, SQLAlchemy and Pydantic quote values in the lines that follow.
+    """
+    line = text[: 4 * MAX_MESSAGE].strip().partition("\n")[0].strip()
+    for pattern, instead in _SECRETS:
+        line = pattern.sub(instead, line)
+    return line[:MAX_MESSAGE]

@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F59: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F73: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -60,6 +60,8 @@ FAULTS = {
     "F57": "everything killed at once, started in any order",
     "F58": "soak: faults at random",
     "F59": "schedulers killed one after another while schedules fire",
+    "F66": "broker or ledger stopped: what the log says",
+    "F67": "parent of other processes killed (-9)",
 }
 
 NOT_MADE = {

@@ -68,6 +68,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     `progress` is the attempt's last progress, as JSON text. `children` are jobs that become real with the success.
     `retry_after` (seconds) is what the target asked for; it is not stored. `answer` is what the called server answered,
     as JSON text; it is stored with the attempt, and so is `target`, the host for which the attempt was deferred.
+    `where` (file:line) is the place in the handler that failed; it is only logged.
     """
 
     running: RunningAttempt
@@ -84,6 +85,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
     answer: str | None = None
     target: str | None = None
+    where: str | None = None
 
 
 def succeeded(running: RunningAttempt, result: str) -> Transition:

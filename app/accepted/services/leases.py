@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
 from accepted.domain import transitions
@@ -41,8 +41,6 @@ MAX_TEXT = 100_000
 """Characters of a message. Far fewer are kept."""
 
 _OVER = "the lease is lost or settled: the job has gone on without it"
-
-log = structlog.get_logger("attempt")
 
 
 class LeaseRequest(BaseModel):
@@ -185,16 +183,7 @@ def note(found: LeasedAttempt, transition: Transition) -> float:
     seconds = max((datetime.now(UTC) - found.started_at).total_seconds(), 0.0)
     ATTEMPTS.labels(found.type, transition.outcome).inc()
     ATTEMPT_SECONDS.labels(found.type).observe(seconds)
-    log.info(
-        "attempt",
-        job_id=str(found.running.job_id),
-        type=found.type,
-        queue=found.queue,
-        attempt=found.running.attempt,
-        outcome=transition.outcome,
-        status=transition.status,
-        duration_ms=round(seconds * 1000, 1),
-    )
+    logs.attempt(transition, type=found.type, queue=found.queue, seconds=seconds)
     return seconds
 
 

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, Refused
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission, BatchSubmissions
@@ -20,8 +20,6 @@ from accepted.services.jobs.submission import DEADLINE, Receipt, Submission, Sub
 from accepted.services.submission_limits import SubmissionLimits
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.idempotency import recall
-
-log = structlog.get_logger(__name__)
 
 
 class _Answer(Protocol):
@@ -92,7 +90,7 @@ class LimitedSubmissions:
             if quota is not None:
                 await self._limits.give_back(tenant, sum(jobs.values()))
         except LedgerUnavailable as error:
-            log.warning("quota_not_given_back", tenant=tenant, error=str(error))
+            logs.outage("quota_not_given_back", error, tenant=tenant)
 
     async def _is_known(self, tenant: str, key: str) -> bool:
         async with reading(self._engine) as conn:

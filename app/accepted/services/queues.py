@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from accepted import logs
 from accepted.concurrency import cancel_requested
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.rates import Measured, size
@@ -82,7 +83,7 @@ class RunTimes:
             try:
                 await self.report(engine)
             except LedgerUnavailable as error:
-                log.warning("run_times_not_reported", error=str(error))
+                logs.outage("run_times_not_reported", error)
             except Exception:
                 log.exception("run_times_not_reported")
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.concurrency import Coalescer, cancel_requested
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, QueueFull, QuotaExceeded
@@ -55,7 +56,7 @@ class SubmissionLimits:
                 await self._copy.refresh()
                 await self._depths.count()
             except LedgerUnavailable as error:
-                log.warning("limits_unknown", error=str(error))
+                logs.outage("limits_unknown", error)
             except Exception:
                 log.exception("limits_unknown")
             await asyncio.sleep(max(COUNT_EVERY, (time.monotonic() - started) * COUNT_SHARE))

@@ -6,6 +6,7 @@ parameter of a statement. Tracebacks hold source lines and messages, and no valu
 """
 
 import os
+import sysconfig
 import time
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ import asyncpg
 import httpx
 from sqlalchemy.exc import DataError, DBAPIError
 
+import accepted
 from accepted.domain.failures import (
     AuthError,
     FailureClass,
@@ -37,19 +39,28 @@ UNSENDABLE = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolEr
 
 
 _PACKAGE = Path(__file__).parents[1]
+_INSTALLED = (str(_PACKAGE), str(Path(accepted.__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib")), "<")
+"""The beginnings of file names that are not the user's code: ours, Python's, the libraries'; and of <frozen …>."""
+
 _OWN_CODE = tuple(str(_PACKAGE / package) + os.sep for package in ("attempt", "process_pool", "runtime"))
 
 
 class RaisedInChild(HandlerError):
-    """An exception that a handler raised in a child process; `traceback` is its text there."""
+    """An exception that a handler raised in a child process; `traceback` and `where` are texts from there."""
 
     def __init__(
-        self, message: str, failure_class: FailureClass, retry_after: float | None, traceback: str | None
+        self,
+        message: str,
+        failure_class: FailureClass,
+        retry_after: float | None,
+        traceback: str | None,
+        where: str | None,
     ) -> None:
         super().__init__(message)
         self.failure_class = failure_class
         self.retry_after = retry_after
         self.traceback = traceback
+        self.where = where
 
 
 def of(error: BaseException) -> HandlerError:
@@ -114,6 +125,21 @@ def traceback_of(error: BaseException) -> str | None:
     text = "".join(lines).encode(errors="replace").replace(b"\0", b"?")
     cut = text if len(text) <= MAX_TRACEBACK_BYTES else b"...\n" + text[4 - MAX_TRACEBACK_BYTES :]
     return cut.decode(errors="ignore")
+
+
+def place_of(error: BaseException) -> str | None:
+    """Where `error` comes from, as file:line: the innermost line of the user's own code, or else of the handler.
+
+    None for what we raised, and for a `HandlerError` of a built-in handler, whose message says it all.
+    """
+    if isinstance(error, RaisedInChild):
+        return error.where
+    frames = traceback.extract_tb(_without_own_frames(error.__traceback__))
+    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
+    found = own[-1] if own else next(iter(frames), None)
+    if found is None or (isinstance(error, HandlerError) and found.filename.startswith(str(_PACKAGE))):
+        return None
+    return f"{found.filename}:{found.lineno}"
 
 
 def _without_own_frames(frames: TracebackType | None) -> TracebackType | None:

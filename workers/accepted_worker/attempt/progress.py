@@ -7,9 +7,9 @@ even if earlier writes failed.
 import asyncio
 from collections.abc import Callable
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.storage.attempts import completion
@@ -18,8 +18,6 @@ from accepted_worker.attempt.threads import LoopBridge
 
 PAUSE = 0.25
 """Seconds between two writes. Each is for all attempts of the worker, so a watcher sees four changes a second."""
-
-log = structlog.get_logger(__name__)
 
 
 class ProgressWriter:
@@ -61,7 +59,7 @@ class ProgressWriter:
                 await completion.write_progress(conn, batch)
                 await conn.commit()
         except LedgerUnavailable as error:
-            log.info("progress_waits", attempts=len(batch), error=str(error))
+            logs.outage("progress_waits", error)
             self._unwritten |= batch.keys() & self._last.keys()
 
 

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_TYPE, Job
 from accepted.domain.network import targets as rules
@@ -112,7 +113,7 @@ class Targets:
             known = self._known.get(call.key)
             return call if known is None or known.deferred_until is None else await self._try(call, aim)
         except LedgerUnavailable as error:
-            log.warning("targets_unknown", error=str(error))
+            logs.outage("targets_unknown", error)
             return call
 
     def tell(self, call: Call, transition: Transition) -> None:
@@ -227,4 +228,4 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except LedgerUnavailable as error:
-        log.warning("target_not_told", error=str(error))
+        logs.outage("target_not_told", error)

@@ -114,10 +114,11 @@ def _raised(error: BaseException) -> Raised:
             message=readable(failure),
             retry_after=failure.retry_after,
             traceback=failures.traceback_of(error),
+            where=failures.place_of(error),
         )
         return msgspec.json.decode(msgspec.json.encode(raised), type=Raised)
     except BaseException:
-        return Raised(FailureClass.TRANSIENT, type(error).__name__, None, None)
+        return Raised(FailureClass.TRANSIENT, type(error).__name__, None, None, None)
 
 
 @cache

@@ -136,6 +136,7 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     message: str
     retry_after: float | None
     traceback: str | None
+    where: str | None
     left_running: bool = False
 
 

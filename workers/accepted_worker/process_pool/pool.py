@@ -252,7 +252,9 @@ class ChildProcess:
             receive(answer, self._send)
         self._reusable = not answer.left_running
         if isinstance(answer, Raised):
-            raise RaisedInChild(answer.message, answer.failure_class, answer.retry_after, answer.traceback)
+            raise RaisedInChild(
+                answer.message, answer.failure_class, answer.retry_after, answer.traceback, answer.where
+            )
         return answer.result
 
     def kill(self) -> None:

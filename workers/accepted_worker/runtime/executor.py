@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from accepted import logs
 from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
@@ -76,16 +77,7 @@ class Executor:
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
         if not transition.extra_attempts:  # otherwise it was handed back
             self.run_times.count(claim.job.queue, seconds)
-        log.info(
-            "attempt",
-            job_id=str(claim.job.id),
-            type=claim.job.type,
-            queue=claim.job.queue,
-            attempt=claim.job.attempt,
-            outcome=transition.outcome,
-            status=transition.status,
-            duration_ms=round(seconds * 1000, 1),
-        )
+        logs.attempt(transition, type=claim.job.type, queue=claim.job.queue, seconds=seconds)
         return transition
 
     def cancel(self, job_id: UUID, attempt: int) -> None:
@@ -198,4 +190,7 @@ def _failed(running: RunningAttempt, failure: HandlerError, raised: BaseExceptio
     """`raised` is what the handler raised. After a timeout it is the CancelledError, which shows where it was."""
     traceback = None if raised is None else failures.traceback_of(raised)
     message = failures.text_of(failure)
-    return transitions.failed(running, failure.failure_class, message, random.random(), failure.retry_after, traceback)
+    transition = transitions.failed(
+        running, failure.failure_class, message, random.random(), failure.retry_after, traceback
+    )
+    return msgspec.structs.replace(transition, where=None if raised is None else failures.place_of(raised))

@@ -7,11 +7,12 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, InvalidJob
 from accepted.domain.transitions import Transition
-from accepted.errors import LedgerUnavailable
+from accepted.errors import LedgerUnavailable, describe
 from accepted.services.jobs.completion import Outcomes, settle_whole
 from accepted.storage.attempts.handler_transactions import HandlerTransaction
 from accepted.storage.db.engine import RETRY_SECONDS, transaction
@@ -48,7 +49,7 @@ class Recorder:
             try:
                 committed = await self._commit(transition)
             except LedgerUnavailable as error:
-                log.warning("outcome_waits", job_id=str(transition.running.job_id), error=str(error))
+                logs.outage("outcome_waits", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             except InvalidJob as refusal:
@@ -94,7 +95,7 @@ class Recorder:
         except InvalidJob as refusal:
             return _failed(success, FailureClass.INVALID, str(refusal))
         except Exception as error:
-            log.warning("transaction_lost", job_id=str(success.running.job_id), error=type(error).__name__)
+            log.warning("transaction_lost", job_id=str(success.running.job_id), error=describe(error))
             return _failed(success, FailureClass.TRANSIENT, "the handler's transaction could not be committed")
         finally:
             await handler_transaction.abandon()
@@ -102,6 +103,8 @@ class Recorder:
 
 def _failed(success: Transition, kind: FailureClass, message: str) -> Transition:
     failure = transitions.failed(success.running, kind, message, random.random())
+    running = failure.running
+    log.warning("success_refused", job_id=str(running.job_id), attempt=running.attempt, **logs.failure_of(failure))
     return msgspec.structs.replace(failure, progress=success.progress, answer=success.answer)
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Broker
 from accepted.concurrency import cancel_requested
 from accepted.domain import transitions
@@ -149,7 +150,7 @@ class Worker:
             try:
                 deliveries = await self._claimer.claim(min(free, MAX_BATCH))
             except LedgerUnavailable as error:
-                log.warning("claim_failed", error=str(error))
+                logs.outage("claim_failed", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             except Exception:
@@ -254,8 +255,8 @@ class Worker:
             async with transaction(self._engine) as conn:
                 await workers.retire(conn, self.id)
                 await conn.commit()
-        except LedgerUnavailable:
-            log.info("retire_failed")
+        except LedgerUnavailable as error:
+            logs.outage("retire_failed", error)
 
     async def _every(self, seconds: float, work: Work, or_at_once: asyncio.Event | None = None) -> None:
         """Call `work` every so many `seconds`, and when `or_at_once` is set."""
@@ -268,7 +269,7 @@ class Worker:
             try:
                 await work()
             except LedgerUnavailable as error:
-                log.warning("ledger_unavailable", error=str(error))
+                logs.outage("ledger_unavailable", error)
             except Exception:
                 log.exception("worker_loop_failed", loop=work.__name__)
 

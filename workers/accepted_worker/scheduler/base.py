@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from accepted import logs
 from accepted.concurrency import cancel_requested
 from accepted.errors import AcceptedError
 from accepted.metrics import LOOP_DONE, LOOP_FAILED
@@ -63,7 +64,7 @@ async def _run(loop: Loop) -> None:
             pause = loop.pause(done)
         except AcceptedError as error:
             LOOP_FAILED.labels(loop.name).inc()
-            log.warning("loop_failed", loop=loop.name, error=f"{type(error).__name__}: {error}")
+            logs.outage("loop_failed", error, loop=loop.name)
             pause = AFTER_FAILURE
         except Exception:
             LOOP_FAILED.labels(loop.name).inc()

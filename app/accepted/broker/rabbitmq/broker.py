@@ -6,10 +6,10 @@ from typing import cast
 from uuid import UUID
 
 import aiormq
-import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Subscription
 from accepted.broker.rabbitmq import frames
 from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Failure, close_quietly
@@ -28,8 +28,6 @@ RETRY_AFTER = 1.0
 REDECLARE_AFTER = 0.5
 """Seconds before a deleted queue is declared again. Its consumers must know of the deletion by then: RabbitMQ moves the
 others to the new queue, and counts messages as delivered to them (3.10.8: unacked, never sent)."""
-
-log = structlog.get_logger(__name__)
 
 
 class RabbitBroker:
@@ -63,7 +61,7 @@ class RabbitBroker:
                     await asyncio.sleep(REDECLARE_AFTER)
                     await self._send(returned, confirmed)
         except Failure as error:
-            log.warning("publish_failed", error=type(error).__name__, refs=len(refs))
+            logs.outage("publish_failed", error)
             await self._drop()
         return confirmed
 

@@ -20,6 +20,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import ReceivedMessage
 from accepted.broker.rabbitmq.connections import Connector, Failure, ack, close_quietly, give_back, reject
 from accepted.broker.rabbitmq.round_robin import Buffer
@@ -153,7 +154,7 @@ class RabbitSubscription:
         try:
             await self._consume()
         except Failure as error:
-            log.warning("consumer_lost", error=type(error).__name__)
+            logs.outage("consumer_lost", error)
         self._forget()
 
     async def _consume(self) -> None:

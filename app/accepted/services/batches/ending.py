@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Broker
 from accepted.domain.batch import FINISHED_EVENT, Batch, to_wire
 from accepted.domain.job import WEBHOOK_TYPE, NewJob
@@ -33,8 +33,6 @@ IN_REQUEST = 1.0
 """Seconds for which a request cancels: some thousands of members."""
 
 FIRST = UUID(int=0)
-
-log = structlog.get_logger(__name__)
 
 
 async def add_up(engine: AsyncEngine, broker: Broker) -> int:
@@ -58,7 +56,7 @@ async def cancel(engine: AsyncEngine, broker: Broker, tenant: str, batch_id: UUI
     try:
         await _begin(BatchCanceller(engine, broker), batch_id)
     except LedgerUnavailable as error:  # the request is committed: a scheduler goes on
-        log.warning("batch_cancel_left_to_scheduler", batch_id=str(batch_id), error=str(error))
+        logs.outage("batch_cancel_left_to_scheduler", error, batch_id=str(batch_id))
     return True
 
 

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Broker
 from accepted.domain.references import JobRef
 from accepted.errors import LedgerUnavailable
@@ -15,8 +15,6 @@ from accepted.storage.jobs import outbox
 
 HANDOFF = 1.0
 """Seconds within which the process that committed a row publishes it; from then on the relay does."""
-
-log = structlog.get_logger(__name__)
 
 
 def handoff(broker: Broker, *, publishes: bool) -> float | None:
@@ -88,7 +86,7 @@ class Publisher:
     async def _publish(self, refs: Sequence[JobRef]) -> None:
         try:
             await publish(self._engine, self._broker, refs, "submitter")
-        except LedgerUnavailable:
-            log.warning("mark_published_failed", refs=len(refs))
+        except LedgerUnavailable as error:
+            logs.outage("mark_published_failed", error)
         finally:
             self.release(len(refs))

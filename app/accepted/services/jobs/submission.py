@@ -10,9 +10,9 @@ from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted import logs
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer, Deadlines
 from accepted.domain.job import Job, NewJob, as_stored
@@ -33,8 +33,6 @@ MAX_BATCH = 200
 
 DEADLINE = 4.5
 """Seconds, so that a client gets 503 within 5 s when the ledger does not answer."""
-
-log = structlog.get_logger(__name__)
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -173,7 +171,7 @@ class Submissions:
                 await self._broker.announce(conn, queues)
                 return await _recall(conn, keys) if keys else {}
         except LedgerUnavailable as error:
-            log.warning("follow_up_failed", error=str(error), replays=len(keys))
+            logs.outage("follow_up_failed", error)
             return {}
 
 

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
-import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from accepted import logs
 from accepted.errors import LedgerUnavailable
 
 SCHEMA = "accepted"
@@ -63,8 +63,6 @@ _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 _OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
 
 Value = TypeVar("Value")
-
-log = structlog.get_logger(__name__)
 
 
 class DriverConnection(asyncpg.Connection):
@@ -171,7 +169,7 @@ async def retry_until_available(
         except LedgerUnavailable as error:
             if stop():
                 raise
-            log.warning(event, error=str(error), **about)
+            logs.outage(event, error, **about)
             await asyncio.sleep(RETRY_SECONDS)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import structlog
 
+from accepted import logs
 from accepted.concurrency import cancel_requested
 from accepted.storage.db.engine import open_connection
 from accepted.storage.db.statements import Connection, Statement
@@ -54,8 +54,6 @@ SELECT md5(concat(
 """)
 """`xmin` is the transaction that wrote a row. Queues and quotas also have columns that change with each job."""
 
-log = structlog.get_logger(__name__)
-
 
 class Listener:
     """Calls `heard(payload)` for each notification on `channel`, and with `EVERYTHING` after each connect."""
@@ -71,7 +69,7 @@ class Listener:
             try:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.info("listener_lost", channel=self._channel, error=type(error).__name__)
+                logs.outage("listener_lost", error, channel=self._channel)
             await asyncio.sleep(RECONNECT)
 
     async def _listen(self) -> None:
