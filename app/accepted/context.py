@@ -121,8 +121,9 @@ class ContextTools(Protocol):
         """Submit a child, given as a body of POST /jobs."""
         ...
 
-    def results(self) -> Coroutine[Any, Any, dict[str, Any]]:
-        """The results of the jobs that this one depends on, by their refs."""
+    def results(self) -> dict[str, Any]:
+        """The results of the jobs that this one depends on, by their refs. May block, but never an event loop of a
+        worker."""
         ...
 
     def transaction(self) -> ContextTransaction:
@@ -177,14 +178,14 @@ class Context:
         """For the worker."""
 
     @property
-    def results(self) -> Any:
-        """The results of the jobs that this one depends on, by their refs: `(await ctx.results)["load"]`.
+    def results(self) -> dict[str, Any]:
+        """The results of the jobs that this one depends on, by their refs: `ctx.results["load"]`.
 
-        In a `def` handler `ctx.results` itself is that dict. It is empty for a job without dependencies, and lacks jobs
-        past their retention. It is read from the ledger on first use, once per attempt; while the ledger is away, the
-        call waits. Raises `LeaseLost` when another worker has the job.
+        A plain dict in every kind of handler, and a new one on each use. It is empty for a job without dependencies.
+        It is read from the ledger before the handler begins (in a process on first use); while the ledger is away, the
+        attempt waits. Raises `LeaseLost` in a process when another worker has the job.
         """
-        return self.tools.call(self.tools.results())
+        return self.tools.results()
 
     @property
     def cancelled(self) -> bool:

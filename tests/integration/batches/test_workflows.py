@@ -124,14 +124,19 @@ async def ended(client: httpx.AsyncClient, batch_id: str) -> dict[str, Any]:
 @job("gives", queue="q")
 async def gives(payload: dict[str, Any], ctx: Context) -> object:
     """The value of its payload plus the results of its dependencies."""
-    given = await ctx.results
-    assert given is not await ctx.results, "each step reads a copy of its own"
+    given = ctx.results
+    assert given is not ctx.results, "each step reads a copy of its own"
     return payload["value"] + sum(given.values())
 
 
 @job("gives.thread", queue="q")
 def gives_in_a_thread(payload: dict[str, Any], ctx: Context) -> object:
-    """The same as a plain function."""
+    """Their names, as a plain function; the dict is the same on an event loop of its own, and in an async step."""
+
+    async def names() -> list[str]:
+        return sorted(ctx.results)
+
+    assert asyncio.run(names()) == ctx.step("names", names) == sorted(ctx.results)
     return sorted(ctx.results)
 
 

@@ -193,9 +193,11 @@ async def test_children_count_against_the_limits(engine: AsyncEngine, database_u
 
 
 async def test_results_of_the_jobs_depended_on(shop: WorkerWithHandlers, broker: PostgresBroker) -> None:
-    ids = await put_graph(shop.engine, broker, {"a": "", "b": "a"}, type="use", payload='{"do":"results"}')
-    first, second = [await shop.finished(ids[ref]) for ref in "ab"]
-    assert (first.result, second.result) == ("{}", '{"a":{}}')
+    """A plain dict in each kind of handler."""
+    for type_ in ("use", "use.async"):
+        ids = await put_graph(shop.engine, broker, {"a": "", "b": "a"}, type=type_, payload='{"do":"results"}')
+        first, second = [await shop.finished(ids[ref]) for ref in "ab"]
+        assert (first.result, second.result) == ("{}", '{"a":{}}')
 
 
 async def test_a_transaction_is_refused_at_once(shop: WorkerWithHandlers, tmp_path: Path) -> None:

@@ -204,7 +204,11 @@ async def _together(given: Use, ctx: Context) -> Any:
     charged = await asyncio.gather(*(ctx.step("charge", charge) for _ in range(3)))
     beside = await ctx.step("beside", threading.get_ident)
     children = await asyncio.gather(*(ctx.submit("use", {"do": "nothing"}) for _ in range(20)))
-    return [charged, beside != threading.get_ident(), len(set(children)), await ctx.results]
+    return [charged, beside != threading.get_ident(), len(set(children)), ctx.results]
+
+
+async def _results(given: Use, ctx: Context) -> Any:
+    return ctx.results
 
 
 async def _give_up(given: Use, ctx: Context) -> Any:
@@ -244,4 +248,4 @@ USES = {
     "commit and hang": _commit_and_hang,
 }
 
-ASYNC_USES = {"together": _together, "give up": _give_up, "transaction": _transaction_async}
+ASYNC_USES = {"results": _results, "together": _together, "give up": _give_up, "transaction": _transaction_async}

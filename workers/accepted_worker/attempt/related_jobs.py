@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import InvalidJob, LeaseLost
 from accepted.domain.job import NewJob
-from accepted.domain.references import Lease
 from accepted.errors import Refused
 from accepted.services.jobs.checks import JobChecks
 from accepted.storage import batches
@@ -66,19 +65,23 @@ class Children:
 
 
 class DependencyResults:
-    """The results of the jobs that an attempt's job depends on. For the worker's event loop alone."""
+    """The results of the jobs that an attempt's job depends on. Only a job of a workflow has any."""
 
-    def __init__(self, engine: AsyncEngine, lease: Lease) -> None:
+    def __init__(self, engine: AsyncEngine, claim: Claim) -> None:
         self._engine = engine
-        self._lease = lease
-        self._results: dict[str, str] | None = None
+        self._lease = claim.lease
+        self._results: dict[str, str] | None = None if claim.in_workflow else {}
         self._reading = asyncio.Lock()
 
-    async def by_ref(self) -> dict[str, Any]:
-        """The results by the refs of those jobs, read once for the attempt. Raises `LeaseLost`."""
+    async def read(self) -> None:
+        """Read them, once for the attempt. On the worker's event loop. Raises `LeaseLost`."""
         async with self._reading:
             if self._results is None:
                 self._results = await retry_until_available(self._read, "handler_waits_for_ledger", self._lease.job_id)
+
+    def by_ref(self) -> dict[str, Any]:
+        """The results by the refs of those jobs, once they are read. From any thread."""
+        assert self._results is not None
         return {ref: msgspec.json.decode(result) for ref, result in self._results.items()}
 
     async def _read(self) -> dict[str, str]:

@@ -40,6 +40,7 @@ class _Attempt(NamedTuple):
     bridge: LoopBridge
     steps: Steps
     children: Children
+    results: DependencyResults
     transaction: "AttemptTransaction"
 
 
@@ -51,7 +52,7 @@ class _OwnTools:
     say: Callable[[str], None]
     step: Callable[..., Coroutine[Any, Any, Any]]
     submit: Callable[[dict[str, Any]], Coroutine[Any, Any, UUID]]
-    results: Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+    results: Callable[[], dict[str, Any]]
     transaction: Callable[[], "AttemptTransaction"]
 
 
@@ -82,14 +83,18 @@ class Tools:
         transaction = AttemptTransaction(self._handler_transactions, lease, seconds, bridge)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = LatestProgress(bridge, partial(self.progress.say, lease))
-        results = DependencyResults(self._engine, lease)
+        results = DependencyResults(self._engine, claim)
         own = _OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(
             claim.job, own, egress=self._egress, mail=self._mail, log=logs.of_handler(claim.job),
             max_result_bytes=self._max_result_bytes,
         )  # fmt: skip
-        self._open[lease] = _Attempt(context, bridge, steps, children, transaction)
+        self._open[lease] = _Attempt(context, bridge, steps, children, results, transaction)
         return context
+
+    async def read_results(self, lease: Lease) -> None:
+        """Read what `ctx.results` returns in this attempt. Raises `LeaseLost`."""
+        await self._open[lease].results.read()
 
     async def close(self, transition: Transition) -> Transition:
         """Close the context of an attempt that ends with `transition`; returns it with progress, answer and children.

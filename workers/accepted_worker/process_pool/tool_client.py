@@ -7,6 +7,7 @@ names. When the child dies, the worker cancels the requests that it has not answ
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -117,21 +118,24 @@ class ToolClient:
             answer = await self._answer(request)
         return UUID(_value(answer))
 
-    async def results(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
+        """Blocks the thread, also on an event loop: no other job's handler is on it."""
         request = AskResults(self._pipe.new_id())
         with self._given_up_on_error(request):
-            answer = await self._answer(request)
-        results: dict[str, Any] = _value(answer)
+            results: dict[str, Any] = _value(self._ask(request).result())
         return results
 
     def transaction(self) -> ContextTransaction:
         raise InvalidJob(NO_TRANSACTION)
 
     async def _answer(self, message: ToolRequest | StepRan) -> Answer:
+        answer: Answer = await asyncio.wrap_future(self._ask(message))
+        return answer
+
+    def _ask(self, message: ToolRequest | StepRan) -> "Future[Answer]":
         expected = self._pipe.expect(message.id)
         self._send(message)
-        answer: Answer = await asyncio.wrap_future(expected)
-        return answer
+        return expected
 
     def _send(self, message: ToWorker) -> None:
         with self._pipe.locked():

@@ -5,7 +5,7 @@ in a task of the worker's event loop.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -33,8 +33,10 @@ Send = Callable[[Answer], None]
 class ToolServer:
     """Answers the requests of one attempt. For the worker's event loop alone."""
 
-    def __init__(self, tools: ContextTools) -> None:
+    def __init__(self, tools: ContextTools, read_results: Callable[[], Awaitable[None]]) -> None:
+        """`read_results` makes `tools.results()` ready."""
         self._tools = tools
+        self._read_results = read_results
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._running: dict[int, asyncio.Future[msgspec.Raw]] = {}
 
@@ -80,7 +82,8 @@ class ToolServer:
             case AskChild():
                 return await self._tools.submit(request.body)
             case _:
-                return await self._tools.results()
+                await self._read_results()
+                return self._tools.results()
 
     async def _run_in_child(self, request: AskStep, send: Send) -> msgspec.Raw:
         """The function of a step, as the tool calls it."""

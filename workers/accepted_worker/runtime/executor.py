@@ -114,9 +114,9 @@ class Executor:
     async def _run(self, claim: Claim, handler: Handler, running: RunningAttempt) -> Transition:
         timeout = claim.timeout or _type_timeout(handler)
         context = self.tools.open(claim, timeout, _type_timeout(handler))
-        function: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context)
+        function: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context, claim)
         if handler.in_process:
-            function = partial(self._call_in_process, context, timeout)
+            function = partial(self._call_in_process, context, timeout, claim)
         call = HandlerCall(function, context.ending, self._orphans, interruptible=handler.interruptible)
         self._calls[running.job_id, running.attempt] = call
         try:
@@ -133,14 +133,15 @@ class Executor:
             case _:
                 return self._transition(running, outcome or CallOutcome(error=asyncio.CancelledError()))
 
-    async def _call(self, handler: Handler, context: Context) -> object:
+    async def _call(self, handler: Handler, context: Context, claim: Claim) -> object:
+        await self.tools.read_results(claim.lease)
         payload = payload_of(handler, context.job)
         if handler.is_async:
             return await handler.function(payload, context)
         return await self._threads.call(partial(handler.function, payload, context), _type_timeout(handler))
 
-    async def _call_in_process(self, context: Context, timeout: float) -> object:
-        tool_server = ToolServer(context.tools)
+    async def _call_in_process(self, context: Context, timeout: float, claim: Claim) -> object:
+        tool_server = ToolServer(context.tools, partial(self.tools.read_results, claim.lease))
         try:
             return await self._pool.run(context.job, timeout, tool_server.receive)
         finally:

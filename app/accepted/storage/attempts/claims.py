@@ -37,6 +37,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     retry: str | None
     timeout: float | None
     traceparent: str | None
+    in_workflow: bool = False
 
     @property
     def lease(self) -> Lease:
@@ -87,7 +88,8 @@ taken AS (
     UPDATE jobs j SET status = 'running', attempt = j.attempt + 1, started_at = clock_timestamp(), progress = NULL
     FROM locked l
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
-    RETURNING {job_columns(_JOB_FIELDS, "j")}, j.crashes, CAST(j.retry AS text) AS retry, j.timeout, j.traceparent
+    RETURNING {job_columns(_JOB_FIELDS, "j")}, j.crashes, CAST(j.retry AS text) AS retry, j.timeout, j.traceparent,
+              j.ref IS NOT NULL AS in_workflow
 )"""
 """Deletes the outbox rows `locked` and makes their jobs `running`. `started_at` is not now(), the time of BEGIN: a row
 may have come due since then."""
@@ -140,4 +142,5 @@ def _read(row: Row, worker_id: UUID) -> Claim:
         retry=row["retry"],
         timeout=row["timeout"],
         traceparent=row["traceparent"],
+        in_workflow=row["in_workflow"],
     )
