@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 import msgspec
 
 from accepted.domain.failures import OnNotFound
-from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN, JobType
-from accepted.domain.retry import Retry
+from accepted.domain.job import (
+    DEFAULT_QUEUE,
+    DEFAULT_TIMEOUT,
+    MAX_DESCRIPTION,
+    QUEUE_PATTERN,
+    TYPE_PATTERN,
+    JobType,
+)
+from accepted.domain.json_text import storable
+from accepted.domain.retry import LONGEST_WAIT, Retry, is_duration
 from accepted.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,6 +73,8 @@ def job(
         raise ConfigurationError(f"{name!r} on queue {queue!r}: not a valid name for a type or a queue")
     if runs_in not in (None, "process"):
         raise ConfigurationError(f"{name!r}: runs_in must be process, or left out")
+    if not is_duration(timeout):
+        raise ConfigurationError(f"{name!r}: timeout must be a number of seconds above 0, at most {LONGEST_WAIT:g}")
     if not_found not in set(OnNotFound):
         raise ConfigurationError(f"{name!r}: not_found must be one of {', '.join(OnNotFound)}")
 
@@ -72,13 +82,14 @@ def job(
         from pydantic import TypeAdapter
 
         adapter = TypeAdapter(_payload_type(name, function))
+        text = description or inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
         kind = JobType(
             name=name,
-            description=description or inspect.cleandoc(function.__doc__ or "").partition("\n")[0],
+            description=storable(text, MAX_DESCRIPTION),
             queue=queue,
             retry=retry or Retry(),
             timeout=timeout,
-            payload_schema=msgspec.json.encode(adapter.json_schema()).decode(),
+            payload_schema=_schema(name, adapter),
             internal=internal,
             not_found=OnNotFound(not_found),
         )
@@ -87,6 +98,14 @@ def job(
         return function
 
     return decorate
+
+
+def _schema(name: str, adapter: "TypeAdapter[Any]") -> str:
+    try:
+        return msgspec.json.encode(adapter.json_schema()).decode()
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(f"{name!r}: there is no JSON Schema of its payload: {reason}") from error
 
 
 def _payload_type(name: str, function: Callable[..., Any]) -> Any:

@@ -31,6 +31,9 @@ ALERT_TYPE = "alert.deliver"
 INTERNAL_TYPES = (WEBHOOK_TYPE, ALERT_TYPE)
 """Types that clients cannot submit. Their jobs are listed only when the type or the queue is asked for."""
 
+MAX_DESCRIPTION = 500
+"""Characters of the description of a type."""
+
 MAX_PROGRESS_MESSAGE = 500
 """Characters of a progress message that are kept."""
 

@@ -12,6 +12,11 @@ DEFAULT_SCHEDULE = (30.0, 300.0, 1800.0, 7200.0)
 MAX_RETRY_AFTER = 24 * 3600.0
 """Seconds. A target can delay a job by a day at most (contract section 5)."""
 
+LONGEST_WAIT = 366 * 86400.0
+"""Seconds. No wait and no timeout is longer."""
+
+MAX_ATTEMPTS = 10_000
+
 _MAX_DATE_CHARS = 64
 """Characters. The longest of the three forms of an HTTP date has 33."""
 
@@ -24,7 +29,14 @@ class Retry(msgspec.Struct, frozen=True):
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
+        """Raises `ValueError` for a policy with which no wait can be computed, where it is written."""
         msgspec.structs.force_setattr(self, "schedule", tuple(self.schedule))  # JSON gives a list
+        if not _is_number(self.max_attempts, 1, MAX_ATTEMPTS) or self.max_attempts != int(self.max_attempts):
+            raise ValueError(f"Retry: max_attempts must be a whole number from 1 to {MAX_ATTEMPTS}")
+        if not all(_is_number(wait, 0, LONGEST_WAIT) for wait in self.schedule):
+            raise ValueError(f"Retry: each wait of the schedule must be a number of seconds from 0 to {LONGEST_WAIT:g}")
+        if not _is_number(self.jitter, 0, 1):
+            raise ValueError("Retry: jitter must be a number from 0 to 1")
 
     def wait(self, failures: int, chance: float, retry_after: float | None = None) -> float:
         """Seconds to wait after the `failures`-th failure of a budget (from 1); `chance` is uniform in [0, 1).
@@ -34,6 +46,24 @@ class Retry(msgspec.Struct, frozen=True):
         base = self.schedule[min(failures, len(self.schedule)) - 1] if self.schedule else 0.0
         floor = min(retry_after or 0.0, MAX_RETRY_AFTER)
         return max(base, floor) * (1 + chance * self.jitter)
+
+
+def read_policy(text: str, default: Retry) -> Retry:
+    """A stored policy. One that cannot be read is replaced by `default`: its attempt has to end all the same."""
+    try:
+        return msgspec.json.decode(text, type=Retry)
+    except (msgspec.DecodeError, ValueError):
+        return default
+
+
+def is_duration(seconds: object) -> bool:
+    """Whether this is a number of seconds, above 0 and at most `LONGEST_WAIT`."""
+    return _is_number(seconds, 0, LONGEST_WAIT) and seconds != 0
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    """NaN is not between any two numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 WEBHOOK_RETRY = Retry(

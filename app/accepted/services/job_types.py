@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain import json_text
 from accepted.domain.failures import OnNotFound
-from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, QUEUE_PATTERN, TYPE_PATTERN, JobType
+from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, MAX_DESCRIPTION, QUEUE_PATTERN, TYPE_PATTERN, JobType
 from accepted.domain.json_text import escape_pointer
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
@@ -37,9 +37,6 @@ RETRY_AFTER = 0.5
 
 MAX_ERRORS = 20
 """Errors in one answer."""
-
-MAX_DESCRIPTION = 500
-"""Characters."""
 
 URL_FORMAT = "accepted-url"
 """The JSON Schema `format` of a string that is a URL which a worker calls."""

@@ -1,11 +1,10 @@
 """Workers: which are alive, and which open attempts have lost theirs."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
-import msgspec
-
-from accepted.domain.retry import Retry
+from accepted.domain.retry import Retry, read_policy
 from accepted.domain.transitions import RunningAttempt
 from accepted.storage.db.statements import Connection, Row, Statement
 
@@ -104,12 +103,12 @@ def running_attempt(row: Row) -> RunningAttempt:
 
 
 def _policy(row: Row) -> Retry:
-    """The job's own policy, else that of its type, else (the type was never registered) the default."""
-    if row["retry"] is not None:
-        return msgspec.json.decode(row["retry"], type=Retry)
-    if row["type_schedule"] is None:
-        return Retry()
-    return Retry(row["type_max_attempts"], tuple(row["type_schedule"]), row["type_jitter"])
+    """The job's own policy, else that of its type, else the default. Each is left out if it cannot be used."""
+    of_type = Retry()
+    if row["type_schedule"] is not None:
+        with suppress(ValueError):
+            of_type = Retry(row["type_max_attempts"], tuple(row["type_schedule"]), row["type_jitter"])
+    return of_type if row["retry"] is None else read_policy(row["retry"], of_type)
 
 
 def _list(names: Sequence[str] | None) -> list[str] | None:

@@ -1,11 +1,14 @@
 """Wait k is schedule[k]·(1 + U(0, jitter)), the last entry repeats, `Retry-After` is a floor. Contract, 4 and 5."""
 
+import math
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.retry import MAX_RETRY_AFTER, WEBHOOK_RETRY, Retry
+from accepted.domain.retry import MAX_RETRY_AFTER, WEBHOOK_RETRY, Retry, read_policy
 
 waits = st.floats(0, 1e6)
 policies = st.builds(
@@ -71,3 +74,19 @@ def test_an_example(count: int, wait: float) -> None:
 def test_a_schedule_may_be_a_list() -> None:
     assert Retry(schedule=[5, 30]) == Retry(schedule=(5.0, 30.0))
     assert msgspec.json.decode(b'{"schedule": [5, 30]}', type=Retry) == Retry(schedule=(5.0, 30.0))
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan, -1, "1", None, True])
+def test_a_policy_that_gives_no_wait_is_refused_where_it_is_written(odd: Any) -> None:
+    for wrong in ({"schedule": (1.0, odd)}, {"jitter": odd if odd is not True else 2}, {"max_attempts": odd}):
+        with pytest.raises(ValueError, match=f"Retry: .*{next(iter(wrong))}"):
+            Retry(**wrong)
+    with pytest.raises(ValueError, match="max_attempts"):
+        Retry(max_attempts=0)
+
+
+@pytest.mark.parametrize("stored", ["[]", "5", "{", '{"max_attempts": "x"}', '{"jitter": 7}', '{"schedule": [-1]}'])
+def test_a_stored_policy_that_cannot_be_read_counts_as_the_default(stored: str) -> None:
+    default = Retry(7)
+    assert read_policy(stored, default) is default
+    assert read_policy('{"max_attempts": 2}', default) == Retry(2)

@@ -1,6 +1,8 @@
 """`@job`: what it refuses and what it registers."""
 
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -68,3 +70,28 @@ def test_which_handlers_are_interruptible() -> None:
 def test_runs_in_is_process_or_left_out() -> None:
     with pytest.raises(ConfigurationError, match="runs_in"):
         job("one", runs_in="thread")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [math.inf, -math.inf, math.nan, 0, -1, True, "60", None, 1e9])
+def test_a_timeout_is_a_number_of_seconds(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        job("one", timeout=seconds)
+
+
+def test_a_payload_without_a_schema_is_refused_by_the_name_of_its_type() -> None:
+    class Calls(BaseModel):
+        back: Callable[[], None]
+
+    with pytest.raises(ConfigurationError, match=r"'call\.me': there is no JSON Schema"):
+
+        @job("call.me")
+        def call_me(payload: Calls, ctx: Context) -> None: ...
+
+
+def test_a_description_can_be_stored() -> None:
+    @job("odd", description="a\0b" + "x" * 1000)
+    def odd(payload: Thumbnail, ctx: Context) -> None: ...
+
+    handler: Handler = odd.__dict__[MARK]
+    assert handler.type.description.startswith("a\ufffdb")
+    assert len(handler.type.description) == 500

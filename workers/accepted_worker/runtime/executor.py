@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from accepted import logs
@@ -19,7 +18,7 @@ from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
 from accepted.domain.job import DEFAULT_TIMEOUT
-from accepted.domain.retry import Retry
+from accepted.domain.retry import Retry, read_policy
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.handler import Handler
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
@@ -134,8 +133,8 @@ class Executor:
                 return self._transition(running, outcome or CallOutcome(error=asyncio.CancelledError()))
 
     async def _call(self, handler: Handler, context: Context, claim: Claim) -> object:
-        await self.tools.read_results(claim.lease)
         payload = payload_of(handler, context.job)
+        await self.tools.read_results(claim.lease)
         if handler.is_async:
             return await handler.function(payload, context)
         return await self._threads.call(partial(handler.function, payload, context), _type_timeout(handler))
@@ -182,9 +181,8 @@ def _running_attempt(claim: Claim, handler: Handler | None) -> RunningAttempt:
 
 
 def _policy(claim: Claim, handler: Handler | None) -> Retry:
-    if claim.retry is not None:
-        return msgspec.json.decode(claim.retry, type=Retry)
-    return handler.type.retry if handler is not None else Retry()
+    of_type = handler.type.retry if handler is not None else Retry()
+    return of_type if claim.retry is None else read_policy(claim.retry, of_type)
 
 
 def _failed(running: RunningAttempt, failure: HandlerError, raised: BaseException | None = None) -> Transition:
