@@ -16,6 +16,7 @@ from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
+from accepted.services.job_types import check_handled
 from accepted.settings import Settings
 from accepted.storage.db.engine import create_engine
 from accepted.storage.db.statements import Direct
@@ -103,6 +104,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 def _handlers(settings: Settings) -> dict[str, Handler]:
     registry.make_working_directory_importable()
     handlers = registry.load(settings.handlers)
+    check_handled(handler.type for handler in handlers.values())
     if {registry.BUILT_IN, registry.BUILT_IN_IN_CONTRACT} & {*settings.handlers}:
         for name, extra in built_in.EXTRAS.items():
             if name not in handlers:

@@ -64,7 +64,8 @@ class JobType(msgspec.Struct, frozen=True, kw_only=True):
     """A registered type: what the API needs to accept a job that it cannot run.
 
     `payload_schema` is JSON Schema as text; `timeout` is in seconds, None means no limit. Clients cannot submit jobs of
-    an `internal` type. An `external` type was registered over HTTP, and HTTP workers lease its jobs.
+    an `internal` type. An `external` type was registered over HTTP, and HTTP workers lease its jobs. `flaw` says why
+    the ledger's row cannot be used as it is; then the fields that it is about have their defaults.
     """
 
     name: str
@@ -77,6 +78,7 @@ class JobType(msgspec.Struct, frozen=True, kw_only=True):
     not_found: OnNotFound = OnNotFound.FAIL
     external: bool = False
     updated_at: datetime | None = None
+    flaw: str | None = None
 
 
 class Unique(msgspec.Struct, frozen=True):

@@ -2,12 +2,12 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
 
-import msgspec
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,10 +18,10 @@ from accepted.domain.json_text import escape_pointer
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.retry import Retry
-from accepted.errors import FieldError, InvalidRequest, did_you_mean
+from accepted.errors import ConfigurationError, FieldError, InvalidRequest, did_you_mean
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
 from accepted.services.jobs.validation import checked
-from accepted.services.payload_schema import check_schema, compile_schema
+from accepted.services.payload_schema import SchemaFlaw, check_schema, read_schema
 from accepted.services.settings_watch import SettingsCopy
 from accepted.storage import job_types
 from accepted.storage.db.engine import reading
@@ -48,6 +48,9 @@ IN_OTHER_WORDS = {
     "not": "holds what excludes each other, or is not allowed",
 }
 """By keyword, in place of validator messages that would quote the payload's names or a piece of the schema."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class JobTypeRequest(BaseModel):
@@ -83,14 +86,20 @@ def read(name: str, parsed: Any) -> JobType:
 
 @dataclass(frozen=True)
 class CompiledJobType:
-    """A registered type, with its payload schema compiled. `fields` are the properties that the schema names."""
+    """A registered type, with its payload schema compiled. `fields` are the properties that the schema names.
+
+    `flaw` says why no job of the type can be accepted: its row, or its schema, cannot be used.
+    """
 
     type: JobType
     validator: Any
     fields: tuple[str, ...]
+    flaw: str | None = None
 
     def check(self, payload: Any) -> None:
         """Raise `InvalidRequest`, with a pointer for each error, for a payload that does not match the schema."""
+        if self.flaw is not None:
+            raise InvalidRequest([FieldError("/type", f"no job of this type can be accepted: {self.flaw}")])
         if self.validator.is_valid(payload):
             return
         errors = islice(self.validator.iter_errors(payload), MAX_ERRORS)
@@ -116,10 +125,10 @@ class JobTypeCache:
             raise InvalidRequest([FieldError("/type", f"no worker has registered this type{hint}")])
         return known
 
-    async def all(self) -> list[JobType]:
-        """Every registered type that may be submitted, by name, read from the ledger now."""
+    async def all(self) -> list[CompiledJobType]:
+        """Every registered type but internal ones, by name, read from the ledger now."""
         await self._refresh()
-        return [known.type for known in self._types.values() if not known.type.internal]
+        return [known for known in self._types.values() if not known.type.internal]
 
     async def knows(self, name: str) -> bool:
         """Whether such a type is registered and may be submitted. An unknown type is looked up again."""
@@ -150,12 +159,27 @@ class JobTypeCache:
         self._types = {one.name: self._known(one) for one in found}
 
     def _known(self, one: JobType) -> CompiledJobType:
+        """A type that cannot be used is known with its flaw, and stops no other. It is logged when it is new."""
         before = self._types.get(one.name)
         if before is not None and before.type == one:
             return before
-        schema = msgspec.json.decode(one.payload_schema)
-        validator = compile_schema(schema, self._formats, of_client=one.external)
-        return CompiledJobType(one, validator, tuple(schema.get("properties", ())))
+        try:
+            schema, validator = read_schema(one.payload_schema, self._formats, of_client=one.external)
+        except SchemaFlaw as flaw:
+            log.warning("job_type_unusable", type=one.name, reason=str(flaw))
+            return CompiledJobType(one, None, (), str(flaw))
+        if one.flaw is not None:
+            log.warning("job_type_unusable", type=one.name, reason=one.flaw)
+        return CompiledJobType(one, validator, tuple(schema.get("properties", ())), one.flaw)
+
+
+def check_handled(types: Iterable[JobType]) -> None:
+    """Raise `ConfigurationError` for a type of this worker with a payload schema that no API could use."""
+    for one in types:
+        try:
+            read_schema(one.payload_schema, {URL_FORMAT: lambda _: True}, of_client=False)
+        except SchemaFlaw as flaw:
+            raise ConfigurationError(f"the type {one.name!r} of ACCEPTED_HANDLERS cannot be served: {flaw}") from None
 
 
 def _url_format(allow: EgressAllow) -> Callable[[str], bool]:

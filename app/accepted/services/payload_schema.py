@@ -5,10 +5,13 @@ its patterns run in linear time, and its size is bounded after every reference i
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import jsonschema_rs
+import msgspec
 
+from accepted.domain import json_text
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, InvalidRequest
 
@@ -24,6 +27,9 @@ MAX_DEPTH = 100
 MAX_PATTERNS = 100
 MAX_PATTERN_BYTES = 2**20
 """Bytes of one compiled pattern."""
+
+MAX_QUOTED = 200
+"""Characters of a schema that the message about it quotes."""
 
 DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2019-09/schema",
             "http://json-schema.org/draft-07/schema")  # fmt: skip
@@ -47,6 +53,40 @@ def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool
     return jsonschema_rs.validator_for(
         schema, formats=formats, validate_formats=True, mask="the value", offline=True, pattern_options=patterns
     )
+
+
+class SchemaFlaw(ValueError):
+    """A registered payload schema cannot be used. The text names the field, and quotes that part of the schema."""
+
+
+def read_schema(text: str, formats: _Formats, *, of_client: bool) -> tuple[dict[str, Any], Any]:
+    """A registered schema, and its validator. Raises `SchemaFlaw`."""
+    try:
+        schema = msgspec.json.decode(text)
+        if not isinstance(schema, dict):
+            raise SchemaFlaw("its payload schema is not an object")
+        return schema, compile_schema(schema, formats, of_client=of_client)
+    except jsonschema_rs.ValidationError as error:
+        path = list(error.instance_path)
+        where = f"field {field!r} of its payload schema" if (field := _field(path)) else "its payload schema"
+        part = f" ({'/'.join(map(str, path))}: {_part(schema, path)})" if path else ""
+        raise SchemaFlaw(f"{where} is not valid JSON Schema{part}: {error.message}") from None
+    except SchemaFlaw:
+        raise
+    except Exception as error:  # whatever lies in the ledger: it is this type's problem alone
+        raise SchemaFlaw(f"its payload schema cannot be compiled: {type(error).__name__}") from None
+
+
+def _field(path: _Path) -> str:
+    """The field of the payload that a path into a schema leads to, such as `document.kind`."""
+    return ".".join(str(name) for step, name in pairwise(path) if step in ("properties", *_APART))
+
+
+def _part(schema: Any, path: _Path) -> str:
+    for step in path:
+        schema = schema[step]
+    text = json_text.encode(schema).decode()
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def check_schema(schema: dict[str, Any]) -> None:

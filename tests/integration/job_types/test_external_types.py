@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,7 +13,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.storage import job_types, limiter, queues, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import explain
-from tests.support.clients.client import Client, check_problem
+from tests.support.clients.client import Client, check_problem, from_now
 from tests.support.clients.lease_client import lease, one_lease, register, say, service
 from tests.support.ledger.limited_queue import LEASE_TTL, a_worker
 from tests.support.service.in_process_worker import HANDLERS, accept, handlers_of, working
@@ -71,6 +72,7 @@ async def test_a_type_belongs_to_who_has_its_handler(one: Api) -> None:
     async with transaction(one.state.engine) as conn:
         await job_types.register(conn, [HANDLERS["noop"].type])
         await conn.commit()
+    await a_worker(one.state.engine, 1, types=["noop", "python.later"])
     for name in ("noop", "webhook.deliver", "alert.deliver"):
         check_problem(await register(client, name), 409)
     await register(client, "python.later")
@@ -83,6 +85,56 @@ async def test_a_type_belongs_to_who_has_its_handler(one: Api) -> None:
         await conn.commit()
     assert (await types(client))["python.later"]["external"] is False
     check_problem(await register(client, "python.later"), 409)
+
+
+async def test_a_type_that_no_worker_has_any_more_can_be_taken_over(one: Api) -> None:
+    """And the other way round, as before."""
+    client = await one.client()
+    async with transaction(one.state.engine) as conn:
+        await job_types.register(conn, [HANDLERS["noop"].type])
+        await conn.commit()
+    worker = await a_worker(one.state.engine, 1, types=["noop"])
+    assert "handler" in check_problem(await register(client, "noop"), 409)["detail"]
+    async with transaction(one.state.engine) as conn:
+        await workers.retire(conn, worker)
+        await conn.commit()
+    answer = await register(client, "noop", payload_schema=SCHEMA)
+    assert (answer.status_code, answer.json()["external"]) == (200, True)
+    check_problem(await client.post({"type": "noop", "payload": {"n": "x"}}), 422, "/payload/n")
+
+
+async def test_a_type_is_deleted_when_nobody_needs_it(one: Api) -> None:
+    client = await one.client()
+
+    async def delete(name: str = "node.echo", by: Client = client) -> httpx.Response:
+        return await by.http.delete(f"/job-types/{name}")
+
+    check_problem(await delete("never.seen"), 404)
+    check_problem(await delete("webhook.deliver"), 409)
+    await register(client)
+    check_problem(await delete(by=await one.client(scopes=["jobs:read", "jobs:write"])), 403)
+    waiting = await client.submit("node.echo", run_at=from_now(3600))
+    assert "wait" in check_problem(await delete(), 409)["detail"]
+    await client.http.post(f"/jobs/{waiting['id']}/cancel")
+    job = await (await one.client("other")).submit("node.echo")
+    item = await one_lease(await one.client("other"), types=None)
+    assert item["job"]["id"] == job["id"]
+    assert "run" in check_problem(await delete(), 409)["detail"]
+    assert (await say(await one.client("other"), item, "complete", result=1)).status_code == 200
+    worker = await a_worker(one.state.engine, 1, types=["node.echo"])
+    assert "worker" in check_problem(await delete(), 409)["detail"]
+    async with transaction(one.state.engine) as conn:
+        await workers.retire(conn, worker)
+        await conn.commit()
+    deleted = await delete()
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    check_problem(await client.post({"type": "node.echo"}), 422, "/type")
+    assert "node.echo" not in await types(client)
+    assert (await client.job(waiting["id"]))["status"] == "cancelled", "its jobs stay"
+    check_problem(await delete(), 404)
+    assert (await register(client)).status_code == 201
+    assert await lease(client, wait=0) == []
+    assert "worker" in check_problem(await delete(), 409)["detail"], "who asked for leases a moment ago serves it"
 
 
 async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine, database_url: str) -> None:
