@@ -191,7 +191,7 @@ def _next_runs(one: Schedule) -> list[datetime]:
     """Empty for a schedule that is disabled, or whose cron line can no longer be read."""
     try:
         return [] if one.next_at is None else one.line.next_runs(datetime.now(UTC), SHOWN)
-    except ValueError:
+    except (ValueError, OverflowError):
         return []
 
 

@@ -207,7 +207,8 @@ def _shown(delivery: WebhookDelivery) -> dict[str, Any]:
 
 
 def _attempt(one: DeliveryAttempt) -> dict[str, Any]:
-    answer = {} if one.answer is None else msgspec.json.decode(one.answer)
+    stored = None if one.answer is None else msgspec.json.decode(one.answer)
+    answer = stored if isinstance(stored, dict) else {}
     return {
         "attempt": one.attempt,
         "started_at": one.started_at,

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.containment import RowErrors
 from accepted.domain import json_text
 from accepted.domain.cron import CronError, CronLine
 from accepted.domain.ids import new_id
@@ -37,6 +38,12 @@ MAX_FIRED = 100
 
 MAX_RUNS = 1000
 """Runs after which a transaction fires no further schedule: one that catches up may have as many by itself."""
+
+
+UNUSABLE = "the schedule cannot be used: write it again; the log of the scheduler says what is wrong"
+"""The reason of a run that failed for another cause than its line or its job."""
+
+_ERRORS = RowErrors("cron")
 
 
 class _Firing(msgspec.Struct, frozen=True):
@@ -159,11 +166,18 @@ async def mend(engine: AsyncEngine) -> int:
 
 
 async def _firing(one: Schedule, now: datetime, busy: bool, checks: JobChecks) -> _Firing:
+    """A schedule that cannot be used stops no other: the run says why it failed, and the schedule rests."""
     assert one.next_at is not None
+    with _ERRORS.contained(f"{one.tenant}/{one.name}"):
+        return await _planned(one, one.next_at, now, busy, checks)
+    return _Firing([_run(one, one.next_at, Outcome.FAILED, UNUSABLE)], [], None)
+
+
+async def _planned(one: Schedule, next_at: datetime, now: datetime, busy: bool, checks: JobChecks) -> _Firing:
     try:
-        planned = plan(one.line, one.next_at, one.on_missed, now)
+        planned = plan(one.line, next_at, one.on_missed, now)
     except ValueError as error:
-        return _Firing([_run(one, one.next_at, Outcome.FAILED, f"the line {error}")], [], None)
+        return _Firing([_run(one, next_at, Outcome.FAILED, f"the line {error}")], [], None)
     skipped = [_run(one, moment, Outcome.SKIPPED, MISSED) for moment in planned.skip]
     run = planned.run
     if one.overlap == Overlap.SKIP:
@@ -210,7 +224,7 @@ def _first(one: Schedule, now: datetime) -> datetime | None:
     """A line that this release cannot read keeps its time: firing it records why it failed."""
     try:
         return next(one.line.runs(now), one.next_at)
-    except ValueError:
+    except (ValueError, OverflowError):
         return one.next_at
 
 

@@ -35,7 +35,7 @@ _ABOUT = "COALESCE(j.payload ->> 'job_id', j.payload ->> 'batch_id')"
 _SHOWN = rf"""
 SELECT j.id, j.status, p.url, substring(p.event FROM '^\{{"type":"([^"]+)"') AS event, p.job_id, p.batch_id,
        p.redelivery_of, j.created_at, j.run_at, j.finished_at
-FROM jobs j CROSS JOIN LATERAL json_to_record(j.payload)
+FROM jobs j CROSS JOIN LATERAL json_to_record(CASE WHEN json_typeof(j.payload) = 'object' THEN j.payload END)
     AS p(url text, job_id text, batch_id text, event text, redelivery_of text)
 WHERE j.type = '{WEBHOOK_TYPE}' AND j.tenant = :tenant
 """

@@ -5,11 +5,13 @@ even if earlier writes failed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs
+from accepted.containment import RowErrors
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.storage.attempts import completion
@@ -28,6 +30,7 @@ class ProgressWriter:
         self._last: dict[Lease, str] = {}
         self._unwritten: set[Lease] = set()
         self._writing: asyncio.Task[None] | None = None
+        self._errors = RowErrors("progress")
 
     def say(self, lease: Lease, value: str) -> None:
         """Set the progress of an attempt, as JSON text. It is written soon, unless newer progress comes first."""
@@ -55,12 +58,17 @@ class ProgressWriter:
         batch = {lease: self._last[lease] for lease in self._unwritten}
         self._unwritten.clear()
         try:
-            async with transaction(self._engine) as conn:
-                await completion.write_progress(conn, batch)
-                await conn.commit()
+            write = partial(self._write_some, batch)
+            await self._errors.together_or_each(list(batch), write, name=lambda lease: lease.job_id, refused=None)
         except LedgerUnavailable as error:
             logs.outage("progress_waits", error)
             self._unwritten |= batch.keys() & self._last.keys()
+
+    async def _write_some(self, batch: Mapping[Lease, str], leases: Sequence[Lease]) -> Sequence[None]:
+        async with transaction(self._engine) as conn:
+            await completion.write_progress(conn, {lease: batch[lease] for lease in leases})
+            await conn.commit()
+        return [None] * len(leases)
 
 
 class LatestProgress:

@@ -169,7 +169,8 @@ class Targets:
         target = tried.target
         # The time has passed, but another worker won the try: wait for as long as the try may take.
         left = target.deferred_for if target.state == "open" and target.deferred_for is not None else lease
-        kind = FailureClass(target.reason)
+        known = target.reason in FailureClass.__members__.values()
+        kind = FailureClass(target.reason) if known else FailureClass.TRANSIENT
         wait = left + self._place(key, target.deferred_until)
         return Deferred(kind, rules.why(key[1], kind, target.failures), wait, key[1])
 

@@ -53,7 +53,17 @@ async def run(loops: Sequence[Loop]) -> None:
         for loop in loops:
             group.create_task(_run(loop))
             if isinstance(loop, ListeningLoop):
-                group.create_task(loop.listen())
+                group.create_task(_listen(loop))
+
+
+async def _listen(loop: ListeningLoop) -> None:
+    """A loop that cannot listen still polls."""
+    while not cancel_requested():
+        try:
+            await loop.listen()
+        except Exception:
+            log.exception("loop_does_not_listen", loop=loop.name)
+        await asyncio.sleep(AFTER_FAILURE)
 
 
 async def _run(loop: Loop) -> None:

@@ -5,9 +5,10 @@ import time
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.containment import RowErrors
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
 from accepted.storage import pruning, queue_load
@@ -45,23 +46,30 @@ class Pruner:
         self._engine = engine
         self._retention = retention
         self._retention_failed = retention_failed
+        self._errors = RowErrors(self.name)
 
     async def run_once(self) -> int:
-        now = datetime.now(UTC)
-        async with transaction(self._engine) as conn:
-            batches = await pruning.prune_batches(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
-            await conn.commit()
-        async with transaction(self._engine) as conn:
-            jobs = await pruning.prune_jobs(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
-            await conn.commit()
-        async with transaction(self._engine) as conn:
-            keys = await idempotency.prune(conn, PRUNE_BATCH)
-            await pruning.prune_rest(conn)
-            await conn.commit()
-        async with transaction(self._engine) as conn:
-            runs = await pruning.prune_runs(conn, self._retention, PRUNE_BATCH)
-            await conn.commit()
-        return batches + jobs + keys + runs
+        now, done = datetime.now(UTC), 0
+        for prune in (self._prune_batches, self._prune_jobs, self._prune_keys, self._prune_runs):
+            with self._errors.contained(prune.__name__):
+                async with transaction(self._engine) as conn:
+                    done += await prune(conn, now)
+                    await conn.commit()
+        return done
+
+    async def _prune_batches(self, conn: AsyncConnection, now: datetime) -> int:
+        return await pruning.prune_batches(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
+
+    async def _prune_jobs(self, conn: AsyncConnection, now: datetime) -> int:
+        return await pruning.prune_jobs(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
+
+    async def _prune_keys(self, conn: AsyncConnection, now: datetime) -> int:
+        keys = await idempotency.prune(conn, PRUNE_BATCH)
+        await pruning.prune_rest(conn)
+        return keys
+
+    async def _prune_runs(self, conn: AsyncConnection, now: datetime) -> int:
+        return await pruning.prune_runs(conn, self._retention, PRUNE_BATCH)
 
     def pause(self, done: int) -> float:
         return PRUNE_AGAIN if done >= PRUNE_BATCH else PRUNE_EVERY
@@ -128,9 +136,12 @@ class Reporter:
         self._engine = engine
         self._broker = broker
         self._next_report = 0.0
+        self._errors = RowErrors(self.name)
 
     async def run_once(self) -> int:
-        alerted = await alerts.alert(self._engine, self._broker)
+        alerted = 0
+        with self._errors.contained("alert"):
+            alerted += await alerts.alert(self._engine, self._broker)
         now = asyncio.get_running_loop().time()
         if now >= self._next_report:
             alerted += await alerts.report(self._engine, self._broker)

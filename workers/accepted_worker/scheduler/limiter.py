@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.containment import RowErrors
 from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
@@ -50,6 +51,7 @@ class Limiter:
         self._lease_ttl = lease_ttl
         self._hold = None if broker.is_ledger else HOLD
         self._notifications = LimiterNotifications(url)
+        self._errors = RowErrors(self.name)
         self._pause = IDLE
         self._anything_waits = False
         self._waits_for_end = False
@@ -62,10 +64,9 @@ class Limiter:
         self._anything_waits = bool(found)
         done = 0
         for one in found:
-            if one.unadmitted:
-                done += await self._hold_unadmitted(one.queue)
-            if one.waits:
-                done += await self._admit(one.queue)
+            with self._errors.contained(one.queue):
+                done += await self._hold_unadmitted(one.queue) if one.unadmitted else 0
+                done += await self._admit(one.queue) if one.waits else 0
         return done
 
     def pause(self, done: int) -> float:

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.containment import RowErrors
 from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
 from accepted.storage.db import notifications
@@ -103,6 +104,7 @@ class Reconciler:
     def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
         self._broker = broker
+        self._errors = RowErrors(self.name)
 
     async def run_once(self) -> int:
         if self._broker.is_ledger:
@@ -111,7 +113,8 @@ class Reconciler:
             expected = await outbox.unclaimed(conn, SETTLED)
             leased = await outbox.leased(conn)
         for queue, good in leased.items():
-            await self._clear(queue, good)
+            with self._errors.contained(queue):
+                await self._clear(queue, good)
         if not expected:
             return 0
         missing = await self._missing(expected)

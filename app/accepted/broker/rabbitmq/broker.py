@@ -15,6 +15,7 @@ from accepted.broker.rabbitmq import frames
 from accepted.broker.rabbitmq.connections import CONNECT_TIMEOUT, Connector, Failure, close_quietly
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
 from accepted.broker.rabbitmq.topology import DEAD_QUEUE, Declarer, declare_base, queue_name
+from accepted.containment import RowErrors
 from accepted.domain.references import JobRef
 from accepted.errors import BrokerUnavailable
 from accepted.storage.db.statements import Connection
@@ -44,6 +45,7 @@ class RabbitBroker:
         self._declared: set[str] = set()
         self._opening = asyncio.Lock()
         self._not_before = 0.0
+        self._errors = RowErrors("references")
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
         """Does nothing: RabbitMQ delivers the references once they are published, after the commit."""
@@ -139,6 +141,9 @@ class RabbitBroker:
             elif isinstance(error, aiormq.exceptions.PublishError):
                 self._declared.discard(ref.queue)
                 returned.append(ref)
+            elif isinstance(error, ValueError):
+                with self._errors.contained(ref.message_id):
+                    raise error
         return returned
 
     async def _ready(self, queues: set[str]) -> tuple[aiormq.Channel, set[str]]:

@@ -32,15 +32,17 @@ _TABLE = struct.Struct(">I13sI")
 async def publish(channel: aiormq.Channel, refs: Sequence[JobRef]) -> "list[asyncio.Future[object]]":
     """Publish `refs` with confirms and `mandatory`; one settled future each, in order.
 
-    A future holds `PublishError` when its message was returned, `DeliveryError` when it was refused. Raises
-    `aiormq.AMQPError` when the channel closes; the broker may then have some of them. After cancelling this call,
-    close the channel: it may count a message that was not sent.
+    A future holds `PublishError` when its message was returned, `DeliveryError` when it was refused, `ValueError` when
+    there is no message for it: its type is too long, say. Raises `aiormq.AMQPError` when the channel closes; the broker
+    may then have some of them. After cancelling this call, close the channel: it may count a message that was not sent.
     """
+    frames = [_frames(channel.number, ref) for ref in refs]
     async with channel.lock:
-        confirmations = [_expect(channel, ref.message_id) for ref in refs]
-        payload = b"".join(
-            [part for ref in refs for part in (_method(channel.number, ref.queue), *_content(channel.number, ref))]
-        )
+        confirmations = [
+            _unsendable(channel) if frame is None else _expect(channel, ref.message_id)
+            for ref, frame in zip(refs, frames, strict=True)
+        ]
+        payload = b"".join([frame for frame in frames if frame is not None])
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
     closing = channel.closing
     closing.add_done_callback(lambda done: _give_up(done, confirmations))
@@ -70,6 +72,20 @@ def _expect(channel: aiormq.Channel, message_id: str) -> "asyncio.Future[object]
     channel.confirmations[channel.delivery_tag] = confirmation
     channel.message_id_delivery_tag[message_id] = channel.delivery_tag
     return confirmation
+
+
+def _unsendable(channel: aiormq.Channel) -> "asyncio.Future[object]":
+    refused: asyncio.Future[object] = channel.loop.create_future()
+    refused.set_exception(ValueError("this reference does not fit into a message"))
+    return refused
+
+
+def _frames(channel: int, ref: JobRef) -> bytes | None:
+    """The message; None if a field of the reference does not fit, which stops no other reference."""
+    try:
+        return b"".join((_method(channel, ref.queue), *_content(channel, ref)))
+    except (ValueError, TypeError, struct.error):
+        return None
 
 
 @functools.lru_cache(maxsize=1024)

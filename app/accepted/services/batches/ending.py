@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted import logs
 from accepted.broker.base import Broker
+from accepted.containment import RowErrors
 from accepted.domain.batch import FINISHED_EVENT, Batch, to_wire
 from accepted.domain.job import WEBHOOK_TYPE, NewJob
 from accepted.errors import LedgerUnavailable
@@ -67,6 +68,7 @@ class BatchCanceller:
         self._engine = engine
         self._broker = broker
         self._passes: dict[UUID, tuple[UUID, int]] = {}
+        self._errors = RowErrors("batches")
 
     def is_under_way(self, batch_id: UUID) -> bool:
         """Whether this pass has members left."""
@@ -75,7 +77,11 @@ class BatchCanceller:
     async def cancel_some_of_each(self, wanted: Sequence[UUID]) -> int:
         """Cancel some members of each of these batches, which are to be cancelled. Returns how many members ended."""
         self._passes = {batch_id: state for batch_id, state in self._passes.items() if batch_id in wanted}
-        return sum([await self.cancel_some(batch_id) for batch_id in wanted])
+        ended = 0
+        for batch_id in wanted:
+            with self._errors.contained(str(batch_id)):
+                ended += await self.cancel_some(batch_id)
+        return ended
 
     async def cancel_some(self, batch_id: UUID) -> int:
         """Cancel the next members of one batch. Returns how many members ended."""

@@ -5,11 +5,13 @@ or not at all. So no process has to search for ends whose consequences are missi
 """
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
+from accepted.containment import RowErrors
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job, Status
 from accepted.domain.transitions import Transition
@@ -35,17 +37,25 @@ LINGER = 0.002
 MAX_CANCEL_TRIES = 20
 """A job changes its status once or twice while it is cancelled. More often than this means a broken ledger."""
 
+_UNSETTLED = RowErrors("outcomes")
+_UNEXPIRED = RowErrors("expiry")
+
 
 async def settle(engine: AsyncEngine, broker: Broker, batch: Sequence[Transition]) -> list[bool]:
-    """Apply the transitions in one transaction. False: this one did not pass its fence, and nothing was written for it.
+    """Apply the transitions in one transaction. False: nothing was written for this one, because it did not pass its
+    fence, or because what follows from it fails, which stops no other.
 
     Raises `LedgerUnavailable`. The caller may then settle the same batch again: transitions that were committed after
     all do not pass their fence a second time.
     """
-    async with transaction(engine) as conn:
-        applied = await record(conn, broker, batch)
-        await conn.commit()
-    return applied
+
+    async def write(some: Sequence[Transition]) -> list[bool]:
+        async with transaction(engine) as conn:
+            applied = await record(conn, broker, some)
+            await conn.commit()
+        return applied
+
+    return await _UNSETTLED.together_or_each(batch, write, name=lambda one: one.running.job_id, refused=False)
 
 
 async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transition, max_descendants: int) -> bool:
@@ -69,13 +79,23 @@ async def settle_whole(conn: AsyncConnection, broker: Broker, success: Transitio
 
 
 async def expire(engine: AsyncEngine, broker: Broker, limit: int) -> int:
-    """waiting -> expired for up to `limit` jobs past their `expires_at`, with their webhooks. Returns how many."""
-    async with transaction(engine) as conn:
-        expired = await outbox.expire(conn, limit)
-        await follow_up(conn, broker, expired)
-        await notifications.announce(conn, [one.job_id for one in expired])
-        await conn.commit()
-    return len(expired)
+    """waiting -> expired for up to `limit` jobs past their `expires_at`, with their webhooks. Returns how many.
+
+    A job whose end fails stops no other, and is left out for a while.
+    """
+
+    async def write(ids: Sequence[UUID]) -> list[bool]:
+        async with transaction(engine) as conn:
+            expired = await outbox.expire(conn, ids)
+            await follow_up(conn, broker, expired)
+            await notifications.announce(conn, [one.job_id for one in expired])
+            await conn.commit()
+        ended = {one.job_id for one in expired}
+        return [job_id in ended for job_id in ids]
+
+    async with reading(engine) as conn:
+        late = await outbox.late(conn, limit, [UUID(key) for key in _UNEXPIRED.failed_lately()])
+    return sum(await _UNEXPIRED.together_or_each(late, write, name=str, refused=False))
 
 
 async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:

@@ -107,5 +107,8 @@ async def settings_versions(conn: Connection) -> dict[str, str]:
 
 
 def changed_ids(payload: str) -> list[UUID] | None:
-    """The ids in a payload; None stands for any job."""
-    return None if payload == EVERYTHING else [UUID(part) for part in payload.split(",")]
+    """The ids in a payload; None stands for any job, as does a payload that is none of ours."""
+    try:
+        return None if payload == EVERYTHING else [UUID(part) for part in payload.split(",")]
+    except ValueError:
+        return None

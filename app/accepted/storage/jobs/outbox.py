@@ -7,7 +7,7 @@ sequence numbers do not commit in order. A row `on_hold` does not wait for a mom
 its queue, or, with `due_at` at infinity, for other jobs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from accepted.domain.references import JobRef
@@ -87,10 +87,15 @@ UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id =
 
 _ANY_LATE = Statement("SELECT EXISTS (SELECT FROM outbox WHERE expires_at <= now())")
 
+_LATE = Statement("""
+SELECT job_id FROM outbox WHERE expires_at <= now() AND job_id <> ALL(CAST(:leave_out AS uuid[])) ORDER BY job_id
+LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+
 _EXPIRE = Statement(f"""
 WITH late AS MATERIALIZED (
-    SELECT job_id, attempt FROM outbox WHERE expires_at <= now()
-    ORDER BY job_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    SELECT job_id, attempt FROM outbox WHERE expires_at <= now() AND job_id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY job_id FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM outbox o USING late WHERE o.job_id = late.job_id
 )
@@ -149,6 +154,11 @@ async def any_late(conn: Connection) -> bool:
     return bool(await _ANY_LATE.value(conn))
 
 
-async def expire(conn: Connection, limit: int) -> list[StatusChange]:
-    """waiting -> expired, for up to `limit` jobs past their `expires_at`. The caller commits."""
-    return [status_change(row) for row in await _EXPIRE.rows(conn, limit=limit)]
+async def late(conn: Connection, limit: int, leave_out: Sequence[UUID]) -> list[UUID]:
+    """Up to `limit` waiting jobs past their `expires_at`, in id order; not locked ones, and none of `leave_out`."""
+    return await _LATE.values(conn, limit=limit, leave_out=list(leave_out))
+
+
+async def expire(conn: Connection, ids: Sequence[UUID]) -> list[StatusChange]:
+    """waiting -> expired, for those of these jobs that are past their `expires_at`. The caller commits."""
+    return [status_change(row) for row in await _EXPIRE.rows(conn, ids=list(ids))]
