@@ -68,7 +68,7 @@ async def list_(request: Request, who: Reader) -> Response:
 async def get(request: Request, who: Reader, host: Host) -> Response:
     """The recorded failures of a host; 404 if there are none."""
     async with reading(state_of(request).engine) as conn:
-        found = await targets.of_tenant(conn, who.tenant, 1, host)
+        found = await targets.of_tenant(conn, who.tenant, 1, host.lower())
     if not found:
         raise ResourceNotFound(UNKNOWN)
     return Response(json_text.encode(_shown(found[0])), media_type=JSON)
@@ -79,7 +79,7 @@ async def get(request: Request, who: Reader, host: Host) -> Response:
 )
 async def release(request: Request, who: Admin, host: Host) -> Response:
     """Call the host as usual again, and release the jobs that wait for it. New failures defer it again."""
-    engine = state_of(request).engine
+    engine, host = state_of(request).engine, host.lower()
     if not await service.release(engine, who.tenant, host):
         raise ResourceNotFound(UNKNOWN)
     released = await service.wake(engine, who.tenant, host)

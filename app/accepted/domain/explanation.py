@@ -14,7 +14,10 @@ from accepted.domain.rates import Measured
 from accepted.domain.snapshot import JobSnapshot, Needed
 
 RELAYED_WITHIN = timedelta(seconds=3)
-"""Seconds after which a due and unpublished job waits for a scheduler that does not run."""
+"""After this time a due and unpublished job waits for the broker, or for a scheduler that does not run."""
+
+TAKEN_AGAIN = timedelta(seconds=15)
+"""After this time a relay has taken an unpublished job twice: it is there, and the broker has not confirmed the job."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -34,6 +37,12 @@ def explain(job: JobSnapshot) -> Explanation:
     if job.status == Status.BLOCKED:
         return _blocked(job)
     return _moment(job) or _room(job) or _slot(job)
+
+
+def unpublished(job: JobSnapshot) -> bool:
+    """Whether it became due a while ago, and its reference is not with the broker."""
+    waits = job.status not in FINISHED and job.status not in {Status.RUNNING, Status.BLOCKED}
+    return waits and not job.published and not job.on_hold and job.now - _due_since(job) > RELAYED_WITHIN
 
 
 def wire(job: JobSnapshot) -> dict[str, Any]:
@@ -81,27 +90,56 @@ def _blocked(job: JobSnapshot) -> Explanation:
 
 def _moment(job: JobSnapshot) -> Explanation | None:
     """Its time has not come, or the relay has not published it yet."""
-    if job.target is not None:
-        said = f"Nothing is sent to {job.target.host} before {_at(job.target.until)}: {job.target.why}."
-        return Explanation("target_held", said, {"target": job.target.host, "deferred_until": job.target.until})
     due = job.due_at or job.run_at
-    waits = job.status in {Status.SCHEDULED, Status.RETRYING}
-    if waits and due > job.now:
+    later = job.status in {Status.SCHEDULED, Status.RETRYING} and due > job.now
+    if (held := _target(job, due, later)) is not None:
+        return held
+    if later:
         data: dict[str, Any] = {"due_at": due}
         if job.status == Status.SCHEDULED:
             return Explanation("not_due", f"It is not due until {_at(due)}.", data)
         data |= {"next_attempt": job.attempt + 1, "max_attempts": job.max_attempts}
         said = f"Attempt {job.attempt} of {job.max_attempts} failed. {_said(job)}. The next follows at {_at(due)}."
         return Explanation("retry", said, data)
-    if not job.published and not job.on_hold and job.now - due > RELAYED_WITHIN:
-        said = f"It is due since {_at(due)}, and no scheduler has published it: none runs, or the broker is away."
-        return Explanation("waits_for_scheduler", said, {"due_at": due})
+    return _publication(job, due) if unpublished(job) else None
+
+
+def _target(job: JobSnapshot, due: datetime, later: bool) -> Explanation | None:
+    """The host that it calls is held, unless its own moment comes later than that."""
+    target = job.target
+    if target is None or (job.deferred_for is None and later and (target.until is None or due >= target.until)):
+        return None
+    if target.until is None and not later:
+        return None
+    if target.until is None:
+        said = f"It waits for {target.host}, which was held, and comes at {_at(due)}, or as soon as the host answers"
+    else:
+        said = f"Nothing is sent to {target.host} before {_at(target.until)}: {target.why}"
+    if target.waiting:
+        said += f". {_count(target.waiting, 'job')} {'waits' if target.waiting == 1 else 'wait'} for it"
+    data = {"target": target.host, "deferred_until": target.until, "waiting": target.waiting}
+    return Explanation("target_held", f"{said}.", data | ({"due_at": due} if later else {}))
+
+
+def _publication(job: JobSnapshot, due: datetime) -> Explanation | None:
+    """The broker is away, or no scheduler runs. A relay that runs moves `due` ahead each time it takes the job."""
+    since = _due_since(job)
+    known = {"since": since, "due_at": since}
+    if job.broker not in {None, "ok"}:
+        said = f"It is due since {_at(since)}, and cannot be published: the broker does not answer."
+        return Explanation("broker_away", said, known)
+    if job.now - due > RELAYED_WITHIN:
+        said = f"It is due since {_at(since)}, and no scheduler has published it: none runs, or it is behind."
+        return Explanation("waits_for_scheduler", said, known)
+    if job.broker is not None and not job.admitted and job.now - since > TAKEN_AGAIN:
+        said = f"It is due since {_at(since)}, and the broker, which answers, has not confirmed it."
+        return Explanation("broker_away", said, known)
     return None
 
 
 def _room(job: JobSnapshot) -> Explanation | None:
-    """Held by a limit of its queue, or because no worker serves it. No limit holds a published job."""
-    if job.limits.paused and not job.published:
+    """Held by a limit of its queue, or because no worker serves it. No limit holds an admitted job."""
+    if job.limits.paused and not job.admitted:
         return Explanation("paused", f"Queue {job.queue} is paused.", {"queue": job.queue} | _position(job, None))
     if job.external and not job.capacity.for_type:
         return _rate(job) or _running_limit(job) or _key(job) or _lease(job)
@@ -111,7 +149,7 @@ def _room(job: JobSnapshot) -> Explanation | None:
     if not job.capacity.for_type:
         said = f"No live worker of queue {job.queue} has a handler for type {job.type}."
         return Explanation("no_worker_for_type", said, {"queue": job.queue, "type": job.type} | _position(job, None))
-    return None if job.published else _rate(job) or _running_limit(job) or _key(job)
+    return None if job.admitted else _rate(job) or _running_limit(job) or _key(job)
 
 
 def _lease(job: JobSnapshot) -> Explanation:
@@ -160,6 +198,10 @@ def _slot(job: JobSnapshot) -> Explanation:
     if job.capacity.busy >= job.capacity.slots > 0:
         said = f"It is next on queue {job.queue}: all {_count(job.capacity.slots, 'slot')} of its workers are busy"
         return _in_line("next_in_line", said, job, {"queue": job.queue, "slots": job.capacity.slots})
+    since = _due_since(job)
+    if job.on_hold and job.measured.span is None and job.now - since > RELAYED_WITHIN:
+        said = f"It is due since {_at(since)}, and no scheduler has admitted it: none runs."
+        return Explanation("waits_for_scheduler", said, {"since": since, "due_at": since})
     return Explanation("on_its_way", f"It is on its way to a worker of queue {job.queue}.", {"queue": job.queue})
 
 
@@ -195,6 +237,10 @@ def _pace(job: JobSnapshot) -> float | None:
 
 def _starts_per_second(slots: int, measured: Measured) -> float | None:
     return slots / measured.mean_run_time if measured.mean_run_time else None
+
+
+def _due_since(job: JobSnapshot) -> datetime:
+    return job.due_since or job.due_at or job.run_at
 
 
 def _said(job: JobSnapshot) -> str:

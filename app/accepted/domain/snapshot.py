@@ -61,15 +61,23 @@ class QueuePosition(msgspec.Struct, frozen=True):
 
 
 class DeferredTarget(msgspec.Struct, frozen=True):
-    """The host that the job would call, while nothing is sent there."""
+    """The host that the job would call.
+
+    `until` is None while the host is called, and jobs that were deferred come one after another. `waiting` of them do.
+    """
 
     host: str
-    until: datetime
+    until: datetime | None
     why: str
+    waiting: int = 0
 
 
 class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The job and what could hold it, at `now`. `error` is JSON text; HTTP workers lease jobs of `external` types."""
+    """The job and what could hold it, at `now`. `error` is JSON text; HTTP workers lease jobs of `external` types.
+
+    `published`: the broker has confirmed its reference. `admitted`: no limit of its queue holds it. `due_since` is when
+    it became due. `broker` is what the broker said when it was asked; None where the ledger is the broker.
+    """
 
     id: UUID
     now: datetime
@@ -85,7 +93,11 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     ordering_key: str | None = None
     due_at: datetime | None = None
+    due_since: datetime | None = None
+    deferred_for: str | None = None
+    broker: str | None = None
     published: bool = False
+    admitted: bool = False
     external: bool = False
     on_hold: bool = False
     needs: tuple[Needed, ...] = ()

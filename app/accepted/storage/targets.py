@@ -71,15 +71,20 @@ RETURNING deferred_until IS NOT NULL
 
 _RELEASE = Statement("DELETE FROM targets t WHERE tenant = :tenant AND host = :host")
 
-_WAKE = Statement(f"""
-WITH waiting AS MATERIALIZED (
-    SELECT o.job_id, o.attempt, o.due_at
+DEFERRED_FOR = f"""
+    SELECT {{columns}}
     FROM outbox o
     JOIN attempts t ON t.job_id = o.job_id AND t.attempt = o.attempt
     JOIN jobs j ON j.id = o.job_id
     WHERE NOT o.published AND NOT o.on_hold AND o.attempt > 0
-      AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz))
       AND t.outcome = '{DEFERRED}' AND t.target = :host AND j.tenant = :tenant
+"""
+"""The rows of `outbox o` whose last attempt was deferred for :host."""
+
+_WAKE = Statement(f"""
+WITH waiting AS MATERIALIZED (
+    {DEFERRED_FOR.format(columns="o.job_id, o.attempt, o.due_at")}
+      AND o.due_at > GREATEST(now(), CAST(:after AS timestamptz))
       AND NOT EXISTS (SELECT FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now())
     ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
 ), paced AS (

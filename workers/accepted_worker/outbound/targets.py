@@ -22,8 +22,8 @@ from accepted import logs
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import WEBHOOK_TYPE, Job
 from accepted.domain.network import targets as rules
-from accepted.domain.network.targets import AGAINST
-from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
+from accepted.domain.network.targets import AGAINST, CALLING
+from accepted.domain.network.urls import UrlRefused
 from accepted.domain.retry import MAX_RETRY_AFTER
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable
@@ -32,8 +32,6 @@ from accepted.services import targets as service
 from accepted.storage import targets, webhooks
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.targets import TargetHealth, Tried
-
-TYPES = frozenset({"http.request", WEBHOOK_TYPE})
 
 FRESH = 0.4
 """Seconds for which the rows that were read are used."""
@@ -61,13 +59,6 @@ class _Aim(msgspec.Struct):
 
     url: str
     timeout: float = DEFAULT_TIMEOUT
-
-    @property
-    def host(self) -> str:
-        """The host, with its port. Raises `UrlRefused`."""
-        target = parse_target(self.url, ANYWHERE)
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        return f"{host}:{target.port}"
 
 
 @dataclass(frozen=True)
@@ -101,11 +92,11 @@ class Targets:
 
     async def ask(self, job: Job) -> Call | Deferred | None:
         """Whether this job may call its host now; None for a job that calls none. Raises only `CancelledError`."""
-        if job.type not in TYPES:
+        if job.type not in CALLING:
             return None
         try:
             aim = msgspec.json.decode(job.payload, type=_Aim)
-            call = Call((job.tenant, aim.host), job.type == WEBHOOK_TYPE)
+            call = Call((job.tenant, rules.key_of(aim.url)), job.type == WEBHOOK_TYPE)
         except (msgspec.DecodeError, UrlRefused):  # its handler reports it
             return None
         try:

@@ -63,6 +63,7 @@ class ExplanationView(BaseModel):
     since: datetime | None = None
     target: str | None = None
     deferred_until: datetime | None = None
+    waiting: int | None = Field(None, description="How many jobs wait for the target.")
     rate_limit: dict[str, Any] | None = None
     max_running: int | None = None
     max_running_per_key: int | None = None
@@ -79,7 +80,7 @@ async def explain(request: Request, who: Reader, job_id: UUID) -> Response:
     """Why the job is where it is, in a sentence and as data. If several things hold it, the first of them."""
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
-    found = await explaining.explain(state.engine, job, state.settings.lease_ttl)
+    found = await explaining.explain(state.engine, state.broker, job, state.settings.lease_ttl)
     if found is None:
         raise ResourceNotFound("no such job")
     return Response(json_text.encode(found), media_type=JSON)

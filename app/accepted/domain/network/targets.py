@@ -5,6 +5,11 @@ it). It opens for as long as it asks for by `Retry-After`, or after some failure
 """
 
 from accepted.domain.failures import FailureClass
+from accepted.domain.job import WEBHOOK_TYPE
+from accepted.domain.network.urls import ANYWHERE, parse_target
+
+CALLING = frozenset({"http.request", WEBHOOK_TYPE})
+"""Types whose payload has the `url` that they call."""
 
 RUN = 5
 """Failures in a row, over all workers, after which a host is deferred."""
@@ -32,8 +37,20 @@ AGAINST = frozenset({FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.
 """Classes that count as failures of the host. Any other outcome means that it answers."""
 
 
+def key_of(url: str) -> str:
+    """The host of `url` with its port: the name of its row in the ledger. Raises `UrlRefused`."""
+    target = parse_target(url, ANYWHERE)
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return f"{host}:{target.port}"
+
+
+def trouble(reason: str, failures: int) -> str:
+    """Why a host is deferred, for people."""
+    if reason == FailureClass.RATE_LIMITED and failures < RUN:
+        return "it asked for a pause (Retry-After)"
+    return f"its last {failures} calls have failed"
+
+
 def why(host: str, reason: str, failures: int) -> str:
     """The error message of a deferred attempt."""
-    if reason == FailureClass.RATE_LIMITED and failures < RUN:
-        return f"deferred for {host}: it asked for a pause (Retry-After)"
-    return f"deferred for {host}: its last {failures} calls have failed"
+    return f"deferred for {host}: {trouble(reason, failures)}"

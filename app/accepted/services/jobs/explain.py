@@ -1,28 +1,31 @@
 """Why a job does not run: reads the `JobSnapshot` that `accepted.domain.explanation` explains."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from accepted.broker.base import Broker
 from accepted.domain import explanation
-from accepted.domain.failures import FailureClass
-from accepted.domain.job import FINISHED, WEBHOOK_TYPE, Job, Status
-from accepted.domain.network.urls import ANYWHERE, UrlRefused, parse_target
+from accepted.domain.job import FINISHED, Job, Status
+from accepted.domain.network import targets
+from accepted.domain.network.targets import CALLING
+from accepted.domain.network.urls import UrlRefused
 from accepted.domain.snapshot import DeferredTarget, JobSnapshot
 from accepted.storage import queue_load
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import explain as explaining
 from accepted.storage.jobs.explain import JobRow
 
-CALLING = ("http.request", WEBHOOK_TYPE)
-"""Types whose payload has the URL that they call."""
+BROKER_ANSWERS_WITHIN = 2.0
+"""Seconds. The broker is asked only about a job that should have been published by now."""
 
 
-async def explain(engine: AsyncEngine, job: Job, lease_ttl: float) -> dict[str, Any] | None:
+async def explain(engine: AsyncEngine, broker: Broker, job: Job, lease_ttl: float) -> dict[str, Any] | None:
     """The body of `GET /jobs/{id}/explain`; None when the job has been pruned meanwhile."""
     async with reading(engine) as conn:
-        row = await explaining.row(conn, job.id, lease_ttl, CALLING)
+        row = await explaining.row(conn, job.id, lease_ttl, sorted(CALLING))
         if row is None:
             return None
         snapshot = _snapshot(job, row)
@@ -30,7 +33,17 @@ async def explain(engine: AsyncEngine, job: Job, lease_ttl: float) -> dict[str, 
             snapshot = msgspec.structs.replace(snapshot, needs=await explaining.needs(conn, job.id))
         elif row.status != Status.RUNNING and row.status not in FINISHED:
             snapshot = await _waiting(conn, job, row, snapshot, lease_ttl)
+    if explanation.unpublished(snapshot) and not broker.is_ledger:
+        snapshot = msgspec.structs.replace(snapshot, broker=await _asked(broker))
     return explanation.wire(snapshot)
+
+
+async def _asked(broker: Broker) -> str:
+    try:
+        async with asyncio.timeout(BROKER_ANSWERS_WITHIN):
+            return await broker.check()
+    except TimeoutError:
+        return "unavailable"
 
 
 async def _waiting(
@@ -52,22 +65,25 @@ def _snapshot(job: Job, row: JobRow) -> JobSnapshot:
         id=job.id, now=row.now, status=row.status, type=row.type, queue=row.queue, attempt=row.attempt,
         max_attempts=row.max_attempts, run_at=row.run_at, finished_at=row.finished_at, error=row.error,
         blockers=row.blockers, concurrency_key=row.concurrency_key, ordering_key=row.ordering_key, due_at=row.due_at,
-        published=row.admitted or (row.published and not row.limited), on_hold=row.on_hold or row.published,
-        holder=row.holder, limits=row.limits,
+        due_since=row.due_since, deferred_for=row.deferred_for,
+        published=row.published, on_hold=row.on_hold or (row.published and row.limited and not row.admitted),
+        admitted=row.admitted or (row.published and not row.limited), holder=row.holder, limits=row.limits,
         external=row.external,
     )  # fmt: skip
 
 
 async def _target(conn: AsyncConnection, row: JobRow) -> DeferredTarget | None:
-    if row.calls is None:
+    host = row.deferred_for or _called(row)
+    if host is None:
         return None
+    found = await explaining.target(conn, row.tenant, host)
+    if found.reason is None or found.failures is None:
+        return DeferredTarget(host, None, "", found.waiting) if row.deferred_for else None
+    return DeferredTarget(host, found.deferred_until, targets.trouble(found.reason, found.failures), found.waiting)
+
+
+def _called(row: JobRow) -> str | None:
     try:
-        host = parse_target(row.calls, ANYWHERE).host
-    except UrlRefused:
+        return None if row.calls is None else targets.key_of(row.calls)
+    except UrlRefused:  # its handler reports it
         return None
-    deferred = await explaining.target(conn, row.tenant, host)
-    if deferred is None:
-        return None
-    until, reason, failures = deferred
-    paused = reason == FailureClass.RATE_LIMITED
-    return DeferredTarget(host, until, "it asked for a pause" if paused else f"its last {failures} calls have failed")

@@ -12,17 +12,24 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.snapshot import Holder, Load, Needed, QueueLimits, QueuePosition, WorkerCapacity
+from accepted.domain.transitions import DEFERRED
 from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.targets import DEFERRED_FOR
 from accepted.storage.workers import ALIVE, SERVES
 
 NEEDED_LIMIT = 20
 """Needed jobs that an explanation names; it also says how many there are."""
+
+WAITING_LIMIT = 100_000
+"""Jobs that wait for a target are counted up to here."""
 
 _JOB = Statement(f"""
 SELECT j.tenant, now() AS now, j.status, j.type, j.queue, j.attempt, j.max_attempts, j.run_at, j.finished_at,
        CAST(j.error AS text) AS error, j.blockers, j.concurrency_key, j.ordering_key,
        CASE WHEN j.type = ANY(CAST(:calling AS text[])) THEN j.payload->>'url' END AS calls,
        CASE WHEN isfinite(o.due_at) THEN o.due_at END AS due_at,
+       LEAST(o.due_at, GREATEST(j.run_at, e.finished_at)) AS due_since,
+       CASE WHEN e.outcome = '{DEFERRED}' THEN e.target END AS deferred_for,
        COALESCE(o.published, false) AS published, COALESCE(o.on_hold, false) AS on_hold,
        COALESCE(o.admitted, false) AS admitted,
        COALESCE(w.name, CAST(t.worker_id AS text)) AS worker, t.started_at AS since, w.heartbeat_at AS heard_at,
@@ -34,11 +41,13 @@ SELECT j.tenant, now() AS now, j.status, j.type, j.queue, j.attempt, j.max_attem
 FROM jobs j
 LEFT JOIN outbox o ON o.job_id = j.id
 LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished_at IS NULL
+LEFT JOIN attempts e ON e.job_id = j.id AND e.attempt = j.attempt AND e.finished_at IS NOT NULL
 LEFT JOIN workers w ON w.id = t.worker_id
 LEFT JOIN queues q ON q.name = j.queue
 LEFT JOIN job_types y ON y.name = j.type
 WHERE j.id = :id
 """)
+"""`due_since` is when it became due. The relay moves `due_at` ahead each time it takes the row."""
 
 _NEEDS = Statement("""
 SELECT d.needs AS id, n.status, d.on_success
@@ -90,13 +99,19 @@ FROM mine
 """Keys take turns: at most n - 1 jobs of every other key go before the n-th job of a key. A row that was published
 before its queue became limited counts as waiting, because the limiter is about to put it on hold."""
 
-_TARGET = Statement("""
-SELECT deferred_until, reason, failures FROM targets WHERE tenant = :tenant AND host = :host AND deferred_until > now()
+_TARGET = Statement(f"""
+SELECT t.deferred_until, t.reason, t.failures, (SELECT count(*) FROM (
+    {DEFERRED_FOR.format(columns="o.job_id")} AND o.due_at > now() LIMIT {WAITING_LIMIT}
+) AS waiting) AS waiting
+FROM (SELECT) AS one LEFT JOIN targets t ON t.tenant = :tenant AND t.host = :host AND t.deferred_until > now()
 """)
 
 
 class JobRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The job with its outbox row, its open attempt and its queue. `calls` is the URL that it would call."""
+    """The job with its outbox row, its attempts and its queue.
+
+    `calls` is the URL that it would call, `deferred_for` the target for which its last attempt was deferred.
+    """
 
     tenant: str
     now: datetime
@@ -113,6 +128,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     ordering_key: str | None
     calls: str | None
     due_at: datetime | None
+    due_since: datetime | None
+    deferred_for: str | None
     published: bool
     on_hold: bool
     admitted: bool
@@ -120,6 +137,15 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     limits: QueueLimits
     external: bool
     limited: bool
+
+
+class TargetState(msgspec.Struct, frozen=True):
+    """Until when nothing is sent to a host (None: it is called), why, and how many jobs wait for it."""
+
+    deferred_until: datetime | None
+    reason: str | None
+    failures: int | None
+    waiting: int
 
 
 async def row(conn: Connection, job_id: UUID, lease_ttl: float, calling: Sequence[str]) -> JobRow | None:
@@ -160,7 +186,7 @@ async def position(
     return QueuePosition() if found is None else struct(QueuePosition, found)
 
 
-async def target(conn: Connection, tenant: str, host: str) -> tuple[datetime, str, int] | None:
-    """Until when nothing is sent to this host, the class of its last failure, and how many there were in a row."""
-    found = await _TARGET.first(conn, tenant=tenant, host=host)
-    return None if found is None else (found["deferred_until"], found["reason"], found["failures"])
+async def target(conn: Connection, tenant: str, host: str) -> TargetState:
+    """What holds the jobs for this host now, and how many were deferred because of it and wait."""
+    (found,) = await _TARGET.rows(conn, tenant=tenant, host=host)
+    return struct(TargetState, found)

@@ -1,0 +1,74 @@
+"""Why a due job is not published: who is away, by when the job became due and when a relay took it last."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from accepted.domain.explanation import explain, unpublished
+from accepted.domain.ids import new_id
+from accepted.domain.snapshot import DeferredTarget, JobSnapshot, WorkerCapacity
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+def job(due_since: float, due_at: float, **fields: Any) -> JobSnapshot:
+    """A job on a queue with free slots; seconds from now."""
+    moment = {"run_at": NOW + timedelta(seconds=due_since), "due_since": NOW + timedelta(seconds=due_since)}
+    given = {
+        "id": new_id(), "now": NOW, "status": "queued", "type": "noop", "queue": "q", "attempt": 0, "max_attempts": 3,
+        "due_at": NOW + timedelta(seconds=due_at), "capacity": WorkerCapacity(1, 1, 10, 0), **moment,
+    }  # fmt: skip
+    return JobSnapshot(**(given | fields))
+
+
+@pytest.mark.parametrize(
+    ("due_since", "due_at", "broker", "reason"),
+    [
+        (-1, 0.5, None, "on_its_way"),
+        (-21, 5, "unavailable", "broker_away"),
+        (-21, -21, "unavailable", "broker_away"),
+        (-21, 5, "ok", "broker_away"),
+        (-8, 5, "ok", "on_its_way"),
+        (-21, -21, "ok", "waits_for_scheduler"),
+        (-21, -21, None, "waits_for_scheduler"),
+        (-21, 5, None, "on_its_way"),
+    ],
+)
+def test_who_is_away(due_since: float, due_at: float, broker: str | None, reason: str) -> None:
+    asked = job(due_since, due_at, broker=broker)
+    found = explain(asked)
+    assert found.reason == reason
+    assert unpublished(asked) == (due_since < -3)
+    if reason in ("broker_away", "waits_for_scheduler"):
+        assert found.data["since"] == NOW + timedelta(seconds=due_since)
+
+
+@pytest.mark.parametrize("status", ["running", "succeeded", "blocked", "scheduled"])
+def test_only_what_should_have_been_published_is_missed(status: str) -> None:
+    assert not unpublished(job(60 if status == "scheduled" else -60, 60, status=status))
+    assert not unpublished(job(-60, -60, published=True))
+    assert not unpublished(job(-60, -60, on_hold=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "due", "until", "deferred", "reason"),
+    [
+        ("retrying", 60, 30, True, "target_held"),
+        ("retrying", 60, None, True, "target_held"),
+        ("retrying", 60, 90, False, "target_held"),
+        ("retrying", 60, 30, False, "retry"),
+        ("scheduled", 60, 30, False, "not_due"),
+        ("queued", 0, 30, False, "target_held"),
+        ("queued", 0, None, True, "on_its_way"),
+    ],
+)
+def test_what_comes_later_holds(status: str, due: float, until: float | None, deferred: bool, reason: str) -> None:
+    """A retry after the host is free again waits for its own moment."""
+    host = DeferredTarget("h:80", None if until is None else NOW + timedelta(seconds=until), "it asked", 11)
+    key = "h:80" if deferred else None
+    found = explain(job(due, due, status=status, target=host, deferred_for=key))
+    assert found.reason == reason
+    if reason == "target_held":
+        assert "11 jobs wait for it" in found.detail
+        assert found.data["waiting"] == 11
