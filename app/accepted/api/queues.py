@@ -110,7 +110,9 @@ class QueueView(BaseModel):
     rate_out: float | None = Field(description="Attempts that ended, per second.")
     mean_run_time: float | None = Field(description="Seconds per attempt.")
     measured_over: float | None = Field(description="Seconds that the rates cover.")
-    slots: int = Field(description="Of all live workers that serve the queue; they may serve other queues, too.")
+    slots: int = Field(
+        description="Of live workers that serve the queue and a type of its; they may serve others, too."
+    )
 
 
 class QueueList(BaseModel):

@@ -48,7 +48,7 @@ async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl:
             return None
         measured = (await queue_load.measured(conn, [name]))[name]
         backlog = await queue_load.due(conn, name)
-        slots = await queue_load.slots(conn, lease_ttl)
+        slots = await queue_load.slots(conn, [name], lease_ttl)
     found = size(measured, backlog, drain_within)
     return {
         "queue": name,
@@ -57,7 +57,7 @@ async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl:
         "measured_over": measured.span,
         "backlog": backlog,
         "drain_within": drain_within,
-        "slots": slots.of(name),
+        "slots": slots[name],
         **msgspec.structs.asdict(found),
     }
 
@@ -105,9 +105,9 @@ async def _described(
 ) -> list[dict[str, Any]]:
     found = await queue_load.backlogs(conn, queue, tenant)
     measured = await queue_load.measured(conn, [one.name for one in settings])
-    slots = await queue_load.slots(conn, lease_ttl)
+    slots = await queue_load.slots(conn, [one.name for one in settings], lease_ttl)
     return [
-        _shown(one, found.get(one.name, Backlog()), measured[one.name], slots.of(one.name), tenant) for one in settings
+        _shown(one, found.get(one.name, Backlog()), measured[one.name], slots[one.name], tenant) for one in settings
     ]
 
 

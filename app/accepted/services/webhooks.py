@@ -40,10 +40,14 @@ async def record(conn: Connection, broker: Broker, finished: Sequence[UUID]) -> 
 
 async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) -> None:
     """Insert deliveries. The caller commits."""
+    if not deliveries:
+        return
     await submission.insert(
         conn, [Entry(job, handoff=handoff(broker, publishes=False)) for job in deliveries], idempotency_ttl=0
     )
-    await broker.announce(conn, [WEBHOOK_QUEUE])
+    queues = {job.queue for job in deliveries}
+    await submission.announce_queues(conn, list(queues))
+    await broker.announce(conn, queues)
 
 
 def delivery(tenant: str, type_: str, payload: object) -> NewJob:

@@ -11,7 +11,7 @@ import msgspec
 
 from accepted.domain.rates import Measured
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.workers import ALIVE
+from accepted.storage.workers import ALIVE, serves
 
 BIN = 5.0
 """Seconds in one sample."""
@@ -42,9 +42,26 @@ GROUP BY queue, status
 _DUE = Statement("SELECT count(*) FROM outbox WHERE queue = :queue AND due_at <= now()")
 
 _SLOTS = Statement(f"""
-SELECT w.queues, sum(w.slots) AS slots FROM workers w
-WHERE w.slots > 0 AND {ALIVE} GROUP BY w.queues
+WITH named AS MATERIALIZED (
+    SELECT unnest(CAST(:queues AS text[])) AS name
+), typed AS MATERIALIZED (
+    SELECT queue, array_agg(type) AS types FROM (
+        SELECT queue, name AS type FROM job_types WHERE queue = ANY(CAST(:queues AS text[]))
+        UNION
+        SELECT o.queue, j.type
+        FROM outbox o CROSS JOIN LATERAL (SELECT type FROM jobs WHERE id = o.job_id OFFSET 0) AS j
+        WHERE o.queue = ANY(CAST(:queues AS text[]))
+    ) AS each GROUP BY queue
+), alive AS MATERIALIZED (
+    SELECT w.queues, w.types, sum(w.slots) AS slots FROM workers w WHERE w.slots > 0 AND {ALIVE} GROUP BY 1, 2
+)
+SELECT n.name AS queue, CAST(COALESCE(sum(w.slots), 0) AS int8) AS slots
+FROM named n LEFT JOIN typed t ON t.queue = n.name
+LEFT JOIN alive w ON {serves("n.name")} AND (w.types IS NULL OR t.types IS NULL OR w.types && t.types)
+GROUP BY n.name
 """)
+"""The types of a queue are those whose default it is, and those of the jobs that wait on it. Workers that serve the
+same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
 
 _MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
 
@@ -115,16 +132,6 @@ class Backlog(msgspec.Struct):
     oldest: float | None = None
 
 
-class QueueSlots(msgspec.Struct, frozen=True):
-    """The slots of live workers, grouped by the queues that they serve; None: every queue."""
-
-    groups: Sequence[tuple[frozenset[str] | None, int]]
-
-    def of(self, queue: str) -> int:
-        """The slots that serve this queue."""
-        return sum(slots for queues, slots in self.groups if queues is None or queue in queues)
-
-
 async def backlogs(conn: Connection, queue: str | None, tenant: str | None) -> dict[str, Backlog]:
     """The unfinished jobs by queue; None: of all queues, or of all tenants."""
     found: dict[str, Backlog] = {}
@@ -140,12 +147,10 @@ async def due(conn: Connection, queue: str) -> int:
     return int(await _DUE.value(conn, queue=queue))
 
 
-async def slots(conn: Connection, lease_ttl: float) -> QueueSlots:
-    """The slots of the live workers."""
-    rows = await _SLOTS.rows(conn, lease_ttl=float(lease_ttl))
-    return QueueSlots(
-        [(None if row["queues"] is None else frozenset(row["queues"]), int(row["slots"])) for row in rows]
-    )
+async def slots(conn: Connection, queues: Sequence[str], lease_ttl: float) -> dict[str, int]:
+    """For each of these queues the slots of the live workers that serve it, and at least one of its types."""
+    rows = await _SLOTS.rows(conn, queues=list(queues), lease_ttl=float(lease_ttl))
+    return {row["queue"]: row["slots"] for row in rows}
 
 
 async def max_depths(conn: Connection) -> dict[str, int]:

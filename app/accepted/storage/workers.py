@@ -18,14 +18,22 @@ ON CONFLICT (id) DO UPDATE SET
 ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
 """The condition on `workers w` under which its leases hold: a heartbeat in the last `lease_ttl` seconds."""
 
-SERVES = """(
-    :queue = ANY(w.queues) OR w.queues IS NULL AND (
-        EXISTS (SELECT 1 FROM queues q WHERE q.name = :queue AND NOT q.dedicated)
-        OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue)
-        OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = :queue AND (w.types IS NULL OR y.name = ANY(w.types)))
+
+def serves(queue: str) -> str:
+    """The condition on `workers w` under which it serves the queue of this name, an SQL expression.
+
+    `accepted.storage.queues.served_by` is the same rule.
+    """
+    return f"""(
+    {queue} = ANY(w.queues) OR w.queues IS NULL AND (
+        EXISTS (SELECT 1 FROM queues q WHERE q.name = {queue} AND NOT q.dedicated)
+        OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = {queue})
+        OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = {queue} AND (w.types IS NULL OR y.name = ANY(w.types)))
     )
 )"""
-"""The condition on `workers w` under which it serves :queue. `accepted.storage.queues.served_by` is the same rule."""
+
+
+SERVES = serves(":queue")
 
 _RETIRE = Statement("DELETE FROM workers WHERE id = :id")
 

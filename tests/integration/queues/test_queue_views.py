@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from tests.support.clients.client import Client, check_problem
+from tests.support.ledger import limited_queue
 from tests.support.ledger.jobs import apply, claim, put, running_attempt
 from tests.support.ledger.sql import do
 from tests.support.service.http_app import HttpApp, a_worker, http_app, measured
@@ -91,6 +93,48 @@ async def test_slots_are_those_of_live_workers_that_serve_it(engine: AsyncEngine
     silent = await a_worker(engine, slots=1000)
     await do(engine, "UPDATE workers SET heartbeat_at = now() - interval '1 minute' WHERE id = :id", id=silent)
     assert (await shown(client))["slots"] == 5
+
+
+async def test_slots_count_only_for_who_serves_a_type_of_the_queue(engine: AsyncEngine, client: Client) -> None:
+    """What a worker serves by its queues alone it could claim nothing of."""
+    await limited_queue.put(engine, PostgresBroker(engine, ""), 1, type="image.thumbnail", queue="poison")
+    await client.submit("noop", queue="q")
+    for _ in range(10):
+        await a_worker(engine, slots=10, types=["noop", "sleep"])
+    for path in ("/queues/poison", "/queues/poison/sizing"):
+        assert (await shown(client, path))["slots"] == 0, path
+    assert (await shown(client))["slots"] == 100
+    await a_worker(engine, slots=3, types=["image.thumbnail"], queues=["poison"])
+    for path in ("/queues/poison", "/queues/poison/sizing"):
+        assert (await shown(client, path))["slots"] == 3, path
+    listed = {queue["name"]: queue["slots"] for queue in (await shown(client, "/queues"))["items"]}
+    assert listed == {"poison": 3, "q": 100}
+
+
+async def test_a_queue_of_other_types_only_is_no_capacity(engine: AsyncEngine, client: Client) -> None:
+    """Nothing waits on it: its types are those whose default it is."""
+    await do(engine, "UPDATE job_types SET queue = 'images' WHERE name = 'image.thumbnail'")
+    (job,) = await limited_queue.put(engine, PostgresBroker(engine, ""), 1, type="image.thumbnail", queue="images")
+    assert (await client.http.post(f"/jobs/{job}/cancel")).status_code == 202
+    await a_worker(engine, slots=10, types=["noop"])
+    assert (await shown(client, "/queues/images"))["slots"] == 0
+    await a_worker(engine, slots=10, types=["noop"], queues=["images"])
+    assert (await shown(client, "/queues/images"))["slots"] == 0
+    await a_worker(engine, slots=2, types=["noop", "image.thumbnail"])
+    assert (await shown(client, "/queues/images"))["slots"] == 2
+
+
+async def test_the_queue_of_deliveries_is_a_queue(engine: AsyncEngine, client: Client) -> None:
+    check_problem(await client.get("/queues/webhooks"), 404)
+    job = await client.submit("noop", queue="q", callback_url="https://example.com/hook")
+    assert (await client.http.post(f"/jobs/{job['id']}/cancel")).status_code == 202
+    found = await shown(client, "/queues/webhooks")
+    assert (found["depth"]["queued"], found["slots"]) == (1, 0)
+    assert (await shown(client, "/queues/webhooks/sizing"))["backlog"] == 1
+    assert "webhooks" in [queue["name"] for queue in (await shown(client, "/queues"))["items"]]
+    await a_worker(engine, slots=7, types=["noop", "webhook.deliver"])
+    assert (await shown(client, "/queues/webhooks"))["slots"] == 7
+    assert (await client.http.patch("/queues/webhooks", json={"paused": True})).json()["paused"] is True
 
 
 async def test_rates_and_sizing(engine: AsyncEngine, client: Client) -> None:

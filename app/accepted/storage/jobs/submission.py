@@ -112,10 +112,12 @@ WITH named AS (
     INSERT INTO queues AS q (name, dedicated)
     SELECT n.name, EXISTS (SELECT 1 FROM job_types y WHERE y.queue = n.name)
     FROM unnest(CAST(:names AS text[])) AS n(name)
+    WHERE NOT EXISTS (SELECT 1 FROM queues k WHERE k.name = n.name AND k.dedicated IS NOT NULL)
     ON CONFLICT (name) DO UPDATE SET dedicated = excluded.dedicated WHERE q.dedicated IS NULL RETURNING name
 )
 SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '') FROM named LIMIT 1
 """)
+"""Leaves out the queues that are there: a conflict would lock their rows until the transaction ends."""
 
 _COUNT_DESCENDANTS = Statement("""
 WITH root AS MATERIALIZED (
