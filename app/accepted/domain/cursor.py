@@ -37,6 +37,19 @@ def read_moment(cursor: str, scope: str) -> tuple[datetime, UUID]:
         raise ValueError("not a cursor of ours") from None
 
 
+def write_number(last: int, scope: str) -> str:
+    """A cursor for a list that is sorted by a number from 0 to 2**31 - 1."""
+    return _seal(last.to_bytes(4, "big"), scope)
+
+
+def read_number(cursor: str, scope: str) -> int:
+    """Raises as `read` does."""
+    number = int.from_bytes(_open(cursor, 4, scope), "big")
+    if number >= 2**31:
+        raise ValueError("not a cursor of ours")
+    return number
+
+
 def write_text(last: str, scope: str) -> str:
     """A cursor for a list that is sorted by name."""
     return _seal(last.encode(), scope)

@@ -83,9 +83,15 @@ class Client:
         return answer.json()
 
     async def attempts(self, id: str) -> list[dict[str, Any]]:
-        answer = await self.get(f"/jobs/{id}/attempts")
-        assert answer.status_code == 200, answer.text
-        return answer.json()["items"]
+        """All of them: page after page."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            answer = await self.get(f"/jobs/{id}/attempts?limit=200{cursor and f'&cursor={cursor}'}")
+            assert answer.status_code == 200, answer.text
+            found += answer.json()["items"]
+            cursor = answer.json()["next"]
+        return found
 
     async def until_status(self, id: str, *wanted: str, timeout: float = PATIENCE) -> Job:
         async def there() -> Job | None:

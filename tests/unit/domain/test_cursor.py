@@ -7,7 +7,16 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from accepted.domain.cursor import _seal, read, read_moment, read_text, write, write_moment
+from accepted.domain.cursor import (
+    _seal,
+    read,
+    read_moment,
+    read_number,
+    read_text,
+    write,
+    write_moment,
+    write_number,
+)
 
 
 @given(st.uuids(), st.text(st.characters(exclude_categories=["Cs"])))
@@ -38,6 +47,19 @@ def test_a_moment_is_read_back(at: datetime, last: UUID, scope: str) -> None:
     assert read_moment(cursor, scope) == (at, last)
     with pytest.raises(ValueError, match="cursor"):
         read(cursor, scope)
+
+
+@given(st.integers(0, 2**31 - 1), st.text(st.characters(codec="utf-8")))
+def test_a_number_is_read_back(last: int, scope: str) -> None:
+    cursor = write_number(last, scope)
+    assert read_number(cursor, scope) == last
+    with pytest.raises(ValueError, match="cursor"):
+        read(cursor, scope)
+
+
+def test_a_forged_number_that_is_no_attempt_is_refused() -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        read_number(_seal(b"\xff" * 4, "a"), "a")
 
 
 def test_a_forged_moment_out_of_range_is_refused() -> None:

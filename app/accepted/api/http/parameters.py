@@ -1,7 +1,8 @@
 """Query parameters: unknown ones are refused; `Page` and `Listing` page through a list with a cursor."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
@@ -79,9 +80,16 @@ class Listing:
         except ValueError:
             raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
 
-    def answer(self, found: Sequence[Row], items: Sequence[object], write: Callable[[Row, str], str]) -> Response:
-        """The answer with `items`. `found` has up to `limit` + 1 rows; the last one says that there is a next page.
+    def answer(
+        self,
+        found: Sequence[Row],
+        items: Sequence[object],
+        write: Callable[[Row, str], str],
+        more: Mapping[str, object] = MappingProxyType({}),
+    ) -> Response:
+        """The answer with `items`, and `more` beside them.
 
+        `found` has up to `limit` + 1 rows; the last one says that there is a next page.
         `write` encodes the cursor that continues after a row, with a function of `accepted.domain.cursor`.
         """
         limit = self._query.limit
@@ -90,7 +98,7 @@ class Listing:
         if next_ is not None:
             query = urlencode({**self.filters, "limit": limit, "cursor": next_}, doseq=True)
             headers["Link"] = f'<{self._path}?{query}>; rel="next"'
-        return Response(json_text.encode({"items": items, "next": next_}), headers=headers, media_type=JSON)
+        return Response(json_text.encode({"items": items, "next": next_, **more}), headers=headers, media_type=JSON)
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> FieldError:

@@ -18,14 +18,14 @@ from accepted.api.http.parameters import Listing, Page, Whole, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs.answers import ErrorView, JobView, body_and_etag, retry_after
 from accepted.api.state import State, state_of
-from accepted.domain import cursor, json_text
+from accepted.domain import cursor
 from accepted.domain.ids import age_of
 from accepted.domain.job import QUEUE_PATTERN, Job, Status, to_wire
 from accepted.errors import FieldError, Gone, InvalidRequest, ResourceNotFound
 from accepted.services.jobs.requests import Moment
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.manual_retry import Edit, edits_of
-from accepted.storage.jobs.reading import Attempt, JobFilter, list_jobs
+from accepted.storage.jobs.reading import Attempt, JobFilter, attempts_after, list_jobs
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
 
@@ -75,9 +75,12 @@ class EditView(BaseModel):
     edited_by: str
 
 
-class AttemptList(BaseModel):
+class AttemptPage(BaseModel):
+    """A page of attempts, the first one first; `next` is the cursor of the next page."""
+
     items: list[AttemptView]
-    edits: list[EditView] = Field(default=[], description="Payloads that a replay has replaced, if any.")
+    next: str | None
+    edits: list[EditView] = Field(default=[], description="Payloads that a replay has replaced, if any: on each page.")
 
 
 @router.get(
@@ -127,19 +130,27 @@ async def get(
 
 @router.get(
     "/jobs/{job_id}/attempts",
-    response_model=AttemptList,
-    dependencies=[Depends(only_query())],
-    responses=responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
+    response_model=AttemptPage,
+    responses={
+        200: {"description": "A page.", "headers": header_docs("Link")},
+        **responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
+    },
 )
-async def attempts(request: Request, who: Reader, job_id: UUID) -> Response:
+async def attempts(request: Request, who: Reader, job_id: UUID, query: Annotated[Page, Query()]) -> Response:
     """Every attempt so far, including a running one, and each payload that a replay replaced."""
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
-    found = await state.watcher.attempts(job_id)
-    body: dict[str, Any] = {"items": [_attempt(one) for one in found]}
-    if edits := await _edits(state, job):
-        body["edits"] = [_edit(one) for one in edits]
-    return Response(json_text.encode(body), media_type=JSON)
+    listing = Listing(f"/jobs/{job_id}/attempts", who.tenant, query)
+    after = listing.begin(cursor.read_number) or 0
+    async with reading(state.engine) as conn:
+        found = await attempts_after(conn, job_id, after, query.limit + 1)
+    edits = [_edit(one) for one in await _edits(state, job)]
+    return listing.answer(
+        found,
+        [_attempt(one) for one in found[: query.limit]],
+        lambda one, scope: cursor.write_number(one.attempt, scope),
+        {"edits": edits} if edits else {},
+    )
 
 
 async def find(state: State, tenant: str, job_id: UUID) -> Job:

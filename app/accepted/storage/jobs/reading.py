@@ -38,10 +38,15 @@ _CALLBACKS = Statement(f"""
 SELECT {_COLUMNS}, callback_url FROM jobs
 WHERE id = ANY(CAST(:ids AS uuid[])) AND callback_url IS NOT NULL ORDER BY id
 """)
-_ATTEMPTS = Statement("""
-SELECT job_id, attempt, CAST(worker_id AS text) AS worker, started_at, finished_at, outcome,
-       CAST(error AS text) AS error, traceback
-FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
+_ATTEMPT_COLUMNS = """
+    job_id, attempt, CAST(worker_id AS text) AS worker, started_at, finished_at, outcome,
+    CAST(error AS text) AS error, traceback
+"""
+_ATTEMPTS = Statement(f"""
+SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
+""")
+_ATTEMPTS_AFTER = Statement(f"""
+SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE job_id = :id AND attempt > :after ORDER BY attempt LIMIT :limit
 """)
 
 _CONDITIONS = {
@@ -106,6 +111,11 @@ async def callbacks_of(conn: Connection, ids: Sequence[UUID]) -> list[tuple[Job,
 async def attempts_of(conn: Connection, ids: Sequence[UUID]) -> list[Attempt]:
     """Every attempt at these jobs, by job and number."""
     return [struct(Attempt, row) for row in await _ATTEMPTS.rows(conn, ids=list(ids))]
+
+
+async def attempts_after(conn: Connection, job_id: UUID, after: int, limit: int) -> list[Attempt]:
+    """Up to `limit` attempts at this job behind number `after`, by number."""
+    return [struct(Attempt, row) for row in await _ATTEMPTS_AFTER.rows(conn, id=job_id, after=after, limit=limit)]
 
 
 @lru_cache(maxsize=256)
