@@ -8,7 +8,7 @@ from tests.support.servers.addresses import VirtualHost
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
-CONNECTIONS = 13  # of one process at most: its pool of 10, one to listen on, and two in the course of being replaced
+CONNECTIONS = 14  # of one process at most: its pool of 10, two to listen on, and two in the course of being replaced
 WITHIN = 20.0  # seconds for the last acks and for connections to close
 
 OURS = """

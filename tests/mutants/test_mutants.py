@@ -16,6 +16,7 @@ ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
 LIFE = "tests/model/test_life.py::"
 FIRING = "tests/integration/schedules/test_firing.py::"
+CHANGED_LIMITS = "tests/integration/queues/test_changed_limits.py::"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -204,6 +205,38 @@ class Submissions:""",
             ),
         ),
         (FIRING + "test_a_fire_that_is_cut_off_leaves_nothing",),
+    ),
+    Mutant(
+        "a confirmed limit is noticed later",
+        (Edit("app/accepted/api/queues.py", "    state_of(request).limits.forget()\n", ""),),
+        ("tests/integration/queues/test_max_depth.py::test_a_raised_limit_counts_all_that_waits",),
+    ),
+    Mutant(
+        "a read that began before the change counts as one after it",
+        (
+            Edit(
+                "app/accepted/services/settings_watch.py",
+                "self._read_after = changes",
+                "self._read_after = self._changes",
+            ),
+        ),
+        ("tests/unit/test_settings_watch.py::test_a_change_during_a_read_is_read",),
+    ),
+    Mutant(
+        "a rate waits for a clock that was set back",
+        (Edit("workers/accepted_worker/scheduler/limiter.py", "if set_back or ready <= 0:", "if ready <= 0:"),),
+        (CHANGED_LIMITS + "test_a_clock_that_was_set_back_costs_one_interval_at_most",),
+    ),
+    Mutant(
+        "a new quota counts the past at its own rate",
+        (
+            Edit(
+                "app/accepted/storage/tenants.py",
+                """used = LEAST({_STILL_USED.format(now="clock_timestamp()")}, excluded.jobs)""",
+                "used = LEAST(q.used, excluded.jobs)",
+            ),
+        ),
+        (CHANGED_LIMITS + "test_a_new_quota_settles_what_the_former_one_gave_back",),
     ),
 )
 
