@@ -64,6 +64,7 @@ FAULTS = {
     "F63": "a rate changed while the last start under it is stored",
     "F66": "broker or ledger stopped: what the log says",
     "F67": "parent of other processes killed (-9)",
+    "F70": "ledger away while clients watch a job",
 }
 
 NOT_MADE = {

@@ -1,8 +1,10 @@
 """PostgreSQL dies, or cannot be reached: 503 in time, nothing half-done, and the service is back by itself."""
 
 import asyncio
+import json
 import time
 
+import httpx
 import pytest
 
 from tests.faults import effects
@@ -10,6 +12,7 @@ from tests.faults.checker import Ledger, check
 from tests.faults.client import Call, Client
 from tests.faults.cluster import Cluster
 from tests.faults.table import Measured
+from tests.support.clients.client import read_events
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxy import Proxy
 from tests.support.waiting import until
@@ -108,3 +111,30 @@ def _refused_in_time(calls: list[Call], measured: Measured) -> None:
     assert {call.status for call in calls} == {503}
     assert all(call.retry_after is not None for call in calls)
     measured(f"slowest of {len(calls)} refusals", max(call.seconds for call in calls), PROMISED + SLACK)
+
+
+@pytest.mark.fault("F70", moment="under load")
+async def test_watched_while_the_ledger_is_away(
+    cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
+) -> None:
+    """A stream that is open goes on where it was; one that is opened meanwhile is not turned away."""
+    async with Proxy(ledger.url) as proxy, httpx.AsyncClient(base_url=cluster.url, timeout=60) as http:
+        cluster.api_env["ACCEPTED_DATABASE_URL"] = proxy.url_for(ledger.url)
+        await cluster.start(workers=1)
+        job_id = await client.accept({"seconds": 8})
+        async with http.stream("GET", f"/jobs/{job_id}/events") as answer:
+            events = read_events(answer.aiter_lines())
+            before = [await anext(events), await anext(events)]
+            proxy.refuse()
+            begun = time.monotonic()
+            async with http.stream("GET", f"/jobs/{job_id}/events") as new:
+                assert new.status_code == 200
+                measured("from a stream's request to its 200", time.monotonic() - begun, PROMISED + SLACK)
+                lines = new.aiter_lines()
+                for _ in range(6):  # three comments, one each second at most
+                    assert await anext(lines) in ("", ": waiting")
+                await proxy.heal()
+                whole = [event async for event in read_events(lines)]
+            assert [*before, *[event async for event in events]] == whole
+        assert [json.loads(event["data"])["status"] for event in whole] == ["queued", "running", "succeeded"]
+        await check(ledger, client, cluster.journal)

@@ -4,6 +4,7 @@ The hottest path of the service: `accepted.api.http.middleware` calls `accept` w
 so that the OpenAPI document describes it.
 """
 
+import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header
@@ -21,7 +22,7 @@ from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.job import to_wire
 from accepted.domain.request_headers import fingerprint, read_key, read_wait
-from accepted.errors import MalformedRequest
+from accepted.errors import LedgerUnavailable, MalformedRequest
 from accepted.services.jobs.requests import JobRequest
 from accepted.services.jobs.submission import Receipt, Submission
 from accepted.settings import Settings
@@ -101,7 +102,8 @@ def largest_body(settings: Settings) -> int:
 async def _answer(state: State, receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
     job = receipt.job
     if wait is not None and not job.finished:
-        job = await state.watcher.wait(job.id, lambda now: now.finished, wait) or job
+        with contextlib.suppress(LedgerUnavailable):  # it is accepted, and stays so
+            job = await state.watcher.wait(job.id, lambda now: now.finished, wait) or job
     headers = monitor_headers(job)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -1,6 +1,7 @@
 """Watching one job: GET /jobs/{id}/events streams what happens to it, GET /jobs/{id}/explain says why it waits."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,22 +15,28 @@ from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Reader, documented
+from accepted.api.http.auth import Reader, authenticate, documented
 from accepted.api.http.parameters import only_query
-from accepted.api.http.problems import REFUSALS, responses_for
+from accepted.api.http.problems import REFUSALS, answer_to, responses_for
 from accepted.api.jobs.answers import ErrorView
 from accepted.api.jobs.reading import find
 from accepted.api.state import State, state_of
 from accepted.domain import history, json_text
 from accepted.domain.history import Event
 from accepted.domain.job import Job, Status
-from accepted.errors import LedgerUnavailable, ResourceNotFound
+from accepted.errors import AcceptedError, LedgerUnavailable, ResourceNotFound
 from accepted.services.jobs import explain as explaining
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that no proxy closes the stream as idle."""
+
+LEDGER_AWAY = 1.0
+"""Seconds between two questions of a stream to a ledger that is away."""
+
+WAITING = b": waiting\n\n"
+SSE = "text/event-stream"
 
 NO_CACHE = {"Cache-Control": "no-cache"}
 
@@ -91,33 +98,74 @@ async def explain(request: Request, who: Reader, job_id: UUID) -> Response:
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "Events `status` and `progress`, until the job is finished.",
-            "content": {"text/event-stream": {}},
+            "description": "Events `status` and `progress`, until the job is finished. Comments while nothing happens.",
+            "content": {SSE: {}},
         },
         204: {"description": "The job is finished, and `Last-Event-ID` is its last event: do not reconnect."},
         **responses_for(errors.ResourceNotFound, errors.Gone, *REFUSALS),
     },
 )
-async def events(
-    request: Request, who: Reader, job_id: UUID, last_event_id: Annotated[str | None, Header()] = None
-) -> Response:
-    """The past and future of the job as Server-Sent Events; `Last-Event-ID` resumes an interrupted stream."""
+async def events(request: Request, job_id: UUID, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+    """The past and future of the job as Server-Sent Events; `Last-Event-ID` resumes an interrupted stream.
+
+    While the ledger is away the stream stays open, and so does a new one: it waits for the ledger, and only then finds
+    out who asks and whether there is such a job. If not, it sends the problem as an event `problem`, and ends.
+    """
     state = state_of(request)
-    job = await find(state, who.tenant, job_id)
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
-    last = history.events(job, ())[-1].number
-    if seen > last:
-        seen = 0  # an id of another stream, which must not hide the end of this one
-    if job.finished and seen == last:
+    try:
+        job = await _asked_for(request, job_id)
+    except LedgerUnavailable:
+        return StreamingResponse(_once_the_ledger_is_back(request, job_id, seen), media_type=SSE, headers=NO_CACHE)
+    if _knows_all(job, seen):
         return Response(status_code=204, headers=NO_CACHE)  # an EventSource reconnects after any other end
-    return StreamingResponse(_stream(state, job, seen), media_type="text/event-stream", headers=NO_CACHE)
+    return StreamingResponse(_stream(state, job, seen), media_type=SSE, headers=NO_CACHE)
+
+
+async def _asked_for(request: Request, job_id: UUID) -> Job:
+    who = await authenticate(request, "jobs:read")
+    return await find(state_of(request), who.tenant, job_id)
+
+
+def _knows_all(job: Job, seen: int) -> bool:
+    return job.finished and seen == history.events(job, ())[-1].number
+
+
+async def _once_the_ledger_is_back(request: Request, job_id: UUID, seen: int) -> AsyncIterator[bytes]:
+    """An EventSource gives up for good after any other answer than 200, so this one begins without knowing the job."""
+    state = state_of(request)
+    while not state.watcher.closed:
+        yield WAITING
+        try:
+            job = await _asked_for(request, job_id)
+        except LedgerUnavailable:
+            await asyncio.sleep(LEDGER_AWAY)
+            continue
+        except AcceptedError as error:
+            yield b"event: problem\ndata: %b\n\n" % bytes(answer_to(error, request.scope).body)
+            return
+        if not _knows_all(job, seen):
+            async for frame in _stream(state, job, seen):
+                yield frame
+        return
 
 
 async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
+    """What is new to a client that has seen the event `seen`, and what comes. Waits for a ledger that goes away."""
+    if seen > history.events(job, ())[-1].number:
+        seen = 0  # an id of another stream, which must not hide the end of this one
     current: Job | None = job
     sent: bytes | None = None
     while current is not None:
-        news = history.events(current, await state.watcher.attempts(job.id), seen)
+        try:
+            attempts = await state.watcher.attempts(job.id)
+        except LedgerUnavailable:
+            if state.watcher.closed:
+                return
+            yield WAITING
+            await asyncio.sleep(LEDGER_AWAY)
+            continue
+        news = history.events(current, attempts, seen)
         frames = [_status(event) for event in news]
         progress = _progress(current)
         if progress is not None and progress != sent and (news or not current.finished):
@@ -128,11 +176,9 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
         seen = news[-1].number if news else seen
         if current.finished or state.watcher.closed:
             return
-        try:
+        with contextlib.suppress(LedgerUnavailable):
             current = await _next(state, current)
-        except LedgerUnavailable:
-            await asyncio.sleep(1)
-        yield b": waiting\n\n"
+        yield WAITING
 
 
 async def _next(state: State, job: Job) -> Job | None:

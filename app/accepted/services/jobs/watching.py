@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import Coalescer
 from accepted.domain.job import Job
+from accepted.errors import LedgerUnavailable
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading
 from accepted.storage.db.notifications import Listener
@@ -48,7 +49,10 @@ class JobWatcher:
         self._wake(list(self._waiters))
 
     async def wait(self, job_id: UUID, done: Callable[[Job], bool], seconds: float) -> Job | None:
-        """The job once `done(job)` is true, or as it is after `seconds`; None when it does not exist, or no longer."""
+        """The job once `done(job)` is true, or as it is after `seconds`; None when it does not exist, or no longer.
+
+        A ledger that goes away meanwhile is waited for. Raises `LedgerUnavailable` if it is away at the end.
+        """
         event = asyncio.Event()
         self._waiters.setdefault(job_id, set()).add(event)
         try:
@@ -56,9 +60,10 @@ class JobWatcher:
                 async with asyncio.timeout(seconds):
                     while not self.closed:
                         event.clear()
-                        job = await self.job(job_id)
-                        if job is None or done(job):
-                            return job
+                        with contextlib.suppress(LedgerUnavailable):  # `_poll` asks again
+                            job = await self.job(job_id)
+                            if job is None or done(job):
+                                return job
                         await event.wait()
             return await self.job(job_id)
         finally:
