@@ -202,11 +202,20 @@ class Worker:
 
     async def _finish(self, claiming: asyncio.Task[None]) -> None:
         """Wait for running attempts within the grace, then hand back the rest."""
-        deadline = asyncio.get_running_loop().time() + max(self._grace - HAND_BACK_SECONDS, 0)
+        seconds = max(self._grace - HAND_BACK_SECONDS, 0)
+        log.info(
+            "worker_stopping",
+            waits_for=sorted(str(job_id) for job_id, _ in self._running)[:10],
+            jobs=len(self._running),
+            seconds=seconds,
+        )
+        deadline = asyncio.get_running_loop().time() + seconds
         self._slots.open()
         await asyncio.wait([claiming], timeout=max(self._grace / 2, 1))
         while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(set(self._attempts), timeout=left)
+        if self._executing:
+            log.info("jobs_handed_back", count=len(self._executing))
         for task in set(self._executing):
             task.cancel()
         if self._attempts:
