@@ -1,8 +1,22 @@
-"""The memory of a process: how much it has, and a garbage collector that is tuned for serving."""
+"""A process: its port, its end with another process, its memory, a garbage collector that is tuned for serving."""
 
+import errno
+import fcntl
 import gc
 import os
+import select
+import signal
+import socket
+import sys
 from pathlib import Path
+
+from accepted.errors import ConfigurationError
+
+_REFUSALS = {
+    errno.EADDRINUSE: "another process uses it; stop that one, or give another --port",
+    errno.EADDRNOTAVAIL: "this is no address of this machine; give another --host",
+    errno.EACCES: "ports below 1024 are for root; give another --port",
+}
 
 YOUNG = 50_000
 """New objects before a collection of the young generation. With Python's default of 700, the objects of each request
@@ -25,3 +39,49 @@ def resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets that are bound to every address of `host`, and do not listen yet; port 0 takes a free port.
+
+    Called before a process starts anything. Raises `ConfigurationError`, which names host and port, and what to do.
+    """
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            bound.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind((address[0], bound[0].getsockname()[1] if port == 0 and len(bound) > 1 else port, *address[2:]))
+    except (OSError, UnicodeError) as error:
+        for one in bound:
+            one.close()
+        raise unusable(host, port, error) from None
+    return bound
+
+
+def unusable(host: str, port: int, error: Exception) -> ConfigurationError:
+    """Why nobody can listen on `port` of `host`."""
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
+        return ConfigurationError(f"--host {host!r} is neither an address nor a known name")
+    why = _REFUSALS.get(error.errno or 0, os.strerror(error.errno or 0))
+    return ConfigurationError(f"cannot listen on port {port} of {host}: {why}")
+
+
+def end_with(lifeline: int, victim: int) -> None:
+    """Have the kernel send SIGKILL to `victim` when the other end of the pipe `lifeline` is closed.
+
+    `victim` is the id of a process, or the negative id of a process group. O_ASYNC sends a signal when the pipe is
+    closed, F_SETSIG makes it SIGKILL, F_SETOWN names who gets it (fcntl(2)). PR_SET_PDEATHSIG could kill no group.
+    Does nothing outside Linux.
+    """
+    os.set_inheritable(lifeline, False)
+    if sys.platform == "linux":
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, victim)
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    if select.select([lifeline], [], [], 0)[0]:
+        os._exit(0)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
@@ -136,6 +138,8 @@ def _on_stop(act: Callable[[], None]) -> None:
 
 
 def from_environment() -> FastAPI:
-    """The application of a process started by uvicorn's supervisor."""
+    """The application of a process started by uvicorn's supervisor. It does not outlive the supervisor."""
+    if parent := multiprocessing.parent_process():
+        process.end_with(parent.sentinel, os.getpid())
     logs.configure()
     return create_app(load())

@@ -5,10 +5,8 @@ needed. It answers through the pipe; prints and logs go to standard error.
 """
 
 import asyncio
-import fcntl
 import os
 import resource
-import select
 import signal
 import socket
 import ssl
@@ -51,7 +49,7 @@ MEMORY_SHARE = 0.5
 
 def main(pipe: int, lifeline: int) -> NoReturn:
     """Serve the worker at the other end of `pipe` until it closes the pipe. Both arguments are descriptors."""
-    _die_with_worker(lifeline)
+    process.end_with(lifeline, -os.getpgrp())  # outside Linux, the child ends when it reads a closed message pipe
     _limit_self()
     logs.configure()
     os.set_inheritable(pipe, False)
@@ -125,22 +123,6 @@ def _raised(error: BaseException) -> Raised:
 def _tls() -> ssl.SSLContext:
     """Cached, because reading the certificates takes 20 ms."""
     return httpx.create_ssl_context(trust_env=False)
-
-
-def _die_with_worker(lifeline: int) -> None:
-    """Have the kernel kill our process group when the worker's end of `lifeline` is closed.
-
-    O_ASYNC sends a signal when the pipe is closed, F_SETSIG makes it SIGKILL, F_SETOWN sends it to the group
-    (fcntl(2)). PR_SET_PDEATHSIG would not kill what a handler has started. Outside Linux, the child ends when it reads
-    that the message pipe is closed.
-    """
-    os.set_inheritable(lifeline, False)
-    if sys.platform == "linux":
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-    if select.select([lifeline], [], [], 0)[0]:
-        os._exit(0)
 
 
 def _limit_self() -> None:

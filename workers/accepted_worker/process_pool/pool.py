@@ -15,6 +15,7 @@ A child is a fresh interpreter, never a fork of a worker with its event loop, th
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -64,7 +65,7 @@ OWN_END_SECONDS = 0.2
 """Seconds for a child that closed its pipe to end by itself, so that the crash has its exit code. It takes 50 ms."""
 
 BOOTSTRAP = (
-    "import os, sys; path = sys.argv[3].split(os.pathsep); sys.path[:] = path[1:] + path[:1]; "
+    "import json, sys; path = json.loads(sys.argv[3]); sys.path[:] = path[1:] + path[:1]; "
     "from accepted_worker.process_pool.child import main; sys.path[:] = path; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 """Gives the child the worker's `sys.path`, the working directory first only for the user's modules: a file `email.py`
@@ -196,7 +197,7 @@ class ChildProcess:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-P", "-c", BOOTSTRAP,
-                    str(theirs.fileno()), str(end_of_life), os.pathsep.join(sys.path),
+                    str(theirs.fileno()), str(end_of_life), json.dumps(sys.path),
                     pass_fds=(theirs.fileno(), end_of_life),
                     stdin=asyncio.subprocess.DEVNULL, stdout=STDERR, start_new_session=True,
                 )  # fmt: skip
