@@ -172,12 +172,12 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def readable(text: str) -> str:
-    """The first line of `text`, at most `MAX_MESSAGE` characters, with *** for what looks like a secret.
+def readable(text: str, limit: int = MAX_MESSAGE) -> str:
+    """The first line of `text`, at most `limit` characters, with *** for what looks like a secret.
 
     PostgreSQL, SQLAlchemy and Pydantic quote values in the lines that follow.
     """
-    line = text[: 4 * MAX_MESSAGE].strip().partition("\n")[0].strip()
+    line = text[: 4 * limit].strip().partition("\n")[0].strip()
     for pattern, instead in _SECRETS:
         line = pattern.sub(instead, line)
-    return line[:MAX_MESSAGE]
+    return line[:limit]

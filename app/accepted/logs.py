@@ -37,6 +37,9 @@ from accepted.errors import describe, readable
 REPEAT_SECONDS = 10.0
 """Seconds for which equal lines are counted. An outage of an hour is 360 lines of each kind, not 3,600 or more."""
 
+MAX_LIBRARY = 2000
+"""Characters of a library's message. pgserver's ends with what PostgreSQL says, after a thousand of commands."""
+
 MAX_FRAMES = 8
 """Innermost places of a traceback that a line names."""
 
@@ -234,7 +237,7 @@ class _FromLibraries(logging.Handler):
             level = "error" if record.levelno >= logging.ERROR else "warning"
             error = record.exc_info[1] if record.exc_info else None
             text = message if error else message.replace("\n", " | ")  # with an error, the rest repeats it
-            fields: dict[str, Any] = {"event": "library", "logger": record.name, "message": readable(text)}
+            fields: dict[str, Any] = {"event": "library", "logger": record.name, "message": readable(text, MAX_LIBRARY)}
             if error is not None:
                 fields |= _told(error)
             first_line = _ADDRESS.sub("", message.partition("\n")[0])

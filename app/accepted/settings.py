@@ -8,6 +8,7 @@ import re
 from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -15,9 +16,14 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.signing import is_secret
 from accepted.domain.network.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
 from accepted.domain.network.urls import allowing_host_of
-from accepted.errors import ConfigurationError
+from accepted.errors import ConfigurationError, nearest
 
 PREFIX = "ACCEPTED_"
+DOT_ENV = ".env"
+
+OF_CLIENTS = ("url", "api_key")
+"""What the commands that call the HTTP API read."""
+
 SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url", "smtp_url"})
 """Settings whose value may hold a password: it is never printed."""
 
@@ -56,7 +62,7 @@ class Settings(BaseSettings):
     """The settings of one process. Durations are seconds; `7d`, `12h`, `30m` and `45s` are also accepted."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX, env_file=DOT_ENV, extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     database_url: str | None = Field(None, description="postgresql://user:password@host/database")
@@ -144,6 +150,15 @@ def load(**overrides: Any) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         _explain(error)
+
+
+def unknown() -> dict[str, str | None]:
+    """The variables `ACCEPTED_…`, in the environment and in `.env`, that nothing reads; each with the nearest known."""
+    known = {*Settings.model_fields, *OF_CLIENTS}
+    given = [name.upper() for name in (*os.environ, *dotenv_values(DOT_ENV, interpolate=False))]
+    names = [name.removeprefix(PREFIX).lower() for name in given if name.startswith(PREFIX)]
+    found = {name: nearest(name, sorted(known)) for name in names if name not in known}
+    return {PREFIX + name.upper(): near and PREFIX + near.upper() for name, near in found.items()}
 
 
 def _explain(error: ValidationError) -> NoReturn:

@@ -20,10 +20,8 @@ from accepted.services.job_types import check_handled
 from accepted.settings import Settings
 from accepted.storage.db.engine import create_engine
 from accepted.storage.db.statements import Direct
-from accepted_worker import handlers as built_in
 from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
-from accepted_worker.handlers.webhooks import alert_handler, webhook_handler
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool import forks
@@ -46,7 +44,6 @@ def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURR
     The exit code is 1 when too many handlers hang: the supervisor has to start a fresh process.
     """
     settings.require_database()
-    logs.configure()
 
     async def run() -> None:
         await run_worker(settings, queues, concurrency, stop_on_signals())
@@ -58,7 +55,6 @@ def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURR
 def scheduler(settings: Settings) -> None:
     """`accepted scheduler`: runs until SIGTERM or SIGINT."""
     settings.require_database()
-    logs.configure()
 
     async def run() -> None:
         await run_scheduler(settings, stop_on_signals())
@@ -67,7 +63,12 @@ def scheduler(settings: Settings) -> None:
 
 
 async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
-    """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process."""
+    """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process.
+
+    Only here are the built-in handlers imported: Pillow and others would be in every scheduler's memory.
+    """
+    from accepted_worker.handlers.webhooks import alert_handler, webhook_handler
+
     forks.isolate_forks()
     egress = Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from)
@@ -102,6 +103,8 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 
 
 def _handlers(settings: Settings) -> dict[str, Handler]:
+    from accepted_worker import handlers as built_in
+
     registry.make_working_directory_importable()
     handlers = registry.load(settings.handlers)
     check_handled(handler.type for handler in handlers.values())
@@ -132,6 +135,7 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
         running = asyncio.create_task(base.run(loops(engine, broker, settings, polls)))
         log.info("scheduler_ready")
         await _first(running, stopping)
+        log.info("scheduler_stopping")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await polls.close()
@@ -155,6 +159,7 @@ def exiting() -> Iterator[None]:
     except WorkerExhausted as error:
         sys.stderr.write(f"accepted: {error}\n")
         code = 1
+    logs.flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

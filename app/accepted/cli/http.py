@@ -32,6 +32,8 @@ def call(method: str, path: str, **options: Any) -> httpx.Response:
         answer = httpx.request(method, url + path, headers=headers, timeout=LONG_POLL + 10, **options)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise RequestFailed(f"{url}: {error}") from None
+    except ValueError as error:  # such as NaN, which is not JSON, or a header that is not ASCII
+        raise RequestFailed(f"this cannot be sent: {error}") from None
     if answer.status_code >= 400:
         raise RequestFailed(_problem(answer))
     return answer

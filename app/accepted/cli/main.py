@@ -5,6 +5,7 @@ called: HTTP server and database drivers take seconds to load, and commands that
 """
 
 import asyncio
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import accepted
-from accepted import extras
+from accepted import extras, process
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.jobs import jobs
 from accepted.cli.keys import keys
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.targets import targets
+from accepted.domain.job import QUEUE_PATTERN
 from accepted.errors import AcceptedError, ConfigurationError
-from accepted.settings import PREFIX, Settings, load
+from accepted.settings import PREFIX, Settings, load, unknown
 
 if TYPE_CHECKING:
+    import socket
+
     import uvicorn
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -40,8 +44,11 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
 BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
-Queues = Annotated[str, typer.Option(help="Comma-separated queues. Default: all queues.")]
+Queues = Annotated[str | None, typer.Option(help="Comma-separated queues. Default: all queues.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs to run at once.")]
+
+WITH_LOG = ("api", "worker", "scheduler", "dev")
+"""The commands that write a log."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,11 +59,16 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """An HTTP job service. After its 202 a job is neither lost nor recorded twice."""
+    if context.invoked_subcommand not in WITH_LOG:
+        for name, near in unknown().items():
+            hint = f"; did you mean {near}?" if near else ""
+            typer.echo(f"accepted: {name} is no setting and is ignored{hint}", err=True)
 
 
 @app.command()
@@ -71,27 +83,29 @@ def api(
 
     from uvicorn.supervisors import Multiprocess
 
-    from accepted import logs
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
 
-    logs.configure()
+    _start_logging()
     serving.check_exposure(settings, host, insecure)
+    sockets = process.bind(host, port)
     if workers == 1:
-        serving.Server(serving.config(create_app(settings), settings, host, port)).run()
+        serving.Server(serving.config(create_app(settings), settings, host, port)).run(sockets)
         return
     config = serving.config("accepted.api.app:from_environment", settings, host, port, workers)
-    Multiprocess(config, sockets=[config.bind_socket()]).run()
+    Multiprocess(config, sockets).run()
 
 
 @app.command()
-def worker(queues: Queues = "", concurrency: Concurrency = 10) -> None:
+def worker(queues: Queues = None, concurrency: Concurrency = 10) -> None:
     """Run jobs."""
+    names = _queue_names(queues)
     settings = _checked_settings()
 
     from accepted_worker import processes
 
-    processes.worker(settings, [name.strip() for name in queues.split(",") if name.strip()], concurrency)
+    _start_logging()
+    processes.worker(settings, names, concurrency)
 
 
 @app.command()
@@ -101,6 +115,7 @@ def scheduler() -> None:
 
     from accepted_worker import processes
 
+    _start_logging()
     processes.scheduler(settings)
 
 
@@ -123,17 +138,17 @@ def dev(
 
     import uvloop
 
-    from accepted import logs
     from accepted.api.http import server as serving
     from accepted_worker import processes
 
     if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "off"})
     serving.check_exposure(settings, host, insecure)
-    logs.configure(pretty=True)
+    _start_logging(pretty=True)
+    sockets = process.bind(host, port)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
     with processes.exiting(), given as url:
-        uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, port, concurrency))
+        uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, sockets, concurrency))
 
 
 @app.command()
@@ -175,6 +190,29 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"accepted: {advice}")
 
 
+def _queue_names(text: str | None) -> list[str]:
+    """The names in `--queues`; none for all queues. A worker of a queue that cannot exist would serve nothing."""
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if wrong := [name for name in names if not re.fullmatch(QUEUE_PATTERN, name)]:
+        raise ConfigurationError(f"--queues: {wrong[0]!r} cannot be the name of a queue ({QUEUE_PATTERN})")
+    if not names:
+        raise ConfigurationError("--queues names no queue; leave it out to serve all queues")
+    return names
+
+
+def _start_logging(pretty: bool = False) -> None:
+    """For a process that runs on: all that it has to say from now on is a line of its log."""
+    import structlog
+
+    from accepted import logs
+
+    logs.configure(pretty)
+    for name, near in unknown().items():
+        structlog.get_logger("settings").warning("unknown_setting", name=name, did_you_mean=near)
+
+
 def _checked_settings() -> Settings:
     """The settings of a process that needs the ledger. Called before slow imports, to fail at once."""
     settings = load()
@@ -182,7 +220,7 @@ def _checked_settings() -> Settings:
     return settings
 
 
-async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> None:
+async def _dev(settings: Settings, host: str, sockets: "list[socket.socket]", concurrency: int) -> None:
     """Migrate, then run everything. When the HTTP server stops, worker and scheduler stop too."""
     import structlog
 
@@ -197,17 +235,20 @@ async def _dev(settings: Settings, host: str, port: int, concurrency: int) -> No
         asyncio.create_task(processes.run_worker(settings, (), concurrency, stopping)),
         asyncio.create_task(processes.run_scheduler(settings, stopping)),
     ]
+    port = sockets[0].getsockname()[1]
     server = serving.Server(serving.config(create_app(settings), settings, host, port))
     structlog.get_logger("dev").info("accepted_dev", url=f"http://{host}:{port}")
     try:
-        await _serve_beside(server, others)
+        await _serve_beside(server, sockets, others)
     finally:
         stopping.set()
         await asyncio.gather(*others)
 
 
-async def _serve_beside(server: "uvicorn.Server", others: "list[asyncio.Task[None]]") -> None:
-    serving_task = asyncio.create_task(server.serve())
+async def _serve_beside(
+    server: "uvicorn.Server", sockets: "list[socket.socket]", others: "list[asyncio.Task[None]]"
+) -> None:
+    serving_task = asyncio.create_task(server.serve(sockets))
     await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving_task

@@ -13,21 +13,26 @@ time left only when it fires, so a request costs two assignments.
 import asyncio
 import ipaddress
 import signal
+import socket
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 import httptools
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from accepted import process
 from accepted.api.http.body import MORE_TIME
 from accepted.api.http.problems import status_response
 from accepted.errors import ConfigurationError
 from accepted.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
@@ -38,6 +43,19 @@ KEEP_ALIVE = 15
 
 class Server(uvicorn.Server):
     """A clean stop exits 0; uvicorn's own server raises the signal again when it has stopped."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Of two processes that are bound to a port, only the first can listen."""
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise process.unusable(self.config.host, self.config.port, error) from error
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say what is waited for: requests that are being answered, streams and long polls until they have ended."""
+        seconds = self.config.timeout_graceful_shutdown
+        log.info("api_stopping", requests=len(self.server_state.tasks), seconds=seconds)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
