@@ -1,4 +1,4 @@
-"""Strict JSON: one reader, one canonical form, one writer.
+"""Strict JSON: one reader, one canonical form, one writer; and which text may be a name.
 
 The reader accepts RFC 8259 text in UTF-8 within the limits of I-JSON (RFC 7493), so that no body has two meanings.
 Contract section 4 says which error is a 400 and which a 422. The result does not depend on the Python version, because
@@ -38,6 +38,10 @@ _INTEGRAL_FLOAT = re.compile(rb"[0-9](?:\.0|e\+?[0-9]+)[,\]}]|[0-9](?:\.0|e\+?[0
 _WHITESPACE = " \t\r\n"
 _BEYOND_INT64 = INT64_MAX + 1  # stands for every integer with too many digits to convert
 _INT64_DIGITS = 20  # with the sign
+
+# Control characters (C0, DEL, C1), line and paragraph separators, the embeddings, overrides and isolates by which text
+# is shown in another order than it is stored (Unicode TR 36), and halves of surrogate pairs.
+_NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _ENCODER = msgspec.json.Encoder()
 _SORTED = msgspec.json.Encoder(order="sorted")
@@ -83,6 +87,15 @@ def canonical(value: ParsedJSON) -> bytes:
 def storable(text: str, limit: int) -> str:
     """The first `limit` characters of `text`; NUL and lone surrogates, which PostgreSQL refuses, are replaced."""
     return text[:limit].encode(errors="replace").decode().replace("\0", "�")
+
+
+def is_printable(text: str) -> bool:
+    """Whether `text` may be a name, a key or a tag.
+
+    All that people write may be: letters of any script, combining marks, joiners, emoji and spaces, also those that
+    this version of Python does not know yet.
+    """
+    return _NOT_IN_NAMES.search(text) is None
 
 
 def escape_pointer(token: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accepted.domain.json_text import MAX_DEPTH, canonical, encode, parse
+from accepted.domain.json_text import MAX_DEPTH, canonical, encode, is_printable, parse
 from accepted.errors import InvalidRequest, MalformedRequest
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -220,3 +220,38 @@ def _typed(value: Any) -> Any:
     if isinstance(value, float):
         return ("number", value if math.fmod(value, 1) else int(value))
     return (type(value).__name__ if isinstance(value, bool) else "number", value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "order 7",
+        "Zürich",
+        "Zu\u0308rich",
+        "日本語",
+        "ราคา",
+        "می\u200cخواهم",
+        "ක්\u200dෂ",
+        "👩\u200d👩\u200d👧",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "❤\ufe0f",
+        "שלום\u200e!",
+        "a\u00a0b\u3000c",
+        "\U0001fae8",
+        "\U0002ebf0",
+        "\U0001fadf",
+    ],
+)
+def test_what_people_write_is_a_name(name: str) -> None:
+    """Also letters and emoji that are newer than this Python, whose `isprintable` knows nothing of joiners either."""
+    assert is_printable(name)
+
+
+@given(st.characters(categories=["Cc", "Cs", "Zl", "Zp"]) | st.sampled_from("\u202a\u202b\u202c\u202d\u202e"))
+def test_controls_line_breaks_and_overrides_are_in_no_name(character: str) -> None:
+    assert not is_printable(f"a{character}b")
+
+
+@given(st.characters(categories=["L", "M", "N", "P", "S", "Zs"]))
+def test_every_letter_mark_number_and_symbol_may_be_in_a_name(character: str) -> None:
+    assert is_printable(character)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from accepted.domain.failures import InvalidJob
-from accepted_worker.attempt.values import child_of, result_of, step_result_of
+from accepted_worker.attempt.values import child_of, result_of, step_name, step_result_of
 
 
 @dataclass
@@ -94,3 +94,10 @@ def test_a_step_may_return_what_a_job_may_return() -> None:
 def test_a_value_that_is_too_large_is_not_searched() -> None:
     with pytest.raises(InvalidJob, match="the result is larger than 9 bytes"):
         result_of([math.nan] * 10, 9)
+
+
+def test_a_step_has_the_name_of_anything_printable() -> None:
+    assert step_name("charge 👩\u200d👧 می\u200cخواهم")
+    for name in ("a\u202eb", "a\nb", "a\x7f", "\ud800"):
+        with pytest.raises(ValueError, match="printable"):
+            step_name(name)

@@ -49,7 +49,7 @@ def size_of(value: object) -> int:
 
 def step_name(name: object) -> str:
     """`name`, if it is a valid name of a step. Raises `ValueError`."""
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_STEP_NAME or not name.isprintable():
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_STEP_NAME or not json_text.is_printable(name):
         raise ValueError(f"a step's name has 1 to {MAX_STEP_NAME} printable characters")
     return name
 

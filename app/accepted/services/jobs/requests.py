@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from accepted.domain.job import DEFAULT_PRIORITY, QUEUE_PATTERN
+from accepted.domain.json_text import is_printable
 from accepted.domain.retry import Retry
 
 YEAR = 366 * 86400.0
@@ -42,8 +43,8 @@ def _moment(value: object) -> datetime:
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must have printable characters only")
+    if not is_printable(text):
+        raise ValueError("must have printable characters only, and none that change the direction of text")
     return text
 
 
@@ -87,7 +88,7 @@ class UniqueRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="Unique")
 
-    key: Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)]
+    key: Key
     until: Literal["started", "finished"]
 
 
