@@ -14,6 +14,8 @@ AcceptedError
 │   ├── QuotaExceeded           429  the tenant has used up its quota; carries the state of the quota
 │   ├── QueueFull               429  as many jobs wait on the queue as `max_depth` allows
 │   ├── Conflict                409  its state does not allow the operation
+│   │   └── NeedFailed               a job that it needs has ended without success; carries which one
+│   ├── PreconditionFailed      412  If-Match does not hold
 │   └── KeyReused               422  an idempotency key was sent with another body before
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is left half-done
 ├── BrokerUnavailable           503  the broker is away; submissions are accepted without it
@@ -27,6 +29,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from uuid import UUID
 
 from accepted.domain.tenants import TenantQuota
 
@@ -129,6 +132,23 @@ class QueueFull(Refused):
 
 class Conflict(Refused):
     """It exists, but its state does not allow the operation."""
+
+
+class PreconditionFailed(Refused):
+    """What the request names in If-Match is not so (RFC 9110 section 13.1.1)."""
+
+
+class NeedFailed(Conflict):
+    """A job cannot run again, because the job `needs` has ended without success.
+
+    `ref` is that job's name in its workflow, if it has one; `status` is None if it no longer exists.
+    """
+
+    def __init__(self, needs: UUID, ref: str | None, status: str | None) -> None:
+        super().__init__()
+        self.needs = needs
+        self.ref = ref
+        self.status = status
 
 
 class KeyReused(Refused):

@@ -1,5 +1,7 @@
 """The Prometheus metrics of every process. What can be counted in the ledger has no metric here."""
 
+from collections.abc import Collection
+
 from prometheus_client import Counter, Gauge, Histogram
 
 JOBS_ACCEPTED = Counter("accepted_jobs_accepted_total", "Jobs committed and answered with 202.", ["queue"])
@@ -41,3 +43,10 @@ MESSAGES_REJECTED = Gauge(
 REFS_PUBLISHED = Counter("accepted_refs_published_total", "References confirmed by the broker.", ["by"])
 LOOP_DONE = Counter("accepted_loop_rows_total", "Rows handled by each scheduler loop.", ["loop"])
 LOOP_FAILED = Counter("accepted_loop_failures_total", "Failed runs of each scheduler loop.", ["loop"])
+
+
+def keep_queues(names: Collection[str]) -> None:
+    """Remove the series of every queue but these: a deleted queue would be shown for as long as the process lives."""
+    for queue in {sample.labels["queue"] for sample in next(iter(JOBS_ACCEPTED.collect())).samples}:
+        if queue not in names:
+            JOBS_ACCEPTED.remove(queue)

@@ -1,4 +1,4 @@
-"""GET /queues, GET and PATCH /queues/{name}, and GET /queues/{name}/sizing. Queues belong to the operator.
+"""GET /queues, GET, PATCH and DELETE /queues/{name}, and GET /queues/{name}/sizing. Queues belong to the operator.
 
 Every caller sees names, limits, rates and slots. How many jobs wait, and for how long, covers all jobs for `admin`, and
 the tenant's own jobs for other callers.
@@ -6,8 +6,9 @@ the tenant's own jobs for other callers.
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,13 +22,14 @@ from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.rates import DRAIN_WITHIN
-from accepted.errors import ResourceNotFound
+from accepted.errors import Conflict, PreconditionFailed, ResourceNotFound, did_you_mean
 from accepted.services import queues as service
 from accepted.services.jobs.requests import Number
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
 from accepted.storage import queues
 from accepted.storage.db.engine import transaction
+from accepted.storage.queues import QueueUses
 
 router = APIRouter(tags=["queues"], dependencies=documented)
 
@@ -179,17 +181,66 @@ async def sizing(request: Request, who: Reader, name: Name, query: Annotated[Siz
     "/queues/{name}",
     response_model=QueueView,
     dependencies=[Depends(only_query())],
-    responses=responses_for(errors.ResourceNotFound, *BODY_REFUSALS),
+    responses=responses_for(errors.ResourceNotFound, *BODY_REFUSALS, errors.PreconditionFailed),
     openapi_extra=body_docs(QueuePatch),
 )
-async def patch(request: Request, who: Admin, name: Name) -> Response:
-    """Set the limits that the body names; null removes one, and limits that are left out do not change."""
+async def patch(
+    request: Request,
+    who: Admin,
+    name: Name,
+    if_match: Annotated[str | None, Header(description="`*`: only if the queue exists.")] = None,
+) -> Response:
+    """Set the limits that the body names; null removes one, and limits that are left out do not change.
+
+    Makes a queue that does not exist, unless If-Match is given.
+    """
     wanted = checked(QueuePatch, await read_json(request, MAX_BODY))
     async with transaction(state_of(request).engine) as conn:
+        if if_match is not None:
+            await _check_match(conn, name, if_match)
         await queues.change(conn, name, wanted.columns())
         await conn.commit()
     state_of(request).limits.forget()
     return await _shown(request, who, name)
+
+
+@router.delete(
+    "/queues/{name}",
+    status_code=204,
+    dependencies=[Depends(only_query())],
+    responses=responses_for(errors.ResourceNotFound, errors.Conflict, *REFUSALS),
+)
+async def delete(request: Request, who: Admin, name: Name) -> Response:
+    """Delete a queue without unfinished jobs, and its limits. Its finished jobs stay; a new job makes it again.
+
+    409 while jobs wait or run on it, while a type has it as its queue, and while a live worker names it.
+    """
+    state = state_of(request)
+    uses = await service.delete(state.engine, state.broker, name, state.settings.lease_ttl)
+    if uses is None:
+        raise ResourceNotFound(UNKNOWN)
+    if not uses.none:
+        raise Conflict(f"the queue is in use: {_in_words(uses)}")
+    state.submissions.forget_queues()
+    state.limits.forget()
+    return Response(status_code=204)
+
+
+async def _check_match(conn: AsyncConnection, name: str, if_match: str) -> None:
+    """Raise `PreconditionFailed` unless the queue exists and `if_match` is `*`: a queue has no entity tag."""
+    if if_match.strip() != "*":
+        raise PreconditionFailed("a queue has no entity tag: If-Match can only be *")
+    if await queues.settings_of(conn, name) is None:
+        raise PreconditionFailed(UNKNOWN + did_you_mean(name, await queues.names(conn)))
+
+
+def _in_words(uses: QueueUses) -> str:
+    found = ["jobs wait on it"] * uses.waiting + ["jobs run on it"] * uses.running
+    if uses.types:
+        found.append(f"it is the queue of the types {', '.join(uses.types)}")
+    if uses.workers:
+        found.append(f"it is served by name by {', '.join(uses.workers)}")
+    return "; ".join(found)
 
 
 async def _shown(request: Request, who: Principal, name: str) -> Response:

@@ -107,6 +107,13 @@ class Broker(Protocol):
         """
         ...
 
+    async def remove(self, queue: str) -> bool:
+        """Remove the queue, whose workers were told to leave it. False if it stays: it is in use, or holds messages.
+
+        Never raises: a broker that is away keeps it.
+        """
+        ...
+
     async def count_rejected(self) -> int:
         """How many messages the workers rejected and the broker keeps. Raises `BrokerUnavailable`."""
         ...

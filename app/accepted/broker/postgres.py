@@ -50,6 +50,10 @@ class PostgresBroker:
         """There are no stale references: a claim deletes its row."""
         return 0
 
+    async def remove(self, queue: str) -> bool:
+        """The ledger's row is all there is."""
+        return True
+
     async def count_rejected(self) -> int:
         """An outbox row is written with its job, so no claim can be malformed."""
         return 0

@@ -38,9 +38,11 @@ def list_(
     page = ask("GET", "/dead-letters", params=query | ({"group": "error"} if group else {}))
     if as_json:
         typer.echo(json.dumps(page))
-        return
-    for item in page["items"]:
-        typer.echo(_group_line(item) if group else _line(item))
+    else:
+        for item in page["items"]:
+            typer.echo(_group_line(item) if group else _line(item))
+    if not group and page["next"] is None:
+        _check_found(query, len(page["items"]))
 
 
 @dead_letters.command()
@@ -58,7 +60,7 @@ def replay(
     """Run the jobs of all matching dead letters again, with a fresh retry budget."""
     chosen = _confirmed(_selection(argument_ids, ids, queue, type_, class_, before), "Replay", dry_run)
     body = chosen | {"dry_run": dry_run, "spread_over": spread_over}
-    _show_result(ask("POST", "/dead-letters/replay", json=body), "replayed", as_json)
+    _show_result(ask("POST", "/dead-letters/replay", json=body), "replayed", chosen, as_json)
 
 
 @dead_letters.command()
@@ -75,7 +77,7 @@ def discard(
     """Discard all matching dead letters. Their jobs stay failed."""
     chosen = _confirmed(_selection(argument_ids, ids, queue, type_, class_, before), "Discard", dry_run)
     body = chosen | {"dry_run": dry_run}
-    _show_result(ask("POST", "/dead-letters/discard", json=body), "discarded", as_json)
+    _show_result(ask("POST", "/dead-letters/discard", json=body), "discarded", chosen, as_json)
 
 
 def _selection(
@@ -99,8 +101,16 @@ def _confirmed(selection: dict[str, Any], verb: str, dry_run: bool) -> dict[str,
     return selection
 
 
-def _show_result(answer: dict[str, Any], done: str, as_json: bool) -> None:
+def _show_result(answer: dict[str, Any], done: str, selection: dict[str, Any], as_json: bool) -> None:
     typer.echo(json.dumps(answer) if as_json else f"{answer['matched']} matched, {answer[done]} {done}")
+    _check_found(selection, answer["matched"])
+
+
+def _check_found(selection: dict[str, Any], found: int) -> None:
+    """Raise `RequestFailed`, so that the command exits 1, if some of the given ids selected nothing."""
+    given_ids = {one.lower() for one in selection.get("ids", ())}
+    if found < len(given_ids):
+        raise RequestFailed(f"not found: {len(given_ids) - found} of {len(given_ids)} ids match no dead letter")
 
 
 def _line(letter: dict[str, Any]) -> str:

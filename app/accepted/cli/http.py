@@ -2,6 +2,7 @@
 
 import os
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import typer
@@ -15,7 +16,11 @@ LONG_POLL = 30
 
 
 class RequestFailed(AcceptedError):
-    """The service answered with a problem, did not answer, or is not Accepted."""
+    """The service answered with a problem, did not answer, or is not Accepted. `status` is that of the problem."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def call(method: str, path: str, **options: Any) -> httpx.Response:
     except ValueError as error:  # such as NaN, which is not JSON, or a header that is not ASCII
         raise RequestFailed(f"this cannot be sent: {error}") from None
     if answer.status_code >= 400:
-        raise RequestFailed(_problem(answer))
+        raise RequestFailed(_problem(answer), answer.status_code)
     return answer
 
 
@@ -55,6 +60,11 @@ def _problem(answer: httpx.Response) -> str:
     problem = body_of(answer)
     wrong = "".join(f"\n  {one['pointer'] or '/'}: {one['detail']}" for one in problem.get("errors", ()))
     return f"{answer.status_code} {problem.get('title', answer.reason_phrase)}: {problem.get('detail', '')}{wrong}"
+
+
+def segment(name: str) -> str:
+    """A name or id as one segment of a path, so that it cannot lead to another address."""
+    return quote(name, safe="")
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call
+from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, segment
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, show, list, watch, cancel and retry jobs.")
 
@@ -40,19 +40,19 @@ def submit(
 @jobs.command()
 def get(job_id: str, as_json: AsJson = False) -> None:
     """Show a job."""
-    _show(ask("GET", f"/jobs/{job_id}"), as_json)
+    _show(ask("GET", f"/jobs/{segment(job_id)}"), as_json)
 
 
 @jobs.command()
 def cancel(job_id: str, as_json: AsJson = False) -> None:
     """Cancel a job: a waiting job at once, a running job as soon as its handler stops."""
-    _show(ask("POST", f"/jobs/{job_id}/cancel"), as_json)
+    _show(ask("POST", f"/jobs/{segment(job_id)}/cancel"), as_json)
 
 
 @jobs.command()
 def retry(job_id: str, as_json: AsJson = False) -> None:
     """Run a failed, cancelled or expired job again."""
-    _show(ask("POST", f"/jobs/{job_id}/retry"), as_json)
+    _show(ask("POST", f"/jobs/{segment(job_id)}/retry"), as_json)
 
 
 @jobs.command("list")
@@ -87,7 +87,9 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
         etag: str | None = None
         while True:
             headers = {"If-None-Match": etag} if etag else {}
-            answer = call("GET", f"/jobs/{job_id}", params={"wait": LONG_POLL} if etag else None, headers=headers)
+            answer = call(
+                "GET", f"/jobs/{segment(job_id)}", params={"wait": LONG_POLL} if etag else None, headers=headers
+            )
             if answer.status_code == 304:
                 continue
             job, etag = body_of(answer), answer.headers["etag"]

@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from accepted.domain.json_text import is_printable
 from accepted.domain.tenants import SCOPES, TenantQuota
-from accepted.errors import ConfigurationError, ResourceNotFound
+from accepted.errors import ConfigurationError, ResourceNotFound, did_you_mean
 from accepted.settings import load
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def create_key(
     if unknown := [scope for scope in wanted if scope not in SCOPES]:
         raise ConfigurationError(f"unknown scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     for option, given in (("--tenant", tenant), ("--name", name), ("--scopes", wanted)):
-        if not given or not "".join(given).isprintable():
+        if not given or not is_printable("".join(given)):
             raise ConfigurationError(f"{option} must not be empty, and must be printable")
     key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
     typer.echo(f"id: {key_id}", err=True)
@@ -84,6 +85,7 @@ def quota(
     jobs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Jobs allowed in --per seconds.")] = None,
     per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="Seconds.")] = 60,
     none: Annotated[bool, typer.Option("--none", help="Remove the quota.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Also for a tenant that has no key yet.")] = False,
 ) -> None:
     """Set, remove or show how many jobs a tenant may submit. API processes apply it within half a second."""
     from accepted.storage import tenants
@@ -91,6 +93,9 @@ def quota(
 
     async def change(engine: "AsyncEngine") -> TenantQuota | None:
         async with transaction(engine) as conn:
+            if not create and tenant not in (known := await tenants.known(conn)):
+                hint = did_you_mean(tenant, known)
+                raise ResourceNotFound(f"the tenant {tenant!r} has no API key{hint or ' (--create: set it anyway)'}")
             if none:
                 await tenants.remove_quota(conn, tenant)
             elif jobs is not None:

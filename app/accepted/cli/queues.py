@@ -1,18 +1,20 @@
-"""`accepted queues`: show, pause and limit queues; `accepted size`: how many slots a queue needs."""
+"""`accepted queues`: show, pause, limit and delete queues; `accepted size`: how many slots a queue needs."""
 
 import json
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, given
+from accepted.cli.http import AsJson, RequestFailed, ask, call, given, segment
 
-queues = typer.Typer(no_args_is_help=True, help="Show queues, pause them and set their limits.")
+queues = typer.Typer(no_args_is_help=True, help="Show queues, pause them, set their limits and delete them.")
 
 NONE = "none"
 """The value that removes a limit."""
 
 Limit = Annotated[str | None, typer.Option(metavar="N|none")]
+Create = Annotated[bool, typer.Option("--create", help="Make the queue if it does not exist.")]
 
 
 @queues.command("list")
@@ -29,19 +31,25 @@ def list_(as_json: AsJson = False) -> None:
 @queues.command()
 def get(name: str, as_json: AsJson = False) -> None:
     """Show a queue."""
-    _show(ask("GET", f"/queues/{name}"), as_json)
+    _show(ask("GET", f"/queues/{segment(name)}"), as_json)
 
 
 @queues.command()
-def pause(name: str, as_json: AsJson = False) -> None:
+def pause(name: str, create: Create = False, as_json: AsJson = False) -> None:
     """Start no more jobs of the queue. Running jobs go on, new jobs wait."""
-    _change(name, {"paused": True}, as_json)
+    _change(name, {"paused": True}, create, as_json)
 
 
 @queues.command()
-def resume(name: str, as_json: AsJson = False) -> None:
+def resume(name: str, create: Create = False, as_json: AsJson = False) -> None:
     """Start jobs of the queue again."""
-    _change(name, {"paused": False}, as_json)
+    _change(name, {"paused": False}, create, as_json)
+
+
+@queues.command()
+def delete(name: str) -> None:
+    """Delete a queue without unfinished jobs, and its limits. A new job makes it again."""
+    call("DELETE", f"/queues/{segment(name)}")
 
 
 @queues.command()
@@ -51,6 +59,7 @@ def limit(
     rate: Annotated[str | None, typer.Option(metavar="JOBS/SECONDS|none", help="Such as 100/60.")] = None,
     max_running_per_key: Limit = None,
     max_depth: Limit = None,
+    create: Create = False,
     as_json: AsJson = False,
 ) -> None:
     """Set or remove limits. Limits that are not named do not change."""
@@ -60,7 +69,7 @@ def limit(
         changes["rate_limit"] = None if rate == NONE else _rate(rate)
     if not changes:
         raise RequestFailed("give a limit: --max-running, --rate, --max-running-per-key or --max-depth")
-    _change(name, changes, as_json)
+    _change(name, changes, create, as_json)
 
 
 def size(
@@ -69,7 +78,7 @@ def size(
     as_json: AsJson = False,
 ) -> None:
     """Show how many worker slots a queue needs, by Little's law over the measured rates."""
-    found = ask("GET", f"/queues/{queue}/sizing", params=given(drain_within=drain_within))
+    found = ask("GET", f"/queues/{segment(queue)}/sizing", params=given(drain_within=drain_within))
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -79,8 +88,14 @@ def size(
     typer.echo(f"  {found['detail']}")
 
 
-def _change(name: str, changes: dict[str, Any], as_json: bool) -> None:
-    _show(ask("PATCH", f"/queues/{name}", json=changes), as_json)
+def _change(name: str, changes: dict[str, Any], create: bool, as_json: bool) -> None:
+    headers = {} if create else {"If-Match": "*"}
+    try:
+        _show(ask("PATCH", f"/queues/{segment(name)}", json=changes, headers=headers), as_json)
+    except RequestFailed as failed:
+        if failed.status != HTTPStatus.PRECONDITION_FAILED:
+            raise
+        raise RequestFailed(f"{failed}; --create makes it") from None
 
 
 def _whole(value: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, call, given
+from accepted.cli.http import AsJson, RequestFailed, ask, call, given, segment
 from accepted.domain.zones import zone
 
 schedules = typer.Typer(help="List, write, preview and trigger schedules.")
@@ -38,7 +38,7 @@ def list_(as_json: AsJson = False) -> None:
 @schedules.command()
 def get(name: Name, as_json: AsJson = False) -> None:
     """Show a schedule."""
-    _show(ask("GET", f"/schedules/{name}"), as_json)
+    _show(ask("GET", f"/schedules/{segment(name)}"), as_json)
 
 
 @schedules.command()
@@ -60,19 +60,19 @@ def put(
         raise RequestFailed(f"the job is not JSON: {error}") from None
     body = {"cron": cron, "timezone": timezone, "job": wanted, "enabled": not disabled}
     body |= given(on_missed=on_missed, overlap=overlap, spread_over=spread_over)
-    _show(ask("PUT", f"/schedules/{name}", json=body), as_json)
+    _show(ask("PUT", f"/schedules/{segment(name)}", json=body), as_json)
 
 
 @schedules.command()
 def delete(name: Name) -> None:
     """Delete a schedule. Jobs that it submitted stay."""
-    call("DELETE", f"/schedules/{name}")
+    call("DELETE", f"/schedules/{segment(name)}")
 
 
 @schedules.command()
 def trigger(name: Name, as_json: AsJson = False) -> None:
     """Submit the job of a schedule now."""
-    job = ask("POST", f"/schedules/{name}/trigger")
+    job = ask("POST", f"/schedules/{segment(name)}/trigger")
     typer.echo(json.dumps(job) if as_json else f"{job['id']}  {job['status']}")
 
 
@@ -83,7 +83,7 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List what happened at the latest scheduled times."""
-    page = ask("GET", f"/schedules/{name}/runs", params={"limit": limit})
+    page = ask("GET", f"/schedules/{segment(name)}/runs", params={"limit": limit})
     if as_json:
         typer.echo(json.dumps(page))
         return

@@ -2,11 +2,10 @@
 
 import json
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from accepted.cli.http import AsJson, ask
+from accepted.cli.http import AsJson, ask, segment
 
 targets = typer.Typer(no_args_is_help=True, help="List the hosts that fail or are deferred, and release them.")
 
@@ -28,5 +27,5 @@ def release(
     host: Annotated[str, typer.Argument(help="With its port: example.com:443")], as_json: AsJson = False
 ) -> None:
     """Call a host as usual again, and release the jobs that wait for it."""
-    done = ask("POST", f"/targets/{quote(host, safe='')}/release")
+    done = ask("POST", f"/targets/{segment(host)}/release")
     typer.echo(json.dumps(done) if as_json else f"{done['host']} and {done['released']} waiting jobs released")

@@ -138,8 +138,8 @@ def _parse(line: str) -> CronSim:
     try:
         return CronSim(line, datetime(2000, 1, 1))
     except CronSimError as error:
-        minute, hour, day, _, weekday = line.split()
-        if "day-of-month" in str(error) and _parses(f"{minute} {hour} {day} * {weekday}"):
+        minute, hour, day, month, weekday = line.split()
+        if _parses(f"{minute} {hour} {day} * {weekday}") and _parses(f"* * * {month} *"):  # no month has that day
             raise CronError(NEVER) from None
         raise CronError(f"is not a cron line: {str(error).lower()}") from None
 

@@ -7,6 +7,9 @@ import msgspec
 SCOPES = ("jobs:read", "jobs:write", "jobs:work", "admin")
 """What a key may be for (contract section 4, Auth). They are independent: `admin` does not include the others."""
 
+DEFAULT_TENANT = "default"
+"""The tenant of every caller when authentication is off."""
+
 
 class TenantQuota(msgspec.Struct, frozen=True):
     """A token bucket of `jobs` that fills evenly in `per` seconds; `used` tokens are taken (docs/http.md).

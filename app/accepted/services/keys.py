@@ -11,12 +11,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
-from accepted.domain.tenants import SCOPES
+from accepted.domain.tenants import DEFAULT_TENANT, SCOPES
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
 PREFIX = "acc_"
-DEFAULT_TENANT = "default"
 
 MAX_AGE = 5.0
 """Seconds for which a key is cached, if nobody says before that a key has changed."""

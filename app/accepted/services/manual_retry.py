@@ -12,12 +12,12 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.job import Job
-from accepted.errors import Conflict
+from accepted.errors import NeedFailed
 from accepted.services.jobs import placement
 from accepted.storage import dead_letters
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter
-from accepted.storage.jobs import manual_retry, ordering
+from accepted.storage.jobs import manual_retry, ordering, submission
 from accepted.storage.jobs.manual_retry import Chosen
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.reading import jobs_by_id
@@ -41,7 +41,7 @@ class EditedPayload(msgspec.Struct, frozen=True):
 
 
 async def retry(engine: AsyncEngine, job: Job) -> Job | None:
-    """Run `job`, as it was read, again. None when it has changed. Raises `Conflict` if a job that it needs failed."""
+    """Run `job`, as it was read, again. None when it has changed. Raises `NeedFailed`."""
     async with transaction(engine) as conn:
         await manual_retry.lock_workflow(conn, [job.id])
         if not (chosen := await manual_retry.choose(conn, job.tenant, job.id, job.attempt)):
@@ -56,7 +56,7 @@ async def retry(engine: AsyncEngine, job: Job) -> Job | None:
 async def replay(engine: AsyncEngine, job: Job, edited: EditedPayload | None) -> Job | None:
     """Run `job`, as it was read, again, with its payload or another one. None when it is not a dead letter any more.
 
-    Raises `Conflict` if a job that it needs failed.
+    Raises `NeedFailed`.
     """
     async with transaction(engine) as conn:
         await manual_retry.lock_workflow(conn, [job.id])
@@ -119,11 +119,11 @@ async def _repeat(engine: AsyncEngine, some: Callable[[AsyncConnection, int], Aw
 async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
     """Reset these jobs, which are locked, and block those again that were cancelled because of them.
 
-    Each joins its line at the end. Raises `Conflict` if one needs a job that has failed. The caller commits.
+    Each joins its line at the end. Raises `NeedFailed`. The caller commits.
     """
     ids = [one.id for one in chosen]
-    if broken := await manual_retry.broken_need(conn, ids):
-        raise Conflict(f"the job {broken}: retry that one, and this one waits for it again")
+    if failed := await manual_retry.failed_need(conn, ids):
+        raise NeedFailed(failed.needs, failed.ref, failed.status)
     moments = {one.id: one.due_at for one in chosen}
     if needed := [one.id for one in chosen if one.has_dependents]:
         await manual_retry.lock_workflow(conn, needed)
@@ -131,7 +131,8 @@ async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
         await _rejoin(conn, {one.id: one.line for one in members if one.line is not None})
         await manual_retry.mend_edges(conn, [one.id for one in members])
         moments = {one.id: one.run_at for one in members} | moments
-    await manual_retry.again(conn, list(moments.items()))
+    queues = await manual_retry.again(conn, list(moments.items()))
+    await submission.announce_unknown(conn, queues)  # one that was deleted since is there again
 
 
 async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted import logs
+from accepted.broker.base import Broker
 from accepted.concurrency import cancel_requested
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.rates import Measured, size
@@ -16,7 +17,7 @@ from accepted.errors import LedgerUnavailable
 from accepted.storage import queue_load, queues
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.queue_load import Backlog
-from accepted.storage.queues import QueueSettings
+from accepted.storage.queues import QueueSettings, QueueUses
 
 REPORT_EVERY = 5.0
 """Seconds between reports of run times. What a process has not reported when it dies is lost: these are estimates."""
@@ -39,6 +40,19 @@ async def describe(engine: AsyncEngine, name: str, tenant: str | None, lease_ttl
         if settings is None:
             return None
         return (await _described(conn, [settings], name, tenant, lease_ttl))[0]
+
+
+async def delete(engine: AsyncEngine, broker: Broker, name: str, lease_ttl: float) -> QueueUses | None:
+    """Delete a queue that is not in use, with its limits, also on the broker. Returns its uses; None: not found.
+
+    What remains on a broker that is away, or holds stale references, does no harm: a new queue of the name uses it.
+    """
+    async with transaction(engine) as conn:
+        uses = await queues.delete(conn, name, lease_ttl)
+        await conn.commit()
+    if uses is not None and uses.none and not await broker.remove(name):
+        log.info("queue_left_on_broker", queue=name)
+    return uses
 
 
 async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl: float) -> dict[str, Any] | None:

@@ -95,6 +95,7 @@ SELECT queue, {_NOW}, sum(jobs) FROM (
 ) AS counted
 GROUP BY queue ORDER BY queue
 ON CONFLICT (queue, at) DO UPDATE SET depth = excluded.depth
+RETURNING queue
 """)
 
 _MEASURED = Statement("""
@@ -176,9 +177,9 @@ async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> N
     )
 
 
-async def sample(conn: Connection) -> int:
-    """Write how many jobs are due or running on each queue. Returns how many queues have any. The caller commits."""
-    return await _SAMPLE.count(conn) - 1
+async def sample(conn: Connection) -> list[str]:
+    """Write how many jobs are due or running on each queue. Returns the queues that have any. The caller commits."""
+    return [queue for queue in await _SAMPLE.values(conn) if queue]
 
 
 async def measured(conn: Connection, queues: Sequence[str]) -> dict[str, Measured]:

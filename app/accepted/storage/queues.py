@@ -1,7 +1,8 @@
 """Queues as the ledger knows them: their names, and the limits that were set for them.
 
-A queue exists as soon as a job or a limit names it. It is limited (docs/waiting.md) from its first limit on, or from
-its first job with a priority or a concurrency key, and it stays limited: a reader of `limited` never has to look again.
+A queue exists as soon as a job or a limit names it, until an operator deletes it. It is limited (docs/waiting.md) from
+its first limit on, or from its first job with a priority or a concurrency key, and it stays limited: a reader of
+`limited` never has to look again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 import msgspec
 
 from accepted.storage.db import notifications
-from accepted.storage.db.statements import Connection, Row, Statement
+from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.workers import ALIVE
 
 LIMITER_CHANNEL = "accepted_held"
 """Notifies the limiter that a limited queue has changed; it polls for which one."""
@@ -67,6 +69,27 @@ _ALL = Statement(f"SELECT {_COLUMNS} FROM queues ORDER BY name")
 
 _FIND = Statement(f"SELECT {_COLUMNS} FROM queues WHERE name = :name")
 
+_USES = Statement(f"""
+SELECT
+    EXISTS (SELECT 1 FROM outbox WHERE queue = :name) AS waiting,
+    EXISTS (SELECT 1 FROM attempts t JOIN jobs j ON j.id = t.job_id
+            WHERE t.finished_at IS NULL AND j.queue = :name) AS running,
+    ARRAY(SELECT name FROM job_types WHERE queue = :name ORDER BY name LIMIT 5) AS types,
+    ARRAY(SELECT DISTINCT w.name FROM workers w WHERE :name = ANY(w.queues) AND {ALIVE} LIMIT 5) AS workers
+""")
+
+_DELETE = Statement("""
+WITH samples AS (DELETE FROM queue_samples WHERE queue = :name)
+DELETE FROM queues WHERE name = :name
+""")
+
+_UNKNOWN = Statement("""
+SELECT name FROM unnest(CAST(:names AS text[])) AS n(name)
+WHERE NOT EXISTS (SELECT 1 FROM queues q WHERE q.name = n.name)
+""")
+
+_NAMES = Statement("SELECT name FROM queues ORDER BY name")
+
 _SERVED_BY = Statement("""
 SELECT q.name FROM queues q
 WHERE NOT q.dedicated
@@ -92,6 +115,47 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit: RateLimit | None
     max_running_per_key: int | None
     max_depth: int | None
+
+
+class QueueUses(msgspec.Struct, frozen=True):
+    """What keeps a queue from being deleted: jobs, types whose default it is, live workers that name it (up to 5)."""
+
+    waiting: bool
+    running: bool
+    types: list[str]
+    workers: list[str]
+
+    @property
+    def none(self) -> bool:
+        return not (self.waiting or self.running or self.types or self.workers)
+
+
+async def names(conn: Connection) -> list[str]:
+    """The name of each queue."""
+    return await _NAMES.values(conn)
+
+
+async def unknown(conn: Connection, names: Iterable[str]) -> list[str]:
+    """Those of `names` that no queue has."""
+    return await _UNKNOWN.values(conn, names=sorted(names))
+
+
+async def delete(conn: Connection, name: str, lease_ttl: float) -> QueueUses | None:
+    """Delete a queue that is not in use, with its limits. Returns its uses; None when it does not exist.
+
+    The caller commits. Submissions that announce the queue wait until then, and make it again. A process that has not
+    heard of the deletion may insert a job without announcing it: the sampler makes the queue again.
+    """
+    if await _LOCK.first(conn, name=name) is None:
+        return None
+    row = await _USES.first(conn, name=name, lease_ttl=float(lease_ttl))
+    assert row is not None
+    uses = struct(QueueUses, row)
+    if uses.none:
+        await _DELETE.run(conn, name=name)
+        await notifications.announce_settings(conn, notifications.LIMITS)
+        await notify_workers(conn)
+    return uses
 
 
 async def served_by(conn: Connection, types: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.tenants import TenantQuota
+from accepted.domain.tenants import DEFAULT_TENANT, TenantQuota
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 
@@ -79,6 +79,9 @@ _REMOVE = Statement("DELETE FROM quotas WHERE tenant = :tenant")
 _QUOTA = Statement(f"""
 SELECT q.jobs, q.per, {_STILL_USED.format(now="clock_timestamp()")} AS used FROM quotas q WHERE q.tenant = :tenant
 """)
+_KNOWN = Statement("""
+SELECT tenant FROM api_keys UNION SELECT tenant FROM quotas UNION SELECT CAST(:default AS text) ORDER BY 1
+""")
 _SIZES = Statement("SELECT tenant, jobs FROM quotas")
 
 
@@ -137,6 +140,11 @@ async def quota_of(conn: Connection, tenant: str) -> TenantQuota | None:
     """The tenant's quota as it is now."""
     row = await _QUOTA.first(conn, tenant=tenant)
     return None if row is None else _standing(row)
+
+
+async def known(conn: Connection) -> list[str]:
+    """The tenants that have an API key or a quota, and the one of callers without authentication."""
+    return await _KNOWN.values(conn, default=DEFAULT_TENANT)
 
 
 async def quota_sizes(conn: Connection) -> dict[str, int]:

@@ -81,13 +81,19 @@ async def test_dead_letters_at_a_terminal(terminal: dict[str, str], client: Clie
     assert wrong.code not in (0, -9)
     assert "/class" in wrong.err
 
-    discarded, replayed, retried = await asyncio.gather(
-        said("discard", one["id"]),
+    discarded = await said("discard", one["id"])
+    replayed, retried, unknown, nowhere = await asyncio.gather(
         said("replay", two["id"], three["id"], "--before", "2999-01-01T00:00:00Z", "--spread-over", "1"),
         accepted("jobs", "retry", one["id"], "--json", env=terminal),
+        accepted("dead-letters", "discard", one["id"], "--json", env=terminal),
+        accepted("dead-letters", "list", str(uuid4()), env=terminal),
     )
     assert replayed == {"matched": 2, "replayed": 2}
-    assert discarded["discarded"] <= discarded["matched"] <= 1, "the retry may have had it first, also in between"
+    assert discarded == {"matched": 1, "discarded": 1}
+    assert (unknown.code, json.loads(unknown.out)) == (1, {"matched": 0, "discarded": 0})
+    assert (nowhere.code, nowhere.out) == (1, "")
+    for refused in (unknown, nowhere):
+        assert refused.err == "accepted: not found: 1 of 1 ids match no dead letter\n"
     assert json.loads(retried.out)["id"] == one["id"]
     for job in (one, two, three):
         assert (await client.finished(job["id"]))["status"] == "succeeded"

@@ -17,7 +17,7 @@ from tests.support.service.running_service import Running
 EXAMPLES = 50  # for each operation
 
 # The default list of schemathesis lacks 413 and 414.
-REFUSALS = ["400", "401", "403", "404", "409", "413", "414", "415", "422", "429", "5xx"]
+REFUSALS = ["400", "401", "403", "404", "409", "412", "413", "414", "415", "422", "429", "5xx"]
 
 # Job types are not in the document, so a valid body can name an unknown type. The check without a key sends our key all
 # the same; tests/acceptance/tenants/test_auth.py covers that.
@@ -53,6 +53,7 @@ async def document(client: Client) -> Any:
         ("GET", "/queues/{name}"),
         ("GET", "/queues/{name}/sizing"),
         ("PATCH", "/queues/{name}"),
+        ("DELETE", "/queues/{name}"),
         ("GET", "/schedules"),
         ("POST", "/schedules/preview"),
         ("PUT", "/schedules/{name}"),
@@ -229,6 +230,8 @@ OPERATIONS = {
     ("POST", "/queues/{name}/lease"): {200: set(), 401: {"WWW-Authenticate"}, 403: set(), 404: set(), 422: set()},
     ("POST", "/leases/{lease}/complete"): {200: set(), 404: set(), 409: set(), 413: set(), 503: {"Retry-After"}},
     ("POST", "/leases/{lease}/heartbeat"): {200: set(), 404: set(), 409: set(), 503: {"Retry-After"}},
+    ("PATCH", "/queues/{name}"): {200: set(), 403: set(), 404: set(), 412: set(), 413: set(), 415: set(), 422: set()},
+    ("DELETE", "/queues/{name}"): {204: set(), 401: {"WWW-Authenticate"}, 403: set(), 404: set(), 409: set()},
     ("GET", "/webhook-deliveries"): {
         200: {"Link"},
         401: {"WWW-Authenticate"},

@@ -1,5 +1,6 @@
 """Limits, queues and sizing through real processes and at a terminal."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.support.clients.client import Client, check_problem
-from tests.support.service.running_service import ALL_OF, Running, run_to_end
+from tests.support.service.running_service import ALL_OF, Running, accepted, run_to_end
 from tests.support.waiting import until
 
 
@@ -65,6 +66,46 @@ async def test_queues_at_a_terminal(trio: Running, client: Client, keys: Mapping
     assert detail.startswith("  ")
     await refused_past_the_depth(client, queue)
     await measured(client, queue)
+
+
+async def test_a_typing_error_makes_nothing(trio: Running, client: Client, keys: Mapping[str, str]) -> None:
+    """Unless `--create` is given; and what was made by mistake can be deleted."""
+    env = {**trio.env, "ACCEPTED_API_KEY": keys["acme"], "COLUMNS": "200"}
+    queue, tenant = f"images-{uuid4().hex[:8]}", f"tenant-{uuid4().hex[:8]}"
+    await client.http.patch(f"/queues/{queue}s", json={})
+    refusals = await asyncio.gather(
+        *(
+            accepted(*command, env=env)
+            for command in (
+                ["queues", "pause", queue],
+                ["queues", "resume", queue],
+                ["queues", "limit", queue, "--max-running", "3"],
+                ["queues", "delete", queue],
+                ["queues", "delete", f"../queues/{queue}s"],
+                ["keys", "quota", "--tenant", tenant, "--jobs", "3"],
+                ["keys", "quota", "--tenant", tenant, "--none"],
+            )
+        )
+    )
+    assert [(done.code, done.out, len(done.err.splitlines())) for done in refusals] == [(1, "", 1)] * len(refusals)
+    for done in refusals[:3]:
+        assert f'did you mean "{queue}s"?; --create makes it' in done.err
+    assert all("404" in done.err for done in refusals[3:5])
+    assert all(tenant in done.err and "no API key" in done.err for done in refusals[5:])
+    check_problem(await client.get(f"/queues/{queue}"), 404)
+    assert (await client.get(f"/queues/{queue}s")).status_code == 200
+    commands = [
+        ["queues", "pause", queue, "--create", "--json"],
+        ["queues", "delete", queue],
+        ["keys", "quota", "--tenant", tenant, "--jobs", "3", "--create"],
+        ["keys", "quota", "--tenant", tenant, "--none"],
+    ]
+    done = await run_to_end([sys.executable, "-c", ALL_OF, json.dumps(commands)], env)
+    assert done.code == 0, done
+    made, limited, unlimited = done.out.splitlines()
+    assert json.loads(made)["paused"] is True
+    assert (limited, unlimited) == ("3 jobs in 60 s, 3 left", "no quota")
+    check_problem(await client.get(f"/queues/{queue}"), 404)
 
 
 async def refused_past_the_depth(client: Client, queue: str) -> None:

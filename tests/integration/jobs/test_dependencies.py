@@ -12,7 +12,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
-from accepted.errors import Conflict, LedgerUnavailable
+from accepted.errors import Conflict, LedgerUnavailable, NeedFailed
 from accepted.services.jobs.completion import cancel, expire, settle
 from accepted.services.manual_retry import replay_letters, retry
 from accepted.storage.attempts.claims import Claim
@@ -158,8 +158,9 @@ async def test_a_retry_leaves_what_another_failure_holds_back(ledger: BrokerHarn
     await retry(engine, await read(engine, ids["b"]))
     expected = {"a": "succeeded", "b": "queued", "c": "failed", "d": "cancelled", "e": "blocked", "f": "cancelled"}
     assert await statuses(engine, ids) == expected
-    with pytest.raises(Conflict, match=f"needs job c {ids['c']} which is failed"):
+    with pytest.raises(NeedFailed) as refused:
         await retry(engine, await read(engine, ids["d"]))
+    assert (refused.value.needs, refused.value.ref, refused.value.status) == (ids["c"], "c", "failed")
     assert (await replay_letters(engine, "t", LetterFilter(), 0)).done == 1
     assert await statuses(engine, ids) == expected | {"c": "queued", "d": "blocked", "f": "blocked"}
     await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")

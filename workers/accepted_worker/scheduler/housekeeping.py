@@ -14,7 +14,7 @@ from accepted.services import alerts
 from accepted.storage import pruning, queue_load
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import idempotency
+from accepted.storage.jobs import idempotency, submission
 
 PRUNE_EVERY = 30.0
 PRUNE_AGAIN = 1.0
@@ -78,7 +78,8 @@ class Pruner:
 class Sampler:
     """Counts every few seconds what waits and runs on each queue. Rates and sizing are computed from the samples.
 
-    Any number of schedulers may run: the one that takes the periodic lock counts.
+    A queue that was deleted while a job came is found here, and made again: workers serve only queues that exist. Any
+    number of schedulers may run: the one that takes the periodic lock counts.
     """
 
     name = "sampler"
@@ -90,12 +91,13 @@ class Sampler:
     async def run_once(self) -> int:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
-            sampled = 0
+            sampled: list[str] = []
             if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
                 sampled = await queue_load.sample(conn)
+                await submission.announce_unknown(conn, sampled)
             await conn.commit()
         self._took = time.monotonic() - started
-        return sampled
+        return len(sampled)
 
     def pause(self, done: int) -> float:
         return max(queue_load.BIN, self._took * SAMPLE_SHARE)

@@ -85,6 +85,11 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "The operation is not possible in the present state of the job, batch or lease.",
         "Fetch it again: it may have changed since you last read it.",
     ),
+    errors.PreconditionFailed: Problem(
+        "precondition-failed", 412, "It is not there to be changed",
+        "The request came with If-Match, which asks to change only what exists.",
+        "Check the name. Without If-Match the request makes it.",
+    ),
     errors.LedgerUnavailable: Problem(
         "ledger-unavailable", 503, "The ledger cannot be reached",
         "The database did not answer in time. No part of this request was carried out halfway.",

@@ -1,5 +1,7 @@
 """A client's orders about one job: POST /jobs/{id}/cancel, POST /jobs/{id}/retry, POST /dead-letters/{id}/replay."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +21,7 @@ from accepted.api.jobs.submission import largest_body
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job
-from accepted.errors import Conflict, FieldError, InvalidRequest, TooLarge
+from accepted.errors import Conflict, FieldError, InvalidRequest, NeedFailed, TooLarge
 from accepted.services import manual_retry
 from accepted.services.jobs.completion import cancel as cancel_job
 from accepted.services.jobs.validation import checked
@@ -72,7 +74,8 @@ async def retry(request: Request, who: Writer, job_id: UUID) -> Response:
     job = await find(state, who.tenant, job_id)
     if job.status not in RETRYABLE:
         raise Conflict(f"the job is {job.status}: only a failed, cancelled or expired job can be retried")
-    again = await manual_retry.retry(state.engine, job)
+    with _failed_needs():
+        again = await manual_retry.retry(state.engine, job)
     if again is None:
         raise Conflict("the job has changed meanwhile")
     return answer_accepted(again)
@@ -92,10 +95,22 @@ async def replay(request: Request, who: Writer, job_id: UUID) -> Response:
     wanted = checked(ReplayOneRequest, await read_optional_json(request, largest_body(state.settings)))
     job = await find(state, who.tenant, job_id)
     edited = await _edited(state, who, job, wanted.payload) if "payload" in wanted.model_fields_set else None
-    again = await manual_retry.replay(state.engine, job, edited)
+    with _failed_needs():
+        again = await manual_retry.replay(state.engine, job, edited)
     if again is None:
         raise Conflict("the job is not a dead letter: it has not failed, or was replayed or discarded")
     return answer_accepted(again)
+
+
+@contextmanager
+def _failed_needs() -> Iterator[None]:
+    """Says in words which needed job has failed."""
+    try:
+        yield
+    except NeedFailed as failed:
+        named = " ".join(filter(None, ["the job needs job", failed.ref, str(failed.needs)]))
+        became = f"is {failed.status}: retry that one, and this one waits for it again"
+        raise Conflict(f"{named}, which {became if failed.status else 'no longer exists'}") from None
 
 
 async def _edited(state: State, who: Principal, job: Job, payload: object) -> EditedPayload:

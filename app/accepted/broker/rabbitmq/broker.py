@@ -30,6 +30,12 @@ REDECLARE_AFTER = 0.5
 """Seconds before a deleted queue is declared again. Its consumers must know of the deletion by then: RabbitMQ moves the
 others to the new queue, and counts messages as delivered to them (3.10.8: unacked, never sent)."""
 
+REMOVE_WITHIN = 3.0
+"""Seconds for the workers to leave a queue that is to be removed. They are notified, and otherwise poll every 2 s."""
+
+ASK_AGAIN = 0.1
+"""Seconds until it is asked again whether they have left."""
+
 
 class RabbitBroker:
     """Publishes over one connection, which it opens on demand and drops whole after any error."""
@@ -100,6 +106,32 @@ class RabbitBroker:
         except Failure as error:
             await self._drop()
             raise BrokerUnavailable("the broker did not answer") from error
+
+    async def remove(self, queue: str) -> bool:
+        """Waits up to `REMOVE_WITHIN` for the workers to leave.
+
+        Quorum queues know neither if-empty nor if-unused. A reference that comes between the look and the deletion is
+        published again by the reconciler.
+        """
+        name = queue_name(queue)
+        try:
+            async with asyncio.timeout(REMOVE_WITHIN):
+                connection = await self._connected()
+                while True:
+                    async with connection.channel() as channel:
+                        found = (await channel.declare_queue(name, passive=True)).declaration_result
+                        if found.message_count:
+                            return False
+                        if not found.consumer_count:
+                            await channel.queue_delete(name)
+                            break
+                    await asyncio.sleep(ASK_AGAIN)
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            pass  # it is gone
+        except Failure:
+            return False
+        self._declared.discard(queue)
+        return True
 
     async def count_rejected(self) -> int:
         connection = await self._connected()

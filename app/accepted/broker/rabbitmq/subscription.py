@@ -171,7 +171,7 @@ class RabbitSubscription:
             await close_quietly(connection)
 
     async def _watch(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
-        """Consume new queues, raise if a consumer is lost, and give back messages that wait too long."""
+        """Consume new queues, leave old ones, raise if a consumer is lost, give back messages that wait too long."""
         while not cancel_requested():
             self._wake.clear()
             if underlay.is_closed or connection.is_closed:
@@ -190,6 +190,10 @@ class RabbitSubscription:
                     await self._wake.wait()
 
     async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
+        for queue in self._consumers.keys() - set(self._queues):
+            self._declared.discard(queue)  # it may be deleted, and made again
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                await underlay.basic_cancel(self._consumers.pop(queue))
         for queue in list(self._queues):
             if queue in self._consumers:
                 continue

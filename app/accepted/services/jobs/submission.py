@@ -85,6 +85,10 @@ class Submissions:
         self._deadlines.add(accepted)
         return await accepted
 
+    def forget_queues(self) -> None:
+        """A queue may have been deleted: the next job of each queue announces it again."""
+        self._known_queues.clear()
+
     async def close(self) -> None:
         """Wait until references are published, and disconnect from the ledger."""
         await self._publisher.drain()

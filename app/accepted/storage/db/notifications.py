@@ -40,7 +40,7 @@ SETTINGS = "accepted_settings"
 """The channel for the kinds of settings that have changed: `LIMITS`, `TYPES` or `KEYS`."""
 
 LIMITS, TYPES, KEYS = "limits", "types", "keys"
-"""The `max_depth` of queues and the quotas of tenants; job types; API keys."""
+"""The `max_depth` of queues, their deletion and the quotas of tenants; job types; API keys."""
 
 _NOTIFY = Statement("SELECT pg_notify(:channel, :payload)")
 

@@ -61,7 +61,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, attempt, queue, priority, CASE WHEN blocked THEN 'infinity' ELSE run_at END, false, blocked, expires_at,
            concurrency_key FROM moved
 )
-SELECT id, {ANNOUNCE.format(rows="moved")} FROM moved
+SELECT id, queue, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """One statement, because the job, its outbox row, its batch and its webhook URL must change together.
 
@@ -145,8 +145,8 @@ WHERE j.id IN (SELECT id FROM behind) AND j.id NOT IN (SELECT id FROM kept_back)
 ORDER BY j.id
 """)
 
-_BROKEN_NEED = Statement("""
-SELECT concat_ws(' ', 'needs job', n.ref, d.needs, 'which is', n.status)
+_FAILED_NEED = Statement("""
+SELECT d.needs, n.ref, n.status
 FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
 WHERE d.job_id = ANY(CAST(:ids AS uuid[])) AND d.on_success AND d.broken ORDER BY d.needs LIMIT 1
 """)
@@ -171,6 +171,14 @@ class Chosen(NamedTuple):
     id: UUID
     due_at: datetime
     has_dependents: bool
+
+
+class FailedNeed(msgspec.Struct, frozen=True):
+    """A needed job that has ended without success; no ref outside of workflows, no status if it no longer exists."""
+
+    needs: UUID
+    ref: str | None
+    status: str | None
 
 
 class Repaired(NamedTuple):
@@ -202,15 +210,15 @@ async def clear(conn: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return set(await _CLEAR.values(conn, ids=list(ids)))
 
 
-async def again(conn: Connection, chosen: Sequence[tuple[UUID, datetime]]) -> int:
-    """Let these locked jobs run again, each at its time. Returns how many do. The caller commits."""
+async def again(conn: Connection, chosen: Sequence[tuple[UUID, datetime]]) -> set[str]:
+    """Let these locked jobs run again, each at its time. Returns their queues. The caller commits."""
     rows = await _AGAIN.rows(
         conn,
         ids=[job_id for job_id, _ in chosen],
         due_ats=[due_at for _, due_at in chosen],
         default_attempts=Retry().max_attempts,
     )
-    return len(rows)
+    return {row["queue"] for row in rows}
 
 
 async def edit(conn: Connection, job_id: UUID, payload: str, edited_by: str) -> None:
@@ -228,10 +236,10 @@ async def lock_workflow(conn: Connection, ids: Sequence[UUID]) -> None:
     await _LOCK_WORKFLOW.run(conn, ids=list(ids))
 
 
-async def broken_need(conn: Connection, ids: Sequence[UUID]) -> str | None:
-    """In words, one job that one of these needs and that has ended without success."""
-    reason: str | None = await _BROKEN_NEED.value(conn, ids=list(ids))
-    return reason
+async def failed_need(conn: Connection, ids: Sequence[UUID]) -> FailedNeed | None:
+    """One job that one of these needs and that has ended without success."""
+    row = await _FAILED_NEED.first(conn, ids=list(ids))
+    return None if row is None else struct(FailedNeed, row)
 
 
 async def with_jobs_behind(conn: Connection, ids: Sequence[UUID]) -> list[Repaired]:

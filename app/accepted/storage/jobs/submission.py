@@ -4,6 +4,7 @@ The columns are those of `accepted.domain.job.NewJob`, with its defaults: a fiel
 of `jobs`, is written without a change here.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.idempotency import REMEMBER
 from accepted.storage.jobs.reading import JSON_COLUMNS
-from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited
+from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited, unknown
 
 _encoder = msgspec.json.Encoder()
 
@@ -158,6 +159,12 @@ async def announce_queues(conn: Connection, names: list[str]) -> None:
     deadlock.
     """
     await _ANNOUNCE_QUEUES.run(conn, names=sorted(names))
+
+
+async def announce_unknown(conn: Connection, names: Iterable[str]) -> None:
+    """The same for names of queues most of which exist: only those without a row are locked. The caller commits."""
+    if lost := await unknown(conn, names):
+        await announce_queues(conn, lost)
 
 
 async def count_descendants(conn: Connection, root: UUID, more: int, limit: int) -> bool:
