@@ -12,7 +12,8 @@ from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN
+from accepted.domain.network.addresses import EgressAllow, IPNetwork, read_networks
 from accepted.domain.network.signing import is_secret
 from accepted.domain.network.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
 from accepted.domain.network.urls import allowing_host_of
@@ -43,6 +44,10 @@ def _seconds(value: object) -> object:
 
 def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _without_slash(value: object) -> object:
+    return value.rstrip("/") if isinstance(value, str) else value
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
@@ -92,6 +97,18 @@ class Settings(BaseSettings):
     shutdown_grace: Seconds = Field(30, ge=0, le=3600)
     ack_within: Seconds = Field(600, ge=1)
     lease_ttl: Seconds = Field(30, ge=1, le=3600)
+    keep_alive: Seconds = Field(75, ge=1, le=3600)
+    root_path: Annotated[str, Field(max_length=MAX_ROOT), BeforeValidator(_without_slash)] = Field(
+        "", pattern=f"^{ROOT_PATTERN}$", description="the prefix behind a proxy, e.g. /accepted"
+    )
+    trusted_proxies: Annotated[tuple[IPNetwork, ...], NoDecode] = Field(
+        (), description="comma-separated networks, e.g. 10.0.0.0/8"
+    )
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _read_proxies(cls, value: object) -> object:
+        return read_networks(value) if isinstance(value, str) else value
 
     @field_validator("egress_allow", mode="before")
     @classmethod

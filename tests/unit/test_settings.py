@@ -48,6 +48,7 @@ DEFAULTS = {
     "shutdown_grace": 30,
     "ack_within": 600,
     "lease_ttl": 30,
+    "keep_alive": 75,
 }
 
 
@@ -167,3 +168,34 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Mon
 def test_a_missing_database_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="ACCEPTED_DATABASE_URL"):
         load().require_database()
+
+
+@pytest.mark.parametrize(("value", "read"), [("/a", "/a"), ("/a/b-1/", "/a/b-1"), ("/", ""), ("", "")])
+def test_a_root_path(monkeypatch: pytest.MonkeyPatch, value: str, read: str) -> None:
+    assert set_to(monkeypatch, ROOT_PATH=value).root_path == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ROOT_PATH", "a"),
+        ("ROOT_PATH", "//a"),
+        ("ROOT_PATH", "/a b"),
+        ("ROOT_PATH", "/a?b"),
+        ("ROOT_PATH", "https://example.com/a"),
+        ("ROOT_PATH", "/" + "a" * 200),
+        ("TRUSTED_PROXIES", "proxy.internal"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "*"),
+        ("KEEP_ALIVE", "0"),
+        ("KEEP_ALIVE", "2h"),
+    ],
+)
+def test_a_wrong_one_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^ACCEPTED_{name}="):
+        set_to(monkeypatch, **{name: value})
+
+
+def test_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set_to(monkeypatch, TRUSTED_PROXIES="10.0.0.0/8, ::1,192.0.2.7").trusted_proxies
+    assert [str(one) for one in found] == ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]

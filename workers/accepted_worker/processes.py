@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import extras, logs, process
 from accepted.broker import create_broker
 from accepted.broker.base import Broker
+from accepted.domain.ids import serve_under
 from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
 from accepted.services.job_types import check_handled
@@ -69,6 +70,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
     """
     from accepted_worker.handlers.webhooks import alert_handler, webhook_handler
 
+    serve_under(settings.root_path)
     forks.isolate_forks()
     egress = Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from)
@@ -129,6 +131,7 @@ def _setup(settings: Settings) -> Setup:
 
 async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     """Run every loop until `stopping` is set. The next scheduler repeats what was interrupted."""
+    serve_under(settings.root_path)
     async with _connections(settings) as (engine, broker):
         process.tune_garbage_collector()
         polls = Direct(engine)

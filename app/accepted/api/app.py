@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import accepted
 from accepted import logs, process
@@ -24,11 +24,13 @@ from accepted.api import (
     webhooks,
 )
 from accepted.api.http import problems
-from accepted.api.http.middleware import Application, RequestLog
+from accepted.api.http.middleware import Application, HeadAsGet, ProxyHeaders, RequestLog
+from accepted.api.http.parameters import refuse_repeated_query
 from accepted.api.jobs import commands, reading, submission, watching
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
+from accepted.domain.ids import serve_under
 from accepted.services.batches.submission import BatchSubmissions
 from accepted.services.job_types import MAX_AGE_WATCHED, JobTypeCache
 from accepted.services.jobs.checks import JobChecks
@@ -84,10 +86,14 @@ def create_app(settings: Settings) -> FastAPI:
         lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), lease_service, settings.lease_ttl),
     )
 
+    def forget_limits() -> None:
+        limits.forget()
+        submissions.forget_queues()
+
     watch = SettingsWatch(
         engine,
         settings.require_database(),
-        {LIMITS: limits.forget, TYPES: type_cache.forget, KEYS: keys.forget},
+        {LIMITS: forget_limits, TYPES: type_cache.forget, KEYS: keys.forget},
     )
 
     @contextlib.asynccontextmanager
@@ -107,7 +113,9 @@ def create_app(settings: Settings) -> FastAPI:
         await broker.close()
         await engine.dispose()
 
+    serve_under(settings.root_path)
     app = Application(
+        ProxyHeaders(settings.root_path, settings.trusted_proxies),
         title="Accepted",
         version=accepted.__version__,
         description=DESCRIPTION,
@@ -116,10 +124,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.accepted = state
-    app.add_middleware(RequestLog)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(RequestLog)  # added last: it is around the others
     problems.install(app)
     for part in ROUTES:
-        app.include_router(part.router)
+        app.include_router(part.router, dependencies=[Depends(refuse_repeated_query)])
     return app
 
 

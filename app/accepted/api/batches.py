@@ -21,7 +21,7 @@ from accepted.api.jobs.submission import largest_body
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.batch import Batch, Node, to_wire
-from accepted.domain.ids import age_of
+from accepted.domain.ids import age_of, link
 from accepted.domain.job import Status
 from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_key
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
@@ -194,7 +194,7 @@ async def find(state: State, tenant: str, batch_id: UUID) -> Batch:
 
 async def _answer(state: State, receipt: BatchReceipt) -> Response:
     """202 with the batch, and where to watch it."""
-    path = f"{PATH}/{receipt.batch.id}"
+    path = link(f"{PATH}/{receipt.batch.id}")
     headers = {"Location": path, "Operation-Location": path, "Link": f'<{path}>; rel="monitor"'}
     if receipt.batch.finished_at is None:
         headers["Retry-After"] = _retry_after(receipt.batch)

@@ -20,6 +20,7 @@ from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.failures import FailureClass
+from accepted.domain.ids import link
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.errors import FieldError, InvalidRequest
 from accepted.services import manual_retry
@@ -205,7 +206,7 @@ async def _grouped(state: State, tenant: str, query: LetterQuery) -> Response:
 
 
 def _letter(letter: Letter) -> dict[str, object]:
-    job = f"/jobs/{letter.job_id}"
+    job = link(f"/jobs/{letter.job_id}")
     return {
         "id": letter.job_id,
         "job_id": letter.job_id,
@@ -215,7 +216,7 @@ def _letter(letter: Letter) -> dict[str, object]:
         "message": letter.message,
         "attempt": letter.attempt,
         "failed_at": letter.failed_at,
-        "links": {"job": job, "attempts": f"{job}/attempts", "replay": f"/dead-letters/{letter.job_id}/replay"},
+        "links": {"job": job, "attempts": f"{job}/attempts", "replay": link(f"/dead-letters/{letter.job_id}/replay")},
     }
 
 

@@ -30,6 +30,7 @@ from accepted.api.schedule_schemas import (
 from accepted.api.state import state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.cron import warnings
+from accepted.domain.ids import link
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.schedule import Schedule
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
@@ -107,7 +108,7 @@ async def put(request: Request, who: Writer, name: str) -> Response:
         spread_over=body.spread_over, enabled=body.enabled,
     )  # fmt: skip
     written, created = await service.put(state.engine, wanted)
-    headers = {"Location": f"/schedules/{name}"} if created else {}
+    headers = {"Location": link(f"/schedules/{name}")} if created else {}
     return Response(json_text.encode(_shown(written)), 201 if created else 200, headers, media_type=JSON)
 
 
@@ -170,7 +171,7 @@ def _valid(name: str) -> str:
 
 
 def _shown(one: Schedule) -> dict[str, object]:
-    path = f"/schedules/{one.name}"
+    path = link(f"/schedules/{one.name}")
     return {
         "name": one.name,
         "cron": one.cron,

@@ -1,11 +1,35 @@
-"""Identifiers: UUIDv7 (RFC 9562), whose first 48 bits are the Unix time in milliseconds."""
+"""What things are called, and where clients find them.
 
+Identifiers are UUIDv7 (RFC 9562), whose first 48 bits are the Unix time in milliseconds. Links are paths, under the
+prefix at which clients reach this service. The prefix is a context variable, because every answer and webhook has
+links: a process sets it from ACCEPTED_ROOT_PATH, and the API sets it anew for each request.
+"""
+
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-__all__ = ["age_of", "floor_at", "new_id"]
+__all__ = ["MAX_ROOT", "ROOT_PATTERN", "age_of", "floor_at", "link", "new_id", "serve_under"]
+
+ROOT_PATTERN = r"(?:/[A-Za-z0-9._~-]+)*"
+"""A prefix: empty, or segments of characters that need no encoding, without a slash at the end."""
+
+MAX_ROOT = 200
+"""Characters of a prefix."""
+
+_root: ContextVar[str] = ContextVar("root", default="")
+
+
+def serve_under(root: str) -> None:
+    """Links have this prefix from now on, in this task and those that it starts."""
+    _root.set(root)
+
+
+def link(path: str) -> str:
+    """The path at which clients find what this service has at `path`."""
+    return _root.get() + path
 
 
 def new_id() -> UUID:

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.failures import OnNotFound
+from accepted.domain.ids import link
 from accepted.domain.json_text import storable
 from accepted.domain.retry import Retry
 
@@ -174,7 +175,7 @@ def as_stored(new: NewJob, status: str, created_at: datetime, run_at: datetime) 
 
 def to_wire(job: Job) -> dict[str, Any]:
     """The JSON of contract section 3. Stored JSON is passed on verbatim, without parsing."""
-    path = f"/jobs/{job.id}"
+    path = link(f"/jobs/{job.id}")
     return {
         "id": job.id,
         "type": job.type,

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.domain.ids import link
 from accepted.domain.job import ALERT_TYPE, NewJob
 from accepted.services.webhooks import delivery, write
 from accepted.storage import dead_letters
@@ -94,7 +95,7 @@ def _alert(event: str, data: dict[str, Any]) -> NewJob:
 
 
 def _shown(letter: UnalertedLetter) -> dict[str, Any]:
-    return {**msgspec.to_builtins(letter), "links": {"job": f"/jobs/{letter.job_id}"}}
+    return {**msgspec.to_builtins(letter), "links": {"job": link(f"/jobs/{letter.job_id}")}}
 
 
 def _depth(kinds: Sequence[LetterKind]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
         await manual_retry.mend_edges(conn, [one.id for one in members])
         moments = {one.id: one.run_at for one in members} | moments
     queues = await manual_retry.again(conn, list(moments.items()))
-    await submission.announce_unknown(conn, queues)  # one that was deleted since is there again
+    await submission.announce_queues(conn, queues)  # one that was deleted since is there again
 
 
 async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:

@@ -83,11 +83,6 @@ WITH samples AS (DELETE FROM queue_samples WHERE queue = :name)
 DELETE FROM queues WHERE name = :name
 """)
 
-_UNKNOWN = Statement("""
-SELECT name FROM unnest(CAST(:names AS text[])) AS n(name)
-WHERE NOT EXISTS (SELECT 1 FROM queues q WHERE q.name = n.name)
-""")
-
 _NAMES = Statement("SELECT name FROM queues ORDER BY name")
 
 _SERVED_BY = Statement("""
@@ -135,16 +130,10 @@ async def names(conn: Connection) -> list[str]:
     return await _NAMES.values(conn)
 
 
-async def unknown(conn: Connection, names: Iterable[str]) -> list[str]:
-    """Those of `names` that no queue has."""
-    return await _UNKNOWN.values(conn, names=sorted(names))
-
-
 async def delete(conn: Connection, name: str, lease_ttl: float) -> QueueUses | None:
     """Delete a queue that is not in use, with its limits. Returns its uses; None when it does not exist.
 
-    The caller commits. Submissions that announce the queue wait until then, and make it again. A process that has not
-    heard of the deletion may insert a job without announcing it: the sampler makes the queue again.
+    The caller commits. A job that is inserted meanwhile is not seen here: the sampler makes its queue again.
     """
     if await _LOCK.first(conn, name=name) is None:
         return None

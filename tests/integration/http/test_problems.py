@@ -62,7 +62,7 @@ def test_headers_of_problems(port: int) -> None:
     assert get(port, "/raise/Unauthenticated").headers["www-authenticate"] == "Bearer"
     wrong = httpx.delete(f"http://127.0.0.1:{port}/echo", trust_env=False)
     assert wrong.status_code == 405
-    assert wrong.headers["allow"] == "GET, POST"
+    assert wrong.headers["allow"] == "GET, HEAD, OPTIONS, POST"
     check_problem(405, wrong.headers, wrong.content)
 
 

@@ -132,14 +132,17 @@ async def test_what_is_submitted_during_deletions_has_a_queue(engine: AsyncEngin
             await client.http.post(f"/jobs/{job['id']}/cancel")
         await client.submit("noop", queue="q0")
 
+    submitted = asyncio.Event()
+
     async def keep_deleting() -> None:
-        while True:
+        while not submitted.is_set():
             for queue in ("q0", "q1"):
                 assert (await delete(client, queue)).status_code in (204, 404, 409)
 
     deleting = asyncio.create_task(keep_deleting())
     await asyncio.gather(*(submit() for _ in range(3)))
-    deleting.cancel()
+    submitted.set()
+    await deleting
     await Sampler(engine).run_once()
     lost = "SELECT 1 FROM outbox WHERE queue NOT IN (SELECT name FROM queues)"
     assert await rows(engine, lost) == []

@@ -141,7 +141,7 @@ async def read_events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
 async def check_answer(answer: httpx.Response) -> None:
     """No input, whatever it is, gets a 500; each refusal is a problem document (RFC 9457)."""
     assert answer.status_code != 500, f"{answer.request.method} {answer.request.url}"
-    if answer.status_code >= 400:
+    if answer.status_code >= 400 and answer.request.method != "HEAD":
         await answer.aread()
         check_problem(answer)
 

@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from accepted import errors
 from accepted.api.http import problems
 from accepted.api.http.body import read_json, read_lines
-from accepted.api.http.middleware import RequestLog
+from accepted.api.http.middleware import HeadAsGet, RequestLog
 from accepted.api.http.server import DeadlineProtocol
 from accepted.domain import json_text
 
@@ -91,6 +91,7 @@ def build() -> FastAPI:
 
     app.include_router(nested, prefix="/prefix")
     problems.install(app)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RequestLog, access_log=True)
     return app
 

@@ -94,7 +94,7 @@ class Sampler:
             sampled: list[str] = []
             if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
                 sampled = await queue_load.sample(conn)
-                await submission.announce_unknown(conn, sampled)
+                await submission.announce_queues(conn, sampled)
             await conn.commit()
         self._took = time.monotonic() - started
         return len(sampled)

@@ -1,10 +1,12 @@
-"""Around the routes: the request log, and the fast path of POST /jobs.
+"""Around the routes: what proxies say, the request log, HEAD, and the fast path of POST /jobs.
 
 Pure ASGI (BaseHTTPMiddleware hides disconnects and leaks connections on cancellation).
 """
 
+import re
 from time import perf_counter
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from prometheus_client import Counter, Histogram
@@ -14,11 +16,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from accepted import logs
 from accepted.api.http.problems import answer_to, internal_error
 from accepted.api.jobs import submission
+from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, serve_under
+from accepted.domain.network.addresses import IPNetwork, read_address, within
 from accepted.errors import AcceptedError
 
 UNMATCHED = "unmatched"
 CANCELLED = 499
 """The status in log and metrics when the client has gone; nginx uses it too."""
+
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -41,17 +47,80 @@ class Application(FastAPI):
     `problems` for refusals. The route is still declared, so OpenAPI documents it.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, proxies: "ProxyHeaders", **options: Any) -> None:
         super().__init__(**options)
+        self._proxies = proxies
         self._submission = RequestLog(_submission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/jobs" and scope["method"] == "POST":
+        if scope["type"] == "http":
+            self._proxies.apply(scope)
+        if scope["type"] == "http" and scope["path"] == scope["root_path"] + "/jobs" and scope["method"] == "POST":
             scope["app"] = self
             scope["route"] = _SUBMISSION_ROUTE
             await self._submission(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+
+class ProxyHeaders:
+    """Where clients reach this service: under `root_path`, or as a trusted proxy says in X-Forwarded-*.
+
+    Of several values the last counts, which the nearest proxy wrote; of X-Forwarded-For the last that is no trusted
+    proxy. Whoever is not in `trusted` is not believed: anybody can send these headers. Malformed values are ignored.
+    """
+
+    def __init__(self, root_path: str, trusted: tuple[IPNetwork, ...]) -> None:
+        self._root_path = root_path
+        self._trusted = trusted
+
+    def apply(self, scope: Scope) -> None:
+        """Set the root path, scheme, host and client of the request. The path may come with the prefix or without."""
+        root = self._root_path
+        if self._trusted and scope["client"] and self._trusts(scope["client"][0]):
+            said = _forwarded(scope)
+            root = _prefix(said) if b"x-forwarded-prefix" in said else root
+            self._believe(scope, said)
+        serve_under(root)
+        if root:
+            scope["root_path"] = root
+            if not scope["path"].startswith(root + "/"):
+                scope["raw_path"] = root.encode() + (scope.get("raw_path") or quote(scope["path"]).encode())
+                scope["path"] = root + scope["path"]
+
+    def _trusts(self, address: str) -> bool:
+        found = read_address(address)
+        return found is not None and within(found, self._trusted)
+
+    def _believe(self, scope: Scope, said: dict[bytes, list[str]]) -> None:
+        scheme = said.get(b"x-forwarded-proto", [""])[-1].lower()
+        if scheme in ("http", "https"):
+            scope["scheme"] = scheme
+        host = said.get(b"x-forwarded-host", [""])[-1]
+        if _HOST.fullmatch(host):
+            others = [field for field in scope["headers"] if field[0] != b"host"]
+            scope["headers"] = [(b"host", host.encode()), *others]
+        for hop in reversed(said.get(b"x-forwarded-for", [])):
+            address = read_address(hop)
+            if address is None:
+                return
+            scope["client"] = (str(address), 0)
+            if not within(address, self._trusted):
+                return
+
+
+def _forwarded(scope: Scope) -> dict[bytes, list[str]]:
+    """The values of each X-Forwarded-* field, in order."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name.startswith(b"x-forwarded-"):
+            found.setdefault(name, []).extend(one.strip() for one in value.decode("latin-1").split(","))
+    return found
+
+
+def _prefix(said: dict[bytes, list[str]]) -> str:
+    prefix = said[b"x-forwarded-prefix"][-1].rstrip("/")
+    return prefix if len(prefix) <= MAX_ROOT and re.fullmatch(ROOT_PATTERN, prefix) else ""
 
 
 async def _submission(scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,11 +176,38 @@ class RequestLog:
             fields = {
                 "method": method, "route": route, "status": exchange.status,
                 "duration_ms": round(seconds * 1000, 3), "bytes_in": exchange.bytes_in,
+                "client": scope["client"][0] if scope["client"] else None,
             }  # fmt: skip
             state = scope.get("state")
             if state and "tenant" in state:
                 fields["tenant"] = state["tenant"]
             logs.write("request", **fields)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110 section 9.3.2), for every route and every problem.
+
+    The answer ends with its head. The server then tells a stream that its client has left, so it ends too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send_head)
+        finally:
+            scope.update(as_get | {"method": "HEAD"})  # the request log reads the route
 
 
 class _Exchange:

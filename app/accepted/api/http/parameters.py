@@ -1,7 +1,8 @@
-"""Query parameters: unknown ones are refused; `Page` and `Listing` page through a list with a cursor."""
+"""Query parameters: unknown and repeated ones are refused; `Page` and `Listing` page through a list with a cursor."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, TypeVar
 from urllib.parse import urlencode
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from accepted.api.http.answers import JSON
 from accepted.domain import json_text
+from accepted.domain.ids import link
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, InvalidRequest, did_you_mean
 
@@ -25,14 +27,17 @@ def _digits(value: object) -> object:
     return value
 
 
+LISTS = frozenset({"ids"})
+"""Query parameters that may be repeated. A test compares them with the OpenAPI document."""
+
 Whole = Annotated[int, BeforeValidator(_digits)]
 """A whole number in digits. Python's `int` also reads `1_0`, and pydantic reads `1.0`."""
 
 
-def only_query(*known: str) -> Callable[[Request], None]:
-    """A dependency that refuses every query parameter but `known`."""
+def only_query(*known: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that refuses every query parameter but `known`. Async, because others run in a thread."""
 
-    def dependency(request: Request) -> None:
+    async def dependency(request: Request) -> None:
         refuse_unknown_query(request, *known)
 
     return dependency
@@ -48,6 +53,19 @@ def refuse_unknown_query(request: Request, *known: str) -> None:
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         raise InvalidRequest([_unknown(name, known) for name in unknown[:20]])
+
+
+async def refuse_repeated_query(request: Request) -> None:
+    """Raise `InvalidRequest` for a query parameter that is given twice and is no list, whatever the route declares.
+
+    FastAPI would use the last value, a proxy or a log may show the first.
+    """
+    if b"&" not in request.scope["query_string"]:
+        return
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = [name for name, times in given.items() if times > 1 and name not in LISTS]
+    if repeated:
+        raise InvalidRequest([FieldError(f"/{escape_pointer(name)}", "given more than once") for name in repeated[:20]])
 
 
 class Page(BaseModel):
@@ -97,7 +115,7 @@ class Listing:
         headers = {}
         if next_ is not None:
             query = urlencode({**self.filters, "limit": limit, "cursor": next_}, doseq=True)
-            headers["Link"] = f'<{self._path}?{query}>; rel="next"'
+            headers["Link"] = f'<{link(self._path)}?{query}>; rel="next"'
         return Response(json_text.encode({"items": items, "next": next_, **more}), headers=headers, media_type=JSON)
 
 

@@ -21,6 +21,7 @@ from starlette.types import Scope
 from accepted import errors
 from accepted.api.http.answers import RATE_LIMIT, header_docs, quota_headers
 from accepted.api.http.problem_table import BEFORE_ROUTING, HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
+from accepted.domain.ids import link
 from accepted.domain.json_text import encode, escape_pointer
 from accepted.errors import AcceptedError, FieldError, InvalidRequest, MalformedLines, Refused
 from accepted.services.jobs.validation import MAX_LISTED, describe
@@ -143,7 +144,7 @@ def _answer(
     problem: Problem, instance: str, detail: str = "", listed: list[FieldError] | None = None, headers: _Headers = None
 ) -> Response:
     document: dict[str, Any] = {
-        "type": f"/problems/{problem.slug}", "title": problem.title, "status": problem.status,
+        "type": link(f"/problems/{problem.slug}"), "title": problem.title, "status": problem.status,
         "detail": detail or problem.meaning, "instance": instance,
     }  # fmt: skip
     if listed:
@@ -163,6 +164,8 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
         return Response(status_code=exc.status_code, headers=headers)
     if "Allow" in headers:
         headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": headers["Allow"]})
     return status_response(exc.status_code, instance_of(request.scope), headers)
 
 
@@ -188,13 +191,17 @@ def _parameter_error(error: Any) -> FieldError:
 
 
 def _allowed(request: Request) -> list[str]:
-    """All methods of all routes at this path; Starlette's own Allow names only those of the first route."""
-    found: set[str] = set()
+    """All methods at this path; Starlette's own Allow names only those of the first route.
+
+    `HeadAsGet` answers HEAD where there is GET, and `_on_http_exception` answers OPTIONS.
+    """
+    found = {"OPTIONS"}
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     for route in iter_route_contexts(request.app.routes):
         pattern = getattr(route, "path_regex", None)
-        if pattern is not None and pattern.match(request.scope["path"]):
+        if pattern is not None and pattern.match(path):
             found |= set(route.methods or ())
-    return sorted(found)
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +222,7 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _index() -> Response:
-    items = "".join(f'<li><a href="/problems/{p.slug}">{html.escape(p.title)}</a> ({p.status})' for p in _ALL)
+    items = "".join(f'<li><a href="{link("/problems/")}{p.slug}">{html.escape(p.title)}</a> ({p.status})' for p in _ALL)
     return HTMLResponse(_PAGE.format(title="Problems", body=f"<ul>{items}</ul>"))
 
 
@@ -224,6 +231,6 @@ async def _page(slug: str) -> Response:
     if problem is None:
         raise errors.ResourceNotFound
     title, meaning, remedy = (html.escape(text) for text in (problem.title, problem.meaning, problem.remedy))
-    body = f"""<p>HTTP status <code>{problem.status}</code>, type <code>/problems/{problem.slug}</code>
-<h2>What it means</h2><p>{meaning}<h2>What to do</h2><p>{remedy}<p><a href="/problems">All problems</a>"""
+    body = f"""<p>HTTP status <code>{problem.status}</code>, type <code>{link("/problems/")}{problem.slug}</code>
+<h2>What it means</h2><p>{meaning}<h2>What to do</h2><p>{remedy}<p><a href="{link("/problems")}">All problems</a>"""
     return HTMLResponse(_PAGE.format(title=title, body=body))

@@ -12,6 +12,7 @@ time left only when it fires, so a request costs two assignments.
 
 import asyncio
 import ipaddress
+import math
 import signal
 import socket
 from http import HTTPStatus
@@ -29,6 +30,7 @@ from uvicorn.server import ServerState
 from accepted import process
 from accepted.api.http.body import MORE_TIME
 from accepted.api.http.problems import status_response
+from accepted.domain.ids import link
 from accepted.errors import ConfigurationError
 from accepted.settings import Settings
 
@@ -36,9 +38,6 @@ log = structlog.get_logger(__name__)
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
-
-KEEP_ALIVE = 15
-"""Seconds for which an idle connection is kept."""
 
 
 class Server(uvicorn.Server):
@@ -79,7 +78,7 @@ def config(app: "FastAPI | str", settings: Settings, host: str, port: int, worke
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=math.ceil(settings.keep_alive),
         timeout_graceful_shutdown=max(int(settings.shutdown_grace) - 1, 1),
     )
 
@@ -234,7 +233,8 @@ class DeadlineProtocol(HttpToolsProtocol):
             return
         if self._in_head or not self.cycle.response_started:
             target = getattr(self, "url", b"").partition(b"?")[0]
-            self.transport.write(_raw(status, target[:256].decode("ascii", "replace")))
+            raw = _raw(status, link(target[:256].decode("ascii", "replace")))
+            self.transport.write(_head(raw) if self.parser.get_method() == b"HEAD" else raw)
         self.transport.close()
 
 
@@ -276,6 +276,11 @@ def _raw(status: HTTPStatus, instance: str) -> bytes:
     fields = [*response.raw_headers, (b"connection", b"close")]
     head = b"".join(b"%b: %b\r\n" % (name, value) for name, value in fields)
     return bytes(STATUS_LINE[status] + head + b"\r\n" + response.body)
+
+
+def _head(answer: bytes) -> bytes:
+    """The answer without its body, as HEAD has it."""
+    return answer[: answer.index(b"\r\n\r\n") + 4]
 
 
 def _is_loopback(host: str) -> bool:

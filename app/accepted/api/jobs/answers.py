@@ -12,6 +12,7 @@ from starlette.responses import Response
 from accepted.api.http.answers import JSON, header_docs
 from accepted.domain import json_text
 from accepted.domain.failures import FailureClass
+from accepted.domain.ids import link
 from accepted.domain.job import Job, Status, to_wire
 
 LONGEST_PAUSE = 3600
@@ -78,7 +79,7 @@ def body_and_etag(job: Job) -> tuple[bytes, str]:
 
 def monitor_headers(job: Job) -> dict[str, str]:
     """Where to watch the job, and when to look again."""
-    path = f"/jobs/{job.id}"
+    path = link(f"/jobs/{job.id}")
     headers = {"Location": path, "Operation-Location": path, "Link": f'<{path}>; rel="monitor"'}
     if not job.finished:
         headers["Retry-After"] = retry_after(job)

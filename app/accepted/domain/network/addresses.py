@@ -6,9 +6,9 @@ can lead to an internal address (GHSA-mvm9-4fhw-xqf3).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -115,11 +115,35 @@ class EgressAllow:
 
     def covers(self, address: IPAddress) -> bool:
         """True if one of the networks holds `address`, or the IPv4 address that it maps."""
-        return any(form in net for form in (address, unmapped(address)) for net in self.networks)
+        return within(address, self.networks)
 
     def permits(self, address: IPAddress, host: str = "") -> bool:
         """Whether a worker may connect to `address`, to which the name `host` resolved."""
         return host in self.hosts or self.covers(address) or is_public(address)
+
+
+def within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
+    """True if one of the networks holds `address`, or the IPv4 address that it maps."""
+    return any(form in net for net in networks for form in (address, unmapped(address)))
+
+
+def read_networks(text: str) -> tuple[IPNetwork, ...]:
+    """Parse `10.0.0.0/8,::1`. ValueError names the part that is no network."""
+    found = {part: _network(part) for part in _parts(text)}
+    if wrong := next((part for part, network in found.items() if network is None), None):
+        raise ValueError(f"not a network: {wrong!r}")
+    return tuple(network for network in found.values() if network is not None)
+
+
+def read_address(text: str) -> IPAddress | None:
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`; else None."""
+    bare = text[1:].partition("]")[0] if text.startswith("[") else text
+    if bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        return ip_address(bare)
+    except ValueError:
+        return None
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.idempotency import REMEMBER
 from accepted.storage.jobs.reading import JSON_COLUMNS
-from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited, unknown
+from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited
 
 _encoder = msgspec.json.Encoder()
 
@@ -151,7 +151,7 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
     return {row["id"]: Accepted(row["status"], row["created_at"], row["run_at"], row["on_hold"]) for row in rows}
 
 
-async def announce_queues(conn: Connection, names: list[str]) -> None:
+async def announce_queues(conn: Connection, names: Iterable[str]) -> None:
     """Write the queues that have no row yet, and notify the workers if there is one. The caller commits.
 
     A queue belongs to the workers of the types whose default it is when its first job comes; if there is none, it
@@ -159,12 +159,6 @@ async def announce_queues(conn: Connection, names: list[str]) -> None:
     deadlock.
     """
     await _ANNOUNCE_QUEUES.run(conn, names=sorted(names))
-
-
-async def announce_unknown(conn: Connection, names: Iterable[str]) -> None:
-    """The same for names of queues most of which exist: only those without a row are locked. The caller commits."""
-    if lost := await unknown(conn, names):
-        await announce_queues(conn, lost)
 
 
 async def count_descendants(conn: Connection, root: UUID, more: int, limit: int) -> bool:
