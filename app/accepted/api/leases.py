@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Worker, documented
+from accepted.api.http.auth import Worker, authenticate_again, documented
 from accepted.api.http.body import body_docs, read_json, read_optional_json
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import BODY_REFUSALS, responses_for
@@ -24,7 +24,7 @@ from accepted.domain import json_text
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN, progress_json, to_wire
 from accepted.domain.references import Lease, read_token
-from accepted.errors import FieldError, InvalidRequest, ResourceNotFound, TooLarge
+from accepted.errors import FieldError, InvalidRequest, Refused, ResourceNotFound, TooLarge
 from accepted.services.jobs.claiming import LeasedJob
 from accepted.services.jobs.validation import checked
 from accepted.services.lease_waiters import LeaseRequestKey
@@ -78,6 +78,11 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
     await _check_types(state, wanted.types)
     key = LeaseRequestKey(who.tenant, f"lease:{who.name}", name, types)
     given = await _wait(request, state, key, wanted)
+    try:
+        await authenticate_again(request, "jobs:work")
+    except Refused:
+        state.lease_waiters.hand_back(given)
+        raise
     items = [_shown(state, one.leased.lease, one.leased.started_at, one.leased.ends_at, one) for one in given]
     return Response(json_text.encode({"items": items}), headers={"Cache-Control": "no-store"}, media_type=JSON)
 

@@ -13,7 +13,7 @@ from accepted.services import keys
 from accepted.storage import job_types, tenants
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client
-from tests.support.ledger.sql import do
+from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import HANDLERS
 from tests.support.service.live_api import EVERY_SCOPE, Api, api
 from tests.support.waiting import until
@@ -107,6 +107,26 @@ async def test_keys_hold_everywhere(engine: AsyncEngine, pair: Pair) -> None:
     await holds(lambda: answers(401))
 
 
+async def test_what_waits_is_not_given_to_a_key_that_is_revoked_meanwhile(engine: AsyncEngine, pair: Pair) -> None:
+    key_id, key = await keys.create(engine, "acme", "n", EVERY_SCOPE)
+    bearer = {"authorization": f"Bearer {key}"}
+    later = await pair.client.submit(queue="r", delay=60)
+    watching = asyncio.create_task(pair.other.get(f"/jobs/{later['id']}?wait=20", headers=bearer))
+    lease = pair.other.http.post("/queues/q/lease", json={"wait": 20}, headers=bearer)
+    leasing = asyncio.create_task(lease)
+    await until(lambda: has(engine, "SELECT 1 FROM workers WHERE tenant = 'acme'"), 10, "the lease request to wait")
+    async with transaction(engine) as conn:
+        await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+        await conn.commit()
+    await holds(lambda: is_(read_jobs(pair.other, bearer), 401))
+    ready = await pair.client.submit(queue="q")
+    await pair.client.http.post(f"/jobs/{later['id']}/cancel")
+    assert [answer.status_code for answer in await asyncio.gather(watching, leasing)] == [401, 401]
+    await until(lambda: has(engine, "SELECT 1 FROM outbox WHERE queue = 'q'"), 10, "the job to be handed back")
+    back = await pair.client.job(ready["id"])
+    assert (back["status"], back["max_attempts"]) == ("queued", ready["max_attempts"] + 1)
+
+
 async def test_a_lost_notification_costs_one_poll(engine: AsyncEngine, pair: Pair) -> None:
     """SQL by hand notifies nobody."""
     key_id, key = await keys.create(engine, "acme", "n", EVERY_SCOPE)
@@ -147,6 +167,10 @@ async def put_type(client: Client, schema: dict[str, object], queue: str = "q") 
 
 async def read_jobs(client: Client, headers: dict[str, str]) -> int:
     return (await client.get("/jobs", headers=headers)).status_code
+
+
+async def has(engine: AsyncEngine, sql: str) -> bool:
+    return bool(await rows(engine, sql))
 
 
 async def is_(answer: Awaitable[int], wanted: int) -> bool:

@@ -1,5 +1,6 @@
 """Authentication: bearer keys, scopes, and the tenant to which every query is limited."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
 from accepted.api.state import state_of
-from accepted.errors import Forbidden, Unauthenticated
+from accepted.errors import Forbidden, LedgerUnavailable, Unauthenticated
 from accepted.services.keys import EVERYONE, Principal
 
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `accepted keys create`")
@@ -21,6 +22,15 @@ async def authenticate(request: Request, *scopes: str) -> Principal:
     if principal.scopes.isdisjoint(scopes):
         raise Forbidden(f"this API key lacks the scope {' or '.join(scopes)}")
     return principal
+
+
+async def authenticate_again(request: Request, *scopes: str) -> None:
+    """Call it after a wait, before the answer: raises `Unauthenticated` if the key was revoked meanwhile.
+
+    While the ledger is away nobody can say, and the caller goes on.
+    """
+    with contextlib.suppress(LedgerUnavailable):
+        await authenticate(request, *scopes)
 
 
 def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
