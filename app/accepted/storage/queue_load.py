@@ -41,6 +41,9 @@ GROUP BY queue, status
 
 _DUE = Statement("SELECT count(*) FROM outbox WHERE queue = :queue AND due_at <= now()")
 
+SAMPLED = 1000
+"""Waiting jobs whose types are looked at, for each queue: a backlog of a million must not be read for a number."""
+
 _SLOTS = Statement(f"""
 WITH named AS MATERIALIZED (
     SELECT unnest(CAST(:queues AS text[])) AS name
@@ -48,9 +51,13 @@ WITH named AS MATERIALIZED (
     SELECT queue, array_agg(type) AS types FROM (
         SELECT queue, name AS type FROM job_types WHERE queue = ANY(CAST(:queues AS text[]))
         UNION
-        SELECT o.queue, j.type
-        FROM outbox o CROSS JOIN LATERAL (SELECT type FROM jobs WHERE id = o.job_id OFFSET 0) AS j
-        WHERE o.queue = ANY(CAST(:queues AS text[]))
+        SELECT n.name, j.type FROM named n
+        CROSS JOIN LATERAL (
+            (SELECT job_id FROM outbox WHERE queue = n.name AND published LIMIT {SAMPLED})
+            UNION ALL
+            (SELECT job_id FROM outbox WHERE queue = n.name AND on_hold LIMIT {SAMPLED})
+        ) AS o
+        CROSS JOIN LATERAL (SELECT type FROM jobs WHERE id = o.job_id OFFSET 0) AS j
     ) AS each GROUP BY queue
 ), alive AS MATERIALIZED (
     SELECT w.queues, w.types, sum(w.slots) AS slots FROM workers w WHERE w.slots > 0 AND {ALIVE} GROUP BY 1, 2
@@ -60,8 +67,8 @@ FROM named n LEFT JOIN typed t ON t.queue = n.name
 LEFT JOIN alive w ON {serves("n.name")} AND (w.types IS NULL OR t.types IS NULL OR w.types && t.types)
 GROUP BY n.name
 """)
-"""The types of a queue are those whose default it is, and those of the jobs that wait on it. Workers that serve the
-same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
+"""The types of a queue are those whose default it is, and those of some of the jobs that wait on it. Workers that serve
+the same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
 
 _MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
 
