@@ -1,6 +1,7 @@
 """The command line: wrong settings, migrations, signals. Contract, sections 1 and 2."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -116,6 +117,7 @@ async def test_each_process_ends_with_0(database_url: str, start_service: StartS
         service.signal(number)
     codes = [await service.wait_exit(40) for service in (api, worker, scheduler)]
     assert codes == [0, 0, 0]
+    assert all("_stopping" in service.log() for service in (api, worker, scheduler))
     assert all("Traceback" not in service.log() for service in (api, worker, scheduler))
 
 
@@ -170,6 +172,9 @@ async def test_a_stopping_worker_hands_back_what_it_cannot_finish(database_url: 
         job = await client.submit("sleep", {"seconds": 6}, retry={"max_attempts": 1})
         await client.until_status(job["id"], "running")
         assert await worker.terminate(40) == 0
+        said = {line["event"]: line for line in map(json.loads, worker.log().splitlines())}
+        assert said["worker_stopping"]["waits_for"] == [job["id"]]
+        assert said["jobs_handed_back"]["count"] == 1
         waiting = await client.job(job["id"])
         assert waiting["status"] == "queued"
         worker.start()
