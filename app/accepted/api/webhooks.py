@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from accepted import errors
 from accepted.api import batches
 from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Admin, Reader, Writer, documented
-from accepted.api.http.parameters import Listing, Page, only_query
+from accepted.api.http.parameters import Listing, Page, in_lots, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs import reading as jobs
 from accepted.api.jobs.answers import MONITORED, ErrorView, monitor_headers
@@ -33,6 +34,9 @@ from accepted.storage.webhooks import DeliveryAttempt, DeliveryFilter, WebhookDe
 router = APIRouter(tags=["webhooks"], dependencies=documented)
 
 PATH = "/webhook-deliveries"
+
+FIRST_LOT = 50
+"""Deliveries that are read first: each has up to some tens of kilobytes of attempts."""
 
 _MISSING = (errors.ResourceNotFound, errors.Gone)
 
@@ -102,10 +106,8 @@ async def list_(request: Request, who: Reader, query: Annotated[DeliveryQuery, Q
         raise InvalidRequest([FieldError("/batch_id", "a delivery is about a job or a batch: give only one of them")])
     state = state_of(request)
     listing = Listing(PATH, who.tenant, query)
-    wanted = DeliveryFilter(**listing.filters, before=listing.begin(cursor.read))
-    found = await _page(state, who.tenant, query, wanted)
-    items = await _with_attempts(state, found[: query.limit])
-    return listing.answer(found, items, lambda one, scope: cursor.write(one.id, scope))
+    found = await _page(state, who.tenant, query, DeliveryFilter(**listing.filters), listing.begin(cursor.read))
+    return listing.answer(found, found, lambda one, scope: cursor.write(one["id"], scope))
 
 
 @router.post(
@@ -166,13 +168,20 @@ async def rotate_secret(request: Request, who: Admin) -> Response:
     return _secrets(secrets)
 
 
-async def _page(state: State, tenant: str, query: DeliveryQuery, wanted: DeliveryFilter) -> list[WebhookDelivery]:
+async def _page(
+    state: State, tenant: str, query: DeliveryQuery, wanted: DeliveryFilter, begin: UUID | None
+) -> list[dict[str, Any]]:
     """Raises `ResourceNotFound` or `Gone` for a job or batch that does not exist; an empty page means "nothing sent".
 
     Existing deliveries are shown even if their job or batch is past its retention.
     """
-    async with reading(state.engine) as conn:
-        page = await webhooks.page(conn, tenant, wanted, query.limit + 1)
+
+    async def read(before: UUID | None, count: int) -> list[dict[str, Any]]:
+        async with reading(state.engine) as conn:
+            found = await webhooks.page(conn, tenant, msgspec.structs.replace(wanted, before=before), count)
+        return await _with_attempts(state, found)
+
+    page = await in_lots(read, begin, query.limit, itemgetter("id"), lambda one: len(json_text.encode(one)), FIRST_LOT)
     if not page and query.job_id is not None:
         await jobs.find(state, tenant, query.job_id)
     if not page and query.batch_id is not None:

@@ -6,7 +6,7 @@ links: a process sets it from ACCEPTED_ROOT_PATH, and the API sets it anew for e
 """
 
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -44,7 +44,10 @@ def age_of(job_id: UUID, now: datetime) -> float | None:
     return now.timestamp() - (job_id.int >> 80) / 1000
 
 
-def floor_at(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of `moment`: smaller ids are older."""
-    millis = max(0, int(moment.astimezone(UTC).timestamp() * 1000))
-    return UUID(int=(millis & (2**48 - 1)) << 80 | 0x7 << 76 | 0b10 << 62)
+def floor_at(moment: datetime, later: float = 0.0) -> UUID:
+    """The smallest UUIDv7 of the moment `later` seconds after `moment`: smaller ids are older.
+
+    Any moment will do: those that no id can have stand for the first or the last one.
+    """
+    millis = min(max(0, int((moment.timestamp() + later) * 1000)), 2**48 - 1)
+    return UUID(int=millis << 80 | 0x7 << 76 | 0b10 << 62)

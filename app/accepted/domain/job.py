@@ -4,6 +4,7 @@ Pure values. `Job` mirrors a row of the ledger; `to_wire` is the JSON of contrac
 webhooks.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
@@ -34,6 +35,9 @@ INTERNAL_TYPES = (WEBHOOK_TYPE, ALERT_TYPE)
 
 MAX_DESCRIPTION = 500
 """Characters of the description of a type."""
+
+LARGE = ("payload", "result")
+"""Fields that may have hundreds of kilobytes. Lists of jobs have them only on request."""
 
 MAX_PROGRESS_MESSAGE = 500
 """Characters of a progress message that are kept."""
@@ -173,10 +177,10 @@ def as_stored(new: NewJob, status: str, created_at: datetime, run_at: datetime) 
     return Job(**given, status=status, attempt=0, tags=list(new.tags), created_at=created_at, run_at=run_at)
 
 
-def to_wire(job: Job) -> dict[str, Any]:
-    """The JSON of contract section 3. Stored JSON is passed on verbatim, without parsing."""
+def to_wire(job: Job, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """The JSON of contract section 3, but for `leave_out`. Stored JSON is passed on verbatim, without parsing."""
     path = link(f"/jobs/{job.id}")
-    return {
+    shown = {
         "id": job.id,
         "type": job.type,
         "queue": job.queue,
@@ -201,6 +205,9 @@ def to_wire(job: Job) -> dict[str, Any]:
         "finished_at": job.finished_at,
         "links": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
     }
+    for name in leave_out:
+        del shown[name]
+    return shown
 
 
 def progress_json(percent: float, message: str = "") -> str:

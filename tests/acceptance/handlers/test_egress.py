@@ -52,7 +52,7 @@ async def test_a_webhook_to_such_a_name_is_a_delivery_that_failed_as_invalid(cau
         url = f"http://{a_name_of_this_machine()}:{receiver.port}/"
         job = await cautious.finish("noop", callback_url=url)
         assert job["status"] == "succeeded"
-        page = (await cautious.get("/jobs?type=webhook.deliver")).json()["items"]
+        page = (await cautious.get("/jobs?type=webhook.deliver&include=payload")).json()["items"]
         (delivery,) = [each for each in page if job["id"] in json.dumps(each)]
         delivery = await cautious.finished(delivery["id"])
         assert (delivery["status"], delivery["attempt"], delivery["error"]["class"]) == ("failed", 1, "invalid")

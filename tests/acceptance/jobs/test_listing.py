@@ -31,13 +31,29 @@ async def parked(client: Client, queue: str, count: int, **fields: Any) -> list[
 async def test_newest_first(client: Client) -> None:
     queue = a_queue()
     made = await parked(client, queue, 5)
-    answer = await client.get(f"/jobs?queue={queue}")
+    answer = await client.get(f"/jobs?queue={queue}&include=payload,result")
     assert [job["id"] for job in answer.json()["items"]] == made[::-1]
     assert answer.json()["next"] is None
     assert "link" not in answer.headers
     for job in answer.json()["items"]:
         check_job(job)
         assert job == await client.job(job["id"])
+
+
+@pytest.mark.parametrize(
+    ("include", "left_out"),
+    [(None, {"payload", "result"}), ("payload", {"result"}), ("result", {"payload"}), ("result,payload", set())],
+)
+async def test_the_large_fields_are_listed_on_request(client: Client, include: str | None, left_out: set[str]) -> None:
+    queue = a_queue()
+    made = [await client.finish("sleep", {"seconds": 0}, queue=queue) for _ in range(3)]
+    query = {"queue": queue, "limit": 2, **({} if include is None else {"include": include})}
+    first = await client.get(f"/jobs?{urlencode(query)}")
+    link = LINK.match(first.headers["link"])
+    assert link is not None, "the next page has them, too"
+    second = await client.get(link[1])
+    shown = [*first.json()["items"], *second.json()["items"]]
+    assert shown == [{name: value for name, value in job.items() if name not in left_out} for job in made[::-1]]
 
 
 async def test_filters(client: Client) -> None:
@@ -173,6 +189,10 @@ async def test_a_cursor_is_for_its_own_list(client: Client, other: Client) -> No
         "created_after=2026-01-01T00:00:00",
         "created_before=1795470326",
         "cursor=",
+        "include=",
+        "include=payloads",
+        "include=payload,payload,result",
+        "include=payload,,result",
         "unknown=1",
     ],
 )

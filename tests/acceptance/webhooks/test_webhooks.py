@@ -56,7 +56,7 @@ async def told(client: Client, receiver: Receiver, **body: Any) -> tuple[Job, Re
 
 
 async def deliveries_of(client: Client, job: Job) -> list[Job]:
-    page = (await client.get("/jobs?type=webhook.deliver&limit=200")).json()["items"]
+    page = (await client.get("/jobs?type=webhook.deliver&limit=200&include=payload")).json()["items"]
     return [each for each in page if job["id"] in json.dumps(each)]
 
 

@@ -54,7 +54,8 @@ async def test_its_jobs_are_jobs_like_any(http: httpx.AsyncClient) -> None:
     batch = await accepted(
         http, [{"type": "noop", "queue": "q", "tags": ["a"]}, {"type": "sleep", "delay": 60, "payload": {"seconds": 1}}]
     )
-    listed = (await http.get("/jobs", params={"batch_id": batch["id"]})).json()["items"]
+    asked = {"batch_id": batch["id"], "include": "payload,result"}
+    listed = (await http.get("/jobs", params=asked)).json()["items"]
     assert [(job["type"], job["status"], job["batch_id"]) for job in listed] == [
         ("sleep", "scheduled", batch["id"]), ("noop", "queued", batch["id"]),
     ]  # fmt: skip

@@ -56,7 +56,7 @@ async def test_lines_become_jobs(http: httpx.AsyncClient, engine: AsyncEngine) -
     assert (answer.status_code, set(batch)) == (202, KEYS)
     assert (batch["total"], batch["counts"]) == (3, {"queued": 2, "scheduled": 1})
     assert answer.headers["location"] == f"/batches/{batch['id']}"
-    listed = (await http.get("/jobs", params={"batch_id": batch["id"]})).json()["items"]
+    listed = (await http.get("/jobs", params={"batch_id": batch["id"], "include": "payload"})).json()["items"]
     assert [(job["payload"]["n"], job["queue"], job["tags"], job["metadata"]) for job in listed] == [
         (2, "default", [], {"a": "b"}), (1, "other", [], {}), (0, "default", ["é"], {}),
     ]  # fmt: skip

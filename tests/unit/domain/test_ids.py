@@ -53,3 +53,12 @@ def test_a_new_id_lies_between_the_floors_around_it() -> None:
 def test_a_floor_is_a_uuid7_at_the_edges_of_the_calendar_too() -> None:
     for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
         assert floor_at(moment).version == 7
+        assert floor_at(moment, 3600.0).version == 7
+    assert floor_at(datetime.max.replace(tzinfo=UTC), 3600.0) > new_id()
+    assert floor_at(datetime.max.replace(tzinfo=UTC), 1e12) >= floor_at(datetime.max.replace(tzinfo=UTC))
+
+
+@given(moments, st.floats(0, 1e6))
+def test_a_floor_may_be_that_of_a_later_moment(moment: datetime, seconds: float) -> None:
+    exact = floor_at(moment + timedelta(seconds=seconds))
+    assert abs((floor_at(moment, seconds).int >> 80) - (exact.int >> 80)) <= 1

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +17,12 @@ from accepted.domain import json_text
 from accepted.domain.ids import link
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, InvalidRequest, did_you_mean
+
+PAGE_BYTES = 2 * 2**20
+"""Bytes of items after which a page ends, so that several requests at once need little memory. It has one at least."""
+
+FIRST_LOT = 2
+"""Rows that are read first where one may have hundreds of kilobytes; each further lot has up to four times as many."""
 
 Row = TypeVar("Row")
 Position = TypeVar("Position")
@@ -105,18 +112,60 @@ class Listing:
         write: Callable[[Row, str], str],
         more: Mapping[str, object] = MappingProxyType({}),
     ) -> Response:
-        """The answer with `items`, and `more` beside them.
+        """As many of `items`, one for each row, as `limit` and `PAGE_BYTES` allow, and `more` beside them.
 
-        `found` has up to `limit` + 1 rows; the last one says that there is a next page.
-        `write` encodes the cursor that continues after a row, with a function of `accepted.domain.cursor`.
+        `found` has up to `limit` + 1 rows; a row that is left out says that there is a next page. `write` encodes the
+        cursor that continues after a row, with a function of `accepted.domain.cursor`.
         """
-        limit = self._query.limit
-        next_ = write(found[limit - 1], self._scope) if len(found) > limit else None
+        shown = _as_many_as_fit(items[: self._query.limit])
+        next_ = write(found[len(shown) - 1], self._scope) if len(found) > len(shown) else None
         headers = {}
         if next_ is not None:
-            query = urlencode({**self.filters, "limit": limit, "cursor": next_}, doseq=True)
+            query = urlencode({**self.filters, "limit": self._query.limit, "cursor": next_}, doseq=True)
             headers["Link"] = f'<{link(self._path)}?{query}>; rel="next"'
-        return Response(json_text.encode({"items": items, "next": next_, **more}), headers=headers, media_type=JSON)
+        body = json_text.encode({"items": shown, "next": next_, **more})
+        return Response(body, headers=headers, media_type=JSON)
+
+
+async def in_lots(
+    read: Callable[[Position | None, int], Awaitable[Sequence[Row]]],
+    begin: Position | None,
+    limit: int,
+    position: Callable[[Row], Position],
+    size: Callable[[Row], int],
+    first: int = FIRST_LOT,
+) -> list[Row]:
+    """The rows of a page of up to `limit`, and one more if there is one, read by `read(after, count)` lot by lot.
+
+    Stops early once they have more than `PAGE_BYTES`: `size` is the bytes of a row that may be large. The first lot has
+    `first` rows.
+    """
+    found: list[Row] = []
+    after, lot, left = begin, first, PAGE_BYTES
+    while left >= 0 and len(found) <= limit:
+        wanted = min(lot, limit + 1 - len(found))
+        rows = await read(after, wanted)
+        found += rows
+        if len(rows) < wanted:
+            break
+        after = position(rows[-1])
+        used = sum(map(size, rows))
+        left -= used
+        lot = max(1, min(4 * lot, left * len(rows) // max(used, 1)))
+    return found
+
+
+def _as_many_as_fit(items: Sequence[object]) -> list[msgspec.Raw]:
+    """The first of `items` as JSON: one, and the following ones up to `PAGE_BYTES`."""
+    shown: list[msgspec.Raw] = []
+    left = PAGE_BYTES
+    for item in items:
+        encoded = json_text.encode(item)
+        left -= len(encoded)
+        if left < 0 and shown:
+            break
+        shown.append(msgspec.Raw(encoded))
+    return shown
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> FieldError:

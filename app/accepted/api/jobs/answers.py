@@ -61,6 +61,13 @@ class JobView(BaseModel):
     links: LinksView
 
 
+class ListedView(JobView):
+    """A job in a list, which has the large fields only if they are asked for."""
+
+    payload: dict[str, Any] = Field(default={}, description="only with `include=payload`")
+    result: Any | None = Field(default=None, description="only with `include=result`")
+
+
 class SubmittedView(JobView):
     """A job, with `duplicate` if another submission with the same `unique` key made it."""
 

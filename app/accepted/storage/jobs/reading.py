@@ -1,7 +1,7 @@
 """Reading jobs and their attempts, as the API shows them."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -11,12 +11,12 @@ import msgspec
 from sqlalchemy.dialects.postgresql import JSON
 
 from accepted.domain.ids import floor_at
-from accepted.domain.job import INTERNAL_TYPES, Job
+from accepted.domain.job import INTERNAL_TYPES, LARGE, Job
 from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 
-SKEW = timedelta(hours=1)
-"""How far the API's clock, which makes the ids, may be ahead of the ledger's, which dates the rows."""
+SKEW = 3600.0
+"""Seconds by which the API's clock, which makes the ids, may be ahead of the ledger's, which dates the rows."""
 
 JSON_COLUMNS = frozenset(column.name for column in jobs.columns if isinstance(column.type, JSON))
 """Columns of `jobs` that hold JSON: as fields of a job they are text."""
@@ -48,6 +48,9 @@ SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[]))
 _ATTEMPTS_AFTER = Statement(f"""
 SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE job_id = :id AND attempt > :after ORDER BY attempt LIMIT :limit
 """)
+
+_NOT_READ = {"payload": "'{}' AS payload", "result": "NULL AS result"}
+"""What stands for a field of `LARGE` that is not read."""
 
 _CONDITIONS = {
     "status": "status = :status",
@@ -92,15 +95,21 @@ async def jobs_by_id(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
     return {row["id"]: _job(row) for row in await _BY_ID.rows(conn, ids=list(ids))}
 
 
-async def list_jobs(conn: Connection, tenant: str, wanted: JobFilter, limit: int) -> list[Job]:
-    """Up to `limit` jobs of the tenant, newest first. Internal types are listed only if type or queue is given."""
+async def list_jobs(
+    conn: Connection, tenant: str, wanted: JobFilter, limit: int, include: Collection[str] = LARGE
+) -> list[Job]:
+    """Up to `limit` jobs of the tenant, newest first. Internal types are listed only if type or queue is given.
+
+    Of `LARGE`, only the fields in `include` are read: without them, `payload` is an empty object and `result` None.
+    """
     given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
     values: dict[str, Any] = given | {"tenant": tenant, "limit": limit}
     if wanted.type is None and wanted.queue is None:
         values["internal_types"] = list(INTERNAL_TYPES)
     if wanted.created_before is not None:
-        values["made_before"] = floor_at(wanted.created_before + SKEW)
-    return [_job(row) for row in await _listing(frozenset(given)).rows(conn, **values)]
+        values["made_before"] = floor_at(wanted.created_before, SKEW)
+    statement = _listing(frozenset(given), frozenset(LARGE) - frozenset(include))
+    return [_job(row) for row in await statement.rows(conn, **values)]
 
 
 async def callbacks_of(conn: Connection, ids: Sequence[UUID]) -> list[tuple[Job, str]]:
@@ -119,12 +128,13 @@ async def attempts_after(conn: Connection, job_id: UUID, after: int, limit: int)
 
 
 @lru_cache(maxsize=256)
-def _listing(given: frozenset[str]) -> Statement:
+def _listing(given: frozenset[str], leave_out: frozenset[str]) -> Statement:
     """A statement for each combination of conditions, so that each has a plan of its own."""
+    columns = ", ".join(_NOT_READ[name] if name in leave_out else job_columns([name]) for name in Job.__struct_fields__)
     conditions = ["tenant = :tenant", *(_CONDITIONS[name] for name in sorted(given))]
     if not given & {"type", "queue"}:
         conditions.append("type <> ALL(CAST(:internal_types AS text[]))")
-    return Statement(f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
+    return Statement(f"SELECT {columns} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
 
 
 def _job(row: Row) -> Job:
