@@ -36,8 +36,8 @@ router = APIRouter(tags=["queues"], dependencies=documented)
 LARGEST_LIMIT = 1_000_000
 """Jobs in the largest limit. One PostgreSQL cannot reach it."""
 
-LONGEST_WINDOW = 86400.0
-"""Seconds of a rate's window."""
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.001, 86400.0
+"""Seconds of a rate's window, or in which a backlog is to be worked off."""
 
 MAX_BODY = 4096
 """Bytes: a handful of numbers."""
@@ -56,7 +56,7 @@ class RateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", title="RateLimit")
 
     jobs: Limit
-    per: Annotated[Number, Field(ge=0.001, le=LONGEST_WINDOW, description="seconds")]
+    per: Annotated[Number, Field(ge=SHORTEST_WINDOW, le=LONGEST_WINDOW, description="seconds")]
 
 
 class QueuePatch(BaseModel):
@@ -124,9 +124,9 @@ class QueueList(BaseModel):
 class SizingQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    drain_within: Annotated[float, Field(gt=0, le=LONGEST_WINDOW, allow_inf_nan=False, description="seconds")] = (
-        DRAIN_WITHIN
-    )
+    drain_within: Annotated[
+        float, Field(ge=SHORTEST_WINDOW, le=LONGEST_WINDOW, allow_inf_nan=False, description="seconds")
+    ] = DRAIN_WITHIN
 
 
 class SizingView(BaseModel):

@@ -20,6 +20,10 @@ TAKEN_AGAIN = timedelta(seconds=15)
 """After this time a relay has taken an unpublished job twice: it is there, and the broker has not confirmed the job."""
 
 
+FORESEEN = 100 * 366 * 86400.0
+"""Seconds. A start later than this cannot be foreseen, and may lie beyond the calendar."""
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """`reason` is a code for programs, `detail` a sentence for people, `data` the values in the sentence."""
 
@@ -217,12 +221,13 @@ def _position(job: JobSnapshot, expected: datetime | None) -> dict[str, Any]:
 
 
 def _expected_start(job: JobSnapshot) -> datetime | None:
-    """When the jobs before it will have started, at the measured rate; None where nothing was measured."""
+    """When the jobs before it will have started, at the measured rate; None where nothing was measured, or later than
+    `FORESEEN`."""
     waits = [(job.position.ahead + 1, _pace(job))]
     if job.limits.max_running_per_key is not None and job.concurrency_key is not None:
         waits.append((job.position.of_key + 1, _starts_per_second(job.limits.max_running_per_key, job.measured)))
     seconds = [jobs / pace for jobs, pace in waits if pace]
-    return job.now + timedelta(seconds=max(seconds)) if seconds else None
+    return job.now + timedelta(seconds=max(seconds)) if seconds and max(seconds) < FORESEEN else None
 
 
 def _pace(job: JobSnapshot) -> float | None:

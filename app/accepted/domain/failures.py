@@ -3,7 +3,7 @@
 import time
 from enum import StrEnum
 
-from accepted.domain.retry import parse_retry_after
+from accepted.domain.retry import MAX_RETRY_AFTER, parse_retry_after
 
 
 class FailureClass(StrEnum):
@@ -97,4 +97,6 @@ class LeaseLost(HandlerError):
 def _seconds(retry_after: float | str | None) -> float | None:
     if isinstance(retry_after, str):
         return parse_retry_after(retry_after, time.time())
-    return None if retry_after is None else float(retry_after)
+    if retry_after is None or retry_after != retry_after:  # not a number: PostgreSQL could not add it to a time
+        return None
+    return float(min(retry_after, MAX_RETRY_AFTER))

@@ -106,6 +106,9 @@ async def test_a_time_in_the_query_that_is_no_date_of_ours_is_no_500(client: Cli
     for time in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00Z"):
         for name in ("created_after", "created_before"):
             assert (await client.get(f"/jobs?{urlencode({name: time})}")).status_code in (200, 422)
+    id = (await client.submit("noop"))["id"]
+    assert id in await ids(client, created_before="9999-12-31T23:59:59Z")
+    assert await ids(client, created_after="9999-12-31T23:59:59.999999Z") == []
 
 
 async def test_pages_without_gaps_or_doubles_while_new_jobs_arrive(client: Client) -> None:

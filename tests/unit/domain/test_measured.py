@@ -1,8 +1,14 @@
 """Little's law over what was measured."""
 
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
 import pytest
 
+from accepted.domain.explanation import _expected_start
 from accepted.domain.rates import Measured, size
+from accepted.domain.snapshot import JobSnapshot, QueueLimits, QueuePosition
 
 
 def measured(rate_in: float, mean: float | None) -> Measured:
@@ -37,3 +43,20 @@ def test_slots(rate: float, mean: float | None, backlog: int, within: float, at_
     sizing = size(measured(rate, mean), backlog, within)
     assert (sizing.slots_at_least, sizing.slots_advised) == (at_least, advised)
     assert f"{backlog} waiting jobs" in sizing.detail
+
+
+def test_a_backlog_that_nothing_could_work_off_in_time_is_a_number_too() -> None:
+    sizing = size(measured(1e6, 1e6), 10**12, 0.001)
+    assert sizing.slots_advised is not None
+
+
+def test_a_start_that_lies_beyond_the_calendar_is_not_foreseen() -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    job = JobSnapshot(
+        id=UUID(int=1), now=now, status="queued", type="noop", queue="q", attempt=0, max_attempts=1, run_at=now,
+        due_at=now, published=True, limits=QueueLimits(rate_jobs=1, rate_per=86400.0),
+    )  # fmt: skip
+    near = msgspec.structs.replace(job, position=QueuePosition(ahead=9))
+    far = msgspec.structs.replace(job, position=QueuePosition(ahead=10**8))
+    assert _expected_start(near) == now + timedelta(days=10)
+    assert _expected_start(far) is None

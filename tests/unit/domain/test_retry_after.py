@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accepted.domain.retry import MAX_RETRY_AFTER, parse_retry_after
+from accepted.domain.failures import RateLimited
+from accepted.domain.retry import MAX_RETRY_AFTER, Retry, parse_retry_after
 
 NOW = datetime(2026, 11, 6, 8, 49, 37, tzinfo=UTC).timestamp()
 
@@ -46,3 +47,9 @@ def test_unreadable(value: str) -> None:
 def test_no_value_raises_or_leaves_the_range(value: str) -> None:
     seconds = parse_retry_after(value, NOW)
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, 10**400, -1.0, 0, "NaN", "9" * 400])
+def test_whatever_a_handler_asks_for_the_wait_is_a_wait(value: float | str) -> None:
+    asked = RateLimited("slower", retry_after=value).retry_after
+    assert 30.0 <= Retry(schedule=(30.0,), jitter=0.0).wait(1, 0.5, asked) <= MAX_RETRY_AFTER
