@@ -65,6 +65,9 @@ FAULTS = {
     "F66": "broker or ledger stopped: what the log says",
     "F67": "parent of other processes killed (-9)",
     "F70": "ledger away while clients watch a job",
+    "F71": "retention is over while others need the row",
+    "F72": "pages of large jobs, several at once",
+    "F73": "values at the ends of time, numbers and texts",
 }
 
 NOT_MADE = {
