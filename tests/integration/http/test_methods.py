@@ -109,6 +109,12 @@ def test_allow_names_every_method(port: int, path: str, allowed: str, method: st
     assert (answered, fields["allow"]) == (status, allowed)
 
 
+def test_options_of_the_service_as_a_whole(port: int) -> None:
+    """The path is `*` (RFC 9110 section 9.3.7)."""
+    ((status, fields),) = heads(port, ("OPTIONS", "*"))
+    assert (status, fields["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+
+
 def trace(port: int, path: str) -> tuple[int, dict[str, str]]:
     with connected(port, f"TRACE {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()) as sock:
         return read_head(received(sock).partition(b"\r\n\r\n")[0])

@@ -84,7 +84,7 @@ class ProxyHeaders:
         serve_under(root)
         if root:
             scope["root_path"] = root
-            if not scope["path"].startswith(root + "/"):
+            if scope["path"] != root and not scope["path"].startswith(root + "/"):
                 scope["raw_path"] = root.encode() + (scope.get("raw_path") or quote(scope["path"]).encode())
                 scope["path"] = root + scope["path"]
 

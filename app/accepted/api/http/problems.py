@@ -29,6 +29,9 @@ from accepted.services.jobs.validation import MAX_LISTED, describe
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/Problem"
 
+ANYWHERE = "*"
+"""The path of a request whose target is `*`, as in `OPTIONS *`: the service as a whole (RFC 9110 section 9.3.7)."""
+
 log = structlog.get_logger(__name__)
 
 _Headers: TypeAlias = dict[str, str] | None
@@ -162,8 +165,9 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     headers = dict(exc.headers or {})
     if exc.status_code < 400:
         return Response(status_code=exc.status_code, headers=headers)
-    if "Allow" in headers:
-        headers["Allow"] = ", ".join(_allowed(request)) or headers["Allow"]
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if "Allow" in headers or path == ANYWHERE:
+        headers["Allow"] = ", ".join(_allowed(request, path))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": headers["Allow"]})
     return status_response(exc.status_code, instance_of(request.scope), headers)
@@ -190,16 +194,15 @@ def _parameter_error(error: Any) -> FieldError:
     return FieldError(pointer, f"{place} parameter: {text}")
 
 
-def _allowed(request: Request) -> list[str]:
-    """All methods at this path; Starlette's own Allow names only those of the first route.
+def _allowed(request: Request, path: str) -> list[str]:
+    """All methods at this path, or `ANYWHERE`; Starlette's own Allow names only those of the first route.
 
     `HeadAsGet` answers HEAD where there is GET, and `_on_http_exception` answers OPTIONS.
     """
     found = {"OPTIONS"}
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     for route in iter_route_contexts(request.app.routes):
         pattern = getattr(route, "path_regex", None)
-        if pattern is not None and pattern.match(path):
+        if pattern is not None and (path == ANYWHERE or pattern.match(path)):
             found |= set(route.methods or ())
     return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
