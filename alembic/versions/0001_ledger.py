@@ -66,10 +66,12 @@ CREATE TABLE outbox (
     expires_at timestamptz,
     on_hold boolean NOT NULL DEFAULT false,
     admitted boolean NOT NULL DEFAULT false,
-    concurrency_key text
+    concurrency_key text,
+    unserved text NOT NULL DEFAULT ''
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT on_hold;
-CREATE INDEX outbox_ready ON outbox (queue, priority DESC, due_at) WHERE published;
+CREATE INDEX outbox_ready ON outbox (queue, unserved, priority DESC, due_at) WHERE published;
+CREATE INDEX outbox_unserved ON outbox (queue, unserved) WHERE published AND unserved <> '';
 CREATE INDEX outbox_expiring ON outbox (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX outbox_on_hold ON outbox (queue, concurrency_key, priority DESC, due_at)
     WHERE on_hold AND due_at < 'infinity';

@@ -34,7 +34,7 @@ OUTCOMES_FENCED = Counter(
 )
 MESSAGES_DROPPED = Counter(
     "accepted_messages_dropped_total",
-    "Messages that led to no attempt: malformed, unknown, stale, duplicate.",
+    "Messages that led to no attempt: malformed, unknown, stale, duplicate, unserved.",
     ["reason"],
 )
 MESSAGES_REJECTED = Gauge(

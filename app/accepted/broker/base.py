@@ -49,7 +49,7 @@ class Subscription(Protocol):
         ...
 
     def receive(self, limit: int) -> AbstractAsyncContextManager[list[ReceivedMessage]]:
-        """Wait for work; the block claims it. Returns early, with nothing, once the subscription is stopped.
+        """Wait for work; the block claims it. Returns early, with nothing, once it is stopped, or after `poll_now`.
 
         RabbitMQ: between 1 and `limit` messages; if the block raises, a later `receive` returns them again. The ledger:
         no messages, once a notification came, or for the next poll.
@@ -57,7 +57,7 @@ class Subscription(Protocol):
         ...
 
     def poll_now(self) -> None:
-        """Let the next `receive` return at once, where the ledger is the broker: more rows may be ready."""
+        """Let the next `receive` return at once, if need be with nothing: rows may be ready in the ledger."""
         ...
 
     async def ack(self, messages: Iterable[ReceivedMessage]) -> None:

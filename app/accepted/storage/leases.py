@@ -32,9 +32,16 @@ _LOCK = f"""
     SELECT ready.job_id, ready.attempt FROM (
         SELECT * FROM (
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
-            WHERE o.published AND {_WANTED}
+            WHERE o.published AND o.unserved = '' AND {_WANTED}
             ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
         ) AS published
+        UNION ALL
+        SELECT * FROM (
+            SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
+            WHERE o.published AND o.unserved <> '' AND {_WANTED}
+              AND (CAST(:types AS text[]) IS NULL OR o.unserved = ANY(CAST(:types AS text[])))
+            ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
+        ) AS set_aside
         UNION ALL
         SELECT * FROM (
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
@@ -45,8 +52,8 @@ _LOCK = f"""
         ) AS unpublished
     ) AS ready ORDER BY ready.priority DESC, ready.due_at LIMIT :limit
 """
-"""Jobs of an external type are leased unpublished too: while the broker is unavailable, or after a worker process has
-handed them back."""
+"""Jobs of an external type are leased unpublished too, while the broker is unavailable. Those that worker processes
+have set aside are leased as if they were published."""
 
 _CLAIM = Statement(f"""
 WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (

@@ -13,10 +13,13 @@ import msgspec
 from accepted.domain.job import INTERNAL_TYPES
 from accepted.domain.references import JobRef
 from accepted.storage.db.statements import Connection, Row, Statement, struct
-from accepted.storage.queues import BACK_ON_HOLD
+from accepted.storage.queues import BACK_ON_HOLD, UNADMITTED
 from accepted.storage.workers import ALIVE, SERVES
 
 _WAITS = "o.queue = :queue AND o.on_hold AND o.due_at < 'infinity' AND (o.expires_at IS NULL OR o.expires_at > now())"
+
+_SERVED = "(o.unserved = '' OR CAST(:able AS text[]) IS NULL OR o.unserved = ANY(CAST(:able AS text[])))"
+"""Whether a row was not set aside, or a worker process with a free slot serves its type (:able)."""
 
 _LIVES = f"w.slots > 0 AND w.ends_at IS NULL AND {ALIVE}"
 
@@ -26,26 +29,14 @@ _WANTED = f"""EXISTS (
 )"""
 """Whether a waiting lease request can take this row of `outbox o`. Worker processes take any row."""
 
-_UNADMITTED = "o.queue = {queue} AND o.published AND (NOT o.admitted OR {paused})"
-
 _POLL = Statement(f"""
 SELECT * FROM (
     SELECT q.name AS queue,
-           EXISTS (SELECT 1 FROM outbox o WHERE {_UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
+           EXISTS (SELECT 1 FROM outbox o WHERE {UNADMITTED.format(queue="q.name", paused="q.paused")}) AS unadmitted,
            NOT q.paused
            AND EXISTS (SELECT 1 FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity') AS waits
     FROM queues q WHERE q.limited
 ) AS each WHERE unadmitted OR waits ORDER BY queue
-""")
-
-_HOLD = Statement(f"""
-WITH unadmitted AS MATERIALIZED (
-    SELECT o.job_id FROM outbox o
-    WHERE {_UNADMITTED.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
-    ORDER BY o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-UPDATE outbox SET on_hold = true, admitted = false, published = false
-WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted))
 """)
 
 _LOCK = Statement("""
@@ -62,7 +53,7 @@ _OPEN = """
 
 _ROOM = Statement(f"""
 WITH free AS MATERIALIZED (
-    SELECT w.tenant, GREATEST(w.slots - (
+    SELECT w.tenant, w.types, GREATEST(w.slots - (
         SELECT count(*) FROM attempts t WHERE t.worker_id = w.id AND t.finished_at IS NULL
     ), 0) AS slots
     FROM workers w WHERE {_LIVES} AND {SERVES}
@@ -73,7 +64,10 @@ SELECT (SELECT CAST(COALESCE(sum(slots), 0) AS int8) FROM free WHERE tenant IS N
        (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted) AS admitted,
        CASE WHEN waiting.leases = 0 THEN 0
             ELSE (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted AND {_WANTED}) END AS wanted,
-       CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END AS run
+       CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END AS run,
+       (SELECT CASE WHEN bool_and(types IS NOT NULL) IS NOT FALSE THEN ARRAY(
+           SELECT DISTINCT unnest(f.types) FROM free f WHERE f.tenant IS NULL AND f.slots > 0
+       ) END FROM free WHERE tenant IS NULL AND slots > 0) AS able
 FROM waiting
 """)
 
@@ -138,7 +132,7 @@ WITH RECURSIVE later(key, place) AS (
     ORDER BY job_id FOR UPDATE SKIP LOCKED
 ), admitted AS (
     UPDATE outbox SET
-        on_hold = false, admitted = true, published = CAST(:hold AS float8) IS NULL,
+        on_hold = false, admitted = true, published = CAST(:hold AS float8) IS NULL OR unserved <> '',
         due_at = now() + COALESCE(CAST(:hold AS float8), 0) * interval '1 second'
     WHERE job_id = ANY(ARRAY(SELECT job_id FROM locked))
     RETURNING job_id, attempt, queue, priority, concurrency_key
@@ -149,7 +143,7 @@ WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 """)
 
 
-_ADMIT = _admit(_WAITS)
+_ADMIT = _admit(f"{_WAITS} AND {_SERVED}")
 """One statement, because what is admitted must be what is counted.
 
 The round robin visits the keys after `last_key` by a loose index scan, one probe a key, and reads only the share of
@@ -196,7 +190,7 @@ class Room(msgspec.Struct, frozen=True):
     """The room on a queue: `free` slots of live worker processes, and `leases` that requests wait for.
 
     `admitted` rows are not claimed yet; waiting lease requests can take `wanted` of them. `run` counts the running
-    jobs, if it was asked for.
+    jobs, if it was asked for. `able`: the types of worker processes with free slots; None: any type.
     """
 
     free: int
@@ -204,6 +198,7 @@ class Room(msgspec.Struct, frozen=True):
     admitted: int
     wanted: int
     run: int | None
+    able: list[str] | None = None
 
     @property
     def for_any(self) -> int:
@@ -233,14 +228,6 @@ async def poll(conn: Connection) -> list[Waiting]:
     return [struct(Waiting, row) for row in await _POLL.rows(conn)]
 
 
-async def hold(conn: Connection, queue: str, limit: int) -> int:
-    """Put up to `limit` unadmitted rows of a limited queue on hold, and return how many. The caller commits.
-
-    Messages that refer to them become stale.
-    """
-    return await _HOLD.count(conn, queue=queue, limit=limit)
-
-
 async def lock(conn: Connection, queue: str) -> LockedQueue | None:
     """Lock a limited queue until the transaction ends. None: it is paused, or locked by another process."""
     row = await _LOCK.first(conn, queue=queue)
@@ -259,16 +246,23 @@ async def take_back(conn: Connection, queue: str, lease_ttl: float, limit: int) 
 
 
 async def admit(
-    conn: Connection, queue: str, limit: int, locked: LockedQueue, steps: int, hold: float | None
+    conn: Connection,
+    queue: str,
+    limit: int,
+    locked: LockedQueue,
+    steps: int,
+    hold: float | None,
+    able: list[str] | None,
 ) -> Admitted:
     """Admit up to `limit` rows of a locked queue, reading up to `steps` keys: it may be fewer than there is room for.
 
-    The caller publishes them within `hold` seconds, else the relay does; None: its commit publishes them.
+    The caller publishes them within `hold` seconds, else the relay does; None: its commit publishes them. Rows that
+    were set aside are admitted if their types are in `able`, and claimed from the ledger.
     """
     return _admitted(
         await _ADMIT.rows(
             conn, queue=queue, room=limit, last_key=locked.last_key, per_key=locked.max_running_per_key, steps=steps,
-            hold=hold,
+            hold=hold, able=able,
         )
     )  # fmt: skip
 

@@ -52,6 +52,24 @@ FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM {r
 Follows the CTE `rows`. The caller has locked the queue.
 """
 
+UNCLAIMED = 5.0
+"""Seconds after which a row that was set aside, and admitted for a worker that serves it, goes back on hold."""
+
+UNADMITTED = f"""o.queue = {{queue}} AND o.published AND (
+    NOT o.admitted OR {{paused}} OR (o.unserved <> '' AND o.due_at < now() - interval '{UNCLAIMED} seconds')
+)"""
+"""The rows of `outbox o` that the limiter puts on hold. {paused} tells whether the queue is."""
+
+_HOLD_UNADMITTED = Statement(f"""
+WITH unadmitted AS MATERIALIZED (
+    SELECT o.job_id FROM outbox o
+    WHERE {UNADMITTED.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
+    ORDER BY o.unserved, o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox SET on_hold = true, admitted = false, published = false
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted))
+""")
+
 _HOLD_ADMITTED = Statement(f"""
 WITH admitted AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE queue = :queue AND admitted ORDER BY job_id FOR UPDATE
@@ -187,6 +205,14 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
 async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
     """Mark these queues as limited. Those that are limited already are not locked. The caller commits."""
     await _MARK_LIMITED.run(conn, names=sorted(names))
+
+
+async def hold_unadmitted(conn: Connection, queue: str, limit: int) -> int:
+    """Put up to `limit` unadmitted rows of a limited queue on hold, and return how many. The caller commits.
+
+    Messages that refer to them become stale.
+    """
+    return await _HOLD_UNADMITTED.count(conn, queue=queue, limit=limit)
 
 
 async def notify_limiter(conn: Connection) -> None:

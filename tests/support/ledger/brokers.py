@@ -1,6 +1,7 @@
 """A broker under test with its ledger: puts jobs on it, and is a worker of it."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -45,8 +46,8 @@ class BrokerHarness:
             assert await publish(self.engine, self.broker, refs, "test") == count
         return refs
 
-    def subscribe(self, slots: int, *queues: str) -> Claimer:
-        claimer = Claimer(self.engine, self.broker, new_id(), slots)
+    def subscribe(self, slots: int, *queues: str, types: Sequence[str] | None = None) -> Claimer:
+        claimer = Claimer(self.engine, self.broker, new_id(), slots, types)
         claimer.serve(queues)
         self._running[claimer] = asyncio.create_task(claimer.run())
         return claimer

@@ -41,6 +41,9 @@ UNKNOWN_SECONDS = 10.0
 """Seconds after which an attempt is handed back that is ours in the ledger and unknown here: its claim committed, but
 the answer was lost. Longer than a claim can take."""
 
+FIND_SET_ASIDE_SECONDS = 1.0
+"""Seconds between polls for jobs that workers without a handler for them have set aside."""
+
 FIND_CANCELS_SECONDS = 0.4
 """Seconds between polls for cancels of running jobs. Together with the second that a handler has to clean up, less than
 the 2 s in which a running job must be cancelled."""
@@ -83,7 +86,7 @@ class Worker:
         self._concurrency = concurrency
         self._slots = Slots(concurrency)
         self._recorder = Recorder(engine, broker, executor.tools)
-        self._claimer = Claimer(engine, broker, self.id, concurrency)
+        self._claimer = Claimer(engine, broker, self.id, concurrency, sorted(handlers))
         self._heartbeat_every = lease_ttl / 3
         self._grace = shutdown_grace
         self._ack_within = ack_within
@@ -109,6 +112,7 @@ class Worker:
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
             asyncio.create_task(self._every(FIND_QUEUES_SECONDS, self._find_queues, self._queue_named)),
             asyncio.create_task(self._claimer.run()),
+            asyncio.create_task(self._every(FIND_SET_ASIDE_SECONDS, self._claimer.look_for_set_aside)),
             asyncio.create_task(self._stop_when_exhausted()),
             asyncio.create_task(self._every(FIND_CANCELS_SECONDS, self._cancel_requested)),
             asyncio.create_task(self._every(REPORT_EVERY, self._report)),

@@ -15,7 +15,7 @@ from accepted.containment import RowErrors
 from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
-from accepted.storage import limiter
+from accepted.storage import limiter, queues
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import Listener
@@ -91,7 +91,7 @@ class Limiter:
     async def _hold_unadmitted(self, queue: str) -> int:
         """Put rows on hold that were published before the limit was set, or before the pause."""
         async with transaction(self._engine) as conn:
-            done = await limiter.hold(conn, queue, BATCH_SIZE)
+            done = await queues.hold_unadmitted(conn, queue, BATCH_SIZE)
             await conn.commit()
         self._again_in(0.0 if done == BATCH_SIZE else APART)
         return done
@@ -152,7 +152,7 @@ class Limiter:
         """
         first, last_key = Admitted([], locked.last_key), locked.last_key
         if (slots := min(limit, room.for_any)) > 0:
-            first = await limiter.admit(conn, queue, slots, locked, steps, self._hold)
+            first = await limiter.admit(conn, queue, slots, locked, steps, self._hold, room.able)
             last_key = first.last_key if first.refs else last_key
         if (leases := min(limit - len(first.refs), room.for_wanted)) <= 0:
             return first.refs, last_key

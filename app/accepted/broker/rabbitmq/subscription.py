@@ -73,6 +73,8 @@ class RabbitSubscription:
         self._free_since = math.inf
         self._asking_for = 0
         self._paused = False
+        self._polled = False
+        self._poll_comes_first = True
         self.stopped = False
 
     @property
@@ -105,7 +107,9 @@ class RabbitSubscription:
             self._asking_for = 0
 
     def poll_now(self) -> None:
-        """Messages are delivered: there is nothing to poll."""
+        """The next `receive` brings no messages, or the one after it: messages and polls take turns."""
+        self._polled = True
+        self._arrived.set()
 
     async def ack(self, messages: Iterable[ReceivedMessage]) -> None:
         for message in messages:
@@ -120,9 +124,9 @@ class RabbitSubscription:
         await self._pause()
 
     async def _anything(self) -> bool:
-        """Wait for a delivery; False once the subscription is stopped."""
+        """Wait for a delivery, or for `poll_now`; False once the subscription is stopped."""
         self._free_since = min(self._free_since, time.monotonic())
-        while not self._buffer and not self.stopped:
+        while not self._buffer and not self.stopped and not self._polled:
             self._arrived.clear()
             if self._paused:
                 self._wake.set()
@@ -130,9 +134,13 @@ class RabbitSubscription:
         return not self.stopped
 
     async def _next(self, limit: int) -> list[ReceivedMessage]:
-        """Wait for up to `limit` readable messages. An empty list: the subscription is stopped."""
+        """Wait for up to `limit` readable messages. An empty list: the subscription is stopped, or was told to poll."""
         messages: list[ReceivedMessage] = []
         while not messages and await self._anything():
+            if self._polled and (self._poll_comes_first or not self._buffer):
+                self._polled = self._poll_comes_first = False
+                break
+            self._poll_comes_first = True
             batch = self._buffer.take(limit)
             self._oldest = time.monotonic()
             if len(batch) == limit:

@@ -21,7 +21,8 @@ from accepted.metrics import MESSAGES_DROPPED
 from accepted.storage import leases
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import Claim
-from accepted.storage.db.statements import Direct
+from accepted.storage.db.engine import reading
+from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.leases import Leased
 
@@ -43,7 +44,8 @@ class LeasedJob(msgspec.Struct, frozen=True):
 
 
 class _Sorted(msgspec.Struct, frozen=True):
-    """What a claim made of messages: deliveries, those to ack (and why: `stale`, `duplicate`), those to reject."""
+    """What a claim made of messages: deliveries, those to ack, each with its label of `MESSAGES_DROPPED`, and those to
+    reject."""
 
     deliveries: list[Delivery]
     dropped: Sequence[tuple[ReceivedMessage, str]] = ()
@@ -51,13 +53,22 @@ class _Sorted(msgspec.Struct, frozen=True):
 
 
 class Claimer:
-    """Claims for one worker what its subscription receives."""
+    """Claims for one worker what its subscription receives, of the types that it serves (None: of any).
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, worker_id: UUID, slots: int) -> None:
+    What it receives of other types is set aside in the ledger, without an attempt, and its message is acked.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, worker_id: UUID, slots: int, types: Sequence[str] | None = None
+    ) -> None:
         self.subscription = broker.subscribe(worker_id, slots)
+        self._engine = engine
         self._ledger = Direct(engine)
         self._is_ledger = broker.is_ledger
         self._worker_id = worker_id
+        self._types = types
+        self._set_aside: list[tuple[str, str]] = []
+        self._set_aside_first = False
 
     def serve(self, queues: Sequence[str]) -> None:
         """The queues to claim from; may be called again whenever they change."""
@@ -79,10 +90,25 @@ class Claimer:
             async with self.subscription.receive(limit) as messages:
                 if self.subscription.stopped and not messages:
                     return []
-                found = await (self._claim_next(limit) if self._is_ledger else self._claim_received(messages))
+                found = await (self._claim_next(limit) if self._is_ledger else self._claim_received(messages, limit))
             await self._drop(found)
             if found.deliveries:
                 return found.deliveries
+
+    async def look_for_set_aside(self) -> None:
+        """See whether jobs wait that workers without a handler for them have set aside, and that this worker serves.
+
+        The next claims are of these, too. Raises `LedgerUnavailable`.
+        """
+        async with reading(self._engine) as conn:
+            kinds = await claims.unserved_kinds(conn)
+        served = set(self.subscription.queues)
+        self._set_aside = [
+            (queue, type_) for queue, type_ in kinds
+            if queue in served and (self._types is None or type_ in self._types)
+        ]  # fmt: skip
+        if self._set_aside:
+            self.subscription.poll_now()
 
     async def ack(self, deliveries: Iterable[Delivery]) -> None:
         """Ack the messages of these: their outcomes are committed. Never raises; at worst they are delivered again."""
@@ -93,17 +119,40 @@ class Claimer:
         await self.subscription.stop()
 
     async def _claim_next(self, limit: int) -> _Sorted:
+        """Ready jobs, and those that were set aside: in turn first, so that neither has to wait for the others."""
+        self._set_aside_first = not self._set_aside_first and bool(self._set_aside)
         async with self._ledger.transaction() as conn:
-            claimed = await claims.claim_next(conn, self._worker_id, self.subscription.queues, limit)
+            claimed = await self._claim_set_aside(conn, limit) if self._set_aside_first else []
+            left = limit - len(claimed)
+            met = await claims.claim_next(conn, self._worker_id, self.subscription.queues, left, self._types)
+            claimed = [*claimed, *met]
+            if not self._set_aside_first:
+                claimed += await self._claim_set_aside(conn, limit - len(claimed))
             await conn.commit()
-        if claimed:
+        if claimed or met.set_aside:
             self.subscription.poll_now()
         return _Sorted([Delivery(claim, None) for claim in claimed])
 
-    async def _claim_received(self, messages: list[ReceivedMessage]) -> _Sorted:
+    async def _claim_set_aside(self, conn: Connection, limit: int) -> list[Claim]:
+        if not self._set_aside or limit <= 0:
+            return []
+        claimed = await claims.claim_unserved(conn, self._worker_id, self._set_aside, limit)
+        if not claimed:
+            self._set_aside = []
+        return claimed
+
+    async def _claim_received(self, messages: list[ReceivedMessage], limit: int) -> _Sorted:
+        """Without messages, the subscription was told to poll: jobs were set aside."""
+        if not messages:
+            async with self._ledger.transaction() as conn:
+                found = await self._claim_set_aside(conn, limit)
+                await conn.commit()
+            if found:
+                self.subscription.poll_now()
+            return _Sorted([Delivery(claim, None) for claim in found])
         received = {message.reference: message for message in messages}
         async with self._ledger.transaction() as conn:
-            claimed = await claims.claim_refs(conn, self._worker_id, list(received))
+            claimed = await claims.claim_refs(conn, self._worker_id, list(received), self._types)
             await conn.commit()
             taken = {(claim.job.id, claim.job.attempt - 1): claim for claim in claimed}
             left = [message for message in messages if message.reference not in taken]
@@ -111,7 +160,14 @@ class Claimer:
         doubles = [m for m in messages if m.reference in taken and m is not received[m.reference]]
         return _Sorted(
             [Delivery(claim, received[reference]) for reference, claim in taken.items()],
-            [*((m, "stale") for m in left if m.reference[0] in known), *((m, "duplicate") for m in doubles)],
+            [
+                *(
+                    (m, "unserved" if m.reference[0] in claimed.set_aside else "stale")
+                    for m in left
+                    if m.reference[0] in known
+                ),
+                *((m, "duplicate") for m in doubles),
+            ],
             [m for m in left if m.reference[0] not in known],
         )
 

@@ -103,6 +103,7 @@ outbox = Table(
     Column("on_hold", Boolean, nullable=False, server_default="false"),
     Column("admitted", Boolean, nullable=False, server_default="false"),
     Column("concurrency_key", Text),
+    Column("unserved", Text, nullable=False, server_default=""),
     Index("outbox_due", "due_at", postgresql_where=text("NOT published AND NOT on_hold")),
     Index(
         "outbox_on_hold",
@@ -113,7 +114,8 @@ outbox = Table(
         postgresql_where=text("on_hold AND due_at < 'infinity'"),
     ),
     Index("outbox_admitted", "queue", "concurrency_key", postgresql_where=text("admitted")),
-    Index("outbox_ready", "queue", text("priority DESC"), "due_at", postgresql_where=text("published")),
+    Index("outbox_ready", "queue", "unserved", text("priority DESC"), "due_at", postgresql_where=text("published")),
+    Index("outbox_unserved", "queue", "unserved", postgresql_where=text("published AND unserved <> ''")),
     Index("outbox_expiring", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
 )

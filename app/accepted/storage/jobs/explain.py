@@ -80,7 +80,7 @@ SELECT count(*) AS running, count(*) FILTER (WHERE key = CAST(:key AS text)) AS 
 
 _POSITION_AMONG_PUBLISHED = Statement("""
 SELECT count(*) AS ahead, 0 AS of_key FROM outbox
-WHERE queue = :queue AND published
+WHERE queue = :queue AND published AND unserved = ''
   AND (priority > :priority OR (priority = :priority AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)))
 """)
 
@@ -88,6 +88,7 @@ _POSITION_ON_A_LIMITED_QUEUE = Statement("""
 WITH line AS MATERIALIZED (
     SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS number
     FROM outbox WHERE queue = :queue AND (on_hold OR (published AND NOT admitted)) AND due_at < 'infinity'
+      AND (unserved = '' OR job_id = :id)
 ), mine AS (
     SELECT number FROM line WHERE job_id = :id
 )

@@ -5,6 +5,9 @@ Until then `due_at` is also the moment from which the relay publishes it. So the
 moves `due_at` on: if it dies, the row comes due again. Each row is found by its state, never by a cursor: ids and
 sequence numbers do not commit in order. A row `on_hold` does not wait for a moment (docs/waiting.md) but for room on
 its queue, or, with `due_at` at infinity, for other jobs.
+
+`unserved` is empty until a worker without a handler for the job's type has set the row aside; then it is the type
+(`accepted.storage.attempts.claims`). A published row that was set aside has no reference on the broker.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,19 +60,21 @@ _NEXT_DUE = Statement(
 
 _UNCLAIMED = Statement("""
 SELECT queue, count(*) AS rows FROM outbox
-WHERE published AND due_at < now() - CAST(:older_than AS float8) * interval '1 second' GROUP BY queue
+WHERE published AND unserved = '' AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
+GROUP BY queue
 """)
 
 _ANY_LEFT = Statement("""
 SELECT EXISTS (
     SELECT FROM outbox
-    WHERE published AND queue = ANY(CAST(:queues AS text[]))
+    WHERE published AND unserved = '' AND queue = ANY(CAST(:queues AS text[]))
       AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
 )
 """)
 
 _LEASED = Statement("""
-SELECT q.name AS queue, (SELECT count(*) FROM outbox o WHERE o.queue = q.name AND o.published) AS rows
+SELECT q.name AS queue,
+       (SELECT count(*) FROM outbox o WHERE o.queue = q.name AND o.published AND o.unserved = '') AS rows
 FROM (
     SELECT queue FROM job_types WHERE external
     UNION SELECT unnest(queues) FROM workers WHERE ends_at IS NOT NULL
@@ -79,7 +84,8 @@ FROM (
 _PUBLISH_AGAIN = Statement("""
 WITH lost AS MATERIALIZED (
     SELECT job_id FROM outbox
-    WHERE published AND queue = :queue AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
+    WHERE published AND unserved = '' AND queue = :queue
+      AND due_at < now() - CAST(:older_than AS float8) * interval '1 second'
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox o SET published = false, due_at = now() FROM lost WHERE o.job_id = lost.job_id
