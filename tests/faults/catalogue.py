@@ -60,6 +60,8 @@ FAULTS = {
     "F57": "everything killed at once, started in any order",
     "F58": "soak: faults at random",
     "F59": "schedulers killed one after another while schedules fire",
+    "F60": "broker away, or a host held: what explain says",
+    "F61": "jobs of a type that no worker of their queue serves",
     "F62": "settings changed at random under load",
     "F63": "a rate changed while the last start under it is stored",
     "F66": "broker or ledger stopped: what the log says",
