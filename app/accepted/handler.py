@@ -101,8 +101,10 @@ def job(
 
 
 def _schema(name: str, adapter: "TypeAdapter[Any]") -> str:
+    from accepted.payload_types import PayloadSchema
+
     try:
-        return msgspec.json.encode(adapter.json_schema()).decode()
+        return msgspec.json.encode(adapter.json_schema(schema_generator=PayloadSchema)).decode()
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(f"{name!r}: there is no JSON Schema of its payload: {reason}") from error

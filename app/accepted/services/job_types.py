@@ -19,6 +19,7 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.retry import Retry
 from accepted.errors import ConfigurationError, FieldError, InvalidRequest, did_you_mean
+from accepted.payload_types import URL_FORMAT, checkers
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
 from accepted.services.jobs.validation import checked
 from accepted.services.payload_schema import SchemaFlaw, check_schema, read_schema
@@ -37,9 +38,6 @@ RETRY_AFTER = 0.5
 
 MAX_ERRORS = 20
 """Errors in one answer."""
-
-URL_FORMAT = "accepted-url"
-"""The JSON Schema `format` of a string that is a URL which a worker calls."""
 
 NO_URL = "is not a URL that a worker may call"
 
@@ -114,6 +112,7 @@ class JobTypeCache:
         self._max_age = max_age
         self._copy = SettingsCopy(self._read)
         self._formats = {URL_FORMAT: _url_format(allow)}
+        self._python_formats = checkers() | self._formats
         self._types: dict[str, CompiledJobType] = {}
         self._read_at = -max_age
 
@@ -164,7 +163,8 @@ class JobTypeCache:
         if before is not None and before.type == one:
             return before
         try:
-            schema, validator = read_schema(one.payload_schema, self._formats, of_client=one.external)
+            formats = self._formats if one.external else self._python_formats
+            schema, validator = read_schema(one.payload_schema, formats, of_client=one.external)
         except SchemaFlaw as flaw:
             log.warning("job_type_unusable", type=one.name, reason=str(flaw))
             return CompiledJobType(one, None, (), str(flaw))

@@ -22,7 +22,7 @@ from accepted.context import MailServer
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job
 from accepted.domain.network.smtp import ADDRESS, MAILBOX, MAX_ADDRESS
-from accepted_worker.handlers.fields import Base64
+from accepted.payload_types import Base64
 
 MAX_RECIPIENTS = 100
 """In each of to, cc and bcc. A server must take 100 in all (RFC 5321, 4.5.3.1.8), and may take more."""

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from accepted import Context, job
 from accepted.context import HttpAnswer, HttpClient
+from accepted.payload_types import Url
 from accepted_worker.attempt import failures
 from accepted_worker.attempt.values import size_of, start_of
-from accepted_worker.handlers.fields import Url
 from accepted_worker.outbound.egress import FIELD_VALUE, RESERVED_HEADERS, RESERVED_PREFIXES, TOKEN
 
 MAX_HEADERS = 50

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from accepted import Context, job
 from accepted.context import HttpClient
 from accepted.domain.failures import InvalidJob
-from accepted_worker.handlers.fields import Base64, Url
+from accepted.payload_types import Base64, Url
 from accepted_worker.handlers.http_request import judge
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
