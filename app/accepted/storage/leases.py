@@ -13,6 +13,7 @@ import msgspec
 from accepted.domain.failures import OnNotFound
 from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from accepted.domain.references import Lease
+from accepted.domain.retry import LONGEST_WAIT
 from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
 from accepted.storage.attempts.claims import ALLOWED, RUN, lease_values
 from accepted.storage.db.notifications import ANNOUNCE
@@ -58,7 +59,8 @@ have set aside are leased as if they were published."""
 _CLAIM = Statement(f"""
 WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
     SELECT r.id, r.attempt, r.started_at, r.queue, r.type, gen_random_uuid() AS worker_id,
-           r.started_at + COALESCE(r.timeout, y.timeout, {DEFAULT_TIMEOUT}) * interval '1 second' AS ends_at
+           r.started_at + interval '1 second'
+               * LEAST(COALESCE(r.timeout, y.timeout, {DEFAULT_TIMEOUT}), {LONGEST_WAIT}) AS ends_at
     FROM running r LEFT JOIN job_types y ON y.name = r.type
 ), opened AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at) SELECT id, attempt, worker_id, started_at FROM leased
@@ -68,7 +70,8 @@ WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
 )
 SELECT id, attempt, worker_id, started_at, ends_at, {ANNOUNCE.format(rows="leased")} FROM leased
 """)
-"""One statement, as any claim; it inserts the worker row of each lease, too."""
+"""One statement, as any claim; it inserts the worker row of each lease, too. The LEAST is for the row of a type with a
+timeout that is no interval, which would stop the claim of all jobs of the queue."""
 
 _FENCE = "t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id"
 
@@ -189,6 +192,8 @@ async def retire_idle(conn: Connection) -> None:
 
 
 def _attempt(row: Row) -> LeasedAttempt:
-    running = msgspec.structs.replace(running_attempt(row), not_found=OnNotFound(row["not_found"]))
+    known = row["not_found"] in {*OnNotFound}  # else it is the flaw of a type (`accepted.storage.job_types`)
+    not_found = OnNotFound(row["not_found"]) if known else OnNotFound.FAIL
+    running = msgspec.structs.replace(running_attempt(row), not_found=not_found)
     plain = {name: row[name] for name in LeasedAttempt.__struct_fields__ if name != "running"}
     return LeasedAttempt(running=running, **plain)

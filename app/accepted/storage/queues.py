@@ -41,7 +41,7 @@ _NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '')")
 
 BACK_ON_HOLD = """, not_started AS (
     UPDATE queues SET
-        last_start = last_start - (SELECT count(*) FROM {rows}) * rate_per / rate_jobs * interval '1 second'
+        last_start = last_start - (SELECT count(*) FROM {rows}) * rate_per / NULLIF(rate_jobs, 0) * interval '1 second'
     WHERE name = :queue AND rate_jobs IS NOT NULL
 )
 UPDATE outbox o SET on_hold = true, admitted = false, published = false, due_at = j.run_at

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
 
 from accepted import Context, Retry, job
 from accepted.errors import ConfigurationError
@@ -12,29 +11,13 @@ from accepted.services.job_types import check_handled
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
-from tests.support.clients.lease_client import service
+from tests.support.clients.lease_client import lease, register, service
+from tests.support.handlers.unusable import scan, scan_all
 from tests.support.ledger.schedules import due
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import HANDLERS, handlers_of, working
 from tests.support.service.live_api import Api
 from tests.support.waiting import until
-
-
-class Scan(BaseModel):
-    document: str = Field(json_schema_extra={"type": "file"})
-
-
-class Case(BaseModel):
-    scans: list[Scan]
-
-
-@job("scan")
-async def scan(payload: Scan, ctx: Context) -> None: ...
-
-
-@job("scan.all")
-async def scan_all(payload: Case, ctx: Context) -> None: ...
-
 
 BAD = [handlers_of(scan)["scan"].type, handlers_of(scan_all)["scan.all"].type]
 
@@ -134,6 +117,20 @@ async def test_other_flaws(one: Api) -> None:
     assert "problem" not in (await _types(client))["odd0"]
 
 
+async def test_leases_of_its_neighbors_on_a_queue(one: Api) -> None:
+    """They are claimed, and an attempt that runs too long ends, as if the type's row were well."""
+    client, engine = await one.client(), one.state.engine
+    for name in ("odd", "even"):
+        await register(client, name)
+    ids = {(await client.submit(name))["id"] for name in ("odd", "even")}
+    await do(engine, "UPDATE job_types SET timeout = 'Infinity', not_found = 'perhaps' WHERE name = 'odd'")
+    items = await lease(client, most=2)
+    assert {item["job"]["id"] for item in items} == ids
+    await do(engine, "UPDATE workers SET ends_at = now() - interval '1 second' WHERE ends_at IS NOT NULL")
+    for id_ in ids:
+        await until(lambda id_=id_: _timed_out(client, id_), 20, "the end of the attempt")
+
+
 async def test_the_attempts_of_jobs_whose_policy_cannot_be_read(one: Api) -> None:
     """The type's policy counts, so that the attempt has an end; and no heartbeat stops over them."""
 
@@ -161,6 +158,10 @@ async def _types(client: Client) -> dict[str, Any]:
     answer = await client.http.get("/job-types")
     assert answer.status_code == 200, answer.text
     return {each["name"]: each for each in answer.json()["items"]}
+
+
+async def _timed_out(client: Client, job_id: str) -> bool:
+    return (await client.attempts(job_id))[0]["outcome"] == "timeout"
 
 
 async def _knows(client: Client, name: str) -> bool:

@@ -35,7 +35,7 @@ SELECT j.tenant, now() AS now, j.status, j.type, j.queue, j.attempt, j.max_attem
        COALESCE(w.name, CAST(t.worker_id AS text)) AS worker, t.started_at AS since, w.heartbeat_at AS heard_at,
        COALESCE({ALIVE}, false) AS alive, t.cancel_requested_at IS NOT NULL AS cancel_requested,
        COALESCE(q.paused, false) AS paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key,
-       q.last_start + q.rate_per / q.rate_jobs * interval '1 second' AS next_start,
+       q.last_start + q.rate_per / NULLIF(q.rate_jobs, 0) * interval '1 second' AS next_start,
        COALESCE(y.external, false) AS external,
        COALESCE(q.limited, false) OR COALESCE(o.on_hold, false) AS limited
 FROM jobs j
