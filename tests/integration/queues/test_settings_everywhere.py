@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.services import keys
 from accepted.storage import job_types, tenants
 from accepted.storage.db.engine import transaction
-from tests.support.clients.client import Client
+from tests.support.clients.client import Client, Event, read_events
 from tests.support.ledger.sql import do, rows
 from tests.support.service.in_process_worker import HANDLERS
 from tests.support.service.live_api import EVERY_SCOPE, Api, api
@@ -114,6 +114,7 @@ async def test_what_waits_is_not_given_to_a_key_that_is_revoked_meanwhile(engine
     watching = asyncio.create_task(pair.other.get(f"/jobs/{later['id']}?wait=20", headers=bearer))
     lease = pair.other.http.post("/queues/q/lease", json={"wait": 20}, headers=bearer)
     leasing = asyncio.create_task(lease)
+    streaming = asyncio.create_task(events(pair.other, later["id"], bearer))
     await until(lambda: has(engine, "SELECT 1 FROM workers WHERE tenant = 'acme'"), 10, "the lease request to wait")
     async with transaction(engine) as conn:
         await tenants.revoke_key(conn, key_id, datetime.now(UTC))
@@ -122,6 +123,7 @@ async def test_what_waits_is_not_given_to_a_key_that_is_revoked_meanwhile(engine
     ready = await pair.client.submit(queue="q")
     await pair.client.http.post(f"/jobs/{later['id']}/cancel")
     assert [answer.status_code for answer in await asyncio.gather(watching, leasing)] == [401, 401]
+    assert [event["event"] for event in await streaming] == ["status", "problem"], "it does not say how the job ended"
     await until(lambda: has(engine, "SELECT 1 FROM outbox WHERE queue = 'q'"), 10, "the job to be handed back")
     back = await pair.client.job(ready["id"])
     assert (back["status"], back["max_attempts"]) == ("queued", ready["max_attempts"] + 1)
@@ -163,6 +165,11 @@ async def test_a_key_that_is_looked_up_while_it_is_revoked_is_looked_up_again(en
 async def put_type(client: Client, schema: dict[str, object], queue: str = "q") -> None:
     answer = await client.http.put("/job-types/theirs", json={"payload_schema": schema, "queue": queue})
     assert answer.status_code in (200, 201), answer.text
+
+
+async def events(client: Client, id: str, headers: dict[str, str]) -> list[Event]:
+    async with client.http.stream("GET", f"/jobs/{id}/events", headers=headers) as answer:
+        return [event async for event in read_events(answer.aiter_lines())]
 
 
 async def read_jobs(client: Client, headers: dict[str, str]) -> int:

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Reader, authenticate, documented
+from accepted.api.http.auth import Reader, authenticate, authenticate_again, documented
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import REFUSALS, answer_to, responses_for
 from accepted.api.jobs.answers import ErrorView
@@ -24,7 +24,7 @@ from accepted.api.state import State, state_of
 from accepted.domain import history, json_text
 from accepted.domain.history import Event
 from accepted.domain.job import Job, Status
-from accepted.errors import AcceptedError, LedgerUnavailable, ResourceNotFound
+from accepted.errors import AcceptedError, LedgerUnavailable, Refused, ResourceNotFound
 from accepted.services.jobs import explain as explaining
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
@@ -111,7 +111,6 @@ async def events(request: Request, job_id: UUID, last_event_id: Annotated[str | 
     While the ledger is away the stream stays open, and so does a new one: it waits for the ledger, and only then finds
     out who asks and whether there is such a job. If not, it sends the problem as an event `problem`, and ends.
     """
-    state = state_of(request)
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 12 else 0
     try:
         job = await _asked_for(request, job_id)
@@ -119,7 +118,7 @@ async def events(request: Request, job_id: UUID, last_event_id: Annotated[str | 
         return StreamingResponse(_once_the_ledger_is_back(request, job_id, seen), media_type=SSE, headers=NO_CACHE)
     if _knows_all(job, seen):
         return Response(status_code=204, headers=NO_CACHE)  # an EventSource reconnects after any other end
-    return StreamingResponse(_stream(state, job, seen), media_type=SSE, headers=NO_CACHE)
+    return StreamingResponse(_stream(request, job, seen), media_type=SSE, headers=NO_CACHE)
 
 
 async def _asked_for(request: Request, job_id: UUID) -> Job:
@@ -142,16 +141,20 @@ async def _once_the_ledger_is_back(request: Request, job_id: UUID, seen: int) ->
             await asyncio.sleep(LEDGER_AWAY)
             continue
         except AcceptedError as error:
-            yield b"event: problem\ndata: %b\n\n" % bytes(answer_to(error, request.scope).body)
+            yield _problem(error, request)
             return
         if not _knows_all(job, seen):
-            async for frame in _stream(state, job, seen):
+            async for frame in _stream(request, job, seen):
                 yield frame
         return
 
 
-async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
-    """What is new to a client that has seen the event `seen`, and what comes. Waits for a ledger that goes away."""
+async def _stream(request: Request, job: Job, seen: int) -> AsyncIterator[bytes]:
+    """What is new to a client that has seen the event `seen`, and what comes, until its key is revoked.
+
+    Waits for a ledger that goes away.
+    """
+    state = state_of(request)
     if seen > history.events(job, ())[-1].number:
         seen = 0  # an id of another stream, which must not hide the end of this one
     current: Job | None = job
@@ -178,6 +181,11 @@ async def _stream(state: State, job: Job, seen: int) -> AsyncIterator[bytes]:
             return
         with contextlib.suppress(LedgerUnavailable):
             current = await _next(state, current)
+        try:
+            await authenticate_again(request, "jobs:read")
+        except Refused as error:
+            yield _problem(error, request)
+            return
         yield WAITING
 
 
@@ -189,6 +197,10 @@ async def _next(state: State, job: Job) -> Job | None:
 
 def _visible(job: Job) -> tuple[object, ...]:
     return job.status, job.attempt, job.progress
+
+
+def _problem(error: AcceptedError, request: Request) -> bytes:
+    return b"event: problem\ndata: %b\n\n" % bytes(answer_to(error, request.scope).body)
 
 
 def _status(event: Event) -> bytes:
