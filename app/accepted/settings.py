@@ -6,7 +6,6 @@ The command line reads them once, at start, and passes them on; the domain never
 import os
 import re
 from typing import Annotated, Any, Literal, NoReturn
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
@@ -14,8 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN
 from accepted.domain.network.addresses import EgressAllow, IPNetwork, read_networks
+from accepted.domain.network.servers import ADDRESS, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
 from accepted.domain.network.signing import is_secret
-from accepted.domain.network.smtp import ADDRESS, MAX_ADDRESS, SmtpServer
 from accepted.domain.network.urls import allowing_host_of
 from accepted.errors import ConfigurationError, nearest
 
@@ -52,15 +51,6 @@ def _without_slash(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
-
-
-def _check_ports(url: str) -> None:
-    """Check the port of each host: a wrong port would be retried forever."""
-    try:
-        for host in urlsplit(url).netloc.rpartition("@")[2].split(","):
-            _ = urlsplit("//" + host).port
-    except ValueError:  # its text may hold a part of the password
-        raise ValueError("has an invalid port; special characters in a password must be percent-encoded") from None
 
 
 class Settings(BaseSettings):
@@ -120,12 +110,22 @@ class Settings(BaseSettings):
     def _read_smtp_url(cls, value: object) -> object:
         return SmtpServer.parse(value) if isinstance(value, str) else value
 
+    @field_validator(*SECRETS, mode="before")
+    @classmethod
+    def _without_white_space(cls, value: object) -> object:
+        """A secret that comes from a file often ends in a line break. (The last validator of this kind runs first.)"""
+        return value.strip() if isinstance(value, str) else value
+
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+        if value is None:
+            return value
+        if not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
-        _check_ports(value or "")
+        for path in PostgresUrl.parse(value).files:
+            if not os.access(path, os.R_OK):
+                raise ValueError(f"names the file {path}, which cannot be read")
         return value
 
     @field_validator("broker_url")
@@ -133,8 +133,8 @@ class Settings(BaseSettings):
     def _is_broker(cls, value: str) -> str:
         if value != "postgres" and not all(u.strip().startswith(("amqp://", "amqps://")) for u in value.split(",")):
             raise ValueError("must be postgres, or amqp:// or amqps:// URLs")
-        for url in value.split(","):
-            _check_ports(url)
+        for url in value.split(",") if value != "postgres" else ():
+            AmqpUrl.parse(url.strip())
         return value
 
     @field_validator("webhook_secret")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accepted.domain.network.smtp import SmtpServer
+from accepted.domain.network.servers import SmtpServer
 from accepted.errors import ConfigurationError
 from accepted.settings import Settings, load
 
@@ -91,6 +91,9 @@ def test_valid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, at
         ("DATABASE_URL", f"postgresql://u:{SECRET}@h:99999/d"),
         ("DATABASE_URL", f"postgresql://u:{SECRET}/@h/d"),
         ("BROKER_URL", f"amqp://u:{SECRET}@h:99999/,amqp://u:{SECRET}@h/"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?sslmod=require"),
+        ("DATABASE_URL", f"postgresql://u:{SECRET}@h/d?sslrootcert=/no/such/file"),
+        ("BROKER_URL", f"amqp://u:{SECRET}@h/?hearbeat=5"),
         ("BROKER_URL", f"redis://u:{SECRET}@h"),
         ("BROKER_URL", f"amqp://ok,redis://u:{SECRET}@h"),
         ("AUTH", "on"),
@@ -131,6 +134,33 @@ def test_an_invalid_value_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPa
     assert f"ACCEPTED_{name}" in text
     assert SECRET not in text
     assert SECRET in value or value in text
+
+
+SECRETS = {
+    "DATABASE_URL": f"postgresql://u:{SECRET}@h/d",
+    "BROKER_URL": f"amqp://u:{SECRET}@h/v",
+    "WEBHOOK_SECRET": "whsec_" + "A" * 32,
+    "ALERT_URL": f"https://h/{SECRET}",
+    "SMTP_URL": f"smtp://u:{SECRET}@h",
+}
+
+
+@pytest.mark.parametrize("end", [" ", "\n", "\r\n", "\t", "\xa0"])
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_ends_in_white_space_is_taken_without_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    """As it does when it was read from a file."""
+    assert set_to(monkeypatch, **{name: SECRETS[name] + end}) == set_to(monkeypatch, **{name: SECRETS[name]})
+
+
+@pytest.mark.parametrize("middle", [" ", "\n", "\x7f", "é"])
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_with_anything_in_it_is_never_shown(monkeypatch: pytest.MonkeyPatch, name: str, middle: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        set_to(monkeypatch, **{name: SECRET + middle + SECRETS[name]})
+    assert SECRET not in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.job import Job
-from accepted.domain.network.smtp import SmtpServer
+from accepted.domain.network.servers import SmtpServer
 from accepted_worker.handlers.email import Email, deliver
 from accepted_worker.outbound import mail as mail_module
 from accepted_worker.outbound.mail import Mail

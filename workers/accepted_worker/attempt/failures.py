@@ -28,6 +28,7 @@ from accepted.domain.failures import (
     TransientError,
 )
 from accepted.domain.retry import parse_retry_after
+from accepted.errors import LedgerUnavailable
 
 MAX_TRACEBACK_BYTES = 16 * 1024
 """The end of a longer traceback is kept: the last frames and the message say most."""
@@ -69,6 +70,8 @@ def of(error: BaseException) -> HandlerError:
         return error
     if isinstance(error, BaseExceptionGroup):
         return _of_group(error)
+    if isinstance(error, LedgerUnavailable):  # its text names the ledger's host and user: not for clients
+        return TransientError("LedgerUnavailable: the ledger was away")
     if isinstance(error, httpx.HTTPStatusError):
         return of_status(error.response.status_code, error.response.headers.get("retry-after"))
     if isinstance(error, UNSENDABLE):

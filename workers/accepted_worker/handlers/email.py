@@ -21,7 +21,7 @@ from accepted import Context, job
 from accepted.context import MailServer
 from accepted.domain.failures import InvalidJob
 from accepted.domain.job import Job
-from accepted.domain.network.smtp import ADDRESS, MAILBOX, MAX_ADDRESS
+from accepted.domain.network.servers import ADDRESS, MAILBOX, MAX_ADDRESS
 from accepted.payload_types import Base64
 
 MAX_RECIPIENTS = 100

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from accepted import extras
 from accepted.domain.failures import AuthError, HandlerError, InvalidJob, TargetTimeout, TransientError
-from accepted.domain.network.smtp import SmtpServer
+from accepted.domain.network.servers import SmtpServer
 from accepted.errors import ConfigurationError
 
 with suppress(ModuleNotFoundError):  # the extra `email`; without it, `Mail` takes no server

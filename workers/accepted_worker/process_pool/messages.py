@@ -13,7 +13,7 @@ import msgspec
 
 from accepted.domain.failures import AuthError, FailureClass, InvalidJob, LeaseLost, TargetTimeout, TransientError
 from accepted.domain.job import Job
-from accepted.domain.network.smtp import SmtpServer
+from accepted.domain.network.servers import SmtpServer
 from accepted.errors import LedgerUnavailable
 from accepted_worker.attempt import failures
 

@@ -10,26 +10,31 @@ transaction gets.
 """
 
 import asyncio
+import getpass
+import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 from sqlalchemy import event
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from accepted import logs
+from accepted.domain.network.servers import PostgresUrl, first_line, refusal
 from accepted.errors import LedgerUnavailable
 
 SCHEMA = "accepted"
 """The PostgreSQL schema of all our tables, and of `alembic_version`."""
 
 CONNECT_TIMEOUT = 2.0
+"""Seconds for opening a connection, unless the URL has a `connect_timeout`."""
+
 COMMAND_TIMEOUT = 4.0
 """Seconds for one command. Less than the 5 s until a client must get 503."""
 
@@ -57,10 +62,20 @@ SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 
+_SOCKET_OPTIONS = (
+    (socket.TCP_KEEPIDLE, "keepalives_idle", 10),
+    (socket.TCP_KEEPINTVL, "keepalives_interval", 5),
+    (socket.TCP_KEEPCNT, "keepalives_count", 3),
+    (socket.TCP_USER_TIMEOUT, "tcp_user_timeout", 10_000),
+)
+"""The option, the parameter that sets it, and its value without one (libpq: 0 is the default)."""
+
 _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What the driver raises for a connection that is closed, or is being closed by the server."""
 
 _OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
+
+_NOT_MIGRATED = {"42P01", "42703"}
 
 Value = TypeVar("Value")
 
@@ -78,13 +93,14 @@ class DriverConnection(asyncpg.Connection):
 
 
 def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float | None = COMMAND_TIMEOUT) -> AsyncEngine:
-    """An engine for the ledger at `url` (`postgresql://…`). Nothing is connected yet."""
+    """An engine for the ledger at `url` (`postgresql://…`). Nothing is connected yet. Its own `url` is for people."""
 
     async def connect() -> "DriverConnection":
         return await open_connection(url, command_timeout)
 
+    server = PostgresUrl.parse(url)
     engine = create_async_engine(
-        "postgresql+asyncpg://",
+        URL.create("postgresql+asyncpg", server.user, host=server.hosts, database=server.database),
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
@@ -97,21 +113,55 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
 
 
 async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "DriverConnection":
-    """One connection of the driver with all timeouts set, for LISTEN and for the engine's pool."""
-    connection: DriverConnection = await asyncpg.connect(
-        url.replace("postgresql+asyncpg://", "postgresql://"),
-        timeout=CONNECT_TIMEOUT,
-        command_timeout=command_timeout,
-        server_settings=SERVER_SETTINGS,
-        connection_class=DriverConnection,
-    )
-    _bound_socket(connection)
+    """One connection of the driver with all timeouts set, for LISTEN and for the engine's pool.
+
+    Raises `LedgerUnavailable`, which says in one line where the ledger is, what the server answered, and what to do.
+    """
+    server = PostgresUrl.parse(url)
+    seconds = server.numbers.get("connect_timeout") or CONNECT_TIMEOUT
     try:
-        await connection.execute(f"SET search_path TO {SEARCH_PATH}", timeout=CONNECT_TIMEOUT)
+        connection: DriverConnection = await asyncpg.connect(
+            server.for_driver,
+            timeout=seconds,
+            command_timeout=command_timeout,
+            server_settings=_server_settings(server),
+            connection_class=DriverConnection,
+        )
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, *_BROKEN) as error:
+        said = refusal(error, "ACCEPTED_DATABASE_URL")
+        raise LedgerUnavailable(f"{where(server.hosts, server.user, server.database)}: {said}") from error
+    _bound_socket(connection, server.numbers)
+    try:
+        await connection.execute(f"SET search_path TO {SEARCH_PATH}", timeout=seconds)
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+def where(hosts: str | None, user: str | None, database: str | None) -> str:
+    """The ledger by host, user and database, for people. What the URL leaves out is what the driver takes instead."""
+    user = user or os.environ.get("PGUSER") or getpass.getuser()
+    hosts = hosts or os.environ.get("PGHOST") or "the local socket"
+    return f"the ledger at {hosts}, user {user!r}, database {database or os.environ.get('PGDATABASE') or user!r}"
+
+
+def _server_settings(server: PostgresUrl) -> dict[str, str]:
+    """Ours, which win over `options`; the name of the application is the operator's."""
+    texts = server.texts
+    name = texts.get("application_name") or texts.get("fallback_application_name")
+    named = {"application_name": name} if name else {}
+    return SERVER_SETTINGS | named | ({"options": texts["options"]} if "options" in texts else {})
+
+
+def _cause(error: BaseException) -> str:
+    """The driver's error below SQLAlchemy's, in one line, without values."""
+    origin = getattr(error, "orig", None)
+    cause = (origin.__cause__ or origin) if origin is not None else error
+    if isinstance(cause, PoolTimeout):
+        return "no connection of the pool came free in time"
+    said = f"{type(cause).__name__}: {first_line(cause)}"
+    return f"{said}; run `accepted migrate`" if getattr(cause, "sqlstate", None) in _NOT_MIGRATED else said
 
 
 @contextmanager
@@ -121,7 +171,7 @@ def translated() -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, *_BROKEN) as error:
         if is_unavailable(error):
-            raise LedgerUnavailable(type(error).__name__) from error
+            raise LedgerUnavailable(_cause(error)) from error
         raise
 
 
@@ -209,16 +259,15 @@ def _is_outage(sqlstate: str) -> bool:
 
     So is a missing table or column: the schema waits for `accepted migrate`.
     """
-    return sqlstate[:2] in _OUTAGES or sqlstate in {"42P01", "42703"}
+    return sqlstate[:2] in _OUTAGES or sqlstate in _NOT_MIGRATED
 
 
-def _bound_socket(connection: "asyncpg.Connection[Any]") -> None:
+def _bound_socket(connection: "asyncpg.Connection[Any]", numbers: Mapping[str, int]) -> None:
+    """Keepalive and user timeout of TCP, by the URL's parameters; `tcp_user_timeout` is in milliseconds."""
     transport = getattr(connection, "_transport", None)
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or sock.family == socket.AF_UNIX:
         return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, numbers.get("keepalives", 1))
+    for option, name, usual in _SOCKET_OPTIONS:
+        sock.setsockopt(socket.IPPROTO_TCP, option, numbers.get(name) or usual)

@@ -13,6 +13,7 @@ import asyncpg
 
 from accepted import logs
 from accepted.concurrency import cancel_requested
+from accepted.errors import LedgerUnavailable
 from accepted.storage.db.engine import open_connection
 from accepted.storage.db.statements import Connection, Statement
 
@@ -68,7 +69,7 @@ class Listener:
         while not cancel_requested():
             try:
                 await self._listen()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (LedgerUnavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logs.outage("listener_lost", error, channel=self._channel)
             await asyncio.sleep(RECONNECT)
 
