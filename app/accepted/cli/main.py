@@ -90,7 +90,8 @@ def api(
     serving.check_exposure(settings, host, insecure)
     sockets = process.bind(host, port)
     if workers == 1:
-        serving.Server(serving.config(create_app(settings), settings, host, port)).run(sockets)
+        server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_api")
+        server.run(sockets)
         return
     config = serving.config("accepted.api.app:from_environment", settings, host, port, workers)
     Multiprocess(config, sockets).run()
@@ -222,8 +223,6 @@ def _checked_settings() -> Settings:
 
 async def _dev(settings: Settings, host: str, sockets: "list[socket.socket]", concurrency: int) -> None:
     """Migrate, then run everything. When the HTTP server stops, worker and scheduler stop too."""
-    import structlog
-
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
     from accepted.storage.db.migrate import migrate as migrate_ledger
@@ -236,8 +235,7 @@ async def _dev(settings: Settings, host: str, sockets: "list[socket.socket]", co
         asyncio.create_task(processes.run_scheduler(settings, stopping)),
     ]
     port = sockets[0].getsockname()[1]
-    server = serving.Server(serving.config(create_app(settings), settings, host, port))
-    structlog.get_logger("dev").info("accepted_dev", url=f"http://{host}:{port}")
+    server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_dev")
     try:
         await _serve_beside(server, sockets, others)
     finally:

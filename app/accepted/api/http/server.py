@@ -41,7 +41,14 @@ BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """A clean stop exits 0; uvicorn's own server raises the signal again when it has stopped."""
+    """A clean stop exits 0; uvicorn's own server raises the signal again when it has stopped.
+
+    `event` is logged with the URL once connections to it are accepted.
+    """
+
+    def __init__(self, config: uvicorn.Config, event: str) -> None:
+        super().__init__(config)
+        self._event = event
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Of two processes that are bound to a port, only the first can listen."""
@@ -49,6 +56,13 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except OSError as error:
             raise process.unusable(self.config.host, self.config.port, error) from error
+        if self.started and not self.should_exit:
+            log.info(self._event, url=self._url())
+
+    def _url(self) -> str:
+        """With the port that is bound, which `--port 0` leaves open."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say what is waited for: requests that are being answered, streams and long polls until they have ended."""
