@@ -1,6 +1,7 @@
 """Calls of the HTTP API by the commands, with ACCEPTED_URL and ACCEPTED_API_KEY."""
 
 import os
+import re
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -30,18 +31,28 @@ def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
 
 def call(method: str, path: str, **options: Any) -> httpx.Response:
     """The answer. Raises `RequestFailed`, also for a problem."""
-    key = os.environ.get("ACCEPTED_API_KEY")
+    key = _api_key()
     headers = {**(options.pop("headers", None) or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
-    url = os.environ.get("ACCEPTED_URL", "http://127.0.0.1:8000").rstrip("/")
+    url = os.environ.get("ACCEPTED_URL", "http://127.0.0.1:8000").strip().rstrip("/")
     try:
         answer = httpx.request(method, url + path, headers=headers, timeout=LONG_POLL + 10, **options)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise RequestFailed(f"{url}: {error}") from None
+    except httpx.InvalidURL:  # its text quotes a part of the URL, which may hold a password
+        raise RequestFailed("ACCEPTED_URL=(hidden): is not a URL, such as http://127.0.0.1:8000") from None
+    except httpx.HTTPError as error:
+        raise RequestFailed(f"{re.sub('//[^/]*@', '//', url)}: {error or type(error).__name__}") from None
     except ValueError as error:  # such as NaN, which is not JSON, or a header that is not ASCII
         raise RequestFailed(f"this cannot be sent: {error}") from None
     if answer.status_code >= 400:
         raise RequestFailed(_problem(answer), answer.status_code)
     return answer
+
+
+def _api_key() -> str:
+    """The key, without the line break with which a file ends. Errors never show a part of it."""
+    key = os.environ.get("ACCEPTED_API_KEY", "").strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise RequestFailed("ACCEPTED_API_KEY=(hidden): has a character that is no part of a key")
+    return key
 
 
 def body_of(answer: httpx.Response) -> dict[str, Any]:
@@ -50,7 +61,9 @@ def body_of(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise RequestFailed(f"{answer.url}: {answer.status_code} without a JSON object: this is not Accepted")
+        raise RequestFailed(
+            f"{answer.url.copy_with(userinfo=b'')}: {answer.status_code} without a JSON object: this is not Accepted"
+        )
     return body
 
 
