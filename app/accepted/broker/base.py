@@ -119,7 +119,7 @@ class Broker(Protocol):
         ...
 
     async def check(self) -> str:
-        """`ok`, or one word for what is wrong, for /readyz. Never raises."""
+        """`ok`, or what is wrong in one line, without a secret, for /readyz. Never raises."""
         ...
 
     async def close(self) -> None:

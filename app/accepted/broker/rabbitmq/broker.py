@@ -17,7 +17,7 @@ from accepted.broker.rabbitmq.subscription import RabbitSubscription
 from accepted.broker.rabbitmq.topology import DEAD_QUEUE, Declarer, declare_base, queue_name
 from accepted.containment import RowErrors
 from accepted.domain.references import JobRef
-from accepted.errors import BrokerUnavailable
+from accepted.errors import BrokerUnavailable, describe
 from accepted.storage.db.statements import Connection
 
 PUBLISH_DEADLINE = 5.0
@@ -52,6 +52,7 @@ class RabbitBroker:
         self._opening = asyncio.Lock()
         self._not_before = 0.0
         self._errors = RowErrors("references")
+        self._problem = ""
 
     async def announce(self, conn: Connection, queues: Iterable[str]) -> None:
         """Does nothing: RabbitMQ delivers the references once they are published, after the commit."""
@@ -148,8 +149,8 @@ class RabbitBroker:
     async def check(self) -> str:
         try:
             await self._connected()
-        except BrokerUnavailable:
-            return "unavailable"
+        except BrokerUnavailable as error:
+            return str(error)
         return "ok"
 
     async def close(self) -> None:
@@ -196,15 +197,20 @@ class RabbitBroker:
             await self._drop()
             now = asyncio.get_running_loop().time()
             if now < self._not_before:
-                raise BrokerUnavailable("the broker did not answer a moment ago")
+                raise BrokerUnavailable(self._problem)
             self._not_before = now + RETRY_AFTER
-            connection = await self._connector.open("publisher")
+            try:
+                connection = await self._connector.open("publisher")
+            except BrokerUnavailable as error:
+                self._problem = str(error)
+                raise
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await self._prepare(connection)
             except Failure as error:
                 await close_quietly(connection)
-                raise BrokerUnavailable(type(error).__name__) from error
+                self._problem = describe(error)
+                raise BrokerUnavailable(self._problem) from error
             return connection
 
     async def _prepare(self, connection: AbstractConnection) -> None:
