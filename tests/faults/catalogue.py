@@ -64,6 +64,8 @@ FAULTS = {
     "F61": "jobs of a type that no worker of their queue serves",
     "F62": "settings changed at random under load",
     "F63": "a rate changed while the last start under it is stored",
+    "F64": "ledger that refuses the login, or has another schema",
+    "F65": "ledger named by a URL with parameters of libpq",
     "F66": "broker or ledger stopped: what the log says",
     "F67": "parent of other processes killed (-9)",
     "F68": "a row that cannot be used",

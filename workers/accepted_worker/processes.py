@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 
 import structlog
 import uvloop
@@ -19,7 +20,8 @@ from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
 from accepted.services.job_types import check_handled
 from accepted.settings import Settings
-from accepted.storage.db.engine import create_engine
+from accepted.storage.db import migrate
+from accepted.storage.db.engine import create_engine, done_when_available
 from accepted.storage.db.statements import Direct
 from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
@@ -134,6 +136,8 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
     serve_under(settings.root_path)
     async with _connections(settings) as (engine, broker):
         process.tune_garbage_collector()
+        if not await done_when_available(partial(migrate.check_at_start, engine), stopping.is_set) or stopping.is_set():
+            return
         polls = Direct(engine)
         running = asyncio.create_task(base.run(loops(engine, broker, settings, polls)))
         log.info("scheduler_ready")

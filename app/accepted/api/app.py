@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import FrameType
 
 from fastapi import Depends, FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import accepted
 from accepted import logs, process
@@ -43,7 +45,8 @@ from accepted.services.limited_submission import LimitedSubmissions
 from accepted.services.settings_watch import SettingsWatch
 from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings, load
-from accepted.storage.db.engine import create_engine
+from accepted.storage.db import migrate
+from accepted.storage.db.engine import create_engine, retry_until_available
 from accepted.storage.db.notifications import KEYS, LIMITS, TYPES
 
 DESCRIPTION = (
@@ -99,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.watcher.run()), asyncio.create_task(state.limits.run())]
+        background.append(asyncio.create_task(_say_what_the_ledger_lacks(engine)))
         background.append(asyncio.create_task(lease_service.run_times.keep_reporting(engine)))
         background.append(asyncio.create_task(watch.run()))
         _on_stop(state.watcher.close)
@@ -130,6 +134,11 @@ def create_app(settings: Settings) -> FastAPI:
     for part in ROUTES:
         app.include_router(part.router, dependencies=[Depends(refuse_repeated_query)])
     return app
+
+
+async def _say_what_the_ledger_lacks(engine: AsyncEngine) -> None:
+    """Log what is wrong with the ledger at the start, until nothing is. The process serves meanwhile."""
+    await retry_until_available(partial(migrate.check_at_start, engine), "waiting_for_ledger")
 
 
 def _on_stop(act: Callable[[], None]) -> None:

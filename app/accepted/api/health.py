@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,10 +18,8 @@ from accepted.domain import json_text
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_REJECTED, keep_queues
 from accepted.storage import queues
+from accepted.storage.db import migrate
 from accepted.storage.db.engine import reading
-from accepted.storage.db.statements import Statement
-
-_LEDGER_ANSWERS = Statement("SELECT 1 FROM jobs LIMIT 1")
 
 router = APIRouter(tags=["health"])
 
@@ -37,8 +35,9 @@ class Alive(BaseModel):
 
 class Readiness(BaseModel):
     status: Literal["ok", "unavailable"]
-    ledger: str
-    broker: str
+    ledger: Literal["ok", "ahead", "unavailable"]
+    broker: Literal["ok", "unavailable"]
+    problems: list[str] = Field(default=[], description="What is wrong, where, and what to do; absent if nothing is.")
 
 
 @router.get("/healthz", response_model=Alive, responses=_REPEATED)
@@ -50,16 +49,25 @@ async def healthz() -> Response:
 @router.get(
     "/readyz",
     response_model=Readiness,
-    responses={503: {"description": "The ledger is away.", "model": Readiness}, **_REPEATED},
+    responses={
+        503: {"description": "The ledger is away, refuses us, or lacks our schema.", "model": Readiness},
+        **_REPEATED,
+    },
 )
 async def readyz(request: Request) -> Response:
-    """Whether jobs can be accepted. A missing broker is reported, but jobs are accepted without it."""
+    """Whether jobs can be accepted. A missing broker is reported, but jobs are accepted without it.
+
+    The ledger is `unavailable` too if it has no schema or an older one than this version needs: `accepted migrate`
+    helps. A newer schema is `ahead`, and jobs are accepted.
+    """
     state = state_of(request)
-    ledger, broker = await asyncio.gather(_ledger(state), _broker(state))
-    ready = ledger == "ok"
-    body = json_text.encode({"status": "ok" if ready else "unavailable", "ledger": ledger, "broker": broker})
+    (ledger, about_ledger), (broker, about_broker) = await asyncio.gather(_ledger(state), _broker(state))
+    ready = ledger != "unavailable"
+    found: dict[str, object] = {"status": "ok" if ready else "unavailable", "ledger": ledger, "broker": broker}
+    if problems := [about for about in (about_ledger, about_broker) if about is not None]:
+        found["problems"] = problems
     headers = {} if ready else {"Retry-After": "1"}
-    return Response(body, 200 if ready else 503, headers, media_type=JSON)
+    return Response(json_text.encode(found), 200 if ready else 503, headers, media_type=JSON)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_REPEATED})
@@ -73,13 +81,13 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _ledger(state: State) -> str:
+async def _ledger(state: State) -> tuple[str, str | None]:
     try:
-        async with asyncio.timeout(DEADLINE), reading(state.engine) as conn:
-            await _LEDGER_ANSWERS.run(conn)
-    except (LedgerUnavailable, TimeoutError):
-        return "unavailable"
-    return "ok"
+        async with asyncio.timeout(DEADLINE):
+            ahead = await migrate.check(state.engine)
+    except (LedgerUnavailable, TimeoutError) as error:
+        return "unavailable", str(error) or f"the ledger did not answer within {DEADLINE:g} s"
+    return ("ok", None) if ahead is None else ("ahead", ahead)
 
 
 async def _rejected(state: State) -> float:
@@ -99,9 +107,10 @@ async def _queues(state: State) -> set[str] | None:
         return None
 
 
-async def _broker(state: State) -> str:
+async def _broker(state: State) -> tuple[str, str | None]:
     try:
         async with asyncio.timeout(DEADLINE):
-            return await state.broker.check()
+            said = await state.broker.check()
     except TimeoutError:
-        return "unavailable"
+        said = f"the broker did not answer within {DEADLINE:g} s"
+    return ("ok", None) if said == "ok" else ("unavailable", said)

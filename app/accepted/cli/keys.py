@@ -110,11 +110,21 @@ def quota(
 
 
 def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
+    """Do it with the ledger, if its schema is what this version needs, or newer."""
+    from accepted.storage.db import migrate
+
+    async def checked(engine: "AsyncEngine") -> Answer:
+        await migrate.check(engine)
+        return await work(engine)
+
+    return on_ledger(load().require_database(), checked)
+
+
+def on_ledger(url: str, work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
+    """What `work` returns, with an engine for the ledger at `url`."""
     import uvloop
 
     from accepted.storage.db.engine import create_engine
-
-    url = load().require_database()
 
     async def run() -> Answer:
         engine = create_engine(url, pool_size=1)

@@ -17,7 +17,7 @@ import accepted
 from accepted import extras, process
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.jobs import jobs
-from accepted.cli.keys import keys
+from accepted.cli.keys import keys, on_ledger
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.targets import targets
@@ -173,7 +173,7 @@ def migrate(
     url = load(database_url=database_url).require_database()
     if not check:
         uvloop.run(migrations.migrate(url))
-    elif problem := uvloop.run(migrations.revisions(url)).problem:
+    elif problem := on_ledger(url, migrations.check):
         raise ConfigurationError(problem)
     typer.echo("the ledger is up to date")
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.clients.client import Client
@@ -119,6 +121,48 @@ async def test_each_process_ends_with_0(database_url: str, start_service: StartS
     assert codes == [0, 0, 0]
     assert all("_stopping" in service.log() for service in (api, worker, scheduler))
     assert all("Traceback" not in service.log() for service in (api, worker, scheduler))
+
+
+async def test_who_is_stopped_before_the_ledger_is_there_was_never_ready(start_service: StartService) -> None:
+    waiting = [start_service(name, env={"ACCEPTED_DATABASE_URL": NOBODY}) for name in ("worker", "scheduler")]
+    for service in waiting:
+        await service.wait_ready(logged("waiting_for_ledger"), BOOT_WITHIN)
+        service.signal(signal.SIGTERM)
+    for service in waiting:
+        assert await service.wait_exit(40) == 0
+        events = [json.loads(line)["event"] for line in service.log().splitlines()]
+        assert set(events) == {"waiting_for_ledger", "stopped_before_ready"}
+        assert "127.0.0.1:1, user 'user', database 'db': connection refused" in service.log()
+        assert "hunter2" not in service.log()
+
+
+@pytest.mark.parametrize("command", ["api", "dev"])
+async def test_the_url_is_logged_when_it_answers(database_url: str, start_service: StartService, command: str) -> None:
+    """With the port that was bound: whoever reads the line may connect at once."""
+    service = start_service(command, "--port", "0", env={"ACCEPTED_DATABASE_URL": database_url})
+    await service.wait_ready(logged(f"accepted_{command}"), BOOT_WITHIN)
+    found = re.search(r"http://127\.0\.0\.1:[1-9]\d*", service.log())
+    assert found is not None, service.log()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{found[0]}/healthz")).status_code == 200
+    assert await service.terminate(60) == 0
+
+
+@pytest.mark.parametrize("end", ["\n", " ", "\t", "é"])
+async def test_a_key_is_never_shown(trio: Running, keys: Mapping[str, str], end: str) -> None:
+    """A key that was read from a file ends in a line break, which is not a part of it."""
+    done = await accepted("jobs", "list", env={**trio.env, "ACCEPTED_API_KEY": keys["acme"] + end})
+    assert done.code == (1 if end == "é" else 0), done.err
+    assert keys["acme"] not in done.out + done.err
+    assert len(done.err.splitlines()) <= 1
+
+
+async def test_a_password_in_the_url_is_never_shown(trio: Running) -> None:
+    for url in ("http://u:hunter2@127.0.0.1:1", "http://u:hunter2/@127.0.0.1:1", "http://u:hunter2@[127"):
+        done = await accepted("jobs", "list", env={"ACCEPTED_URL": url})
+        assert done.code == 1
+        assert len(done.err.splitlines()) == 1
+        assert "hunter2" not in done.err
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -197,6 +197,32 @@ class PostgresServer(DatabaseServer):
                 return
             time.sleep(0.01)
         raise RuntimeError(f"PostgreSQL did not start:\n{self.log()}")
+
+
+STRICT_USER = "needs_password"
+STRICT_PASSWORD = "hunter2secret"
+HBA = f"""
+host all {STRICT_USER} 127.0.0.1/32 scram-sha-256
+host all barred 127.0.0.1/32 reject
+host all all 127.0.0.1/32 trust
+"""
+
+
+@contextmanager
+def strict_postgres() -> Iterator[PostgresServer]:
+    """A server that asks `STRICT_USER` for its password, and does not admit the user `barred` at all."""
+    directory = Path(tempfile.mkdtemp(prefix="accepted-hba-"))
+    directory.chmod(0o755)  # the server may run as another user
+    (directory / "pg_hba.conf").write_text(HBA)
+    server = PostgresServer(settings={"hba_file": str(directory / "pg_hba.conf")})
+    try:
+        server.start()
+        server.execute(f"CREATE ROLE {STRICT_USER} LOGIN PASSWORD '{STRICT_PASSWORD}'")
+        server.execute("CREATE ROLE barred LOGIN")
+        yield server
+    finally:
+        server.remove()
+        shutil.rmtree(directory)
 
 
 def _let_in(user: str, home: Path) -> None:

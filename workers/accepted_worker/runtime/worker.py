@@ -26,7 +26,8 @@ from accepted.services.jobs.claiming import Claimer, Delivery
 from accepted.services.jobs.completion import MAX_BATCH
 from accepted.services.queues import REPORT_EVERY
 from accepted.storage import job_types, queues, workers
-from accepted.storage.db.engine import RETRY_SECONDS, reading, retry_until_available, transaction
+from accepted.storage.db import migrate
+from accepted.storage.db.engine import RETRY_SECONDS, done_when_available, reading, transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs import cancellation
 from accepted_worker.attempt.handler_call import task_factory
@@ -106,8 +107,16 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop` is called. Raises `WorkerExhausted` at the end if the process has to be replaced."""
         asyncio.get_running_loop().set_task_factory(task_factory)
-        with contextlib.suppress(LedgerUnavailable):  # raised only when the worker stops before the ledger is there
-            await retry_until_available(self._register, "waiting_for_ledger", stop=self._stopping.is_set)
+        if registered := await done_when_available(self._register, self._stopping.is_set):
+            await self._serve()
+        self._executor.stop()
+        await self._recorder.close()
+        if registered:
+            await self._retire()
+        if self._exhausted:
+            raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
+
+    async def _serve(self) -> None:
         background = [
             asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
             asyncio.create_task(self._every(FIND_QUEUES_SECONDS, self._find_queues, self._queue_named)),
@@ -120,18 +129,14 @@ class Worker:
         if not self._queue_names:
             background.append(asyncio.create_task(self._listener.run()))
         claiming = asyncio.create_task(self._claim_jobs())
-        log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
+        if not self._stopping.is_set():
+            log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
         await self._stopping.wait()
         await self._claimer.stop()
         await self._finish(claiming)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        self._executor.stop()
-        await self._recorder.close()
-        await self._retire()
-        if self._exhausted:
-            raise WorkerExhausted("too many handlers outlived their attempts; this worker has to be started anew")
 
     async def _stop_when_exhausted(self) -> None:
         """Orphans do not count while the worker stops anyway."""
@@ -142,6 +147,7 @@ class Worker:
             self.stop()
 
     async def _register(self) -> None:
+        await migrate.check_at_start(self._engine)
         async with transaction(self._engine) as conn:
             await job_types.register(conn, [handler.type for handler in self._handlers.values()])
             await self._beat(conn)

@@ -92,8 +92,8 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
     ),
     errors.LedgerUnavailable: Problem(
         "ledger-unavailable", 503, "The ledger cannot be reached",
-        "The database did not answer in time. No part of this request was carried out halfway.",
-        "Repeat the request after Retry-After, with the same Idempotency-Key.",
+        "The database is away, refuses us, or lacks our tables. No part of this request was carried out halfway.",
+        "Repeat the request after Retry-After, with the same Idempotency-Key. GET /readyz says what is wrong.",
         {"Retry-After": "5"},
     ),
     errors.BrokerUnavailable: Problem(

@@ -57,12 +57,8 @@ class Server(uvicorn.Server):
         except OSError as error:
             raise process.unusable(self.config.host, self.config.port, error) from error
         if self.started and not self.should_exit:
-            log.info(self._event, url=self._url())
-
-    def _url(self) -> str:
-        """With the port that is bound, which `--port 0` leaves open."""
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            host, port = self.servers[0].sockets[0].getsockname()[:2]  # `--port 0` leaves the port open
+            log.info(self._event, url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say what is waited for: requests that are being answered, streams and long polls until they have ended."""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
+import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
@@ -27,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from accepted import logs
 from accepted.domain.network.servers import PostgresUrl, first_line, refusal
-from accepted.errors import LedgerUnavailable
+from accepted.errors import LedgerUnavailable, describe
 
 SCHEMA = "accepted"
 """The PostgreSQL schema of all our tables, and of `alembic_version`."""
@@ -78,6 +79,8 @@ _OUTAGES = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"}
 _NOT_MIGRATED = {"42P01", "42703"}
 
 Value = TypeVar("Value")
+
+log = structlog.get_logger(__name__)
 
 
 class DriverConnection(asyncpg.Connection):
@@ -221,6 +224,16 @@ async def retry_until_available(
                 raise
             logs.outage(event, error, **about)
             await asyncio.sleep(RETRY_SECONDS)
+
+
+async def done_when_available(work: Callable[[], Awaitable[None]], stop: Callable[[], bool]) -> bool:
+    """Wait for the ledger at a start, and do `work`. False if the process is stopped before: it was never ready."""
+    try:
+        await retry_until_available(work, "waiting_for_ledger", stop=stop)
+    except LedgerUnavailable as error:
+        log.info("stopped_before_ready", error=describe(error))
+        return False
+    return True
 
 
 def is_unavailable(error: BaseException) -> bool:
