@@ -11,6 +11,7 @@ import msgspec
 
 from accepted.domain.rates import Measured
 from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.jobs.outbox import HOLD
 from accepted.storage.workers import ALIVE, serves
 
 BIN = 5.0
@@ -39,7 +40,15 @@ GROUP BY queue, status
 """)
 """OFFSET 0 keeps the planner from scanning all jobs, of which most have finished, for the few that wait or run."""
 
-_DUE = Statement("SELECT count(*) FROM outbox WHERE queue = :queue AND due_at <= now()")
+_IS_DUE = f"""(
+    o.due_at <= now() OR (
+        NOT o.published AND NOT o.on_hold AND o.due_at <= now() + interval '{HOLD} seconds'
+        AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = o.job_id AND j.status = 'queued')
+    )
+)"""
+"""Whether the job of `outbox o` is due: also while a process has moved `due_at` ahead to publish it."""
+
+_DUE = Statement(f"SELECT count(*) FROM outbox o WHERE o.queue = :queue AND {_IS_DUE}")
 
 SAMPLED = 1000
 """Waiting jobs whose types are looked at, for each queue: a backlog of a million must not be read for a number."""
@@ -55,7 +64,7 @@ WITH named AS MATERIALIZED (
         CROSS JOIN LATERAL (
             (SELECT job_id FROM outbox WHERE queue = n.name AND published LIMIT {SAMPLED})
             UNION ALL
-            (SELECT job_id FROM outbox WHERE queue = n.name AND on_hold LIMIT {SAMPLED})
+            (SELECT job_id FROM outbox WHERE queue = n.name AND on_hold AND due_at < 'infinity' LIMIT {SAMPLED})
         ) AS o
         CROSS JOIN LATERAL (SELECT type FROM jobs WHERE id = o.job_id OFFSET 0) AS j
     ) AS each GROUP BY queue
@@ -92,7 +101,7 @@ ON CONFLICT (queue, at) DO UPDATE SET runs = s.runs + excluded.runs, seconds = s
 _SAMPLE = Statement(f"""
 INSERT INTO queue_samples AS s (queue, at, depth)
 SELECT queue, {_NOW}, sum(jobs) FROM (
-    SELECT queue, count(*) AS jobs FROM outbox WHERE due_at <= now() GROUP BY queue
+    SELECT o.queue, count(*) AS jobs FROM outbox o WHERE {_IS_DUE} GROUP BY o.queue
     UNION ALL
     SELECT j.queue, count(*)
     FROM attempts t CROSS JOIN LATERAL (SELECT queue FROM jobs WHERE id = t.job_id OFFSET 0) AS j

@@ -10,10 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
+from accepted.storage import queue_load
+from accepted.storage.db.engine import transaction
+from accepted_worker.scheduler.relay import Relay
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger import limited_queue
 from tests.support.ledger.jobs import apply, claim, put, running_attempt
-from tests.support.ledger.sql import do
+from tests.support.ledger.poll_connection import PollConnection
+from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, a_worker, http_app, measured
 
 NOTHING = {"scheduled": 0, "blocked": 0, "queued": 0, "running": 0, "retrying": 0}
@@ -163,6 +167,24 @@ async def test_what_ran_under_a_lease_is_measured(app: HttpApp, engine: AsyncEng
     assert (await client.http.post(f"/leases/{item['lease']}/complete", json={"result": {}})).status_code < 300
     await app.state.leases.run_times.report(engine)
     assert 7 <= (await shown(client))["mean_run_time"] < 12
+
+
+async def test_what_waits_for_a_broker_that_is_away_is_a_backlog(engine: AsyncEngine, database_url: str) -> None:
+    """The relay has taken it, and moved the time of its next try ahead: it is due all the same."""
+    async with http_app(engine, database_url, broker_url="amqp://guest:guest@127.0.0.1:1/") as app:
+        client, broker = await app.client(), app.state.broker
+        for _ in range(3):
+            await client.submit("noop", queue="q")
+        await client.submit("noop", queue="q", delay=5)
+        await do(engine, "UPDATE outbox SET due_at = due_at - interval '2 seconds'")
+        assert await Relay(engine, broker, PollConnection(engine)).run_once() == 0
+        assert (await shown(client, "/queues/q/sizing"))["backlog"] == 3
+        async with transaction(engine) as conn:
+            await queue_load.sample(conn)
+            await conn.commit()
+        (sampled,) = await rows(engine, "SELECT depth FROM queue_samples WHERE queue = 'q'")
+        assert sampled["depth"] == 3
+        await broker.close()
 
 
 async def test_nothing_measured_is_said(client: Client) -> None:

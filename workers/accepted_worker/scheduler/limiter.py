@@ -20,14 +20,12 @@ from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.db.statements import Direct
+from accepted.storage.jobs.outbox import HOLD
 from accepted.storage.limiter import Admitted, LockedQueue, Room
 from accepted.storage.queues import LIMITER_CHANNEL
 
 BATCH_SIZE = 500
 """Rows in one transaction."""
-
-HOLD = 10.0
-"""Seconds for which admitted rows belong to this limiter, which publishes them; then to the relay."""
 
 UNHEARD = 0.25
 """Seconds between polls while a row waits for a slot: the end of a job is notified, a new worker is not."""

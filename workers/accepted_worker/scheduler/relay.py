@@ -17,12 +17,10 @@ from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
+from accepted.storage.jobs.outbox import HOLD
 
 BATCH_SIZE = 500
 """References in a round: one commit to take them, one round of confirms, one commit to mark them."""
-
-HOLD = 10.0
-"""Seconds for which taken rows belong to this relay: twice the publish deadline. If it dies, they come due again."""
 
 LONGEST_PAUSE = 0.2
 """Seconds. A row of which the relay does not know (a retry, a webhook, a short delay) waits no longer than this, well

@@ -18,6 +18,10 @@ from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
 from accepted.storage.queues import LIMITED, NOTIFY_LIMITER
 
+HOLD = 10.0
+"""Seconds for which a process that takes rows publishes them: twice the publish deadline. If it dies, they come due
+again."""
+
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
     SELECT job_id, NOT admitted AND queue = ANY({LIMITED}) AS waits
