@@ -99,4 +99,4 @@ def _seconds(retry_after: float | str | None) -> float | None:
         return parse_retry_after(retry_after, time.time())
     if retry_after is None or retry_after != retry_after:  # not a number: PostgreSQL could not add it to a time
         return None
-    return float(min(retry_after, MAX_RETRY_AFTER))
+    return float(min(max(retry_after, 0.0), MAX_RETRY_AFTER))

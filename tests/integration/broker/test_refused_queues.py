@@ -88,3 +88,18 @@ async def test_a_worker_serves_the_others(harness: BrokerHarness, mend: Mend) ->
     await until(relay.run_once, PATIENCE, "its reference to be published", interval=0.2)
     (served,) = await asyncio.wait_for(waiting, PATIENCE)
     assert served.claim.job.queue == "a"
+
+
+@on_rabbitmq
+async def test_a_reference_that_fits_into_no_message_waits_alone(harness: BrokerHarness) -> None:
+    """The name of a type is an AMQP short string, and this one is too long."""
+    entries = [Entry(a_job(queue="a"), handoff=0.0) for _ in range(3)]
+    await insert(harness.engine, *entries)
+    await do(harness.engine, "UPDATE jobs SET type = repeat('x', 300) WHERE id = :id", id=entries[1].job.id)
+    relay = Relay(harness.engine, harness.broker, PollConnection(harness.engine))
+    with capture_logs() as lines:
+        assert await relay.run_once() == 2
+        await do(harness.engine, "UPDATE outbox SET due_at = now()")
+        assert await relay.run_once() == 0
+        assert relay.pause(0) < BROKER_AWAY, "the broker is there"
+    assert len([line for line in lines if line["event"] == "row_unusable"]) == 1

@@ -226,3 +226,12 @@ async def test_a_result_with_a_nul_in_it_is_no_trouble(engine: AsyncEngine, clie
     again = (await redeliver(client, delivery_id)).json()
     assert again["redelivery_of"] == str(delivery_id)
     assert len(await listed(client, f"job_id={job_id}")) == 2
+
+
+async def test_one_that_cannot_be_read_does_not_hide_the_others(engine: AsyncEngine, client: Client) -> None:
+    deliveries = [(await delivered(engine, "failed"))[1] for _ in range(3)]
+    await do(engine, "UPDATE jobs SET payload = '[]' WHERE id = :id", id=deliveries[0])
+    await do(engine, "UPDATE attempts SET answer = '[]' WHERE job_id = :id", id=deliveries[1])
+    items = (await client.get("/webhook-deliveries")).json()["items"]
+    assert [item["id"] for item in items] == [str(id_) for id_ in reversed(deliveries)]
+    assert items[1]["attempts"][0]["body"] is None
