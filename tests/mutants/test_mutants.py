@@ -99,8 +99,8 @@ MUTANTS = (
             ),
             Edit(
                 "app/accepted/services/jobs/submission.py",
-                "import structlog",
-                "import asyncio\nfrom datetime import UTC, datetime\n\nimport structlog",
+                "import msgspec\n",
+                "import asyncio\nfrom datetime import UTC, datetime\n\nimport msgspec\n",
             ),
             Edit(
                 "app/accepted/services/jobs/submission.py",
