@@ -1,5 +1,6 @@
 """GET and PUT /job-types: the types that can be submitted, each with the JSON Schema of its payload."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.failures import OnNotFound
-from accepted.domain.job import INTERNAL_TYPES, JobType
+from accepted.domain.job import INTERNAL_TYPES, TYPE_PATTERN, JobType
 from accepted.errors import Conflict, ResourceNotFound
 from accepted.services.job_types import JobTypeRequest, read
 from accepted.storage import job_types as ledger
@@ -109,6 +110,8 @@ async def delete(request: Request, who: Registrar, name: str) -> Response:
     A worker that has a handler for it registers it again as it starts.
     """
     state = state_of(request)
+    if not re.fullmatch(TYPE_PATTERN, name):
+        raise ResourceNotFound("no such type")
     if name in INTERNAL_TYPES:
         raise Conflict(HANDLED)
     async with transaction(state.engine) as conn:

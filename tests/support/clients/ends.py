@@ -50,14 +50,26 @@ PLAUSIBLE: Mapping[str, object] = {
 VALID_WAIT = 60.0
 
 
+def _encoded(text: str) -> str:
+    return quote(text, safe="")
+
+
+TEXT_PARAMETERS = [*RAW, *(_encoded(text) for text in (*TIMES, *NUMBERS, *IDS, *TEXTS) if len(text) < 10_000)]
+"""For paths and queries."""
+
+
 class Sent(msgspec.Struct, frozen=True):
-    """A request: the path with its query is percent-encoded already. `what` names the parameter and its value."""
+    """A request: the path with its query is percent-encoded already. `what` names the parameter and its value.
+
+    `own`: the parameter is in the path or query, and the value is an end of its own type: time, number, id, or NUL.
+    """
 
     method: str
     path: str
     what: str
     headers: list[tuple[bytes, bytes]] = []
     body: bytes | None = None
+    own: bool = False
 
     def request(self, base_url: str) -> dict[str, Any]:
         """The arguments of `httpx.AsyncClient.stream`. Raises `httpx.InvalidURL`."""
@@ -87,10 +99,13 @@ class Ends:
         encoded = None if content is None else json.dumps(body).encode()
         for one in parameters:
             place, name = one["in"], one["name"]
-            for text in self._texts(one.get("schema", {})) if place in ("path", "query") else ():
+            ends = set(map(_encoded, _ends_of(self._resolved(one.get("schema", {})))))
+            for text in TEXT_PARAMETERS if place in ("path", "query") else ():
                 target = self._filled(path, {name: text}) if place == "path" else f"{usual}?{quote(name)}={text}"
                 if not (name == "wait" and _waits(text)):
-                    yield Sent(method, target, f"{place} {name}={text[:60]}", [], encoded)
+                    yield Sent(
+                        method, target, f"{place} {name}={text[:60]}", [], encoded, text in ends or text == RAW[0]
+                    )
         named = {one["name"].lower() for one in parameters if one["in"] == "header"}
         for name in sorted(named | (ALWAYS_READ if method == "POST" else set())):
             for value in HEADERS:
@@ -103,12 +118,6 @@ class Ends:
         for name in {part[1:-1] for part in path.split("/") if part.startswith("{")}:
             path = path.replace(f"{{{name}}}", given.get(name, self._ids.get(name, str(PLAUSIBLE.get(name, "x")))))
         return path
-
-    def _texts(self, schema: Mapping[str, Any]) -> Iterator[str]:
-        yield from RAW
-        for text in (*TIMES, *NUMBERS, *IDS, *TEXTS):
-            if len(text) < 10_000:
-                yield quote(text, safe="")
 
     def _changed(self, body: Any, schema: Mapping[str, Any], pointer: str) -> Iterator[tuple[str, bytes]]:
         """`body` with one value at an end, for each property of the schema, and of those in it."""
@@ -162,6 +171,12 @@ class Ends:
                 members = schema.get("anyOf", schema.get("oneOf", []))
                 schema = next(one for one in members if one.get("type") != "null")
         return schema
+
+
+def _ends_of(schema: Mapping[str, Any]) -> list[str]:
+    """The ends of the parameter's own type."""
+    by_format = {"date-time": TIMES, "uuid": IDS}.get(schema.get("format", ""), [])
+    return NUMBERS if schema.get("type") in ("integer", "number") else by_format
 
 
 def _literals(schema: Mapping[str, Any]) -> Iterator[str]:

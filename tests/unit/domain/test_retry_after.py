@@ -52,4 +52,5 @@ def test_no_value_raises_or_leaves_the_range(value: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, 10**400, -1.0, 0, "NaN", "9" * 400])
 def test_whatever_a_handler_asks_for_the_wait_is_a_wait(value: float | str) -> None:
     asked = RateLimited("slower", retry_after=value).retry_after
+    assert asked is None or asked <= MAX_RETRY_AFTER
     assert 30.0 <= Retry(schedule=(30.0,), jitter=0.0).wait(1, 0.5, asked) <= MAX_RETRY_AFTER
