@@ -7,7 +7,8 @@ the broker delivers, the limit is kept here.
 
 A worker claims the types that it has handlers for. A row of another type that it meets is set aside: `unserved` then
 names the type. No broker has its reference any more, and no worker meets it again; those that serve the type look for
-such rows (`unserved_kinds`) and claim them here, and so do lease requests. On a limited queue it goes back on hold.
+such rows (`unserved_kinds`) and claim them here, and so do lease requests (docs/decisions/0016). On a limited queue it
+goes back on hold.
 """
 
 from collections.abc import Sequence
