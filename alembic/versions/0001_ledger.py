@@ -321,6 +321,12 @@ CREATE TABLE targets (
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, host)
 );
+
+CREATE TABLE receivers (
+    key text PRIMARY KEY,
+    seconds double precision NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
 """
 
 

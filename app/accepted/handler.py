@@ -18,6 +18,7 @@ from accepted.domain.job import (
     MAX_DESCRIPTION,
     QUEUE_PATTERN,
     TYPE_PATTERN,
+    WEBHOOK_QUEUE,
     JobType,
 )
 from accepted.domain.json_text import storable
@@ -71,6 +72,8 @@ def job(
 
     if not re.fullmatch(TYPE_PATTERN, name) or not re.fullmatch(QUEUE_PATTERN, queue):
         raise ConfigurationError(f"{name!r} on queue {queue!r}: not a valid name for a type or a queue")
+    if queue == WEBHOOK_QUEUE and not internal:
+        raise ConfigurationError(f"{name!r}: {queue} is the queue of webhook deliveries alone")
     if runs_in not in (None, "process"):
         raise ConfigurationError(f"{name!r}: runs_in must be process, or left out")
     if not is_duration(timeout):

@@ -69,6 +69,7 @@ FAULTS = {
     "F66": "broker or ledger stopped: what the log says",
     "F67": "parent of other processes killed (-9)",
     "F68": "a row that cannot be used",
+    "F69": "receiver that takes every webhook, slowly",
     "F70": "ledger away while clients watch a job",
     "F71": "retention is over while others need the row",
     "F72": "pages of large jobs, several at once",

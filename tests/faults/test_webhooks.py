@@ -70,6 +70,29 @@ async def test_receivers_that_misbehave(
         await check(ledger, client, cluster.journal)
 
 
+@pytest.mark.fault("F69", moment="backlog")
+async def test_a_receiver_that_is_slow(
+    cluster: Cluster, client: Client, ledger: Ledger, journal: WebhookJournal, measured: Measured
+) -> None:
+    """Nothing fails, so nothing opens: forty webhooks that take 3 s each, beside four slots for jobs."""
+
+    async def answer(request: Request) -> Answer:
+        return Answer(after=3 if request.path == "/slow" else 0)
+
+    journal.answer = answer
+    await cluster.start(workers=1, concurrency=4)
+    async with journal.receiver() as slow, journal.receiver() as well:
+        ids = [await client.accept(callback_url=f"{slow.url}/slow") for _ in range(40)]
+        await slow.wait_for(8, 30)
+        begun = time.monotonic()
+        healthy = [await client.accept(callback_url=f"{well.url}/well") for _ in range(20)]
+        await journal.check(healthy, within=10)
+        measured("twenty jobs with webhooks elsewhere, beside forty slow ones", time.monotonic() - begun, 10)
+        assert journal.missing(set(ids))
+        await journal.check(ids, within=60)
+        await check(ledger, client, cluster.journal)
+
+
 @pytest.mark.fault("F42", moment="idle")
 async def test_receivers_that_say_no_for_good(
     cluster: Cluster, client: Client, ledger: Ledger, journal: WebhookJournal

@@ -70,7 +70,7 @@ MUTANTS = (
         "the worker acks before it commits",
         (
             Edit(
-                "workers/accepted_worker/runtime/worker.py",
+                "workers/accepted_worker/runtime/lane.py",
                 """            await self._recorder.record(transition)
             await self._ack(delivery)
 """,
@@ -221,6 +221,11 @@ class Submissions:""",
             ),
         ),
         ("tests/unit/test_settings_watch.py::test_a_change_during_a_read_is_read",),
+    ),
+    Mutant(
+        "a slow receiver gets as many deliveries at once as a fast one",
+        (Edit("app/accepted/storage/limiter.py", "COALESCE(v.seconds, {rules.UNKNOWN}), b.age, ", ""),),
+        ("tests/integration/webhooks/test_slow_receivers.py::test_a_receiver_that_becomes_slow_gets_fewer_at_once",),
     ),
     Mutant(
         "a rate waits for a clock that was set back",

@@ -74,12 +74,12 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 
     serve_under(settings.root_path)
     forks.isolate_forks()
-    egress = Egress(settings.egress_allow)
+    egress, egress_of_deliveries = Egress(settings.egress_allow), Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from)
     pool = ProcessPool(_setup(settings))
     async with _connections(settings) as (engine, broker):
         handlers = _handlers(settings)
-        webhooks = webhook_handler(engine, settings.webhook_secret)
+        webhooks = webhook_handler(engine, settings.webhook_secret, egress_of_deliveries)
         handlers[webhooks.type.name] = webhooks
         alerts = alert_handler(settings.alert_url, settings.webhook_secret)
         handlers[alerts.type.name] = alerts
@@ -104,6 +104,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         await tools.aclose()
     await pool.aclose()
     await egress.aclose()
+    await egress_of_deliveries.aclose()
 
 
 def _handlers(settings: Settings) -> dict[str, Handler]:

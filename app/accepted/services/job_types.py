@@ -13,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain import json_text
 from accepted.domain.failures import OnNotFound
-from accepted.domain.job import DEFAULT_QUEUE, DEFAULT_TIMEOUT, MAX_DESCRIPTION, QUEUE_PATTERN, TYPE_PATTERN, JobType
+from accepted.domain.job import (
+    DEFAULT_QUEUE,
+    DEFAULT_TIMEOUT,
+    MAX_DESCRIPTION,
+    QUEUE_PATTERN,
+    TYPE_PATTERN,
+    WEBHOOK_QUEUE,
+    JobType,
+)
 from accepted.domain.json_text import escape_pointer
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
@@ -69,6 +77,8 @@ def read(name: str, parsed: Any) -> JobType:
     if not re.fullmatch(TYPE_PATTERN, name):
         raise InvalidRequest([FieldError("/name", f"must match {TYPE_PATTERN}")])
     asked = checked(JobTypeRequest, parsed)
+    if asked.queue == WEBHOOK_QUEUE:
+        raise InvalidRequest([FieldError("/queue", f"{WEBHOOK_QUEUE} is the queue of webhook deliveries alone")])
     check_schema(asked.payload_schema)
     return JobType(
         name=name,

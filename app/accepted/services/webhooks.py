@@ -4,7 +4,7 @@ So a delivery has attempts, backoff, fencing and dead letters like every job, an
 once, here, and is the same on every attempt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.ids import new_id
 from accepted.domain.job import RETRYABLE, WEBHOOK_QUEUE, WEBHOOK_TYPE, Job, NewJob, Status, to_wire
+from accepted.domain.network import targets
+from accepted.domain.network.urls import UrlRefused
 from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.errors import Conflict
 from accepted.services import manual_retry
@@ -39,18 +41,16 @@ async def record(conn: Connection, broker: Broker, finished: Sequence[UUID]) -> 
 
 
 async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) -> None:
-    """Insert deliveries. The caller commits."""
+    """Insert deliveries, which wait for the limiter to admit them. The caller commits."""
     if not deliveries:
         return
     await submission.insert(
         conn, [Entry(job, handoff=handoff(broker, publishes=False)) for job in deliveries], idempotency_ttl=0
     )
-    queues = {job.queue for job in deliveries}
-    await submission.announce_queues(conn, list(queues))
-    await broker.announce(conn, queues)
+    await submission.announce_queues(conn, list({job.queue for job in deliveries}))
 
 
-def delivery(tenant: str, type_: str, payload: object) -> NewJob:
+def delivery(tenant: str, type_: str, payload: Mapping[str, object]) -> NewJob:
     """A job of `type_` on the queue of webhooks, retried as webhooks are."""
     return NewJob(
         id=new_id(),
@@ -60,7 +60,22 @@ def delivery(tenant: str, type_: str, payload: object) -> NewJob:
         payload=msgspec.json.encode(payload).decode(),
         max_attempts=WEBHOOK_RETRY.max_attempts,
         retry=_RETRY,
+        concurrency_key=receiver_key(tenant, payload.get("url")),
     )
+
+
+def receiver_key(tenant: str, url: object) -> str:
+    """The concurrency key of the deliveries to one receiver, which take turns with those to others (docs/waiting.md).
+
+    A receiver is a host, for one tenant. `url` is None for alerts, which all go to the same. Never raises: what is no
+    URL is a receiver of its own, and its deliveries fail.
+    """
+    if url is None:
+        return tenant
+    try:
+        return f"{tenant} {targets.key_of(str(url))}"
+    except UrlRefused:
+        return f"{tenant} {str(url)[:200]}"
 
 
 def event(type_: str, at: datetime | None, data: object) -> str:

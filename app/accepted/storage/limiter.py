@@ -10,7 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from accepted.domain.job import INTERNAL_TYPES
+from accepted.domain.job import INTERNAL_TYPES, WEBHOOK_QUEUE
+from accepted.domain.network import targets as rules
 from accepted.domain.references import JobRef
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.queues import BACK_ON_HOLD, UNADMITTED
@@ -41,7 +42,8 @@ SELECT * FROM (
 
 _LOCK = Statement("""
 SELECT max_running, rate_per / rate_jobs AS "interval", max_running_per_key, last_key,
-       CAST(EXTRACT(epoch FROM clock_timestamp() - last_start) AS float8) AS since_start, clock_timestamp() AS now
+       CAST(EXTRACT(epoch FROM clock_timestamp() - last_start) AS float8) AS since_start, clock_timestamp() AS now,
+       name = :deliveries AS deliveries
 FROM queues WHERE name = :queue AND limited AND NOT paused FOR UPDATE SKIP LOCKED
 """)
 
@@ -89,6 +91,11 @@ _MEMBER = """
 """
 
 
+_RECEIVER_LIMIT = f"""CASE WHEN CAST(:deliveries AS bool) THEN GREATEST({rules.LEAST_AT_ONCE}, CAST({rules.BUDGET}
+    / GREATEST(COALESCE(v.seconds, {rules.UNKNOWN}), b.age, {rules.BUDGET / rules.MOST_AT_ONCE}) AS int4)) END"""
+"""By how long the receiver took to answer, and by the age of the oldest delivery that it has not answered yet."""
+
+
 def _admit(waits: str) -> Statement:
     return Statement(f"""
 WITH RECURSIVE later(key, place) AS (
@@ -108,18 +115,21 @@ WITH RECURSIVE later(key, place) AS (
 ), share AS MATERIALIZED (
     SELECT CEIL(CAST(:room AS float8) / (1 + count(*))) AS size FROM ring
 ), busy AS MATERIALIZED (
-    SELECT key, count(*) AS n FROM (
-        SELECT o.concurrency_key AS key FROM outbox o WHERE o.queue = :queue AND o.admitted
+    SELECT key, count(*) AS n, CAST(EXTRACT(epoch FROM clock_timestamp() - min(since)) AS float8) AS age FROM (
+        SELECT o.concurrency_key AS key, NULL AS since FROM outbox o WHERE o.queue = :queue AND o.admitted
         UNION ALL
-        SELECT j.concurrency_key {_OPEN}
-    ) AS taken WHERE CAST(:per_key AS int4) IS NOT NULL AND key IS NOT NULL GROUP BY key
+        SELECT j.concurrency_key, t.started_at {_OPEN}
+    ) AS taken
+    WHERE (CAST(:per_key AS int4) IS NOT NULL OR CAST(:deliveries AS bool)) AND key IS NOT NULL GROUP BY key
 ), chosen AS (
     SELECT w.job_id, w.rank, r.place FROM ring r LEFT JOIN busy b ON b.key = r.key
+    LEFT JOIN receivers v ON CAST(:deliveries AS bool) AND v.key = r.key
     CROSS JOIN LATERAL ({
         _MEMBER.format(
             waits=waits,
             key="o.concurrency_key = r.key",
-            limit="GREATEST(LEAST((SELECT size FROM share), CAST(:per_key AS int4) - COALESCE(b.n, 0)), 0)",
+            limit=f'''GREATEST(LEAST((SELECT size FROM share),
+                LEAST(CAST(:per_key AS int4), {_RECEIVER_LIMIT}) - COALESCE(b.n, 0)), 0)''',
         )
     }) AS w
     UNION ALL
@@ -144,11 +154,9 @@ WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 
 
 _ADMIT = _admit(f"{_WAITS} AND {_SERVED}")
-"""One statement, because what is admitted must be what is counted.
-
-The round robin visits the keys after `last_key` by a loose index scan, one probe a key, and reads only the share of
-each key: jobs behind it cost nothing. Ids are passed on as arrays, as in `accepted.storage.jobs.outbox`: PostgreSQL
-may plan a join as a scan of all waiting rows.
+"""One statement, because what is admitted must be what is counted. The round robin visits the keys after `last_key` by
+a loose index scan, one probe a key, and reads only the share of each key: jobs behind it cost nothing. Ids are passed
+on as arrays, as in `accepted.storage.jobs.outbox`: PostgreSQL may plan a join as a scan of all waiting rows.
 """
 
 _ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
@@ -179,11 +187,17 @@ class LockedQueue(msgspec.Struct, frozen=True):
     last_key: str | None
     since_start: float | None
     now: datetime
+    deliveries: bool
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a limit counts the running jobs of each key."""
+        return self.max_running_per_key is not None or self.deliveries
 
     @property
     def counts_running(self) -> bool:
         """Whether a limit counts the running jobs of the queue."""
-        return self.max_running is not None or self.max_running_per_key is not None
+        return self.max_running is not None or self.keyed
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -230,7 +244,7 @@ async def poll(conn: Connection) -> list[Waiting]:
 
 async def lock(conn: Connection, queue: str) -> LockedQueue | None:
     """Lock a limited queue until the transaction ends. None: it is paused, or locked by another process."""
-    row = await _LOCK.first(conn, queue=queue)
+    row = await _LOCK.first(conn, queue=queue, deliveries=WEBHOOK_QUEUE)
     return None if row is None else struct(LockedQueue, row)
 
 
@@ -246,44 +260,26 @@ async def take_back(conn: Connection, queue: str, lease_ttl: float, limit: int) 
 
 
 async def admit(
-    conn: Connection,
-    queue: str,
-    limit: int,
-    locked: LockedQueue,
-    steps: int,
-    hold: float | None,
-    able: list[str] | None,
-) -> Admitted:
+    conn: Connection, queue: str, limit: int, locked: LockedQueue, steps: int, hold: float | None,
+    able: list[str] | None = None, leases: float | None = None,
+) -> Admitted:  # fmt: skip
     """Admit up to `limit` rows of a locked queue, reading up to `steps` keys: it may be fewer than there is room for.
 
     The caller publishes them within `hold` seconds, else the relay does; None: its commit publishes them. Rows that
-    were set aside are admitted if their types are in `able`, and claimed from the ledger.
+    were set aside are admitted if their types are in `able`, and claimed from the ledger. With `leases`, the time to
+    live of a lease, only rows that a waiting lease request can take.
     """
-    return _admitted(
-        await _ADMIT.rows(
-            conn, queue=queue, room=limit, last_key=locked.last_key, per_key=locked.max_running_per_key, steps=steps,
-            hold=hold, able=able,
-        )
-    )  # fmt: skip
-
-
-async def admit_wanted(
-    conn: Connection, queue: str, limit: int, locked: LockedQueue, steps: int, hold: float | None, lease_ttl: float
-) -> Admitted:
-    """As `admit`, of the rows that a waiting lease request can take."""
-    return _admitted(
-        await _ADMIT_WANTED.rows(
-            conn, queue=queue, room=limit, last_key=locked.last_key, per_key=locked.max_running_per_key, steps=steps,
-            hold=hold, lease_ttl=lease_ttl, internal=list(INTERNAL_TYPES),
-        )
-    )  # fmt: skip
+    values: dict[str, object] = {
+        "queue": queue, "room": limit, "last_key": locked.last_key, "per_key": locked.max_running_per_key,
+        "steps": steps, "hold": hold, "deliveries": locked.deliveries,
+    }  # fmt: skip
+    if leases is None:
+        return _admitted(await _ADMIT.rows(conn, **values, able=able))
+    return _admitted(await _ADMIT_WANTED.rows(conn, **values, lease_ttl=leases, internal=list(INTERNAL_TYPES)))
 
 
 async def pass_on(conn: Connection, queue: str, last_key: str | None, now: datetime, counts: float | None) -> None:
-    """Continue the round robin after `last_key`; the last start counts at `counts` seconds from `now`.
-
-    None: the queue has no rate. The caller commits.
-    """
+    """Continue after `last_key`; the last start counts at `counts` s from `now` (None: no rate). The caller commits."""
     await _PASS_ON.run(conn, queue=queue, last_key=last_key, now=now, counts=counts)
 
 

@@ -3,11 +3,13 @@
 A delivery is a job of type `webhook.deliver`; it has no table of its own. It is found by the job or batch that it tells
 of, which is in its payload and never changes: two partial indexes of `jobs` are for deliveries alone.
 
+A receiver has a row with the time that it took to answer, which decides how many deliveries it gets at once.
+
 A tenant has one current secret, and former ones until their rotation ends. A URL has a row from its first failure until
 the next success, or until a delivery to it is sent again (`accepted.storage.jobs.manual_retry`, `forget_failures`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -107,6 +109,13 @@ ON CONFLICT (tenant, url) DO UPDATE SET failed_at = now(),
 """)
 
 _FORGET_FAILURES = Statement("DELETE FROM webhook_urls WHERE tenant = :tenant AND url = :url")
+
+
+_ANSWERED_IN = Statement("""
+INSERT INTO receivers AS r (key, seconds)
+SELECT key, seconds FROM unnest(CAST(:keys AS text[]), CAST(:seconds AS float8[])) AS a(key, seconds) ORDER BY key
+ON CONFLICT (key) DO UPDATE SET seconds = (r.seconds + excluded.seconds) / 2, updated_at = now()
+""")
 
 
 class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +220,11 @@ async def url_failed(conn: Connection, tenant: str, url: str) -> None:
 async def url_answered(conn: Connection, tenant: str, url: str) -> None:
     """Record that a delivery to the URL has succeeded. The caller commits."""
     await _FORGET_FAILURES.run(conn, tenant=tenant, url=url)
+
+
+async def answered_in(conn: Connection, seconds: Mapping[str, float]) -> None:
+    """Record how long these receivers, by concurrency key, have just taken to answer. The caller commits."""
+    await _ANSWERED_IN.run(conn, keys=list(seconds), seconds=list(seconds.values()))
 
 
 async def forget_failures(conn: Connection, tenant: str, url: str) -> None:

@@ -9,7 +9,7 @@ from accepted.broker.rabbitmq import subscription
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.attempts.claims import claim_next
 from accepted.storage.db.engine import transaction
-from accepted_worker.runtime import worker
+from accepted_worker.runtime import lane, worker
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.sql import do, rows
 from tests.support.servers.rabbitmq import RabbitMQNode
@@ -21,7 +21,7 @@ async def test_an_attempt_whose_claim_got_no_answer_is_handed_back(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The claim committed and its answer was lost. The worker lives, so the rescuer would never end the attempt."""
-    monkeypatch.setattr(worker, "UNKNOWN_SECONDS", 0.5)
+    monkeypatch.setattr(lane, "UNKNOWN_SECONDS", 0.5)
     broker = PostgresBroker(engine, database_url)
     job_id = await accept(engine, broker, "noop", "{}")
     async with working(engine, broker, "elsewhere") as one:
@@ -37,8 +37,8 @@ async def test_an_attempt_whose_claim_got_no_answer_is_handed_back(
 async def test_such_an_attempt_is_found_beside_all_that_the_worker_runs(
     engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "UNKNOWN_SECONDS", 0.5)
-    monkeypatch.setattr(worker, "MAX_BATCH", 1)
+    monkeypatch.setattr(lane, "UNKNOWN_SECONDS", 0.5)
+    monkeypatch.setattr(lane, "MAX_BATCH", 1)
     broker = PostgresBroker(engine, database_url)
     held = [await accept(engine, broker, "sleep", '{"seconds": 600}') for _ in range(3)]
     async with working(engine, broker, "q", concurrency=3) as one:

@@ -7,10 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.ids import new_id
-from accepted.domain.job import NewJob
+from accepted.domain.job import WEBHOOK_QUEUE, NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.services.jobs.completion import settle
+from accepted.storage import limiter
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
@@ -40,7 +41,10 @@ async def put(engine: AsyncEngine, count: int = 1, **fields: Any) -> list[UUID]:
 
 
 async def claim(engine: AsyncEngine, most: int = 100, worker: UUID = WORKER, queue: str = "q") -> list[Claim]:
+    """Claim ready jobs; of deliveries, those that the limiter admits now."""
     async with transaction(engine) as conn:
+        if queue == WEBHOOK_QUEUE and (locked := await limiter.lock(conn, queue)) is not None:
+            await limiter.admit(conn, queue, most, locked, steps=100, hold=None)
         claims = await claim_next(conn, worker, [queue], most)
         await conn.commit()
     return claims

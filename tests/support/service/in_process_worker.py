@@ -27,6 +27,7 @@ from accepted_worker.process_pool.pool import ProcessPool
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base
+from accepted_worker.scheduler.limiter import Limiter
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.service.processes import BYTECODE
@@ -51,6 +52,18 @@ def handlers_of(*functions: Callable[..., Any]) -> dict[str, Handler]:
     return {handler.type.name: handler for handler in found}
 
 
+class PollingLimiter:
+    """The limiter without its notifications, which need the URL of the ledger."""
+
+    name = "limiter"
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.run_once = limiter.run_once
+
+    def pause(self, done: int) -> float:
+        return 0.05
+
+
 @asynccontextmanager
 async def working(
     engine: AsyncEngine,
@@ -66,7 +79,7 @@ async def working(
     egress: Egress | None = None,
     database_url: str = "",
 ) -> AsyncIterator[Worker]:
-    """A worker of `queue` with a relay beside it, both stopped at the end. `settings` are those of its tools.
+    """A worker of `queue` with a relay and a limiter beside it, stopped at the end. `settings` are those of its tools.
 
     Without a queue it serves all there are, and needs `database_url` to hear of new ones.
     """
@@ -78,7 +91,10 @@ async def working(
         lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
-    relaying = asyncio.create_task(base.run([Relay(engine, broker, PollConnection(engine))]))
+    polls = PollConnection(engine)
+    relaying = asyncio.create_task(
+        base.run([Relay(engine, broker, polls), PollingLimiter(Limiter(engine, broker, "", lease_ttl, polls))])
+    )
     try:
         yield one
     finally:

@@ -8,6 +8,7 @@ An alert goes to ACCEPTED_ALERT_URL. The operator chose that address, so its hos
 alone, not to jobs of clients.
 """
 
+import asyncio
 import codecs
 import contextlib
 import time
@@ -28,6 +29,7 @@ from accepted.domain.network.urls import allowing_host_of
 from accepted.domain.retry import WEBHOOK_RETRY, parse_retry_after
 from accepted.errors import LedgerUnavailable
 from accepted.handler import MARK, Handler
+from accepted.services.webhooks import receiver_key
 from accepted.storage import webhooks
 from accepted.storage.db.engine import retry_until_available, transaction
 from accepted_worker.attempt.values import size_of, start_of
@@ -38,6 +40,12 @@ TIMEOUT = 15.0
 
 LEDGER = 600.0
 """Seconds that a delivery waits for the ledger before it begins: an outage is not the receiver's fault."""
+
+LEDGER_CONNECTIONS = 4
+"""Connections of the worker's pool that deliveries take at once: handlers need the others."""
+
+TIMES_EVERY = 1.0
+"""Seconds between two writes of how long receivers take to answer."""
 
 KEPT = 1024
 """Bytes of the receiver's answer that are kept."""
@@ -62,15 +70,37 @@ class DeliveryPayload(BaseModel):
     redelivery_of: UUID | None = None
 
 
-def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
-    """The handler. It signs with the tenant's secrets, the first of which is `default_secret` if that is set."""
+class _AnswerTimes:
+    """How long receivers took to answer: gathered, and written with the first answer after `TIMES_EVERY` seconds."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, list[float]] = {}
+        self._write_at = 0.0
+
+    def add(self, receiver: str, seconds: float) -> dict[str, float]:
+        """Count an answer, or the lack of it. Returns the means to write now, by receiver."""
+        self._taken.setdefault(receiver, []).append(seconds)
+        if time.monotonic() < self._write_at:
+            return {}
+        self._write_at = time.monotonic() + TIMES_EVERY
+        taken, self._taken = self._taken, {}
+        return {key: sum(each) / len(each) for key, each in taken.items()}
+
+
+def webhook_handler(engine: AsyncEngine, default_secret: str | None, egress: HttpClient | None = None) -> Handler:
+    """The handler. It signs with the tenant's secrets, the first of which is `default_secret` if that is set.
+
+    With an `egress` of its own, its calls and name look-ups do not wait for those of other handlers.
+    """
+    times = _AnswerTimes()
+    ledger = asyncio.Semaphore(LEDGER_CONNECTIONS)
 
     @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + LEDGER, retry=WEBHOOK_RETRY, internal=True)
     async def deliver(payload: DeliveryPayload, ctx: Context) -> dict[str, Any]:
         """Delivers one webhook."""
 
         async def prepare() -> tuple[list[str], bool | None]:
-            async with transaction(engine) as conn:
+            async with ledger, transaction(engine) as conn:
                 fresh = default_secret or signing.new_secret()
                 secrets = await webhooks.current_secrets(conn, ctx.job.tenant, fresh)
                 given_up = await webhooks.given_up(conn, ctx.job.tenant, payload.url)
@@ -80,14 +110,17 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
         secrets, given_up = await retry_until_available(prepare, "handler_waits_for_ledger", ctx.job.id)
         if given_up:
             raise InvalidJob(NOTHING_FOR_DAYS)
+        begun = time.monotonic()
         try:
             webhook_id = payload.redelivery_of or ctx.job.id
-            answer = await post(ctx.egress, payload.url, webhook_id, payload.event, secrets)
+            answer = await post(egress or ctx.egress, payload.url, webhook_id, payload.event, secrets)
             ctx.answer = msgspec.json.encode(shown(answer)).decode()
             judge(answer)
         except HandlerError:
+            await _count(ctx.job.tenant, payload.url, time.monotonic() - begun)
             await _note(webhooks.url_failed, ctx.job.tenant, payload.url)
             raise
+        await _count(ctx.job.tenant, payload.url, time.monotonic() - begun)
         if given_up is not None:
             await _note(webhooks.url_answered, ctx.job.tenant, payload.url)
         return result(answer, ctx.max_result_bytes)
@@ -95,9 +128,16 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None) -> Handler:
     async def _note(what: Note, tenant: str, url: str) -> None:
         """Writes nothing while the ledger is away: that must not repeat a delivery that was made."""
         with contextlib.suppress(LedgerUnavailable):
-            async with transaction(engine) as conn:
+            async with ledger, transaction(engine) as conn:
                 await what(conn, tenant, url)
                 await conn.commit()
+
+    async def _count(tenant: str, url: str, seconds: float) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            if taken := times.add(receiver_key(tenant, url), seconds):
+                async with ledger, transaction(engine) as conn:
+                    await webhooks.answered_in(conn, taken)
+                    await conn.commit()
 
     handler: Handler = deliver.__dict__[MARK]
     return handler

@@ -109,7 +109,6 @@ class Limiter:
 
     async def _admitted(self, conn: AsyncConnection, queue: str, locked: LockedQueue) -> list[JobRef]:
         """Admit what there is room for, and set the pause until the next poll."""
-        keyed = locked.max_running_per_key is not None
         room = await limiter.room(conn, queue, self._lease_ttl, locked.counts_running)
         if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):
             self._again_in(0.0)
@@ -127,7 +126,7 @@ class Limiter:
                 await limiter.pass_on(conn, queue, locked.last_key, locked.now, 0.0)
             self._again_in(max(ready, APART))
             return []
-        busy = room.admitted + (room.run or 0) if keyed else 0
+        busy = room.admitted + (room.run or 0) if locked.keyed else 0
         refs, last_key = await self._choose(conn, queue, limit, locked, room, steps=limit + busy)
         started = len(refs)
         counts = None if pace is None else pace.counts(ready, started)
@@ -155,7 +154,7 @@ class Limiter:
         if (leases := min(limit - len(first.refs), room.for_wanted)) <= 0:
             return first.refs, last_key
         locked = msgspec.structs.replace(locked, last_key=last_key)
-        then = await limiter.admit_wanted(conn, queue, leases, locked, steps, self._hold, self._lease_ttl)
+        then = await limiter.admit(conn, queue, leases, locked, steps, self._hold, leases=self._lease_ttl)
         return [*first.refs, *then.refs], then.last_key if then.refs else last_key
 
 

@@ -1,4 +1,5 @@
-"""When calls to a host are deferred, and for how long: the rules of its circuit breaker (docs/waiting.md).
+"""When calls to a host are deferred, and for how long: the rules of its circuit breaker (docs/waiting.md). And how many
+deliveries a receiver gets at once.
 
 A host is closed (called as usual), open (deferred until a moment) or half open (that moment has come, and one job tries
 it). It opens for as long as it asks for by `Retry-After`, or after some failures in a row.
@@ -32,6 +33,17 @@ RAMP = 2.0
 AT_FIRST = 20
 """Once a host answers, `AT_FIRST` waiting jobs run in the first `RAMP` seconds, and twice as many in each `RAMP` after.
 So a host that has just come back is not overrun, and 10,000 jobs take 20 s if it can serve them."""
+
+BUDGET = 60.0
+"""Seconds of answering that a receiver of webhooks may have under way at once. It gets as many deliveries at a time as
+`BUDGET` divided by the seconds that it takes for one: 10 if it takes 6 s."""
+
+LEAST_AT_ONCE = 5
+MOST_AT_ONCE = 100
+"""Bounds of that. A worker has 200 slots for deliveries: no receiver has more than half of one worker's."""
+
+UNKNOWN = 6.0
+"""Seconds that a receiver is taken to need until it has answered once."""
 
 AGAINST = frozenset({FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.RATE_LIMITED})
 """Classes that count as failures of the host. Any other outcome means that it answers."""

@@ -165,6 +165,14 @@ webhook_urls = Table(
     PrimaryKeyConstraint("tenant", "url"),
 )
 
+receivers = Table(
+    "receivers",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("seconds", Float, nullable=False),
+    Column("updated_at", Moment, nullable=False, server_default=func.now()),
+)
+
 periodic_locks = Table(
     "periodic_locks",
     metadata,

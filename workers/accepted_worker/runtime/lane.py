@@ -1,0 +1,189 @@
+"""A lane of a worker: slots for some of its queues, with a subscription, claims and a row in `workers` of their own.
+
+A worker has a lane for the jobs of its handlers, and one for deliveries (docs/decisions/0017-deliveries-have-their-own-
+slots.md). No job takes a slot of the other lane, so a receiver that answers slowly holds up no handler. To the ledger
+each lane is a worker: it holds leases, and its slots are counted for the queues that it serves.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from accepted import logs
+from accepted.broker.base import Broker
+from accepted.domain.ids import new_id
+from accepted.domain.transitions import RunningAttempt, Transition
+from accepted.errors import LedgerUnavailable
+from accepted.services.jobs.claiming import Claimer, Delivery
+from accepted.services.jobs.completion import MAX_BATCH
+from accepted.storage import workers
+from accepted.storage.db.engine import RETRY_SECONDS
+from accepted.storage.jobs import cancellation
+from accepted_worker.attempt.slots import Slots
+from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.recording import Recorder
+
+UNKNOWN_SECONDS = 10.0
+"""Seconds after which an attempt is handed back that is ours in the ledger and unknown here: its claim committed, but
+the answer was lost. Longer than a claim can take."""
+
+HAND_BACK_SECONDS = 2.0
+"""Seconds of the grace that are kept for handing back the jobs that did not finish."""
+
+LINGER_SECONDS = 0.002
+"""Seconds between two claims, after one of several jobs: the next claim can grow, and a claim of a hundred jobs costs
+little more than one of ten. A single job is claimed at once."""
+
+log = structlog.get_logger(__name__)
+
+
+class Lane:
+    """Claims as many jobs as it has free slots, runs them, commits each outcome, then acks. In that order."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        broker: Broker,
+        executor: Executor,
+        recorder: Recorder,
+        *,
+        name: str,
+        queues: Sequence[str] | None,
+        types: Collection[str],
+        slots: int,
+        ack_within: float,
+        room: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """`queues` None: all that `serve` names. `room` calls what it is given once an ended attempt's slot is free."""
+        self.id: UUID = new_id()
+        self.queues = None if queues is None else list(queues)
+        self.types = sorted(types)
+        self._name = name
+        self._slot_count = slots
+        self._ack_within = ack_within
+        self._room = room
+        self._executor = executor
+        self._recorder = recorder
+        self._slots = Slots(slots)
+        self._claimer = Claimer(engine, broker, self.id, slots, self.types)
+        self._stopping = False
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._running: set[tuple[UUID, int]] = set()
+        self._acked_early: set[tuple[UUID, int]] = set()
+        self._executing: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> list[UUID]:
+        """The jobs that run."""
+        return [job_id for job_id, _ in self._running]
+
+    def serve(self, queues: Sequence[str]) -> None:
+        """The queues to claim from; may be called again whenever they change."""
+        self._claimer.serve(queues)
+
+    async def listen(self) -> None:
+        """Keep the subscription alive until cancelled."""
+        await self._claimer.run()
+
+    async def look_for_set_aside(self) -> None:
+        """Look for jobs that workers without a handler for them have set aside."""
+        await self._claimer.look_for_set_aside()
+
+    async def claim_jobs(self) -> None:
+        """Claim and run jobs until `stop`."""
+        while not self._stopping:
+            free = await self._slots.some()
+            try:
+                deliveries = await self._claimer.claim(min(free, MAX_BATCH))
+            except LedgerUnavailable as error:
+                logs.outage("claim_failed", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            except Exception:
+                log.exception("claim_failed")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            for delivery in deliveries:
+                self._slots.take()
+                self._running.add(_attempt_of(delivery))
+                task = asyncio.create_task(self._attempt(delivery))
+                self._attempts.add(task)
+                task.add_done_callback(self._attempts.discard)
+            if len(deliveries) > 1:
+                await asyncio.sleep(LINGER_SECONDS)
+
+    async def stop(self) -> None:
+        """Claim no more jobs; what was received and not claimed goes back."""
+        self._stopping = True
+        await self._claimer.stop()
+
+    async def finish(self, claiming: "asyncio.Task[None]", seconds: float) -> None:
+        """Wait so many `seconds` for running attempts, then hand back the rest."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        self._slots.open()
+        await asyncio.wait([claiming], timeout=max(seconds / 2, 1))
+        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._attempts), timeout=left)
+        if self._executing:
+            log.info("jobs_handed_back", count=len(self._executing))
+        for task in set(self._executing):
+            task.cancel()
+        if self._attempts:
+            await asyncio.wait(set(self._attempts), timeout=HAND_BACK_SECONDS)
+
+    async def beat(self, conn: AsyncConnection) -> None:
+        """Write that the lane is alive. When it stops it offers only the slots that are in use, so that the limiter
+        admits no more jobs for it. The caller commits."""
+        slots = len(self._running) if self._stopping else self._slot_count
+        await workers.heartbeat(conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types)
+
+    async def unknown_claims(self, conn: AsyncConnection) -> list[RunningAttempt]:
+        """Open attempts of this lane that do not run here."""
+        found = await workers.running_attempts_of(conn, self.id, UNKNOWN_SECONDS, len(self._running) + MAX_BATCH)
+        return [one for one in found if (one.job_id, one.attempt) not in self._running]
+
+    async def end_cancelled(self, conn: AsyncConnection) -> None:
+        """End the attempts whose jobs were cancelled."""
+        for job_id, attempt in await cancellation.requested(conn, self.id):
+            self._executor.cancel(job_id, attempt)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        """Run the job, commit its outcome, ack its message."""
+        early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
+        try:
+            transition = await self._execute(delivery)
+            await self._recorder.record(transition)
+            await self._ack(delivery)
+        finally:
+            early.cancel()
+            self._acked_early.discard(_attempt_of(delivery))
+            self._running.discard(_attempt_of(delivery))
+            self._room(self._slots.give_back)
+
+    def _ack_early(self, delivery: Delivery) -> None:
+        """Ack before the broker's consumer timeout. From now on only the lease keeps the job."""
+        self._acked_early.add(_attempt_of(delivery))
+        task = asyncio.create_task(self._claimer.ack([delivery]))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        """Ack once: a second ack of the same delivery tag is an error that closes the channel."""
+        if _attempt_of(delivery) not in self._acked_early:
+            await self._claimer.ack([delivery])
+
+    async def _execute(self, delivery: Delivery) -> Transition:
+        task = asyncio.current_task()
+        assert task is not None
+        self._executing.add(task)
+        try:
+            return await self._executor.run(delivery.claim)
+        finally:
+            self._executing.discard(task)
+
+
+def _attempt_of(delivery: Delivery) -> tuple[UUID, int]:
+    return delivery.claim.job.id, delivery.claim.job.attempt
