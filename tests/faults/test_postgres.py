@@ -201,11 +201,12 @@ async def _all_slots(ledger: Ledger) -> AsyncIterator[int]:
     held: list[asyncpg.Connection] = []
     killer = await connect(ledger.url)
     try:
-        for _ in range(3):
+        while True:
             with contextlib.suppress(asyncpg.TooManyConnectionsError):
                 while True:
                     held.append(await connect(ledger.url, timeout=5))
-            await killer.execute(OURS)
+            if not await killer.fetch(OURS):  # it has reconnected to none of the slots that the last kill freed
+                break
         yield len(held)
     finally:
         await asyncio.gather(*(one.close() for one in [killer, *held]))
