@@ -37,6 +37,9 @@ from accepted.errors import describe, readable
 REPEAT_SECONDS = 10.0
 """Seconds for which equal lines are counted. An outage of an hour is 360 lines of each kind, not 3,600 or more."""
 
+MAX_KINDS = 200
+"""Kinds of lines that are counted at a time. Lines beyond them are written, each."""
+
 MAX_LIBRARY = 2000
 """Characters of a library's message. pgserver's ends with what PostgreSQL says, after a thousand of commands."""
 
@@ -50,7 +53,6 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 """Of an object in memory: lines that differ only in it are equal."""
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
-
 
 _lines: "_Lines | None" = None
 """The destination of JSON lines; None before `configure`, and with `pretty`."""
@@ -85,10 +87,7 @@ def configure(pretty: bool = False) -> None:
 
 def write(event: str, **fields: object) -> None:
     """Write a line at level info. For the line of each request: a structlog logger costs three times as much."""
-    if _lines is None:
-        structlog.get_logger().info(event, **fields)
-    else:
-        _lines.msg(_to_json(None, "info", {"event": event, **fields}))
+    _write("info", {"event": event, **fields})
 
 
 def of_handler(job: Job) -> ContextLog:
@@ -110,18 +109,12 @@ def outage(event: str, error: BaseException, **about: object) -> None:
 def attempt(transition: Transition, *, type: str, queue: str, seconds: float) -> None:
     """The canonical line of an attempt: a warning if it failed, and then with the class, the message and the place."""
     told = {} if transition.outcome in ORDINARY else failure_of(transition)
-    log = structlog.get_logger("attempt")
-    (log.warning if told else log.info)(
-        "attempt",
-        job_id=str(transition.running.job_id),
-        type=type,
-        queue=queue,
-        attempt=transition.running.attempt,
-        outcome=transition.outcome,
-        status=transition.status,
-        duration_ms=round(seconds * 1000, 1),
-        **told,
-    )
+    fields = {
+        "event": "attempt", "job_id": str(transition.running.job_id), "type": type, "queue": queue,
+        "attempt": transition.running.attempt, "outcome": transition.outcome, "status": transition.status,
+        "duration_ms": round(seconds * 1000, 1),
+    }  # fmt: skip
+    _write("warning" if told else "info", {**fields, **told})
 
 
 def failure_of(transition: Transition) -> dict[str, str]:
@@ -185,10 +178,11 @@ class _Kind:
 
 
 class _Repeats:
-    """Writes the first line of a kind, and counts those that follow. For any thread."""
+    """Writes the first line of a kind, and counts those that follow. For any thread, and within itself: wherever it
+    allocates, the garbage collector may destroy a failed task, which asyncio logs."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kinds: dict[Hashable, _Kind] = {}
 
     def write(self, key: Hashable, level: str, fields: dict[str, Any]) -> None:
@@ -196,10 +190,10 @@ class _Repeats:
         self.tell()
         with self._lock:
             kind = self._kinds.get(key)
-            if kind is None:
-                self._kinds[key] = _Kind(time.monotonic() + REPEAT_SECONDS, level, fields)
-            else:
+            if kind is not None:
                 kind.level, kind.fields, kind.count = level, fields, kind.count + 1
+            elif len(self._kinds) < MAX_KINDS:
+                self._kinds[key] = _Kind(time.monotonic() + REPEAT_SECONDS, level, fields)
         if kind is None:
             _write(level, fields)
         elif kind.count == 1:
@@ -209,13 +203,13 @@ class _Repeats:
         """Write how often each kind was repeated whose time is over, or, at the end, each kind."""
         now = time.monotonic()
         with self._lock:
-            over = [(key, kind) for key, kind in self._kinds.items() if at_end or kind.until <= now]
+            over = [(key, kind) for key, kind in self._kinds.copy().items() if at_end or kind.until <= now]
             told = [(kind.level, {**kind.fields, "repeated": kind.count}) for _, kind in over if kind.count]
             for key, kind in over:
                 if kind.count:  # the time begins anew, or each repetition would be a first line again
                     kind.until, kind.count = now + REPEAT_SECONDS, 0
                 else:
-                    del self._kinds[key]
+                    self._kinds.pop(key, None)
         for level, fields in told:
             _write(level, fields)
 
@@ -237,11 +231,10 @@ class _FromLibraries(logging.Handler):
             level = "error" if record.levelno >= logging.ERROR else "warning"
             error = record.exc_info[1] if record.exc_info else None
             text = message if error else message.replace("\n", " | ")  # with an error, the rest repeats it
-            fields: dict[str, Any] = {"event": "library", "logger": record.name, "message": readable(text, MAX_LIBRARY)}
-            if error is not None:
-                fields |= _told(error)
-            first_line = _ADDRESS.sub("", message.partition("\n")[0])
-            _repeats.write((record.name, record.levelno, first_line, type(error)), level, fields)
+            fields = {"event": "library", "logger": record.name, "message": readable(text, MAX_LIBRARY)}
+            fields |= _told(error) if error else {}
+            same = _ADDRESS.sub("", message.partition("\n")[0])
+            _repeats.write((record.name, level, same, type(error)), level, fields)
         except Exception:
             self.handleError(record)
 
@@ -256,7 +249,10 @@ def _told(error: BaseException) -> dict[str, Any]:
 
 
 def _write(level: str, fields: dict[str, Any]) -> None:
-    getattr(structlog.get_logger(), level)(**fields)
+    if _lines is None:
+        getattr(structlog.get_logger(), level)(**fields)
+    else:
+        _lines.msg(_to_json(None, level, fields))
 
 
 class _Unfailing(io.RawIOBase):
