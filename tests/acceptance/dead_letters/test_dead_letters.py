@@ -35,7 +35,7 @@ async def test_a_failed_job_is_listed(client: Client, queue: str) -> None:
         "links": {"job": path, "attempts": f"{path}/attempts", "replay": f"/dead-letters/{job['id']}/replay"},
     }  # fmt: skip
     assert TIME.fullmatch(letter["failed_at"])
-    assert (await client.get(letter["links"]["attempts"])).json().keys() == {"items"}
+    assert (await client.get(letter["links"]["attempts"])).json().keys() == {"items", "next"}
 
 
 async def test_filters_narrow_down(client: Client, queue: str) -> None:
@@ -180,7 +180,7 @@ async def test_one_letter_is_replayed_as_it_was(client: Client) -> None:
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert answer.headers["location"] == f"/jobs/{job['id']}"
     assert (await client.finished(job["id"]))["status"] == "succeeded"
-    assert (await client.get(f"/jobs/{job['id']}/attempts")).json().keys() == {"items"}
+    assert (await client.get(f"/jobs/{job['id']}/attempts")).json().keys() == {"items", "next"}
     check_problem(await client.http.post(f"/dead-letters/{job['id']}/replay"), 409)
     check_problem(await client.http.post(f"/dead-letters/{uuid4()}/replay"), 404)
 
