@@ -110,7 +110,7 @@ async def test_a_connection_whose_first_statement_fails_is_ended(
 
     ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'first-statement'"
     async with Proxy(empty_database_url, watch=hold_the_first_statement) as proxy:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError) as raised:
             await open_connection(
                 proxy.url_for(empty_database_url) + "?connect_timeout=1&application_name=first-statement"
             )
@@ -121,6 +121,7 @@ async def test_a_connection_whose_first_statement_fails_is_ended(
             return await asyncio.to_thread(postgres_server.execute, ours) == "0"
 
         await until(ended, 10, "the server's side has ended")
+    assert raised.traceback, "it refers to the connection, which ends without being collected"
 
 
 async def readiness(url: str) -> tuple[int, dict[str, object]]:
