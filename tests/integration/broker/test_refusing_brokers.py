@@ -7,13 +7,13 @@ import pytest
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.broker.rabbitmq import connections
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.broker.rabbitmq.connections import Connector
 from accepted.domain.ids import new_id
 from accepted.domain.references import JobRef
 from accepted.errors import BrokerUnavailable
 from tests.support.servers.ports import free_port
+from tests.support.servers.proxy import Direction, Proxy
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
@@ -50,38 +50,44 @@ async def test_a_broker_that_is_not_there() -> None:
 
 
 async def test_a_refused_worker_says_so_once_and_asks_less_and_less_often(
-    rabbitmq_node: RabbitMQNode, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    rabbitmq_node: RabbitMQNode, engine: AsyncEngine
 ) -> None:
     """Until an operator mends the password; then it consumes without a restart."""
-    monkeypatch.setattr(connections, "LONGEST_PAUSE", 2.0)
     rabbitmq_node.eval('rabbit_auth_backend_internal:add_user(<<"late">>, <<"another">>, <<"tests">>)')
-    broker = RabbitBroker([f"amqp://late:{PASSWORD}@127.0.0.1:{rabbitmq_node.port}/"], engine)
-    subscription = broker.subscribe(new_id(), 1)
-    subscription.serve(["refused"])
-    with structlog.testing.capture_logs() as lines:
-        running = asyncio.create_task(subscription.run())
-        began = time.monotonic()
-        assert await broker.publish([JobRef(new_id(), 0, "refused", "noop", 4)]) == []
-        await until(lambda: time.monotonic() - began > 3.5, 10, "several tries")
-        lost = [line for line in lines if line["event"] == "consumer_lost"]
-        (published,) = [line for line in lines if line["event"] == "publish_failed"]
-        assert len(lost) == 1, lost
-        for line in (*lost, published):
-            assert "ACCESS_REFUSED" in line["error"]
-            assert "hunter2" not in str(line)
-        assert "ACCESS_REFUSED" in await broker.check()
+    logins: list[bytes] = []
 
-        rabbitmq_node.eval(
-            'rabbit_auth_backend_internal:set_permissions(<<"late">>, <<"/">>, '
-            '<<".*">>, <<".*">>, <<".*">>, <<"tests">>), '
-            f'rabbit_auth_backend_internal:change_password(<<"late">>, <<"{PASSWORD}">>, <<"tests">>)'
-        )
+    def count(_: Direction, chunk: bytes) -> None:
+        if chunk.startswith(b"AMQP"):
+            logins.append(chunk)
 
-        async def works() -> bool:
-            return await broker.check() == "ok"
+    async with Proxy(f"127.0.0.1:{rabbitmq_node.port}", watch=count) as proxy:
+        broker = RabbitBroker([f"amqp://late:{PASSWORD}@127.0.0.1:{proxy.port}/"], engine)
+        subscription = broker.subscribe(new_id(), 1)
+        subscription.serve(["refused"])
+        with structlog.testing.capture_logs() as lines:
+            running = asyncio.create_task(subscription.run())
+            began = time.monotonic()
+            assert await broker.publish([JobRef(new_id(), 0, "refused", "noop", 4)]) == []
+            await until(lambda: time.monotonic() - began > 6, 20, "several tries")
+            assert len(logins) <= 4, "after 0, 1 and 3 s, and perhaps two at once"
+            (lost,) = [line for line in lines if line["event"] == "consumer_lost"]
+            (published,) = [line for line in lines if line["event"] == "publish_failed"]
+            for line in (lost, published):
+                assert "ACCESS_REFUSED" in line["error"]
+                assert "hunter2" not in str(line)
+            assert "ACCESS_REFUSED" in await broker.check()
 
-        await until(works, 15, "the broker admits us")
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await broker.close()
+            rabbitmq_node.eval(
+                'rabbit_auth_backend_internal:set_permissions(<<"late">>, <<"/">>, '
+                '<<".*">>, <<".*">>, <<".*">>, <<"tests">>), '
+                f'rabbit_auth_backend_internal:change_password(<<"late">>, <<"{PASSWORD}">>, <<"tests">>)'
+            )
+
+            async def works() -> bool:
+                return await broker.check() == "ok"
+
+            await until(works, 30, "the broker admits us")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await broker.close()
     rabbitmq_node.eval('rabbit_auth_backend_internal:delete_user(<<"late">>, <<"tests">>)')
