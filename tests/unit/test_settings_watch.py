@@ -34,14 +34,32 @@ async def test_all_who_need_it_wait_for_one_read() -> None:
 
 async def test_a_change_during_a_read_is_read() -> None:
     ledger = Ledger()
-    reading = asyncio.create_task(ledger.copy.refresh())
+    refreshing = asyncio.create_task(ledger.copy.refresh())
     await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert ledger.reads == 1, "the read has begun"
     ledger.setting = 1
     ledger.copy.forget()
-    await reading
-    assert not ledger.copy.fresh
-    await ledger.copy.refresh()
-    assert (ledger.copy.fresh, ledger.copied) == (True, 1)
+    await refreshing
+    assert (ledger.copy.fresh, ledger.copied, ledger.reads) == (True, 1, 2)
+
+
+async def test_all_who_wait_share_its_failure() -> None:
+    """A silent ledger costs them its timeout once, not once for each that came before."""
+    ledger = Ledger()
+    ledger.fails = True
+    results = await asyncio.gather(*(ledger.copy.refresh() for _ in range(10)), return_exceptions=True)
+    assert {type(result) for result in results} == {LedgerUnavailable}
+    assert ledger.reads == 1
+
+
+async def test_who_gives_up_does_not_stop_the_others() -> None:
+    ledger = Ledger()
+    first, second = (asyncio.create_task(ledger.copy.refresh()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert (ledger.copy.fresh, ledger.reads) == (True, 1)
 
 
 async def test_a_failed_read_leaves_it_out_of_date() -> None:

@@ -26,13 +26,16 @@ Forget = Callable[[], None]
 
 
 class SettingsCopy:
-    """A copy of settings that `read` reads. Concurrent users of a copy that is out of date wait for one read."""
+    """A copy of settings that `read` reads. Concurrent users of a copy that is out of date share one read, and its error.
+
+    If each read for itself, one after the other, they would wait for a silent ledger several times over.
+    """
 
     def __init__(self, read: Callable[[], Awaitable[None]]) -> None:
         self._read = read
         self._changes = 1
         self._read_after = 0
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     @property
     def fresh(self) -> bool:
@@ -45,13 +48,19 @@ class SettingsCopy:
 
     async def refresh(self) -> None:
         """Read it, unless it is fresh. Raises what `read` raises, and stays out of date then."""
-        if self.fresh:
-            return
-        async with self._reading:
-            if not self.fresh:
-                changes = self._changes
-                await self._read()
-                self._read_after = changes
+        while not self.fresh:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read_now())
+                self._reading.add_done_callback(_retrieved)
+            await asyncio.shield(self._reading)
+
+    async def _read_now(self) -> None:
+        changes = self._changes
+        try:
+            await self._read()
+            self._read_after = changes
+        finally:
+            self._reading = None
 
 
 class SettingsWatch:
@@ -92,3 +101,9 @@ class SettingsWatch:
         for kind, forget in self._forget.items():
             if payload in (kind, EVERYTHING):
                 forget()
+
+
+def _retrieved(reading: "asyncio.Task[None]") -> None:
+    """All who waited for it may have given up."""
+    if not reading.cancelled():
+        reading.exception()
