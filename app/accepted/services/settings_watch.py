@@ -26,9 +26,10 @@ Forget = Callable[[], None]
 
 
 class SettingsCopy:
-    """A copy of settings that `read` reads. Concurrent users of a copy that is out of date share one read, and its error.
+    """A copy of settings that `read` reads.
 
-    If each read for itself, one after the other, they would wait for a silent ledger several times over.
+    Concurrent users of a copy that is out of date share one read, and its error: one after the other they would wait
+    for a silent ledger several times over.
     """
 
     def __init__(self, read: Callable[[], Awaitable[None]]) -> None:
