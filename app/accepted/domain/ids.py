@@ -9,8 +9,6 @@ from contextvars import ContextVar
 from datetime import datetime
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 __all__ = ["MAX_ROOT", "ROOT_PATTERN", "age_of", "floor_at", "link", "new_id", "serve_under"]
 
 ROOT_PATTERN = r"(?:/[A-Za-z0-9._~-]+)*"
@@ -34,6 +32,8 @@ def link(path: str) -> str:
 
 def new_id() -> UUID:
     """A new UUIDv7, rising within this process."""
+    from uuid_utils.compat import uuid7  # here, because commands that only call the API do without it
+
     return uuid7()
 
 
