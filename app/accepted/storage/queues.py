@@ -103,6 +103,13 @@ DELETE FROM queues WHERE name = :name
 
 _NAMES = Statement("SELECT name FROM queues ORDER BY name")
 
+_LIMIT_AGAIN = Statement("""
+UPDATE queues q SET limited = true
+WHERE NOT q.limited AND q.name = ANY(CAST(:names AS text[])) AND (
+    SELECT o.job_id FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity' LIMIT 1
+) IS NOT NULL
+""")
+
 _SERVED_BY = Statement("""
 SELECT q.name FROM queues q
 WHERE NOT q.dedicated
@@ -205,6 +212,12 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
 async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
     """Mark these queues as limited. Those that are limited already are not locked. The caller commits."""
     await _MARK_LIMITED.run(conn, names=sorted(names))
+
+
+async def limit_again(conn: Connection, names: Sequence[str]) -> None:
+    """Mark those of these queues as limited that were deleted while a job came to them and was put on hold: only the
+    limiter moves it on. The caller commits."""
+    await _LIMIT_AGAIN.run(conn, names=list(names))
 
 
 async def hold_unadmitted(conn: Connection, queue: str, limit: int) -> int:

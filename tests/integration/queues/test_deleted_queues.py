@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.storage import queue_load
-from accepted.storage.db.engine import transaction
+from accepted.storage import limiter, queue_load
+from accepted.storage.db.engine import reading, transaction
 from accepted_worker.scheduler.housekeeping import Sampler
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger import jobs
@@ -120,6 +120,16 @@ async def test_a_job_that_came_meanwhile_gets_its_queue_back(engine: AsyncEngine
     await do(engine, "DELETE FROM queues")
     assert await Sampler(engine).run_once() == 1
     assert await queue_names(engine) == ["q"]
+
+
+async def test_a_job_that_was_put_on_hold_meanwhile_is_not_left_there(engine: AsyncEngine, client: Client) -> None:
+    """The queue was limited when the job was inserted, and is made again without its limits."""
+    await client.submit("noop", queue="q", priority=1)
+    assert await rows(engine, "SELECT 1 FROM outbox WHERE on_hold")
+    await do(engine, "DELETE FROM queues")
+    await Sampler(engine).run_once()
+    async with reading(engine) as conn:
+        assert [one.queue for one in await limiter.poll(conn) if one.waits] == ["q"]
 
 
 async def test_what_is_submitted_during_deletions_has_a_queue(engine: AsyncEngine, client: Client) -> None:

@@ -11,7 +11,7 @@ from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
-from accepted.storage import pruning, queue_load
+from accepted.storage import pruning, queue_load, queues
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import idempotency, submission
@@ -78,8 +78,9 @@ class Pruner:
 class Sampler:
     """Counts every few seconds what waits and runs on each queue. Rates and sizing are computed from the samples.
 
-    A queue that was deleted while a job came is found here, and made again: workers serve only queues that exist. Any
-    number of schedulers may run: the one that takes the periodic lock counts.
+    A queue that was deleted while a job came is found here, and made again, limited if it was: workers serve only
+    queues that exist, and the limiter moves on only the jobs of limited ones. Any number of schedulers may run: the one
+    that takes the periodic lock counts.
     """
 
     name = "sampler"
@@ -95,6 +96,7 @@ class Sampler:
             if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
                 sampled = await queue_load.sample(conn)
                 await submission.announce_queues(conn, sampled)
+                await queues.limit_again(conn, sampled)
             await conn.commit()
         self._took = time.monotonic() - started
         return len(sampled)
