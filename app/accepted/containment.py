@@ -14,16 +14,13 @@ from typing import TypeVar
 
 import structlog
 
-from accepted.errors import AcceptedError
+from accepted.errors import AcceptedError, describe
 
 TRY_AGAIN = 60.0
 """Seconds after which a row that failed is tried again: somebody may have mended it."""
 
 MAX_KEPT = 1000
 """Rows that are remembered; beyond them, their errors are logged again."""
-
-MAX_SAID = 300
-"""Characters of an error's text that are logged."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -89,7 +86,5 @@ class RowErrors:
 
 
 def _said(error: Exception) -> str:
-    """Class, first line and place. Further lines of a database's error hold the values of the statement."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    said = str(error).partition("\n")[0][:MAX_SAID]
-    return f"{type(error).__name__}: {said} ({Path(place.filename).name}:{place.lineno})"
+    return f"{describe(error)} ({Path(place.filename).name}:{place.lineno})"
