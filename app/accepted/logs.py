@@ -178,8 +178,11 @@ class _Kind:
 
 
 class _Repeats:
-    """Writes the first line of a kind, and counts those that follow. For any thread, and within itself: wherever it
-    allocates, the garbage collector may destroy a failed task, which asyncio logs."""
+    """Writes the first line of a kind, and counts those that follow. Safe in any thread.
+
+    Safe when it is called from within itself, too: wherever it allocates, the garbage collector may destroy a failed
+    task, which asyncio logs.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -113,7 +113,7 @@ class QueueView(BaseModel):
     mean_run_time: float | None = Field(description="Seconds per attempt.")
     measured_over: float | None = Field(description="Seconds that the rates cover.")
     slots: int = Field(
-        description="Of live workers that serve the queue and a type of its; they may serve others, too."
+        description="Of live workers that serve the queue and one of its types; they may serve other queues, too."
     )
 
 

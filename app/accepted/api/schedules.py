@@ -15,7 +15,7 @@ from accepted import errors
 from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Reader, Writer, documented
 from accepted.api.http.body import body_docs, read_json
-from accepted.api.http.parameters import Listing, Page, in_lots, only_query
+from accepted.api.http.parameters import Listing, Page, in_chunks, only_query
 from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.jobs.answers import MONITORED, JobView, answer_accepted
 from accepted.api.jobs.submission import largest_body
@@ -62,7 +62,7 @@ async def list_(request: Request, who: Reader, query: Annotated[Page, Query()]) 
     after = listing.begin(cursor.read_text)
     async with reading(state_of(request).engine) as conn:
         read = partial(ledger.page, conn, who.tenant)
-        found = await in_lots(read, after, query.limit, lambda one: one.name, lambda one: len(one.job))
+        found = await in_chunks(read, after, query.limit, lambda one: one.name, lambda one: len(one.job))
     items = [_shown(one) for one in found[: query.limit]]
     return listing.answer(found, items, lambda one, scope: cursor.write_text(one.name, scope))
 

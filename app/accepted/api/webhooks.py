@@ -16,7 +16,7 @@ from accepted import errors
 from accepted.api import batches
 from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Admin, Reader, Writer, documented
-from accepted.api.http.parameters import Listing, Page, in_lots, only_query
+from accepted.api.http.parameters import Listing, Page, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs import reading as jobs
 from accepted.api.jobs.answers import MONITORED, ErrorView, monitor_headers
@@ -35,7 +35,7 @@ router = APIRouter(tags=["webhooks"], dependencies=documented)
 
 PATH = "/webhook-deliveries"
 
-FIRST_LOT = 50
+FIRST_CHUNK = 50
 """Deliveries that are read first: each has up to some tens of kilobytes of attempts."""
 
 _MISSING = (errors.ResourceNotFound, errors.Gone)
@@ -181,7 +181,9 @@ async def _page(
             found = await webhooks.page(conn, tenant, msgspec.structs.replace(wanted, before=before), count)
         return await _with_attempts(state, found)
 
-    page = await in_lots(read, begin, query.limit, itemgetter("id"), lambda one: len(json_text.encode(one)), FIRST_LOT)
+    page = await in_chunks(
+        read, begin, query.limit, itemgetter("id"), lambda one: len(json_text.encode(one)), FIRST_CHUNK
+    )
     if not page and query.job_id is not None:
         await jobs.find(state, tenant, query.job_id)
     if not page and query.batch_id is not None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.api.http.parameters import PAGE_BYTES, in_lots
+from accepted.api.http.parameters import PAGE_BYTES, in_chunks
 from accepted.domain.failures import FailureClass
 from tests.support.clients.client import Client
 from tests.support.ledger.dead_letters import fail
@@ -103,7 +103,7 @@ async def test_what_is_read_is_bounded_too(size: int, limit: int) -> None:
         calls.append(count)
         return rows[begin : begin + count]
 
-    found = await in_lots(read, None, limit, lambda row: row, lambda _: size)
+    found = await in_chunks(read, None, limit, lambda row: row, lambda _: size)
     fit = max(1, min(limit, PAGE_BYTES // max(size, 1)))
     assert found == rows[: len(found)]
     assert len(found) > fit or len(found) == limit + 1

@@ -67,7 +67,7 @@ class ProxyHeaders:
     """Where clients reach this service: under `root_path`, or as a trusted proxy says in X-Forwarded-*.
 
     Of several values the last counts, which the nearest proxy wrote; of X-Forwarded-For the last that is no trusted
-    proxy. Whoever is not in `trusted` is not believed: anybody can send these headers. Malformed values are ignored.
+    proxy. The headers of clients outside `trusted` are ignored, because anybody can send them. So are malformed values.
     """
 
     def __init__(self, root_path: str, trusted: tuple[IPNetwork, ...]) -> None:

@@ -21,8 +21,8 @@ from accepted.errors import FieldError, InvalidRequest, did_you_mean
 PAGE_BYTES = 2 * 2**20
 """Bytes of items after which a page ends, so that several requests at once need little memory. It has one at least."""
 
-FIRST_LOT = 2
-"""Rows that are read first where one may have hundreds of kilobytes; each further lot has up to four times as many."""
+FIRST_CHUNK = 2
+"""Rows that are read first where one may have hundreds of kilobytes; a further chunk has up to four times as many."""
 
 Row = TypeVar("Row")
 Position = TypeVar("Position")
@@ -114,8 +114,8 @@ class Listing:
     ) -> Response:
         """As many of `items`, one for each row, as `limit` and `PAGE_BYTES` allow, and `more` beside them.
 
-        `found` has up to `limit` + 1 rows; a row that is left out says that there is a next page. `write` encodes the
-        cursor that continues after a row, with a function of `accepted.domain.cursor`.
+        `found` has up to `limit` + 1 rows; a row that is left out means a next page. `write` encodes the cursor that
+        continues after a row, with a function of `accepted.domain.cursor`.
         """
         shown = _as_many_as_fit(items[: self._query.limit])
         next_ = write(found[len(shown) - 1], self._scope) if len(found) > len(shown) else None
@@ -127,23 +127,23 @@ class Listing:
         return Response(body, headers=headers, media_type=JSON)
 
 
-async def in_lots(
+async def in_chunks(
     read: Callable[[Position | None, int], Awaitable[Sequence[Row]]],
     begin: Position | None,
     limit: int,
     position: Callable[[Row], Position],
     size: Callable[[Row], int],
-    first: int = FIRST_LOT,
+    first: int = FIRST_CHUNK,
 ) -> list[Row]:
-    """The rows of a page of up to `limit`, and one more if there is one, read by `read(after, count)` lot by lot.
+    """The rows of a page of up to `limit`, and one more if there is one, read by `read(after, count)` chunk by chunk.
 
-    Stops early once they have more than `PAGE_BYTES`: `size` is the bytes of a row that may be large. The first lot has
-    `first` rows.
+    Stops early once they have more than `PAGE_BYTES`: `size` is the bytes of a row that may be large. The first
+    chunk has `first` rows.
     """
     found: list[Row] = []
-    after, lot, left = begin, first, PAGE_BYTES
+    after, chunk, left = begin, first, PAGE_BYTES
     while left >= 0 and len(found) <= limit:
-        wanted = min(lot, limit + 1 - len(found))
+        wanted = min(chunk, limit + 1 - len(found))
         rows = await read(after, wanted)
         found += rows
         if len(rows) < wanted:
@@ -151,7 +151,7 @@ async def in_lots(
         after = position(rows[-1])
         used = sum(map(size, rows))
         left -= used
-        lot = max(1, min(4 * lot, left * len(rows) // max(used, 1)))
+        chunk = max(1, min(4 * chunk, left * len(rows) // max(used, 1)))
     return found
 
 

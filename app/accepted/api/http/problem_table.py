@@ -86,7 +86,7 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "Fetch it again: it may have changed since you last read it.",
     ),
     errors.PreconditionFailed: Problem(
-        "precondition-failed", 412, "It is not there to be changed",
+        "precondition-failed", 412, "There is nothing to change",
         "The request came with If-Match, which asks to change only what exists.",
         "Check the name. Without If-Match the request makes it.",
     ),

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from accepted import errors
 from accepted.api.http.answers import JSON, header_docs, matches
 from accepted.api.http.auth import Reader, authenticate_again, documented
-from accepted.api.http.parameters import Listing, Page, Whole, in_lots, only_query
+from accepted.api.http.parameters import Listing, Page, Whole, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs.answers import ErrorView, JobView, ListedView, body_and_etag, retry_after
 from accepted.api.state import State, state_of
@@ -205,7 +205,7 @@ async def _page(state: State, tenant: str, query: JobQuery, before: UUID | None)
 
         if not include:
             return await read(before, query.limit + 1)
-        return await in_lots(read, before, query.limit, lambda job: job.id, _large_bytes)
+        return await in_chunks(read, before, query.limit, lambda job: job.id, _large_bytes)
 
 
 def _large_bytes(job: Job) -> int:
