@@ -63,6 +63,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
+def url_of(bound: socket.socket) -> str:
+    """The address of HTTP at this socket; `--port 0` leaves the port open until it is bound."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def unusable(host: str, port: int, error: Exception) -> ConfigurationError:
     """Why nobody can listen on `port` of `host`."""
     if not isinstance(error, OSError) or isinstance(error, socket.gaierror):

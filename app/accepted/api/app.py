@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import FrameType
 
+import structlog
 from fastapi import Depends, FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uvicorn.supervisors import Multiprocess
 
 import accepted
 from accepted import logs, process
@@ -59,6 +61,27 @@ ROUTES = (
     webhooks, health,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
+
+log = structlog.get_logger(__name__)
+
+
+class Processes(Multiprocess):
+    """The processes of `accepted api --workers N`, each with `from_environment`; logs what one alone would log."""
+
+    _ready = False
+
+    def keep_subprocess_alive(self) -> None:
+        """Called twice a second. Says so once all of them accept connections."""
+        super().keep_subprocess_alive()
+        if not self._ready and not self.should_exit.is_set() and all(each.is_ready() for each in self.processes):
+            self._ready = True
+            log.info("accepted_api", url=process.url_of(self.sockets[0]), processes=len(self.processes))
+
+    def terminate_all(self) -> None:
+        """Stop them. Each waits for its requests, streams and long polls."""
+        seconds = self.config.timeout_graceful_shutdown
+        log.info("api_stopping", processes=len(self.processes), seconds=seconds)
+        super().terminate_all()
 
 
 def create_app(settings: Settings) -> FastAPI:

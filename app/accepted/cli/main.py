@@ -66,9 +66,7 @@ def _options(
 ) -> None:
     """An HTTP job service. After its 202 a job is neither lost nor recorded twice."""
     if context.invoked_subcommand not in WITH_LOG:
-        for name, near in unknown().items():
-            hint = f"; did you mean {near}?" if near else ""
-            typer.echo(f"accepted: {name} is no setting and is ignored{hint}", err=True)
+        _say_unknown()
 
 
 @app.command()
@@ -81,9 +79,7 @@ def api(
     """Serve the HTTP API."""
     settings = _checked_settings()
 
-    from uvicorn.supervisors import Multiprocess
-
-    from accepted.api.app import create_app
+    from accepted.api.app import Processes, create_app
     from accepted.api.http import server as serving
 
     _start_logging()
@@ -94,7 +90,7 @@ def api(
         server.run(sockets)
         return
     config = serving.config("accepted.api.app:from_environment", settings, host, port, workers)
-    Multiprocess(config, sockets).run()
+    Processes(config, sockets).run()
 
 
 @app.command()
@@ -214,10 +210,23 @@ def _start_logging(pretty: bool = False) -> None:
         structlog.get_logger("settings").warning("unknown_setting", name=name, did_you_mean=near)
 
 
+def _say_unknown() -> None:
+    for name, near in unknown().items():
+        hint = f"; did you mean {near}?" if near else ""
+        typer.echo(f"accepted: {name} is no setting and is ignored{hint}", err=True)
+
+
 def _checked_settings() -> Settings:
-    """The settings of a process that needs the ledger. Called before slow imports, to fail at once."""
-    settings = load()
-    settings.require_database()
+    """The settings of a process that needs the ledger. Called before slow imports, to fail at once.
+
+    What is missing may be misspelt, and this process gets no log that could say so.
+    """
+    try:
+        settings = load()
+        settings.require_database()
+    except ConfigurationError:
+        _say_unknown()
+        raise
     return settings
 
 

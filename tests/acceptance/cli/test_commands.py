@@ -136,16 +136,17 @@ async def test_who_is_stopped_before_the_ledger_is_there_was_never_ready(start_s
         assert "hunter2" not in service.log()
 
 
-@pytest.mark.parametrize("command", ["api", "dev"])
+@pytest.mark.parametrize("command", ["api", "api --workers 2", "dev"])
 async def test_the_url_is_logged_when_it_answers(database_url: str, start_service: StartService, command: str) -> None:
-    """With the port that was bound: whoever reads the line may connect at once."""
-    service = start_service(command, "--port", "0", env={"ACCEPTED_DATABASE_URL": database_url})
-    await service.wait_ready(logged(f"accepted_{command}"), BOOT_WITHIN)
+    """With the port that was bound: whoever reads the line may connect at once. A stop says what it waits for."""
+    service = start_service(*command.split(), "--port", "0", env={"ACCEPTED_DATABASE_URL": database_url})
+    await service.wait_ready(logged(f"accepted_{command.split()[0]}"), BOOT_WITHIN)
     found = re.search(r"http://127\.0\.0\.1:[1-9]\d*", service.log())
     assert found is not None, service.log()
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"{found[0]}/healthz")).status_code == 200
     assert await service.terminate(60) == 0
+    assert "api_stopping" in service.log()
 
 
 @pytest.mark.parametrize("end", ["\n", " ", "\t", "é"])

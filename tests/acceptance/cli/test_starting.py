@@ -75,6 +75,16 @@ async def test_an_unknown_setting_is_a_warning_of_every_command(tmp_path: Path) 
         ]
 
 
+@pytest.mark.parametrize("command", ["api", "worker", "scheduler"])
+async def test_a_required_setting_that_is_misspelt(command: str) -> None:
+    done = await accepted(command, env={"ACCEPTED_DATABASE_URI": NOBODY})
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "accepted: ACCEPTED_DATABASE_URI is no setting and is ignored; did you mean ACCEPTED_DATABASE_URL?",
+        "accepted: ACCEPTED_DATABASE_URL is required, e.g. postgresql://user:password@host/accepted",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

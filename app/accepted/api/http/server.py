@@ -57,8 +57,7 @@ class Server(uvicorn.Server):
         except OSError as error:
             raise process.unusable(self.config.host, self.config.port, error) from error
         if self.started and not self.should_exit:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]  # `--port 0` leaves the port open
-            log.info(self._event, url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            log.info(self._event, url=process.url_of(self.servers[0].sockets[0]))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say what is waited for: requests that are being answered, streams and long polls until they have ended."""
