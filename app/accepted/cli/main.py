@@ -44,7 +44,9 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
 BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
-Queues = Annotated[str | None, typer.Option(help="Comma-separated queues. Default: all queues.")]
+Queues = Annotated[
+    str | None, typer.Option(help="Comma-separated queues; webhooks wait on `webhooks`. Default: all queues.")
+]
 Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs to run at once.")]
 
 WITH_LOG = ("api", "worker", "scheduler", "dev")
