@@ -49,6 +49,16 @@ def unpublished(job: JobSnapshot) -> bool:
     return waits and not job.published and not job.on_hold and job.now - _due_since(job) > RELAYED_WITHIN
 
 
+def may_hang_on_broker(job: JobSnapshot) -> bool:
+    """Whether the broker has to be asked: the job became due a while ago, and nothing in the ledger holds it."""
+    if unpublished(job):
+        return True
+    if job.status in FINISHED or job.status in {Status.RUNNING, Status.BLOCKED} or not job.published or job.on_hold:
+        return False
+    late = job.now - _due_since(job) > RELAYED_WITHIN and job.capacity.busy < job.capacity.slots
+    return late and _moment(job) is None and _room(job) is None
+
+
 def wire(job: JobSnapshot) -> dict[str, Any]:
     """The JSON of `GET /jobs/{id}/explain`: flat, with `last_error` if the job had an error."""
     found = explain(job)
@@ -195,14 +205,17 @@ def _key(job: JobSnapshot) -> Explanation | None:
 
 
 def _slot(job: JobSnapshot) -> Explanation:
-    """All slots are busy, or other jobs come first."""
+    """The broker, which has its reference, is away; or all slots are busy, or other jobs come first."""
+    since = _due_since(job)
+    if job.published and job.broker not in {None, "ok"}:
+        said = f"It is due since {_at(since)} and published, and the broker does not answer."
+        return Explanation("broker_away", said, {"since": since, "due_at": since})
     if job.position.ahead:
         others = _count(job.position.ahead, "other")
         return _in_line("behind_others", f"It waits behind {others} on queue {job.queue}", job, {"queue": job.queue})
     if job.capacity.busy >= job.capacity.slots > 0:
         said = f"It is next on queue {job.queue}: all {_count(job.capacity.slots, 'slot')} of its workers are busy"
         return _in_line("next_in_line", said, job, {"queue": job.queue, "slots": job.capacity.slots})
-    since = _due_since(job)
     if job.on_hold and job.measured.span is None and job.now - since > RELAYED_WITHIN:
         said = f"It is due since {_at(since)}, and no scheduler has admitted it: none runs."
         return Explanation("waits_for_scheduler", said, {"since": since, "due_at": since})

@@ -3,13 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.network.addresses import EgressAllow
+from accepted.domain.references import JobRef
 from accepted.services import targets as service
+from accepted.storage.db.engine import transaction
+from accepted.storage.jobs import outbox
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.scheduler.relay import Relay
 from tests.support.clients.client import Client
@@ -131,6 +135,11 @@ async def test_a_broker_that_is_away(engine: AsyncEngine, database_url: str) -> 
         assert due["ahead"], "the relay has taken it"
         found = await why(client, job, "broker_away", "the broker does not answer", "It is due since")
         assert -24 < seconds_from_now(found["since"]) <= -21
+        assert found["since"] == (await client.job(job["id"]))["run_at"]
+        async with transaction(engine) as conn:  # as if the broker had confirmed it before it went away
+            await outbox.mark_published(conn, [JobRef(UUID(job["id"]), 0, job["queue"], job["type"], job["priority"])])
+            await conn.commit()
+        found = await why(client, job, "broker_away", "published, and the broker does not answer")
         assert found["since"] == (await client.job(job["id"]))["run_at"]
         await broker.close()
 

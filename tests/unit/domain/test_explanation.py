@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
-from accepted.domain.explanation import explain, unpublished
+from accepted.domain.explanation import explain, may_hang_on_broker, unpublished
 from accepted.domain.ids import new_id
-from accepted.domain.snapshot import DeferredTarget, JobSnapshot, WorkerCapacity
+from accepted.domain.snapshot import DeferredTarget, JobSnapshot, QueuePosition, WorkerCapacity
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -42,6 +43,29 @@ def test_who_is_away(due_since: float, due_at: float, broker: str | None, reason
     assert unpublished(asked) == (due_since < -3)
     if reason in ("broker_away", "waits_for_scheduler"):
         assert found.data["since"] == NOW + timedelta(seconds=due_since)
+
+
+@pytest.mark.parametrize(
+    ("due_since", "fields", "asked"),
+    [
+        (-21, {}, True),
+        (-21, {"position": QueuePosition(5)}, True),
+        (-1, {}, False),
+        (-21, {"capacity": WorkerCapacity(1, 1, 10, 10)}, False),
+        (-21, {"capacity": WorkerCapacity(1, 0, 0, 0)}, False),
+        (-21, {"status": "running"}, False),
+        (-21, {"on_hold": True}, False),
+    ],
+)
+def test_a_published_job_that_a_free_slot_does_not_get(due_since: float, fields: dict[str, Any], asked: bool) -> None:
+    published = job(due_since, due_since, published=True, admitted=True, **fields)
+    assert may_hang_on_broker(published) == asked
+    if asked:
+        away = explain(msgspec.structs.replace(published, broker="unavailable"))
+        assert away.reason == "broker_away"
+        assert away.data["since"] == NOW + timedelta(seconds=due_since)
+        answers = explain(msgspec.structs.replace(published, broker="ok"))
+        assert answers.reason == ("behind_others" if "position" in fields else "on_its_way")
 
 
 @pytest.mark.parametrize("status", ["running", "succeeded", "blocked", "scheduled"])

@@ -19,7 +19,7 @@ from accepted.storage.jobs import explain as explaining
 from accepted.storage.jobs.explain import JobRow
 
 BROKER_ANSWERS_WITHIN = 2.0
-"""Seconds. The broker is asked only about a job that should have been published by now."""
+"""Seconds. The broker is asked only about a job that should be running by now."""
 
 
 async def explain(engine: AsyncEngine, broker: Broker, job: Job, lease_ttl: float) -> dict[str, Any] | None:
@@ -33,7 +33,7 @@ async def explain(engine: AsyncEngine, broker: Broker, job: Job, lease_ttl: floa
             snapshot = msgspec.structs.replace(snapshot, needs=await explaining.needs(conn, job.id))
         elif row.status != Status.RUNNING and row.status not in FINISHED:
             snapshot = await _waiting(conn, job, row, snapshot, lease_ttl)
-    if explanation.unpublished(snapshot) and not broker.is_ledger:
+    if not broker.is_ledger and explanation.may_hang_on_broker(snapshot):
         snapshot = msgspec.structs.replace(snapshot, broker=await _asked(broker))
     return explanation.wire(snapshot)
 
