@@ -105,6 +105,6 @@ class SettingsWatch:
 
 
 def _retrieved(reading: "asyncio.Task[None]") -> None:
-    """All who waited for it may have given up."""
+    """Take its error, or asyncio logs it: all who waited for it may have given up."""
     if not reading.cancelled():
         reading.exception()
