@@ -44,6 +44,25 @@ async def test_a_change_during_a_read_is_read() -> None:
     assert (ledger.copy.fresh, ledger.copied, ledger.reads) == (True, 1, 2)
 
 
+async def test_a_stream_of_changes_holds_nobody_up() -> None:
+    """Settings may change faster than they are read: in the end, a read that began after the call is enough."""
+    ledger = Ledger()
+
+    async def keep_changing() -> None:
+        while True:
+            ledger.copy.forget()
+            await asyncio.sleep(0)
+
+    changing = asyncio.create_task(keep_changing())
+    await asyncio.sleep(0)
+    ledger.setting = 1
+    try:
+        await asyncio.wait_for(ledger.copy.refresh(), 1)
+    finally:
+        changing.cancel()
+    assert (ledger.copied, ledger.copy.fresh) == (1, False)
+
+
 async def test_all_who_wait_share_its_failure() -> None:
     """A silent ledger costs them its timeout once, not once for each that came before."""
     ledger = Ledger()

@@ -20,6 +20,10 @@ from accepted.storage.db.notifications import EVERYTHING, Listener
 POLL_EVERY = 0.4
 """Seconds between comparisons of versions: a setting holds everywhere within half a second."""
 
+MOST_READS = 5
+"""Reads that one user of a copy waits for: settings may change faster than they are read, for as long as it pleases
+those who change them."""
+
 log = structlog.get_logger(__name__)
 
 Forget = Callable[[], None]
@@ -48,8 +52,13 @@ class SettingsCopy:
         self._changes += 1
 
     async def refresh(self) -> None:
-        """Read it, unless it is fresh. Raises what `read` raises, and stays out of date then."""
-        while not self.fresh:
+        """Read it, unless it is fresh. Raises what `read` raises, and stays out of date then.
+
+        After `MOST_READS` that were each overtaken by a change it returns with the last, which began after the call.
+        """
+        for _ in range(MOST_READS):
+            if self.fresh:
+                return
             if self._reading is None:
                 self._reading = asyncio.create_task(self._read_now())
                 self._reading.add_done_callback(_retrieved)
