@@ -160,7 +160,8 @@ async def test_a_trusted_proxy_is_believed(engine: AsyncEngine, database_url: st
         assert await seen_by(client) == (ROOT, "127.0.0.1"), "the setting holds where no proxy says otherwise"
         assert await seen_by(client, x_forwarded_prefix="/a, /b/") == ("/b", "127.0.0.1")
         for malformed in ("//evil.example", "https://evil.example", '/a>; rel="x"', "/a b", "/" + "a" * 200):
-            assert await seen_by(client, x_forwarded_prefix=malformed) == ("", "127.0.0.1")
+            assert await seen_by(client, x_forwarded_prefix=malformed) == (ROOT, "127.0.0.1")
+        assert await seen_by(client, x_forwarded_prefix="/") == ("", "127.0.0.1"), "no prefix is a prefix, too"
 
 
 def scope(**headers: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class ProxyHeaders:
         root = self._root_path
         if self._trusted and scope["client"] and self._trusts(scope["client"][0]):
             said = _forwarded(scope)
-            root = _prefix(said) if b"x-forwarded-prefix" in said else root
+            root = _prefix(said, root)
             self._believe(scope, said)
         serve_under(root)
         if root:
@@ -118,9 +118,9 @@ def _forwarded(scope: Scope) -> dict[bytes, list[str]]:
     return found
 
 
-def _prefix(said: dict[bytes, list[str]]) -> str:
-    prefix = said[b"x-forwarded-prefix"][-1].rstrip("/")
-    return prefix if len(prefix) <= MAX_ROOT and re.fullmatch(ROOT_PATTERN, prefix) else ""
+def _prefix(said: dict[bytes, list[str]], otherwise: str) -> str:
+    prefix = said.get(b"x-forwarded-prefix", [otherwise])[-1].rstrip("/")
+    return prefix if len(prefix) <= MAX_ROOT and re.fullmatch(ROOT_PATTERN, prefix) else otherwise
 
 
 async def _submission(scope: Scope, receive: Receive, send: Send) -> None:
