@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.api.http.parameters import PAGE_BYTES, in_chunks
 from accepted.domain.failures import FailureClass
+from accepted.services.manual_retry import EditedPayload, replay
 from tests.support.clients.client import Client
-from tests.support.ledger.dead_letters import fail
+from tests.support.ledger.dead_letters import ended_as, fail, read, run_again
 from tests.support.ledger.jobs import put
 from tests.support.ledger.webhook_deliveries import delivered
 from tests.support.service.http_app import HttpApp, http_app
@@ -89,6 +90,23 @@ async def test_the_small_items_of_other_lists_fit_where_their_limit_says(client:
     for _ in range(3):
         await delivered(engine, "succeeded")
     assert [len(items) for _, items in await pages(client, "/webhook-deliveries?limit=2")] == [2, 1]
+
+
+async def test_payloads_that_replays_have_replaced(client: Client, engine: AsyncEngine) -> None:
+    """Each is on the page of its attempt, and the page ends where they fill it."""
+    id = await ended_as(engine, "failed", payload=of_size(LARGE))
+    for number in range(14):
+        await replay(engine, await read(engine, id), EditedPayload(of_size(LARGE + number), "me"))
+        await run_again(engine)
+    found, following = [], f"/jobs/{id}/attempts?limit=200"
+    while following:
+        answer = await client.get(following)
+        found.append((len(answer.content), answer.json()))
+        following = answer.links.get("next", {}).get("url", "")
+    assert [[one["attempt"] for one in page["items"]] for _, page in found] == [[*range(1, 11)], [*range(11, 16)]]
+    edits = [[one["after_attempt"] for one in page["edits"]] for _, page in found]
+    assert edits == [[*range(1, 11)], [*range(11, 15)]]
+    assert all(size <= PAGE_BYTES + 10_000 for size, _ in found), [size for size, _ in found]
 
 
 @pytest.mark.parametrize("size", [0, 1, PAGE_BYTES // 50, PAGE_BYTES // 3, PAGE_BYTES // 2, PAGE_BYTES, 2 * PAGE_BYTES])

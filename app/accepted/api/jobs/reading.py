@@ -8,13 +8,14 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import JSON, header_docs, matches
 from accepted.api.http.auth import Reader, authenticate_again, documented
-from accepted.api.http.parameters import Listing, Page, Whole, in_chunks, only_query
+from accepted.api.http.parameters import PAGE_BYTES, Listing, Page, Whole, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs.answers import ErrorView, JobView, ListedView, body_and_etag, retry_after
 from accepted.api.state import State, state_of
@@ -24,7 +25,7 @@ from accepted.domain.job import LARGE, QUEUE_PATTERN, Job, Status, to_wire
 from accepted.errors import FieldError, Gone, InvalidRequest, ResourceNotFound
 from accepted.services.jobs.requests import Moment
 from accepted.storage.db.engine import reading
-from accepted.storage.jobs.manual_retry import Edit, edits_of
+from accepted.storage.jobs.manual_retry import Edit, edits_after
 from accepted.storage.jobs.reading import Attempt, JobFilter, attempts_after, list_jobs
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
@@ -88,7 +89,7 @@ class AttemptPage(BaseModel):
 
     items: list[AttemptView]
     next: str | None
-    edits: list[EditView] = Field(default=[], description="Payloads that a replay has replaced, if any: on each page.")
+    edits: list[EditView] = Field(default=[], description="Payloads that were replaced after these attempts, if any.")
 
 
 @router.get(
@@ -153,15 +154,16 @@ async def attempts(request: Request, who: Reader, job_id: UUID, query: Annotated
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     listing = Listing(f"/jobs/{job_id}/attempts", who.tenant, query)
-    after = listing.begin(cursor.read_number) or 0
+    after = listing.begin(cursor.read_number)
     async with reading(state.engine) as conn:
-        found = await attempts_after(conn, job_id, after, query.limit + 1)
-    edits = [_edit(one) for one in await _edits(state, job)]
+        found = await attempts_after(conn, job_id, after or 0, query.limit + 1)
+        edits = await _edits(conn, job, after, query.limit) if found else []
+    shown, edits = _together(found[: query.limit], edits)
     return listing.answer(
         found,
-        [_attempt(one) for one in found[: query.limit]],
+        [_attempt(one) for one in shown],
         lambda one, scope: cursor.write_number(one.attempt, scope),
-        {"edits": edits} if edits else {},
+        {"edits": [_edit(one) for one in edits]} if edits else {},
     )
 
 
@@ -176,11 +178,24 @@ async def find(state: State, tenant: str, job_id: UUID) -> Job:
     raise ResourceNotFound("no such job")
 
 
-async def _edits(state: State, job: Job) -> Sequence[Edit]:
+async def _edits(conn: AsyncConnection, job: Job, after: int | None, limit: int) -> Sequence[Edit]:
     if not job.retried_after:  # only a replay edits a payload, so most jobs need no query
         return []
-    async with reading(state.engine) as conn:
-        return await edits_of(conn, job.id)
+    return await in_chunks(
+        lambda behind, count: edits_after(conn, job.id, -1 if behind is None else behind, count),
+        after, limit, lambda edit: edit.attempt, lambda edit: len(edit.payload_before),
+    )  # fmt: skip
+
+
+def _together(attempts: Sequence[Attempt], edits: Sequence[Edit]) -> tuple[Sequence[Attempt], Sequence[Edit]]:
+    """The attempts of one page, each with the payload that was replaced after it: as many as `PAGE_BYTES` allows."""
+    left = PAGE_BYTES
+    for edit in edits:
+        left -= len(edit.payload_before)
+        if left < 0 and edit.attempt > attempts[0].attempt:
+            attempts = [one for one in attempts if one.attempt < edit.attempt]
+            break
+    return attempts, [edit for edit in edits if attempts and edit.attempt <= attempts[-1].attempt]
 
 
 async def _changed(state: State, job: Job, if_none_match: str | None, seconds: float) -> Job:

@@ -104,7 +104,7 @@ UPDATE jobs SET payload = CAST(:payload AS json) WHERE id = :id
 
 _EDITS = Statement("""
 SELECT attempt, CAST(payload_before AS text) AS payload_before, edited_at, edited_by
-FROM payload_edits WHERE job_id = :id ORDER BY attempt
+FROM payload_edits WHERE job_id = :id AND attempt > :after ORDER BY attempt LIMIT :limit
 """)
 
 _BEHIND = """
@@ -226,9 +226,9 @@ async def edit(conn: Connection, job_id: UUID, payload: str, edited_by: str) -> 
     await _EDIT.run(conn, id=job_id, payload=payload, edited_by=edited_by)
 
 
-async def edits_of(conn: Connection, job_id: UUID) -> Sequence[Edit]:
-    """Every payload that this job had before its present one, in order."""
-    return [struct(Edit, row) for row in await _EDITS.rows(conn, id=job_id)]
+async def edits_after(conn: Connection, job_id: UUID, after: int, limit: int) -> Sequence[Edit]:
+    """Up to `limit` payloads that a replay has replaced behind attempt `after` (-1: all), in order."""
+    return [struct(Edit, row) for row in await _EDITS.rows(conn, id=job_id, after=after, limit=limit)]
 
 
 async def lock_workflow(conn: Connection, ids: Sequence[UUID]) -> None:
