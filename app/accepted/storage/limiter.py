@@ -61,15 +61,20 @@ WITH free AS MATERIALIZED (
     FROM workers w WHERE {_LIVES} AND {SERVES}
 ), waiting AS MATERIALIZED (
     SELECT CAST(COALESCE(sum(slots), 0) AS int8) AS leases FROM free WHERE tenant IS NOT NULL
+), able AS MATERIALIZED (
+    SELECT type, CAST(sum(slots) - COALESCE(min(n), 0) AS int4) AS slots
+    FROM (SELECT unnest(types) AS type, slots FROM free WHERE tenant IS NULL AND slots > 0) AS f LEFT JOIN (
+        SELECT unserved AS type, count(*) AS n FROM outbox WHERE queue = :queue AND admitted GROUP BY unserved
+    ) AS admitted USING (type) GROUP BY type
 )
 SELECT (SELECT CAST(COALESCE(sum(slots), 0) AS int8) FROM free WHERE tenant IS NULL) AS free, waiting.leases,
        (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted) AS admitted,
        CASE WHEN waiting.leases = 0 THEN 0
             ELSE (SELECT count(*) FROM outbox o WHERE o.queue = :queue AND o.admitted AND {_WANTED}) END AS wanted,
        CASE WHEN CAST(:limited AS bool) THEN (SELECT count(*) {_OPEN}) END AS run,
-       (SELECT CASE WHEN bool_and(types IS NOT NULL) IS NOT FALSE THEN ARRAY(
-           SELECT DISTINCT unnest(f.types) FROM free f WHERE f.tenant IS NULL AND f.slots > 0
-       ) END FROM free WHERE tenant IS NULL AND slots > 0) AS able
+       CASE WHEN NOT EXISTS (SELECT 1 FROM free WHERE tenant IS NULL AND slots > 0 AND types IS NULL)
+            THEN ARRAY(SELECT type FROM able WHERE slots > 0 ORDER BY type) END AS able,
+       ARRAY(SELECT slots FROM able WHERE slots > 0 ORDER BY type) AS able_slots
 FROM waiting
 """)
 
@@ -86,17 +91,16 @@ _NEXT_KEY = """
 """
 
 _MEMBER = """
-    SELECT o.job_id, row_number() OVER (ORDER BY o.priority DESC, o.due_at) AS rank
+    SELECT o.job_id, o.unserved, row_number() OVER (ORDER BY o.priority DESC, o.due_at) AS rank
     FROM outbox o WHERE {waits} AND {key} ORDER BY o.priority DESC, o.due_at LIMIT {limit}
 """
-
 
 _RECEIVER_LIMIT = f"""CASE WHEN CAST(:deliveries AS bool) THEN GREATEST({rules.LEAST_AT_ONCE}, CAST({rules.BUDGET}
     / GREATEST(COALESCE(v.seconds, {rules.UNKNOWN}), b.age, {rules.BUDGET / rules.MOST_AT_ONCE}) AS int4)) END"""
 """By how long the receiver took to answer, and by the age of the oldest delivery that it has not answered yet."""
 
 
-def _admit(waits: str) -> Statement:
+def _admit(waits: str, fits: str) -> Statement:
     return Statement(f"""
 WITH RECURSIVE later(key, place) AS (
     SELECT ({_NEXT_KEY.format(waits=waits, after="COALESCE(CAST(:last_key AS text), '')")}), 1
@@ -122,7 +126,7 @@ WITH RECURSIVE later(key, place) AS (
     ) AS taken
     WHERE (CAST(:per_key AS int4) IS NOT NULL OR CAST(:deliveries AS bool)) AND key IS NOT NULL GROUP BY key
 ), chosen AS (
-    SELECT w.job_id, w.rank, r.place FROM ring r LEFT JOIN busy b ON b.key = r.key
+    SELECT w.job_id, w.unserved, w.rank, r.place FROM ring r LEFT JOIN busy b ON b.key = r.key
     LEFT JOIN receivers v ON CAST(:deliveries AS bool) AND v.key = r.key
     CROSS JOIN LATERAL ({
         _MEMBER.format(
@@ -133,10 +137,12 @@ WITH RECURSIVE later(key, place) AS (
         )
     }) AS w
     UNION ALL
-    SELECT w.job_id, w.rank, CAST(:steps AS int4) + 1
+    SELECT w.job_id, w.unserved, w.rank, CAST(:steps AS int4) + 1
     FROM ({_MEMBER.format(waits=waits, key="o.concurrency_key IS NULL", limit="(SELECT size FROM share)")}) AS w
 ), first AS MATERIALIZED (
-    SELECT * FROM chosen ORDER BY rank, place LIMIT :room
+    SELECT job_id, rank, place FROM (
+        SELECT *, row_number() OVER (PARTITION BY unserved ORDER BY rank, place) AS nth FROM chosen
+    ) AS each WHERE {fits} ORDER BY rank, place LIMIT :room
 ), locked AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE job_id = ANY(ARRAY(SELECT job_id FROM first)) AND on_hold AND due_at < 'infinity'
     ORDER BY job_id FOR UPDATE SKIP LOCKED
@@ -153,13 +159,17 @@ WHERE j.id = ANY(ARRAY(SELECT job_id FROM first)) ORDER BY f.rank, f.place
 """)
 
 
-_ADMIT = _admit(f"{_WAITS} AND {_SERVED}")
+_FITS = """(unserved = '' OR CAST(:able AS text[]) IS NULL
+        OR nth <= (CAST(:able_slots AS int4[]))[array_position(CAST(:able AS text[]), unserved)])"""
+"""No more rows that were set aside than free slots of those who serve their type: others need the rest of the room."""
+
+_ADMIT = _admit(f"{_WAITS} AND {_SERVED}", _FITS)
 """One statement, because what is admitted must be what is counted. The round robin visits the keys after `last_key` by
 a loose index scan, one probe a key, and reads only the share of each key: jobs behind it cost nothing. Ids are passed
 on as arrays, as in `accepted.storage.jobs.outbox`: PostgreSQL may plan a join as a scan of all waiting rows.
 """
 
-_ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}")
+_ADMIT_WANTED = _admit(f"{_WAITS} AND {_WANTED}", "true")
 """Skips, one by one, rows that no lease request can take, as the lease claim does."""
 
 _PASS_ON = Statement("""
@@ -204,7 +214,8 @@ class Room(msgspec.Struct, frozen=True):
     """The room on a queue: `free` slots of live worker processes, and `leases` that requests wait for.
 
     `admitted` rows are not claimed yet; waiting lease requests can take `wanted` of them. `run` counts the running
-    jobs, if it was asked for. `able`: the types of worker processes with free slots; None: any type.
+    jobs, if it was asked for. `able`: the types that worker processes have free slots for, beside the admitted rows
+    that were set aside; so many `able_slots` each. None: any type.
     """
 
     free: int
@@ -213,6 +224,7 @@ class Room(msgspec.Struct, frozen=True):
     wanted: int
     run: int | None
     able: list[str] | None = None
+    able_slots: list[int] = []
 
     @property
     def for_any(self) -> int:
@@ -260,21 +272,21 @@ async def take_back(conn: Connection, queue: str, lease_ttl: float, limit: int) 
 
 
 async def admit(
-    conn: Connection, queue: str, limit: int, locked: LockedQueue, steps: int, hold: float | None,
-    able: list[str] | None = None, leases: float | None = None,
+    conn: Connection, queue: str, limit: int, locked: LockedQueue, room: Room, steps: int, hold: float | None,
+    leases: float | None = None,
 ) -> Admitted:  # fmt: skip
     """Admit up to `limit` rows of a locked queue, reading up to `steps` keys: it may be fewer than there is room for.
 
     The caller publishes them within `hold` seconds, else the relay does; None: its commit publishes them. Rows that
-    were set aside are admitted if their types are in `able`, and claimed from the ledger. With `leases`, the time to
-    live of a lease, only rows that a waiting lease request can take.
+    were set aside are admitted as far as `room` has slots for their types, and claimed from the ledger. With `leases`,
+    the time to live of a lease, only rows that a waiting lease request can take.
     """
     values: dict[str, object] = {
         "queue": queue, "room": limit, "last_key": locked.last_key, "per_key": locked.max_running_per_key,
         "steps": steps, "hold": hold, "deliveries": locked.deliveries,
     }  # fmt: skip
     if leases is None:
-        return _admitted(await _ADMIT.rows(conn, **values, able=able))
+        return _admitted(await _ADMIT.rows(conn, **values, able=room.able, able_slots=room.able_slots))
     return _admitted(await _ADMIT_WANTED.rows(conn, **values, lease_ttl=leases, internal=list(INTERNAL_TYPES)))
 
 

@@ -267,6 +267,21 @@ async def test_what_was_set_aside_takes_room_only_while_somebody_can_claim_it(qu
     assert (last.job.id, last.job.attempt) == (foreign, 1)
 
 
+async def test_what_was_set_aside_takes_only_the_slots_of_those_who_serve_it(queue: Queue) -> None:
+    """A worker of its type with one free slot does not let it take the room of all others."""
+    await limit(queue.engine, max_running=100)
+    worker = await a_worker(queue.engine, 10, types=["noop"])
+    foreign = await queue.put(20, type="foreign")
+    for _ in range(2):
+        await queue.admit()
+        assert await _claim(queue, worker, ["noop"]) == []
+    await a_worker(queue.engine, 1, types=["foreign"])
+    ours = await queue.put(3)
+    for _ in range(2):
+        await queue.admit()
+    assert await admitted(queue.engine) == [foreign[0], *ours]
+
+
 async def _claim(queue: Queue, worker: UUID, types: list[str]) -> Claimed:
     async with transaction(queue.engine) as conn:
         claimed = await claim_next(conn, worker, ["q"], 10, types)

@@ -149,12 +149,12 @@ class Limiter:
         """
         first, last_key = Admitted([], locked.last_key), locked.last_key
         if (slots := min(limit, room.for_any)) > 0:
-            first = await limiter.admit(conn, queue, slots, locked, steps, self._hold, room.able)
+            first = await limiter.admit(conn, queue, slots, locked, room, steps, self._hold)
             last_key = first.last_key if first.refs else last_key
         if (leases := min(limit - len(first.refs), room.for_wanted)) <= 0:
             return first.refs, last_key
         locked = msgspec.structs.replace(locked, last_key=last_key)
-        then = await limiter.admit(conn, queue, leases, locked, steps, self._hold, leases=self._lease_ttl)
+        then = await limiter.admit(conn, queue, leases, locked, room, steps, self._hold, leases=self._lease_ttl)
         return [*first.refs, *then.refs], then.last_key if then.refs else last_key
 
 
