@@ -36,8 +36,8 @@ SUCCEEDED = "SELECT count(*) FROM jobs WHERE queue = $1 AND status = 'succeeded'
     ("broker", "changes", "seed"),
     [
         ("rabbitmq", 60, 1),
-        pytest.param("rabbitmq", 1000, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
-        pytest.param("postgres", 1000, 3, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("rabbitmq", 500, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("postgres", 500, 3, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
 )
 async def test_what_get_says_after_a_change_is_what_holds(

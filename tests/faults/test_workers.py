@@ -61,8 +61,9 @@ async def test_workers_killed_at_random_moments_under_load(cluster: Cluster, cli
 async def test_a_worker_that_slept_past_its_lease_cannot_write(
     cluster: Cluster, client: Client, ledger: Ledger, measured: Measured
 ) -> None:
-    await cluster.start(workers=1, concurrency=3)  # all taken: the broker gives the zombie nothing more
-    zombie = cluster.workers[0]
+    await cluster.start(workers=0)
+    # All slots are taken, and it runs no deliveries: the broker gives the zombie nothing more.
+    zombie = await cluster.add_worker(3, effects.QUEUE)
     async with Receiver() as receiver:
         for _ in range(3):
             await client.accept({"seconds": 0.5, "slow_attempts": 1}, callback_url=receiver.url)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.domain.job import WEBHOOK_TYPE
+from accepted.domain.job import WEBHOOK_QUEUE, WEBHOOK_TYPE
 from accepted.domain.network import targets as rules
 from accepted.domain.network.addresses import EgressAllow
 from accepted.services import manual_retry
@@ -191,7 +191,7 @@ async def test_all_are_let_go_however_many(engine: AsyncEngine, monkeypatch: pyt
 
 async def deliver(engine: AsyncEngine, broker: PostgresBroker, url: str) -> UUID:
     payload = msgspec.json.encode({"url": url, "job_id": "x", "event": "{}"}).decode()
-    return await accept(engine, broker, WEBHOOK_TYPE, payload, max_attempts=1)
+    return await accept(engine, broker, WEBHOOK_TYPE, payload, max_attempts=1, queue=WEBHOOK_QUEUE)
 
 
 async def failing(engine: AsyncEngine) -> list[str]:
@@ -204,7 +204,7 @@ async def test_a_url_that_failed_for_five_days_is_given_up_until_a_replay(
     handler = webhook_handler(engine, None)
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
     async with Receiver(lambda _: Answer(500)) as receiver, working(
-        engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress
+        engine, broker, WEBHOOK_QUEUE, handlers={WEBHOOK_TYPE: handler}, egress=egress
     ):  # fmt: skip
         url = f"{receiver.url}/hook"
         first = await deliver(engine, broker, url)
@@ -218,7 +218,7 @@ async def test_a_url_that_failed_for_five_days_is_given_up_until_a_replay(
                          "VALUES ('t', :host, 9, 'transient', now() + interval '1 hour') "
                          "ON CONFLICT (tenant, host) DO UPDATE SET deferred_until = excluded.deferred_until",
                  host=f"127.0.0.1:{receiver.port}")  # fmt: skip
-    async with receiver, working(engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress):
+    async with receiver, working(engine, broker, WEBHOOK_QUEUE, handlers={WEBHOOK_TYPE: handler}, egress=egress):
         third = await deliver(engine, broker, url)
         await until(has(engine, third, "failed"), 10, "dead at once, though its host is deferred")
         assert len(receiver.requests) == 1
@@ -238,7 +238,7 @@ async def test_days_in_which_nobody_called_are_no_days_of_failure(engine: AsyncE
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
     since = "SELECT failing_since > now() - interval '1 minute' AS anew FROM webhook_urls"
     async with Receiver(lambda _: Answer(500)) as receiver, working(
-        engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress
+        engine, broker, WEBHOOK_QUEUE, handlers={WEBHOOK_TYPE: handler}, egress=egress
     ):  # fmt: skip
         url = f"{receiver.url}/hook"
         await until(has(engine, await deliver(engine, broker, url), "failed"), 10)
@@ -255,7 +255,10 @@ async def test_days_in_which_nobody_called_are_no_days_of_failure(engine: AsyncE
 async def test_a_ledger_that_is_away_is_no_fault_of_the_receiver(engine: AsyncEngine, broker: PostgresBroker) -> None:
     handler = webhook_handler(engine, None)
     egress = Egress(EgressAllow.parse("127.0.0.0/8"))
-    async with Receiver() as receiver, working(engine, broker, handlers={WEBHOOK_TYPE: handler}, egress=egress):
+    async with (
+        Receiver() as receiver,
+        working(engine, broker, WEBHOOK_QUEUE, handlers={WEBHOOK_TYPE: handler}, egress=egress),
+    ):
         with capture_logs() as lines:
             await do(engine, "ALTER TABLE webhook_secrets RENAME TO gone")
             delivery = await deliver(engine, broker, f"{receiver.url}/hook")

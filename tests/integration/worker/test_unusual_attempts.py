@@ -118,7 +118,7 @@ async def test_a_known_outcome_is_recorded_though_the_worker_stops(
         job_id = await shop.accept("leaves.open", max_attempts=1)
         await rolling_back.wait()
         shop.worker.stop()
-        closing = next(iter(shop.worker._executing))
+        closing = next(iter(shop.worker._lanes[0]._executing))
         await until(lambda: closing.cancelling() > 0, 10, "the end of the grace")
         roll_back.set()
     assert await shop.outcomes(job_id) == ["transient"]
