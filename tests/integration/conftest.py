@@ -1,4 +1,4 @@
-"""What tests on either broker start from."""
+"""What tests of the API and tests on either broker start from."""
 
 from collections.abc import AsyncIterator
 
@@ -9,8 +9,22 @@ from accepted.broker.base import Broker
 from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.storage.db.engine import create_engine
+from tests.support.clients.client import Client
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.limited_queue import Queue
+from tests.support.service.http_app import HttpApp, http_app
+
+
+@pytest.fixture
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    """The API in this process, on a ledger of its own, without a worker."""
+    async with http_app(engine, database_url) as app:
+        yield app
+
+
+@pytest.fixture
+async def client(app: HttpApp) -> Client:
+    return await app.client()
 
 
 @pytest.fixture(params=["postgres", "rabbitmq"])

@@ -6,7 +6,6 @@ The service has rows of every kind, so that no request ends early for want of an
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -27,18 +26,12 @@ from tests.support.ledger.jobs import claim
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.schedules import job_checks
 from tests.support.ledger.webhook_deliveries import delivered
-from tests.support.service.http_app import HttpApp, http_app, measured
+from tests.support.service.http_app import HttpApp, measured
 
 SEED, SHARE = 7, 1500
 """Requests of the ten thousand that there are."""
 
 LONGEST = 20.0  # seconds for one request: none of them waits for anything
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
 
 
 async def furnished(engine: AsyncEngine, client: Client) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Pages are bounded in bytes as well: `next` goes on where a page has ended, and nothing is left out or doubled."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,20 +14,8 @@ from tests.support.clients.client import Client
 from tests.support.ledger.dead_letters import ended_as, fail, read, run_again
 from tests.support.ledger.jobs import put
 from tests.support.ledger.webhook_deliveries import delivered
-from tests.support.service.http_app import HttpApp, http_app
 
 LARGE = 200_000
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 def of_size(size: int) -> str:

@@ -3,7 +3,6 @@ written is written here as that part does.
 """
 
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,20 +17,9 @@ from tests.support.clients.client import Client, check_problem, from_now
 from tests.support.clients.explanations import seconds_from_now, submit, why
 from tests.support.ledger.jobs import apply, claim, running_attempt
 from tests.support.ledger.sql import do
-from tests.support.service.http_app import HttpApp, a_worker, depends, http_app, measured
+from tests.support.service.http_app import HttpApp, a_worker, depends, measured
 
 QUICK = 2.0  # seconds, on two noisy cores; alone it is a tenth of that
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def limited(engine: AsyncEngine, **limits: Any) -> None:

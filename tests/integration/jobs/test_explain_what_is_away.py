@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
@@ -24,17 +23,6 @@ from tests.support.servers.receiver import Answer, Receiver
 from tests.support.service.http_app import HttpApp, a_worker, http_app
 from tests.support.service.in_process_worker import working
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 @asynccontextmanager

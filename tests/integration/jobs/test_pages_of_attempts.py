@@ -1,29 +1,16 @@
 """GET /jobs/{id}/attempts: pages, however many attempts a job had."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain import transitions
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import apply, claim, running_attempt
 from tests.support.ledger.sql import do
-from tests.support.service.http_app import HttpApp, http_app
+from tests.support.service.http_app import HttpApp
 
 ATTEMPTS = 7
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def handed_back(engine: AsyncEngine, client: Client) -> Any:

@@ -1,7 +1,6 @@
 """DELETE /queues/{name}: only what is not in use is deleted, its traces go, and no job is ever left without a queue."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,19 +17,8 @@ from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, ids
 from tests.support.ledger.dead_letters import fail
 from tests.support.ledger.limited_queue import a_worker
 from tests.support.ledger.sql import do, rows
-from tests.support.service.http_app import HttpApp, http_app
+from tests.support.service.http_app import HttpApp
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def delete(client: Client, queue: str) -> Any:

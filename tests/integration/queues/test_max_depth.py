@@ -1,7 +1,6 @@
 """`max_depth` over HTTP: at the limit submissions to that queue are refused, and no others."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,12 +10,6 @@ from tests.support.ledger.jobs import claim
 from tests.support.ledger.sql import rows
 from tests.support.service.http_app import HttpApp, allow, http_app, statuses
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """GET /queues, /queues/{name} and /queues/{name}/sizing: what waits, who works, and how many slots that takes."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,17 +20,6 @@ from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, a_worker, http_app, measured
 
 NOTHING = {"scheduled": 0, "blocked": 0, "queued": 0, "running": 0, "retrying": 0}
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def shown(client: Client, path: str = "/queues/q") -> dict[str, Any]:

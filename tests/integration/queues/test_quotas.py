@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -12,17 +11,6 @@ from accepted.domain.tenants import TenantQuota
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, allow, http_app, statuses
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def submit(client: Client, count: int) -> list[httpx.Response]:

@@ -1,7 +1,6 @@
 """POST /webhook-deliveries/{id}/redeliver: what it does in each status, and what it leaves unchanged."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,22 +29,11 @@ from tests.support.ledger.webhook_deliveries import (
     until_delivery,
 )
 from tests.support.servers.receiver import Answer, Receiver
-from tests.support.service.http_app import HttpApp, http_app
+from tests.support.service.http_app import HttpApp
 from tests.support.waiting import until
 
 DAYS_AGO = "INSERT INTO webhook_urls (tenant, url, failing_since) VALUES ('t', :url, now() - interval '6 days')"
 OUTBOX = "SELECT *, due_at <= now() AS due FROM outbox WHERE job_id = :id"
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def row_of(engine: AsyncEngine, delivery_id: UUID) -> Any:

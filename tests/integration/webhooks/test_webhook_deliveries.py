@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import Context, job
@@ -33,22 +31,11 @@ from tests.support.ledger.webhook_deliveries import (
     until_delivery,
 )
 from tests.support.servers.receiver import HANG_UP, Answer, Receiver
-from tests.support.service.http_app import HttpApp, http_app
+from tests.support.service.http_app import HttpApp
 from tests.support.service.worker_with_handlers import worker_with_handlers
 
 LONG_AGO = UUID("0188f1c2-7d5e-7cc3-98c4-dc0c0c07398f")
 SAYS = {"status_code": 500, "body": "no"}
-
-
-@pytest.fixture
-async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
-    async with http_app(engine, database_url) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: HttpApp) -> Client:
-    return await app.client()
 
 
 async def test_each_attempt_has_what_came_back(engine: AsyncEngine, broker: PostgresBroker, client: Client) -> None:

@@ -44,7 +44,8 @@ async def claim(engine: AsyncEngine, most: int = 100, worker: UUID = WORKER, que
     """Claim ready jobs; of deliveries, those that the limiter admits now."""
     async with transaction(engine) as conn:
         if queue == WEBHOOK_QUEUE and (locked := await limiter.lock(conn, queue)) is not None:
-            await limiter.admit(conn, queue, most, locked, steps=100, hold=None)
+            room = await limiter.room(conn, queue, lease_ttl=30, limited=False)
+            await limiter.admit(conn, queue, most, locked, room, steps=100, hold=None)
         claims = await claim_next(conn, worker, [queue], most)
         await conn.commit()
     return claims
