@@ -32,7 +32,7 @@ demo: setup ## boot the embedded service and show a job's life, a retry, a dead 
 	@$(BIN)/python -m deploy.demo
 
 test: setup servers ## run the test suite, without the tests marked slow
-	@$(BIN)/pytest $(LONGEST_FIRST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@$(BIN)/pytest $(LONGEST_FIRST) -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: setup ## check style, types, import rules, file sizes and the Dockerfile
 	@$(BIN)/ruff check .

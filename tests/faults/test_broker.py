@@ -54,6 +54,7 @@ async def test_the_broker_wiped(
 
 
 @pytest.mark.fault("F32", moment="under load")
+@pytest.mark.slow
 async def test_a_memory_alarm(
     cluster: Cluster, client: Client, ledger: Ledger, rabbitmq_node: RabbitMQNode, measured: Measured
 ) -> None:
@@ -74,6 +75,7 @@ async def test_a_memory_alarm(
 
 
 @pytest.mark.fault("F35", moment="backlog")
+@pytest.mark.slow
 async def test_a_queue_deleted_under_a_live_worker(
     cluster: Cluster,
     client: Client,

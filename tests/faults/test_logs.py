@@ -20,6 +20,7 @@ ABOUT_JOBS = {"attempt", "request"}
 
 
 @pytest.mark.fault("F66", moment="under load")
+@pytest.mark.slow
 async def test_a_stop_of_the_broker_in_the_log(
     cluster: Cluster, client: Client, ledger: Ledger, rabbitmq_node: RabbitMQNode
 ) -> None:

@@ -64,6 +64,8 @@ async def test_effects_come_in_the_order_accepted(
     seen = effects.read(cluster.journal)
     for ids in lines.values():
         mine = [line for line in seen if line.job_id in ids]
+        begun = {line.job_id for line in mine}
+        ids = [id for id in ids if id in begun or id not in given_up]  # three workers may die before it has begun
         assert [id for id, _ in itertools.groupby(line.job_id for line in mine)] == ids
 
 

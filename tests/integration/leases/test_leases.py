@@ -286,7 +286,7 @@ async def test_progress_and_the_outcome_at_once_do_not_lock_each_other_out(pg: A
     """Both lock the job and its lease, in the same order: otherwise one of the two would be a 503 now and then."""
     client = await pg.client()
     await register(client)
-    for _ in range(10):
+    for _ in range(5):
         await asyncio.gather(*(client.submit("node.echo") for _ in range(20)))
         items: list[Any] = []
         while len(items) < 20:
