@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from accepted.api.http.server import BACKLOG, KEEP_ALIVE
+from accepted.api.http.server import BACKLOG
 
 app = FastAPI()
 
@@ -45,5 +45,5 @@ if __name__ == "__main__":
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=75,
     )
