@@ -13,6 +13,7 @@ from accepted.services.manual_retry import EditedPayload, replay
 from tests.support.clients.client import Client
 from tests.support.ledger.dead_letters import ended_as, fail, read, run_again
 from tests.support.ledger.jobs import put
+from tests.support.ledger.sql import do
 from tests.support.ledger.webhook_deliveries import delivered
 
 LARGE = 200_000
@@ -95,6 +96,22 @@ async def test_payloads_that_replays_have_replaced(client: Client, engine: Async
     edits = [[one["after_attempt"] for one in page["edits"]] for _, page in found]
     assert edits == [[*range(1, 11)], [*range(11, 15)]]
     assert all(size <= PAGE_BYTES + 10_000 for size, _ in found), [size for size, _ in found]
+
+
+async def test_a_replaced_payload_is_on_one_page_also_if_the_attempts_fill_it(
+    client: Client, engine: AsyncEngine
+) -> None:
+    id = await ended_as(engine, "failed", payload="{}")
+    for number in range(12):
+        await replay(engine, await read(engine, id), EditedPayload(f'{{"n": {number}}}', "me"))
+        await run_again(engine)
+    await do(engine, "UPDATE attempts SET traceback = repeat('x', 300000)")
+    edits, following = [], f"/jobs/{id}/attempts?limit=200"
+    while following:
+        answer = await client.get(following)
+        edits += [one["after_attempt"] for one in answer.json().get("edits", ())]
+        following = answer.links.get("next", {}).get("url", "")
+    assert edits == [*range(1, 13)]
 
 
 @pytest.mark.parametrize("size", [0, 1, PAGE_BYTES // 50, PAGE_BYTES // 3, PAGE_BYTES // 2, PAGE_BYTES, 2 * PAGE_BYTES])

@@ -117,7 +117,7 @@ class Listing:
         `found` has up to `limit` + 1 rows; a row that is left out means a next page. `write` encodes the cursor that
         continues after a row, with a function of `accepted.domain.cursor`.
         """
-        shown = _as_many_as_fit(items[: self._query.limit])
+        shown = as_many_as_fit(items[: self._query.limit])
         next_ = write(found[len(shown) - 1], self._scope) if len(found) > len(shown) else None
         headers = {}
         if next_ is not None:
@@ -155,13 +155,16 @@ async def in_chunks(
     return found
 
 
-def _as_many_as_fit(items: Sequence[object]) -> list[msgspec.Raw]:
-    """The first of `items` as JSON: one, and the following ones up to `PAGE_BYTES`."""
+def as_many_as_fit(items: Sequence[object], beside: Sequence[int] | None = None) -> list[msgspec.Raw]:
+    """The first of `items` as JSON: one, and the following ones up to `PAGE_BYTES`.
+
+    `beside` has the bytes that the answer has for each item in another member.
+    """
     shown: list[msgspec.Raw] = []
     left = PAGE_BYTES
-    for item in items:
+    for item, more in zip(items, beside or [0] * len(items), strict=True):
         encoded = json_text.encode(item)
-        left -= len(encoded)
+        left -= len(encoded) + more
         if left < 0 and shown:
             break
         shown.append(msgspec.Raw(encoded))

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from accepted import errors
 from accepted.api.http.answers import JSON, header_docs, matches
 from accepted.api.http.auth import Reader, authenticate_again, documented
-from accepted.api.http.parameters import PAGE_BYTES, Listing, Page, Whole, in_chunks, only_query
+from accepted.api.http.parameters import Listing, Page, Whole, as_many_as_fit, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs.answers import ErrorView, JobView, ListedView, body_and_etag, retry_after
 from accepted.api.state import State, state_of
@@ -158,12 +158,14 @@ async def attempts(request: Request, who: Reader, job_id: UUID, query: Annotated
     async with reading(state.engine) as conn:
         found = await attempts_after(conn, job_id, after or 0, query.limit + 1)
         edits = await _edits(conn, job, after, query.limit) if found else []
-    shown, edits = _together(found[: query.limit], edits)
+    page, sizes = found[: query.limit], {edit.attempt: len(edit.payload_before) for edit in edits}
+    shown = as_many_as_fit([_attempt(one) for one in page], [sizes.get(one.attempt, 0) for one in page])
+    with_them = [_edit(edit) for edit in edits if edit.attempt <= page[len(shown) - 1].attempt]
     return listing.answer(
         found,
-        [_attempt(one) for one in shown],
+        shown,
         lambda one, scope: cursor.write_number(one.attempt, scope),
-        {"edits": [_edit(one) for one in edits]} if edits else {},
+        {"edits": with_them} if with_them else {},
     )
 
 
@@ -185,17 +187,6 @@ async def _edits(conn: AsyncConnection, job: Job, after: int | None, limit: int)
         lambda behind, count: edits_after(conn, job.id, -1 if behind is None else behind, count),
         after, limit, lambda edit: edit.attempt, lambda edit: len(edit.payload_before),
     )  # fmt: skip
-
-
-def _together(attempts: Sequence[Attempt], edits: Sequence[Edit]) -> tuple[Sequence[Attempt], Sequence[Edit]]:
-    """The attempts of one page, each with the payload that was replaced after it: as many as `PAGE_BYTES` allows."""
-    left = PAGE_BYTES
-    for edit in edits:
-        left -= len(edit.payload_before)
-        if left < 0 and edit.attempt > attempts[0].attempt:
-            attempts = [one for one in attempts if one.attempt < edit.attempt]
-            break
-    return attempts, [edit for edit in edits if attempts and edit.attempt <= attempts[-1].attempt]
 
 
 async def _changed(state: State, job: Job, if_none_match: str | None, seconds: float) -> Job:
