@@ -17,6 +17,7 @@ from accepted.domain.job import (
     DEFAULT_TIMEOUT,
     MAX_DESCRIPTION,
     QUEUE_PATTERN,
+    RESERVED_QUEUE,
     TYPE_PATTERN,
     WEBHOOK_QUEUE,
     JobType,
@@ -73,7 +74,7 @@ def job(
     if not re.fullmatch(TYPE_PATTERN, name) or not re.fullmatch(QUEUE_PATTERN, queue):
         raise ConfigurationError(f"{name!r} on queue {queue!r}: not a valid name for a type or a queue")
     if queue == WEBHOOK_QUEUE and not internal:
-        raise ConfigurationError(f"{name!r}: {queue} is the queue of webhook deliveries alone")
+        raise ConfigurationError(f"{name!r}: {RESERVED_QUEUE}")
     if runs_in not in (None, "process"):
         raise ConfigurationError(f"{name!r}: runs_in must be process, or left out")
     if not is_duration(timeout):

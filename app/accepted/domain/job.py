@@ -30,6 +30,9 @@ DEFAULT_TIMEOUT = 900.0
 WEBHOOK_TYPE = "webhook.deliver"
 WEBHOOK_QUEUE = "webhooks"
 ALERT_TYPE = "alert.deliver"
+RESERVED_QUEUE = f"{WEBHOOK_QUEUE} is the queue of webhook deliveries alone"
+"""Why no other type may have `WEBHOOK_QUEUE`, and no other job."""
+
 INTERNAL_TYPES = (WEBHOOK_TYPE, ALERT_TYPE)
 """Types that clients cannot submit. Their jobs are listed only when the type or the queue is asked for."""
 

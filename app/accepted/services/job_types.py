@@ -18,6 +18,7 @@ from accepted.domain.job import (
     DEFAULT_TIMEOUT,
     MAX_DESCRIPTION,
     QUEUE_PATTERN,
+    RESERVED_QUEUE,
     TYPE_PATTERN,
     WEBHOOK_QUEUE,
     JobType,
@@ -78,7 +79,7 @@ def read(name: str, parsed: Any) -> JobType:
         raise InvalidRequest([FieldError("/name", f"must match {TYPE_PATTERN}")])
     asked = checked(JobTypeRequest, parsed)
     if asked.queue == WEBHOOK_QUEUE:
-        raise InvalidRequest([FieldError("/queue", f"{WEBHOOK_QUEUE} is the queue of webhook deliveries alone")])
+        raise InvalidRequest([FieldError("/queue", RESERVED_QUEUE)])
     check_schema(asked.payload_schema)
     return JobType(
         name=name,

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from accepted.domain import json_text
 from accepted.domain.ids import new_id
-from accepted.domain.job import END_EVENTS, WEBHOOK_QUEUE, NewJob, Unique
+from accepted.domain.job import END_EVENTS, RESERVED_QUEUE, WEBHOOK_QUEUE, NewJob, Unique
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.references import is_traceparent
@@ -43,7 +43,7 @@ class JobChecks:
         known.check(request.payload)
         _check_times(request)
         if (request.queue or known.type.queue) == WEBHOOK_QUEUE:
-            raise InvalidRequest([FieldError("/queue", f"{WEBHOOK_QUEUE} is the queue of webhook deliveries alone")])
+            raise InvalidRequest([FieldError("/queue", RESERVED_QUEUE)])
         if request.callback_url is None and request.callback_events is not None:
             raise InvalidRequest([FieldError("/callback_events", "needs a callback_url")])
         self.check_callback(request.callback_url)
