@@ -59,7 +59,7 @@ class Claimer:
     """
 
     def __init__(
-        self, engine: AsyncEngine, broker: Broker, worker_id: UUID, slots: int, types: Sequence[str] | None = None
+        self, engine: AsyncEngine, broker: Broker, worker_id: UUID, slots: int, types: list[str] | None = None
     ) -> None:
         self.subscription = broker.subscribe(worker_id, slots)
         self._engine = engine
@@ -90,7 +90,12 @@ class Claimer:
             async with self.subscription.receive(limit) as messages:
                 if self.subscription.stopped and not messages:
                     return []
-                found = await (self._claim_next(limit) if self._is_ledger else self._claim_received(messages, limit))
+                if self._is_ledger:
+                    found = await self._claim_next(limit)
+                elif messages:
+                    found = await self._claim_received(messages)
+                else:
+                    found = await self._claim_polled(limit)
             await self._drop(found)
             if found.deliveries:
                 return found.deliveries
@@ -141,15 +146,16 @@ class Claimer:
             self._set_aside = []
         return claimed
 
-    async def _claim_received(self, messages: list[ReceivedMessage], limit: int) -> _Sorted:
-        """Without messages, the subscription was told to poll: jobs were set aside."""
-        if not messages:
-            async with self._ledger.transaction() as conn:
-                found = await self._claim_set_aside(conn, limit)
-                await conn.commit()
-            if found:
-                self.subscription.poll_now()
-            return _Sorted([Delivery(claim, None) for claim in found])
+    async def _claim_polled(self, limit: int) -> _Sorted:
+        """The subscription was told to poll, and brings no messages: jobs were set aside."""
+        async with self._ledger.transaction() as conn:
+            found = await self._claim_set_aside(conn, limit)
+            await conn.commit()
+        if found:
+            self.subscription.poll_now()
+        return _Sorted([Delivery(claim, None) for claim in found])
+
+    async def _claim_received(self, messages: list[ReceivedMessage]) -> _Sorted:
         received = {message.reference: message for message in messages}
         async with self._ledger.transaction() as conn:
             claimed = await claims.claim_refs(conn, self._worker_id, list(received), self._types)

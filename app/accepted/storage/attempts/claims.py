@@ -165,7 +165,7 @@ class Claimed(list[Claim]):
 
 
 async def claim_refs(
-    conn: Connection, worker_id: UUID, refs: list[tuple[UUID, int]], types: Sequence[str] | None = None
+    conn: Connection, worker_id: UUID, refs: list[tuple[UUID, int]], types: list[str] | None = None
 ) -> Claimed:
     """Claim the jobs that messages refer to, as (id, attempt), of these types (None: of any).
 
@@ -173,18 +173,18 @@ async def claim_refs(
     message the only one. The caller commits.
     """
     ids, attempts = [r[0] for r in refs], [r[1] for r in refs]
-    rows = await _CLAIM_REFS.rows(conn, worker_id=worker_id, ids=ids, attempts=attempts, types=_list(types))
+    rows = await _CLAIM_REFS.rows(conn, worker_id=worker_id, ids=ids, attempts=attempts, types=types)
     return _claimed(rows, worker_id)
 
 
 async def claim_next(
-    conn: Connection, worker_id: UUID, queues: list[str], limit: int, types: Sequence[str] | None = None
+    conn: Connection, worker_id: UUID, queues: list[str], limit: int, types: list[str] | None = None
 ) -> Claimed:
     """Claim up to `limit` ready jobs of `queues` by priority, then by age, of these types (None: of any).
 
     Skips locked rows. The caller commits.
     """
-    rows = await _CLAIM_NEXT.rows(conn, worker_id=worker_id, queues=queues, limit=limit, types=_list(types))
+    rows = await _CLAIM_NEXT.rows(conn, worker_id=worker_id, queues=queues, limit=limit, types=types)
     return _claimed(rows, worker_id)
 
 
@@ -216,10 +216,6 @@ def _claimed(rows: Sequence[Row], worker_id: UUID) -> Claimed:
     claimed = Claimed(_read(row, worker_id) for row in rows if row["id"] is not None)
     claimed.set_aside = frozenset(rows[0]["set_aside"] or ())
     return claimed
-
-
-def _list(types: Sequence[str] | None) -> list[str] | None:
-    return None if types is None else list(types)
 
 
 def _read(row: Row, worker_id: UUID) -> Claim:
