@@ -9,6 +9,7 @@ from uuid import UUID
 from accepted.domain.ids import floor_at
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.webhooks import ABOUT
 
 SHORTEST = 86400.0
 """Seconds for which schedule runs are kept at least, because their rows keep a time from firing twice."""
@@ -16,14 +17,11 @@ SHORTEST = 86400.0
 _CASE = f"CASE WHEN j.type = '{WEBHOOK_TYPE}' THEN CAST(j.payload ->> '{{name}}' AS uuid) END"
 """An id in the payload of a delivery. The payload of another type may hold anything under that name."""
 
-_ABOUT = "COALESCE(d.payload ->> 'job_id', d.payload ->> 'batch_id')"
-"""The expression of the index `deliveries_about`."""
-
 
 def _undelivered(id_: str) -> str:
     """Whether a webhook about this job or batch is still on its way."""
     return f"""(
-        SELECT d.id FROM jobs d WHERE d.type = '{WEBHOOK_TYPE}' AND {_ABOUT} = CAST({id_} AS text)
+        SELECT d.id FROM jobs d WHERE d.type = '{WEBHOOK_TYPE}' AND {ABOUT.format(delivery="d")} = CAST({id_} AS text)
           AND d.finished_at IS NULL LIMIT 1
     ) IS NOT NULL"""
 

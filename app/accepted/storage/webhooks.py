@@ -31,8 +31,10 @@ GIVEN_UP = 5 * 86400.0
 BREAK = 2 * 86400.0
 """Seconds without a failure after which the next one is a first one again. A delivery is tried once a day at least."""
 
-_ABOUT = "COALESCE(j.payload ->> 'job_id', j.payload ->> 'batch_id')"
-"""The expression of the index `deliveries_about`."""
+ABOUT = "COALESCE({delivery}.payload ->> 'job_id', {delivery}.payload ->> 'batch_id')"
+"""The id of the job or batch that a delivery tells of: the expression of the index `deliveries_about`."""
+
+_ABOUT = ABOUT.format(delivery="j")
 
 _SHOWN = rf"""
 SELECT j.id, j.status, p.url, substring(p.event FROM '^\{{"type":"([^"]+)"') AS event, p.job_id, p.batch_id,
