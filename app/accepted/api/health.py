@@ -14,6 +14,7 @@ from accepted import errors
 from accepted.api.http.answers import JSON
 from accepted.api.http.problems import responses_for
 from accepted.api.state import State, state_of
+from accepted.broker.base import checked
 from accepted.domain import json_text
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.metrics import MESSAGES_REJECTED, keep_queues
@@ -108,9 +109,5 @@ async def _queues(state: State) -> set[str] | None:
 
 
 async def _broker(state: State) -> tuple[str, str | None]:
-    try:
-        async with asyncio.timeout(DEADLINE):
-            said = await state.broker.check()
-    except TimeoutError:
-        said = f"the broker did not answer within {DEADLINE:g} s"
+    said = await checked(state.broker, DEADLINE)
     return ("ok", None) if said == "ok" else ("unavailable", said)

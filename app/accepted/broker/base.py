@@ -9,6 +9,7 @@ To add a broker: implement `Broker` and `Subscription` in a module or folder of 
 `tests/integration/broker/test_broker_conformance.py` on every broker.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -125,3 +126,12 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Close every connection."""
         ...
+
+
+async def checked(broker: Broker, within: float) -> str:
+    """What `broker.check` says, or that the broker did not answer within so many seconds. Never raises."""
+    try:
+        async with asyncio.timeout(within):
+            return await broker.check()
+    except TimeoutError:
+        return f"the broker did not answer within {within:g} s"

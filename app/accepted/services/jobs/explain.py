@@ -1,12 +1,11 @@
 """Why a job does not run: reads the `JobSnapshot` that `accepted.domain.explanation` explains."""
 
-import asyncio
 from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted.broker.base import Broker
+from accepted.broker.base import Broker, checked
 from accepted.domain import explanation
 from accepted.domain.job import FINISHED, Job, Status
 from accepted.domain.network import targets
@@ -34,16 +33,8 @@ async def explain(engine: AsyncEngine, broker: Broker, job: Job, lease_ttl: floa
         elif row.status != Status.RUNNING and row.status not in FINISHED:
             snapshot = await _waiting(conn, job, row, snapshot, lease_ttl)
     if not broker.is_ledger and explanation.may_hang_on_broker(snapshot):
-        snapshot = msgspec.structs.replace(snapshot, broker=await _asked(broker))
+        snapshot = msgspec.structs.replace(snapshot, broker=await checked(broker, BROKER_ANSWERS_WITHIN))
     return explanation.wire(snapshot)
-
-
-async def _asked(broker: Broker) -> str:
-    try:
-        async with asyncio.timeout(BROKER_ANSWERS_WITHIN):
-            return await broker.check()
-    except TimeoutError:
-        return "unavailable"
 
 
 async def _waiting(
