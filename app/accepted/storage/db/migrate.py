@@ -5,6 +5,7 @@ A migration is safe from several places at once, and while the service runs. Onl
 """
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 import accepted
+from accepted.domain.network.servers import first_line
 from accepted.errors import ConfigurationError, LedgerUnavailable
 from accepted.storage.db.engine import SCHEMA, create_engine, reading, transaction, where
 from accepted.storage.db.statements import Statement
@@ -107,12 +109,12 @@ async def revisions(engine: AsyncEngine) -> Revisions:
         row = None
     except ProgrammingError as error:
         if _sqlstate(error) == _NO_RIGHTS:
-            said = str(error.orig.__cause__ if error.orig else error).partition("\n")[0]
+            said = first_line((error.orig and error.orig.__cause__) or error)
             raise LedgerUnavailable(f"{_where(engine)}: {said}; grant it, or name the owner as user") from error
         if _sqlstate(error) not in _NO_SCHEMA:
             raise
         row = None
-    known = frozenset(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("*.py"))
+    known = _known_revisions(MIGRATIONS)
     return Revisions(row["revision"] if row else None, max(known), known)
 
 
@@ -160,6 +162,12 @@ async def _create_schema(conn: AsyncConnection) -> None:
             f"role {role!r} may not create the schema {SCHEMA!r} in database {database!r}; "
             f'as the owner of the database run: CREATE SCHEMA {SCHEMA} AUTHORIZATION "{role}"'
         ) from None
+
+
+@cache
+def _known_revisions(migrations: Path) -> frozenset[str]:
+    """Read once: /readyz compares each time that it is asked."""
+    return frozenset(path.name.partition("_")[0] for path in (migrations / "versions").glob("*.py"))
 
 
 def _where(engine: AsyncEngine) -> str:
