@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from uuid import UUID
 
-__all__ = ["MAX_ROOT", "ROOT_PATTERN", "age_of", "floor_at", "link", "new_id", "serve_under"]
+__all__ = ["MAX_ROOT", "ROOT_PATTERN", "age_of", "as_sent", "floor_at", "link", "new_id", "serve_under"]
 
 ROOT_PATTERN = r"(?:/[A-Za-z0-9._~-]+)*"
 """A prefix: empty, or segments of characters that need no encoding, without a slash at the end."""
@@ -28,6 +28,12 @@ def serve_under(root: str) -> None:
 def link(path: str) -> str:
     """The path at which clients find what this service has at `path`."""
     return _root.get() + path
+
+
+def as_sent(path: str) -> str:
+    """The path for which the client asked: with the prefix, which a proxy may have removed."""
+    root = _root.get()
+    return path if path == root or path.startswith(root + "/") else root + path
 
 
 def new_id() -> UUID:

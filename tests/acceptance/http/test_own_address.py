@@ -57,8 +57,9 @@ def ask(behind: Running, sent: bytes) -> tuple[bytes, float]:
         return found, time.monotonic() - started
 
 
-def test_a_refusal_before_routing_has_the_prefix(behind: Running) -> None:
-    found, _ = ask(behind, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+@pytest.mark.parametrize("prefix", ["", ROOT], ids=["removed", "kept"])
+def test_a_refusal_before_routing_has_the_prefix_once(behind: Running, prefix: str) -> None:
+    found, _ = ask(behind, f"GET {prefix}/".encode() + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     problem = json.loads(found.partition(b"\r\n\r\n")[2])
     assert (problem["type"], problem["status"]) == (f"{ROOT}/problems/uri-too-long", 414)
     assert problem["instance"].startswith(f"{ROOT}/aaa")

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from accepted import logs
 from accepted.api.http.problems import answer_to, internal_error
 from accepted.api.jobs import submission
-from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, serve_under
+from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, as_sent, serve_under
 from accepted.domain.network.addresses import IPNetwork, read_address, within
 from accepted.errors import AcceptedError
 
@@ -53,9 +53,11 @@ class Application(FastAPI):
         self._submission = RequestLog(_submission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self._proxies.apply(scope)
-        if scope["type"] == "http" and scope["path"] == scope["root_path"] + "/jobs" and scope["method"] == "POST":
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        self._proxies.apply(scope)
+        if scope["path"] == scope["root_path"] + "/jobs" and scope["method"] == "POST":
             scope["app"] = self
             scope["route"] = _SUBMISSION_ROUTE
             await self._submission(scope, receive, send)
@@ -82,11 +84,10 @@ class ProxyHeaders:
             root = _prefix(said, root)
             self._believe(scope, said)
         serve_under(root)
-        if root:
-            scope["root_path"] = root
-            if scope["path"] != root and not scope["path"].startswith(root + "/"):
-                scope["raw_path"] = root.encode() + (scope.get("raw_path") or quote(scope["path"]).encode())
-                scope["path"] = root + scope["path"]
+        scope["root_path"] = root
+        if (path := as_sent(scope["path"])) != scope["path"]:
+            scope["raw_path"] = root.encode() + (scope.get("raw_path") or quote(scope["path"]).encode())
+            scope["path"] = path
 
     def _trusts(self, address: str) -> bool:
         found = read_address(address)

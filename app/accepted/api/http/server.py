@@ -30,7 +30,7 @@ from uvicorn.server import ServerState
 from accepted import process
 from accepted.api.http.body import MORE_TIME
 from accepted.api.http.problems import status_response
-from accepted.domain.ids import link
+from accepted.domain.ids import as_sent
 from accepted.errors import ConfigurationError
 from accepted.settings import Settings
 
@@ -242,7 +242,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             return
         if self._in_head or not self.cycle.response_started:
             target = getattr(self, "url", b"").partition(b"?")[0]
-            raw = _raw(status, link(target[:256].decode("ascii", "replace")))
+            raw = _raw(status, as_sent(target[:256].decode("ascii", "replace")))
             self.transport.write(_head(raw) if self.parser.get_method() == b"HEAD" else raw)
         self.transport.close()
 
