@@ -6,6 +6,7 @@ from collections import Counter
 import aio_pika
 import pytest
 
+from accepted.broker.rabbitmq import subscription as module
 from accepted.broker.rabbitmq.subscription import RabbitSubscription
 from accepted.services.jobs.claiming import Claimer, Delivery
 from tests.support.ledger.brokers import PATIENCE, BrokerHarness, claim, claim_all
@@ -73,8 +74,11 @@ async def redeliveries(amqp_url: str, queues: list[str]) -> int:
 
 
 @on_rabbitmq
-async def test_short_jobs_after_long_ones_are_prefetched_again(harness: BrokerHarness) -> None:
+async def test_short_jobs_after_long_ones_are_prefetched_again(
+    harness: BrokerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fetching one by one is for full slots; with free slots it would be the bottleneck."""
+    monkeypatch.setattr(module, "HOLD", 0.2)  # the drain lasts longer
     for queue in ("a", "b"):
         await harness.put(queue, 400)
     subscription = harness.subscribe(5, "a", "b")
@@ -87,7 +91,8 @@ async def test_short_jobs_after_long_ones_are_prefetched_again(harness: BrokerHa
     await until(lambda: rabbit._paused, PATIENCE, "what has no slot to be given back")
     await harness.finish(*taken)
     await subscription.ack(taken)
-    draining = asyncio.create_task(claim_all(harness, subscription, 795, most=5))
+    more_than_it_fetches = 400
+    draining = asyncio.create_task(claim_all(harness, subscription, 795, most=more_than_it_fetches))
     await until(lambda: len(rabbit._consumers) == 2, PATIENCE, "both to be consumed again")
     assert not draining.done(), "while there was more to fetch"
     await draining
