@@ -52,6 +52,8 @@ WHERE t.finished_at IS NULL AND {{condition}}
 ORDER BY t.job_id LIMIT :limit
 """
 
+_OPEN_ATTEMPTS_OF = Statement(_OPEN_ATTEMPTS.format(condition="t.worker_id = ANY(CAST(:ids AS uuid[]))"))
+
 _ABANDONED = Statement(
     _OPEN_ATTEMPTS.format(condition=f"NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = t.worker_id AND {ALIVE})")
 )
@@ -90,6 +92,12 @@ async def retire(conn: Connection, worker_id: UUID) -> None:
 async def abandoned(conn: Connection, lease_ttl: float, limit: int) -> list[RunningAttempt]:
     """Up to `limit` open attempts whose worker sent no heartbeat for `lease_ttl` seconds, or is unknown."""
     return [running_attempt(row) for row in await _ABANDONED.rows(conn, lease_ttl=lease_ttl, limit=limit)]
+
+
+async def open_attempts(conn: Connection, worker_ids: Sequence[UUID]) -> list[RunningAttempt]:
+    """Every open attempt of these workers."""
+    found = await _OPEN_ATTEMPTS_OF.rows(conn, ids=list(worker_ids), limit=None)
+    return [running_attempt(row) for row in found]
 
 
 async def running_attempts_of(conn: Connection, worker_id: UUID, older_than: float, limit: int) -> list[RunningAttempt]:
