@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed-from-lock
 # Without the migrations: one is as long as its change, and is never edited after its release.
 CHECKED := app workers tests deploy alembic/env.py
 MAX_LINES := 300
-LONGEST_FIRST := tests/faults tests/model tests/acceptance tests/integration tests/unit
+LONGEST_FIRST := tests/faults tests/harm tests/model tests/acceptance tests/integration tests/unit
 RABBITMQ4 := /opt/accepted-rabbitmq4
 HANDLERS := --extra images --extra email
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
@@ -55,7 +55,7 @@ slow: setup servers ## run the tests marked slow: a million lines, 100,000 delay
 	@$(BIN)/pytest tests/integration tests/acceptance -m slow
 
 faults: setup servers ## run the fault tests, slow ones too; writes docs/faults.md
-	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults tests/model -m "slow or not slow"
+	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults tests/harm tests/model -m "slow or not slow"
 
 soak: setup servers ## random faults under a steady load: make soak MINUTES=10 SEED=7
 	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s

@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F73: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F83: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -74,6 +74,9 @@ FAULTS = {
     "F71": "retention is over while others need the row",
     "F72": "pages of large jobs, several at once",
     "F73": "values at the ends of time, numbers and texts",
+    "F81": "another user of the machine where `accepted dev` runs",
+    "F82": "a small picture that is large in memory",
+    "F83": "the largest workflow ends in one moment",
 }
 
 NOT_MADE = {
