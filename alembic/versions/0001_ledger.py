@@ -183,6 +183,13 @@ CREATE TABLE dependencies (
 );
 CREATE INDEX dependencies_of ON dependencies (job_id);
 
+CREATE TABLE unfinished_ends (
+    job_id uuid PRIMARY KEY,
+    batch_id uuid NOT NULL,
+    after uuid
+);
+CREATE INDEX unfinished_ends_of ON unfinished_ends (batch_id);
+
 CREATE TABLE batches (
     id uuid PRIMARY KEY,
     tenant text NOT NULL,

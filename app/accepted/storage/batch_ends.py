@@ -19,7 +19,7 @@ import msgspec
 from accepted.domain.batch import Batch
 from accepted.domain.job import Status
 from accepted.storage.batches import COLUMNS, batch
-from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, END, StatusChange, status_change
 
 FAILURES = frozenset({Status.FAILED, Status.EXPIRED})
@@ -31,7 +31,7 @@ SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:ended AS int4[]), CAST(:f
 """)
 
 _TO_DO = Statement("""
-SELECT EXISTS (SELECT FROM batch_ends) AS ends,
+SELECT EXISTS (SELECT FROM batch_ends) AS ends, EXISTS (SELECT FROM unfinished_ends) AS unfinished,
        ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :limit) AS cancels
 """)
 
@@ -99,6 +99,15 @@ WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requ
 """)
 
 
+class ToDo(msgspec.Struct, frozen=True):
+    """Whether there is anything to add up, whether ends are unfinished (`accepted.storage.jobs.dependencies`), and the
+    batches whose cancel was requested."""
+
+    ends: bool
+    unfinished: bool
+    cancels: list[UUID]
+
+
 class AddedUp(msgspec.Struct, frozen=True):
     """How many batches had jobs that ended, and which of them have no job left to end."""
 
@@ -133,10 +142,10 @@ async def append(conn: Connection, ended: Iterable[StatusChange]) -> None:
         )
 
 
-async def to_do(conn: Connection, limit: int) -> tuple[bool, list[UUID]]:
-    """Whether there is anything to add up, and up to `limit` batches whose cancel was requested."""
+async def to_do(conn: Connection, limit: int) -> ToDo:
+    """What the batches loop has to do, with up to `limit` batches."""
     (row,) = await _TO_DO.rows(conn, limit=limit)
-    return row["ends"], row["cancels"]
+    return struct(ToDo, row)
 
 
 async def add_up(conn: Connection, limit: int) -> AddedUp:

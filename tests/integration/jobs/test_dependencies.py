@@ -13,16 +13,17 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.transitions import Transition
 from accepted.errors import Conflict, LedgerUnavailable, NeedFailed
-from accepted.services.jobs.completion import cancel, expire, settle
+from accepted.services.jobs.completion import cancel, expire, finish_ends, settle
 from accepted.services.manual_retry import replay_letters, retry
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.dead_letters import LetterFilter
+from accepted.storage.jobs import dependencies
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.dead_letters import from_now, read
 from tests.support.ledger.jobs import claim, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.ledger.workflows import DIAMOND, put_graph, statuses
-from tests.support.service.claiming_workers import all_finished, claiming_workers, success
+from tests.support.service.claiming_workers import all_finished, claiming_workers, success, until_heard
 
 ROUNDS = 60
 
@@ -38,6 +39,14 @@ def won(claimed: Claim) -> Transition:
 
 def lost(claimed: Claim) -> Transition:
     return transitions.failed(running_attempt(claimed), FailureClass.INVALID, "no", 0.0)
+
+
+async def finished_ends(ledger: BrokerHarness) -> int:
+    """Do what the transactions of the ends have left. Returns the number of rounds."""
+    rounds = 0
+    while await finish_ends(ledger.engine, ledger.broker):
+        rounds += 1
+    return rounds
 
 
 async def run(ledger: BrokerHarness, ids: dict[str, UUID], failing: str = "") -> list[str]:
@@ -89,11 +98,12 @@ async def test_so_does_one_that_never_ran(ledger: BrokerHarness, engine: AsyncEn
     assert set((await statuses(engine, ids)).values()) == {"cancelled" if end == "cancel" else "expired", "cancelled"}
 
 
-async def test_a_chain_of_thousands_ends_in_one_statement(ledger: BrokerHarness, engine: AsyncEngine) -> None:
+async def test_a_chain_of_thousands_ends_in_a_few_rounds(ledger: BrokerHarness, engine: AsyncEngine) -> None:
     refs = [str(n) for n in range(10_000)]
     needs = {ref: refs[n - 1 : n] if n else [] for n, ref in enumerate(refs)}
     ids = await put_graph(engine, ledger.broker, needs)
     assert await run(ledger, ids, failing="0") == ["0"]
+    assert await finished_ends(ledger) == 4
     counts = await rows(engine, "SELECT status, count(*) AS n FROM jobs GROUP BY 1 ORDER BY 1")
     assert [tuple(row.values()) for row in counts] == [("cancelled", 9_999), ("failed", 1)]
     await retry(engine, await read(engine, ids["0"]))
@@ -112,8 +122,13 @@ async def test_two_that_end_at_once_both_count(harness: BrokerHarness) -> None:
         assert set((await statuses(harness.engine, ids)).values()) == {"succeeded"}
 
 
-async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: BrokerHarness, engine: AsyncEngine) -> None:
-    """Successes, failures, cancels and retries of layered graphs, against each other."""
+@pytest.mark.parametrize("edges", [1000, 2], ids=["at once", "in rounds"])
+async def test_whatever_happens_at_once_nobody_waits_for_ever(
+    ledger: BrokerHarness, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, edges: int
+) -> None:
+    """Successes, failures, cancels and retries of layered graphs, against each other; an end goes along `edges`."""
+    monkeypatch.setattr(dependencies, "MAX_BROKEN", edges)
+    monkeypatch.setattr(dependencies, "MAX_MET", edges)
     layers = [[f"{layer}{n}" for n in range(4)] for layer in "abcd"]
     needs = {ref: list(above) for above, here in itertools.pairwise([[], *layers]) for ref in here}
 
@@ -132,10 +147,19 @@ async def test_whatever_happens_at_once_nobody_waits_for_ever(ledger: BrokerHarn
             except (Conflict, LedgerUnavailable):
                 continue
 
+    async def finish(every: float) -> None:
+        while True:
+            await until_heard(lambda: finish_ends(engine, ledger.broker))
+            await asyncio.sleep(every)
+
     async with claiming_workers(ledger, mostly_success, count=4, most=3):
+        finishing = [asyncio.create_task(finish(seconds)) for seconds in (0.01, 0.03)]
         graphs = [await put_graph(engine, ledger.broker, needs) for _ in range(8)]
         await asyncio.gather(*(meddle(ids) for ids in graphs for _ in range(2)))
         await all_finished(ledger)
+        for one in finishing:
+            one.cancel()
+    await finished_ends(ledger)
     stale = "SELECT * FROM dependencies d JOIN jobs n ON n.id = d.needs WHERE d.broken <> (n.status <> 'succeeded')"
     assert await rows(engine, stale) == []
 
@@ -195,3 +219,62 @@ async def test_a_deadline_that_passed_meanwhile_falls_away_behind_a_retried_job_
     assert await expire(engine, ledger.broker, 10) == 0
     await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
     assert await run(ledger, ids) == ["a", "b", "d", "c"]
+
+
+@pytest.fixture
+def in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end goes along one edge at a time."""
+    monkeypatch.setattr(dependencies, "MAX_BROKEN", 1)
+    monkeypatch.setattr(dependencies, "MAX_MET", 1)
+
+
+@pytest.mark.usefixtures("in_rounds")
+async def test_a_retry_between_two_rounds_stops_the_cancelling(ledger: BrokerHarness, engine: AsyncEngine) -> None:
+    ids = await put_graph(engine, ledger.broker, {"a": "", "b": "a", "c": "a", "d": "b", "e": "c"})
+    assert await run(ledger, ids, failing="a") == ["a"]
+    assert await finish_ends(engine, ledger.broker)
+    ended = [ref for ref, status in (await statuses(engine, ids)).items() if status == "cancelled"]
+    assert len(ended) == 2
+    await retry(engine, await read(engine, ids["a"]))
+    assert await finished_ends(ledger) == 0
+    assert await statuses(engine, ids) == {"a": "queued", **dict.fromkeys("bcde", "blocked")}
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
+    await finished_after(ledger, ids)
+    assert set((await statuses(engine, ids)).values()) == {"succeeded"}
+
+
+@pytest.mark.usefixtures("in_rounds")
+async def test_a_retry_between_two_rounds_of_a_release_counts_each_need_once(
+    ledger: BrokerHarness, engine: AsyncEngine
+) -> None:
+    """`c` and `d` need `a`, which has succeeded, and `x`, which fails: the retry of `x` blocks them again, and the
+    release from `a` has come to `b` alone."""
+    ids = await put_graph(engine, ledger.broker, {"a": "", "x": "", "b": "a", "c": "ax", "d": "ax"})
+    assert await run(ledger, ids, failing="x") == ["a", "x", "b"]
+    await finished_ends_of(ledger, "after IS NULL")
+    expected = {"a": "succeeded", "x": "failed", "b": "succeeded", "c": "cancelled", "d": "cancelled"}
+    assert await statuses(engine, ids) == expected
+    await retry(engine, await read(engine, ids["x"]))
+    assert [row["blockers"] for row in await rows(engine, "SELECT blockers FROM jobs WHERE ref IN ('c', 'd')")] == [
+        2,
+        2,
+    ]
+    await do(engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
+    await finished_ends(ledger)
+    assert (await statuses(engine, ids))["c"] == "blocked", "x has still to run"
+    await finished_after(ledger, ids)
+    assert set((await statuses(engine, ids)).values()) == {"succeeded"}
+
+
+async def finished_after(ledger: BrokerHarness, ids: dict[str, UUID]) -> None:
+    """Run all that can be run, and what its ends have left, until nothing is left."""
+    while await run(ledger, ids) or await finished_ends(ledger):
+        await do(ledger.engine, "UPDATE outbox SET published = true WHERE NOT on_hold")
+
+
+async def finished_ends_of(ledger: BrokerHarness, which: str) -> None:
+    """Go on with these ends alone, as rounds that come first would."""
+    kept = await rows(ledger.engine, f"DELETE FROM unfinished_ends WHERE NOT ({which}) RETURNING *")
+    await finished_ends(ledger)
+    for row in kept:
+        await do(ledger.engine, "INSERT INTO unfinished_ends VALUES (:job_id, :batch_id, :after)", **row)

@@ -210,7 +210,7 @@ async def test_a_statement_passes_a_bounded_part_of_a_line_and_the_next_goes_on(
     left, rounds, over = 12_000 + lines, 0, [first for first, _ in pairs]
     async with transaction(engine) as conn:
         while over:
-            over = (await dependencies.release(conn, over, [], published=True)).passed_by
+            over = (await dependencies.release(conn, over, {}, published=True)).passed_by
             before, left = left, (await conn.execute(text("SELECT count(*) FROM dependencies"))).scalar_one()
             assert 0 < before - left <= dependencies.BATCH_SIZE
             rounds += 1

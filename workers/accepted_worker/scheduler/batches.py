@@ -1,9 +1,13 @@
-"""The batches loop: counts the ends of members, finishes batches whose members have all ended, and cancels batches."""
+"""The batches loop: counts the ends of members, finishes batches whose members have all ended, and cancels batches.
+
+It also releases and cancels the jobs behind an end that has more of them than one transaction should change.
+"""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.services.batches.ending import BatchCanceller, add_up
+from accepted.services.jobs.completion import finish_ends
 from accepted.storage import batch_ends
 from accepted.storage.db.statements import Direct
 
@@ -28,11 +32,12 @@ class BatchLoop:
 
     async def run_once(self) -> int:
         async with self._polls.statements() as conn:
-            ends, cancels = await batch_ends.to_do(conn, CANCELS)
-        told = await add_up(self._engine, self._broker) if ends else 0
-        cancelled = await self._canceller.cancel_some_of_each(cancels)
-        self._busy = told > 0 or any(map(self._canceller.is_under_way, cancels))
-        return told + cancelled
+            to_do = await batch_ends.to_do(conn, CANCELS)
+        told = await add_up(self._engine, self._broker) if to_do.ends else 0
+        cancelled = await self._canceller.cancel_some_of_each(to_do.cancels)
+        finished = await finish_ends(self._engine, self._broker) if to_do.unfinished else 0
+        self._busy = told + finished > 0 or any(map(self._canceller.is_under_way, to_do.cancels))
+        return told + finished + cancelled
 
     def pause(self, done: int) -> float:
         return 0.0 if self._busy else EVERY

@@ -4,7 +4,7 @@ The outcome, the attempt's record, the webhook, the release of dependents and th
 or not at all. So no process has to search for ends whose consequences are missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -119,6 +119,23 @@ async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
     raise LedgerUnavailable("the job kept changing")
 
 
+async def finish_ends(engine: AsyncEngine, broker: Broker) -> int:
+    """Release or cancel more of the jobs behind ends that have too many for one transaction. Returns for how many ends.
+
+    Each call goes along a bounded number of edges, in one transaction. What it leaves is in the ledger for the next
+    call, in whichever process: one that dies takes nothing with it.
+    """
+    async with transaction(engine) as conn:
+        unfinished = await dependencies.take_unfinished(conn)
+        if unfinished is None:
+            return 0
+        cancelled = await dependencies.cancel_behind(conn, unfinished.unsuccessful) if unfinished.unsuccessful else []
+        await _release(conn, broker, [one.job_id for one in cancelled if one.has_dependents], unfinished.succeeded)
+        await _tell(conn, broker, cancelled)
+        await conn.commit()
+    return len(unfinished.unsuccessful) + len(unfinished.succeeded)
+
+
 class Outcomes:
     """The outcomes of one worker's attempts, coalesced. `record` returns once an outcome is committed or fenced off."""
 
@@ -157,6 +174,10 @@ async def follow_up(conn: Connection, broker: Broker, changed: Sequence[StatusCh
     """
     finished = [one for one in changed if one.finished]
     finished += await _release_dependents(conn, broker, finished)
+    await _tell(conn, broker, finished)
+
+
+async def _tell(conn: Connection, broker: Broker, finished: Sequence[StatusChange]) -> None:
     await batch_ends.append(conn, finished)
     await webhooks.record(conn, broker, [one.job_id for one in finished if one.wants_webhook])
 
@@ -184,13 +205,17 @@ async def _release_dependents(conn: Connection, broker: Broker, finished: Sequen
         return []
     unsuccessful = [one.job_id for one in needed if one.status != Status.SUCCEEDED]
     cancelled = await dependencies.cancel_behind(conn, unsuccessful) if unsuccessful else []
-    ended = [one.job_id for one in (*needed, *cancelled) if one.has_dependents]
-    succeeded = [one.job_id for one in needed if one.status == Status.SUCCEEDED]
+    succeeded = {one.job_id: dependencies.START for one in needed if one.status == Status.SUCCEEDED}
+    await _release(conn, broker, [one.job_id for one in (*needed, *cancelled) if one.has_dependents], succeeded)
+    return cancelled
+
+
+async def _release(conn: Connection, broker: Broker, ended: Sequence[UUID], succeeded: Mapping[UUID, UUID]) -> None:
+    """Release the jobs whose last need was one of `ended`, or of `succeeded` behind the job that each comes with."""
     await ordering.share(conn, ended)
     queues: set[str] = set()
-    while ended:  # one statement passes over a bounded number of ended jobs in a line
+    while ended or succeeded:  # one statement passes over a bounded number of ended jobs in a line
         released = await dependencies.release(conn, ended, succeeded, published=broker.is_ledger)
         queues |= released.queues
-        ended, succeeded = released.passed_by, []
+        ended, succeeded = released.passed_by, {}
     await broker.announce(conn, queues)
-    return cancelled

@@ -221,6 +221,15 @@ dependencies = Table(
     Index("dependencies_of", "job_id"),
 )
 
+unfinished_ends = Table(
+    "unfinished_ends",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("batch_id", UUID, nullable=False),
+    Column("after", UUID),
+    Index("unfinished_ends_of", "batch_id"),
+)
+
 batches = Table(
     "batches",
     metadata,

@@ -20,13 +20,17 @@ from accepted.domain.retry import Retry
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.dead_letters import MATCHES, LetterFilter
+from accepted.storage.jobs import dependencies
 from accepted.storage.jobs.ordering import Line
 
 _AGAIN = Statement(f"""
 WITH chosen AS MATERIALIZED (
     SELECT c.id, c.due_at, (
         SELECT count(*) FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
-        WHERE d.job_id = c.id AND (NOT d.on_success OR n.status <> 'succeeded')
+        WHERE d.job_id = c.id AND (
+            NOT d.on_success OR n.status <> 'succeeded'
+            OR (SELECT u.after FROM unfinished_ends u WHERE u.job_id = d.needs) < d.job_id
+        )
     ) AS unmet
     FROM unnest(CAST(:ids AS uuid[]), CAST(:due_ats AS timestamptz[])) AS c(id, due_at)
 ), moved AS (
@@ -65,7 +69,8 @@ SELECT id, queue, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """One statement, because the job, its outbox row, its batch and its webhook URL must change together.
 
-An `expires_at` before the new run is dropped, because it would end the job without a run. The new run is not before
+The edge to a job that succeeded counts as unmet until the release from that job has come to it. An `expires_at` before
+the new run is dropped, because it would end the job without a run. The new run is not before
 now, though the `due_at` of a job behind others may be long past. A delivery that runs again gives its URL another five
 days before it is given up.
 """
@@ -232,7 +237,11 @@ async def edits_after(conn: Connection, job_id: UUID, after: int, limit: int) ->
 
 
 async def lock_workflow(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Lock these jobs, all jobs that were cancelled behind them, and everything that those need."""
+    """Lock these jobs, all jobs that were cancelled behind them, and everything that those need.
+
+    What is unfinished in their workflows stays so until this transaction ends.
+    """
+    await dependencies.hold_unfinished(conn, ids)
     await _LOCK_WORKFLOW.run(conn, ids=list(ids))
 
 
@@ -258,8 +267,12 @@ async def with_jobs_behind(conn: Connection, ids: Sequence[UUID]) -> list[Repair
 
 
 async def mend_edges(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Mark the edges to these jobs as whole, so that what needs them waits again. The caller commits."""
+    """Mark the edges to these jobs as whole, so that what needs them waits again, and is not cancelled any more.
+
+    The caller commits.
+    """
     await _MEND_EDGES.run(conn, ids=list(ids))
+    await dependencies.drop_unfinished(conn, ids)
 
 
 def _chosen(row: Row) -> Chosen:
