@@ -1,5 +1,6 @@
 """How PostgreSQL looks things up when much waits and its statistics have not caught up, as after a large batch."""
 
+from collections import Counter
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -29,6 +30,45 @@ async def test_the_relay_reads_what_is_due_and_not_all_that_waits(engine: AsyncE
     plan = await plan_of(engine, outbox._TAKE_DUE, limit=500, hold=10.0)
     scans = [line for line in plan if "Seq Scan" in line]
     assert [scan for scan in scans if "on jobs" in scan or "on outbox" in scan] == []
+
+
+DUE = WAITING.replace("interval '1 day' * n", "interval '-1 second'").replace("20000", "2000")
+
+
+async def test_a_plan_from_empty_tables_reads_each_once(engine: AsyncEngine) -> None:
+    """PostgreSQL keeps a plan until it analyzes the tables again, and the relay also polls while nothing waits."""
+    for table in ("jobs", "outbox"):
+        await do(engine, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    ledger = Direct(engine)
+    async with ledger.transaction() as conn:
+        await conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        take, mark = outbox._TAKE_DUE._sql, outbox._MARK_PUBLISHED._sql
+        await conn.execute(f"PREPARE take(int, float8) AS {take}")
+        await conn.execute(f"PREPARE mark(uuid[], int[]) AS {mark}")
+        await conn.execute("EXECUTE take(500, 10)")
+        await conn.execute("EXECUTE mark('{}', '{}')")
+        await conn.execute(DUE)
+        taken = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE take(500, 10)"
+        assert await reads(conn, taken) == {"jobs": 2, "outbox": 2}, "found, then changed"
+        due = "SELECT array_agg(job_id), array_agg(attempt) FROM (SELECT * FROM outbox LIMIT 500) AS first"
+        ids, attempts = await conn.fetchrow(due)
+        marked = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE mark('{%s}', '{%s}')"
+        arrays = ",".join(map(str, ids)), ",".join(map(str, attempts))
+        assert await reads(conn, marked % arrays) == {"outbox": 2}
+    await ledger.close()
+
+
+async def reads(conn: Any, explain: str) -> dict[str, int]:
+    """How often an explained statement read each of the two tables, or any of their indexes."""
+    (plan,) = await conn.fetchval(explain)
+    found: Counter[str] = Counter()
+    todo = [plan["Plan"]]
+    while todo:
+        node = todo.pop()
+        todo += node.get("Plans", [])
+        if node.get("Relation Name") in {"jobs", "outbox"} and node["Node Type"] != "ModifyTable":
+            found[node["Relation Name"]] += node["Actual Loops"]
+    return dict(found)
 
 
 DELIVERIES = """

@@ -22,39 +22,43 @@ HOLD = 10.0
 """Seconds for which a process that takes rows publishes them: twice the publish deadline. If it dies, they come due
 again."""
 
+_WAITS = f"NOT admitted AND queue = ANY({LIMITED})"
+
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
-    SELECT job_id, NOT admitted AND queue = ANY({LIMITED}) AS waits
-    FROM outbox WHERE NOT published AND NOT on_hold AND due_at <= now()
+    SELECT job_id FROM outbox WHERE NOT published AND NOT on_hold AND due_at <= now()
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
-    UPDATE outbox o SET
-        on_hold = due.waits,
-        due_at = CASE WHEN due.waits THEN o.due_at ELSE now() + CAST(:hold AS float8) * interval '1 second' END
-    FROM due WHERE o.job_id = due.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM due))
-    RETURNING o.job_id, o.attempt, o.queue, o.priority, o.on_hold
-), promoted AS (
+    UPDATE outbox SET
+        on_hold = {_WAITS},
+        due_at = CASE WHEN {_WAITS} THEN due_at ELSE now() + CAST(:hold AS float8) * interval '1 second' END
+    WHERE job_id = ANY(ARRAY(SELECT job_id FROM due))
+    RETURNING job_id, attempt, queue, priority, on_hold
+), promoted AS MATERIALIZED (
     UPDATE jobs SET status = 'queued'
     WHERE id = ANY(ARRAY(SELECT job_id FROM due)) AND status IN ('scheduled', 'retrying')
     RETURNING id
+), known AS MATERIALIZED (
+    SELECT id, type, traceparent FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM due))
 )
 SELECT t.job_id, t.attempt, t.queue, j.type, t.priority, j.traceparent, promoted.id IS NOT NULL AS promoted,
        CASE WHEN t.on_hold THEN {NOTIFY_LIMITER} ELSE false END AS on_hold
-FROM jobs j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
-WHERE j.id = ANY(ARRAY(SELECT job_id FROM due))
+FROM known j JOIN taken t ON t.job_id = j.id LEFT JOIN promoted ON promoted.id = j.id
 """)
-"""One statement, because a row must not be taken without its job being queued. Ids are passed on as arrays, so that
-PostgreSQL uses the index for each. It may plan a join as a scan of all waiting jobs: with 100,000 of them in tables
-that were not analyzed yet, as after a large batch, taking 400 took half a second.
+"""One statement, because a row must not be taken without its job being queued. No table stands in a join: the plan may
+be from a time when the tables were empty, and would then read all waiting rows once for each row that is taken (500 of
+them took seconds). So each table is read once, by an array of ids, and only what was found is joined.
 """
 
 _MARK_PUBLISHED = Statement("""
 WITH sent AS MATERIALIZED (
-    SELECT o.job_id FROM outbox o
+    SELECT job_id, attempt FROM outbox WHERE job_id = ANY(CAST(:ids AS uuid[])) AND NOT on_hold
+    ORDER BY job_id FOR UPDATE
+), same AS MATERIALIZED (
+    SELECT job_id FROM sent
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(job_id, attempt) USING (job_id, attempt)
-    WHERE NOT o.on_hold ORDER BY o.job_id FOR UPDATE OF o
 )
-UPDATE outbox o SET published = true, due_at = now() FROM sent WHERE o.job_id = sent.job_id
+UPDATE outbox SET published = true, due_at = now() WHERE job_id = ANY(ARRAY(SELECT job_id FROM same))
 """)
 
 _NEXT_DUE = Statement(
