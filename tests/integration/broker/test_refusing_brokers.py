@@ -69,6 +69,7 @@ async def test_a_refused_worker_says_so_once_and_asks_less_and_less_often(
             began = time.monotonic()
             assert await broker.publish([JobRef(new_id(), 0, "refused", "noop", 4)]) == []
             await until(lambda: time.monotonic() - began > 6, 20, "several tries")
+            await until(lambda: "consumer_lost" in str(lines), 20, "a line about it")
             assert len(logins) <= 4, "after 0, 1 and 3 s, and perhaps two at once"
             (lost,) = [line for line in lines if line["event"] == "consumer_lost"]
             (published,) = [line for line in lines if line["event"] == "publish_failed"]
