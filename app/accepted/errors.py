@@ -9,12 +9,14 @@ AcceptedError
 │   ├── TooLarge                413
 │   ├── Unauthenticated         401
 │   ├── Forbidden               403
+│   ├── CrossSite               403  a web page of another origin has sent it
 │   ├── ResourceNotFound        404
 │   ├── Gone                    410
 │   ├── QuotaExceeded           429  the tenant has used up its quota; carries the state of the quota
 │   ├── QueueFull               429  as many jobs wait on the queue as `max_depth` allows
 │   ├── Conflict                409  its state does not allow the operation
 │   │   └── NeedFailed               a job that it needs has ended without success; carries which one
+│   ├── Misdirected             421  Host names a server that this is not
 │   ├── PreconditionFailed      412  If-Match does not hold
 │   └── KeyReused               422  an idempotency key was sent with another body before
 ├── LedgerUnavailable           503  PostgreSQL is away, slow or full; nothing is left half-done
@@ -107,6 +109,14 @@ class Unauthenticated(Refused):
 
 class Forbidden(Refused):
     """The API key lacks the scope that the operation needs."""
+
+
+class CrossSite(Refused):
+    """A web page of another origin has sent it, to a service without authentication."""
+
+
+class Misdirected(Refused):
+    """Host names a server that this is not: with authentication off, a name that anybody's DNS may hold."""
 
 
 class ResourceNotFound(Refused):

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN
-from accepted.domain.network.addresses import EgressAllow, IPNetwork, read_networks
+from accepted.domain.network.addresses import EgressAllow, HostList, IPNetwork, read_networks
 from accepted.domain.network.servers import ADDRESS, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
 from accepted.domain.network.signing import is_secret
 from accepted.domain.network.urls import allowing_host_of
@@ -94,11 +94,19 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[IPNetwork, ...], NoDecode] = Field(
         (), description="comma-separated networks, e.g. 10.0.0.0/8"
     )
+    allowed_hosts: Annotated[HostList, NoDecode] = Field(
+        HostList(), description="comma-separated host names and networks, without ports"
+    )
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _read_proxies(cls, value: object) -> object:
         return read_networks(value) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _read_hosts(cls, value: object) -> object:
+        return HostList.parse(value) if isinstance(value, str) else value
 
     @field_validator("egress_allow", mode="before")
     @classmethod

@@ -157,7 +157,7 @@ async def _cut_off(port: int, key: str) -> None:
     """A whole request for a job, of which a random part is sent before the connection is reset."""
     body = json.dumps({"type": effects.TYPE, "payload": {}, "metadata": {"key": key}}).encode()
     head = (
-        f"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\n"
+        f"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     request = head.encode() + body

@@ -243,6 +243,11 @@ class Submissions:""",
         ),
         (CHANGED_LIMITS + "test_a_new_quota_settles_what_the_former_one_gave_back",),
     ),
+    Mutant(
+        "a page is served under any name that leads to loopback",
+        (Edit("app/accepted/api/http/exposure.py", "return Misdirected()", "continue"),),
+        ("tests/harm/test_web_pages.py::test_a_page_cannot_submit_under_its_own_name",),
+    ),
 )
 
 KILLERS = sorted({killer for mutant in MUTANTS for killer in mutant.killers})

@@ -28,6 +28,7 @@ from accepted.api import (
     webhooks,
 )
 from accepted.api.http import problems
+from accepted.api.http.exposure import BrowserGuard
 from accepted.api.http.middleware import Application, HeadAsGet, ProxyHeaders, RequestLog
 from accepted.api.http.parameters import refuse_repeated_query
 from accepted.api.jobs import commands, reading, submission, watching
@@ -143,6 +144,7 @@ def create_app(settings: Settings) -> FastAPI:
     serve_under(settings.root_path)
     app = Application(
         ProxyHeaders(settings.root_path, settings.trusted_proxies),
+        BrowserGuard(settings.allowed_hosts) if settings.auth == "off" else None,
         title="Accepted",
         version=accepted.__version__,
         description=DESCRIPTION,

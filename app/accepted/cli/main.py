@@ -82,10 +82,11 @@ def api(
     settings = _checked_settings()
 
     from accepted.api.app import Processes, create_app
+    from accepted.api.http import exposure
     from accepted.api.http import server as serving
 
     _start_logging()
-    serving.check_exposure(settings, host, insecure)
+    exposure.check(settings, host, insecure)
     sockets = process.bind(host, port)
     if workers == 1:
         server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_api")
@@ -137,12 +138,12 @@ def dev(
 
     import uvloop
 
-    from accepted.api.http import server as serving
+    from accepted.api.http import exposure
     from accepted_worker import processes
 
     if "auth" not in settings.model_fields_set:
         settings = settings.model_copy(update={"auth": "off"})
-    serving.check_exposure(settings, host, insecure)
+    exposure.check(settings, host, insecure)
     _start_logging(pretty=True)
     sockets = process.bind(host, port)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)

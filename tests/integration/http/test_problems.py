@@ -80,7 +80,7 @@ def test_every_refusal_has_a_problem() -> None:
     assert set(errors.Refused.__subclasses__()) <= set(problems.PROBLEMS)
 
 
-ANY_REQUEST = {"408", "414", "431"}
+ANY_REQUEST = {"400", "403", "408", "414", "421", "431"}
 
 
 def test_openapi_documents_the_problems(port: int) -> None:

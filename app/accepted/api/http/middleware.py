@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accepted import logs
+from accepted.api.http.exposure import HOST, BrowserGuard
 from accepted.api.http.problems import answer_to, internal_error
 from accepted.api.jobs import submission
 from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, as_sent, serve_under
@@ -24,9 +25,10 @@ UNMATCHED = "unmatched"
 CANCELLED = 499
 """The status in log and metrics when the client has gone; nginx uses it too."""
 
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
-
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_REFUSED = "accepted.refused"
+"""The key in a request's ASGI scope of the error that refuses it before it is routed."""
 
 _SUBMISSION_ROUTE = next(
     route for route in submission.router.routes if getattr(route, "endpoint", None) is submission.submit
@@ -47,17 +49,23 @@ class Application(FastAPI):
     `problems` for refusals. The route is still declared, so OpenAPI documents it.
     """
 
-    def __init__(self, proxies: "ProxyHeaders", **options: Any) -> None:
+    def __init__(self, proxies: "ProxyHeaders", guard: BrowserGuard | None, **options: Any) -> None:
         super().__init__(**options)
         self._proxies = proxies
+        self._guard = guard
         self._submission = RequestLog(_submission)
+        self._refusal = RequestLog(_refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        sent = scope["headers"]
         self._proxies.apply(scope)
-        if scope["path"] == scope["root_path"] + "/jobs" and scope["method"] == "POST":
+        if self._guard is not None and (refused := self._guard.refused(scope, sent)):
+            scope[_REFUSED] = refused
+            await self._refusal(scope, receive, send)
+        elif scope["path"] == scope["root_path"] + "/jobs" and scope["method"] == "POST":
             scope["app"] = self
             scope["route"] = _SUBMISSION_ROUTE
             await self._submission(scope, receive, send)
@@ -98,9 +106,9 @@ class ProxyHeaders:
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
         host = said.get(b"x-forwarded-host", [""])[-1]
-        if _HOST.fullmatch(host):
+        if HOST.fullmatch(sent := host.encode("latin-1")):
             others = [field for field in scope["headers"] if field[0] != b"host"]
-            scope["headers"] = [(b"host", host.encode()), *others]
+            scope["headers"] = [(b"host", sent), *others]
         for hop in reversed(said.get(b"x-forwarded-for", [])):
             address = read_address(hop)
             if address is None:
@@ -130,6 +138,10 @@ async def _submission(scope: Scope, receive: Receive, send: Send) -> None:
     except AcceptedError as error:
         response = answer_to(error, scope)
     await response(scope, receive, send)
+
+
+async def _refusal(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer_to(scope[_REFUSED], scope)(scope, receive, send)
 
 
 class RequestLog:

@@ -24,8 +24,9 @@ class Problem:
 PROBLEMS: dict[type[AcceptedError], Problem] = {
     errors.MalformedRequest: Problem(
         "malformed-request", 400, "The request cannot be read",
-        "The body is not strict JSON (NaN, duplicate keys, broken characters), or a header is malformed.",
-        "Send strict JSON; the detail says where reading stopped.",
+        "The body is not strict JSON (NaN, duplicate keys, broken characters), or a header is malformed, or there is "
+        "not exactly one Host.",
+        "Send strict JSON; the detail says where reading stopped. Every request has one Host, those of HTTP/1.0 too.",
     ),
     errors.InvalidRequest: Problem(
         "invalid-request", 422, "A field is wrong",
@@ -57,6 +58,17 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "forbidden", 403, "The API key may not do this",
         "The API key is valid, but lacks the scope that this operation needs.",
         "Use a key that was created with that scope.",
+    ),
+    errors.CrossSite: Problem(
+        "cross-site", 403, "A web page of another site has sent this",
+        "Authentication is off, so this service refuses whatever a browser sends for a page of another origin.",
+        "Call it from a program or from its own pages, or switch authentication on (ACCEPTED_AUTH=required).",
+    ),
+    errors.Misdirected: Problem(
+        "misdirected", 421, "This is not the host that was asked for",
+        "Authentication is off, so this service answers only under loopback names, its own address, and "
+        "ACCEPTED_ALLOWED_HOSTS. Any other name may have been pointed here by a web page.",
+        "Use http://localhost or http://127.0.0.1, or add the host to ACCEPTED_ALLOWED_HOSTS.",
     ),
     errors.ResourceNotFound: Problem(
         "not-found", 404, "Not found",
@@ -112,6 +124,7 @@ INTERNAL = Problem(
 )  # fmt: skip
 
 BEFORE_ROUTING = [
+    *(PROBLEMS[error] for error in (errors.MalformedRequest, errors.CrossSite, errors.Misdirected)),
     Problem("request-timeout", 408, "The request took too long to arrive",
             "Headers and body must arrive within 30 seconds.", "Send the request faster, or in several smaller ones."),
     Problem("uri-too-long", 414, "The address is too long",
@@ -124,7 +137,7 @@ BEFORE_ROUTING = [
 HTTP_PROBLEMS = [
     Problem("method-not-allowed", 405, "The method is not allowed here",
             "The address exists, but not for this method.", "The Allow header lists the methods."),
-    *BEFORE_ROUTING,
+    *(problem for problem in BEFORE_ROUTING if problem not in PROBLEMS.values()),
     INTERNAL,
 ]  # fmt: skip
 """Answers of the HTTP layer, without an `AcceptedError`."""

@@ -133,7 +133,8 @@ def responses_for(*refusals: type[AcceptedError]) -> dict[int | str, dict[str, A
     """The `responses=` of a FastAPI operation that can raise these; `BEFORE_ROUTING` is always included."""
     found: dict[int | str, dict[str, Any]] = {}
     content = {MEDIA_TYPE: {"schema": {"$ref": SCHEMA_REF}}}
-    for problem in (*map(problem_of, refusals), *BEFORE_ROUTING):
+    given = [problem_of(refusal) for refusal in refusals]
+    for problem in (*given, *(each for each in BEFORE_ROUTING if each not in given)):
         entry = found.setdefault(problem.status, {"description": "", "content": content})
         entry["description"] = "; ".join(filter(None, [entry["description"], problem.title]))
         for name in problem.headers:

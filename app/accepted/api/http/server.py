@@ -11,7 +11,6 @@ time left only when it fires, so a request costs two assignments.
 """
 
 import asyncio
-import ipaddress
 import math
 import signal
 import socket
@@ -29,9 +28,9 @@ from uvicorn.server import ServerState
 
 from accepted import process
 from accepted.api.http.body import MORE_TIME
+from accepted.api.http.exposure import BOUND, is_host, is_own_target
 from accepted.api.http.problems import status_response
 from accepted.domain.ids import as_sent
-from accepted.errors import ConfigurationError
 from accepted.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -92,14 +91,6 @@ def config(app: "FastAPI | str", settings: Settings, host: str, port: int, worke
     )
 
 
-def check_exposure(settings: Settings, host: str, insecure: bool) -> None:
-    """Refuse to serve without authentication on an address that others can reach."""
-    if settings.auth == "off" and not insecure and not _is_loopback(host):
-        raise ConfigurationError(
-            f"ACCEPTED_AUTH=off: refused on {host}, which is not loopback; use required, or give --insecure"
-        )
-
-
 class DeadlineProtocol(HttpToolsProtocol):
     """Pass it to uvicorn as `http=`, with `ws="none"`. Refuses with 400, 408, 414 and 431, then closes."""
 
@@ -118,6 +109,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     _declining = False  # the current head asks for another protocol
     _refusal = HTTPStatus.BAD_REQUEST  # the answer to a parser error
     _timer: asyncio.TimerHandle | None = None
+    _host: bytes | None = None  # of the request before: a client sends the same one each time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -161,6 +153,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.default_headers = self._current  # type: ignore[assignment]
         self.scope[MORE_TIME] = self._restart_deadline  # type: ignore[literal-required]
+        self.scope[BOUND] = self.config.host  # type: ignore[literal-required]
         self._in_head = False
 
     def on_body(self, body: bytes) -> None:
@@ -201,6 +194,13 @@ class DeadlineProtocol(HttpToolsProtocol):
         return b"\r\n".join(head)
 
     def _check_head(self) -> None:
+        """Raise unless there is one Host (RFC 9112 section 3.2), and the fields are within their limit."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 or (hosts[0] != self._host and not is_host(hosts[0])):
+            raise ValueError("Host")
+        self._host = hosts[0]
+        if not is_own_target(self.url, hosts[0]):
+            raise ValueError("the target names another host")
         if self._no_body_bytes + self._chunk <= self.MAX_HEAD:
             return  # fewer bytes arrived than the limit, so the fields need not be counted
         if sum(len(name) + len(value) for name, value in self.headers) > self.MAX_HEAD:
@@ -290,10 +290,3 @@ def _raw(status: HTTPStatus, instance: str) -> bytes:
 def _head(answer: bytes) -> bytes:
     """The answer without its body, as HEAD has it."""
     return answer[: answer.index(b"\r\n\r\n") + 4]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

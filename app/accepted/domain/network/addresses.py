@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Self
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -84,18 +85,14 @@ def is_host_name(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class EgressAllow:
-    """What a worker may call although it is not public.
-
-    A network allows its addresses under any name. A host name allows every address that it resolves to, so the operator
-    must trust the DNS of that name.
-    """
+class HostList:
+    """Networks and host names that an operator has listed."""
 
     networks: tuple[IPNetwork, ...] = ()
     hosts: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, text: str) -> "EgressAllow":
+    def parse(cls, text: str) -> Self:
         """Parse `127.0.0.0/8,::1,my.host`. ValueError names the part that is neither a network nor a host name."""
         networks: list[IPNetwork] = []
         hosts: set[str] = set()
@@ -116,6 +113,16 @@ class EgressAllow:
     def covers(self, address: IPAddress) -> bool:
         """True if one of the networks holds `address`, or the IPv4 address that it maps."""
         return within(address, self.networks)
+
+
+class EgressAllow(HostList):
+    """What a worker may call although it is not public.
+
+    A network allows its addresses under any name. A host name allows every address that it resolves to, so the operator
+    must trust the DNS of that name.
+    """
+
+    __slots__ = ()
 
     def permits(self, address: IPAddress, host: str = "") -> bool:
         """Whether a worker may connect to `address`, to which the name `host` resolved."""
