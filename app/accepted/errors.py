@@ -28,15 +28,26 @@ The numbers are the HTTP status codes of `app/accepted/api/http/problem_table.py
 """
 
 import difflib
+import heapq
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 from accepted.domain.tenants import TenantQuota
 
 LONGEST_NAME = 64
 """Characters. No name of ours is longer, and comparing names takes quadratic time."""
+
+MAX_COMPARED = 200
+"""Names that one name is compared with. A comparison takes up to 40 µs."""
+
+MAX_KNOWN = 5000
+"""Names of which those are chosen."""
+
+MAX_HINTS = 5
+"""Hints in one answer."""
 
 MAX_MESSAGE = 500
 """Characters of an error's text in a line of a log."""
@@ -187,9 +198,34 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{found}"?' if found else ""
 
 
+class Hints:
+    """Hints in one answer: at most `MAX_HINTS`, because each costs milliseconds."""
+
+    def __init__(self) -> None:
+        self._left = MAX_HINTS
+
+    def about(self, name: str, known: Iterable[str]) -> str:
+        """As `did_you_mean`; "" too when there are enough hints."""
+        if not self._left:
+            return ""
+        self._left -= 1
+        return did_you_mean(name, known)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The closest name in `known`; None when none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1) if len(name) <= LONGEST_NAME else []
+    """The closest name in `known`; None when none is close.
+
+    Of many names only those that begin alike, or are about as long, are compared.
+    """
+    if len(name) > LONGEST_NAME:
+        return None
+    names = list(islice(known, MAX_KNOWN))
+    if len(names) > MAX_COMPARED:
+        start = name[:3].lower()
+        names = heapq.nsmallest(
+            MAX_COMPARED, names, key=lambda one: (one[:3].lower() != start, abs(len(one) - len(name)))
+        )
+    found = difflib.get_close_matches(name, names, n=1)
     return found[0] if found else None
 
 

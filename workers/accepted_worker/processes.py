@@ -18,6 +18,7 @@ from accepted.broker.base import Broker
 from accepted.domain.ids import serve_under
 from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
+from accepted.metrics import observed_loop
 from accepted.services.job_types import check_handled
 from accepted.settings import Settings
 from accepted.storage.db import migrate
@@ -193,7 +194,8 @@ async def _connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, B
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
     try:
-        yield engine, broker
+        async with observed_loop():
+            yield engine, broker
     finally:
         await broker.close()
         await engine.dispose()

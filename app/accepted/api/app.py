@@ -36,6 +36,7 @@ from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
 from accepted.domain.ids import serve_under
+from accepted.metrics import observed_loop
 from accepted.services.batches.submission import BatchSubmissions
 from accepted.services.job_types import MAX_AGE_WATCHED, JobTypeCache
 from accepted.services.jobs.checks import JobChecks
@@ -132,7 +133,8 @@ def create_app(settings: Settings) -> FastAPI:
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
-        yield
+        async with observed_loop():
+            yield
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.job import NewJob
-from accepted.errors import did_you_mean
+from accepted.errors import Hints
 
 OnFailure: TypeAlias = Literal["continue", "cancel"]
 
@@ -134,11 +134,12 @@ def _doubled(nodes: Sequence[Node], places: Mapping[str, int]) -> Iterable[Flaw]
 
 
 def _unknown(nodes: Sequence[Node], places: Mapping[str, int], limit: int) -> Iterable[Flaw]:
+    hints = Hints()
     for number, node in enumerate(nodes):
         for position, ref in enumerate(node.depends_on):
             if ref not in places and limit > 0:
                 limit -= 1
-                hint = did_you_mean(ref, places) if len(places) <= COMPARED else ""
+                hint = hints.about(ref, places) if len(places) <= COMPARED else ""
                 yield Flaw(f"/{number}/depends_on/{position}", f"is the ref of no job in this workflow{hint}")
 
 

@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import structlog
@@ -27,11 +27,11 @@ from accepted.domain.json_text import escape_pointer
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.retry import Retry
-from accepted.errors import ConfigurationError, FieldError, InvalidRequest, did_you_mean
+from accepted.errors import ConfigurationError, FieldError, Hints, InvalidRequest, did_you_mean
 from accepted.payload_types import URL_FORMAT, checkers
 from accepted.services.jobs.requests import MAX_TIMEOUT, Number, RetryRequest
-from accepted.services.jobs.validation import checked
-from accepted.services.payload_schema import SchemaFlaw, check_schema, read_schema
+from accepted.services.jobs.validation import checked, shortened
+from accepted.services.payload_schema import MAX_ERRORS, PayloadValidator, SchemaFlaw, check_schema, read_schema
 from accepted.services.settings_watch import SettingsCopy
 from accepted.storage import job_types
 from accepted.storage.db.engine import reading
@@ -45,8 +45,8 @@ MAX_AGE_WATCHED = 5.0
 RETRY_AFTER = 0.5
 """Seconds before an unknown type is looked up again: a worker may have registered it a moment ago."""
 
-MAX_ERRORS = 20
-"""Errors in one answer."""
+MAX_DETAIL = 500
+"""Characters of a validator's message, which can list all values of an `enum`."""
 
 NO_URL = "is not a URL that a worker may call"
 
@@ -101,18 +101,21 @@ class CompiledJobType:
     """
 
     type: JobType
-    validator: Any
+    validator: PayloadValidator | None
     fields: tuple[str, ...]
     flaw: str | None = None
 
-    def check(self, payload: Any) -> None:
-        """Raise `InvalidRequest`, with a pointer for each error, for a payload that does not match the schema."""
-        if self.flaw is not None:
+    def check(self, payload: object, encoded: bytes) -> None:
+        """Raise `InvalidRequest`, with a pointer for each error, for a payload that does not match the schema.
+
+        `encoded` is the payload without whitespace. A payload beyond the budget of the schema is refused unread.
+        """
+        if self.flaw is not None or self.validator is None:
             raise InvalidRequest([FieldError("/type", f"no job of this type can be accepted: {self.flaw}")])
-        if self.validator.is_valid(payload):
-            return
-        errors = islice(self.validator.iter_errors(payload), MAX_ERRORS)
-        raise InvalidRequest([found for error in errors for found in _field_errors(error, self.fields)])
+        if errors := self.validator.errors(payload, encoded):
+            hints = Hints()
+            found = chain.from_iterable(_field_errors(error, self.fields, hints) for error in errors)
+            raise InvalidRequest(list(islice(found, MAX_ERRORS)))
 
 
 class JobTypeCache:
@@ -204,18 +207,16 @@ def _url_format(allow: EgressAllow) -> Callable[[str], bool]:
     return acceptable
 
 
-def _field_errors(error: Any, fields: Sequence[str]) -> list[FieldError]:
+def _field_errors(error: Any, fields: Sequence[str], hints: Hints) -> Iterator[FieldError]:
     """The error without the value that caused it; `fields` are the names that the payload may have."""
     where = "/payload" + "".join(f"/{escape_pointer(str(step))}" for step in error.instance_path)
     if error.kind.name == "additionalProperties":
         known = fields if not error.instance_path else ()
-        return [_unknown(where, name, known) for name in error.kind.as_dict()["unexpected"]]
-    if error.kind.name == "required":
-        return [FieldError(f"{where}/{escape_pointer(error.kind.as_dict()['property'])}", "is required")]
-    if error.kind.name == "format" and URL_FORMAT in error.message:
-        return [FieldError(where, NO_URL)]
-    return [FieldError(where, IN_OTHER_WORDS.get(error.kind.name, error.message))]
-
-
-def _unknown(where: str, name: str, known: Sequence[str]) -> FieldError:
-    return FieldError(f"{where}/{escape_pointer(name)}", f"unknown field{did_you_mean(name, known)}")
+        for name in error.kind.as_dict()["unexpected"]:
+            yield FieldError(shortened(f"{where}/{escape_pointer(name)}"), f"unknown field{hints.about(name, known)}")
+    elif error.kind.name == "required":
+        yield FieldError(shortened(f"{where}/{escape_pointer(error.kind.as_dict()['property'])}"), "is required")
+    elif error.kind.name == "format" and URL_FORMAT in error.message:
+        yield FieldError(shortened(where), NO_URL)
+    else:
+        yield FieldError(shortened(where), IN_OTHER_WORDS.get(error.kind.name, error.message)[:MAX_DETAIL])

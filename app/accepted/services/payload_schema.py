@@ -5,7 +5,7 @@ its patterns run in linear time, and its size is bounded after every reference i
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, TypeAlias
 
 import jsonschema_rs
@@ -14,6 +14,7 @@ import msgspec
 from accepted.domain import json_text
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, InvalidRequest
+from accepted.services.schema_cost import MAX_WEIGHT, SchemaCost
 
 POINTER = "/payload_schema"
 
@@ -25,8 +26,11 @@ MAX_DEPTH = 100
 """Levels, counted in the same way."""
 
 MAX_PATTERNS = 100
-MAX_PATTERN_BYTES = 2**20
+MAX_PATTERN_BYTES = 2**18
 """Bytes of one compiled pattern."""
+
+MAX_ERRORS = 20
+"""Errors of one payload in an answer."""
 
 MAX_QUOTED = 200
 """Characters of a schema that the message about it quotes."""
@@ -55,17 +59,41 @@ def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool
     )
 
 
+class PayloadValidator:
+    """A compiled schema, with the bounds within which it may run."""
+
+    def __init__(self, schema: dict[str, Any], formats: _Formats, *, of_client: bool) -> None:
+        self._compiled = compile_schema(schema, formats, of_client=of_client)
+        self._cost = SchemaCost(schema)
+
+    def errors(self, payload: object, encoded: bytes) -> list[Any]:
+        """The first `MAX_ERRORS` errors; of a large payload, the first one. None for a valid payload.
+
+        `encoded` is the payload without whitespace. Raises `InvalidRequest` for one beyond the budget of the schema.
+        """
+        lists_all = self._cost.check(payload, encoded)
+        if self._compiled.is_valid(payload):
+            return []
+        if lists_all:
+            return list(islice(self._compiled.iter_errors(payload), MAX_ERRORS))
+        try:
+            self._compiled.validate(payload)
+        except jsonschema_rs.ValidationError as error:
+            return [error]
+        return []
+
+
 class SchemaFlaw(ValueError):
     """A registered payload schema cannot be used. The text names the field, and quotes that part of the schema."""
 
 
-def read_schema(text: str, formats: _Formats, *, of_client: bool) -> tuple[dict[str, Any], Any]:
+def read_schema(text: str, formats: _Formats, *, of_client: bool) -> tuple[dict[str, Any], PayloadValidator]:
     """A registered schema, and its validator. Raises `SchemaFlaw`."""
     try:
         schema = msgspec.json.decode(text)
         if not isinstance(schema, dict):
             raise SchemaFlaw("its payload schema is not an object")
-        return schema, compile_schema(schema, formats, of_client=of_client)
+        return schema, PayloadValidator(schema, formats, of_client=of_client)
     except jsonschema_rs.ValidationError as error:
         path = list(error.instance_path)
         where = f"field {field!r} of its payload schema" if (field := _field(path)) else "its payload schema"
@@ -101,6 +129,8 @@ def check_schema(schema: dict[str, Any]) -> None:
         raise _wrong(error.instance_path, f"is not a valid JSON Schema: {error.message}") from None
     except ValueError:
         raise _wrong([], "is not a valid JSON Schema") from None
+    if (weight := SchemaCost(schema).weight) > MAX_WEIGHT:
+        raise _wrong([], f"up to {weight} parts of it apply to one value, and {MAX_WEIGHT} may")
 
 
 class _Unfolding:

@@ -51,7 +51,8 @@ class Checked:
         return found
 
     def api_takes(self, value: object) -> bool:
-        return bool(self._validator.is_valid({"field": value}))
+        payload = {"field": value}
+        return not self._validator.errors(payload, json.dumps(payload).encode())
 
     def handler_reads(self, value: object) -> bool:
         try:

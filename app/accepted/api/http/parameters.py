@@ -16,7 +16,7 @@ from accepted.api.http.answers import JSON
 from accepted.domain import json_text
 from accepted.domain.ids import link
 from accepted.domain.json_text import escape_pointer
-from accepted.errors import FieldError, InvalidRequest, did_you_mean
+from accepted.errors import FieldError, Hints, InvalidRequest
 
 PAGE_BYTES = 2 * 2**20
 """Bytes of items after which a page ends, so that several requests at once need little memory. It has one at least."""
@@ -59,7 +59,8 @@ def refuse_unknown_query(request: Request, *known: str) -> None:
         return
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        raise InvalidRequest([_unknown(name, known) for name in unknown[:20]])
+        hints = Hints()
+        raise InvalidRequest([_unknown(name, known, hints) for name in unknown[:20]])
 
 
 async def refuse_repeated_query(request: Request) -> None:
@@ -171,5 +172,5 @@ def as_many_as_fit(items: Sequence[object], beside: Sequence[int] | None = None)
     return shown
 
 
-def _unknown(name: str, known: tuple[str, ...]) -> FieldError:
-    return FieldError(f"/{escape_pointer(name)}", f"unknown query parameter{did_you_mean(name, known)}")
+def _unknown(name: str, known: tuple[str, ...], hints: Hints) -> FieldError:
+    return FieldError(f"/{escape_pointer(name)}", f"unknown query parameter{hints.about(name, known)}")

@@ -121,5 +121,5 @@ async def _edited(state: State, who: Principal, job: Job, payload: object) -> Ed
     encoded = json_text.encode(payload)
     if len(encoded) > state.settings.max_payload_bytes:
         raise TooLarge(f"the payload is larger than {state.settings.max_payload_bytes} bytes")
-    known.check(payload)
+    known.check(payload, encoded)
     return EditedPayload(encoded.decode(), who.name or ANONYMOUS)

@@ -40,7 +40,7 @@ class JobChecks:
         payload = json_text.encode(request.payload)
         if len(payload) > self._max_payload_bytes:
             raise TooLarge(f"the payload is larger than {self._max_payload_bytes} bytes")
-        known.check(request.payload)
+        known.check(request.payload, payload)
         _check_times(request)
         if (request.queue or known.type.queue) == WEBHOOK_QUEUE:
             raise InvalidRequest([FieldError("/queue", RESERVED_QUEUE)])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 from pydantic import BaseModel, ValidationError
 
 from accepted.domain.json_text import escape_pointer
-from accepted.errors import FieldError, InvalidRequest, did_you_mean
+from accepted.errors import FieldError, Hints, InvalidRequest
 
 MAX_LISTED = 20
 """Errors in one answer."""
@@ -45,8 +45,9 @@ def invalid(exc: ValidationError, model: type[BaseModel], prefix: str = "") -> I
     if exc.error_count() > MAX_ERRORS:
         return InvalidRequest([FieldError(prefix, f"more than {MAX_ERRORS} errors")])
     found: dict[str, list[str]] = {}
+    hints = Hints()
     for error in exc.errors(include_url=False, include_input=False):
-        pointer, detail = _field_error(error, model, prefix)
+        pointer, detail = _field_error(error, model, prefix, hints)
         details = found.setdefault(pointer, [])  # each member of a union has an error of its own
         if detail not in details:
             details.append(detail)
@@ -63,6 +64,11 @@ def checked(model: type[Model], parsed: Any) -> Model:
         raise invalid(error, model) from None
 
 
+def shortened(pointer: str) -> str:
+    """At most `MAX_POINTER` characters: a name in a payload may have any length."""
+    return pointer[:MAX_POINTER]
+
+
 def describe(error: Any) -> str:
     """One pydantic error (an item of `errors()`) in words, without anything of the input."""
     text = _MESSAGES.get(error["type"])
@@ -71,13 +77,13 @@ def describe(error: Any) -> str:
     return str(text)
 
 
-def _field_error(error: Any, model: type[BaseModel], prefix: str) -> tuple[str, str]:
+def _field_error(error: Any, model: type[BaseModel], prefix: str, hints: Hints) -> tuple[str, str]:
     steps, owner = _steps(error["loc"], model)
     pointer = prefix + "".join(f"/{escape_pointer(str(step))}" for step in steps)
     detail = describe(error)
     if error["type"] == "extra_forbidden" and owner is not None:
-        detail += did_you_mean(str(steps[-1]), _names(owner))
-    return pointer[:MAX_POINTER], detail
+        detail += hints.about(str(steps[-1]), _names(owner))
+    return shortened(pointer), detail
 
 
 def _steps(loc: _Loc, model: type[BaseModel]) -> tuple[list[int | str], type[BaseModel] | None]:
