@@ -1,5 +1,6 @@
 """A process: its port, its end with another process, its memory, a garbage collector that is tuned for serving."""
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -17,6 +18,9 @@ _REFUSALS = {
     errno.EADDRNOTAVAIL: "this is no address of this machine; give another --host",
     errno.EACCES: "ports below 1024 are for root; give another --port",
 }
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Of cgroups v2 and v1, as a container sees its own."""
 
 YOUNG = 50_000
 """New objects before a collection of the young generation. With Python's default of 700, the objects of each request
@@ -39,6 +43,15 @@ def resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def memory_bytes() -> int:
+    """The memory of the machine, or of the container that this process runs in if that may use less."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max", or no such cgroup
+            sizes.append(int(Path(path).read_text()))
+    return min(sizes)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     smtp_from: Annotated[str, Field(pattern=ADDRESS, max_length=MAX_ADDRESS)] | None = Field(
         None, description="an address, e.g. noreply@example.com"
     )
+    picture_memory: int | None = Field(None, ge=64 * 2**20, description="bytes, for all children of one worker")
     retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
     retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)
     alert_url: str | None = Field(None, description="http:// or https:// without user-info")

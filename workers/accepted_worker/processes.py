@@ -24,6 +24,7 @@ from accepted.settings import Settings
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import create_engine, done_when_available
 from accepted.storage.db.statements import Direct
+from accepted_worker import memory_budget
 from accepted_worker.attempt import registry
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
@@ -130,6 +131,7 @@ def _setup(settings: Settings) -> Setup:
         smtp_sender=settings.smtp_from,
         max_result_bytes=settings.max_result_bytes,
         max_payload_bytes=settings.max_payload_bytes,
+        memory=settings.picture_memory or memory_budget.usual_size(),
     )
 
 

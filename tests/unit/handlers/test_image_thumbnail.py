@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from accepted.domain.failures import InvalidJob
-from accepted_worker.handlers.image_thumbnail import Thumbnail, encode, make
+from accepted_worker.handlers.image_thumbnail import Thumbnail, encode, make, memory_for
 
 SCHEMA = jsonschema_rs.validator_for(Thumbnail.model_json_schema(), validate_formats=True)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -199,3 +200,33 @@ def test_refused(payload: dict[str, Any]) -> None:
     assert not SCHEMA.is_valid(payload)
     with pytest.raises(ValidationError):
         Thumbnail.model_validate(payload)
+
+
+SOURCES = {
+    "a WebP": picture("WEBP", (1200, 1200)),
+    "a WebP without loss": written(Image.new("RGBA", (1200, 1200), RED), "WEBP", lossless=True),
+    "a WebP that moves": written(
+        Image.new("RGB", (1200, 1200), RED), "WEBP", save_all=True, append_images=[Image.new("RGB", (1200, 1200), BLUE)]
+    ),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+def test_the_size_of_a_webp_is_known_before_it_is_opened(source: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[memory_for.__module__]
+    monkeypatch.setattr(module, "MAX_PIXELS", 1200 * 1200)
+    assert memory_for(source, 100, 100) > 20 * 1200 * 1200
+    monkeypatch.setattr(module, "MAX_PIXELS", 1200 * 1200 - 1)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(InvalidJob, match="pixels"):
+        memory_for(source, 100, 100)
+
+
+def test_what_a_picture_takes_depends_on_its_format_and_the_box() -> None:
+    side = 2000
+    pixels = side * side
+    grey = picture("JPEG", (side, side))
+    assert memory_for(grey, 100, 100) < 3 * pixels, "a JPEG is decoded at an eighth of its size"
+    assert memory_for(grey, side, side) > 4 * pixels
+    assert memory_for(picture("JPEG", (side, side), progressive=True), 100, 100) > 8 * pixels
+    assert memory_for(picture("PNG", (side, side)), 100, 100) > 13 * pixels

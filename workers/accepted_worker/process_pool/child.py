@@ -28,6 +28,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
 from accepted.domain.network.addresses import EgressAllow
 from accepted.handler import Handler
+from accepted_worker import memory_budget
 from accepted_worker.attempt import failures, registry
 from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.outbound.egress import Egress
@@ -44,7 +45,8 @@ OOM_SCORE = 1000
 """From -1000 to 1000: when memory runs out, the kernel kills this process before a worker or a server."""
 
 MEMORY_SHARE = 0.5
-"""Share of the machine's memory. An attempt that allocates more gets a MemoryError, and the machine stays usable."""
+"""Share of the memory of the machine or container. An attempt that allocates more gets a MemoryError, and the rest
+stays usable."""
 
 
 def main(pipe: int, lifeline: int) -> NoReturn:
@@ -56,6 +58,8 @@ def main(pipe: int, lifeline: int) -> NoReturn:
     worker = Pipe(socket.socket(fileno=pipe))
     setup = worker.next_order()
     assert isinstance(setup, Setup)
+    if setup.memory_file is not None:
+        memory_budget.adopt(setup.memory_file, setup.memory)
     handlers = registry.load(setup.modules)
     process.tune_garbage_collector()
     threads = threading.enumerate()
@@ -136,6 +140,6 @@ def _limit_self() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE)
+    limit = int(process.memory_bytes() * MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

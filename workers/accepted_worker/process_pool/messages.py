@@ -15,6 +15,7 @@ from accepted.domain.failures import AuthError, FailureClass, InvalidJob, LeaseL
 from accepted.domain.job import Job
 from accepted.domain.network.servers import SmtpServer
 from accepted.errors import LedgerUnavailable
+from accepted_worker import memory_budget
 from accepted_worker.attempt import failures
 
 LENGTH = struct.Struct("!I")
@@ -39,6 +40,10 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     smtp_sender: str | None
     max_result_bytes: int
     max_payload_bytes: int
+    memory: int = memory_budget.USUAL_MOST
+    """Bytes that all children together may take for what they decode."""
+    memory_file: int | None = None
+    """The descriptor of their `memory_budget`. The pool sets it."""
 
 
 class RunAttempt(msgspec.Struct, frozen=True, tag=True):

@@ -27,6 +27,7 @@ import msgspec
 from accepted.domain.failures import TargetTimeout, TransientError
 from accepted.domain.job import Job
 from accepted.process import resident_bytes
+from accepted_worker import memory_budget
 from accepted_worker.attempt.failures import RaisedInChild
 from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import (
@@ -87,7 +88,8 @@ class ProcessPool:
     """Runs each attempt in a child of its own. The worker's slots limit how many there are."""
 
     def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+        self._memory = memory_budget.create()
+        self._setup = msgspec.structs.replace(setup, memory_file=self._memory)
         self._idle: dict[ChildProcess, asyncio.TimerHandle] = {}
         self._children: set[ChildProcess] = set()
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
@@ -127,6 +129,7 @@ class ProcessPool:
             self._end(child)
         if ended:
             await asyncio.wait(ended, timeout=END_SECONDS)
+        os.close(self._memory)
 
     def _take(self) -> "ChildProcess | None":
         while self._idle:
@@ -138,7 +141,7 @@ class ProcessPool:
         return None
 
     async def _start(self) -> "ChildProcess":
-        child = await ChildProcess.spawn()
+        child = await ChildProcess.spawn(self._memory)
         self._children.add(child)
         child.ended.add_done_callback(lambda _: self._children.discard(child))
         try:
@@ -187,8 +190,8 @@ class ChildProcess:
         """The exit code; negative for a signal."""
 
     @classmethod
-    async def spawn(cls) -> "ChildProcess":
-        """Start an interpreter, in a session and so in a process group of its own."""
+    async def spawn(cls, inherited: int) -> "ChildProcess":
+        """Start an interpreter, in a session and so in a process group of its own, with this descriptor."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         end_of_life, lifeline = os.pipe()
@@ -198,7 +201,7 @@ class ChildProcess:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-P", "-c", BOOTSTRAP,
                     str(theirs.fileno()), str(end_of_life), json.dumps(sys.path),
-                    pass_fds=(theirs.fileno(), end_of_life),
+                    pass_fds=(theirs.fileno(), end_of_life, inherited),
                     stdin=asyncio.subprocess.DEVNULL, stdout=STDERR, start_new_session=True,
                 )  # fmt: skip
             reader, writer = await asyncio.open_unix_connection(sock=ours)
