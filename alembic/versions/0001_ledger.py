@@ -255,7 +255,8 @@ CREATE TABLE queues (
     max_depth integer,
     last_start timestamptz,
     last_key text,
-    dedicated boolean
+    dedicated boolean,
+    owner text
 );
 CREATE INDEX queues_limited ON queues (name) WHERE limited;
 

@@ -16,6 +16,7 @@ from accepted import extras, logs, process
 from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.domain.ids import serve_under
+from accepted.domain.network import signing
 from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
 from accepted.metrics import observed_loop
@@ -83,7 +84,8 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         handlers = _handlers(settings)
         webhooks = webhook_handler(engine, settings.webhook_secret, egress_of_deliveries)
         handlers[webhooks.type.name] = webhooks
-        alerts = alert_handler(settings.alert_url, settings.webhook_secret)
+        master = settings.webhook_secret
+        alerts = alert_handler(settings.alert_url, None if master is None else signing.secret_of_alerts(master))
         handlers[alerts.type.name] = alerts
         tools = Tools(engine, egress, mail, settings, threads=concurrency)
         running_worker = Worker(

@@ -1,7 +1,7 @@
-"""GET /queues, GET, PATCH and DELETE /queues/{name}, and GET /queues/{name}/sizing. Queues belong to the operator.
+"""GET /queues, GET, PATCH and DELETE /queues/{name}, and GET /queues/{name}/sizing.
 
-Every caller sees names, limits, rates and slots. How many jobs wait, and for how long, covers all jobs for `admin`, and
-the tenant's own jobs for other callers.
+Every caller sees names, limits, rates and slots. How many jobs wait, and for how long, covers all jobs for `operator`,
+and the tenant's own jobs for other callers.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Admin, Reader, documented
+from accepted.api.http.auth import QueueAdmin, Reader, documented
 from accepted.api.http.body import body_docs, read_json
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
@@ -22,13 +22,14 @@ from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.rates import DRAIN_WITHIN
-from accepted.errors import Conflict, PreconditionFailed, ResourceNotFound, did_you_mean
+from accepted.domain.tenants import OPERATOR_SCOPE
+from accepted.errors import Conflict, Forbidden, PreconditionFailed, ResourceNotFound, did_you_mean
 from accepted.services import queues as service
 from accepted.services.jobs.requests import Number
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
 from accepted.storage import queues
-from accepted.storage.db.engine import transaction
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.queues import QueueUses
 
 router = APIRouter(tags=["queues"], dependencies=documented)
@@ -186,19 +187,20 @@ async def sizing(request: Request, who: Reader, name: Name, query: Annotated[Siz
 )
 async def patch(
     request: Request,
-    who: Admin,
+    who: QueueAdmin,
     name: Name,
     if_match: Annotated[str | None, Header(description="`*`: only if the queue exists.")] = None,
 ) -> Response:
     """Set the limits that the body names; null removes one, and limits that are left out do not change.
 
     Makes a queue that does not exist, unless If-Match is given.
+    403 for a queue that is another tenant's, or everybody's.
     """
     wanted = checked(QueuePatch, await read_json(request, MAX_BODY))
     async with transaction(state_of(request).engine) as conn:
         if if_match is not None:
             await _check_match(conn, name, if_match)
-        await queues.change(conn, name, wanted.columns())
+        await queues.change(conn, name, wanted.columns() | await _owner(conn, name, who))
         await conn.commit()
     state_of(request).limits.forget()
     return await _shown(request, who, name)
@@ -210,12 +212,14 @@ async def patch(
     dependencies=[Depends(only_query())],
     responses=responses_for(errors.ResourceNotFound, errors.Conflict, *REFUSALS),
 )
-async def delete(request: Request, who: Admin, name: Name) -> Response:
+async def delete(request: Request, who: QueueAdmin, name: Name) -> Response:
     """Delete a queue without unfinished jobs, and its limits. Its finished jobs stay; a new job makes it again.
 
     409 while jobs wait or run on it, while a type has it as its queue, and while a live worker names it.
     """
     state = state_of(request)
+    async with reading(state.engine) as conn:
+        await _owner(conn, name, who)
     uses = await service.delete(state.engine, state.broker, name, state.settings.lease_ttl)
     if uses is None:
         raise ResourceNotFound(UNKNOWN)
@@ -224,6 +228,18 @@ async def delete(request: Request, who: Admin, name: Name) -> Response:
     state.submissions.forget_queues()
     state.limits.forget()
     return Response(status_code=204)
+
+
+async def _owner(conn: AsyncConnection, name: str, who: Principal) -> dict[str, str]:
+    """The column of `queues` that makes the queue the caller's; empty for an operator, who changes any queue.
+
+    Raises `Forbidden` if it is another tenant's, or everybody's.
+    """
+    if OPERATOR_SCOPE in who.scopes:
+        return {}
+    if not await queues.may_own(conn, name, who.tenant):
+        raise Forbidden(f"other tenants use this queue: this needs the scope {OPERATOR_SCOPE}")
+    return {"owner": who.tenant}
 
 
 async def _check_match(conn: AsyncConnection, name: str, if_match: str) -> None:
@@ -253,4 +269,4 @@ async def _shown(request: Request, who: Principal, name: str) -> Response:
 
 def _counted_tenant(who: Principal) -> str | None:
     """The tenant whose jobs are counted; None counts all jobs."""
-    return None if "admin" in who.scopes else who.tenant
+    return None if OPERATOR_SCOPE in who.scopes else who.tenant

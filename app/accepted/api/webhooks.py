@@ -9,13 +9,14 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
 from accepted.api import batches
 from accepted.api.http.answers import JSON, header_docs
-from accepted.api.http.auth import Admin, Reader, Writer, documented
+from accepted.api.http.auth import DeliveryReader, DeliveryWriter, WebhooksReader, WebhooksWriter, documented
 from accepted.api.http.parameters import Listing, Page, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs import reading as jobs
@@ -27,6 +28,7 @@ from accepted.domain.network import signing
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
 from accepted.services.webhooks import WAITING
 from accepted.services.webhooks import redeliver as send_again
+from accepted.settings import Settings
 from accepted.storage import webhooks
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.webhooks import DeliveryAttempt, DeliveryFilter, WebhookDelivery
@@ -100,7 +102,7 @@ class SecretView(BaseModel):
     response_model=DeliveryPage,
     responses={200: {"description": "A page.", "headers": header_docs("Link")}, **responses_for(*_MISSING, *REFUSALS)},
 )
-async def list_(request: Request, who: Reader, query: Annotated[DeliveryQuery, Query()]) -> Response:
+async def list_(request: Request, who: DeliveryReader, query: Annotated[DeliveryQuery, Query()]) -> Response:
     """Webhook deliveries, newest first, each with its attempts. 404 for a job or batch that does not exist."""
     if query.job_id is not None and query.batch_id is not None:
         raise InvalidRequest([FieldError("/batch_id", "a delivery is about a job or a batch: give only one of them")])
@@ -123,7 +125,7 @@ async def list_(request: Request, who: Reader, query: Annotated[DeliveryQuery, Q
         **responses_for(errors.Conflict, *_MISSING, *REFUSALS),
     },
 )
-async def redeliver(request: Request, who: Writer, delivery_id: UUID) -> Response:
+async def redeliver(request: Request, who: DeliveryWriter, delivery_id: UUID) -> Response:
     """Send a webhook again, now, with the same `webhook-id` and body. 409 while it is still being sent."""
     state = state_of(request)
     job = await jobs.find(state, who.tenant, delivery_id)
@@ -144,12 +146,11 @@ async def redeliver(request: Request, who: Writer, delivery_id: UUID) -> Respons
     dependencies=[Depends(only_query())],
     responses=responses_for(*REFUSALS),
 )
-async def get_secret(request: Request, who: Admin) -> Response:
+async def get_secret(request: Request, who: WebhooksReader) -> Response:
     """The current secret; makes one if the tenant has none."""
     state = state_of(request)
-    new = state.settings.webhook_secret or signing.new_secret()
     async with transaction(state.engine) as conn:
-        secrets = await webhooks.current_secrets(conn, who.tenant, new)
+        secrets = await _current(conn, state.settings, who.tenant)
         await conn.commit()
     return _secrets(secrets)
 
@@ -160,12 +161,26 @@ async def get_secret(request: Request, who: Admin) -> Response:
     dependencies=[Depends(only_query())],
     responses=responses_for(*REFUSALS),
 )
-async def rotate_secret(request: Request, who: Admin) -> Response:
+async def rotate_secret(request: Request, who: WebhooksWriter) -> Response:
     """Make a new secret. For 24 hours webhooks are signed with both."""
-    async with transaction(state_of(request).engine) as conn:
+    state = state_of(request)
+    async with transaction(state.engine) as conn:
+        await _current(conn, state.settings, who.tenant)
         secrets = await webhooks.rotate_secret(conn, who.tenant, signing.new_secret())
         await conn.commit()
     return _secrets(secrets)
+
+
+async def _current(conn: AsyncConnection, settings: Settings, tenant: str) -> list[str]:
+    """The tenant's secrets, newest first. The caller commits.
+
+    Where others have keys, no tenant is shown the master: a tenant that had it without authentication gets its own.
+    """
+    master = settings.webhook_secret
+    if master is None or settings.auth == "off":
+        return await webhooks.current_secrets(conn, tenant, signing.first_secret(master, tenant))
+    await webhooks.forget_secret(conn, tenant, master)
+    return await webhooks.current_secrets(conn, tenant, signing.secret_of_tenant(master, tenant))
 
 
 async def _page(

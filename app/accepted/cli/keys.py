@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from accepted.domain.json_text import is_printable
-from accepted.domain.tenants import SCOPES, TenantQuota
+from accepted.domain.network import signing
+from accepted.domain.tenants import RESERVED, SCOPES, TenantQuota
 from accepted.errors import ConfigurationError, ResourceNotFound, did_you_mean
 from accepted.settings import load
 
@@ -30,7 +31,10 @@ def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scopes: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(SCOPES))] = "jobs:read,jobs:write",
 ) -> None:
-    """Create a key. It is printed once and cannot be shown again."""
+    """Create a key. It is printed once and cannot be shown again.
+
+    `admin` includes every scope over the tenant's own; `operator` is for what tenants share.
+    """
     from accepted.services.keys import create
 
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
@@ -39,6 +43,8 @@ def create_key(
     for option, given in (("--tenant", tenant), ("--name", name), ("--scopes", wanted)):
         if not given or not is_printable("".join(given)):
             raise ConfigurationError(f"{option} must not be empty, and must be printable")
+    if tenant.startswith(RESERVED):
+        raise ConfigurationError(f"--tenant: names that begin with {RESERVED} are the service's own")
     key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
     typer.echo(f"id: {key_id}", err=True)
     typer.echo(key)
@@ -77,6 +83,15 @@ def revoke_key(key_id: UUID) -> None:
     if not _with_ledger(end):
         raise ResourceNotFound("no such key, or revoked already")
     typer.echo("revoked")
+
+
+@keys.command("alert-secret")
+def alert_secret() -> None:
+    """Print the secret that signs alerts. It is derived from ACCEPTED_WEBHOOK_SECRET."""
+    master = load().webhook_secret
+    if master is None:
+        raise ConfigurationError("ACCEPTED_WEBHOOK_SECRET is not set, so alerts are not signed")
+    typer.echo(signing.secret_of_alerts(master))
 
 
 @keys.command()

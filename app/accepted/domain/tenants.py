@@ -1,14 +1,31 @@
 """What a tenant has: the scopes of its API keys, and its quota."""
 
 import math
+from collections.abc import Iterable
 
 import msgspec
 
-SCOPES = ("jobs:read", "jobs:write", "jobs:work", "admin")
-"""What a key may be for (contract section 4, Auth). They are independent: `admin` does not include the others."""
+_OWN = ("jobs:read", "jobs:write", "jobs:work", "webhooks:read", "webhooks:write", "queues:admin", "admin")
+"""Scopes over what belongs to the key's own tenant; `admin` includes the others."""
+
+OPERATOR_SCOPE = "operator"
+"""The scope over what tenants share."""
+
+SCOPES = (*_OWN, OPERATOR_SCOPE)
+"""What a key may be for (contract section 4, Auth)."""
 
 DEFAULT_TENANT = "default"
 """The tenant of every caller when authentication is off."""
+
+
+RESERVED = "accepted:"
+"""What the names of tenants of our own begin with; no key is made for them."""
+
+
+def granted(scopes: Iterable[str]) -> frozenset[str]:
+    """The scopes that a key with `scopes` has: with `admin` all over its own tenant."""
+    given = frozenset(scopes)
+    return given.union(_OWN) if "admin" in given else given
 
 
 class TenantQuota(msgspec.Struct, frozen=True):

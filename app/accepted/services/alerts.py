@@ -16,13 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.ids import link
 from accepted.domain.job import ALERT_TYPE, NewJob
+from accepted.domain.tenants import RESERVED
 from accepted.services.webhooks import delivery, write
 from accepted.storage import dead_letters
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 from accepted.storage.dead_letters import LetterKind, UnalertedLetter
 
-OPERATOR = "accepted:operator"
+OPERATOR = RESERVED + "operator"
 """The tenant of alerts."""
 
 MAX_SINGLE = 5

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
-from accepted.domain.tenants import DEFAULT_TENANT, SCOPES
+from accepted.domain.tenants import DEFAULT_TENANT, SCOPES, granted
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
@@ -25,7 +25,7 @@ MAX_CACHED = 10_000
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """The caller of a request, and what the caller may do."""
+    """The caller of a request, and what the caller may do: `scopes` with all that they include."""
 
     tenant: str
     scopes: frozenset[str]
@@ -70,7 +70,7 @@ class ApiKeyCache:
             found = await tenants.find_key(conn, hashed)
         if found is None or not hmac.compare_digest(found[1], hashed) or found[0].revoked_at is not None:
             return None
-        return Principal(found[0].tenant, frozenset(found[0].scopes), found[0].name)
+        return Principal(found[0].tenant, granted(found[0].scopes), found[0].name)
 
 
 async def create(engine: AsyncEngine, tenant: str, name: str, scopes: list[str]) -> tuple[UUID, str]:

@@ -79,7 +79,7 @@ WITH admitted AS MATERIALIZED (
 _LOCK = Statement("SELECT name FROM queues WHERE name = :name FOR UPDATE")
 
 _COLUMNS = "name, paused, max_running, rate_jobs, rate_per, max_running_per_key, max_depth"
-_CHANGEABLE = ("paused", "max_running", "rate_jobs", "rate_per", "max_running_per_key", "max_depth")
+_CHANGEABLE = ("owner", "paused", "max_running", "rate_jobs", "rate_per", "max_running_per_key", "max_depth")
 _LIMITING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
 """Columns that make a queue limited."""
 
@@ -95,6 +95,20 @@ SELECT
     ARRAY(SELECT name FROM job_types WHERE queue = :name ORDER BY name LIMIT 5) AS types,
     ARRAY(SELECT DISTINCT w.name FROM workers w WHERE :name = ANY(w.queues) AND {ALIVE} LIMIT 5) AS workers
 """)
+
+_MAY_OWN = Statement("""
+SELECT COALESCE(
+    (SELECT owner = :tenant FROM queues WHERE name = :name),
+    NOT EXISTS (SELECT 1 FROM outbox o JOIN jobs j ON j.id = o.job_id WHERE o.queue = :name AND j.tenant <> :tenant)
+    AND NOT EXISTS (SELECT 1 FROM attempts t JOIN jobs j ON j.id = t.job_id
+                    WHERE t.finished_at IS NULL AND j.queue = :name AND j.tenant <> :tenant)
+    AND NOT (
+        EXISTS (SELECT 1 FROM job_types WHERE queue = :name AND NOT external)
+        AND EXISTS (SELECT 1 FROM api_keys WHERE tenant <> :tenant AND revoked_at IS NULL)
+    )
+)
+""")
+"""The queue of a type that a Python worker serves is everybody's as soon as there are other tenants."""
 
 _DELETE = Statement("""
 WITH samples AS (DELETE FROM queue_samples WHERE queue = :name)
@@ -209,6 +223,12 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
     return _settings(row)
 
 
+async def may_own(conn: Connection, name: str, tenant: str) -> bool:
+    """Whether the queue is the tenant's, or can become so: nobody's yet, without jobs of others, and no shared one."""
+    found: bool = await _MAY_OWN.value(conn, name=name, tenant=tenant)
+    return found
+
+
 async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
     """Mark these queues as limited. Those that are limited already are not locked. The caller commits."""
     await _MARK_LIMITED.run(conn, names=sorted(names))
@@ -244,9 +264,10 @@ def _change(columns: tuple[str, ...]) -> Statement:
     assert set(columns) <= set(_CHANGEABLE)
     names = ", ".join(["name", "limited", *columns])
     values = ", ".join([":name", ":limited", *(f":{column}" for column in columns)])
-    assigned = ", ".join(
-        ["limited = q.limited OR excluded.limited", *(f"{column} = excluded.{column}" for column in columns)]
-    )
+    new = {"limited": "q.limited OR excluded.limited"} | {column: f"excluded.{column}" for column in columns}
+    if "owner" in new:
+        new["owner"] = "COALESCE(q.owner, excluded.owner)"
+    assigned = ", ".join(f"{column} = {value}" for column, value in new.items())
     return Statement(f"""
 INSERT INTO queues AS q ({names}) VALUES ({values}) ON CONFLICT (name) DO UPDATE SET {assigned}
 RETURNING {_COLUMNS}

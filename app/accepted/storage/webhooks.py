@@ -99,6 +99,8 @@ UPDATE webhook_secrets SET expires_at = now() + CAST(:rotation AS float8) * inte
 WHERE tenant = :tenant AND expires_at IS NULL
 """)
 
+_FORGET_SECRET = Statement("DELETE FROM webhook_secrets WHERE tenant = :tenant AND secret = :secret")
+
 _GIVEN_UP = Statement(f"""
 SELECT failed_at >= failing_since + interval '{GIVEN_UP} seconds' FROM webhook_urls
 WHERE tenant = :tenant AND url = :url
@@ -199,6 +201,11 @@ async def current_secrets(conn: Connection, tenant: str, fresh: str) -> list[str
         await _ADD_SECRET.run(conn, id=new_id(), tenant=tenant, secret=fresh)
         found = await _VALID_SECRETS.values(conn, tenant=tenant)
     return found
+
+
+async def forget_secret(conn: Connection, tenant: str, secret: str) -> None:
+    """Take this secret from the tenant, for good. The caller commits."""
+    await _FORGET_SECRET.run(conn, tenant=tenant, secret=secret)
 
 
 async def rotate_secret(conn: Connection, tenant: str, fresh: str) -> list[str]:

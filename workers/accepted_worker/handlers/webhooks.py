@@ -87,8 +87,8 @@ class _AnswerTimes:
         return {key: sum(each) / len(each) for key, each in taken.items()}
 
 
-def webhook_handler(engine: AsyncEngine, default_secret: str | None, egress: HttpClient | None = None) -> Handler:
-    """The handler. It signs with the tenant's secrets, the first of which is `default_secret` if that is set.
+def webhook_handler(engine: AsyncEngine, master_secret: str | None, egress: HttpClient | None = None) -> Handler:
+    """The handler. It signs with the tenant's secrets, the first of which comes from `master_secret` if that is set.
 
     With an `egress` of its own, its calls and name look-ups do not wait for those of other handlers.
     """
@@ -101,7 +101,7 @@ def webhook_handler(engine: AsyncEngine, default_secret: str | None, egress: Htt
 
         async def prepare() -> tuple[list[str], bool | None]:
             async with ledger, transaction(engine) as conn:
-                fresh = default_secret or signing.new_secret()
+                fresh = signing.first_secret(master_secret, ctx.job.tenant)
                 secrets = await webhooks.current_secrets(conn, ctx.job.tenant, fresh)
                 given_up = await webhooks.given_up(conn, ctx.job.tenant, payload.url)
                 await conn.commit()

@@ -1,14 +1,16 @@
 """Authentication: bearer keys, scopes, and the tenant to which every query is limited."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Annotated, Any
 
-from fastapi import Depends, Security
+from fastapi import Depends, FastAPI, Security
+from fastapi.routing import iter_route_contexts
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
 from accepted.api.state import state_of
+from accepted.domain.tenants import OPERATOR_SCOPE, SCOPES, granted
 from accepted.errors import Forbidden, LedgerUnavailable, Unauthenticated
 from accepted.services.keys import EVERYONE, Principal
 
@@ -39,7 +41,29 @@ def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
     async def dependency(request: Request) -> Principal:
         return await authenticate(request, *scopes)
 
+    dependency.scopes = scopes  # type: ignore[attr-defined]
     return dependency
+
+
+def said(*scopes: str) -> Any:
+    """A dependency that checks nothing: it says what a route that calls `authenticate` itself asks for."""
+
+    async def dependency() -> None: ...
+
+    dependency.scopes = scopes  # type: ignore[attr-defined]
+    return Depends(dependency)
+
+
+def say_scopes(app: FastAPI, document: dict[str, Any]) -> None:
+    """Write into an OpenAPI document which scopes each operation needs: one of several security requirements."""
+    for route in iter_route_contexts(app.routes):
+        dependant = getattr(route, "dependant", None)
+        called = [one.call for one in dependant.dependencies] if dependant else []
+        scopes = next((call.scopes for call in called if hasattr(call, "scopes")), ())
+        for method in route.methods or () if scopes else ():
+            operation = document["paths"].get(route.path, {}).get(method.lower(), {})
+            (scheme,) = operation.get("security", [{}])[0] or ("",)
+            operation["security"] = [{scheme: [scope]} for scope in _sufficient(scopes)]
 
 
 documented = [Security(_SCHEME)]
@@ -48,8 +72,17 @@ documented = [Security(_SCHEME)]
 Reader = Annotated[Principal, Depends(needs("jobs:read"))]
 Writer = Annotated[Principal, Depends(needs("jobs:write"))]
 Worker = Annotated[Principal, Depends(needs("jobs:work"))]
+WebhooksReader = Annotated[Principal, Depends(needs("webhooks:read"))]
+WebhooksWriter = Annotated[Principal, Depends(needs("webhooks:write"))]
+DeliveryReader = Annotated[Principal, Depends(needs("jobs:read", "webhooks:read"))]
+DeliveryWriter = Annotated[Principal, Depends(needs("jobs:write", "webhooks:write"))]
+QueueAdmin = Annotated[Principal, Depends(needs("queues:admin", OPERATOR_SCOPE))]
 Registrar = Annotated[Principal, Depends(needs("jobs:work", "admin"))]
 Admin = Annotated[Principal, Depends(needs("admin"))]
+
+
+def _sufficient(scopes: Iterable[str]) -> list[str]:
+    return [scope for scope in SCOPES if not granted([scope]).isdisjoint(scopes)]
 
 
 async def _principal(request: Request) -> Principal:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import RATE_LIMIT, EncodedResponse, header_docs, quota_headers
-from accepted.api.http.auth import authenticate, documented
+from accepted.api.http.auth import authenticate, documented, said
 from accepted.api.http.body import read_json
 from accepted.api.http.parameters import refuse_unknown_query
 from accepted.api.http.problems import BODY_REFUSALS, responses_for
@@ -43,7 +43,7 @@ _HEADERS = MONITORED | header_docs("Idempotent-Replayed", "Preference-Applied", 
     "/jobs",
     status_code=202,
     response_model=JobView,
-    dependencies=documented,
+    dependencies=[*documented, said("jobs:write")],
     responses={
         202: {"description": "The job is committed.", "headers": _HEADERS},
         200: {"description": "The job ended within `Prefer: wait`, or a job with its `unique` key existed.",

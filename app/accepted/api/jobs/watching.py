@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Reader, authenticate, authenticate_again, documented
+from accepted.api.http.auth import Reader, authenticate, authenticate_again, documented, said
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import REFUSALS, answer_to, responses_for
 from accepted.api.jobs.answers import ErrorView
@@ -96,6 +96,7 @@ async def explain(request: Request, who: Reader, job_id: UUID) -> Response:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
+    dependencies=[said("jobs:read")],
     responses={
         200: {
             "description": "Events `status` and `progress`, until the job is finished. Comments while nothing happens.",

@@ -32,6 +32,7 @@ queues = Table(
     Column("last_start", Moment),
     Column("last_key", Text),
     Column("dedicated", Boolean),
+    Column("owner", Text),
     Index("queues_limited", "name", postgresql_where=text("limited")),
 )
 
