@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -160,6 +160,15 @@ class TimeSlices:
         if perf_counter() - self._since > SLICE:
             await asyncio.sleep(0)
             self._since = perf_counter()
+
+    async def through(self, steps: Generator[None, None, Answer]) -> Answer:
+        """Take every step, with pauses. Call it in a turn."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            await self.pause()
 
 
 def cancel_requested() -> bool:

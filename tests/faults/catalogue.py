@@ -74,6 +74,7 @@ FAULTS = {
     "F71": "retention is over while others need the row",
     "F72": "pages of large jobs, several at once",
     "F73": "values at the ends of time, numbers and texts",
+    "F74": "a small request that costs much to check",
     "F75": "a web page beside `accepted dev`",
     "F80": "a key of one tenant, and what all tenants share",
     "F81": "another user of the machine where `accepted dev` runs",

@@ -16,6 +16,7 @@ ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
 LIFE = "tests/model/test_life.py::"
 FIRING = "tests/integration/schedules/test_firing.py::"
+COSTLY = "tests/harm/test_costly_requests.py::test_nobody_waits_for_a_costly_request"
 CHANGED_LIMITS = "tests/integration/queues/test_changed_limits.py::"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -221,6 +222,24 @@ class Submissions:""",
             ),
         ),
         ("tests/unit/test_settings_watch.py::test_a_change_during_a_read_is_read",),
+    ),
+    Mutant(
+        "a payload is validated whatever it costs",
+        (Edit("app/accepted/services/schema_cost.py", "if steps > MAX_STEPS and", "if steps < 0 and"),),
+        (COSTLY + "[4,900 parts over 60,000 items]",),
+    ),
+    Mutant(
+        "every unknown name has a hint",
+        (
+            Edit("app/accepted/errors.py", "MAX_HINTS = 5", "MAX_HINTS = 5000"),
+            Edit("app/accepted/errors.py", "MAX_COMPARED = 200", "MAX_COMPARED = 5000"),
+        ),
+        (COSTLY + "[200 unknown names]",),
+    ),
+    Mutant(
+        "a large body is read at once",
+        (Edit("app/accepted/domain/json_pieces.py", "LARGE = 32 * 1024", "LARGE = 2**30"),),
+        (COSTLY + "[16 MiB of empty members]",),
     ),
     Mutant(
         "a slow receiver gets as many deliveries at once as a fast one",

@@ -19,13 +19,16 @@ from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.jobs.answers import MONITORED
 from accepted.api.jobs.submission import largest_body
 from accepted.api.state import State, state_of
+from accepted.concurrency import TimeSlices
 from accepted.domain import json_text
 from accepted.domain.batch import Batch, Node, to_wire
 from accepted.domain.ids import age_of, link
 from accepted.domain.job import Status
-from accepted.domain.request_headers import LinesFingerprint, fingerprint, read_key
+from accepted.domain.json_pieces import Apart, Unread
+from accepted.domain.request_headers import LinesFingerprint, MembersFingerprint, read_key
 from accepted.errors import Conflict, FieldError, Gone, InvalidRequest, MalformedRequest, ResourceNotFound
 from accepted.services.batches.checks import (
+    MAX_JOBS,
     BatchQuery,
     BatchRequest,
     Members,
@@ -125,10 +128,8 @@ async def submit_workflow(
     """Accept up to 10,000 jobs, all or none. Each runs when all jobs that it `depends_on` have succeeded."""
     state = state_of(request)
     key = _key_of(request, state.settings)
-    parsed = await read_json(request, state.settings.max_body_bytes)
-    submission = await _from_workflow(state, who.tenant, parsed, request.headers.get("traceparent"))
-    if key is not None:
-        submission = msgspec.structs.replace(submission, key=key, fingerprint=fingerprint("POST", "/workflows", parsed))
+    parsed = await _read_members(request)
+    submission = await _from_workflow(state, who.tenant, parsed, request.headers.get("traceparent"), key)
     return await _answer(state, await state.limited_submissions.accept_batch(submission))
 
 
@@ -218,6 +219,16 @@ def _retry_after(batch: Batch) -> str:
     return str(max(1, batch.total // COUNTED_IN_A_SECOND))
 
 
+async def _read_members(request: Request) -> Any:
+    """The body. In a large one the jobs are `Unread`, so that their values are not in memory all at once."""
+    settings = state_of(request).settings
+    return await read_json(request, settings.max_body_bytes, Apart("jobs", MAX_JOBS, largest_body(settings)))
+
+
+async def _member(item: Any, slices: TimeSlices) -> Any:
+    return await slices.through(item.read()) if isinstance(item, Unread) else item
+
+
 async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str | None) -> BatchReceipt:
     state = state_of(request)
     members = Members(state.job_checks, tenant, options, request.headers.get("traceparent"))
@@ -232,12 +243,16 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
     state = state_of(request)
     if named := sorted(query.model_fields_set):
         raise InvalidRequest([FieldError(f"/{name}", "must be in the JSON body, beside jobs") for name in named])
-    parsed = await read_json(request, state.settings.max_body_bytes)
+    parsed = await _read_members(request)
     body = checked(BatchRequest, parsed)
+    seen = None if key is None else MembersFingerprint("POST", PATH, parsed)
     members = Members(state.job_checks, tenant, body, request.headers.get("traceparent"))
     jobs = []
     async with state.slices as slices:
-        for number, one in enumerate(body.jobs):
+        for number, item in enumerate(body.jobs):
+            one = await _member(item, slices)
+            if seen is not None:
+                seen.add(one)
             job = await members.check(one, f"/jobs/{number}")
             if job is not None:
                 jobs.append(job)
@@ -252,17 +267,23 @@ async def _from_json(request: Request, tenant: str, query: BatchQuery, key: str 
         queues=members.queues,
         ordering_lines=members.ordering_lines,
         key=key,
-        fingerprint=None if key is None else fingerprint("POST", PATH, parsed),
+        fingerprint=None if seen is None else seen.digest(),
     )
 
 
-async def _from_workflow(state: State, tenant: str, parsed: Any, traceparent: str | None) -> BatchSubmission:
+async def _from_workflow(
+    state: State, tenant: str, parsed: Any, traceparent: str | None, key: str | None
+) -> BatchSubmission:
     """Checks each job, and the graph only if every job is valid."""
     body = checked(WorkflowRequest, parsed)
+    seen = None if key is None else MembersFingerprint("POST", "/workflows", parsed)
     members = Members(state.job_checks, tenant, body, traceparent, WorkflowJobRequest, NOT_IN_WORKFLOWS)
     nodes, jobs = [], []
     async with state.slices as slices:
-        for number, one in enumerate(parsed["jobs"]):
+        for number, item in enumerate(parsed["jobs"]):
+            one: Any = await _member(item, slices)
+            if seen is not None:
+                seen.add(one)
             job = await members.check(one, f"/jobs/{number}")
             if job is not None:
                 jobs.append(members.spread.placed(job, number, len(body.jobs)))
@@ -272,4 +293,7 @@ async def _from_workflow(state: State, tenant: str, parsed: Any, traceparent: st
             await slices.pause()
     batch = msgspec.structs.replace(members.batch(), workflow=True)
     whole = workflow(nodes, jobs)
-    return BatchSubmission(batch=batch, jobs=whole.jobs, edges=whole.edges, queues=members.queues)
+    return BatchSubmission(
+        batch=batch, jobs=whole.jobs, edges=whole.edges, queues=members.queues, key=key,
+        fingerprint=None if seen is None else seen.digest(),
+    )  # fmt: skip

@@ -29,13 +29,15 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1  # what a `bigint`, a Go int64 and a 
 _LONG_NUMBER = re.compile(rb"[0-9](?:[0-9]{18}|[eE]\+?[0-9]{3})")
 # A NUL, or half of a surrogate pair. The decoded string shows whether the pair is whole.
 _RISKY_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+LONGEST_SIGN = 20
+"""Bytes of what the two patterns find."""
 _QUOTED = re.compile(rb'"[^"]*"')
 _TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one level down, one level up
 _BLOCK = 65536  # brackets counted between two checks of the depth
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 # A float without a fraction as `_SORTED` writes it: 1.0, 1e22. A match inside a string only costs time.
 _INTEGRAL_FLOAT = re.compile(rb"[0-9](?:\.0|e\+?[0-9]+)[,\]}]|[0-9](?:\.0|e\+?[0-9]+)\Z")
-_WHITESPACE = " \t\r\n"
+JSON_WHITESPACE = " \t\r\n"
 _BEYOND_INT64 = INT64_MAX + 1  # stands for every integer with too many digits to convert
 _INT64_DIGITS = 20  # with the sign
 
@@ -54,18 +56,26 @@ def parse(raw: bytes, *, one_line: bool = False) -> ParsedJSON:
     holds) or InvalidRequest (NUL in a string, nesting beyond 64, integers beyond int64).
     """
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        _check_depth(raw)
+        check_depth(raw)
     try:
-        text = raw.decode("utf-8").rstrip(_WHITESPACE)
+        text = raw.decode("utf-8").rstrip(JSON_WHITESPACE)
     except UnicodeDecodeError:
-        raise MalformedRequest(f"{_subject(one_line)} is not UTF-8") from None
-    suspicious = _LONG_NUMBER.search(raw) is not None
-    if b"\\u" in raw and _RISKY_ESCAPE.search(raw) is not None:
-        suspicious = True
-    value = _scan(_careful if suspicious else _quick, text, one_line)
+        raise MalformedRequest(f"{subject(one_line)} is not UTF-8") from None
+    suspicious = is_suspicious(raw)
+    value = _scan(scanner(careful=suspicious), text, one_line)
     if suspicious:
-        _check(value, "")
+        check_values(value, "")
     return value
+
+
+def is_suspicious(raw: bytes) -> bool:
+    """Whether the values of `raw` have to be checked one by one. A sign of it has up to `LONGEST_SIGN` bytes."""
+    return _LONG_NUMBER.search(raw) is not None or (b"\\u" in raw and _RISKY_ESCAPE.search(raw) is not None)
+
+
+def scanner(*, careful: bool) -> Any:
+    """`scan(text, position)`: the value there and its end. With `careful` numbers of any length are read."""
+    return _careful if careful else _quick
 
 
 def encode(value: object) -> bytes:
@@ -104,28 +114,30 @@ def escape_pointer(token: str) -> str:
 
 
 def _scan(scan: Any, text: str, one_line: bool) -> ParsedJSON:
-    start = len(text) - len(text.lstrip(_WHITESPACE))  # the C scanner skips whitespace only inside the value
+    start = len(text) - len(text.lstrip(JSON_WHITESPACE))  # the C scanner skips whitespace only inside the value
     try:
         value, end = scan(text, start)
     except StopIteration as stop:
-        raise _malformed(text, stop.value, one_line) from None
+        raise malformed(text, stop.value, one_line) from None
     except json.JSONDecodeError as error:
-        raise _malformed(text, error.pos, one_line) from None
+        raise malformed(text, error.pos, one_line) from None
     if end != len(text):
-        raise _malformed(text, end, one_line)
+        raise malformed(text, end, one_line)
     return value  # type: ignore[no-any-return]
 
 
-def _malformed(text: str, position: int, one_line: bool) -> MalformedRequest:
+def malformed(text: str, position: int, one_line: bool) -> MalformedRequest:
+    """The error about the character at `position`."""
     if not text:
-        return MalformedRequest(f"{_subject(one_line)} is empty")
+        return MalformedRequest(f"{subject(one_line)} is empty")
     line = text.count("\n", 0, position) + 1
     column = position - text.rfind("\n", 0, position)
     where = f"column {column}" if one_line else f"line {line}, column {column}"
-    return MalformedRequest(f"{_subject(one_line)} is not valid JSON ({where})")
+    return MalformedRequest(f"{subject(one_line)} is not valid JSON ({where})")
 
 
-def _subject(one_line: bool) -> str:
+def subject(one_line: bool) -> str:
+    """What an error is about."""
     return "it" if one_line else "the body"
 
 
@@ -151,8 +163,13 @@ def _bounded(text: str) -> int:
     return int(text) if len(text) <= _INT64_DIGITS else _BEYOND_INT64
 
 
-def _check_depth(raw: bytes) -> None:
-    """Raise InvalidRequest if the brackets outside of strings nest too deep.
+def too_deep() -> InvalidRequest:
+    """The error about arrays and objects beyond `MAX_DEPTH`."""
+    return InvalidRequest([FieldError("", f"nested deeper than {MAX_DEPTH} levels")])
+
+
+def check_depth(raw: bytes, limit: int = MAX_DEPTH) -> None:
+    """Raise InvalidRequest if the brackets outside of strings nest deeper than `limit`.
 
     Up to the first syntax error in `raw` this is the depth to which the scanner recurses; there the scanner stops.
     """
@@ -163,22 +180,22 @@ def _check_depth(raw: bytes) -> None:
     depth = 0
     for start in range(0, len(steps), _BLOCK):
         depths = list(accumulate(memoryview(steps)[start : start + _BLOCK].cast("b"), initial=depth))
-        if max(depths) > MAX_DEPTH:
-            raise InvalidRequest([FieldError("", f"nested deeper than {MAX_DEPTH} levels")])
+        if max(depths) > limit:
+            raise too_deep()
         depth = depths[-1]
 
 
-def _check(value: ParsedJSON, pointer: str) -> None:
+def check_values(value: ParsedJSON, pointer: str) -> None:
     """Check the strings, keys and integers of `value` for what the C scanner accepts and the contract does not."""
     if isinstance(value, str):
         _check_string(value, pointer)
     elif isinstance(value, dict):
         for key, member in value.items():
             _check_string(key, pointer)
-            _check(member, f"{pointer}/{escape_pointer(key)}")
+            check_values(member, f"{pointer}/{escape_pointer(key)}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check(item, f"{pointer}/{index}")
+            check_values(item, f"{pointer}/{index}")
     elif isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
         raise InvalidRequest([FieldError(pointer, "an integer beyond 64 bits")])
 

@@ -8,6 +8,7 @@ Unknown or malformed preferences of Prefer (RFC 7240) are ignored.
 
 import hashlib
 import re
+from typing import Any
 
 from accepted.domain.json_text import ParsedJSON, canonical
 from accepted.errors import MalformedRequest
@@ -62,6 +63,14 @@ class LinesFingerprint:
 
     def digest(self) -> bytes:
         return self._digest.digest()
+
+
+class MembersFingerprint(LinesFingerprint):
+    """The fingerprint of a body whose `jobs` are added one by one; `body` has them, too, and is compared as JSON."""
+
+    def __init__(self, method: str, path: str, body: dict[str, Any]) -> None:
+        options = canonical({name: value for name, value in body.items() if name != "jobs"})
+        super().__init__(method, f"{path} {options.decode()}")
 
 
 def read_wait(values: list[str]) -> int | None:

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.requests import Request
 from starlette.types import Message
 
+from accepted.api.state import state_of
 from accepted.domain import json_text
+from accepted.domain.json_pieces import LARGE, Apart
+from accepted.domain.json_pieces import read as read_pieces
 from accepted.domain.json_text import ParsedJSON
 from accepted.errors import MalformedRequest, TooLarge, UnsupportedMedia
 
@@ -48,8 +51,11 @@ class NoNulls(BaseModel):
         return value
 
 
-async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
-    """The JSON value in the body. Raises UnsupportedMedia, TooLarge, MalformedRequest or InvalidRequest."""
+async def read_json(request: Request, max_bytes: int, apart: Apart | None = None) -> ParsedJSON:
+    """The JSON value in the body. Raises UnsupportedMedia, TooLarge, MalformedRequest or InvalidRequest.
+
+    A large body is read in time slices; then the items of `apart` are `Unread`.
+    """
     check_headers(request, JSON, max_bytes)
     message = await request.receive()
     raw = _piece(message)
@@ -57,7 +63,10 @@ async def read_json(request: Request, max_bytes: int) -> ParsedJSON:
         raw = b"".join([raw, *[piece async for piece in _pieces(request, max_bytes, len(raw))]])
     elif len(raw) > max_bytes:
         raise _too_large(max_bytes)
-    return json_text.parse(raw)
+    if len(raw) <= LARGE:
+        return json_text.parse(raw)
+    async with state_of(request).slices as slices:
+        return await slices.through(read_pieces(raw, apart))
 
 
 async def read_optional_json(request: Request, max_bytes: int) -> ParsedJSON:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from accepted.concurrency import TimeSlices
-from accepted.domain import json_text
+from accepted.domain import json_pieces
 from accepted.domain.job import NewJob
 from accepted.domain.request_headers import LinesFingerprint
 from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, MalformedLines, MalformedRequest, TooLarge
@@ -84,7 +84,7 @@ class NdjsonBatch:
             for line in lines:
                 self._number += 1
                 if line.strip():
-                    await self._take(line)
+                    await self._take(line, slices)
                 await slices.pause()
 
     def submission(self, key: str | None) -> BatchSubmission:
@@ -109,12 +109,12 @@ class NdjsonBatch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._spool.close()
 
-    async def _take(self, line: bytes) -> None:
+    async def _take(self, line: bytes, slices: TimeSlices) -> None:
         pointer, where = f"/{self._number}", f"line {self._number}: "
         if self._members.total == MAX_LINES:
             raise TooLarge(f"more than {MAX_LINES} lines")
         try:
-            parsed = json_text.parse(line, one_line=True)
+            parsed = await slices.through(json_pieces.read(line, one_line=True))
         except MalformedRequest as refused:
             self._unreadable = True
             self._members.refuse(FieldError(pointer, where + refused.detail))
