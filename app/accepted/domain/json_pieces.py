@@ -91,6 +91,7 @@ class _Reader:
         self._open: list[Any] = []
         self._names: list[str] = []
         """For each open object, the key that is being read; "" for an array."""
+        self._with_doubles: set[int] = set()
         self._wasted = 0
         self._item_at = 0
         self._apart_at = 0
@@ -101,6 +102,7 @@ class _Reader:
         position = self._after_space(0)
         while True:
             yield
+            position = self._many(position)
             value, position = self._value(position)
             if value is _OPENED:
                 position = self._after_space(position)
@@ -152,6 +154,31 @@ class _Reader:
             self._apart_at = position
         return _OPENED, position + 1
 
+    def _many(self, position: int) -> int:
+        """Read the members of an array that end before the last comma of the window, if that comma is between members.
+
+        Returns where the next member begins. It may be that none was read.
+        """
+        is_apart = self._items is not None and len(self._open) == 2
+        if not self._open or self._in_object() or is_apart or self._wasted > WASTE * len(self._text):
+            return position
+        cut = self._text.rfind(",", position, position + WINDOW)
+        if cut < 0:
+            return position
+        part = f"[{self._text[position:cut]}]"
+        try:
+            found, end = self._scan(part, 0)
+        except (StopIteration, json.JSONDecodeError, RecursionError):
+            end = -1
+        if end != len(part) or not found:  # the comma is inside a member, or behind the end of the array
+            self._wasted += WINDOW
+            return position
+        json_text.check_depth(self._text[position:cut].encode(), MAX_DEPTH - len(self._open))
+        for value in found:
+            self._check(value, len(self._open))
+            self._add(value, cut)
+        return self._after_space(cut + 1)
+
     def _checked(self, value: Any, end: int, start: int) -> tuple[Any, int]:
         if isinstance(value, (dict, list)):
             json_text.check_depth(self._text[start:end].encode(), MAX_DEPTH - len(self._open))
@@ -189,7 +216,7 @@ class _Reader:
         except json.JSONDecodeError as error:
             raise _BadSyntax(error.pos) from None
         if key in self._open[-1]:
-            raise MalformedRequest("an object has the same key twice")
+            self._with_doubles.add(len(self._open))
         self._check(key, len(self._open) - 1)
         self._names[-1] = key
         position = self._after_space(position)
@@ -219,6 +246,9 @@ class _Reader:
             around.append(value)
 
     def _close(self) -> Any:
+        """The innermost open value, which is complete. Raises for a key that it has twice."""
+        if len(self._open) in self._with_doubles:
+            raise MalformedRequest("an object has the same key twice")
         closed = self._open.pop()
         self._names.pop()
         if len(self._open) == 1 and self._items is not None:
