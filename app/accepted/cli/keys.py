@@ -33,7 +33,7 @@ def create_key(
 ) -> None:
     """Create a key. It is printed once and cannot be shown again.
 
-    `admin` includes every scope over the tenant's own; `operator` is for what tenants share.
+    `admin` includes webhooks:read, webhooks:write and queues:admin; `operator` is for what tenants share.
     """
     from accepted.services.keys import create
 

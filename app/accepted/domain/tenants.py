@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-_OWN = ("jobs:read", "jobs:write", "jobs:work", "webhooks:read", "webhooks:write", "queues:admin", "admin")
-"""Scopes over what belongs to the key's own tenant; `admin` includes the others."""
+_ADMIN = ("webhooks:read", "webhooks:write", "queues:admin")
+"""What `admin` includes, over what belongs to the key's own tenant. Its jobs have scopes of their own."""
 
 OPERATOR_SCOPE = "operator"
 """The scope over what tenants share."""
 
-SCOPES = (*_OWN, OPERATOR_SCOPE)
+SCOPES = ("jobs:read", "jobs:write", "jobs:work", *_ADMIN, "admin", OPERATOR_SCOPE)
 """What a key may be for (contract section 4, Auth)."""
 
 DEFAULT_TENANT = "default"
@@ -23,9 +23,9 @@ RESERVED = "accepted:"
 
 
 def granted(scopes: Iterable[str]) -> frozenset[str]:
-    """The scopes that a key with `scopes` has: with `admin` all over its own tenant."""
+    """The scopes that a key with `scopes` has: with those that `admin` includes."""
     given = frozenset(scopes)
-    return given.union(_OWN) if "admin" in given else given
+    return given.union(_ADMIN) if "admin" in given else given
 
 
 class TenantQuota(msgspec.Struct, frozen=True):
