@@ -1,7 +1,7 @@
 # One image for every command: `docker run accepted api`, `… worker`, `… scheduler`, `… migrate`.
 # Handlers of your own: FROM accepted, copy their package into /srv/accepted, set ACCEPTED_HANDLERS.
 
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 COPY deploy/requirements.lock deploy/build.lock /locks/
 # The build back end stays out of the environment that is shipped.
@@ -15,11 +15,12 @@ COPY workers workers
 RUN PYTHONPATH=/opt/build /opt/accepted/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
     && /opt/accepted/bin/pip uninstall --yes pip setuptools
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11.14-slim-bookworm
 ENV PATH=/opt/accepted/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin accepted
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin accepted \
+    && install --directory --owner=accepted --mode=0700 /var/spool/accepted
 COPY --from=build /opt/accepted /opt/accepted
 WORKDIR /srv/accepted
 USER 10001
