@@ -163,10 +163,11 @@ class _QueueCount:
         if limit != self.limit:
             self.limit, self.waiting = limit, None
 
-    def update(self, waiting: int, passed: int, pending: int) -> None:
-        """`waiting` jobs were counted; `passed` and `pending` are as they were when the count began."""
-        self.waiting = waiting
-        self.passed += pending - passed
+    def update(self, waiting: int, limit: int, passed: int, pending: int) -> None:
+        """`waiting` jobs were counted. The rest is as it was when the count began; under another limit it is void."""
+        if limit == self.limit:
+            self.waiting = waiting
+            self.passed += pending - passed
 
 
 class _Depths:
@@ -188,11 +189,11 @@ class _Depths:
     async def count(self) -> None:
         if not self._counts:
             return
-        before = {queue: (count, count.passed, count.pending) for queue, count in self._counts.items()}
+        before = {queue: (count, count.limit, count.passed, count.pending) for queue, count in self._counts.items()}
         async with reading(self._engine) as conn:
             found = await queue_load.depths(conn, list(before))
-        for queue, (count, passed, pending) in before.items():
-            count.update(found.get(queue, 0), passed, pending)
+        for queue, (count, limit, passed, pending) in before.items():
+            count.update(found.get(queue, 0), limit, passed, pending)
 
     async def enter(self, jobs: Mapping[str, int]) -> None:
         limited = [(queue, self._counts[queue], wanted) for queue, wanted in jobs.items() if queue in self._counts]
@@ -222,8 +223,7 @@ class _Depths:
             count.counted_at, limit, passed, pending = now, count.limit, count.passed, count.pending
             async with reading(self._engine) as conn:
                 waiting = await queue_load.waiting(conn, queue, limit)
-            if limit == count.limit:
-                count.update(waiting, passed, pending)
+            count.update(waiting, limit, passed, pending)
 
 
 def _exceeded(quota: TenantQuota, wanted: int) -> QuotaExceeded:

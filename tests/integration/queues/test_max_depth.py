@@ -1,10 +1,13 @@
 """`max_depth` over HTTP: at the limit submissions to that queue are refused, and no others."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.storage import queue_load
+from accepted.storage.db.statements import Connection
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.jobs import claim
 from tests.support.ledger.sql import rows
@@ -109,6 +112,33 @@ async def test_a_raised_limit_counts_all_that_waits(app: HttpApp, client: Client
     check_problem(await client.post(job()), 429)
     await client.http.patch("/queues/q", json={"max_depth": 10})
     assert statuses([await client.post(job()) for _ in range(3)]) == {202: 1, 429: 2}
+
+
+async def test_a_count_that_began_under_another_limit_is_void(
+    app: HttpApp, client: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The count in the background sees two jobs; others come through another process before it is taken over."""
+    await client.post(job())
+    await client.post(job())
+    counted, goes_on, depths = asyncio.Event(), asyncio.Event(), queue_load.depths
+
+    async def counts_slowly(conn: Connection, queues: Sequence[str]) -> dict[str, int]:
+        found = await depths(conn, queues)
+        counted.set()
+        await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(queue_load, "depths", counts_slowly)
+    counting = asyncio.create_task(app.state.limits._depths.count())
+    await counted.wait()
+    async with http_app(app.engine, database_url) as elsewhere:
+        other = await elsewhere.client()
+        assert [(await other.post(job())).status_code for _ in range(2)] == [202, 202]
+    await client.http.patch("/queues/q", json={"max_depth": 4})
+    await app.state.limits._copy.refresh()
+    goes_on.set()
+    await counting
+    check_problem(await client.post(job()), 429)
 
 
 async def test_a_full_queue_takes_nothing_of_the_quota(app: HttpApp, engine: AsyncEngine, client: Client) -> None:
