@@ -4,31 +4,21 @@ A mutant is a list of edits and the tests that kill it. When one no longer appli
 mend the edit, do not drop the mutant.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.mutants.workshop import ROOT, Edit, apply, copy_tree, run
+from tests.mutants.harm import HARM
+from tests.mutants.workshop import ROOT, Edit, Mutant, apply, copy_tree, run
 from tests.support.servers.postgres import DatabaseServer
 
 ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
 LIFE = "tests/model/test_life.py::"
 FIRING = "tests/integration/schedules/test_firing.py::"
-COSTLY = "tests/harm/test_costly_requests.py::test_nobody_waits_for_a_costly_request"
 CHANGED_LIMITS = "tests/integration/queues/test_changed_limits.py::"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`killers` must all fail in the mutated tree, and pass in the unmutated one."""
-
-    name: str
-    edits: tuple[Edit, ...]
-    killers: tuple[str, ...]
 
 
 MUTANTS = (
@@ -224,24 +214,6 @@ class Submissions:""",
         ("tests/unit/test_settings_watch.py::test_a_change_during_a_read_is_read",),
     ),
     Mutant(
-        "a payload is validated whatever it costs",
-        (Edit("app/accepted/services/schema_cost.py", "if steps > MAX_STEPS and", "if steps < 0 and"),),
-        (COSTLY + "[4,900 parts over 60,000 items]",),
-    ),
-    Mutant(
-        "every unknown name has a hint",
-        (
-            Edit("app/accepted/errors.py", "MAX_HINTS = 5", "MAX_HINTS = 5000"),
-            Edit("app/accepted/errors.py", "MAX_COMPARED = 200", "MAX_COMPARED = 5000"),
-        ),
-        (COSTLY + "[200 unknown names]",),
-    ),
-    Mutant(
-        "a large body is read at once",
-        (Edit("app/accepted/domain/json_pieces.py", "LARGE = 32 * 1024", "LARGE = 2**30"),),
-        (COSTLY + "[16 MiB of empty members]",),
-    ),
-    Mutant(
         "a slow receiver gets as many deliveries at once as a fast one",
         (Edit("app/accepted/storage/limiter.py", "COALESCE(v.seconds, {rules.UNKNOWN}), b.age, ", ""),),
         ("tests/integration/webhooks/test_slow_receivers.py::test_a_receiver_that_becomes_slow_gets_fewer_at_once",),
@@ -262,14 +234,10 @@ class Submissions:""",
         ),
         (CHANGED_LIMITS + "test_a_new_quota_settles_what_the_former_one_gave_back",),
     ),
-    Mutant(
-        "a page is served under any name that leads to loopback",
-        (Edit("app/accepted/api/http/exposure.py", "return Misdirected()", "continue"),),
-        ("tests/harm/test_web_pages.py::test_a_page_cannot_submit_under_its_own_name",),
-    ),
 )
 
-KILLERS = sorted({killer for mutant in MUTANTS for killer in mutant.killers})
+EVERY = MUTANTS + HARM
+KILLERS = sorted({killer for mutant in EVERY for killer in mutant.killers})
 
 
 @pytest.fixture(scope="session")
@@ -284,7 +252,7 @@ def test_the_unmutated_copy_passes(tree: Path, tmp_path: Path, database_server: 
     assert verdict.passed == {_name(killer) for killer in KILLERS}
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+@pytest.mark.parametrize("mutant", EVERY, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_mutant_is_caught(mutant: Mutant, tree: Path, tmp_path: Path, database_server: DatabaseServer) -> None:
     copy = copy_tree(tree, tmp_path)
     apply(copy, mutant.edits)

@@ -28,6 +28,15 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Mutant:
+    """`killers` must all fail in the mutated tree, and pass in the unmutated one."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    killers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What pytest came to: its exit code (1: some test failed), and the names of the tests by what became of them."""
 
