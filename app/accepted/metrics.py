@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Collection
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -42,6 +43,7 @@ MESSAGES_DROPPED = Counter(
 MESSAGES_REJECTED = Gauge(
     "accepted_rejected_messages", "Messages in accepted.dead that were not references to jobs; NaN: not known."
 )
+MESSAGES_REJECTED.set(math.nan)
 REFS_PUBLISHED = Counter("accepted_refs_published_total", "References confirmed by the broker.", ["by"])
 LOOP_DONE = Counter("accepted_loop_rows_total", "Rows handled by each scheduler loop.", ["loop"])
 LOOP_FAILED = Counter("accepted_loop_failures_total", "Failed runs of each scheduler loop.", ["loop"])

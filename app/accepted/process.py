@@ -14,9 +14,9 @@ from pathlib import Path
 from accepted.errors import ConfigurationError
 
 _REFUSALS = {
-    errno.EADDRINUSE: "another process uses it; stop that one, or give another --port",
+    errno.EADDRINUSE: "another process uses it; stop that one, or give another {port}",
     errno.EADDRNOTAVAIL: "this is no address of this machine; give another --host",
-    errno.EACCES: "ports below 1024 are for root; give another --port",
+    errno.EACCES: "ports below 1024 are for root; give another {port}",
 }
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -82,11 +82,11 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def unusable(host: str, port: int, error: Exception) -> ConfigurationError:
-    """Why nobody can listen on `port` of `host`."""
+def unusable(host: str, port: int, error: Exception, option: str = "--port") -> ConfigurationError:
+    """Why nobody can listen on `port` of `host`. `option` is what gave the port."""
     if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
         return ConfigurationError(f"--host {host!r} is neither an address nor a known name")
-    why = _REFUSALS.get(error.errno or 0, os.strerror(error.errno or 0))
+    why = _REFUSALS.get(error.errno or 0, os.strerror(error.errno or 0)).format(port=option)
     return ConfigurationError(f"cannot listen on port {port} of {host}: {why}")
 
 

@@ -45,6 +45,10 @@ def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _off(value: object) -> object:
+    return None if value == "off" else value
+
+
 def _without_slash(value: object) -> object:
     return value.rstrip("/") if isinstance(value, str) else value
 
@@ -89,6 +93,9 @@ class Settings(BaseSettings):
     ack_within: Seconds = Field(600, ge=1)
     lease_ttl: Seconds = Field(30, ge=1, le=3600)
     keep_alive: Seconds = Field(75, ge=1, le=3600)
+    metrics_port: Annotated[int | None, Field(ge=1, le=65535), BeforeValidator(_off)] = Field(
+        None, description="off, or a port"
+    )
     root_path: Annotated[str, Field(max_length=MAX_ROOT), BeforeValidator(_without_slash)] = Field(
         "", pattern=f"^{ROOT_PATTERN}$", description="the prefix behind a proxy, e.g. /accepted"
     )

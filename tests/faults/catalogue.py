@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F83: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F86: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -80,6 +80,7 @@ FAULTS = {
     "F81": "another user of the machine where `accepted dev` runs",
     "F82": "a small picture that is large in memory",
     "F83": "the largest workflow ends in one moment",
+    "F86": "metrics that strangers read, and that grow",
 }
 
 NOT_MADE = {

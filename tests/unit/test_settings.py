@@ -49,6 +49,7 @@ DEFAULTS = {
     "ack_within": 600,
     "lease_ttl": 30,
     "keep_alive": 75,
+    "metrics_port": None,
 }
 
 
@@ -74,6 +75,8 @@ def test_the_defaults_are_the_contracts(name: str) -> None:
         ("RETENTION_FAILED", "3600", "retention_failed", 3600),
         ("SHUTDOWN_GRACE", "0", "shutdown_grace", 0),
         ("LEASE_TTL", "1", "lease_ttl", 1),
+        ("METRICS_PORT", "off", "metrics_port", None),
+        ("METRICS_PORT", "9100", "metrics_port", 9100),
         ("WEBHOOK_SECRET", "whsec_" + "A" * 32, "webhook_secret", "whsec_" + "A" * 32),
         ("SMTP_URL", f"smtp://u:{SECRET}@h", "smtp_url", SmtpServer("h", 587, "starttls", "u", SECRET)),
         ("SMTP_FROM", "noreply@shop.example", "smtp_from", "noreply@shop.example"),
@@ -117,6 +120,8 @@ def test_valid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, at
         ("RETENTION", "316310400"),
         ("RETENTION", "3661d"),
         ("RETENTION_FAILED", "0"),
+        ("METRICS_PORT", "0"),
+        ("METRICS_PORT", "on"),
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
         ("SHUTDOWN_GRACE", "inf"),

@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted import extras, logs, process
+from accepted import extras, logs, metrics_port, process
 from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.domain.ids import serve_under
@@ -21,6 +21,7 @@ from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
 from accepted.metrics import observed_loop
 from accepted.services.job_types import check_handled
+from accepted.services.scraping import refresh
 from accepted.settings import Settings
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import create_engine, done_when_available
@@ -198,7 +199,7 @@ async def _connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, B
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
     try:
-        async with observed_loop():
+        async with observed_loop(), metrics_port.refreshed(partial(refresh, engine)):
             yield engine, broker
     finally:
         await broker.close()

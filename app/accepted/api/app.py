@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uvicorn.supervisors import Multiprocess
 
 import accepted
-from accepted import logs, process
+from accepted import logs, metrics_port, process
 from accepted.api import (
     batches,
     dead_letters,
@@ -36,6 +36,7 @@ from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
 from accepted.domain.ids import serve_under
+from accepted.errors import ConfigurationError
 from accepted.metrics import observed_loop
 from accepted.services.batches.submission import BatchSubmissions
 from accepted.services.job_types import MAX_AGE_WATCHED, JobTypeCache
@@ -46,6 +47,7 @@ from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.scraping import refresh_all
 from accepted.services.settings_watch import SettingsWatch
 from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings, load
@@ -133,7 +135,7 @@ def create_app(settings: Settings) -> FastAPI:
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
-        async with observed_loop():
+        async with observed_loop(), metrics_port.refreshed(partial(refresh_all, engine, broker)):
             yield
         for task in background:
             task.cancel()
@@ -160,6 +162,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in ROUTES:
         app.include_router(part.router, dependencies=[Depends(refuse_repeated_query)])
+    if settings.metrics_port is None:
+        app.include_router(health.figures, dependencies=[Depends(refuse_repeated_query)])
     return app
 
 
@@ -183,8 +187,16 @@ def _on_stop(act: Callable[[], None]) -> None:
 
 
 def from_environment() -> FastAPI:
-    """The application of a process started by uvicorn's supervisor. It does not outlive the supervisor."""
+    """The application of a process started by uvicorn's supervisor. It does not outlive the supervisor.
+
+    Of several such processes the first one has the port of the metrics.
+    """
     if parent := multiprocessing.parent_process():
         process.end_with(parent.sentinel, os.getpid())
     logs.configure()
-    return create_app(load())
+    settings = load()
+    try:
+        metrics_port.listen(settings.metrics_port)
+    except ConfigurationError as error:
+        log.info("metrics_port_not_ours", reason=str(error))
+    return create_app(settings)

@@ -1,7 +1,6 @@
 """GET /healthz, /readyz and /metrics, for load balancers and monitoring."""
 
 import asyncio
-import math
 from typing import Literal
 
 from fastapi import APIRouter
@@ -16,16 +15,14 @@ from accepted.api.http.problems import responses_for
 from accepted.api.state import State, state_of
 from accepted.broker.base import checked
 from accepted.domain import json_text
-from accepted.errors import BrokerUnavailable, LedgerUnavailable
-from accepted.metrics import MESSAGES_REJECTED, keep_queues
-from accepted.storage import queues
+from accepted.errors import LedgerUnavailable
+from accepted.services import scraping
+from accepted.services.scraping import DEADLINE
 from accepted.storage.db import migrate
-from accepted.storage.db.engine import reading
 
 router = APIRouter(tags=["health"])
-
-DEADLINE = 3.0
-"""Seconds that the ledger has to answer, and as many for the broker."""
+figures = APIRouter(tags=["health"])
+"""Not part of an application whose figures have a port of their own."""
 
 _REPEATED = responses_for(errors.InvalidRequest)
 
@@ -71,14 +68,11 @@ async def readyz(request: Request) -> Response:
     return Response(json_text.encode(found), 200 if ready else 503, headers, media_type=JSON)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_REPEATED})
+@figures.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_REPEATED})
 async def metrics(request: Request) -> Response:
     """The counters of this process, in the Prometheus text format. Deleted queues have no series."""
     state = state_of(request)
-    rejected, known = await asyncio.gather(_rejected(state), _queues(state))
-    MESSAGES_REJECTED.set(rejected)
-    if known is not None:
-        keep_queues(known)
+    await scraping.refresh_all(state.engine, state.broker)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -89,23 +83,6 @@ async def _ledger(state: State) -> tuple[str, str | None]:
     except (LedgerUnavailable, TimeoutError) as error:
         return "unavailable", str(error) or f"the ledger did not answer within {DEADLINE:g} s"
     return ("ok", None) if ahead is None else ("ahead", ahead)
-
-
-async def _rejected(state: State) -> float:
-    try:
-        async with asyncio.timeout(DEADLINE):
-            return await state.broker.count_rejected()
-    except (BrokerUnavailable, TimeoutError):
-        return math.nan
-
-
-async def _queues(state: State) -> set[str] | None:
-    """The names of the queues; None: not known now."""
-    try:
-        async with asyncio.timeout(DEADLINE), reading(state.engine) as conn:
-            return set(await queues.names(conn))
-    except (LedgerUnavailable, TimeoutError):
-        return None
 
 
 async def _broker(state: State) -> tuple[str, str | None]:

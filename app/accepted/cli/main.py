@@ -81,6 +81,7 @@ def api(
     """Serve the HTTP API."""
     settings = _checked_settings()
 
+    from accepted import metrics_port
     from accepted.api.app import Processes, create_app
     from accepted.api.http import exposure
     from accepted.api.http import server as serving
@@ -89,9 +90,11 @@ def api(
     exposure.check(settings, host, insecure)
     sockets = process.bind(host, port)
     if workers == 1:
+        metrics_port.listen(settings.metrics_port)
         server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_api")
         server.run(sockets)
         return
+    metrics_port.check(settings.metrics_port)
     config = serving.config("accepted.api.app:from_environment", settings, host, port, workers)
     Processes(config, sockets).run()
 
@@ -102,9 +105,11 @@ def worker(queues: Queues = None, concurrency: Concurrency = 10) -> None:
     names = _queue_names(queues)
     settings = _checked_settings()
 
+    from accepted import metrics_port
     from accepted_worker import processes
 
     _start_logging()
+    metrics_port.listen(settings.metrics_port)
     processes.worker(settings, names, concurrency)
 
 
@@ -113,9 +118,11 @@ def scheduler() -> None:
     """Publish due jobs, fire schedules, rescue the jobs of dead workers, expire and prune jobs."""
     settings = _checked_settings()
 
+    from accepted import metrics_port
     from accepted_worker import processes
 
     _start_logging()
+    metrics_port.listen(settings.metrics_port)
     processes.scheduler(settings)
 
 
@@ -138,6 +145,7 @@ def dev(
 
     import uvloop
 
+    from accepted import metrics_port
     from accepted.api.http import exposure
     from accepted_worker import processes
 
@@ -146,6 +154,7 @@ def dev(
     exposure.check(settings, host, insecure)
     _start_logging(pretty=True)
     sockets = process.bind(host, port)
+    metrics_port.listen(settings.metrics_port)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
     with processes.exiting(), given as url:
         uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, sockets, concurrency))

@@ -1,0 +1,39 @@
+"""What only the ledger and the broker know, brought into the metrics of this process before they are shown."""
+
+import asyncio
+import math
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.broker.base import Broker
+from accepted.errors import BrokerUnavailable, LedgerUnavailable
+from accepted.metrics import MESSAGES_REJECTED, keep_queues
+from accepted.storage import queues
+from accepted.storage.db.engine import reading
+
+DEADLINE = 3.0
+"""Seconds that the ledger has to answer, and as many for the broker."""
+
+
+async def refresh_all(engine: AsyncEngine, broker: Broker) -> None:
+    """For an API process: the rejected messages too. They are the same for everybody, so only it shows them."""
+    rejected, _ = await asyncio.gather(_rejected(broker), refresh(engine))
+    MESSAGES_REJECTED.set(rejected)
+
+
+async def refresh(engine: AsyncEngine) -> None:
+    """Forget the series of queues that are gone, unless the ledger does not answer."""
+    try:
+        async with asyncio.timeout(DEADLINE), reading(engine) as conn:
+            known = set(await queues.names(conn))
+    except (LedgerUnavailable, TimeoutError):
+        return
+    keep_queues(known)
+
+
+async def _rejected(broker: Broker) -> float:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await broker.count_rejected()
+    except (BrokerUnavailable, TimeoutError):
+        return math.nan

@@ -1,0 +1,117 @@
+"""The port of the metrics: what each process shows there, and nobody else sees at the port of the API."""
+
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.support.servers.ports import free_port
+from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.processes import Service, answers
+from tests.support.service.running_service import Running, accepted, serving, types_known
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.fault("F86", moment="a stranger reads /metrics")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A service whose API has a port for metrics; `more` starts other processes of it."""
+
+    running: Running
+    port: int
+    more: Callable[..., Service]
+
+
+async def get(port: int, path: str = "/metrics") -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}")
+
+
+@pytest.fixture(scope="module")
+async def watched(database_server: DatabaseServer, database_template: str) -> AsyncIterator[Watched]:
+    name = f"watched_{uuid4().hex}"
+    port = free_port()
+    url = database_server.create_database(name, template=database_template)
+    started: list[Service] = []
+
+    def more(*arguments: str, port: int) -> Service:
+        started.append(Service(*arguments, env={**running.env, "ACCEPTED_METRICS_PORT": str(port)}))
+        return started[-1].start()
+
+    async with serving(url, {"ACCEPTED_METRICS_PORT": str(port)}, dev=True) as running:
+        yield Watched(running, port, more)
+        for service in started:
+            service.remove()
+    database_server.drop_database(name)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        yield other.getsockname()[1]
+
+
+async def test_the_public_port_has_no_metrics_when_they_have_their_own(watched: Watched) -> None:
+    client = watched.running.client()
+    await types_known(client)
+    await client.finish("noop", queue="mine")
+    assert (await client.http.get("/metrics")).status_code == 404
+    assert "/metrics" not in (await client.get("/openapi.json")).json()["paths"]
+    shown = await get(watched.port)
+    assert shown.headers["Content-Type"].startswith("text/plain")
+    assert 'accepted_jobs_accepted_total{queue="mine"} 1.0' in shown.text
+    assert "accepted_rejected_messages 0.0" in shown.text
+    alive = await get(watched.port, "/healthz")
+    assert alive.json() == {"status": "ok"}
+    for path in ("/jobs", "/readyz", "/metrics/", "/"):
+        assert (await get(watched.port, path)).status_code == 404
+    assert f":{watched.port}" in watched.running.services["dev"].log()
+
+
+@pytest.mark.parametrize("command", ["worker", "scheduler", "api"])
+async def test_each_process_has_a_port_until_it_ends(watched: Watched, command: str) -> None:
+    port = free_port()
+    more = ("--port", str(free_port())) if command == "api" else ()
+    service = watched.more(command, *more, port=port)
+    await service.wait_ready(answers(f"http://127.0.0.1:{port}/healthz"))
+    series = {"worker": "accepted_attempts_total", "scheduler": "accepted_loop_rows_total"}
+    assert series.get(command, "accepted_http_requests_total") in (await get(port)).text
+    assert "accepted_metrics" in service.log()
+    assert await service.terminate() == 0
+    with pytest.raises(httpx.ConnectError):
+        await get(port)
+
+
+async def test_a_port_that_is_taken_is_refused_in_one_line(watched: Watched, taken: int) -> None:
+    commands = [("worker",), ("scheduler",), ("api", "--port", "0"), ("api", "--port", "0", "--workers", "2")]
+    for command in commands:
+        ended = await accepted(*command, env={**watched.running.env, "ACCEPTED_METRICS_PORT": str(taken)})
+        assert ended.code == 1
+        assert re.fullmatch(r"accepted: .*port \d+ of .*give another ACCEPTED_METRICS_PORT\n", ended.err), ended.err
+
+
+async def test_one_of_several_api_processes_has_the_port(watched: Watched) -> None:
+    port, public = free_port(), free_port()
+    service = watched.more("api", "--port", str(public), "--workers", "2", port=port)
+    await service.wait_ready(answers(f"http://127.0.0.1:{port}/healthz"))
+    await until(lambda: service.log().count("metrics_port_not_ours") == 1, 30, service.log)
+    assert "process_start_time_seconds" in (await get(port)).text
+
+
+async def test_silent_clients_of_the_port_are_hung_up_on(watched: Watched) -> None:
+    held = [socket.create_connection(("127.0.0.1", watched.port)) for _ in range(20)]
+
+    async def answered() -> bool:
+        try:
+            return (await get(watched.port)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await until(answered, 30, "an answer beside silent clients")
+    for each in held:
+        each.close()
