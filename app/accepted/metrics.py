@@ -5,7 +5,12 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Collection
 
+import structlog
 from prometheus_client import Counter, Gauge, Histogram
+
+from accepted import process
+
+log = structlog.get_logger(__name__)
 
 JOBS_ACCEPTED = Counter("accepted_jobs_accepted_total", "Jobs committed and answered with 202.", ["queue"])
 SUBMISSIONS_REPLAYED = Counter(
@@ -53,6 +58,11 @@ LOOP_LAG = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
+DESCRIPTORS_LACKED = Counter(
+    "accepted_descriptors_lacked_total",
+    "Times, looked at once a second, that this process could open no file: new connections are closed then.",
+)
+
 LOOKED_AT_EVERY = 0.025
 """Seconds. A computation that holds the loop for longer is seen, less at most this time."""
 
@@ -61,19 +71,34 @@ _observing: set[asyncio.AbstractEventLoop] = set()
 
 @contextlib.asynccontextmanager
 async def observed_loop() -> AsyncIterator[None]:
-    """Observe the lag of this event loop meanwhile; once, however many parts of the process ask for it."""
+    """Meanwhile observe the lag of this event loop, and the descriptors; once, whatever number of parts asks for it."""
     loop = asyncio.get_running_loop()
     if loop in _observing:
         yield
         return
     _observing.add(loop)
-    observing = asyncio.create_task(_observe(loop))
+    log.info("open_files", limit=process.descriptor_limit())
+    observing = asyncio.gather(_observe(loop), _observe_descriptors())
     try:
         yield
     finally:
         _observing.discard(loop)
         observing.cancel()
         await asyncio.gather(observing, return_exceptions=True)
+
+
+async def _observe_descriptors() -> None:
+    """The kernel and libuv turn connections away without a word to us."""
+    lacked = False
+    while True:
+        await asyncio.sleep(1.0)
+        before, lacked = lacked, process.lacks_descriptors()
+        if lacked:
+            DESCRIPTORS_LACKED.inc()
+        if lacked and not before:
+            log.error("no_descriptors_left", hint="new connections are closed; raise the limit of open files")
+        elif before and not lacked:
+            log.info("descriptors_again")
 
 
 async def _observe(loop: asyncio.AbstractEventLoop) -> None:

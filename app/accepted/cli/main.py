@@ -212,12 +212,13 @@ def _queue_names(text: str | None) -> list[str]:
 
 
 def _start_logging(pretty: bool = False) -> None:
-    """For a process that runs on: all that it has to say from now on is a line of its log."""
+    """For a process that runs on: all that it has to say from now on is a line of its log; it may open many files."""
     import structlog
 
     from accepted import logs
 
     logs.configure(pretty)
+    process.raise_descriptor_limit()
     for name, near in unknown().items():
         structlog.get_logger("settings").warning("unknown_setting", name=name, did_you_mean=near)
 

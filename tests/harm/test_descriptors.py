@@ -1,0 +1,46 @@
+"""Clients that hold connections until the process has no descriptor for another one."""
+
+import asyncio
+import resource
+
+import psutil
+import pytest
+
+from tests.support.servers.ports import free_port
+from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.processes import Service, answers
+from tests.support.waiting import until
+
+
+@pytest.mark.fault("F85", moment="clients that only connect")
+async def test_a_process_without_descriptors_says_so(database_server: DatabaseServer) -> None:
+    port, metrics = free_port(), free_port()
+    env = {
+        "ACCEPTED_DATABASE_URL": database_server.url("postgres"),
+        "ACCEPTED_METRICS_PORT": str(metrics),
+    }
+    service = Service("api", "--port", str(port), env=env).start()
+    try:
+        await service.wait_ready(answers(f"http://127.0.0.1:{port}/healthz"))
+        soft, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard
+        assert f'"limit": {soft}' in service.log() or f'"limit":{soft}' in service.log()
+        few = psutil.Process(service.pid).num_fds() + 5
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (few, hard))
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        await until(lambda: "no_descriptors_left" in service.log(), 30, service.log)
+        for _, writer in held:
+            writer.close()
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        await until(lambda: "descriptors_again" in service.log(), 30, service.log)
+        assert await _counted(metrics) >= 1
+    finally:
+        service.remove()
+
+
+async def _counted(port: int) -> float:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    return float(text.partition("\naccepted_descriptors_lacked_total ")[2].partition("\n")[0])
