@@ -1,12 +1,11 @@
 """`accepted dead-letters`: list failed jobs, replay them or discard them."""
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, given
+from accepted.cli.http import AsJson, RequestFailed, ask, given, say, say_json
 
 dead_letters = typer.Typer(no_args_is_help=True, help="List, replay and discard dead letters.")
 
@@ -37,10 +36,10 @@ def list_(
         raise RequestFailed("--ids has no id")
     page = ask("GET", "/dead-letters", params=query | ({"group": "error"} if group else {}))
     if as_json:
-        typer.echo(json.dumps(page))
+        say_json(page)
     else:
         for item in page["items"]:
-            typer.echo(_group_line(item) if group else _line(item))
+            say(_group_line(item) if group else _line(item))
     if not group and page["next"] is None:
         _check_found(query, len(page["items"]))
 
@@ -102,7 +101,10 @@ def _confirmed(selection: dict[str, Any], verb: str, dry_run: bool) -> dict[str,
 
 
 def _show_result(answer: dict[str, Any], done: str, selection: dict[str, Any], as_json: bool) -> None:
-    typer.echo(json.dumps(answer) if as_json else f"{answer['matched']} matched, {answer[done]} {done}")
+    if as_json:
+        say_json(answer)
+    else:
+        say(f"{answer['matched']} matched, {answer[done]} {done}")
     _check_found(selection, answer["matched"])
 
 

@@ -1,5 +1,6 @@
 """Calls of the HTTP API by the commands, with ACCEPTED_URL and ACCEPTED_API_KEY."""
 
+import json
 import os
 import re
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import typer
 
+from accepted.domain.json_text import is_printable
 from accepted.errors import AcceptedError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -71,8 +73,29 @@ def _problem(answer: httpx.Response) -> str:
     if not answer.headers.get("content-type", "").startswith("application/problem+json"):  # for example from a proxy
         return f"{answer.status_code} {answer.reason_phrase}"
     problem = body_of(answer)
-    wrong = "".join(f"\n  {one['pointer'] or '/'}: {one['detail']}" for one in problem.get("errors", ()))
-    return f"{answer.status_code} {problem.get('title', answer.reason_phrase)}: {problem.get('detail', '')}{wrong}"
+    title = f"{answer.status_code} {problem.get('title', answer.reason_phrase)}: {problem.get('detail', '')}"
+    wrong = [f"  {one['pointer'] or '/'}: {one['detail']}" for one in problem.get("errors", ())]
+    return "\n".join(map(shown, [title, *wrong]))
+
+
+def shown(text: str) -> str:
+    """`text` on one line, with an escape such as \\x1b for each character that may be in no name.
+
+    What others sent may hold sequences by which a terminal changes its title, its colours or what it has shown.
+    """
+    if is_printable(text):
+        return text
+    return "".join(one if is_printable(one) else ascii(one)[1:-1] for one in text)
+
+
+def say(line: str) -> None:
+    """Print a line that holds what the service answered."""
+    typer.echo(shown(line))
+
+
+def say_json(value: object) -> None:
+    """Print JSON. Of the control characters `json` itself leaves DEL as it is."""
+    typer.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def segment(name: str) -> str:

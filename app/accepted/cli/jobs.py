@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, segment
+from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, say, say_json, segment, shown
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, show, list, watch, cancel and retry jobs.")
 
@@ -66,10 +66,10 @@ def list_(
     filters = {"status": status, "queue": queue, "limit": limit}
     page = ask("GET", "/jobs", params={name: value for name, value in filters.items() if value is not None})
     if as_json:
-        typer.echo(json.dumps(page))
+        say_json(page)
         return
     for job in page["items"]:
-        typer.echo(_line(job))
+        say(_line(job))
 
 
 @jobs.command()
@@ -83,7 +83,7 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
         console=Console(stderr=True),
         disable=as_json,
     ) as bar:
-        shown = bar.add_task("waiting", total=None, message="")
+        line = bar.add_task("waiting", total=None, message="")
         etag: str | None = None
         while True:
             headers = {"If-None-Match": etag} if etag else {}
@@ -93,7 +93,7 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
             if answer.status_code == 304:
                 continue
             job, etag = body_of(answer), answer.headers["etag"]
-            bar.update(shown, description=f"{job['status']} (attempt {job['attempt']})", **_progress(job["progress"]))
+            bar.update(line, description=f"{job['status']} (attempt {job['attempt']})", **_progress(job["progress"]))
             if job["status"] in FINISHED:
                 break
     _show(job, as_json)
@@ -108,17 +108,17 @@ def _progress(progress: dict[str, Any] | None) -> dict[str, Any]:
     if progress is None:
         return {"completed": 0, "total": None, "message": ""}
     message = f"{progress['percent']:g} % {progress['message']}"
-    return {"completed": progress["percent"], "total": 100, "message": message}
+    return {"completed": progress["percent"], "total": 100, "message": shown(message)}
 
 
 def _show(job: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(job))
+        say_json(job)
         return
-    typer.echo(_line(job))
+    say(_line(job))
     for name in ("result", "error"):
         if job[name] is not None:
-            typer.echo(f"  {name}: {json.dumps(job[name])}")
+            say(f"  {name}: {json.dumps(job[name])}")
 
 
 def _line(job: dict[str, Any]) -> str:

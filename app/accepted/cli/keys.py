@@ -7,8 +7,10 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from accepted.cli.http import shown
 from accepted.domain.json_text import is_printable
 from accepted.domain.network import signing
 from accepted.domain.tenants import RESERVED, SCOPES, TenantQuota
@@ -64,7 +66,8 @@ def list_keys() -> None:
     for key in _with_ledger(fetch):
         revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
         created = f"{key.created_at:%Y-%m-%d %H:%M}"
-        table.add_row(str(key.id), key.tenant, key.name, ",".join(key.scopes), created, revoked)
+        tenant, name = (escape(shown(one)) for one in (key.tenant, key.name))
+        table.add_row(str(key.id), tenant, name, ",".join(key.scopes), created, revoked)
     Console(width=160).print(table)
 
 

@@ -1,12 +1,11 @@
 """`accepted queues`: show, pause, limit and delete queues; `accepted size`: how many slots a queue needs."""
 
-import json
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, call, given, segment
+from accepted.cli.http import AsJson, RequestFailed, ask, call, given, say, say_json, segment
 
 queues = typer.Typer(no_args_is_help=True, help="Show queues, pause them, set their limits and delete them.")
 
@@ -22,7 +21,7 @@ def list_(as_json: AsJson = False) -> None:
     """List all queues."""
     page = ask("GET", "/queues")
     if as_json:
-        typer.echo(json.dumps(page))
+        say_json(page)
         return
     for queue in page["items"]:
         _show(queue, False)
@@ -80,12 +79,12 @@ def size(
     """Show how many worker slots a queue needs, by Little's law over the measured rates."""
     found = ask("GET", f"/queues/{segment(queue)}/sizing", params=given(drain_within=drain_within))
     if as_json:
-        typer.echo(json.dumps(found))
+        say_json(found)
         return
     advised, least = found["slots_advised"], found["slots_at_least"]
     needed = "not known yet" if advised is None else f"{advised} slots advised, {least} at least"
-    typer.echo(f"{queue}: {needed}; there are {found['slots']}")
-    typer.echo(f"  {found['detail']}")
+    say(f"{queue}: {needed}; there are {found['slots']}")
+    say(f"  {found['detail']}")
 
 
 def _change(name: str, changes: dict[str, Any], create: bool, as_json: bool) -> None:
@@ -116,7 +115,7 @@ def _rate(value: str) -> dict[str, Any]:
 
 def _show(queue: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(queue))
+        say_json(queue)
         return
     depth = ", ".join(f"{count} {status}" for status, count in queue["depth"].items() if count) or "empty"
     rate = queue["rate_limit"]
@@ -127,4 +126,4 @@ def _show(queue: dict[str, Any], as_json: bool) -> None:
         "max_depth": queue["max_depth"],
     }
     set_ = ["paused"] * queue["paused"] + [f"{name}={value}" for name, value in limits.items() if value is not None]
-    typer.echo(f"{queue['name']:<20} {queue['slots']:>4} slots  {depth}{'  ' if set_ else ''}{', '.join(set_)}")
+    say(f"{queue['name']:<20} {queue['slots']:>4} slots  {depth}{'  ' if set_ else ''}{', '.join(set_)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, call, given, segment
+from accepted.cli.http import AsJson, RequestFailed, ask, call, given, say, say_json, segment
 from accepted.domain.zones import zone
 
 schedules = typer.Typer(help="List, write, preview and trigger schedules.")
@@ -29,7 +29,7 @@ def list_(as_json: AsJson = False) -> None:
     """List all schedules, each with its next five runs."""
     found = list(_all())
     if as_json:
-        typer.echo(json.dumps({"items": found}))
+        say_json({"items": found})
         return
     for one in found:
         _show(one, False)
@@ -73,7 +73,10 @@ def delete(name: Name) -> None:
 def trigger(name: Name, as_json: AsJson = False) -> None:
     """Submit the job of a schedule now."""
     job = ask("POST", f"/schedules/{segment(name)}/trigger")
-    typer.echo(json.dumps(job) if as_json else f"{job['id']}  {job['status']}")
+    if as_json:
+        say_json(job)
+    else:
+        say(f"{job['id']}  {job['status']}")
 
 
 @schedules.command()
@@ -85,11 +88,11 @@ def runs(
     """List what happened at the latest scheduled times."""
     page = ask("GET", f"/schedules/{segment(name)}/runs", params={"limit": limit})
     if as_json:
-        typer.echo(json.dumps(page))
+        say_json(page)
         return
     for run in page["items"]:
         result = run["job_status"] or run["reason"] or ""
-        typer.echo(f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {result}")
+        say(f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {result}")
 
 
 @schedules.command()
@@ -104,10 +107,10 @@ def preview(
     body = {"cron": cron, "timezone": timezone, "count": count} | given(after=after)
     answer = ask("POST", "/schedules/preview", json=body)
     if as_json:
-        typer.echo(json.dumps(answer))
+        say_json(answer)
         return
     for line in (*_runs(answer["next_runs"], timezone), *answer["warnings"]):
-        typer.echo(line)
+        say(line)
 
 
 def _all() -> Iterator[dict[str, Any]]:
@@ -122,12 +125,12 @@ def _all() -> Iterator[dict[str, Any]]:
 
 def _show(one: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(one))
+        say_json(one)
         return
     disabled = "" if one["enabled"] else "  (disabled)"
-    typer.echo(f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{disabled}")
+    say(f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{disabled}")
     for line in _runs(one["next_runs"], one["timezone"]):
-        typer.echo(f"  {line}")
+        say(f"  {line}")
 
 
 def _runs(moments: list[str], timezone: str) -> Iterator[str]:
