@@ -80,6 +80,7 @@ FAULTS = {
     "F81": "another user of the machine where `accepted dev` runs",
     "F82": "a small picture that is large in memory",
     "F83": "the largest workflow ends in one moment",
+    "F84": "jobs that a tenant makes past its limits, by a way other than submitting them",
     "F85": "texts that steer a terminal; connections until no descriptor is left",
     "F86": "metrics that strangers read, and that grow",
 }

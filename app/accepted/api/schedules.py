@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.http.answers import JSON, header_docs
+from accepted.api.http.answers import JSON, RATE_LIMIT, header_docs, quota_headers
 from accepted.api.http.auth import Reader, Writer, documented
 from accepted.api.http.body import body_docs, read_json
 from accepted.api.http.parameters import Listing, Page, in_chunks, only_query
@@ -36,6 +36,7 @@ from accepted.domain.job import QUEUE_PATTERN
 from accepted.domain.schedule import Schedule
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
 from accepted.services import schedules as service
+from accepted.services.jobs.submission import Receipt
 from accepted.services.jobs.validation import checked
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading
@@ -154,15 +155,24 @@ async def list_runs(request: Request, who: Reader, name: str, query: Annotated[P
     response_model=JobView,
     dependencies=[Depends(only_query())],
     responses={
-        202: {"description": "The job is committed.", "headers": MONITORED},
-        **responses_for(errors.ResourceNotFound, *REFUSALS, errors.Conflict, errors.TooLarge),
+        202: {"description": "The job is committed.", "headers": MONITORED | header_docs(*RATE_LIMIT)},
+        **responses_for(
+            errors.ResourceNotFound, *REFUSALS, errors.Conflict, errors.TooLarge, errors.QuotaExceeded, errors.QueueFull
+        ),
     },
 )
 async def trigger(request: Request, who: Writer, name: str) -> Response:
-    """Submit the job of the schedule now. Neither `cron`, `overlap` nor `enabled` prevents it."""
+    """Submit the job of the schedule now. Neither `cron`, `overlap` nor `enabled` prevents it; limits do."""
     state = state_of(request)
-    job = await service.trigger(state.engine, state.broker, state.job_checks, who.tenant, _valid(name))
-    return answer_accepted(job)
+    job = await service.job_of(state.engine, state.job_checks, who.tenant, _valid(name))
+
+    async def insert() -> Receipt:
+        return Receipt(await service.trigger(state.engine, state.broker, name, job))
+
+    receipt, quota = await state.limited_submissions.accept_by(insert, job)
+    answer = answer_accepted(receipt.job)
+    answer.headers.update({} if quota is None else quota_headers(quota))
+    return answer
 
 
 def _valid(name: str) -> str:

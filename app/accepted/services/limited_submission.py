@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs
+from accepted.domain.job import NewJob
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import LedgerUnavailable, Refused
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission, BatchSubmissions
@@ -49,13 +50,15 @@ class LimitedSubmissions:
         job = submission.job
         if not self._limits.apply_to(job.tenant, (job.queue,)):
             return await self._submissions.accept(submission), None
-        try:
-            async with asyncio.timeout(DEADLINE):
-                return await self._accept_limited(
-                    job.tenant, submission.key, {job.queue: 1}, lambda: self._submissions.accept(submission)
-                )
-        except TimeoutError:
-            raise LedgerUnavailable("timeout") from None
+        return await self._accept_one(job, submission.key, lambda: self._submissions.accept(submission))
+
+    async def accept_by(
+        self, insert: Callable[[], Awaitable[Receipt]], job: NewJob
+    ) -> tuple[Receipt, TenantQuota | None]:
+        """The same for a job that `insert` commits, with more than a submission writes."""
+        if not self._limits.apply_to(job.tenant, (job.queue,)):
+            return await insert(), None
+        return await self._accept_one(job, None, insert)
 
     async def accept_batch(self, submission: BatchSubmission) -> BatchReceipt:
         """The same for a batch, all or nothing."""
@@ -66,6 +69,15 @@ class LimitedSubmissions:
             tenant, submission.key, submission.queues, lambda: self._batches.accept(submission)
         )
         return receipt if quota is None else msgspec.structs.replace(receipt, quota=quota)
+
+    async def _accept_one(
+        self, job: NewJob, key: str | None, accept: Callable[[], Awaitable[Receipt]]
+    ) -> tuple[Receipt, TenantQuota | None]:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await self._accept_limited(job.tenant, key, {job.queue: 1}, accept)
+        except TimeoutError:
+            raise LedgerUnavailable("timeout") from None
 
     async def _accept_limited(
         self, tenant: str, key: str | None, jobs: Mapping[str, int], accept: Callable[[], Awaitable[Answer]]

@@ -99,15 +99,19 @@ async def find(engine: AsyncEngine, tenant: str, name: str) -> Schedule:
     return found
 
 
-async def trigger(engine: AsyncEngine, broker: Broker, checks: JobChecks, tenant: str, name: str) -> Job:
-    """Submit the schedule's job now, whatever its line and its `overlap` say.
-
-    Raises `ResourceNotFound`, `InvalidRequest`, `TooLarge`, or `Conflict` while another job has its unique key.
-    """
+async def job_of(engine: AsyncEngine, checks: JobChecks, tenant: str, name: str) -> NewJob:
+    """The job that `trigger` submits. Raises `ResourceNotFound`, `InvalidRequest` or `TooLarge`."""
     schedule = await find(engine, tenant, name)
-    job = await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
+    return await check_job(checks, tenant, json_text.parse(schedule.job.encode()))
+
+
+async def trigger(engine: AsyncEngine, broker: Broker, name: str, job: NewJob) -> Job:
+    """Submit the `job_of` the schedule now, whatever its line and its `overlap` say.
+
+    Limits are the caller's concern. Raises `ResourceNotFound`, or `Conflict` while another job has its unique key.
+    """
     async with transaction(engine) as conn:
-        if not await ledger.trigger(conn, tenant, name, job.id):
+        if not await ledger.trigger(conn, job.tenant, name, job.id):
             raise ResourceNotFound("the schedule has been deleted meanwhile")
         new, duplicates = await placement.take_unique_keys(conn, [job])
         if duplicates:

@@ -162,7 +162,7 @@ async def test_a_run_that_somebody_asked_for_counts_as_an_overlap(
     engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
     await put(engine, overlap="skip")
-    job = await service.trigger(engine, broker, checks, TENANT, "s")
+    job = await service.trigger(engine, broker, "s", await service.job_of(engine, checks, TENANT, "s"))
     await due(engine)
     await fire(engine, broker, checks)
     found = {run["outcome"]: run for run in await runs(engine)}
@@ -180,7 +180,7 @@ async def test_a_time_at_which_another_job_has_its_unique_key_is_skipped(
     assert (first["outcome"], first["status"]) == ("fired", "queued")
     assert {(run["outcome"], run["reason"], run["job_id"]) for run in others} == {("skipped", UNIQUE, None)}
     with pytest.raises(Conflict):
-        await service.trigger(engine, broker, checks, TENANT, "s")
+        await service.trigger(engine, broker, "s", await service.job_of(engine, checks, TENANT, "s"))
     assert len(await runs(engine)) == 1 + len(others), "what was not triggered is no run"
 
     await do(engine, "UPDATE jobs SET status = 'succeeded', finished_at = now()")

@@ -74,7 +74,7 @@ async def test_a_deleted_schedule_never_fires(engine: AsyncEngine, broker: Postg
     assert await fire(engine, broker, checks) == 0
     assert await rows(engine, "SELECT 1 FROM jobs") == []
     with pytest.raises(ResourceNotFound):
-        await service.trigger(engine, broker, checks, TENANT, "s")
+        await service.trigger(engine, broker, "s", await service.job_of(engine, checks, TENANT, "s"))
     with pytest.raises(ResourceNotFound):
         await service.delete(engine, TENANT, "s")
 
