@@ -77,7 +77,6 @@ async def observed_loop() -> AsyncIterator[None]:
         yield
         return
     _observing.add(loop)
-    log.info("open_files", limit=process.descriptor_limit())
     observing = asyncio.gather(_observe(loop), _observe_descriptors())
     try:
         yield

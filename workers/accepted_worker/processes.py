@@ -147,7 +147,7 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
             return
         polls = Direct(engine)
         running = asyncio.create_task(base.run(loops(engine, broker, settings, polls)))
-        log.info("scheduler_ready")
+        log.info("scheduler_ready", open_files=process.descriptor_limit())
         await _first(running, stopping)
         log.info("scheduler_stopping")
         running.cancel()

@@ -79,7 +79,12 @@ class Processes(Multiprocess):
         super().keep_subprocess_alive()
         if not self._ready and not self.should_exit.is_set() and all(each.is_ready() for each in self.processes):
             self._ready = True
-            log.info("accepted_api", url=process.url_of(self.sockets[0]), processes=len(self.processes))
+            log.info(
+                "accepted_api",
+                url=process.url_of(self.sockets[0]),
+                processes=len(self.processes),
+                open_files=process.descriptor_limit(),
+            )
 
     def terminate_all(self) -> None:
         """Stop them. Each waits for its requests, streams and long polls."""

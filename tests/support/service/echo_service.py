@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
+from types import SimpleNamespace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from accepted.api.http import problems
 from accepted.api.http.body import read_json, read_lines
 from accepted.api.http.middleware import HeadAsGet, RequestLog
 from accepted.api.http.server import DeadlineProtocol
+from accepted.concurrency import TimeSlices
 from accepted.domain import json_text
 
 MAX_BODY = 100_000
@@ -37,6 +39,7 @@ class ShortDeadline(DeadlineProtocol):
 def build() -> FastAPI:
     """A service with routes of its own."""
     app = FastAPI()
+    app.state.accepted = SimpleNamespace(slices=TimeSlices())
 
     @app.post("/echo", responses=problems.responses_for(errors.TooLarge, errors.InvalidRequest, errors.KeyReused))
     async def echo(request: Request) -> Response:

@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted import logs
+from accepted import logs, process
 from accepted.broker.base import Broker
 from accepted.concurrency import cancel_requested
 from accepted.domain import transitions
@@ -118,7 +118,12 @@ class Worker:
             background.append(asyncio.create_task(self._listener.run()))
         claiming = [asyncio.create_task(lane.claim_jobs()) for lane in self._lanes]
         if not self._stopping.is_set():
-            log.info("worker_ready", worker_id=str(self.id), types=sorted(self._handlers))
+            log.info(
+                "worker_ready",
+                worker_id=str(self.id),
+                types=sorted(self._handlers),
+                open_files=process.descriptor_limit(),
+            )
         await self._stopping.wait()
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
         seconds = max(self._grace - HAND_BACK_SECONDS, 0)

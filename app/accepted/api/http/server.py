@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
         except OSError as error:
             raise process.unusable(self.config.host, self.config.port, error) from error
         if self.started and not self.should_exit:
-            log.info(self._event, url=process.url_of(self.servers[0].sockets[0]))
+            log.info(self._event, url=process.url_of(self.servers[0].sockets[0]), open_files=process.descriptor_limit())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say what is waited for: requests that are being answered, streams and long polls until they have ended."""
