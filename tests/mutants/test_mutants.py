@@ -268,4 +268,4 @@ def _servers(database_server: DatabaseServer) -> dict[str, str]:
 
 
 def _name(test: str) -> str:
-    return test.rpartition("::")[2]
+    return test.rpartition("::")[2].partition("[")[0]
