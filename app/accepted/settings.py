@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN
 from accepted.domain.network.addresses import EgressAllow, HostList, IPNetwork, read_networks
-from accepted.domain.network.servers import ADDRESS, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
+from accepted.domain.network.servers import ADDRESS, ADDRESS_OR_DOMAIN, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
 from accepted.domain.network.signing import is_secret
 from accepted.domain.network.urls import allowing_host_of
 from accepted.errors import ConfigurationError, nearest
@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     smtp_from: Annotated[str, Field(pattern=ADDRESS, max_length=MAX_ADDRESS)] | None = Field(
         None, description="an address, e.g. noreply@example.com"
     )
+    smtp_from_allow: Annotated[
+        tuple[Annotated[str, Field(pattern=ADDRESS_OR_DOMAIN, max_length=MAX_ADDRESS)], ...],
+        NoDecode,
+        BeforeValidator(_comma_separated),
+    ] = Field((), description="comma-separated addresses and @domains, e.g. shop@example.com,@news.example.com")
     picture_memory: int | None = Field(None, ge=64 * 2**20, description="bytes, for all children of one worker")
     retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
     retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)

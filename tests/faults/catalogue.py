@@ -83,6 +83,7 @@ FAULTS = {
     "F84": "jobs that a tenant makes past its limits, by a way other than submitting them",
     "F85": "texts that steer a terminal; connections until no descriptor is left",
     "F86": "metrics that strangers read, and that grow",
+    "F88": "mail in the name of others",
 }
 
 NOT_MADE = {

@@ -79,7 +79,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
     serve_under(settings.root_path)
     forks.isolate_forks()
     egress, egress_of_deliveries = Egress(settings.egress_allow), Egress(settings.egress_allow)
-    mail = Mail(settings.smtp_url, settings.smtp_from)
+    mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
     pool = ProcessPool(_setup(settings))
     async with _connections(settings) as (engine, broker):
         handlers = _handlers(settings)
@@ -132,6 +132,7 @@ def _setup(settings: Settings) -> Setup:
         egress_allow=str(settings.egress_allow),
         smtp_server=settings.smtp_url,
         smtp_sender=settings.smtp_from,
+        smtp_from_allow=settings.smtp_from_allow,
         max_result_bytes=settings.max_result_bytes,
         max_payload_bytes=settings.max_payload_bytes,
         memory=settings.picture_memory or memory_budget.usual_size(),

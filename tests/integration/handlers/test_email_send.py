@@ -48,7 +48,7 @@ async def send(url: str | None, *, id: UUID = ID, attempt: int = 1, **payload: A
         id=id, tenant="t", type="email.send", queue="q", status="running", priority=4, attempt=attempt,
         max_attempts=3, payload="{}", created_at=now, run_at=now,
     )  # fmt: skip
-    mail = Mail(SmtpServer.parse(url) if url else None, FROM)
+    mail = Mail(SmtpServer.parse(url) if url else None, FROM, ["@Shop.example"])
     email = {"to": ["jane@example.com"], "subject": "Hello", "text": "Hi.\n", **payload}
     return await deliver(Email.model_validate(email), job, mail)
 

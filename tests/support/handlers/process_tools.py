@@ -225,6 +225,11 @@ async def _transaction_async(given: Use, ctx: Context) -> Any:
         pass
 
 
+async def _mail(given: Use, ctx: Context) -> Any:
+    """Sends a message of one line from `arg`."""
+    return await ctx.mail.send(given.arg, ["jane@example.com"], b"Subject: Hi\r\n\r\n", leave_out_busy=False)
+
+
 USES = {
     "nothing": lambda given, ctx: given.arg,
     "steps": _steps,
@@ -248,4 +253,10 @@ USES = {
     "commit and hang": _commit_and_hang,
 }
 
-ASYNC_USES = {"results": _results, "together": _together, "give up": _give_up, "transaction": _transaction_async}
+ASYNC_USES = {
+    "results": _results,
+    "together": _together,
+    "give up": _give_up,
+    "transaction": _transaction_async,
+    "mail": _mail,
+}

@@ -35,24 +35,28 @@ Refused = Mapping[str, str]
 class Mail:
     """The mail server of a worker. Each message has a connection of its own."""
 
-    def __init__(self, server: SmtpServer | None, sender: str | None) -> None:
+    def __init__(self, server: SmtpServer | None, sender: str | None, allowed: Sequence[str] = ()) -> None:
         """Without a server every message fails. `sender` is the sender of mail without a `from`.
+
+        `allowed` are the addresses, and the domains (`@example.com`), that mail may come from beside `sender`.
 
         Raises `ConfigurationError` for a server when the extra `email` is not installed.
         """
         if server is not None and not extras.installed("email"):
             raise ConfigurationError(f"ACCEPTED_SMTP_URL needs aiosmtplib: {extras.command('email')}")
         self.sender = sender
+        self._allowed = {each.lower() for each in (*allowed, *([sender] if sender else []))}
         self._server = server
 
     async def send(self, sender: str, recipients: Sequence[str], message: bytes, *, leave_out_busy: bool) -> Refused:
         """Send one message (RFC 5322, ASCII). Returns the recipients that the server refused for good.
 
         If the server refuses a recipient for now, the message is sent to nobody, unless `leave_out_busy`. Raises
-        `AuthError`, `InvalidJob`, `TargetTimeout` and `TransientError`.
+        `AuthError`, `InvalidJob` (also for a sender that is not allowed), `TargetTimeout` and `TransientError`.
         """
         if self._server is None:
             raise AuthError("no mail server is set (ACCEPTED_SMTP_URL)")
+        self._check(sender)
         client = self._client(self._server)
         try:
             await client.connect()
@@ -69,6 +73,12 @@ class Mail:
             raise TransientError(f"no way to the mail server: {_one_line(str(error))}") from error
         finally:
             client.close()
+
+    def _check(self, sender: str) -> None:
+        """The server takes the operator's credentials, so it does not check for which of its users a job speaks."""
+        _, at, domain = sender.lower().rpartition("@")
+        if not self._allowed & {sender.lower(), at + domain}:
+            raise InvalidJob("`from` is neither ACCEPTED_SMTP_FROM nor in ACCEPTED_SMTP_FROM_ALLOW")
 
     def _client(self, server: SmtpServer) -> "aiosmtplib.SMTP":
         return aiosmtplib.SMTP(

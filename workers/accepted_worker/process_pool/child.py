@@ -81,7 +81,7 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolC
         handler = handlers[job.type]
         payload = payload_of(handler, job)
         egress = Egress(EgressAllow.parse(setup.egress_allow), ssl_context=_tls())
-        mail = Mail(setup.smtp_server, setup.smtp_sender)
+        mail = Mail(setup.smtp_server, setup.smtp_sender, setup.smtp_from_allow)
         context = Context(
             job, client, egress=egress, mail=mail, log=logs.of_handler(job), max_result_bytes=setup.max_result_bytes
         )

@@ -40,6 +40,7 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     smtp_sender: str | None
     max_result_bytes: int
     max_payload_bytes: int
+    smtp_from_allow: tuple[str, ...] = ()
     memory: int = memory_budget.USUAL_MOST
     """Bytes that all children together may take for what they decode."""
     memory_file: int | None = None

@@ -22,6 +22,8 @@ MAILBOX = rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*"
 ADDRESS = f"^{MAILBOX}$"
 """A dot-atom at a host name (RFC 5321, 4.1.2), in ASCII: no quoted names, no comments, no address literals."""
 
+ADDRESS_OR_DOMAIN = rf"^(?:{MAILBOX}|@{_LABEL}(?:\.{_LABEL})*)$"
+
 Security = Literal["starttls", "tls", "none"]
 
 SCHEMES: dict[str, tuple[Security, int]] = {
