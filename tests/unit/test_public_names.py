@@ -41,6 +41,14 @@ def test_a_handler_module_without_a_model_loads_no_server() -> None:
     assert not loaded_by(handler) & (HEAVY - {"email.utils", "pydantic"})
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["jobs", "--help"], ["worker", "--help"]])
+def test_a_page_of_help_loads_no_settings_and_no_driver(arguments: list[str]) -> None:
+    command = f"import contextlib\nfrom accepted.cli import main\nwith contextlib.suppress(SystemExit): main.app({arguments})"
+    loaded = loaded_by(f"import io\nwith contextlib.redirect_stdout(io.StringIO()):\n    {command}")
+    assert "typer" in loaded
+    assert not loaded & (HEAVY - {"typer"})
+
+
 def test_importtime_shows_no_driver() -> None:
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "from accepted import job"],

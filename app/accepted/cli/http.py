@@ -3,14 +3,16 @@
 import json
 import os
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-import httpx
 import typer
 
 from accepted.domain.json_text import is_printable
 from accepted.errors import AcceptedError
+
+if TYPE_CHECKING:
+    import httpx
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -31,8 +33,10 @@ def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
     return body_of(call(method, path, **options))
 
 
-def call(method: str, path: str, **options: Any) -> httpx.Response:
+def call(method: str, path: str, **options: Any) -> "httpx.Response":
     """The answer. Raises `RequestFailed`, also for a problem."""
+    import httpx
+
     key = _api_key()
     headers = {**(options.pop("headers", None) or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
     url = os.environ.get("ACCEPTED_URL", "http://127.0.0.1:8000").strip().rstrip("/")
@@ -57,7 +61,7 @@ def _api_key() -> str:
     return key
 
 
-def body_of(answer: httpx.Response) -> dict[str, Any]:
+def body_of(answer: "httpx.Response") -> dict[str, Any]:
     try:
         body = answer.json()
     except ValueError:
@@ -69,7 +73,7 @@ def body_of(answer: httpx.Response) -> dict[str, Any]:
     return body
 
 
-def _problem(answer: httpx.Response) -> str:
+def _problem(answer: "httpx.Response") -> str:
     if not answer.headers.get("content-type", "").startswith("application/problem+json"):  # for example from a proxy
         return f"{answer.status_code} {answer.reason_phrase}"
     problem = body_of(answer)

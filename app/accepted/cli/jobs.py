@@ -5,8 +5,6 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, say, say_json, segment, shown
 
@@ -75,6 +73,9 @@ def list_(
 @jobs.command()
 def watch(job_id: str, as_json: AsJson = False) -> None:
     """Show the progress of a job until it ends. Exits 1 if it does not succeed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

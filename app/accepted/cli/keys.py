@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from accepted.cli.http import shown
 from accepted.domain.json_text import is_printable
-from accepted.domain.network import signing
 from accepted.domain.tenants import RESERVED, SCOPES, TenantQuota
 from accepted.errors import ConfigurationError, ResourceNotFound, did_you_mean
-from accepted.settings import load
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -55,6 +50,10 @@ def create_key(
 @keys.command("list")
 def list_keys() -> None:
     """List all keys, without their secrets."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
@@ -91,6 +90,9 @@ def revoke_key(key_id: UUID) -> None:
 @keys.command("alert-secret")
 def alert_secret() -> None:
     """Print the secret that signs alerts. It is derived from ACCEPTED_WEBHOOK_SECRET."""
+    from accepted.domain.network import signing
+    from accepted.settings import load
+
     master = load().webhook_secret
     if master is None:
         raise ConfigurationError("ACCEPTED_WEBHOOK_SECRET is not set, so alerts are not signed")
@@ -129,6 +131,7 @@ def quota(
 
 def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
     """Do it with the ledger, if its schema is what this version needs, or newer."""
+    from accepted.settings import load
     from accepted.storage.db import migrate
 
     async def checked(engine: "AsyncEngine") -> Answer:

@@ -1,10 +1,11 @@
 """The `accepted` command. Each long-running command stops on SIGTERM and SIGINT, and then exits 0.
 
 To add a command, write it in a module of this package and register it below. A command imports what it needs when it is
-called: HTTP server and database drivers take seconds to load, and commands that call the HTTP API need neither.
+called: HTTP server, drivers and settings take a second to load, and `--help` needs none of them.
 """
 
 import asyncio
+import os
 import re
 import sys
 from contextlib import nullcontext
@@ -23,14 +24,15 @@ from accepted.cli.schedules import schedules
 from accepted.cli.targets import targets
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.errors import AcceptedError, ConfigurationError
-from accepted.settings import PREFIX, Settings, load, unknown
 
 if TYPE_CHECKING:
     import socket
 
     import uvicorn
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    from accepted.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 app.add_typer(dead_letters, name="dead-letters")
@@ -42,8 +44,8 @@ app.command("size")(size)
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
-BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="Overrides ACCEPTED_DATABASE_URL.")]
+BrokerUrl = Annotated[str | None, typer.Option(help="Overrides ACCEPTED_BROKER_URL.")]
 Queues = Annotated[
     str | None, typer.Option(help="Comma-separated queues; webhooks wait on `webhooks`. Default: all queues.")
 ]
@@ -137,6 +139,7 @@ def dev(
     insecure: Insecure = False,
 ) -> None:
     """Run API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    from accepted.settings import load
     from accepted.storage.db import embedded
 
     settings = load(database_url=database_url, broker_url=broker_url)
@@ -173,6 +176,7 @@ def migrate(
     """Bring the database schema up to date."""
     import uvloop
 
+    from accepted.settings import load
     from accepted.storage.db import migrate as migrations
 
     if sql:
@@ -216,6 +220,7 @@ def _start_logging(pretty: bool = False) -> None:
     import structlog
 
     from accepted import logs
+    from accepted.settings import unknown
 
     logs.configure(pretty)
     process.raise_descriptor_limit()
@@ -224,16 +229,24 @@ def _start_logging(pretty: bool = False) -> None:
 
 
 def _say_unknown() -> None:
+    """Loads the settings only if there may be one: it takes longer than all else that `--help` does."""
+    if not os.path.exists(".env") and not any(name.upper().startswith("ACCEPTED_") for name in os.environ):
+        return
+
+    from accepted.settings import unknown
+
     for name, near in unknown().items():
         hint = f"; did you mean {near}?" if near else ""
         typer.echo(f"accepted: {name} is no setting and is ignored{hint}", err=True)
 
 
-def _checked_settings() -> Settings:
+def _checked_settings() -> "Settings":
     """The settings of a process that needs the ledger. Called before slow imports, to fail at once.
 
     What is missing may be misspelt, and this process gets no log that could say so.
     """
+    from accepted.settings import load
+
     try:
         settings = load()
         settings.require_database()
@@ -243,7 +256,7 @@ def _checked_settings() -> Settings:
     return settings
 
 
-async def _dev(settings: Settings, host: str, sockets: "list[socket.socket]", concurrency: int) -> None:
+async def _dev(settings: "Settings", host: str, sockets: "list[socket.socket]", concurrency: int) -> None:
     """Migrate, then run everything. When the HTTP server stops, worker and scheduler stop too."""
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
