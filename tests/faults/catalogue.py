@@ -84,6 +84,7 @@ FAULTS = {
     "F85": "texts that steer a terminal; connections until no descriptor is left",
     "F86": "metrics that strangers read, and that grow",
     "F88": "mail in the name of others",
+    "F92": "a key is revoked while requests wait under it",
 }
 
 NOT_MADE = {

@@ -1,4 +1,4 @@
-"""The table of a run of the fault suite: a row for each test and fault, and what of F01 to F86 is covered.
+"""The table of a run of the fault suite: a row for each test and fault, and what of the fault list is covered.
 
 Printed at the end of every run of `tests/faults`, and written into the file that `FAULTS_TABLE` names (docs/faults.md),
 between the two markers, with the rows of `tests/harm`.

@@ -137,6 +137,7 @@ def create_app(settings: Settings) -> FastAPI:
         background.append(asyncio.create_task(_say_what_the_ledger_lacks(engine)))
         background.append(asyncio.create_task(lease_service.run_times.keep_reporting(engine)))
         background.append(asyncio.create_task(watch.run()))
+        background.append(asyncio.create_task(keys.run()))
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import JSON, RATE_LIMIT, header_docs, quota_headers
-from accepted.api.http.auth import Reader, Writer, documented
+from accepted.api.http.auth import Reader, Writer, documented, unless_revoked
 from accepted.api.http.body import body_docs, is_ndjson, read_json, read_lines
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
@@ -109,9 +109,8 @@ async def submit(
     key = _key_of(request, state.settings)
     if is_ndjson(request):
         return await _answer(state, await _by_lines(request, who.tenant, options, key))
-    return await _answer(
-        state, await state.limited_submissions.accept_batch(await _from_json(request, who.tenant, options, key))
-    )
+    submission = await _from_json(request, who.tenant, options, key)
+    return await _answer(state, await state.limited_submissions.accept_batch(submission))
 
 
 @router.post(
@@ -234,8 +233,9 @@ async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str
     members = Members(state.job_checks, tenant, options, request.headers.get("traceparent"))
     lines_fingerprint = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
     with NdjsonBatch(members, lines_fingerprint) as lines:
-        async for group in read_lines(request, largest_body(state.settings)):
-            await lines.take(group, state.slices)
+        async with unless_revoked(request, "jobs:write"):
+            async for group in read_lines(request, largest_body(state.settings)):
+                await lines.take(group, state.slices)
         return await state.limited_submissions.accept_batch(lines.submission(key))
 
 

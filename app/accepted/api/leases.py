@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Worker, authenticate_again, documented
+from accepted.api.http.auth import Worker, documented, unless_revoked
 from accepted.api.http.body import body_docs, read_json, read_optional_json
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import BODY_REFUSALS, responses_for
@@ -77,9 +77,10 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
     types = None if wanted.types is None else tuple(sorted(set(wanted.types)))
     await _check_types(state, wanted.types)
     key = LeaseRequestKey(who.tenant, f"lease:{who.name}", name, types)
-    given = await _wait(request, state, key, wanted)
+    given: list[LeasedJob] = []
     try:
-        await authenticate_again(request, "jobs:work")
+        async with unless_revoked(request, "jobs:work"):
+            given = await _wait(request, state, key, wanted)
     except Refused:
         state.lease_waiters.hand_back(given)
         raise
@@ -143,20 +144,19 @@ async def progress(request: Request, who: Worker, lease: str) -> Response:
 
 
 async def _wait(request: Request, state: State, key: LeaseRequestKey, wanted: LeaseRequest) -> list[LeasedJob]:
-    """The leased jobs. If the client disconnects while it waits, they are handed back, or never leased."""
+    """The leased jobs. If the client disconnects or the wait is cancelled, they are handed back, or never leased."""
     answer = state.lease_waiters.wait(key, wanted.max, float(wanted.wait))
     gone = asyncio.ensure_future(_disconnected(request))
+    waiting: set[asyncio.Future[Any]] = {answer, gone}
+    answered = False
     try:
-        waiting: set[asyncio.Future[Any]] = {answer, gone}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if not gone.done():
-            return answer.result()
-        if answer.done() and answer.exception() is None:
-            state.lease_waiters.hand_back(answer.result())
-        return []
+        answered = not gone.done()
+        return answer.result() if answered else []
     finally:
         gone.cancel()
-        answer.cancel()
+        if not answered:
+            state.lease_waiters.give_up(answer)
 
 
 async def _disconnected(request: Request) -> None:

@@ -1,17 +1,25 @@
-"""API keys: created, shown once, stored as a hash, and cached for a few seconds when a request brings one."""
+"""API keys: created, shown once, stored as a hash, and cached for a few seconds when a request brings one.
 
+What waits under a key ends when the key is revoked.
+"""
+
+import asyncio
 import base64
 import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.concurrency import cancel_requested
 from accepted.domain.ids import new_id
 from accepted.domain.tenants import DEFAULT_TENANT, SCOPES, granted
+from accepted.errors import LedgerUnavailable, Unauthenticated
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
@@ -22,6 +30,9 @@ MAX_AGE = 5.0
 
 MAX_CACHED = 10_000
 """Keys. A full cache is emptied."""
+
+LEDGER_AWAY = 0.5
+"""Seconds between two questions to a ledger that is away."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -44,11 +55,44 @@ class ApiKeyCache:
         self._engine = engine
         self._cached: dict[bytes, tuple[float, Principal | None]] = {}
         self._changes = 0
+        self._changed = asyncio.Event()
+        self._waiting: dict[bytes, set[asyncio.Timeout]] = {}
 
     def forget(self) -> None:
         """A key was created or revoked: look each of them up again."""
         self._changes += 1
         self._cached.clear()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """End what waits under a key that is revoked, until cancelled."""
+        while not cancel_requested():
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._end_revoked()
+            except LedgerUnavailable:
+                self._changed.set()
+                await asyncio.sleep(LEDGER_AWAY)
+
+    @asynccontextmanager
+    async def unless_revoked(self, presented: bytes) -> AsyncIterator[None]:
+        """Cancel the body as soon as this key is revoked, and raise `Unauthenticated` then.
+
+        A key that was revoked before is not noticed: look it up in the body.
+        """
+        hashed = hash_key(presented)
+        try:
+            async with asyncio.timeout(None) as waiting:
+                self._waiting.setdefault(hashed, set()).add(waiting)
+                try:
+                    yield
+                finally:
+                    self._leave(hashed, waiting)
+        except TimeoutError as error:
+            if not waiting.expired():
+                raise
+            raise Unauthenticated("this API key was revoked") from error
 
     async def principal(self, presented: bytes) -> Principal | None:
         """The principal of this key; None for one that is unknown or revoked. Raises `LedgerUnavailable`."""
@@ -64,6 +108,23 @@ class ApiKeyCache:
         if changes == self._changes:
             self._cached[hashed] = (now + MAX_AGE, principal)
         return principal
+
+    async def _end_revoked(self) -> None:
+        """One query, however many wait."""
+        if not self._waiting:
+            return
+        async with reading(self._engine) as conn:
+            valid = set(await tenants.valid_keys(conn, list(self._waiting)))
+        now = asyncio.get_running_loop().time()
+        for hashed in self._waiting.keys() - valid:
+            for waiting in self._waiting[hashed]:
+                waiting.reschedule(now)
+
+    def _leave(self, hashed: bytes, waiting: asyncio.Timeout) -> None:
+        others = self._waiting[hashed]
+        others.discard(waiting)
+        if not others:
+            del self._waiting[hashed]
 
     async def _look_up(self, hashed: bytes) -> Principal | None:
         async with reading(self._engine) as conn:

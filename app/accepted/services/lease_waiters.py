@@ -116,7 +116,7 @@ class LeaseWaiters:
     def wait(self, key: LeaseRequestKey, limit: int, seconds: float) -> Answer:
         """Up to `limit` leases as soon as there are any; none after `seconds`, or when the process stops.
 
-        Raises `LedgerUnavailable`. The caller may cancel the answer: leases that it would have had are handed back.
+        Raises `LedgerUnavailable`. A caller that does not take the answer gives it up.
         """
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
@@ -136,6 +136,11 @@ class LeaseWaiters:
         for other in old:
             del self._groups[other]
         return self._groups.setdefault(key, _Group())
+
+    def give_up(self, answer: Answer) -> None:
+        """Nobody takes this answer any more: its leases are handed back, or never leased."""
+        if not answer.cancel() and answer.exception() is None:
+            self.hand_back(answer.result())
 
     def hand_back(self, jobs: Sequence[LeasedJob]) -> None:
         """Hand back leases that reached no client, in the background."""

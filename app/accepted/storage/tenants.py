@@ -39,6 +39,7 @@ _CREATE_KEY = Statement("""
 INSERT INTO api_keys (id, tenant, name, scopes, hash) VALUES (:id, :tenant, :name, CAST(:scopes AS text[]), :hash)
 """)
 _FIND_KEY = Statement(f"SELECT {_KEY_COLUMNS}, hash FROM api_keys WHERE hash = :hash")
+_VALID_KEYS = Statement("SELECT hash FROM api_keys WHERE hash = ANY(CAST(:hashes AS bytea[])) AND revoked_at IS NULL")
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
 _REVOKE_KEY = Statement("UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL")
 
@@ -97,6 +98,11 @@ async def find_key(conn: Connection, hashed: bytes) -> tuple[ApiKey, bytes] | No
     """The key with this hash, revoked or not, and the stored hash, which the caller compares in constant time."""
     row = await _FIND_KEY.first(conn, hash=hashed)
     return None if row is None else (struct(ApiKey, row), row["hash"])
+
+
+async def valid_keys(conn: Connection, hashes: list[bytes]) -> list[bytes]:
+    """Those of `hashes` whose key exists and is not revoked."""
+    return await _VALID_KEYS.values(conn, hashes=hashes)
 
 
 async def list_keys(conn: Connection) -> list[ApiKey]:

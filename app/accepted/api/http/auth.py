@@ -1,7 +1,7 @@
 """Authentication: bearer keys, scopes, and the tenant to which every query is limited."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Security
@@ -26,11 +26,23 @@ async def authenticate(request: Request, *scopes: str) -> Principal:
     return principal
 
 
-async def authenticate_again(request: Request, *scopes: str) -> None:
-    """Call it after a wait, before the answer: raises `Unauthenticated` if the key was revoked meanwhile.
+@contextlib.asynccontextmanager
+async def unless_revoked(request: Request, *scopes: str) -> AsyncIterator[None]:
+    """Around a wait: cancels it as soon as the caller's key is revoked. Raises `Unauthenticated` then.
 
-    While the ledger is away nobody can say, and the caller goes on.
+    Call it inside the wait's task, and not around a `yield`. While the ledger is away nobody can say, and it goes on.
     """
+    state = state_of(request)
+    if state.settings.auth == "off":
+        yield
+        return
+    async with state.keys.unless_revoked(_presented(request)):
+        await _authenticate_again(request, *scopes)
+        yield
+    await _authenticate_again(request, *scopes)
+
+
+async def _authenticate_again(request: Request, *scopes: str) -> None:
     with contextlib.suppress(LedgerUnavailable):
         await authenticate(request, *scopes)
 
@@ -89,11 +101,16 @@ async def _principal(request: Request) -> Principal:
     state = state_of(request)
     if state.settings.auth == "off":
         return EVERYONE
-    presented = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
-    scheme, _, key = presented.partition(b" ")
-    if scheme.lower() != b"bearer" or not key.strip():
-        raise Unauthenticated("send an API key: Authorization: Bearer acc_...")
-    principal = await state.keys.principal(key.strip())
+    principal = await state.keys.principal(_presented(request))
     if principal is None:
         raise Unauthenticated("this API key is unknown or revoked")
     return principal
+
+
+def _presented(request: Request) -> bytes:
+    """The key in the header. Raises `Unauthenticated`."""
+    given = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+    scheme, _, key = given.partition(b" ")
+    if scheme.lower() != b"bearer" or not key.strip():
+        raise Unauthenticated("send an API key: Authorization: Bearer acc_...")
+    return bytes(key.strip())

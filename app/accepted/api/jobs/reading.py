@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import JSON, header_docs, matches
-from accepted.api.http.auth import Reader, authenticate_again, documented
+from accepted.api.http.auth import Reader, documented, unless_revoked
 from accepted.api.http.parameters import Listing, Page, Whole, as_many_as_fit, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs.answers import ErrorView, JobView, ListedView, body_and_etag, retry_after
@@ -130,8 +130,8 @@ async def get(
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     if wait and not job.finished:
-        job = await _changed(state, job, if_none_match, wait)
-        await authenticate_again(request, "jobs:read")
+        async with unless_revoked(request, "jobs:read"):
+            job = await _changed(state, job, if_none_match, wait)
     body, etag = body_and_etag(job)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
     if not job.finished:

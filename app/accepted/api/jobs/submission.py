@@ -7,22 +7,23 @@ so that the OpenAPI document describes it.
 import contextlib
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Body, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
 from accepted.api.http.answers import RATE_LIMIT, EncodedResponse, header_docs, quota_headers
-from accepted.api.http.auth import authenticate, documented, said
+from accepted.api.http.auth import authenticate, documented, said, unless_revoked
 from accepted.api.http.body import read_json
 from accepted.api.http.parameters import refuse_unknown_query
 from accepted.api.http.problems import BODY_REFUSALS, responses_for
 from accepted.api.jobs.answers import MONITORED, JobView, SubmittedView, monitor_headers
-from accepted.api.state import State, state_of
+from accepted.api.state import state_of
 from accepted.domain import json_text
-from accepted.domain.job import to_wire
+from accepted.domain.job import Job, to_wire
 from accepted.domain.request_headers import fingerprint, read_key, read_wait
-from accepted.errors import LedgerUnavailable, MalformedRequest
+from accepted.errors import LedgerUnavailable, MalformedRequest, Unauthenticated
 from accepted.services.jobs.requests import JobRequest
 from accepted.services.jobs.submission import Receipt, Submission
 from accepted.settings import Settings
@@ -75,7 +76,9 @@ async def accept(request: Request) -> Response:
     body_fingerprint = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt, quota = await state.limited_submissions.accept(Submission(job, key, body_fingerprint))
     wait = read_wait(headers.preferences) if headers.preferences else None
-    return await _answer(state, receipt, wait, None if quota is None else quota_headers(quota))
+    if wait is not None and not receipt.job.finished:
+        receipt = msgspec.structs.replace(receipt, job=await _ended(request, receipt.job, wait))
+    return _answer(receipt, wait, None if quota is None else quota_headers(quota))
 
 
 class _SubmissionHeaders:
@@ -99,11 +102,20 @@ def largest_body(settings: Settings) -> int:
     return min(settings.max_body_bytes, LONGEST_SPELLING * settings.max_payload_bytes + ENVELOPE)
 
 
-async def _answer(state: State, receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
+async def _ended(request: Request, job: Job, seconds: int) -> Job:
+    """The job once it has ended, or as it is after `seconds`; as it was accepted, if nobody may or can say more.
+
+    No problem is answered here, not even to a key that is revoked meanwhile: the job is accepted, and stays so.
+    """
+    with contextlib.suppress(LedgerUnavailable, Unauthenticated):
+        async with unless_revoked(request, "jobs:write"):
+            found = await state_of(request).watcher.wait(job.id, lambda now: now.finished, seconds)
+        return found or job
+    return job
+
+
+def _answer(receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
     job = receipt.job
-    if wait is not None and not job.finished:
-        with contextlib.suppress(LedgerUnavailable):  # it is accepted, and stays so
-            job = await state.watcher.wait(job.id, lambda now: now.finished, wait) or job
     headers = monitor_headers(job)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"

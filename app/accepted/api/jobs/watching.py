@@ -15,12 +15,12 @@ from starlette.responses import Response, StreamingResponse
 
 from accepted import errors
 from accepted.api.http.answers import JSON
-from accepted.api.http.auth import Reader, authenticate, authenticate_again, documented, said
+from accepted.api.http.auth import Reader, authenticate, documented, said, unless_revoked
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import REFUSALS, answer_to, responses_for
 from accepted.api.jobs.answers import ErrorView
 from accepted.api.jobs.reading import find
-from accepted.api.state import State, state_of
+from accepted.api.state import state_of
 from accepted.domain import history, json_text
 from accepted.domain.history import Event
 from accepted.domain.job import Job, Status
@@ -180,20 +180,21 @@ async def _stream(request: Request, job: Job, seen: int) -> AsyncIterator[bytes]
         seen = news[-1].number if news else seen
         if current.finished or state.watcher.closed:
             return
-        with contextlib.suppress(LedgerUnavailable):
-            current = await _next(state, current)
         try:
-            await authenticate_again(request, "jobs:read")
+            current = await _next(request, current)
         except Refused as error:
             yield _problem(error, request)
             return
         yield WAITING
 
 
-async def _next(state: State, job: Job) -> Job | None:
-    """The job once its state or progress has changed, or as it is after `KEEP_ALIVE`."""
+async def _next(request: Request, job: Job) -> Job | None:
+    """The job once its state or progress has changed, or as it is after `KEEP_ALIVE`. Raises `Unauthenticated`."""
     before = _visible(job)
-    return await state.watcher.wait(job.id, lambda now: _visible(now) != before, KEEP_ALIVE)
+    async with unless_revoked(request, "jobs:read"):
+        with contextlib.suppress(LedgerUnavailable):
+            return await state_of(request).watcher.wait(job.id, lambda now: _visible(now) != before, KEEP_ALIVE)
+    return job
 
 
 def _visible(job: Job) -> tuple[object, ...]:
