@@ -59,6 +59,7 @@ CREATE INDEX deliveries_by_tenant ON jobs (tenant, id) WHERE type = 'webhook.del
 CREATE TABLE outbox (
     job_id uuid PRIMARY KEY,
     attempt integer NOT NULL,
+    tenant text NOT NULL,
     queue text NOT NULL,
     priority smallint NOT NULL,
     due_at timestamptz NOT NULL,
@@ -73,7 +74,7 @@ CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT on_hold;
 CREATE INDEX outbox_ready ON outbox (queue, unserved, priority DESC, due_at) WHERE published;
 CREATE INDEX outbox_unserved ON outbox (queue, unserved) WHERE published AND unserved <> '';
 CREATE INDEX outbox_expiring ON outbox (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX outbox_on_hold ON outbox (queue, concurrency_key, priority DESC, due_at)
+CREATE INDEX outbox_on_hold ON outbox (queue, tenant, concurrency_key, priority DESC, due_at)
     WHERE on_hold AND due_at < 'infinity';
 CREATE INDEX outbox_admitted ON outbox (queue, concurrency_key) WHERE admitted;
 
@@ -259,6 +260,12 @@ CREATE TABLE queues (
     owner text
 );
 CREATE INDEX queues_limited ON queues (name) WHERE limited;
+
+CREATE TABLE queue_tenants (
+    queue text NOT NULL,
+    tenant text NOT NULL,
+    PRIMARY KEY (queue, tenant)
+);
 
 CREATE TABLE queue_samples (
     queue text NOT NULL,

@@ -12,6 +12,7 @@ import msgspec
 from accepted.domain.rates import Measured
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.outbox import HOLD
+from accepted.storage.queue_tenants import Pair
 from accepted.storage.workers import ALIVE, serves
 
 BIN = 5.0
@@ -99,19 +100,20 @@ ON CONFLICT (queue, at) DO UPDATE SET runs = s.runs + excluded.runs, seconds = s
 """)
 
 _SAMPLE = Statement(f"""
-INSERT INTO queue_samples AS s (queue, at, depth)
-SELECT queue, {_NOW}, sum(jobs) FROM (
-    SELECT o.queue, count(*) AS jobs FROM outbox o WHERE {_IS_DUE} GROUP BY o.queue
+WITH used AS MATERIALIZED (
+    SELECT o.queue, o.tenant, count(*) FILTER (WHERE {_IS_DUE}) AS jobs FROM outbox o GROUP BY o.queue, o.tenant
     UNION ALL
-    SELECT j.queue, count(*)
-    FROM attempts t CROSS JOIN LATERAL (SELECT queue FROM jobs WHERE id = t.job_id OFFSET 0) AS j
-    WHERE t.finished_at IS NULL GROUP BY j.queue
-    UNION ALL
-    SELECT '', 0
-) AS counted
-GROUP BY queue ORDER BY queue
-ON CONFLICT (queue, at) DO UPDATE SET depth = excluded.depth
-RETURNING queue
+    SELECT j.queue, j.tenant, count(*)
+    FROM attempts t CROSS JOIN LATERAL (SELECT queue, tenant FROM jobs WHERE id = t.job_id OFFSET 0) AS j
+    WHERE t.finished_at IS NULL GROUP BY j.queue, j.tenant
+), sampled AS (
+    INSERT INTO queue_samples AS s (queue, at, depth)
+    SELECT queue, {_NOW}, sum(jobs)
+    FROM (SELECT queue, jobs FROM used WHERE jobs > 0 UNION ALL SELECT '', 0) AS counted
+    GROUP BY queue ORDER BY queue
+    ON CONFLICT (queue, at) DO UPDATE SET depth = excluded.depth
+)
+SELECT DISTINCT queue, tenant FROM used
 """)
 
 _MEASURED = Statement("""
@@ -193,9 +195,12 @@ async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> N
     )
 
 
-async def sample(conn: Connection) -> list[str]:
-    """Write how many jobs are due or running on each queue. Returns the queues that have any. The caller commits."""
-    return [queue for queue in await _SAMPLE.values(conn) if queue]
+async def sample(conn: Connection) -> list[Pair]:
+    """Write how many jobs are due or running on each queue. The caller commits.
+
+    Returns the queues and the tenants of all unfinished jobs.
+    """
+    return [(row["queue"], row["tenant"]) for row in await _SAMPLE.rows(conn)]
 
 
 async def measured(conn: Connection, queues: Sequence[str]) -> dict[str, Measured]:

@@ -1,8 +1,8 @@
 """Queues as the ledger knows them: their names, and the limits that were set for them.
 
 A queue exists as soon as a job or a limit names it, until an operator deletes it. It is limited (docs/waiting.md) from
-its first limit on, or from its first job with a priority or a concurrency key, and it stays limited: a reader of
-`limited` never has to look again.
+its first limit on, from its first job with a priority or a concurrency key, or from its second tenant on, and it stays
+limited: a reader of `limited` never has to look again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +13,11 @@ import msgspec
 
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.queue_tenants import NEW_QUEUE_CHANNEL
 from accepted.storage.workers import ALIVE
 
 LIMITER_CHANNEL = "accepted_held"
 """Notifies the limiter that a limited queue has changed; it polls for which one."""
-
-NEW_QUEUE_CHANNEL = "accepted_queues"
-"""Notifies workers that serve every queue of a new one."""
 
 LIMITED = "ARRAY(SELECT name FROM queues WHERE limited)"
 """The limited queues, within a statement: read once, and only if the condition needs them."""
@@ -99,9 +97,7 @@ SELECT
 _MAY_OWN = Statement("""
 SELECT COALESCE(
     (SELECT owner = :tenant FROM queues WHERE name = :name),
-    NOT EXISTS (SELECT 1 FROM outbox o JOIN jobs j ON j.id = o.job_id WHERE o.queue = :name AND j.tenant <> :tenant)
-    AND NOT EXISTS (SELECT 1 FROM attempts t JOIN jobs j ON j.id = t.job_id
-                    WHERE t.finished_at IS NULL AND j.queue = :name AND j.tenant <> :tenant)
+    NOT EXISTS (SELECT 1 FROM queue_tenants WHERE queue = :name AND tenant <> :tenant)
     AND NOT (
         EXISTS (SELECT 1 FROM job_types WHERE queue = :name AND NOT external)
         AND EXISTS (SELECT 1 FROM api_keys WHERE tenant <> :tenant AND revoked_at IS NULL)
@@ -111,7 +107,8 @@ SELECT COALESCE(
 """The queue of a type that a Python worker serves is everybody's as soon as there are other tenants."""
 
 _DELETE = Statement("""
-WITH samples AS (DELETE FROM queue_samples WHERE queue = :name)
+WITH samples AS (DELETE FROM queue_samples WHERE queue = :name),
+tenants AS (DELETE FROM queue_tenants WHERE queue = :name)
 DELETE FROM queues WHERE name = :name
 """)
 
@@ -224,7 +221,7 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
 
 
 async def may_own(conn: Connection, name: str, tenant: str) -> bool:
-    """Whether the queue is the tenant's, or can become so: nobody's yet, without jobs of others, and no shared one."""
+    """Whether the queue is the tenant's, or can become so: nobody's yet, used by no other, and no shared one."""
     found: bool = await _MAY_OWN.value(conn, name=name, tenant=tenant)
     return found
 

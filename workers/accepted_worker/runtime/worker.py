@@ -23,7 +23,7 @@ from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
 from accepted.services.queues import REPORT_EVERY
-from accepted.storage import job_types, queues, workers
+from accepted.storage import job_types, queue_tenants, queues, workers
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import done_when_available, reading, transaction
 from accepted.storage.db.notifications import Listener
@@ -81,7 +81,7 @@ class Worker:
         self._heartbeat_every = lease_ttl / 3
         self._grace = shutdown_grace
         self._queue_named = asyncio.Event()
-        self._listener = Listener(database_url, queues.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
+        self._listener = Listener(database_url, queue_tenants.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
         self._exhausted = False
 

@@ -36,6 +36,14 @@ queues = Table(
     Index("queues_limited", "name", postgresql_where=text("limited")),
 )
 
+queue_tenants = Table(
+    "queue_tenants",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    PrimaryKeyConstraint("queue", "tenant"),
+)
+
 queue_samples = Table(
     "queue_samples",
     metadata,
