@@ -7,7 +7,6 @@ so that the OpenAPI document describes it.
 import contextlib
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Body, Header
 from starlette.requests import Request
 from starlette.responses import Response
@@ -76,9 +75,7 @@ async def accept(request: Request) -> Response:
     body_fingerprint = None if key is None else fingerprint("POST", "/jobs", parsed)
     receipt, quota = await state.limited_submissions.accept(Submission(job, key, body_fingerprint))
     wait = read_wait(headers.preferences) if headers.preferences else None
-    if wait is not None and not receipt.job.finished:
-        receipt = msgspec.structs.replace(receipt, job=await _ended(request, receipt.job, wait))
-    return _answer(receipt, wait, None if quota is None else quota_headers(quota))
+    return await _answer(request, receipt, wait, None if quota is None else quota_headers(quota))
 
 
 class _SubmissionHeaders:
@@ -114,8 +111,10 @@ async def _ended(request: Request, job: Job, seconds: int) -> Job:
     return job
 
 
-def _answer(receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
+async def _answer(request: Request, receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
     job = receipt.job
+    if wait is not None and not job.finished:
+        job = await _ended(request, job, wait)
     headers = monitor_headers(job)
     if receipt.replayed:
         headers["Idempotent-Replayed"] = "true"
