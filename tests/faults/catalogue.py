@@ -85,6 +85,10 @@ FAULTS = {
     "F86": "metrics that strangers read, and that grow",
     "F88": "mail in the name of others",
     "F92": "a key is revoked while requests wait under it",
+    "F93": "a handler takes the signals that stop its worker",
+    "F94": "a fork of a worker, made by a handler, lives on",
+    "F95": "a webhook signed by a wrong clock",
+    "F96": "a handler blocks or ends its process in `accepted dev`",
 }
 
 NOT_MADE = {

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -37,6 +36,7 @@ from accepted_worker.process_pool.pool import ProcessPool
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base, loops
+from accepted_worker.stop_signals import stop_on_signals
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,8 @@ def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURR
     settings.require_database()
 
     async def run() -> None:
-        await run_worker(settings, queues, concurrency, stop_on_signals())
+        stopping = asyncio.Event()
+        await run_worker(settings, queues, concurrency, stopping, stop_on_signals(stopping).restore)
 
     with exiting(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _exit_if_loop_is_left():
         runner.run(run())
@@ -64,13 +65,23 @@ def scheduler(settings: Settings) -> None:
     settings.require_database()
 
     async def run() -> None:
-        await run_scheduler(settings, stop_on_signals())
+        stopping = asyncio.Event()
+        stop_on_signals(stopping)
+        await run_scheduler(settings, stopping)
 
     uvloop.run(run())
 
 
-async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
+async def run_worker(
+    settings: Settings,
+    queues: Sequence[str],
+    concurrency: int,
+    stopping: asyncio.Event,
+    after_attempt: Callable[[str], None] | None = None,
+) -> None:
     """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process.
+
+    `after_attempt` is called with the type of each job whose attempt has ended.
 
     Only here are the built-in handlers imported: Pillow and others would be in every scheduler's memory.
     """
@@ -78,6 +89,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 
     serve_under(settings.root_path)
     forks.isolate_forks()
+    forks.end_forks_with_this_process()
     egress, egress_of_deliveries = Egress(settings.egress_allow), Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
     pool = ProcessPool(_setup(settings))
@@ -93,7 +105,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
             engine,
             broker,
             handlers,
-            Executor(handlers, tools, concurrency, settings.max_result_bytes, pool),
+            Executor(handlers, tools, concurrency, settings.max_result_bytes, pool, after_attempt),
             queue_names=queues,
             concurrency=concurrency,
             lease_ttl=settings.lease_ttl,
@@ -154,15 +166,6 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await polls.close()
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    return stopping
 
 
 @contextlib.contextmanager

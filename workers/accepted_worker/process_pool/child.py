@@ -37,6 +37,7 @@ from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import AttemptEnd, Raised, Ready, Returned, RunAttempt, Setup, readable
 from accepted_worker.process_pool.pipe import Pipe
 from accepted_worker.process_pool.tool_client import ToolClient
+from accepted_worker.stop_signals import StopSignals
 
 NICENESS = 5
 """The worker has priority: its event loop renews the leases of all its jobs."""
@@ -54,6 +55,7 @@ def main(pipe: int, lifeline: int) -> NoReturn:
     process.end_with(lifeline, -os.getpgrp())  # outside Linux, the child ends when it reads a closed message pipe
     _limit_self()
     logs.configure()
+    stop_signals = StopSignals(forks.STOP_SIGNALS, _ignore_stop_signals)
     os.set_inheritable(pipe, False)
     worker = Pipe(socket.socket(fileno=pipe))
     setup = worker.next_order()
@@ -71,6 +73,7 @@ def main(pipe: int, lifeline: int) -> NoReturn:
         end = _attempt(handlers, order.job, setup, client)
         if not worker.usable:
             os._exit(1)  # a fork that the handler did not end, and that returned from the handler as well
+        stop_signals.restore(order.job.type)
         client.end()
         left_running = forks.anything_left_running({*threads, worker.reader})
         worker.send(msgspec.structs.replace(end, left_running=left_running))
@@ -130,10 +133,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _limit_self() -> None:
-    """Leave stop signals to the worker, and CPU time and memory to the rest of the machine."""
-    for number in forks.STOP_SIGNALS:
-        # Not SIG_IGN, because programs that a handler starts would inherit that and could not be stopped.
-        signal.signal(number, lambda *_: None)
+    """Leave CPU time and memory to the rest of the machine."""
     forks.isolate_forks()
     os.nice(NICENESS)
     with suppress(OSError):
@@ -143,3 +143,9 @@ def _limit_self() -> None:
     limit = int(process.memory_bytes() * MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _ignore_stop_signals() -> None:
+    for number in forks.STOP_SIGNALS:
+        # Not SIG_IGN, because programs that a handler starts would inherit that and could not be stopped.
+        signal.signal(number, lambda *_: None)

@@ -41,7 +41,13 @@ class Executor:
     """Runs claimed jobs with the handlers of this worker."""
 
     def __init__(
-        self, handlers: dict[str, Handler], tools: Tools, threads: int, max_result_bytes: int, pool: ProcessPool
+        self,
+        handlers: dict[str, Handler],
+        tools: Tools,
+        threads: int,
+        max_result_bytes: int,
+        pool: ProcessPool,
+        after_attempt: Callable[[str], None] | None = None,
     ) -> None:
         self._handlers = handlers
         self.tools = tools
@@ -51,6 +57,7 @@ class Executor:
         self._orphans = tools.orphans
         self._threads = Threads(threads, self._orphans)
         self._max_result_bytes = max_result_bytes
+        self._after_attempt = after_attempt
 
     @property
     def exhausted(self) -> asyncio.Event:
@@ -71,6 +78,8 @@ class Executor:
         except Exception as error:  # a bug of ours; the attempt has to be closed all the same
             log.exception("attempt_broken", job_id=str(claim.job.id))
             transition = _failed(running, TransientError(failures.describe(error)))
+        if self._after_attempt is not None:
+            self._after_attempt(claim.job.type)
         transition = await self._closed(transition)
         seconds = time.monotonic() - started
         ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
