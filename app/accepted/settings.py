@@ -88,6 +88,7 @@ class Settings(BaseSettings):
         NoDecode,
         BeforeValidator(_comma_separated),
     ] = Field((), description="comma-separated addresses and @domains, e.g. shop@example.com,@news.example.com")
+    upload_space: int | None = Field(None, ge=2**20, description="bytes on disk, for all uploads of one API process")
     picture_memory: int | None = Field(None, ge=64 * 2**20, description="bytes, for all children of one worker")
     retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
     retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)

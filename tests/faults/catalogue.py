@@ -84,6 +84,7 @@ FAULTS = {
     "F85": "texts that steer a terminal; connections until no descriptor is left",
     "F86": "metrics that strangers read, and that grow",
     "F88": "mail in the name of others",
+    "F89": "uploads that take disk space and do not end",
     "F92": "a key is revoked while requests wait under it",
     "F93": "a handler takes the signals that stop its worker",
     "F94": "a fork of a worker, made by a handler, lives on",

@@ -117,6 +117,7 @@ def test_valid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, at
         ("SMTP_FROM", "nobody"),
         ("SMTP_FROM_ALLOW", "@shop.example,shop.example"),
         ("SMTP_FROM_ALLOW", "*"),
+        ("UPLOAD_SPACE", "1000"),
         ("WEBHOOK_SECRET", f"whsec_{SECRET}"),
         ("RETENTION", "7 weeks"),
         ("RETENTION", "-7d"),
