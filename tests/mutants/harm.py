@@ -28,4 +28,25 @@ HARM = (
         (Edit("app/accepted/api/http/exposure.py", "return Misdirected()", "continue"),),
         ("tests/harm/test_web_pages.py::test_a_page_cannot_submit_under_its_own_name",),
     ),
+    Mutant(
+        "`accepted dev` ends with its worker",
+        (Edit("app/accepted/cli/dev.py", "if code == os.EX_CONFIG:", "if code:"),),
+        ("tests/harm/test_handlers_in_dev.py::test_the_api_of_dev_outlives_its_handlers",),
+    ),
+    Mutant(
+        "a fork is not ended with its worker",
+        (
+            Edit(
+                "workers/accepted_worker/process_pool/forks.py",
+                "        process.end_with(os.open(",
+                "        print(os.open(",
+            ),
+        ),
+        ("tests/harm/test_what_handlers_leave.py::test_a_fork_has_no_connection_of_its_worker_and_ends_with_it",),
+    ),
+    Mutant(
+        "what waits under a key outlives it",
+        (Edit("app/accepted/services/keys.py", "waiting.reschedule(now)", "waiting.reschedule(now + 60)"),),
+        ("tests/harm/test_small_harms.py::test_what_waits_under_a_key_ends_with_it",),
+    ),
 )
