@@ -255,7 +255,8 @@ CREATE TABLE queues (
     max_running_per_key integer,
     max_depth integer,
     last_start timestamptz,
-    last_key text,
+    last_tenant text,
+    turn_taken integer NOT NULL DEFAULT 0,
     dedicated boolean,
     owner text
 );
@@ -264,7 +265,14 @@ CREATE INDEX queues_limited ON queues (name) WHERE limited;
 CREATE TABLE queue_tenants (
     queue text NOT NULL,
     tenant text NOT NULL,
+    last_key text,
     PRIMARY KEY (queue, tenant)
+);
+
+CREATE TABLE tenant_shares (
+    tenant text PRIMARY KEY,
+    weight integer NOT NULL,
+    max_running integer
 );
 
 CREATE TABLE queue_samples (

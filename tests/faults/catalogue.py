@@ -76,6 +76,7 @@ FAULTS = {
     "F73": "values at the ends of time, numbers and texts",
     "F74": "a small request that costs much to check",
     "F75": "a web page beside `accepted dev`",
+    "F78": "a tenant that floods what it shares with others",
     "F80": "a key of one tenant, and what all tenants share",
     "F81": "another user of the machine where `accepted dev` runs",
     "F82": "a small picture that is large in memory",

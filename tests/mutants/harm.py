@@ -2,6 +2,7 @@
 
 from tests.mutants.workshop import Edit, Mutant
 
+FAIRNESS = "tests/harm/test_fairness.py::"
 COSTLY = "tests/harm/test_costly_requests.py::test_nobody_waits_for_a_costly_request"
 
 HARM = (
@@ -48,5 +49,16 @@ HARM = (
         "what waits under a key outlives it",
         (Edit("app/accepted/services/keys.py", "waiting.reschedule(now)", "waiting.reschedule(now + 60)"),),
         ("tests/harm/test_small_harms.py::test_what_waits_under_a_key_ends_with_it",),
+    ),
+    Mutant(
+        "one tenant may hold all slots",
+        (
+            Edit(
+                "app/accepted/domain/turns.py",
+                "return slots if slots < 2 else slots - max(1, slots // RESERVED)",
+                "return slots",
+            ),
+        ),
+        (FAIRNESS + "test_a_flood_of_long_jobs_holds_up_nobody_else[postgres]",),
     ),
 )

@@ -19,6 +19,12 @@ NEW_QUEUE_CHANNEL = "accepted_queues"
 SHARED = "(SELECT count(*) FROM (SELECT 1 FROM queue_tenants u WHERE u.queue = {queue} LIMIT 2) AS first) > 1"
 """Whether several tenants use the queue."""
 
+CAPPED = """EXISTS (
+    SELECT 1 FROM queue_tenants u JOIN tenant_shares s ON s.tenant = u.tenant
+    WHERE u.queue = {queue} AND s.max_running IS NOT NULL
+)"""
+"""Whether a tenant that uses the queue has a `max_running` of its own."""
+
 _ANNOUNCE = Statement(f"""
 WITH used AS MATERIALIZED (
     SELECT queue, tenant FROM unnest(CAST(:queues AS text[]), CAST(:tenants AS text[])) AS u(queue, tenant)
@@ -43,9 +49,10 @@ _LOCK = Statement("""
 SELECT name FROM queues WHERE name = ANY(CAST(:queues AS text[])) AND NOT limited ORDER BY name FOR NO KEY UPDATE
 """)
 
-_LIMIT_SHARED = Statement(f"""
+_LIMIT = Statement(f"""
 UPDATE queues q SET limited = true
-WHERE NOT q.limited AND q.name = ANY(CAST(:queues AS text[])) AND {SHARED.format(queue="q.name")}
+WHERE NOT q.limited AND q.name = ANY(CAST(:queues AS text[]))
+  AND ({SHARED.format(queue="q.name")} OR {CAPPED.format(queue="q.name")})
 """)
 
 
@@ -58,17 +65,18 @@ async def announce(conn: Connection, pairs: Iterable[Pair]) -> None:
     """Write the queues and pairs that have no row yet, and notify the workers of new queues. The caller commits.
 
     A queue belongs to the workers of the types whose default it is when its first job comes; if there is none, it
-    belongs to all workers, even if a type makes it its default later. A queue that gets its second tenant is limited.
+    belongs to all workers, even if a type makes it its default later. A queue is limited from its second tenant on, or
+    from the first with a `max_running`.
     Rows are written in the order of their names, so two batches cannot deadlock.
     """
     announced = sorted(pairs)
     queues, tenants = [queue for queue, _ in announced], [tenant for _, tenant in announced]
     if new := await _ANNOUNCE.values(conn, queues=queues, tenants=tenants):
-        await _limit_shared(conn, new)
+        await _limit(conn, new)
 
 
-async def _limit_shared(conn: Connection, queues: list[str]) -> None:
+async def _limit(conn: Connection, queues: list[str]) -> None:
     """Two transactions that write one pair each do not see each other's. So the one that locks the queue later counts:
     in a statement of its own, which sees what the other has committed."""
     await _LOCK.run(conn, queues=queues)
-    await _LIMIT_SHARED.run(conn, queues=queues)
+    await _LIMIT.run(conn, queues=queues)

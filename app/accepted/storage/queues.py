@@ -13,7 +13,7 @@ import msgspec
 
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
-from accepted.storage.queue_tenants import NEW_QUEUE_CHANNEL
+from accepted.storage.queue_tenants import CAPPED, NEW_QUEUE_CHANNEL, SHARED
 from accepted.storage.workers import ALIVE
 
 LIMITER_CHANNEL = "accepted_held"
@@ -114,11 +114,12 @@ DELETE FROM queues WHERE name = :name
 
 _NAMES = Statement("SELECT name FROM queues ORDER BY name")
 
-_LIMIT_AGAIN = Statement("""
+_LIMIT_AGAIN = Statement(f"""
 UPDATE queues q SET limited = true
 WHERE NOT q.limited AND q.name = ANY(CAST(:names AS text[])) AND (
-    SELECT o.job_id FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity' LIMIT 1
-) IS NOT NULL
+    (SELECT o.job_id FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity' LIMIT 1) IS NOT NULL
+    OR {SHARED.format(queue="q.name")} OR {CAPPED.format(queue="q.name")}
+)
 """)
 
 _SERVED_BY = Statement("""
@@ -233,7 +234,8 @@ async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
 
 async def limit_again(conn: Connection, names: Sequence[str]) -> None:
     """Mark those of these queues as limited that were deleted while a job came to them and was put on hold: only the
-    limiter moves it on. The caller commits."""
+    limiter moves it on. Also those that several tenants use, or one with a `max_running`, if it was set just when the
+    tenant came. The caller commits."""
     await _LIMIT_AGAIN.run(conn, names=list(names))
 
 

@@ -9,6 +9,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.services.jobs.submission import Submission, Submissions
 from accepted.storage import queue_load, queue_tenants, queues
 from accepted.storage.db.engine import transaction
+from accepted.storage.tenants import put_share
 from accepted_worker.scheduler.housekeeping import Sampler
 from tests.support.ledger.jobs import a_job
 from tests.support.ledger.limited_queue import Queue, a_worker, counted
@@ -98,3 +99,16 @@ async def test_a_queue_is_owned_by_who_used_it_alone(engine: AsyncEngine) -> Non
         assert not await queues.may_own(conn, "ours", "a")
         await queues.delete(conn, "ours", 30.0)
         assert await queues.may_own(conn, "ours", "b"), "it goes with its pairs"
+
+
+async def test_a_queue_that_is_shared_is_limited_again_by_the_sampler(engine: AsyncEngine) -> None:
+    """A share that is set just when the tenant comes does not see the pair, nor the pair the share."""
+    await announce(engine, ("ours", "a"), ("ours", "b"), ("capped", "c"), ("plain", "d"))
+    async with transaction(engine) as conn:
+        await put_share(conn, "c", None, 5)
+        await conn.commit()
+    await do(engine, "UPDATE queues SET limited = false")
+    async with transaction(engine) as conn:
+        await queues.limit_again(conn, ["capped", "ours", "plain"])
+        await conn.commit()
+    assert await limited(engine) == ["capped", "ours"]

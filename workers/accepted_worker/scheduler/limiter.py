@@ -7,13 +7,13 @@ may run, because one of them locks a queue's row for the length of its transacti
 import asyncio
 import contextlib
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
+from accepted.services import admission
 from accepted.services.jobs.publishing import publish
 from accepted.storage import limiter, queues
 from accepted.storage.db import notifications
@@ -21,7 +21,7 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.db.statements import Direct
 from accepted.storage.jobs.outbox import HOLD
-from accepted.storage.limiter import Admitted, LockedQueue, Room
+from accepted.storage.limiter import LockedQueue
 from accepted.storage.queues import LIMITER_CHANNEL
 
 BATCH_SIZE = 500
@@ -123,39 +123,23 @@ class Limiter:
         if limit == 0:
             set_back = locked.since_start is not None and locked.since_start < 0  # the clock was
             if set_back or ready <= 0:  # rows that are admitted and not yet claimed count as starting now
-                await limiter.pass_on(conn, queue, locked.last_key, locked.now, 0.0)
+                await limiter.pass_on(conn, queue, locked.turn, locked.now, 0.0)
             self._again_in(max(ready, APART))
             return []
-        busy = room.admitted + (room.run or 0) if locked.keyed else 0
-        refs, last_key = await self._choose(conn, queue, limit, locked, room, steps=limit + busy)
-        started = len(refs)
-        counts = None if pace is None else pace.counts(ready, started)
-        if started and (counts is not None or last_key != locked.last_key):
-            await limiter.pass_on(conn, queue, last_key, locked.now, counts)
-        if 0 < started < limit or started == BATCH_SIZE:
+        served = await admission.serve(conn, queue, limit, locked, room, self._hold, self._lease_ttl)
+        started = len(served.refs)
+        counts = None if pace is None or not started else pace.counts(ready, started)
+        if counts is not None or served.turn != locked.turn:
+            await limiter.pass_on(conn, queue, served.turn, locked.now, counts)
+        if 0 < started < served.possible or started == BATCH_SIZE:
             self._again_in(0.0)
         elif pace is not None and counts is not None:
             self._again_in(max(counts + pace.interval, APART))
         else:
             self._again_when_one_ends()
-        return refs
-
-    async def _choose(
-        self, conn: AsyncConnection, queue: str, limit: int, locked: LockedQueue, room: Room, steps: int
-    ) -> tuple[list[JobRef], str | None]:
-        """Admit any rows for the slots of worker processes, then rows that waiting lease requests can take.
-
-        Returns their references, and the key that was served last.
-        """
-        first, last_key = Admitted([], locked.last_key), locked.last_key
-        if (slots := min(limit, room.for_any)) > 0:
-            first = await limiter.admit(conn, queue, slots, locked, room, steps, self._hold)
-            last_key = first.last_key if first.refs else last_key
-        if (leases := min(limit - len(first.refs), room.for_wanted)) <= 0:
-            return first.refs, last_key
-        locked = msgspec.structs.replace(locked, last_key=last_key)
-        then = await limiter.admit(conn, queue, leases, locked, room, steps, self._hold, leases=self._lease_ttl)
-        return [*first.refs, *then.refs], then.last_key if then.refs else last_key
+        if served.overlooked:
+            self._again_in(APART)
+        return served.refs
 
 
 class LimiterNotifications:

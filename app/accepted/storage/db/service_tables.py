@@ -30,7 +30,8 @@ queues = Table(
     Column("max_running_per_key", Integer),
     Column("max_depth", Integer),
     Column("last_start", Moment),
-    Column("last_key", Text),
+    Column("last_tenant", Text),
+    Column("turn_taken", Integer, nullable=False, server_default="0"),
     Column("dedicated", Boolean),
     Column("owner", Text),
     Index("queues_limited", "name", postgresql_where=text("limited")),
@@ -41,7 +42,16 @@ queue_tenants = Table(
     metadata,
     Column("queue", Text, nullable=False),
     Column("tenant", Text, nullable=False),
+    Column("last_key", Text),
     PrimaryKeyConstraint("queue", "tenant"),
+)
+
+tenant_shares = Table(
+    "tenant_shares",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("weight", Integer, nullable=False),
+    Column("max_running", Integer),
 )
 
 queue_samples = Table(
