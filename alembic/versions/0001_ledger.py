@@ -308,7 +308,8 @@ CREATE TABLE workers (
     queues text[],
     types text[],
     ends_at timestamptz,
-    tenant text
+    tenant text,
+    blocked text
 );
 
 CREATE TABLE periodic_locks (

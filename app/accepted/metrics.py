@@ -58,6 +58,11 @@ LOOP_LAG = Histogram(
     "How much later than asked the event loop of this process turns, looked at forty times a second; at rest, twice.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+LOOP_BLOCKED = Counter(
+    "accepted_event_loop_blocked_seconds_total",
+    "Seconds for which one attempt held up the event loop of this worker, by its type; empty: not an attempt.",
+    ["type"],
+)
 
 DESCRIPTORS_LACKED = Counter(
     "accepted_descriptors_lacked_total",

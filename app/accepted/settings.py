@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     shutdown_grace: Seconds = Field(30, ge=0, le=3600)
     ack_within: Seconds = Field(600, ge=1)
     lease_ttl: Seconds = Field(30, ge=1, le=3600)
+    blocked_limit: Annotated[float | None, Field(ge=1, le=3600), BeforeValidator(_seconds), BeforeValidator(_off)] = (
+        Field(30, description="seconds, or off")
+    )
     keep_alive: Seconds = Field(75, ge=1, le=3600)
     metrics_port: Annotated[int | None, Field(ge=1, le=65535), BeforeValidator(_off)] = Field(
         None, description="off, or a port"

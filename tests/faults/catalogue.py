@@ -77,6 +77,7 @@ FAULTS = {
     "F74": "a small request that costs much to check",
     "F75": "a web page beside `accepted dev`",
     "F78": "a tenant that floods what it shares with others",
+    "F77": "a handler that blocks the event loop, and the jobs beside it",
     "F80": "a key of one tenant, and what all tenants share",
     "F81": "another user of the machine where `accepted dev` runs",
     "F82": "a small picture that is large in memory",

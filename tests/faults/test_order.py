@@ -251,7 +251,8 @@ async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[N
     tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)
     worker = Worker(
         engine, broker, handlers, Executor(handlers, tools, 2, 1000, pool),
-        queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600, database_url="",
+        queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600, blocked_limit=None,
+        database_url="",
     )  # fmt: skip
     running = asyncio.create_task(worker.run())
     try:

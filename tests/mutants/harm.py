@@ -4,6 +4,7 @@ from tests.mutants.workshop import Edit, Mutant
 
 FAIRNESS = "tests/harm/test_fairness.py::"
 COSTLY = "tests/harm/test_costly_requests.py::test_nobody_waits_for_a_costly_request"
+BLOCKED = "tests/harm/test_blocked_loop.py"
 
 HARM = (
     Mutant(
@@ -60,5 +61,27 @@ HARM = (
             ),
         ),
         (FAIRNESS + "test_a_flood_of_long_jobs_holds_up_nobody_else[postgres]",),
+    ),
+    Mutant(
+        "heartbeats come from the event loop that handlers block",
+        (
+            Edit(
+                "workers/accepted_worker/runtime/heartbeats.py",
+                "                if not self._withheld:\n",
+                "                if not self._withheld and watchdog.blocking is None:\n",
+            ),
+        ),
+        (BLOCKED + "::test_a_blocked_loop_is_no_lost_lease",),
+    ),
+    Mutant(
+        "what runs beside a culprit is charged as well",
+        (
+            Edit(
+                "app/accepted/services/jobs/crashes.py",
+                "if one.lease == culprit else transitions.handed_back(one)",
+                "if one.lease == culprit else transitions.crashed(one, random.random(), message)",
+            ),
+        ),
+        (BLOCKED + "::test_past_the_limit_the_culprit_alone_is_charged",),
     ),
 )

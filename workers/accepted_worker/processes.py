@@ -111,6 +111,7 @@ async def run_worker(
             lease_ttl=settings.lease_ttl,
             shutdown_grace=settings.shutdown_grace,
             ack_within=settings.ack_within,
+            blocked_limit=settings.blocked_limit,
             database_url=settings.require_database(),
         )
         process.tune_garbage_collector()

@@ -109,9 +109,10 @@ def serve_as_worker(orders: int) -> None:
     logs.configure(pretty=True)
     process.raise_descriptor_limit()
     try:
-        processes.worker(
-            load(**{name: given[name] for name in ("database_url", "broker_url")}), (), given["concurrency"]
-        )
+        settings = load(**{name: given[name] for name in ("database_url", "broker_url")})
+        if "blocked_limit" not in settings.model_fields_set:  # a breakpoint in a handler blocks the loop as well
+            settings = settings.model_copy(update={"blocked_limit": None})
+        processes.worker(settings, (), given["concurrency"])
     except AcceptedError as error:
         sys.stderr.write(f"accepted: {error or type(error).__name__}\n")
         sys.exit(os.EX_CONFIG)

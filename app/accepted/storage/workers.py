@@ -9,10 +9,11 @@ from accepted.domain.transitions import RunningAttempt
 from accepted.storage.db.statements import Connection, Row, Statement
 
 _HEARTBEAT = Statement("""
-INSERT INTO workers (id, name, slots, queues, types, tenant)
-VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant)
+INSERT INTO workers (id, name, slots, queues, types, tenant, blocked)
+VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant, :blocked)
 ON CONFLICT (id) DO UPDATE SET
-    heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
+    heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types,
+    blocked = excluded.blocked
 """)
 
 ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
@@ -74,14 +75,17 @@ async def heartbeat(
     queues: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
     tenant: str | None = None,
+    blocked: str | None = None,
 ) -> None:
     """Record that this worker is alive, which keeps its leases for another `LEASE_TTL`. The caller commits.
 
-    The worker has `slots` in all and serves `queues`, `types` and `tenant`; None means all. The first call inserts it.
+    The worker has `slots` in all and serves `queues`, `types` and `tenant`; None means all. `blocked` is JSON text:
+    what blocks its event loop, if anything does. The first call inserts it.
     """
     await _HEARTBEAT.run(
-        conn, id=worker_id, name=name, slots=slots, queues=_list(queues), types=_list(types), tenant=tenant
-    )
+        conn, id=worker_id, name=name, slots=slots, queues=_list(queues), types=_list(types), tenant=tenant,
+        blocked=blocked,
+    )  # fmt: skip
 
 
 async def retire(conn: Connection, worker_id: UUID) -> None:

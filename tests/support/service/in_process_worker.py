@@ -88,7 +88,8 @@ async def working(
     executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool)
     one = Worker(
         engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency,
-        lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
+        lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within,
+        blocked_limit=None, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
     polls = PollConnection(engine)

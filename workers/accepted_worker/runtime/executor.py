@@ -26,7 +26,7 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.queues import RunTimes
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures
-from accepted_worker.attempt.handler_call import CallOutcome, EndReason, HandlerCall
+from accepted_worker.attempt.handler_call import CalledAttempt, CallOutcome, EndReason, HandlerCall
 from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
@@ -126,7 +126,8 @@ class Executor:
         function: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context, claim)
         if handler.in_process:
             function = partial(self._call_in_process, context, timeout, claim)
-        call = HandlerCall(function, context.ending, self._orphans, interruptible=handler.interruptible)
+        called = CalledAttempt(claim.job.type, claim.lease)
+        call = HandlerCall(function, called, context.ending, self._orphans, interruptible=handler.interruptible)
         self._calls[running.job_id, running.attempt] = call
         try:
             outcome = await call.wait(timeout + START_SECONDS if handler.in_process else timeout)

@@ -134,11 +134,16 @@ class Lane:
         if self._attempts:
             await asyncio.wait(set(self._attempts), timeout=HAND_BACK_SECONDS)
 
-    async def beat(self, conn: AsyncConnection) -> None:
-        """Write that the lane is alive. When it stops it offers only the slots that are in use, so that the limiter
-        admits no more jobs for it. The caller commits."""
-        slots = len(self._running) if self._stopping else self._slot_count
-        await workers.heartbeat(conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types)
+    async def beat(self, conn: AsyncConnection, blocked: str | None = None) -> None:
+        """Write that the lane is alive, and what blocks its event loop, as JSON text. Any thread may call it.
+
+        When it stops or is blocked it offers only the slots that are in use, so that the limiter admits no more jobs
+        for it. The caller commits.
+        """
+        slots = len(self._running) if self._stopping or blocked else self._slot_count
+        await workers.heartbeat(
+            conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types, blocked=blocked
+        )
 
     async def unknown_claims(self, conn: AsyncConnection) -> list[RunningAttempt]:
         """Open attempts of this lane that do not run here."""

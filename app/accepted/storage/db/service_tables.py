@@ -94,6 +94,7 @@ workers = Table(
     Column("types", ARRAY(Text)),
     Column("ends_at", Moment),
     Column("tenant", Text),
+    Column("blocked", Text),
 )
 
 targets = Table(
