@@ -285,7 +285,8 @@ CREATE TABLE queue_samples (
 );
 
 CREATE TABLE job_types (
-    name text PRIMARY KEY,
+    tenant text NOT NULL DEFAULT '',
+    name text NOT NULL,
     description text NOT NULL DEFAULT '',
     queue text NOT NULL,
     max_attempts integer NOT NULL,
@@ -296,7 +297,8 @@ CREATE TABLE job_types (
     internal boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now(),
     not_found text NOT NULL DEFAULT 'fail',
-    external boolean NOT NULL DEFAULT false
+    external boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tenant, name)
 );
 
 CREATE TABLE workers (

@@ -5,11 +5,12 @@ from tests.mutants.workshop import Edit, Mutant
 FAIRNESS = "tests/harm/test_fairness.py::"
 COSTLY = "tests/harm/test_costly_requests.py::test_nobody_waits_for_a_costly_request"
 BLOCKED = "tests/harm/test_blocked_loop.py"
+TYPES = "tests/harm/test_job_types_of_others.py::"
 
 HARM = (
     Mutant(
         "a payload is validated whatever it costs",
-        (Edit("app/accepted/services/schema_cost.py", "if steps > MAX_STEPS and", "if steps < 0 and"),),
+        (Edit("app/accepted/services/job_types/schema_cost.py", "if steps > MAX_STEPS and", "if steps < 0 and"),),
         (COSTLY + "[4,900 parts over 60,000 items]",),
     ),
     Mutant(
@@ -24,6 +25,38 @@ HARM = (
         "a large body is read at once",
         (Edit("app/accepted/domain/json_pieces.py", "LARGE = 32 * 1024", "LARGE = 2**30"),),
         (COSTLY + "[16 MiB of empty members]",),
+    ),
+    Mutant(
+        "a job type is found whoever has put it",
+        (
+            Edit(
+                "app/accepted/services/job_types/cache.py",
+                "found = await job_types.names(conn, self.owner)",
+                "found = await job_types.names(conn, 'b')",
+            ),
+        ),
+        (TYPES + "test_a_type_of_the_same_name_changes_nothing_for_others",),
+    ),
+    Mutant(
+        "a tenant's type is that of its handlers' attempts whoever has put it",
+        (Edit("app/accepted/storage/workers.py", "k.tenant IN ('', {job}.tenant)", "true"),),
+        ("tests/integration/job_types/test_own_types.py::test_the_policy_of_an_attempt_is_that_of_its_tenants_type",),
+    ),
+    Mutant(
+        "a tenant's type takes a queue from others",
+        (
+            Edit(
+                "app/accepted/storage/queue_tenants.py",
+                "WHERE y.tenant = '' AND y.queue = n.queue",
+                "WHERE y.queue = n.queue",
+            ),
+        ),
+        (TYPES + "test_a_type_keeps_no_worker_from_the_jobs_of_others",),
+    ),
+    Mutant(
+        "a tenant has as many types as it likes",
+        (Edit("app/accepted/services/job_types/registration.py", "MAX_SCHEMAS = 4 * 2**20", "MAX_SCHEMAS = 2**40"),),
+        (TYPES + "test_many_large_types_take_bounded_memory_and_nobody_waits",),
     ),
     Mutant(
         "a page is served under any name that leads to loopback",

@@ -19,7 +19,7 @@ from accepted.domain.network import signing
 from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
 from accepted.metrics import observed_loop
-from accepted.services.job_types import check_handled
+from accepted.services.job_types.registration import check_handled
 from accepted.services.scraping import refresh
 from accepted.settings import Settings
 from accepted.storage.db import migrate

@@ -40,7 +40,7 @@ from accepted.errors import ConfigurationError
 from accepted.metrics import observed_loop
 from accepted.services.batches.spool import SpoolSpace
 from accepted.services.batches.submission import BatchSubmissions
-from accepted.services.job_types import MAX_AGE_WATCHED, JobTypeCache
+from accepted.services.job_types.cache import MAX_AGE_WATCHED, JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher

@@ -18,6 +18,9 @@ DEFAULT_TENANT = "default"
 """The tenant of every caller when authentication is off."""
 
 
+SHARED = ""
+"""In place of a tenant: the owner of what all tenants share. No key is made for a tenant without a name."""
+
 RESERVED = "accepted:"
 """What the names of tenants of our own begin with; no key is made for them."""
 

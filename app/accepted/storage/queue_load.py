@@ -59,7 +59,7 @@ WITH named AS MATERIALIZED (
     SELECT unnest(CAST(:queues AS text[])) AS name
 ), typed AS MATERIALIZED (
     SELECT queue, array_agg(type) AS types FROM (
-        SELECT queue, name AS type FROM job_types WHERE queue = ANY(CAST(:queues AS text[]))
+        SELECT queue, name AS type FROM job_types WHERE tenant = '' AND queue = ANY(CAST(:queues AS text[]))
         UNION
         SELECT n.name, j.type FROM named n
         CROSS JOIN LATERAL (
@@ -77,8 +77,8 @@ FROM named n LEFT JOIN typed t ON t.queue = n.name
 LEFT JOIN alive w ON {serves("n.name")} AND (w.types IS NULL OR t.types IS NULL OR w.types && t.types)
 GROUP BY n.name
 """)
-"""The types of a queue are those whose default it is, and those of some of the jobs that wait on it. Workers that serve
-the same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
+"""The types of a queue are the shared ones whose default it is, and those of some of the jobs that wait on it. Workers
+that serve the same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
 
 _MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
 

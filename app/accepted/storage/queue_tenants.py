@@ -30,7 +30,7 @@ WITH used AS MATERIALIZED (
     SELECT queue, tenant FROM unnest(CAST(:queues AS text[]), CAST(:tenants AS text[])) AS u(queue, tenant)
 ), named AS (
     INSERT INTO queues AS q (name, dedicated)
-    SELECT DISTINCT n.queue, EXISTS (SELECT 1 FROM job_types y WHERE y.queue = n.queue) FROM used n
+    SELECT DISTINCT n.queue, EXISTS (SELECT 1 FROM job_types y WHERE y.tenant = '' AND y.queue = n.queue) FROM used n
     WHERE NOT EXISTS (SELECT 1 FROM queues k WHERE k.name = n.queue AND k.dedicated IS NOT NULL) ORDER BY n.queue
     ON CONFLICT (name) DO UPDATE SET dedicated = excluded.dedicated WHERE q.dedicated IS NULL RETURNING name
 ), paired AS (
@@ -64,9 +64,9 @@ def pairs_of(jobs: Iterable[NewJob]) -> set[Pair]:
 async def announce(conn: Connection, pairs: Iterable[Pair]) -> None:
     """Write the queues and pairs that have no row yet, and notify the workers of new queues. The caller commits.
 
-    A queue belongs to the workers of the types whose default it is when its first job comes; if there is none, it
-    belongs to all workers, even if a type makes it its default later. A queue is limited from its second tenant on, or
-    from the first with a `max_running`.
+    A queue belongs to the workers of the shared types whose default it is when its first job comes; if there is none,
+    it belongs to all workers, even if a type makes it its default later. A queue is limited from its second tenant on,
+    or from the first with a `max_running`.
     Rows are written in the order of their names, so two batches cannot deadlock.
     """
     announced = sorted(pairs)

@@ -90,7 +90,7 @@ SELECT
     EXISTS (SELECT 1 FROM outbox WHERE queue = :name) AS waiting,
     EXISTS (SELECT 1 FROM attempts t JOIN jobs j ON j.id = t.job_id
             WHERE t.finished_at IS NULL AND j.queue = :name) AS running,
-    ARRAY(SELECT name FROM job_types WHERE queue = :name ORDER BY name LIMIT 5) AS types,
+    ARRAY(SELECT name FROM job_types WHERE queue = :name AND tenant IN ('', :tenant) ORDER BY name LIMIT 5) AS types,
     ARRAY(SELECT DISTINCT w.name FROM workers w WHERE :name = ANY(w.queues) AND {ALIVE} LIMIT 5) AS workers
 """)
 
@@ -99,12 +99,12 @@ SELECT COALESCE(
     (SELECT owner = :tenant FROM queues WHERE name = :name),
     NOT EXISTS (SELECT 1 FROM queue_tenants WHERE queue = :name AND tenant <> :tenant)
     AND NOT (
-        EXISTS (SELECT 1 FROM job_types WHERE queue = :name AND NOT external)
+        EXISTS (SELECT 1 FROM job_types WHERE queue = :name AND tenant = '')
         AND EXISTS (SELECT 1 FROM api_keys WHERE tenant <> :tenant AND revoked_at IS NULL)
     )
 )
 """)
-"""The queue of a type that a Python worker serves is everybody's as soon as there are other tenants."""
+"""The queue of a shared type is everybody's as soon as there are other tenants."""
 
 _DELETE = Statement("""
 WITH samples AS (DELETE FROM queue_samples WHERE queue = :name),
@@ -125,8 +125,9 @@ WHERE NOT q.limited AND q.name = ANY(CAST(:names AS text[])) AND (
 _SERVED_BY = Statement("""
 SELECT q.name FROM queues q
 WHERE NOT q.dedicated
-   OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)
-   OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name AND y.name = ANY(CAST(:types AS text[])))
+   OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.tenant = '' AND y.queue = q.name)
+   OR EXISTS (SELECT 1 FROM job_types y
+              WHERE y.tenant = '' AND y.queue = q.name AND y.name = ANY(CAST(:types AS text[])))
 ORDER BY q.name
 """)
 
@@ -167,14 +168,15 @@ async def names(conn: Connection) -> list[str]:
     return await _NAMES.values(conn)
 
 
-async def delete(conn: Connection, name: str, lease_ttl: float) -> QueueUses | None:
+async def delete(conn: Connection, name: str, tenant: str, lease_ttl: float) -> QueueUses | None:
     """Delete a queue that is not in use, with its limits. Returns its uses; None when it does not exist.
 
-    The caller commits. A job that is inserted meanwhile is not seen here: the sampler makes its queue again.
+    `tenant` asks: other tenants' own types do not keep it. The caller commits. A job that is inserted meanwhile is not
+    seen here: the sampler makes its queue again.
     """
     if await _LOCK.first(conn, name=name) is None:
         return None
-    row = await _USES.first(conn, name=name, lease_ttl=float(lease_ttl))
+    row = await _USES.first(conn, name=name, tenant=tenant, lease_ttl=float(lease_ttl))
     assert row is not None
     uses = struct(QueueUses, row)
     if uses.none:
@@ -187,7 +189,7 @@ async def delete(conn: Connection, name: str, lease_ttl: float) -> QueueUses | N
 async def served_by(conn: Connection, types: Sequence[str]) -> list[str]:
     """The names of the queues that a worker with handlers for `types` serves when it is to serve every queue.
 
-    Left out are queues that are the default of other types only, and were so before their first job.
+    Left out are queues that are the default of other shared types only, and were so before their first job.
     """
     return await _SERVED_BY.values(conn, types=list(types))
 

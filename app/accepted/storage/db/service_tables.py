@@ -68,7 +68,8 @@ queue_samples = Table(
 job_types = Table(
     "job_types",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("tenant", Text, nullable=False, server_default=""),
+    Column("name", Text, nullable=False),
     Column("description", Text, nullable=False, server_default=""),
     Column("queue", Text, nullable=False),
     Column("max_attempts", Integer, nullable=False),
@@ -80,6 +81,7 @@ job_types = Table(
     Column("updated_at", Moment, nullable=False, server_default=func.now()),
     Column("not_found", Text, nullable=False, server_default="fail"),
     Column("external", Boolean, nullable=False, server_default="false"),
+    PrimaryKeyConstraint("tenant", "name"),
 )
 
 workers = Table(

@@ -17,7 +17,7 @@ from accepted.domain.transitions import DEFERRED
 from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.queue_tenants import SHARED
 from accepted.storage.targets import DEFERRED_FOR
-from accepted.storage.workers import ALIVE, SERVES
+from accepted.storage.workers import ALIVE, SERVES, type_of
 
 NEEDED_LIMIT = 20
 """Needed jobs that an explanation names; it also says how many there are."""
@@ -47,7 +47,7 @@ LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished
 LEFT JOIN attempts e ON e.job_id = j.id AND e.attempt = j.attempt AND e.finished_at IS NOT NULL
 LEFT JOIN workers w ON w.id = t.worker_id
 LEFT JOIN queues q ON q.name = j.queue
-LEFT JOIN job_types y ON y.name = j.type
+LEFT JOIN {type_of("j")} ON true
 LEFT JOIN tenant_shares s ON s.tenant = j.tenant
 WHERE j.id = :id
 """)

@@ -23,6 +23,7 @@ from accepted.storage.dead_letters import MATCHES, LetterFilter
 from accepted.storage.jobs import dependencies
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.queue_tenants import Pair
+from accepted.storage.workers import type_of
 
 _AGAIN = Statement(f"""
 WITH chosen AS MATERIALIZED (
@@ -40,7 +41,7 @@ WITH chosen AS MATERIALIZED (
         blockers = c.unmet,
         max_attempts = j.attempt + COALESCE(
             CAST(j.retry->>'max_attempts' AS int4),
-            (SELECT y.max_attempts FROM job_types y WHERE y.name = j.type),
+            (SELECT y.max_attempts FROM {type_of("j")}),
             CAST(:default_attempts AS int4)
         ),
         crashes = 0, result = NULL, error = NULL, progress = NULL, finished_at = NULL, cancelled_by = NULL,
