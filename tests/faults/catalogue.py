@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F86: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F87: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -86,6 +86,7 @@ FAULTS = {
     "F84": "jobs that a tenant makes past its limits, by a way other than submitting them",
     "F85": "texts that steer a terminal; connections until no descriptor is left",
     "F86": "metrics that strangers read, and that grow",
+    "F87": "a handler that ends its process beside others",
     "F88": "mail in the name of others",
     "F89": "uploads that take disk space and do not end",
     "F92": "a key is revoked while requests wait under it",

@@ -117,4 +117,15 @@ HARM = (
         ),
         (BLOCKED + "::test_past_the_limit_the_culprit_alone_is_charged",),
     ),
+    Mutant(
+        "suspects run beside others",
+        (
+            Edit(
+                "workers/accepted_worker/runtime/suspects.py",
+                "return claim.crashes > 0 and",
+                "return claim.crashes < 0 and",
+            ),
+        ),
+        ("tests/harm/test_crashes.py::test_only_the_culprit_of_a_crash_is_condemned[exit]",),
+    ),
 )

@@ -1,5 +1,6 @@
 """Each setting of the contract's section 2: its default, valid values, and one line for an invalid one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,13 @@ def test_a_wrong_one_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 def test_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set_to(monkeypatch, TRUSTED_PROXIES="10.0.0.0/8, ::1,192.0.2.7").trusted_proxies
     assert [str(one) for one in found] == ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]
+
+
+def test_as_json_they_are_the_same_settings() -> None:
+    """A worker gives its own to the children that run jobs alone."""
+    given = Settings(
+        database_url="postgresql://u:p@h/d", egress_allow="127.0.0.0/8,example.com", smtp_url="smtp://u:p@h:587",
+        allowed_hosts="a.example,10.0.0.0/8", trusted_proxies="10.0.0.0/8", retention="7d", metrics_port="off",
+        handlers="a,b", smtp_from_allow="a@example.com,@example.org",
+    )  # fmt: skip
+    assert Settings(**json.loads(given.model_dump_json())) == given

@@ -34,6 +34,7 @@ from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
 from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.suspects import Suspects
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base, loops
 from accepted_worker.stop_signals import stop_on_signals
@@ -92,7 +93,8 @@ async def run_worker(
     forks.end_forks_with_this_process()
     egress, egress_of_deliveries = Egress(settings.egress_allow), Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
-    pool = ProcessPool(_setup(settings))
+    setup = _setup(settings)
+    pool = ProcessPool(setup)
     async with _connections(settings) as (engine, broker):
         handlers = _handlers(settings)
         webhooks = webhook_handler(engine, settings.webhook_secret, egress_of_deliveries)
@@ -101,11 +103,14 @@ async def run_worker(
         alerts = alert_handler(settings.alert_url, None if master is None else signing.secret_of_alerts(master))
         handlers[alerts.type.name] = alerts
         tools = Tools(engine, egress, mail, settings, threads=concurrency)
+        executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool, after_attempt)
+        suspects = Suspects(handlers, executor, setup, settings)
         running_worker = Worker(
             engine,
             broker,
             handlers,
-            Executor(handlers, tools, concurrency, settings.max_result_bytes, pool, after_attempt),
+            executor,
+            suspects,
             queue_names=queues,
             concurrency=concurrency,
             lease_ttl=settings.lease_ttl,
@@ -120,6 +125,7 @@ async def run_worker(
         running_worker.stop()
         await running
         await tools.aclose()
+        await suspects.aclose()
     await pool.aclose()
     await egress.aclose()
     await egress_of_deliveries.aclose()

@@ -32,6 +32,7 @@ from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.heartbeats import Heartbeats
 from accepted_worker.runtime.lane import HAND_BACK_SECONDS, Lane
 from accepted_worker.runtime.recording import Recorder
+from accepted_worker.runtime.suspects import Suspects
 
 FIND_QUEUES_SECONDS = 2.0
 """Seconds between polls for new queues, when no notification of one comes."""
@@ -64,6 +65,7 @@ class Worker:
         broker: Broker,
         handlers: dict[str, Handler],
         executor: Executor,
+        suspects: Suspects,
         *,
         queue_names: Sequence[str],
         concurrency: int,
@@ -76,6 +78,7 @@ class Worker:
         self._engine = engine
         self._handlers = handlers
         self._executor = executor
+        self._suspects = suspects
         self._queue_names = list(queue_names)
         self._recorder = Recorder(engine, broker, executor.tools)
         self._lanes = self._lanes_of(broker, concurrency, ack_within)
@@ -145,7 +148,7 @@ class Worker:
         delivers = bool(internal) and (not named or WEBHOOK_QUEUE in named)
         others = [queue for queue in named if not (delivers and queue == WEBHOOK_QUEUE)]
         lane = partial(
-            Lane, self._engine, broker, self._executor, self._recorder,
+            Lane, self._engine, broker, self._executor, self._suspects, self._recorder,
             name=f"{socket.gethostname()}:{os.getpid()}", ack_within=ack_within,
         )  # fmt: skip
         lanes = []
