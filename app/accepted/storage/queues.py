@@ -114,6 +114,8 @@ DELETE FROM queues WHERE name = :name
 
 _NAMES = Statement("SELECT name FROM queues ORDER BY name")
 
+_KNOWN = Statement("SELECT name FROM queues WHERE name = ANY(CAST(:names AS text[]))")
+
 _LIMIT_AGAIN = Statement(f"""
 UPDATE queues q SET limited = true
 WHERE NOT q.limited AND q.name = ANY(CAST(:names AS text[])) AND (
@@ -166,6 +168,11 @@ class QueueUses(msgspec.Struct, frozen=True):
 async def names(conn: Connection) -> list[str]:
     """The name of each queue."""
     return await _NAMES.values(conn)
+
+
+async def known(conn: Connection, names: Iterable[str]) -> set[str]:
+    """Those of `names` that are queues."""
+    return set(await _KNOWN.values(conn, names=sorted(names)))
 
 
 async def delete(conn: Connection, name: str, tenant: str, lease_ttl: float) -> QueueUses | None:

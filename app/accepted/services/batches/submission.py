@@ -19,7 +19,7 @@ from accepted.domain.batch import Batch, NewBatch
 from accepted.domain.job import NewJob
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import Gone, LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, QUEUES, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import handoff
 from accepted.storage import batches as ledger
@@ -129,7 +129,7 @@ class BatchSubmissions:
                 return None
             await conn.commit()
         for queue, count in queues.items():
-            JOBS_ACCEPTED.labels(queue).inc(count)
+            JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
         return BatchReceipt(_as_accepted(wanted.batch, counts, created_at))
 
     async def _remember(self, conn: AsyncConnection, wanted: BatchSubmission) -> bool:

@@ -18,7 +18,7 @@ from accepted.concurrency import Coalescer, Deadlines
 from accepted.domain.job import Job, NewJob, as_stored
 from accepted.domain.references import JobRef
 from accepted.errors import Gone, LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, QUEUES, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher, handoff
 from accepted.storage import queue_tenants
@@ -232,7 +232,7 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
 
 def _count(queues: Counter[str]) -> None:
     for queue, count in queues.items():
-        JOBS_ACCEPTED.labels(queue).inc(count)
+        JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
 
 
 def _is_ready(made: Accepted | None) -> bool:
