@@ -47,7 +47,7 @@ from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 QUEUE = "ordered"
-SETUP = Setup(("accepted_worker.handlers",), "", None, None, 1000, 10_000)
+SETUP = Setup((registry.BUILT_IN, registry.SLEEP), "", None, None, 1000, 10_000)
 BROKER_QUEUE = f"accepted.q.{QUEUE}"
 TTL = 60.0  # seconds
 
@@ -247,7 +247,7 @@ async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
-    handlers = registry.load(["accepted_worker.handlers"])
+    handlers = registry.load(SETUP.modules)
     pool = ProcessPool(SETUP)
     settings = Settings(database_url="postgresql://unused")
     tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)

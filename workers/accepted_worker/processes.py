@@ -135,7 +135,7 @@ def _handlers(settings: Settings) -> dict[str, Handler]:
     from accepted_worker import handlers as built_in
 
     registry.make_working_directory_importable()
-    handlers = registry.load(settings.handlers)
+    handlers = registry.load(registry.modules_of(settings))
     check_handled(handler.type for handler in handlers.values())
     if {registry.BUILT_IN, registry.BUILT_IN_IN_CONTRACT} & {*settings.handlers}:
         for name, extra in built_in.EXTRAS.items():
@@ -147,7 +147,7 @@ def _handlers(settings: Settings) -> dict[str, Handler]:
 def _setup(settings: Settings) -> Setup:
     """What a child process needs of the settings."""
     return Setup(
-        modules=settings.handlers,
+        modules=registry.modules_of(settings),
         egress_allow=str(settings.egress_allow),
         smtp_server=settings.smtp_url,
         smtp_sender=settings.smtp_from,

@@ -40,8 +40,8 @@ class WorkerProcess:
     It starts at once, to load what it needs while this process does the same, and serves once it is told the ledger.
     """
 
-    def __init__(self, concurrency: int, broker_url: str | None) -> None:
-        self._orders = {"concurrency": concurrency, "broker_url": broker_url}
+    def __init__(self, concurrency: int, broker_url: str | None, auth: str) -> None:
+        self._orders = {"concurrency": concurrency, "broker_url": broker_url, "auth": auth}
 
     def __enter__(self) -> "WorkerProcess":
         self._start()
@@ -109,7 +109,7 @@ def serve_as_worker(orders: int) -> None:
     logs.configure(pretty=True)
     process.raise_descriptor_limit()
     try:
-        settings = load(**{name: given[name] for name in ("database_url", "broker_url")})
+        settings = load(**{name: given[name] for name in ("database_url", "broker_url", "auth")})
         if "blocked_limit" not in settings.model_fields_set:  # a breakpoint in a handler blocks the loop as well
             settings = settings.model_copy(update={"blocked_limit": None})
         processes.worker(settings, (), given["concurrency"])

@@ -155,7 +155,11 @@ def dev(
     sockets = process.bind(host, port)
     metrics_port.listen(settings.metrics_port)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
-    with processes.exiting(), development.WorkerProcess(concurrency, broker_url) as worker_process, given as url:
+    with (
+        processes.exiting(),
+        development.WorkerProcess(concurrency, broker_url, settings.auth) as worker_process,
+        given as url,
+    ):
         settings = settings.model_copy(update={"database_url": url})
         uvloop.run(development.run(settings, host, sockets, worker_process))
 

@@ -37,10 +37,11 @@ from tests.support.service.processes import BYTECODE
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
 
-HANDLERS = registry.load(["accepted_worker.handlers"])
+HANDLERS = registry.load([registry.BUILT_IN, registry.SLEEP])
 NOWHERE = Settings(database_url="postgresql://unused")
 MODULES = (
-    "accepted_worker.handlers",
+    registry.BUILT_IN,
+    registry.SLEEP,
     "tests.support.handlers.process_handlers",
     "tests.support.handlers.process_tools",
     "tests.support.handlers.suspicious",
