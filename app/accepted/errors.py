@@ -13,7 +13,7 @@ AcceptedError
 │   ├── ResourceNotFound        404
 │   ├── Gone                    410
 │   ├── QuotaExceeded           429  the tenant has used up its quota; carries the state of the quota
-│   ├── QueueFull               429  as many jobs wait on the queue as `max_depth` allows
+│   ├── QueueFull               429  as many jobs of the tenant wait on the queue as `max_depth` allows
 │   ├── UploadsFull             429  the tenant's uploads take too much of the disk that all share
 │   ├── NoRoom                  503  the disk for uploads is full
 │   ├── Conflict                409  its state does not allow the operation
@@ -150,7 +150,7 @@ class QuotaExceeded(Refused):
 
 
 class QueueFull(Refused):
-    """As many jobs wait on the queue as its `max_depth` allows."""
+    """As many jobs of the tenant wait on the queue as its `max_depth` allows."""
 
 
 class UploadsFull(Refused):

@@ -89,6 +89,7 @@ FAULTS = {
     "F87": "a handler that ends its process beside others",
     "F88": "mail in the name of others",
     "F89": "uploads that take disk space and do not end",
+    "F90": "one tenant fills a queue that others use",
     "F91": "jobs that do nothing but hold a slot",
     "F92": "a key is revoked while requests wait under it",
     "F93": "a handler takes the signals that stop its worker",

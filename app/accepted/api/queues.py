@@ -69,7 +69,7 @@ class QueuePatch(BaseModel):
     max_running: Limit | None = None
     rate_limit: RateRequest | None = None
     max_running_per_key: Limit | None = None
-    max_depth: Limit | None = None
+    max_depth: Limit | None = Field(None, description="Jobs of each tenant that may wait.")
 
     def columns(self) -> dict[str, Any]:
         """The columns of `queues` that the body names, with their new values."""

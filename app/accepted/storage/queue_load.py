@@ -83,11 +83,18 @@ that serve the same queues and types are one row of `alive`: there are few of th
 _MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
 
 _DEPTHS = Statement("""
-SELECT queue, count(*) AS waiting FROM outbox WHERE queue = ANY(CAST(:queues AS text[])) GROUP BY queue
+SELECT o.queue, j.tenant, count(*) AS waiting
+FROM outbox o CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE id = o.job_id OFFSET 0) AS j
+WHERE o.queue = ANY(CAST(:queues AS text[])) GROUP BY o.queue, j.tenant
 """)
-"""One pass over the waiting jobs, however many queues have a limit."""
+"""One pass over the waiting jobs, however many queues have a limit, and however many tenants use them."""
 
-_WAITING = Statement("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue LIMIT :limit) AS waiting")
+_WAITING = Statement("""
+SELECT count(*) FROM (
+    SELECT 1 FROM outbox o CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE id = o.job_id OFFSET 0) AS j
+    WHERE o.queue = :queue AND j.tenant = :tenant LIMIT :limit
+) AS waiting
+""")
 
 _NOW = f"date_bin(interval '{BIN} seconds', now(), 'epoch')"
 
@@ -173,18 +180,19 @@ async def slots(conn: Connection, queues: Sequence[str], lease_ttl: float) -> di
 
 
 async def max_depths(conn: Connection) -> dict[str, int]:
-    """How many jobs may wait on each queue that has such a limit."""
+    """How many jobs of each tenant may wait on each queue that has such a limit."""
     return {row["name"]: row["max_depth"] for row in await _MAX_DEPTHS.rows(conn)}
 
 
-async def depths(conn: Connection, queues: Sequence[str]) -> dict[str, int]:
-    """How many jobs wait on each of these queues, for any reason. Queues on which none waits are left out."""
-    return {row["queue"]: row["waiting"] for row in await _DEPTHS.rows(conn, queues=list(queues))}
+async def depths(conn: Connection, queues: Sequence[str]) -> dict[tuple[str, str], int]:
+    """How many jobs wait on these queues, for any reason, by (queue, tenant). Pairs without one are left out."""
+    rows = await _DEPTHS.rows(conn, queues=list(queues))
+    return {(row["queue"], row["tenant"]): row["waiting"] for row in rows}
 
 
-async def waiting(conn: Connection, queue: str, limit: int) -> int:
-    """How many jobs wait on the queue, for any reason; counts no further than `limit`."""
-    return int(await _WAITING.value(conn, queue=queue, limit=limit))
+async def waiting(conn: Connection, queue: str, tenant: str, limit: int) -> int:
+    """How many jobs of the tenant wait on the queue, for any reason; counts no further than `limit`."""
+    return int(await _WAITING.value(conn, queue=queue, tenant=tenant, limit=limit))
 
 
 async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> None:

@@ -88,7 +88,7 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
     ),
     errors.QueueFull: Problem(
         "queue-full", 429, "The queue is full",
-        "As many jobs wait on this queue as its max_depth allows. This request made no job.",
+        "As many jobs of this tenant wait on this queue as its max_depth allows. This request made no job.",
         "Repeat the request after Retry-After, with the same Idempotency-Key, or use another queue.",
         {"Retry-After": "5"},
     ),
