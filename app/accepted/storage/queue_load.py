@@ -83,17 +83,12 @@ that serve the same queues and types are one row of `alive`: there are few of th
 _MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
 
 _DEPTHS = Statement("""
-SELECT o.queue, j.tenant, count(*) AS waiting
-FROM outbox o CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE id = o.job_id OFFSET 0) AS j
-WHERE o.queue = ANY(CAST(:queues AS text[])) GROUP BY o.queue, j.tenant
+SELECT queue, tenant, count(*) AS waiting FROM outbox WHERE queue = ANY(CAST(:queues AS text[])) GROUP BY queue, tenant
 """)
 """One pass over the waiting jobs, however many queues have a limit, and however many tenants use them."""
 
 _WAITING = Statement("""
-SELECT count(*) FROM (
-    SELECT 1 FROM outbox o CROSS JOIN LATERAL (SELECT tenant FROM jobs WHERE id = o.job_id OFFSET 0) AS j
-    WHERE o.queue = :queue AND j.tenant = :tenant LIMIT :limit
-) AS waiting
+SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue AND tenant = :tenant LIMIT :limit) AS waiting
 """)
 
 _NOW = f"date_bin(interval '{BIN} seconds', now(), 'epoch')"
