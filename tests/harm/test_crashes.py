@@ -14,7 +14,7 @@ from tests.support.service.processes import Service, logged
 from tests.support.service.running_service import serving, types_known
 
 SIBLINGS = 8
-SLOTS = (SIBLINGS + 2) // 2  # of each of two workers: all are taken, so the culprit has siblings beside it
+SLOTS = SIBLINGS // 2 + 2  # of each of two workers; one of all is left to other tenants
 PATIENCE = 120.0  # seconds: processes start on two noisy cores
 HANDLERS = "accepted_worker.handlers,tests.support.handlers.suspicious"
 
