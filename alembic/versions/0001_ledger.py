@@ -248,6 +248,7 @@ CREATE TABLE queues (
     name text PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT now(),
     limited boolean NOT NULL DEFAULT false,
+    limited_at timestamptz,
     paused boolean NOT NULL DEFAULT false,
     max_running integer,
     rate_jobs integer,

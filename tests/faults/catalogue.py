@@ -76,6 +76,7 @@ FAULTS = {
     "F73": "values at the ends of time, numbers and texts",
     "F74": "a small request that costs much to check",
     "F75": "a web page beside `accepted dev`",
+    "F76": "jobs of types that only HTTP workers serve, on a limited queue",
     "F77": "a handler that blocks the event loop, and the jobs beside it",
     "F78": "a tenant that floods what it shares with others",
     "F79": "another tenant's job types: of the same name, many, large",

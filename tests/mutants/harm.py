@@ -6,6 +6,8 @@ FAIRNESS = "tests/harm/test_fairness.py::"
 COSTLY = "tests/harm/test_costly_requests.py::test_nobody_waits_for_a_costly_request"
 BLOCKED = "tests/harm/test_blocked_loop.py"
 TYPES = "tests/harm/test_job_types_of_others.py::"
+STARVED = "tests/harm/test_starved_types.py::"
+PLAIN_AGAIN = "tests/integration/queues/test_plain_again.py::"
 
 HARM = (
     Mutant(
@@ -127,5 +129,20 @@ HARM = (
             ),
         ),
         ("tests/harm/test_crashes.py::test_only_the_culprit_of_a_crash_is_condemned[exit]",),
+    ),
+    Mutant(
+        "any free slot is room for a job of any type",
+        (Edit("app/accepted/storage/admission.py", '{"types": room.able,', '{"types": None,'),),
+        (STARVED + "test_those_behind_them_run[postgres]",),
+    ),
+    Mutant(
+        "a queue stays limited for ever",
+        (Edit("workers/accepted_worker/scheduler/limiter.py", "if one.may_be_plain and", "if False and"),),
+        (PLAIN_AGAIN + "test_the_last_job_with_a_priority_is_gone",),
+    ),
+    Mutant(
+        "what comes on hold after its queue was made plain stays there",
+        (Edit("workers/accepted_worker/scheduler/limiter.py", "done = await self._release_late()", "done = 0"),),
+        (PLAIN_AGAIN + "test_a_submission_that_commits_just_after_is_not_left_on_hold[the limiter lives]",),
     ),
 )

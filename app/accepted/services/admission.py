@@ -6,23 +6,26 @@ import msgspec
 
 from accepted.domain import turns as rules
 from accepted.domain.references import JobRef
-from accepted.domain.turns import Offer, TenantLoad, Turn
+from accepted.domain.turns import TenantLoad, Turn
 from accepted.storage import admission, turns
 from accepted.storage.admission import Admitted
 from accepted.storage.db.statements import Connection
-from accepted.storage.limiter import LockedQueue, Room
+from accepted.storage.limiter import LockedQueue
+from accepted.storage.room import Room
 
 
 class Served(msgspec.Struct, frozen=True):
     """What was admitted, and the turn after it. `possible` is how many jobs the tenants that wait could have had.
 
-    `overlooked`: another limiter was about to admit jobs of a tenant that has a `max_running` over all queues.
+    `overlooked`: another limiter was about to admit jobs of a tenant that has a `max_running` over all queues. `more`:
+    jobs may wait behind some of types without a free slot.
     """
 
     refs: list[JobRef]
     turn: Turn
     possible: int
     overlooked: bool = False
+    more: bool = False
 
 
 class TenantsInLine(msgspec.Struct, frozen=True):
@@ -45,16 +48,20 @@ async def serve(
     lefts = [rules.left(load, found.slots, most) for load in found.loads]
     served = Admitted([], [], {})
     if (slots := min(limit, room.for_any)) > 0:
-        served = await _admit(conn, queue, slots, locked, room, rules.offers(found.loads, slots, lefts), hold, None)
+        offers = rules.offers(found.loads, slots, lefts)
+        served = await admission.admit(conn, queue, slots, locked, room, offers, hold) if offers else served
     if (leases := min(limit - len(served.refs), room.for_wanted)) > 0:
         loads = [_served(load, served) for load in found.loads if load.leases]
         offers = rules.offers(loads, leases, [rules.left(load, None, None) for load in loads])
-        then = await _admit(conn, queue, leases, locked, room, offers, hold, lease_ttl)
-        served = _both(served, then)
+        if offers:
+            then = await admission.admit_wanted(conn, queue, leases, locked, room, offers, hold, lease_ttl)
+            served = _both(served, then)
         lefts = [None]
     if served.last_keys != {load.tenant: load.last_key for load in found.loads if load.tenant in served.last_keys}:
         await turns.pass_on(conn, queue, served.last_keys)
-    return Served(served.refs, _turn(locked, found.loads, served), _possible(limit, lefts), found.overlooked)
+    return Served(
+        served.refs, _turn(locked, found.loads, served), _possible(limit, lefts), found.overlooked, served.set_aside
+    )
 
 
 async def _waiting(conn: Connection, queue: str, locked: LockedQueue, room: Room, lease_ttl: float) -> TenantsInLine:
@@ -70,15 +77,6 @@ async def _waiting(conn: Connection, queue: str, locked: LockedQueue, room: Room
     return TenantsInLine(rules.in_order(mine, locked.turn), slots if locked.shared else None, len(mine) < len(loads))
 
 
-async def _admit(
-    conn: Connection, queue: str, limit: int, locked: LockedQueue, room: Room, offers: Sequence[Offer],
-    hold: float | None, leases: float | None,
-) -> Admitted:  # fmt: skip
-    if not offers:
-        return Admitted([], [], {})
-    return await admission.admit(conn, queue, limit, locked, room, offers, hold, leases)
-
-
 def _served(load: TenantLoad, served: Admitted) -> TenantLoad:
     """The load of a tenant, with what was just admitted."""
     more = served.tenants.count(load.tenant)
@@ -90,7 +88,8 @@ def _served(load: TenantLoad, served: Admitted) -> TenantLoad:
 
 def _both(first: Admitted, then: Admitted) -> Admitted:
     return Admitted(
-        [*first.refs, *then.refs], [*first.tenants, *then.tenants], {**first.last_keys, **then.last_keys}
+        [*first.refs, *then.refs], [*first.tenants, *then.tenants], {**first.last_keys, **then.last_keys},
+        set_aside=first.set_aside,
     )  # fmt: skip
 
 

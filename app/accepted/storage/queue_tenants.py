@@ -16,6 +16,9 @@ Pair: TypeAlias = tuple[str, str]
 NEW_QUEUE_CHANNEL = "accepted_queues"
 """Notifies workers that serve every queue of a new one."""
 
+MADE_LIMITED = "limited = true, limited_at = now()"
+"""plain -> limited, as an assignment."""
+
 SHARED = "(SELECT count(*) FROM (SELECT 1 FROM queue_tenants u WHERE u.queue = {queue} LIMIT 2) AS first) > 1"
 """Whether several tenants use the queue."""
 
@@ -50,7 +53,7 @@ SELECT name FROM queues WHERE name = ANY(CAST(:queues AS text[])) AND NOT limite
 """)
 
 _LIMIT = Statement(f"""
-UPDATE queues q SET limited = true
+UPDATE queues q SET {MADE_LIMITED}
 WHERE NOT q.limited AND q.name = ANY(CAST(:queues AS text[]))
   AND ({SHARED.format(queue="q.name")} OR {CAPPED.format(queue="q.name")})
 """)

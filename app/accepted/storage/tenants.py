@@ -13,6 +13,7 @@ import msgspec
 from accepted.domain.tenants import DEFAULT_TENANT, TenantQuota, TenantShare
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.queue_tenants import MADE_LIMITED
 from accepted.storage.queues import notify_limiter
 
 
@@ -88,8 +89,8 @@ ON CONFLICT (tenant) DO UPDATE SET
     weight = COALESCE(CAST(:weight AS int4), s.weight), max_running = COALESCE(excluded.max_running, s.max_running)
 """)
 
-_LIMIT_QUEUES = Statement("""
-UPDATE queues q SET limited = true FROM tenant_shares s
+_LIMIT_QUEUES = Statement(f"""
+UPDATE queues q SET {MADE_LIMITED} FROM tenant_shares s
 WHERE s.tenant = :tenant AND s.max_running IS NOT NULL AND NOT q.limited
   AND q.name IN (SELECT queue FROM queue_tenants WHERE tenant = :tenant)
 """)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import job
 from accepted.broker import create_broker
 from accepted.broker.postgres import PostgresBroker
-from accepted.storage import job_types, limiter, queues, workers
+from accepted.storage import job_types, queues, room, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import explain
 from tests.support.clients.client import Client, check_problem, from_now
@@ -174,7 +174,7 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
         async with transaction(engine) as conn:
             assert set(await queues.served_by(conn, theirs)) == served
             for queue in ("default", "node", "both", "nobodys", "before"):
-                seen = (await limiter.room(conn, queue, LEASE_TTL, limited=False)).free
+                seen = (await room.room(conn, queue, LEASE_TTL, limited=False)).free
                 assert seen == int(queue in served), "the limiter knows it too"
                 assert (await explain.worker_capacity(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
             await workers.retire(conn, worker)

@@ -97,7 +97,7 @@ async def test_a_queue_is_owned_by_who_used_it_alone(engine: AsyncEngine) -> Non
         assert await queues.may_own(conn, "new", "a")
         assert not await queues.may_own(conn, "mine", "b")
         assert not await queues.may_own(conn, "ours", "a")
-        await queues.delete(conn, "ours", 30.0)
+        await queues.delete(conn, "ours", "a", 30.0)
         assert await queues.may_own(conn, "ours", "b"), "it goes with its pairs"
 
 

@@ -16,6 +16,7 @@ from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Accepted, Entry
+from accepted.storage.room import Room
 from tests.support.ledger.sql import rows
 
 DAY = 86400.0
@@ -44,8 +45,8 @@ async def claim(engine: AsyncEngine, most: int = 100, worker: UUID = WORKER, que
     """Claim ready jobs; of deliveries, those that the limiter admits now."""
     async with transaction(engine) as conn:
         if queue == WEBHOOK_QUEUE and (locked := await limiter.lock(conn, queue)) is not None:
-            room = await limiter.room(conn, queue, lease_ttl=30, limited=False)
-            await limiter.admit(conn, queue, most, locked, room, steps=100, hold=None)
+            anybody = Room(free=most, leases=0, admitted=0, covered=0, wanted=0, only_wanted=0, run=None)
+            await limiter.admit(conn, queue, most, locked, anybody, steps=100, hold=None)
         claims = await claim_next(conn, worker, [queue], most)
         await conn.commit()
     return claims

@@ -1,5 +1,7 @@
 """The limiter: admits jobs of limited queues, as many as there is room for, in their order (docs/waiting.md).
 
+A queue without limits and priorities it makes plain again.
+
 If it dies after its COMMIT, the admitted rows are unpublished and due: the relay publishes them. Any number of limiters
 may run, because one of them locks a queue's row for the length of its transaction.
 """
@@ -15,7 +17,8 @@ from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
 from accepted.services import admission
 from accepted.services.jobs.publishing import publish
-from accepted.storage import limiter, queues
+from accepted.storage import holding, limiter
+from accepted.storage import room as rooms
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import Listener
@@ -32,6 +35,10 @@ UNHEARD = 0.25
 
 IDLE = 1.0
 """Seconds between polls while no row waits for room: notifications come sooner, but may be missed."""
+
+LATE = 10.0
+"""Seconds for which rows are looked for that were put on hold by statements older than the change of their queue: twice
+the deadline of a submission."""
 
 APART = 0.015
 """Least seconds between polls while a row waits for room: notifications may come as fast as jobs."""
@@ -50,6 +57,7 @@ class Limiter:
         self._hold = None if broker.is_ledger else HOLD
         self._notifications = LimiterNotifications(url)
         self._errors = RowErrors(self.name)
+        self._made_plain: dict[str, float] = {}
         self._pause = IDLE
         self._anything_waits = False
         self._waits_for_end = False
@@ -59,10 +67,12 @@ class Limiter:
         self._pause, self._waits_for_end = IDLE, False
         async with self._polls.statements() as conn:
             found = await limiter.poll(conn)
-        self._anything_waits = bool(found)
-        done = 0
+        self._anything_waits = any(one.unadmitted or one.waits for one in found)
+        done = await self._release_late()
         for one in found:
             with self._errors.contained(one.queue):
+                if one.may_be_plain and await self._make_plain(one.queue):
+                    continue
                 done += await self._hold_unadmitted(one.queue) if one.unadmitted else 0
                 done += await self._admit(one.queue) if one.waits else 0
         return done
@@ -89,10 +99,29 @@ class Limiter:
     async def _hold_unadmitted(self, queue: str) -> int:
         """Put rows on hold that were published before the limit was set, or before the pause."""
         async with transaction(self._engine) as conn:
-            done = await queues.hold_unadmitted(conn, queue, BATCH_SIZE)
+            done = await holding.hold_unadmitted(conn, queue, BATCH_SIZE)
             await conn.commit()
         self._again_in(0.0 if done == BATCH_SIZE else APART)
         return done
+
+    async def _make_plain(self, queue: str) -> bool:
+        """Let a queue go whose limits and priorities are gone. False: others are at work on it, or one came back."""
+        async with transaction(self._engine) as conn:
+            if done := await limiter.lock(conn, queue) is not None and await holding.make_plain(conn, queue):
+                await conn.commit()
+                self._made_plain[queue] = asyncio.get_running_loop().time()
+        return done
+
+    async def _release_late(self) -> int:
+        """Release what was put on hold by statements that began before their queue was made plain."""
+        released, now = 0, asyncio.get_running_loop().time()
+        self._made_plain = {queue: at for queue, at in self._made_plain.items() if now < at + LATE}
+        for queue in self._made_plain:
+            with self._errors.contained(queue):
+                async with transaction(self._engine) as conn:
+                    released += await holding.release(conn, queue)
+                    await conn.commit()
+        return released
 
     async def _admit(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
@@ -109,11 +138,12 @@ class Limiter:
 
     async def _admitted(self, conn: AsyncConnection, queue: str, locked: LockedQueue) -> list[JobRef]:
         """Admit what there is room for, and set the pause until the next poll."""
-        room = await limiter.room(conn, queue, self._lease_ttl, locked.counts_running)
-        if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):
+        room = await rooms.room(conn, queue, self._lease_ttl, locked.counts_running)
+        idle = room.idle if room.leases and locked.counts_admitted else 0
+        if idle and await rooms.take_back(conn, queue, self._lease_ttl, room):
             self._again_in(0.0)
             return []
-        left = room.left(locked)
+        left = locked.left(room)
         if left <= 0:
             self._again_when_one_ends()
             return []
@@ -131,7 +161,7 @@ class Limiter:
         counts = None if pace is None or not started else pace.counts(ready, started)
         if counts is not None or served.turn != locked.turn:
             await limiter.pass_on(conn, queue, served.turn, locked.now, counts)
-        if 0 < started < served.possible or started == BATCH_SIZE:
+        if served.more or 0 < started < served.possible or started == BATCH_SIZE:
             self._again_in(0.0)
         elif pace is not None and counts is not None:
             self._again_in(max(counts + pace.interval, APART))

@@ -23,6 +23,7 @@ queues = Table(
     Column("name", Text, primary_key=True),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
     Column("limited", Boolean, nullable=False, server_default="false"),
+    Column("limited_at", Moment),
     Column("paused", Boolean, nullable=False, server_default="false"),
     Column("max_running", Integer),
     Column("rate_jobs", Integer),
