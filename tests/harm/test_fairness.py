@@ -15,6 +15,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
+HANDLERS = "accepted_worker.handlers,accepted_worker.handlers.sleep"
 QUEUE = "shared"
 SLOTS = 20  # of the worker of `serving`
 LONG = 120
@@ -27,11 +28,12 @@ NOISE = 1.0
 
 @asynccontextmanager
 async def tenants(
-    request: pytest.FixtureRequest, database_url: str, kind: str, **env: str
+    request: pytest.FixtureRequest, database_url: str, kind: str
 ) -> AsyncIterator[tuple[Mapping[str, str], dict[str, Client]]]:
     """The clients of `flood`, `b` and `c`, which have all used the queue."""
     broker = "postgres" if kind == "postgres" else request.getfixturevalue("amqp_url")
-    async with serving(database_url, {"ACCEPTED_AUTH": "required", "ACCEPTED_BROKER_URL": broker, **env}) as running:
+    given = {"ACCEPTED_AUTH": "required", "ACCEPTED_BROKER_URL": broker, "ACCEPTED_HANDLERS": HANDLERS}
+    async with serving(database_url, given) as running:
         names = ("flood", "b", "c")
         keys = await make_keys(running.env, *((name, "jobs:read,jobs:write,queues:admin") for name in names))
         clients = {name: running.client(key) for name, key in zip(names, keys, strict=True)}
