@@ -26,9 +26,10 @@ the room of others."""
 
 COUNTED = f"""(
     q.max_running IS NOT NULL OR q.rate_jobs IS NOT NULL OR q.max_running_per_key IS NOT NULL
-    OR q.name = '{WEBHOOK_QUEUE}'
+    OR q.name = '{WEBHOOK_QUEUE}' OR {SHARED.format(queue="q.name")} OR {CAPPED.format(queue="q.name")}
 )"""
-"""Whether an admitted row takes the room of others under a limit of `queues q`, whoever could claim it."""
+"""Whether an admitted row takes the room of others under a limit of `queues q`, or of its tenant, whoever could claim
+it."""
 
 UNADMITTED = f"""o.queue = {{queue}} AND o.published AND (
     NOT o.admitted OR {{paused}}
@@ -50,7 +51,6 @@ _ON_HOLD = "FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'i
 MAY_BE_PLAIN = f"""(
     NOT q.paused AND NOT {COUNTED}
     AND COALESCE(q.limited_at < now() - interval '{LIMITED_FOR} seconds', true)
-    AND NOT {SHARED.format(queue="q.name")} AND NOT {CAPPED.format(queue="q.name")}
     AND (SELECT count(*) <= {RELEASED} AND NOT COALESCE(bool_or({ORDERED}), false)
          FROM (SELECT o.priority, o.concurrency_key {_ON_HOLD} LIMIT {RELEASED + 1}) AS o)
 )"""

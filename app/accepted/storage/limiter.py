@@ -93,7 +93,7 @@ class LockedQueue(msgspec.Struct, frozen=True):
     @property
     def counts_admitted(self) -> bool:
         """Whether an admitted row takes the room of others under a limit, whoever could claim it."""
-        return self.counts_running or self.interval is not None
+        return self.counts_running or self.interval is not None or self.shared or self.capped
 
     def left(self, room: Room) -> int:
         """How many more jobs may be admitted, by slots and by the limits that count running jobs."""

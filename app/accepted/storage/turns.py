@@ -46,15 +46,15 @@ WITH RECURSIVE later(tenant, place) AS (
     SELECT w.id, w.slots FROM workers w
     WHERE w.tenant IS NULL AND {_LIVES} AND {SERVES}
 ), taken AS MATERIALIZED (
-    SELECT j.tenant, j.queue, t.worker_id
+    SELECT j.tenant, j.queue, t.worker_id, false AS aside
     FROM attempts t CROSS JOIN LATERAL (SELECT tenant, queue FROM jobs WHERE id = t.job_id OFFSET 0) AS j
     WHERE t.finished_at IS NULL
     UNION ALL
-    SELECT o.tenant, o.queue, NULL FROM outbox o WHERE o.admitted
+    SELECT o.tenant, o.queue, NULL, o.unserved <> '' FROM outbox o WHERE o.admitted
 ), load AS MATERIALIZED (
     SELECT tenant, count(*) FILTER (WHERE queue = :queue) AS here,
            count(*) FILTER (
-               WHERE worker_id IN (SELECT id FROM serving) OR (worker_id IS NULL AND queue = :queue)
+               WHERE worker_id IN (SELECT id FROM serving) OR (worker_id IS NULL AND queue = :queue AND NOT aside)
            ) AS held,
            count(*) FILTER (WHERE queue <> :deliveries) AS everywhere
     FROM taken GROUP BY tenant
