@@ -276,23 +276,24 @@ class _Unfailing(io.RawIOBase):
 
 
 class _Lines:
-    """Flushes lines once a turn of the event loop of their own thread, or at once if none runs there."""
+    """Flushes lines once a turn of the event loop, or at once if no loop runs."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._flushing: set[asyncio.AbstractEventLoop] = set()
+        self._flushing = False
 
     def msg(self, line: bytes) -> None:
         self._stream.write(line + b"\n")
+        if self._flushing:
+            return
         try:
-            if (loop := asyncio.get_running_loop()) not in self._flushing:
-                loop.call_soon(self.flush, loop)
-                self._flushing.add(loop)
+            asyncio.get_running_loop().call_soon(self.flush)
+            self._flushing = True
         except RuntimeError:
             self._stream.flush()
 
     debug = info = warning = error = critical = exception = msg
 
-    def flush(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self._flushing -= {loop}
+    def flush(self) -> None:
+        self._flushing = False
         self._stream.flush()

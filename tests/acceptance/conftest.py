@@ -76,8 +76,7 @@ async def target() -> AsyncIterator[Receiver]:
 @pytest.fixture(scope="session")
 async def trio(new_database: str) -> AsyncIterator[Running]:
     """API, worker and scheduler on PostgreSQL alone, keys required."""
-    env = {"ACCEPTED_AUTH": "required", "ACCEPTED_HANDLERS": "accepted_worker.handlers,accepted_worker.handlers.sleep"}
-    async with serving(new_database, env) as running:
+    async with serving(new_database, {"ACCEPTED_AUTH": "required"}) as running:
         yield running
 
 

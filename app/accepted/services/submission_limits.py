@@ -2,10 +2,9 @@
 
 Each process keeps a copy of the limits (`accepted.services.settings_watch`), so what has no limit costs nothing.
 
-Each tenant has the `max_depth` of a queue to itself, so one that fills its part shuts nobody else out. The jobs of a
-tenant that wait on a limited queue are counted in the background, and what this process has let pass since is added.
-At the limit, and under a new limit, they are counted again before a submission is refused. So one process keeps to it
-exactly; several together exceed it by at most what the others let pass between two counts.
+The jobs that wait on a limited queue are counted in the background, and what this process has let pass since is added.
+At the limit, and under a new limit, the queue is counted again before a submission is refused. So one process keeps to
+it exactly; several together exceed it by at most what the others let pass between two counts.
 """
 
 import asyncio
@@ -86,18 +85,18 @@ class SubmissionLimits:
         wanted = sum(jobs.values())
         if wanted > self._quotas.get(tenant, wanted):
             raise _too_large(wanted, f"the tenant's quota never allows more than {self._quotas[tenant]} jobs at once")
-        await self._depths.enter(tenant, jobs)
+        await self._depths.enter(jobs)
         if tenant not in self._quotas:
             return None
         try:
             return await (self._take(tenant) if wanted == 1 else self._take_all(tenant, wanted))
         except BaseException:
-            self._depths.leave(tenant, jobs)
+            self._depths.leave(jobs)
             raise
 
-    def leave(self, tenant: str, jobs: Mapping[str, int]) -> None:
+    def leave(self, jobs: Mapping[str, int]) -> None:
         """The jobs that entered have been committed or refused."""
-        self._depths.leave(tenant, jobs)
+        self._depths.leave(jobs)
 
     async def give_back(self, tenant: str, jobs: int) -> None:
         """Give to the quota what was taken for submissions that made no new job."""
@@ -143,10 +142,10 @@ class SubmissionLimits:
         return answers
 
 
-class _TenantCount:
-    """One tenant's jobs on one queue: `passed` since they were counted, of which `pending` may not have been in it.
+class _QueueCount:
+    """One queue's count: `passed` jobs since it was taken, of which `pending` may not have been in it.
 
-    `waiting` is None until they were counted under this limit: a count goes no further than the limit.
+    `waiting` is None until it was counted under this limit: a count goes no further than the limit.
     """
 
     def __init__(self) -> None:
@@ -172,64 +171,58 @@ class _TenantCount:
 
 
 class _Depths:
-    """The queues that have a `max_depth`, and the tenants that have submitted to them here."""
+    """The queues that have a `max_depth`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._limits: Mapping[str, int] = {}
-        self._counts: dict[tuple[str, str], _TenantCount] = {}
+        self._counts: dict[str, _QueueCount] = {}
 
     def apply_to(self, queues: Iterable[str]) -> bool:
-        return bool(self._limits) and any(queue in self._limits for queue in queues)
+        return bool(self._counts) and any(queue in self._counts for queue in queues)
 
     def set_limits(self, limits: Mapping[str, int]) -> None:
-        self._limits = limits
-        self._counts = {pair: count for pair, count in self._counts.items() if pair[0] in limits}
-        for (queue, _), count in self._counts.items():
-            count.set_limit(limits[queue])
+        known, self._counts = self._counts, {}
+        for queue, limit in limits.items():
+            count = self._counts[queue] = known.get(queue) or _QueueCount()
+            count.set_limit(limit)
 
     async def count(self) -> None:
         if not self._counts:
             return
-        before = {pair: (count, count.limit, count.passed, count.pending) for pair, count in self._counts.items()}
+        before = {queue: (count, count.limit, count.passed, count.pending) for queue, count in self._counts.items()}
         async with reading(self._engine) as conn:
-            found = await queue_load.depths(conn, sorted({queue for queue, _ in before}))
-        for pair, (count, limit, passed, pending) in before.items():
-            count.update(found.get(pair, 0), limit, passed, pending)
+            found = await queue_load.depths(conn, list(before))
+        for queue, (count, limit, passed, pending) in before.items():
+            count.update(found.get(queue, 0), limit, passed, pending)
 
-    async def enter(self, tenant: str, jobs: Mapping[str, int]) -> None:
-        limited = [(queue, self._count_of(queue, tenant), jobs[queue]) for queue in jobs if queue in self._limits]
+    async def enter(self, jobs: Mapping[str, int]) -> None:
+        limited = [(queue, self._counts[queue], wanted) for queue, wanted in jobs.items() if queue in self._counts]
         for queue, count, wanted in limited:
             if wanted > count.limit:
-                raise _too_large(wanted, f"queue {queue} never takes more than {count.limit} waiting jobs of a tenant")
+                raise _too_large(wanted, f"queue {queue} never takes more than {count.limit} waiting jobs")
         for queue, count, wanted in limited:
             if count.is_full_for(wanted):
-                await self._count_again(queue, tenant, count)
+                await self._count_again(queue, count)
         for queue, count, wanted in limited:
             if count.is_full_for(wanted):
-                raise QueueFull(f"queue {queue} takes no more than {count.limit} waiting jobs of a tenant")
+                raise QueueFull(f"queue {queue} takes no more than {count.limit} waiting jobs")
         for _, count, wanted in limited:
             count.passed += wanted
             count.pending += wanted
 
-    def leave(self, tenant: str, jobs: Mapping[str, int]) -> None:
+    def leave(self, jobs: Mapping[str, int]) -> None:
         for queue, wanted in jobs.items():
-            if count := self._counts.get((queue, tenant)):
-                count.pending = max(count.pending - wanted, 0)
+            if queue in self._counts:
+                self._counts[queue].pending = max(self._counts[queue].pending - wanted, 0)
 
-    def _count_of(self, queue: str, tenant: str) -> _TenantCount:
-        count = self._counts.setdefault((queue, tenant), _TenantCount())
-        count.set_limit(self._limits[queue])
-        return count
-
-    async def _count_again(self, queue: str, tenant: str, count: _TenantCount) -> None:
+    async def _count_again(self, queue: str, count: _QueueCount) -> None:
         async with count.counting:
             now = time.monotonic()
             if count.waiting is not None and now - count.counted_at < RECOUNT_AFTER:
                 return
             count.counted_at, limit, passed, pending = now, count.limit, count.passed, count.pending
             async with reading(self._engine) as conn:
-                waiting = await queue_load.waiting(conn, queue, tenant, limit)
+                waiting = await queue_load.waiting(conn, queue, limit)
             count.update(waiting, limit, passed, pending)
 
 

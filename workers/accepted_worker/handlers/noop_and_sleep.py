@@ -1,7 +1,4 @@
-"""The job type `sleep`, for trying things out.
-
-Who may submit one holds a slot for a day. So `accepted_worker.handlers` is without it, unless authentication is off.
-"""
+"""The job types `noop` and `sleep`: for trying things out, and for measuring what a job costs."""
 
 import asyncio
 from typing import Any
@@ -12,6 +9,12 @@ from accepted import Context, job
 from accepted.domain.failures import TransientError
 
 DAY = 86400.0  # seconds
+
+
+@job("noop")
+async def noop(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
+    """Succeeds at once."""
+    return {}
 
 
 class Sleep(BaseModel):
