@@ -110,21 +110,21 @@ class ApiKeyCache:
         return principal
 
     async def _end_revoked(self) -> None:
-        """One query, however many wait."""
+        """One query, however many wait. Each is told once: it may take its time to end."""
         if not self._waiting:
             return
         async with reading(self._engine) as conn:
             valid = set(await tenants.valid_keys(conn, list(self._waiting)))
         now = asyncio.get_running_loop().time()
         for hashed in self._waiting.keys() - valid:
-            for waiting in self._waiting[hashed]:
+            for waiting in self._waiting.pop(hashed):
                 waiting.reschedule(now)
 
     def _leave(self, hashed: bytes, waiting: asyncio.Timeout) -> None:
-        others = self._waiting[hashed]
+        others = self._waiting.get(hashed, set())
         others.discard(waiting)
         if not others:
-            del self._waiting[hashed]
+            self._waiting.pop(hashed, None)
 
     async def _look_up(self, hashed: bytes) -> Principal | None:
         async with reading(self._engine) as conn:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.errors import Unauthenticated
 from accepted.services import keys
 from accepted.storage import job_types, tenants
 from accepted.storage.db.engine import transaction
@@ -158,6 +159,36 @@ async def test_a_key_that_is_looked_up_while_it_is_revoked_is_looked_up_again(en
     cache.forget()
     await looking_up
     assert await cache.principal(key.encode()) is None
+
+
+async def test_what_takes_its_time_to_end_does_not_keep_others_from_ending(engine: AsyncEngine) -> None:
+    """Another key is revoked while it does."""
+    cache = keys.ApiKeyCache(engine)
+    made = [await keys.create(engine, "acme", "n", EVERY_SCOPE) for _ in range(2)]
+    ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait_under(key: str) -> None:
+        async with cache.unless_revoked(key.encode()):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ending.set()
+                await may_end.wait()
+
+    running = asyncio.create_task(cache.run())
+    waits = [asyncio.create_task(wait_under(key)) for _, key in made]
+    for key_id, _ in made:
+        async with transaction(engine) as conn:
+            await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+            await conn.commit()
+        cache.forget()
+        await ending.wait()
+        ending.clear()
+    may_end.set()
+    ends = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(end) for end in ends] == [Unauthenticated] * 2
+    assert not running.done()
+    running.cancel()
 
 
 async def all_done(*tasks: "asyncio.Task[Any]") -> bool:
