@@ -16,13 +16,8 @@ from accepted.domain.network.addresses import EgressAllow, HostList, IPNetwork, 
 from accepted.domain.network.servers import ADDRESS, ADDRESS_OR_DOMAIN, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
 from accepted.domain.network.signing import is_secret
 from accepted.domain.network.urls import allowing_host_of
+from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
 from accepted.errors import ConfigurationError, nearest
-
-PREFIX = "ACCEPTED_"
-DOT_ENV = ".env"
-
-OF_CLIENTS = ("url", "api_key")
-"""What the commands that call the HTTP API read."""
 
 SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url", "smtp_url"})
 """Settings whose value may hold a password: it is never printed."""

@@ -44,7 +44,8 @@ def test_a_handler_module_without_a_model_loads_no_server() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["jobs", "--help"], ["worker", "--help"]])
 def test_a_page_of_help_loads_no_settings_and_no_driver(arguments: list[str]) -> None:
     loaded = loaded_by(f"""
-import contextlib, io
+import contextlib, io, os
+os.environ |= {{"ACCEPTED_URL": "http://127.0.0.1:8000", "ACCEPTED_API_KEY": "acc_x"}}
 from accepted.cli import main
 with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
     main.app({arguments})

@@ -23,6 +23,7 @@ from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.targets import targets
 from accepted.domain.job import QUEUE_PATTERN
+from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
 from accepted.errors import AcceptedError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ app.command("size")(size)
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help="Overrides ACCEPTED_DATABASE_URL.")]
-BrokerUrl = Annotated[str | None, typer.Option(help="Overrides ACCEPTED_BROKER_URL.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
+BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
 Queues = Annotated[
     str | None, typer.Option(help="Comma-separated queues; webhooks wait on `webhooks`. Default: all queues.")
 ]
@@ -229,8 +230,9 @@ def _start_logging(pretty: bool = False) -> None:
 
 
 def _say_unknown() -> None:
-    """Loads the settings only if there may be one: it takes longer than all else that `--help` does."""
-    if not os.path.exists(".env") and not any(name.upper().startswith("ACCEPTED_") for name in os.environ):
+    """Loads the settings only if one may be given: it takes longer than all else that `--help` does."""
+    names = {name.upper() for name in os.environ} - {PREFIX + name.upper() for name in OF_CLIENTS}
+    if not os.path.exists(DOT_ENV) and not any(name.startswith(PREFIX) for name in names):
         return
 
     from accepted.settings import unknown
