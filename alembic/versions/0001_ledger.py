@@ -59,6 +59,7 @@ CREATE INDEX deliveries_by_tenant ON jobs (tenant, id) WHERE type = 'webhook.del
 CREATE TABLE outbox (
     job_id uuid PRIMARY KEY,
     attempt integer NOT NULL,
+    tenant text NOT NULL,
     queue text NOT NULL,
     priority smallint NOT NULL,
     due_at timestamptz NOT NULL,
@@ -73,7 +74,7 @@ CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT on_hold;
 CREATE INDEX outbox_ready ON outbox (queue, unserved, priority DESC, due_at) WHERE published;
 CREATE INDEX outbox_unserved ON outbox (queue, unserved) WHERE published AND unserved <> '';
 CREATE INDEX outbox_expiring ON outbox (expires_at) WHERE expires_at IS NOT NULL;
-CREATE INDEX outbox_on_hold ON outbox (queue, concurrency_key, priority DESC, due_at)
+CREATE INDEX outbox_on_hold ON outbox (queue, tenant, concurrency_key, priority DESC, due_at)
     WHERE on_hold AND due_at < 'infinity';
 CREATE INDEX outbox_admitted ON outbox (queue, concurrency_key) WHERE admitted;
 
@@ -247,6 +248,7 @@ CREATE TABLE queues (
     name text PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT now(),
     limited boolean NOT NULL DEFAULT false,
+    limited_at timestamptz,
     paused boolean NOT NULL DEFAULT false,
     max_running integer,
     rate_jobs integer,
@@ -254,11 +256,25 @@ CREATE TABLE queues (
     max_running_per_key integer,
     max_depth integer,
     last_start timestamptz,
-    last_key text,
+    last_tenant text,
+    turn_taken integer NOT NULL DEFAULT 0,
     dedicated boolean,
     owner text
 );
 CREATE INDEX queues_limited ON queues (name) WHERE limited;
+
+CREATE TABLE queue_tenants (
+    queue text NOT NULL,
+    tenant text NOT NULL,
+    last_key text,
+    PRIMARY KEY (queue, tenant)
+);
+
+CREATE TABLE tenant_shares (
+    tenant text PRIMARY KEY,
+    weight integer NOT NULL,
+    max_running integer
+);
 
 CREATE TABLE queue_samples (
     queue text NOT NULL,
@@ -270,7 +286,8 @@ CREATE TABLE queue_samples (
 );
 
 CREATE TABLE job_types (
-    name text PRIMARY KEY,
+    tenant text NOT NULL DEFAULT '',
+    name text NOT NULL,
     description text NOT NULL DEFAULT '',
     queue text NOT NULL,
     max_attempts integer NOT NULL,
@@ -281,7 +298,8 @@ CREATE TABLE job_types (
     internal boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now(),
     not_found text NOT NULL DEFAULT 'fail',
-    external boolean NOT NULL DEFAULT false
+    external boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (tenant, name)
 );
 
 CREATE TABLE workers (
@@ -293,7 +311,8 @@ CREATE TABLE workers (
     queues text[],
     types text[],
     ends_at timestamptz,
-    tenant text
+    tenant text,
+    blocked text
 );
 
 CREATE TABLE periodic_locks (

@@ -13,7 +13,9 @@ AcceptedError
 │   ├── ResourceNotFound        404
 │   ├── Gone                    410
 │   ├── QuotaExceeded           429  the tenant has used up its quota; carries the state of the quota
-│   ├── QueueFull               429  as many jobs wait on the queue as `max_depth` allows
+│   ├── QueueFull               429  as many jobs of the tenant wait on the queue as `max_depth` allows
+│   ├── UploadsFull             429  the tenant's uploads take too much of the disk that all share
+│   ├── NoRoom                  503  the disk for uploads is full
 │   ├── Conflict                409  its state does not allow the operation
 │   │   └── NeedFailed               a job that it needs has ended without success; carries which one
 │   ├── Misdirected             421  Host names a server that this is not
@@ -148,7 +150,15 @@ class QuotaExceeded(Refused):
 
 
 class QueueFull(Refused):
-    """As many jobs wait on the queue as its `max_depth` allows."""
+    """As many jobs of the tenant wait on the queue as its `max_depth` allows."""
+
+
+class UploadsFull(Refused):
+    """The tenant's uploads that are under way take too much of the disk that all tenants share."""
+
+
+class NoRoom(Refused):
+    """The disk for uploads is full, or cannot be written."""
 
 
 class Conflict(Refused):

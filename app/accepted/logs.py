@@ -276,24 +276,23 @@ class _Unfailing(io.RawIOBase):
 
 
 class _Lines:
-    """Flushes lines once a turn of the event loop, or at once if no loop runs."""
+    """Flushes lines once a turn of the event loop of their own thread, or at once if none runs there."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._flushing = False
+        self._flushing: set[asyncio.AbstractEventLoop] = set()
 
     def msg(self, line: bytes) -> None:
         self._stream.write(line + b"\n")
-        if self._flushing:
-            return
         try:
-            asyncio.get_running_loop().call_soon(self.flush)
-            self._flushing = True
+            if (loop := asyncio.get_running_loop()) not in self._flushing:
+                loop.call_soon(self.flush, loop)
+                self._flushing.add(loop)
         except RuntimeError:
             self._stream.flush()
 
     debug = info = warning = error = critical = exception = msg
 
-    def flush(self) -> None:
-        self._flushing = False
+    def flush(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._flushing -= {loop}
         self._stream.flush()

@@ -13,6 +13,40 @@ from accepted import process
 
 log = structlog.get_logger(__name__)
 
+OTHERS = "_other"
+"""Stands for the values that have no series of their own. No queue and no type has this name."""
+
+
+class ClientNames:
+    """The values of a label that clients choose, at most `most` of them in one process.
+
+    Each is a series, kept in memory here and in Prometheus: a client must not make them without end.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._shown: set[str] = set()
+
+    def shown_as(self, name: str) -> str:
+        """The value of the label for `name`: itself, or `OTHERS` when there are enough."""
+        if name not in self._shown:
+            if len(self._shown) >= self.most:
+                return OTHERS
+            self._shown.add(name)
+        return name
+
+    @property
+    def shown(self) -> frozenset[str]:
+        return frozenset(self._shown)
+
+    def forget(self, name: str) -> None:
+        self._shown.discard(name)
+
+
+QUEUES = ClientNames(1000)
+LEASED_TYPES = ClientNames(200)
+"""Types of jobs that HTTP workers run; one has some 25 series. Those with a handler here are as many as we have."""
+
 JOBS_ACCEPTED = Counter("accepted_jobs_accepted_total", "Jobs committed and answered with 202.", ["queue"])
 SUBMISSIONS_REPLAYED = Counter(
     "accepted_submissions_replayed_total", "Submissions answered from an idempotency record."
@@ -57,6 +91,11 @@ LOOP_LAG = Histogram(
     "accepted_event_loop_lag_seconds",
     "How much later than asked the event loop of this process turns, looked at forty times a second; at rest, twice.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+LOOP_BLOCKED = Counter(
+    "accepted_event_loop_blocked_seconds_total",
+    "Seconds for which one attempt held up the event loop of this worker, by its type; empty: not an attempt.",
+    ["type"],
 )
 
 DESCRIPTORS_LACKED = Counter(
@@ -117,8 +156,8 @@ async def _observe(loop: asyncio.AbstractEventLoop) -> None:
         every = LOOKED_AT_EVERY if used - before > BUSY * every else min(2 * every, LOOKED_AT_REST)
 
 
-def keep_queues(names: Collection[str]) -> None:
-    """Remove the series of every queue but these: a deleted queue would be shown for as long as the process lives."""
-    for queue in {sample.labels["queue"] for sample in next(iter(JOBS_ACCEPTED.collect())).samples}:
-        if queue not in names:
-            JOBS_ACCEPTED.remove(queue)
+def forget_queues(names: Collection[str]) -> None:
+    """Remove the series of these queues: a deleted one would be shown for as long as the process lives."""
+    for queue in names:
+        JOBS_ACCEPTED.remove(queue)
+        QUEUES.forget(queue)

@@ -83,6 +83,7 @@ class Settings(BaseSettings):
         NoDecode,
         BeforeValidator(_comma_separated),
     ] = Field((), description="comma-separated addresses and @domains, e.g. shop@example.com,@news.example.com")
+    upload_space: int | None = Field(None, ge=2**20, description="bytes on disk, for all uploads of one API process")
     picture_memory: int | None = Field(None, ge=64 * 2**20, description="bytes, for all children of one worker")
     retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
     retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)
@@ -92,6 +93,9 @@ class Settings(BaseSettings):
     shutdown_grace: Seconds = Field(30, ge=0, le=3600)
     ack_within: Seconds = Field(600, ge=1)
     lease_ttl: Seconds = Field(30, ge=1, le=3600)
+    blocked_limit: Annotated[float | None, Field(ge=1, le=3600), BeforeValidator(_seconds), BeforeValidator(_off)] = (
+        Field(30, description="seconds, or off")
+    )
     keep_alive: Seconds = Field(75, ge=1, le=3600)
     metrics_port: Annotated[int | None, Field(ge=1, le=65535), BeforeValidator(_off)] = Field(
         None, description="off, or a port"

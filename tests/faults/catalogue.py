@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F86: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F87: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -76,6 +76,10 @@ FAULTS = {
     "F73": "values at the ends of time, numbers and texts",
     "F74": "a small request that costs much to check",
     "F75": "a web page beside `accepted dev`",
+    "F76": "jobs of types that only HTTP workers serve, on a limited queue",
+    "F77": "a handler that blocks the event loop, and the jobs beside it",
+    "F78": "a tenant that floods what it shares with others",
+    "F79": "another tenant's job types: of the same name, many, large",
     "F80": "a key of one tenant, and what all tenants share",
     "F81": "another user of the machine where `accepted dev` runs",
     "F82": "a small picture that is large in memory",
@@ -83,8 +87,16 @@ FAULTS = {
     "F84": "jobs that a tenant makes past its limits, by a way other than submitting them",
     "F85": "texts that steer a terminal; connections until no descriptor is left",
     "F86": "metrics that strangers read, and that grow",
+    "F87": "a handler that ends its process beside others",
     "F88": "mail in the name of others",
+    "F89": "uploads that take disk space and do not end",
+    "F90": "one tenant fills a queue that others use",
+    "F91": "jobs that do nothing but hold a slot",
     "F92": "a key is revoked while requests wait under it",
+    "F93": "a handler takes the signals that stop its worker",
+    "F94": "a fork of a worker, made by a handler, lives on",
+    "F95": "a webhook signed by a wrong clock",
+    "F96": "a handler blocks or ends its process in `accepted dev`",
 }
 
 NOT_MADE = {

@@ -80,24 +80,24 @@ async def test_a_worker_that_the_kernel_kills_for_its_memory(
 
 @pytest.mark.fault("F17", moment="jobs run")
 async def test_a_handler_that_blocks_its_worker(cluster: Cluster, client: Client, ledger: Ledger) -> None:
-    """Its lease and its broker connection are lost; others do its work, and each outcome is recorded once."""
+    """Its broker connection is lost, its leases are not: others take what waits, and it does what it has begun."""
     cluster.env["ACCEPTED_LEASE_TTL"] = f"{LEASE:g}"
+    cluster.env["ACCEPTED_BLOCKED_LIMIT"] = f"{2 * BLOCKED:g}"
     await cluster.start(workers=1, concurrency=4)
-    await asyncio.gather(*(client.accept({"seconds": 3}) for _ in range(3)))
+    beside = await asyncio.gather(*(client.accept({"seconds": 3}) for _ in range(3)))
     await until(lambda: _begun(cluster) == 3, 30, "the others have begun")
     blocking = await client.accept({"block_seconds": BLOCKED})
     await until(lambda: _begun(cluster) == 4, 30, "it has begun as well")
     await cluster.add_worker()
     begun = time.monotonic()
+    loaded = await client.load(20)
+    await until(lambda: _succeeded(ledger, *loaded), BLOCKED, "the other worker has done them")
+    assert time.monotonic() - begun < BLOCKED, "they waited for the blocked worker"
+    await until(lambda: _succeeded(ledger, blocking), 2 * BLOCKED, "the blocked worker has done it")
     await client.load(20)
-    await until(lambda: _succeeded(ledger, blocking), BLOCKED, "another worker has done it")
-    assert time.monotonic() - begun < BLOCKED, "the others waited for the blocked worker"
-    blocked = cluster.workers[0]
-    await until(lambda: "outcome_fenced" in blocked.log(10_000), 2 * BLOCKED, "its late outcome was held off")
-    await client.load(20)
-    jobs = await check(ledger, client, cluster.journal)
-    assert await ledger.outcomes(blocking) == ["crashed", "succeeded"]
-    assert jobs[blocking]["crashes"] == 1
+    await check(ledger, client, cluster.journal)
+    for job_id in (*beside, blocking):
+        assert await ledger.outcomes(job_id) == ["succeeded"]
 
 
 @pytest.mark.fault("F47", moment="under load")
@@ -123,5 +123,5 @@ def _begun(cluster: Cluster) -> int:
     return len(effects.of(effects.read(cluster.journal), "started"))
 
 
-async def _succeeded(ledger: Ledger, job_id: str) -> bool:
-    return bool(await ledger.value("SELECT status = 'succeeded' FROM jobs WHERE id = $1::uuid", job_id))
+async def _succeeded(ledger: Ledger, *ids: str) -> bool:
+    return bool(await ledger.value("SELECT bool_and(status = 'succeeded') FROM jobs WHERE id = ANY($1::uuid[])", ids))

@@ -37,6 +37,7 @@ from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
 from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.suspects import Suspects
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler.relay import Relay
 from tests.support.ledger.poll_connection import PollConnection
@@ -46,6 +47,7 @@ from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
 QUEUE = "ordered"
+SETUP = Setup((registry.BUILT_IN, registry.SLEEP), "", None, None, 1000, 10_000)
 BROKER_QUEUE = f"accepted.q.{QUEUE}"
 TTL = 60.0  # seconds
 
@@ -245,13 +247,15 @@ async def _row_locked(engine: AsyncEngine, job_id: UUID) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[None]:
-    handlers = registry.load(["accepted_worker.handlers"])
-    pool = ProcessPool(Setup(("accepted_worker.handlers",), "", None, None, 1000, 10_000))
+    handlers = registry.load(SETUP.modules)
+    pool = ProcessPool(SETUP)
     settings = Settings(database_url="postgresql://unused")
     tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)
+    executor = Executor(handlers, tools, 2, 1000, pool)
     worker = Worker(
-        engine, broker, handlers, Executor(handlers, tools, 2, 1000, pool),
-        queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600, database_url="",
+        engine, broker, handlers, executor, Suspects(handlers, executor, SETUP, settings),
+        queue_names=[QUEUE], concurrency=2, lease_ttl=30, shutdown_grace=5, ack_within=600, blocked_limit=None,
+        database_url="",
     )  # fmt: skip
     running = asyncio.create_task(worker.run())
     try:

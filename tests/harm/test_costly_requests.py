@@ -1,10 +1,7 @@
 """Requests that cost much to read or to check: nobody else waits for them, and they take no memory to speak of."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
@@ -13,10 +10,8 @@ import pytest
 
 from tests.faults.table import Measured
 from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.api_attention import forget_peak, held, longest_answer, peak
 from tests.support.service.running_service import Running, serving, types_known
-
-ASKED_EVERY = 0.01
-"""Seconds between two requests for /healthz."""
 
 LONGEST_HOLD = 0.25
 """Seconds for which the event loop may be held, in whole buckets of the metric. The machine is shared and noisy: an
@@ -94,51 +89,15 @@ async def types(running: Running) -> None:
 async def test_nobody_waits_for_a_costly_request(running: Running, types: None, measured: Measured, which: str) -> None:
     path, body, status = REQUESTS[which]
     async with httpx.AsyncClient(base_url=running.url, timeout=60) as http:
-        _forget_peak(running)
-        held, before = await _held(http), _peak(running)
-        asking = asyncio.create_task(_longest_answer(running.url))
+        forget_peak(running)
+        late, before = await held(http, LONGEST_HOLD), peak(running)
+        asking = asyncio.create_task(longest_answer(running.url))
         answer = await http.post(path, content=body, headers={"content-type": "application/json"})
         asking.cancel()
         longest = await asking
-        grown = _peak(running) - before
+        grown = peak(running) - before
         assert answer.status_code == status, answer.text[:500]
         assert len(answer.content) < 16 * 1024, "what is answered is bounded, too"
-        assert await _held(http) == held, f"the loop was held for more than {LONGEST_HOLD} s"
+        assert await held(http, LONGEST_HOLD) == late, f"the loop was held for more than {LONGEST_HOLD} s"
     measured("others wait", longest, limit=1.0)
     assert grown < MEMORY * len(body) + SPARE
-
-
-async def _longest_answer(url: str) -> float:
-    """Until cancelled: the longest time that /healthz took, in seconds."""
-    longest = 0.0
-    try:
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-            while True:
-                began = perf_counter()
-                assert (await http.get("/healthz")).status_code == 200
-                longest = max(longest, perf_counter() - began)
-                await asyncio.sleep(ASKED_EVERY)
-    except asyncio.CancelledError:
-        return longest
-
-
-async def _held(http: httpx.AsyncClient) -> int:
-    """How often the API's event loop was late by more than `LONGEST_HOLD`."""
-    text = (await http.get("/metrics")).text
-    counts = {
-        bound: int(float(count))
-        for bound, count in re.findall(r'accepted_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', text)
-    }
-    return counts["+Inf"] - counts[str(LONGEST_HOLD)]
-
-
-def _forget_peak(running: Running) -> None:
-    Path(f"/proc/{running.services['api'].pid}/clear_refs").write_text("5")
-
-
-def _peak(running: Running) -> int:
-    """The most memory that the API has had since `_forget_peak`, in bytes."""
-    status = Path(f"/proc/{running.services['api'].pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024

@@ -1,7 +1,9 @@
 """Clients that hold connections until the process has no descriptor for another one."""
 
 import asyncio
+import contextlib
 import resource
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -19,8 +21,10 @@ async def test_a_process_without_descriptors_says_so(database_server: DatabaseSe
         "ACCEPTED_DATABASE_URL": database_server.url("postgres"),
         "ACCEPTED_METRICS_PORT": str(metrics),
     }
-    service = Service("api", "--port", str(port), env=env).start()
+    service = Service("api", "--port", str(port), env=env)
     try:
+        with few_descriptors():
+            service.start()
         await service.wait_ready(answers(f"http://127.0.0.1:{port}/healthz"))
         soft, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
         assert soft == hard
@@ -36,6 +40,15 @@ async def test_a_process_without_descriptors_says_so(database_server: DatabaseSe
         assert await _counted(metrics) >= 1
     finally:
         service.remove()
+
+
+@contextlib.contextmanager
+def few_descriptors() -> Iterator[None]:
+    """Processes that are started meanwhile may open few files, unless they raise that limit themselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 64, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def _counted(port: int) -> float:

@@ -57,7 +57,8 @@ async def test_the_service_works_with_the_rights_that_it_has(server: DatabaseSer
         nodes = [{"type": "noop", "ref": "a"}, {"type": "noop", "ref": "b", "depends_on": ["a"]}]
         answer = await client.http.post("/workflows", json={"jobs": nodes})
         assert answer.status_code == 202, answer.text
-        failed = await client.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 1})
+        call = {"url": receiver.url, "expect_status": [418]}
+        failed = await client.finish("http.request", call, retry={"max_attempts": 1})
         assert failed["status"] == "failed"
         for method, path, body in (
             ("POST", "/dead-letters/replay", {"ids": [failed["id"]]}),

@@ -55,3 +55,18 @@ async def test_a_refused_trigger_gives_its_share_back(app: HttpApp) -> None:
     answers = [await client.http.post("/schedules/s/trigger") for _ in range(4)]
     assert statuses(answers) == {202: 1, 409: 3}
     assert (await client.post({"type": "noop"})).status_code == 202
+
+
+@pytest.mark.fault("F90", moment="one tenant fills a queue up to its max_depth")
+async def test_who_fills_a_queue_shuts_nobody_else_out(app: HttpApp) -> None:
+    flood, other = await app.client("flood"), await app.client("other")
+    await flood.http.patch("/queues/q", json={"max_depth": 3})
+    await app.state.limits.refresh()
+    noop = {"type": "noop", "queue": "q"}
+    assert statuses([await flood.post(noop) for _ in range(5)]) == {202: 3, 429: 2}
+    assert statuses([await other.post(noop) for _ in range(4)]) == {202: 3, 429: 1}, "and has no more than its own part"
+    await app.state.limits.refresh()
+    problem = check_problem(await flood.http.post("/batches", json={"jobs": [noop]}), 429)
+    assert problem["type"] == "/problems/queue-full"
+    third = await app.client("third")
+    assert (await third.http.post("/batches", json={"jobs": [noop] * 3})).status_code == 202

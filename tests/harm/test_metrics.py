@@ -9,8 +9,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from accepted import metrics
+from tests.support.clients.client import Client
+from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.servers.ports import free_port
 from tests.support.servers.postgres import DatabaseServer
+from tests.support.service.live_api import api
 from tests.support.service.processes import Service, answers
 from tests.support.service.running_service import Running, accepted, serving, types_known
 from tests.support.waiting import until
@@ -115,3 +119,44 @@ async def test_silent_clients_of_the_port_are_hung_up_on(watched: Watched) -> No
     await until(answered, 30, "an answer beside silent clients")
     for each in held:
         each.close()
+
+
+def shown(text: str, metric: str, label: str) -> set[str]:
+    return {*re.findall(rf'^{metric}\{{.*{label}="([^"]*)"', text, re.MULTILINE)}
+
+
+async def test_queues_that_a_client_names_without_end_share_a_series(watched: Watched) -> None:
+    client = watched.running.client()
+    await types_known(client)
+    most, more = metrics.QUEUES.most, 50
+    jobs = [{"type": "noop", "queue": f"q{number}", "delay": 9999} for number in range(most + more)]
+    answer = await client.http.post("/batches", json={"jobs": jobs})
+    assert answer.status_code == 202, answer.text
+    text = (await get(watched.port)).text
+    queues = shown(text, "accepted_jobs_accepted_total", "queue")
+    assert len(queues - {metrics.OTHERS}) == most
+    counted = re.search(rf'accepted_jobs_accepted_total{{queue="{metrics.OTHERS}"}} ([0-9.]+)', text)
+    assert counted is not None
+    assert float(counted[1]) >= more
+
+
+async def run_by_http(client: Client, type: str) -> None:
+    assert (await register(client, type)).status_code == 201
+    await client.submit(type, queue="node")
+    assert (await say(client, await one_lease(client), "complete")).status_code == 200
+
+
+async def test_types_that_a_client_puts_without_end_share_a_series(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics.LEASED_TYPES, "most", len(metrics.LEASED_TYPES.shown) + 2)
+    async with api(database_url) as one:
+        client = await one.client()
+        for number in range(4):
+            await run_by_http(client, f"put.{number}")
+        text = (await client.get("/metrics")).text
+    for metric in ("accepted_attempts_total", "accepted_attempt_seconds_bucket"):
+        types = shown(text, metric, "type")
+        assert {"put.0", "put.1", metrics.OTHERS} <= types
+        assert not {"put.2", "put.3"} & types
+    assert f'accepted_attempts_total{{outcome="succeeded",type="{metrics.OTHERS}"}} 2.0' in text

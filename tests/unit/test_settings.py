@@ -1,5 +1,6 @@
 """Each setting of the contract's section 2: its default, valid values, and one line for an invalid one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ DEFAULTS = {
     "shutdown_grace": 30,
     "ack_within": 600,
     "lease_ttl": 30,
+    "blocked_limit": 30,
     "keep_alive": 75,
     "metrics_port": None,
 }
@@ -76,6 +78,8 @@ def test_the_defaults_are_the_contracts(name: str) -> None:
         ("RETENTION_FAILED", "3600", "retention_failed", 3600),
         ("SHUTDOWN_GRACE", "0", "shutdown_grace", 0),
         ("LEASE_TTL", "1", "lease_ttl", 1),
+        ("BLOCKED_LIMIT", "off", "blocked_limit", None),
+        ("BLOCKED_LIMIT", "2m", "blocked_limit", 120),
         ("METRICS_PORT", "off", "metrics_port", None),
         ("METRICS_PORT", "9100", "metrics_port", 9100),
         ("WEBHOOK_SECRET", "whsec_" + "A" * 32, "webhook_secret", "whsec_" + "A" * 32),
@@ -117,6 +121,7 @@ def test_valid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, at
         ("SMTP_FROM", "nobody"),
         ("SMTP_FROM_ALLOW", "@shop.example,shop.example"),
         ("SMTP_FROM_ALLOW", "*"),
+        ("UPLOAD_SPACE", "1000"),
         ("WEBHOOK_SECRET", f"whsec_{SECRET}"),
         ("RETENTION", "7 weeks"),
         ("RETENTION", "-7d"),
@@ -126,6 +131,8 @@ def test_valid_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str, at
         ("RETENTION_FAILED", "0"),
         ("METRICS_PORT", "0"),
         ("METRICS_PORT", "on"),
+        ("BLOCKED_LIMIT", "on"),
+        ("BLOCKED_LIMIT", "0"),
         ("SHUTDOWN_GRACE", "-1"),
         ("SHUTDOWN_GRACE", "nan"),
         ("SHUTDOWN_GRACE", "inf"),
@@ -238,3 +245,13 @@ def test_a_wrong_one_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 def test_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set_to(monkeypatch, TRUSTED_PROXIES="10.0.0.0/8, ::1,192.0.2.7").trusted_proxies
     assert [str(one) for one in found] == ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]
+
+
+def test_as_json_they_are_the_same_settings() -> None:
+    """A worker gives its own to the children that run jobs alone."""
+    given = Settings(
+        database_url="postgresql://u:p@h/d", egress_allow="127.0.0.0/8,example.com", smtp_url="smtp://u:p@h:587",
+        allowed_hosts="a.example,10.0.0.0/8", trusted_proxies="10.0.0.0/8", retention="7d", metrics_port="off",
+        handlers="a,b", smtp_from_allow="a@example.com,@example.org",
+    )  # fmt: skip
+    assert Settings(**json.loads(given.model_dump_json())) == given

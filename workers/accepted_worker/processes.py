@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -20,7 +19,7 @@ from accepted.domain.network import signing
 from accepted.errors import WorkerExhausted
 from accepted.handler import Handler
 from accepted.metrics import observed_loop
-from accepted.services.job_types import check_handled
+from accepted.services.job_types.registration import check_handled
 from accepted.services.scraping import refresh
 from accepted.settings import Settings
 from accepted.storage.db import migrate
@@ -35,8 +34,10 @@ from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
 from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.suspects import Suspects
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base, loops
+from accepted_worker.stop_signals import stop_on_signals
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,8 @@ def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURR
     settings.require_database()
 
     async def run() -> None:
-        await run_worker(settings, queues, concurrency, stop_on_signals())
+        stopping = asyncio.Event()
+        await run_worker(settings, queues, concurrency, stopping, stop_on_signals(stopping).restore)
 
     with exiting(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _exit_if_loop_is_left():
         runner.run(run())
@@ -64,13 +66,23 @@ def scheduler(settings: Settings) -> None:
     settings.require_database()
 
     async def run() -> None:
-        await run_scheduler(settings, stop_on_signals())
+        stopping = asyncio.Event()
+        stop_on_signals(stopping)
+        await run_scheduler(settings, stopping)
 
     uvloop.run(run())
 
 
-async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int, stopping: asyncio.Event) -> None:
+async def run_worker(
+    settings: Settings,
+    queues: Sequence[str],
+    concurrency: int,
+    stopping: asyncio.Event,
+    after_attempt: Callable[[str], None] | None = None,
+) -> None:
     """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process.
+
+    `after_attempt` is called with the type of each job whose attempt has ended.
 
     Only here are the built-in handlers imported: Pillow and others would be in every scheduler's memory.
     """
@@ -78,9 +90,11 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
 
     serve_under(settings.root_path)
     forks.isolate_forks()
+    forks.end_forks_with_this_process()
     egress, egress_of_deliveries = Egress(settings.egress_allow), Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
-    pool = ProcessPool(_setup(settings))
+    setup = _setup(settings)
+    pool = ProcessPool(setup)
     async with _connections(settings) as (engine, broker):
         handlers = _handlers(settings)
         webhooks = webhook_handler(engine, settings.webhook_secret, egress_of_deliveries)
@@ -89,16 +103,20 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         alerts = alert_handler(settings.alert_url, None if master is None else signing.secret_of_alerts(master))
         handlers[alerts.type.name] = alerts
         tools = Tools(engine, egress, mail, settings, threads=concurrency)
+        executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool, after_attempt)
+        suspects = Suspects(handlers, executor, setup, settings)
         running_worker = Worker(
             engine,
             broker,
             handlers,
-            Executor(handlers, tools, concurrency, settings.max_result_bytes, pool),
+            executor,
+            suspects,
             queue_names=queues,
             concurrency=concurrency,
             lease_ttl=settings.lease_ttl,
             shutdown_grace=settings.shutdown_grace,
             ack_within=settings.ack_within,
+            blocked_limit=settings.blocked_limit,
             database_url=settings.require_database(),
         )
         process.tune_garbage_collector()
@@ -107,6 +125,7 @@ async def run_worker(settings: Settings, queues: Sequence[str], concurrency: int
         running_worker.stop()
         await running
         await tools.aclose()
+        await suspects.aclose()
     await pool.aclose()
     await egress.aclose()
     await egress_of_deliveries.aclose()
@@ -116,7 +135,7 @@ def _handlers(settings: Settings) -> dict[str, Handler]:
     from accepted_worker import handlers as built_in
 
     registry.make_working_directory_importable()
-    handlers = registry.load(settings.handlers)
+    handlers = registry.load(registry.modules_of(settings))
     check_handled(handler.type for handler in handlers.values())
     if {registry.BUILT_IN, registry.BUILT_IN_IN_CONTRACT} & {*settings.handlers}:
         for name, extra in built_in.EXTRAS.items():
@@ -128,7 +147,7 @@ def _handlers(settings: Settings) -> dict[str, Handler]:
 def _setup(settings: Settings) -> Setup:
     """What a child process needs of the settings."""
     return Setup(
-        modules=settings.handlers,
+        modules=registry.modules_of(settings),
         egress_allow=str(settings.egress_allow),
         smtp_server=settings.smtp_url,
         smtp_sender=settings.smtp_from,
@@ -154,15 +173,6 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await polls.close()
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    return stopping
 
 
 @contextlib.contextmanager

@@ -38,8 +38,9 @@ from accepted.concurrency import TimeSlices
 from accepted.domain.ids import serve_under
 from accepted.errors import ConfigurationError
 from accepted.metrics import observed_loop
+from accepted.services.batches.spool import SpoolSpace
 from accepted.services.batches.submission import BatchSubmissions
-from accepted.services.job_types import MAX_AGE_WATCHED, JobTypeCache
+from accepted.services.job_types.cache import MAX_AGE_WATCHED, JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher
@@ -117,6 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=keys,
         slices=TimeSlices(),
+        spool_space=SpoolSpace(settings.upload_space),
         leases=lease_service,
         lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), lease_service, settings.lease_ttl),
     )

@@ -38,6 +38,7 @@ from accepted.services.batches.checks import (
 )
 from accepted.services.batches.ending import cancel as cancel_batch
 from accepted.services.batches.ndjson import NdjsonBatch
+from accepted.services.batches.spool import Spool
 from accepted.services.batches.submission import BatchReceipt, BatchSubmission
 from accepted.services.jobs.validation import checked
 from accepted.settings import Settings
@@ -61,8 +62,8 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
         "description": "The batch is committed, with all its jobs.",
         "headers": MONITORED | header_docs("Idempotent-Replayed", *RATE_LIMIT),
     },
-    **responses_for(*BODY_REFUSALS, errors.KeyReused, errors.Gone, errors.QuotaExceeded, errors.QueueFull),
 }
+_SUBMISSION_REFUSALS = (*BODY_REFUSALS, errors.KeyReused, errors.Gone, errors.QuotaExceeded, errors.QueueFull)
 _MISSING = (errors.ResourceNotFound, errors.Gone)
 
 
@@ -92,7 +93,7 @@ class BatchView(BaseModel):
     status_code=202,
     response_model=BatchView,
     dependencies=[Depends(only_query(*OPTIONS))],
-    responses=_ACCEPTED,
+    responses=_ACCEPTED | responses_for(*_SUBMISSION_REFUSALS, errors.UploadsFull, errors.NoRoom),
     openapi_extra=body_docs(BatchRequest, by_lines="A job a line, each as in POST /jobs. Empty lines are skipped."),
 )
 async def submit(
@@ -118,7 +119,7 @@ async def submit(
     status_code=202,
     response_model=BatchView,
     dependencies=[Depends(only_query())],
-    responses=_ACCEPTED,
+    responses=_ACCEPTED | responses_for(*_SUBMISSION_REFUSALS),
     openapi_extra=body_docs(WorkflowRequest),
 )
 async def submit_workflow(
@@ -232,7 +233,7 @@ async def _by_lines(request: Request, tenant: str, options: BatchQuery, key: str
     state = state_of(request)
     members = Members(state.job_checks, tenant, options, request.headers.get("traceparent"))
     lines_fingerprint = None if key is None else LinesFingerprint("POST", f"{PATH} {options.model_dump_json()}")
-    with NdjsonBatch(members, lines_fingerprint) as lines:
+    with NdjsonBatch(members, lines_fingerprint, Spool(state.spool_space, tenant)) as lines:
         async with unless_revoked(request, "jobs:write"):
             async for group in read_lines(request, largest_body(state.settings)):
                 await lines.take(group, state.slices)

@@ -75,7 +75,7 @@ async def lease(request: Request, who: Worker, name: str) -> Response:
     state = state_of(request)
     wanted = checked(LeaseRequest, await read_optional_json(request, MAX_BODY))
     types = None if wanted.types is None else tuple(sorted(set(wanted.types)))
-    await _check_types(state, wanted.types)
+    await _check_types(state, who.tenant, wanted.types)
     key = LeaseRequestKey(who.tenant, f"lease:{who.name}", name, types)
     given: list[LeasedJob] = []
     try:
@@ -164,12 +164,12 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _check_types(state: State, names: list[str] | None) -> None:
+async def _check_types(state: State, tenant: str, names: list[str] | None) -> None:
     """Raise `InvalidRequest` for an unregistered type: the worker would wait for it in vain."""
     unknown = [
         FieldError(f"/types/{index}", "no worker has registered this type")
         for index, name in enumerate(names or ())
-        if not await state.type_cache.knows(name)
+        if not await state.type_cache.knows(tenant, name)
     ]
     if unknown:
         raise InvalidRequest(unknown)

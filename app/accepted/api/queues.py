@@ -69,7 +69,7 @@ class QueuePatch(BaseModel):
     max_running: Limit | None = None
     rate_limit: RateRequest | None = None
     max_running_per_key: Limit | None = None
-    max_depth: Limit | None = None
+    max_depth: Limit | None = Field(None, description="Jobs of each tenant that may wait.")
 
     def columns(self) -> dict[str, Any]:
         """The columns of `queues` that the body names, with their new values."""
@@ -215,12 +215,13 @@ async def patch(
 async def delete(request: Request, who: QueueAdmin, name: Name) -> Response:
     """Delete a queue without unfinished jobs, and its limits. Its finished jobs stay; a new job makes it again.
 
-    409 while jobs wait or run on it, while a type has it as its queue, and while a live worker names it.
+    409 while jobs wait or run on it, while a shared type or one of the tenant's own has it as its queue, and while a
+    live worker names it.
     """
     state = state_of(request)
     async with reading(state.engine) as conn:
         await _owner(conn, name, who)
-    uses = await service.delete(state.engine, state.broker, name, state.settings.lease_ttl)
+    uses = await service.delete(state.engine, state.broker, name, who.tenant, state.settings.lease_ttl)
     if uses is None:
         raise ResourceNotFound(UNKNOWN)
     if not uses.none:

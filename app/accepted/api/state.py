@@ -7,7 +7,8 @@ from starlette.requests import Request
 
 from accepted.broker.base import Broker
 from accepted.concurrency import TimeSlices
-from accepted.services.job_types import JobTypeCache
+from accepted.services.batches.spool import SpoolSpace
+from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher
@@ -34,6 +35,7 @@ class State:
     job_checks: JobChecks
     keys: ApiKeyCache
     slices: TimeSlices
+    spool_space: SpoolSpace
     leases: Leases
     lease_waiters: LeaseWaiters
 

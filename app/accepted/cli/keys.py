@@ -1,4 +1,4 @@
-"""`accepted keys`: create, list and revoke API keys, and set quotas, directly in the ledger."""
+"""`accepted keys`: create, list and revoke API keys, and set quotas and shares, directly in the ledger."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -9,15 +9,18 @@ import typer
 
 from accepted.cli.http import shown
 from accepted.domain.json_text import is_printable
-from accepted.domain.tenants import RESERVED, SCOPES, TenantQuota
+from accepted.domain.network import signing
+from accepted.domain.tenants import RESERVED, SCOPES, TenantQuota, TenantShare
 from accepted.errors import ConfigurationError, ResourceNotFound, did_you_mean
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from accepted.storage.tenants import ApiKey
 
-keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys; set the quota of a tenant.")
+keys = typer.Typer(
+    no_args_is_help=True, help="Create, list and revoke API keys; set the quota and the share of a tenant."
+)
 
 Answer = TypeVar("Answer")
 
@@ -90,7 +93,6 @@ def revoke_key(key_id: UUID) -> None:
 @keys.command("alert-secret")
 def alert_secret() -> None:
     """Print the secret that signs alerts. It is derived from ACCEPTED_WEBHOOK_SECRET."""
-    from accepted.domain.network import signing
     from accepted.settings import load
 
     master = load().webhook_secret
@@ -113,9 +115,7 @@ def quota(
 
     async def change(engine: "AsyncEngine") -> TenantQuota | None:
         async with transaction(engine) as conn:
-            if not create and tenant not in (known := await tenants.known(conn)):
-                hint = did_you_mean(tenant, known)
-                raise ResourceNotFound(f"the tenant {tenant!r} has no API key{hint or ' (--create: set it anyway)'}")
+            await _check_known(conn, tenant, create)
             if none:
                 await tenants.remove_quota(conn, tenant)
             elif jobs is not None:
@@ -127,6 +127,46 @@ def quota(
         raise ConfigurationError("give --jobs or --none, not both")
     now = _with_ledger(change)
     typer.echo("no quota" if now is None else f"{now.jobs} jobs in {now.per:g} s, {now.remaining} left")
+
+
+@keys.command()
+def share(
+    tenant: Annotated[str, typer.Option(help="Name of the tenant.")],
+    weight: Annotated[int | None, typer.Option(min=1, max=100, help="Its turns beside those of others; 1.")] = None,
+    max_running: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Jobs that may run at once, over all queues.")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Let it have the share of every other.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Also for a tenant that has no key yet.")] = False,
+) -> None:
+    """Set, remove or show a tenant's share of the slots. What is left out does not change."""
+    from accepted.storage import tenants
+    from accepted.storage.db.engine import transaction
+
+    async def change(engine: "AsyncEngine") -> TenantShare:
+        async with transaction(engine) as conn:
+            await _check_known(conn, tenant, create)
+            if none:
+                await tenants.remove_share(conn, tenant)
+            elif weight is not None or max_running is not None:
+                await tenants.put_share(conn, tenant, weight, max_running)
+            await conn.commit()
+            return await tenants.share_of(conn, tenant)
+
+    if none and (weight is not None or max_running is not None):
+        raise ConfigurationError("give --weight or --max-running, or --none")
+    now = _with_ledger(change)
+    typer.echo(
+        f"weight {now.weight}, {'any number' if now.max_running is None else f'at most {now.max_running}'} running"
+    )
+
+
+async def _check_known(conn: "AsyncConnection", tenant: str, create: bool) -> None:
+    from accepted.storage import tenants
+
+    if not create and tenant not in (known := await tenants.known(conn)):
+        hint = did_you_mean(tenant, known)
+        raise ResourceNotFound(f"the tenant {tenant!r} has no API key{hint or ' (--create: set it anyway)'}")
 
 
 def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:

@@ -4,7 +4,6 @@ To add a command, write it in a module of this package and register it below. A 
 called: HTTP server, drivers and settings take a second to load, and `--help` needs none of them.
 """
 
-import asyncio
 import os
 import re
 import sys
@@ -27,10 +26,6 @@ from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
 from accepted.errors import AcceptedError, ConfigurationError
 
 if TYPE_CHECKING:
-    import socket
-
-    import uvicorn
-
     from accepted.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -139,7 +134,7 @@ def dev(
     broker_url: BrokerUrl = None,
     insecure: Insecure = False,
 ) -> None:
-    """Run API, worker and scheduler in one process, on an embedded PostgreSQL, without authentication."""
+    """Run API, worker and scheduler, on an embedded PostgreSQL, without authentication."""
     from accepted.settings import load
     from accepted.storage.db import embedded
 
@@ -151,6 +146,7 @@ def dev(
 
     from accepted import metrics_port
     from accepted.api.http import exposure
+    from accepted.cli import dev as development
     from accepted_worker import processes
 
     if "auth" not in settings.model_fields_set:
@@ -160,8 +156,13 @@ def dev(
     sockets = process.bind(host, port)
     metrics_port.listen(settings.metrics_port)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
-    with processes.exiting(), given as url:
-        uvloop.run(_dev(settings.model_copy(update={"database_url": url}), host, sockets, concurrency))
+    with (
+        processes.exiting(),
+        development.WorkerProcess(concurrency, broker_url, settings.auth) as worker_process,
+        given as url,
+    ):
+        settings = settings.model_copy(update={"database_url": url})
+        uvloop.run(development.run(settings, host, sockets, worker_process))
 
 
 @app.command()
@@ -256,34 +257,3 @@ def _checked_settings() -> "Settings":
         _say_unknown()
         raise
     return settings
-
-
-async def _dev(settings: "Settings", host: str, sockets: "list[socket.socket]", concurrency: int) -> None:
-    """Migrate, then run everything. When the HTTP server stops, worker and scheduler stop too."""
-    from accepted.api.app import create_app
-    from accepted.api.http import server as serving
-    from accepted.storage.db.migrate import migrate as migrate_ledger
-    from accepted_worker import processes
-
-    await migrate_ledger(settings.require_database())
-    stopping = asyncio.Event()
-    others = [
-        asyncio.create_task(processes.run_worker(settings, (), concurrency, stopping)),
-        asyncio.create_task(processes.run_scheduler(settings, stopping)),
-    ]
-    port = sockets[0].getsockname()[1]
-    server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_dev")
-    try:
-        await _serve_beside(server, sockets, others)
-    finally:
-        stopping.set()
-        await asyncio.gather(*others)
-
-
-async def _serve_beside(
-    server: "uvicorn.Server", sockets: "list[socket.socket]", others: "list[asyncio.Task[None]]"
-) -> None:
-    serving_task = asyncio.create_task(server.serve(sockets))
-    await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving_task

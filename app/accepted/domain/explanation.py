@@ -10,18 +10,14 @@ from typing import Any
 import msgspec
 
 from accepted.domain.job import FINISHED, Status
-from accepted.domain.rates import Measured
-from accepted.domain.snapshot import JobSnapshot, Needed
+from accepted.domain.snapshot import JobSnapshot, Needed, expected_start
+from accepted.domain.turns import beside_others
 
 RELAYED_WITHIN = timedelta(seconds=3)
 """After this time a due and unpublished job waits for the broker, or for a scheduler that does not run."""
 
 TAKEN_AGAIN = timedelta(seconds=15)
 """After this time a relay has taken an unpublished job twice: it is there, and the broker has not confirmed the job."""
-
-
-FORESEEN = 100 * 366 * 86400.0
-"""Seconds. A start later than this cannot be foreseen, and may lie beyond the calendar."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -156,14 +152,14 @@ def _room(job: JobSnapshot) -> Explanation | None:
     if job.limits.paused and not job.admitted:
         return Explanation("paused", f"Queue {job.queue} is paused.", {"queue": job.queue} | _position(job, None))
     if job.external and not job.capacity.for_type:
-        return _rate(job) or _running_limit(job) or _key(job) or _lease(job)
+        return _rate(job) or _running_limit(job) or _key(job) or _tenant_limit(job) or _lease(job)
     if not job.capacity.for_queue:
         said = f"No live worker serves queue {job.queue}."
         return Explanation("no_worker_for_queue", said, {"queue": job.queue} | _position(job, None))
     if not job.capacity.for_type:
         said = f"No live worker of queue {job.queue} has a handler for type {job.type}."
         return Explanation("no_worker_for_type", said, {"queue": job.queue, "type": job.type} | _position(job, None))
-    return None if job.admitted else _rate(job) or _running_limit(job) or _key(job)
+    return None if job.admitted else _rate(job) or _running_limit(job) or _key(job) or _tenant(job)
 
 
 def _lease(job: JobSnapshot) -> Explanation:
@@ -172,7 +168,7 @@ def _lease(job: JobSnapshot) -> Explanation:
         f"It waits for a worker to lease it from queue {job.queue}; none holds a lease on a job of type {job.type} now."
     )
     return Explanation(
-        "waits_for_lease", said, {"queue": job.queue, "type": job.type} | _position(job, _expected_start(job))
+        "waits_for_lease", said, {"queue": job.queue, "type": job.type} | _position(job, expected_start(job))
     )
 
 
@@ -204,6 +200,28 @@ def _key(job: JobSnapshot) -> Explanation | None:
     return _in_line("concurrency_key", said, job, {"queue": job.queue} | data)
 
 
+def _tenant(job: JobSnapshot) -> Explanation | None:
+    """Its tenant runs as many jobs as it may: by its own limit, or beside others on a queue that they share."""
+    if job.limits.most_of_tenant is not None or not job.limits.shared:
+        return _tenant_limit(job)
+    slots = min(job.capacity.slots, job.limits.max_running or job.capacity.slots)
+    if job.load.of_tenant < beside_others(slots):
+        return None
+    said = (
+        f"Its tenant has {job.load.of_tenant} of the {slots} slots of queue {job.queue}, "
+        "and leaves the rest to the other tenants"
+    )
+    return _in_line("tenant_share", said, job, {"queue": job.queue, "slots": slots, "running": job.load.of_tenant})
+
+
+def _tenant_limit(job: JobSnapshot) -> Explanation | None:
+    most = job.limits.most_of_tenant
+    if most is None or job.load.everywhere < most:
+        return None
+    said = f"Its tenant runs at most {_count(most, 'job')} at once, and {job.load.everywhere} are running"
+    return _in_line("tenant_limit", said, job, {"max_running": most, "running": job.load.everywhere})
+
+
 def _slot(job: JobSnapshot) -> Explanation:
     """The broker, which has its reference, is away; or all slots are busy, or other jobs come first."""
     since = _due_since(job)
@@ -212,7 +230,10 @@ def _slot(job: JobSnapshot) -> Explanation:
         return Explanation("broker_away", said, {"since": since, "due_at": since})
     if job.position.ahead:
         others = _count(job.position.ahead, "other")
-        return _in_line("behind_others", f"It waits behind {others} on queue {job.queue}", job, {"queue": job.queue})
+        said = f"It waits behind {others} on queue {job.queue}"
+        if job.limits.shared:
+            said += f", whose tenants take turns; its tenant has {job.load.of_tenant} running"
+        return _in_line("behind_others", said, job, {"queue": job.queue})
     if job.capacity.busy >= job.capacity.slots > 0:
         said = f"It is next on queue {job.queue}: all {_count(job.capacity.slots, 'slot')} of its workers are busy"
         return _in_line("next_in_line", said, job, {"queue": job.queue, "slots": job.capacity.slots})
@@ -223,7 +244,7 @@ def _slot(job: JobSnapshot) -> Explanation:
 
 
 def _in_line(reason: str, said: str, job: JobSnapshot, data: dict[str, Any]) -> Explanation:
-    expected = _expected_start(job)
+    expected = expected_start(job)
     if expected is not None:
         said += f"; it is expected to start about {_at(expected)}"
     return Explanation(reason, f"{said}.", data | _position(job, expected))
@@ -231,30 +252,6 @@ def _in_line(reason: str, said: str, job: JobSnapshot, data: dict[str, Any]) -> 
 
 def _position(job: JobSnapshot, expected: datetime | None) -> dict[str, Any]:
     return {"position": job.position.ahead + 1, "ahead": job.position.ahead, "expected_start": expected}
-
-
-def _expected_start(job: JobSnapshot) -> datetime | None:
-    """When the jobs before it will have started, at the measured rate; None where nothing was measured, or later than
-    `FORESEEN`."""
-    waits = [(job.position.ahead + 1, _pace(job))]
-    if job.limits.max_running_per_key is not None and job.concurrency_key is not None:
-        waits.append((job.position.of_key + 1, _starts_per_second(job.limits.max_running_per_key, job.measured)))
-    seconds = [jobs / pace for jobs, pace in waits if pace]
-    return job.now + timedelta(seconds=max(seconds)) if seconds and max(seconds) < FORESEEN else None
-
-
-def _pace(job: JobSnapshot) -> float | None:
-    """Jobs of the queue that start per second: the measured rate of ends, else what its slots allow."""
-    slots = min(job.capacity.slots, job.limits.max_running or job.capacity.slots)
-    pace = job.measured.rate_out or _starts_per_second(slots, job.measured)
-    if job.limits.rate_jobs is None or not job.limits.rate_per:
-        return pace
-    allowed = job.limits.rate_jobs / job.limits.rate_per
-    return allowed if pace is None else min(pace, allowed)
-
-
-def _starts_per_second(slots: int, measured: Measured) -> float | None:
-    return slots / measured.mean_run_time if measured.mean_run_time else None
 
 
 def _due_since(job: JobSnapshot) -> datetime:

@@ -17,6 +17,7 @@ from accepted.domain.failures import OnNotFound
 from accepted.domain.ids import link
 from accepted.domain.json_text import storable
 from accepted.domain.retry import Retry
+from accepted.domain.tenants import SHARED
 
 DEFAULT_PRIORITY = 4
 DEFAULT_QUEUE = "default"
@@ -69,7 +70,7 @@ END_EVENTS = tuple(f"job.{status}" for status in ("succeeded", "failed", "cancel
 
 
 class JobType(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered type: what the API needs to accept a job that it cannot run.
+    """A registered type of `tenant`, or one that is shared: what the API needs to accept a job that it cannot run.
 
     `payload_schema` is JSON Schema as text; `timeout` is in seconds, None means no limit. Clients cannot submit jobs of
     an `internal` type. An `external` type was registered over HTTP, and HTTP workers lease its jobs. `flaw` says why
@@ -85,6 +86,7 @@ class JobType(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool = False
     not_found: OnNotFound = OnNotFound.FAIL
     external: bool = False
+    tenant: str = SHARED
     updated_at: datetime | None = None
     flaw: str | None = None
 

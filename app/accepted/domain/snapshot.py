@@ -1,11 +1,14 @@
 """A job and everything that could hold it, read from the ledger at one moment. An explanation is made from it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
 from accepted.domain.rates import Measured
+
+FORESEEN = 100 * 366 * 86400.0
+"""Seconds. A start later than this cannot be foreseen, and may lie beyond the calendar."""
 
 
 class Needed(msgspec.Struct, frozen=True):
@@ -27,7 +30,10 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class QueueLimits(msgspec.Struct, frozen=True):
-    """The limits of the queue. `next_start` is when the rate limit allows another start."""
+    """The limits of the queue. `next_start` is when the rate limit allows another start.
+
+    `shared`: several tenants use it. `most_of_tenant` jobs of the job's tenant may run at once, over all queues.
+    """
 
     paused: bool = False
     max_running: int | None = None
@@ -35,6 +41,8 @@ class QueueLimits(msgspec.Struct, frozen=True):
     rate_per: float | None = None
     max_running_per_key: int | None = None
     next_start: datetime | None = None
+    shared: bool = False
+    most_of_tenant: int | None = None
 
 
 class WorkerCapacity(msgspec.Struct, frozen=True):
@@ -47,10 +55,13 @@ class WorkerCapacity(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Jobs of the queue that run or are admitted: in all, and with the job's concurrency key."""
+    """Jobs of the queue that run or are admitted: in all, of the job's tenant, and of those with the job's concurrency
+    key. `everywhere`: the tenant's on all queues."""
 
     running: int = 0
     of_key: int = 0
+    of_tenant: int = 0
+    everywhere: int = 0
 
 
 class QueuePosition(msgspec.Struct, frozen=True):
@@ -108,3 +119,27 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     position: QueuePosition = QueuePosition()
     target: DeferredTarget | None = None
     measured: Measured = Measured()
+
+
+def expected_start(job: JobSnapshot) -> datetime | None:
+    """When the jobs before it will have started, at the measured rate; None where nothing was measured, or later than
+    `FORESEEN`."""
+    waits = [(job.position.ahead + 1, _pace(job))]
+    if job.limits.max_running_per_key is not None and job.concurrency_key is not None:
+        waits.append((job.position.of_key + 1, _starts_per_second(job.limits.max_running_per_key, job.measured)))
+    seconds = [jobs / pace for jobs, pace in waits if pace]
+    return job.now + timedelta(seconds=max(seconds)) if seconds and max(seconds) < FORESEEN else None
+
+
+def _pace(job: JobSnapshot) -> float | None:
+    """Jobs of the queue that start per second: the measured rate of ends, else what its slots allow."""
+    slots = min(job.capacity.slots, job.limits.max_running or job.capacity.slots)
+    pace = job.measured.rate_out or _starts_per_second(slots, job.measured)
+    if job.limits.rate_jobs is None or not job.limits.rate_per:
+        return pace
+    allowed = job.limits.rate_jobs / job.limits.rate_per
+    return allowed if pace is None else min(pace, allowed)
+
+
+def _starts_per_second(slots: int, measured: Measured) -> float | None:
+    return slots / measured.mean_run_time if measured.mean_run_time else None

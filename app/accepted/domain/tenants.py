@@ -1,4 +1,4 @@
-"""What a tenant has: the scopes of its API keys, and its quota."""
+"""What a tenant has: the scopes of its API keys, and its quota and its share of the slots."""
 
 import math
 from collections.abc import Iterable
@@ -18,6 +18,9 @@ DEFAULT_TENANT = "default"
 """The tenant of every caller when authentication is off."""
 
 
+SHARED = ""
+"""In place of a tenant: the owner of what all tenants share. No key is made for a tenant without a name."""
+
 RESERVED = "accepted:"
 """What the names of tenants of our own begin with; no key is made for them."""
 
@@ -26,6 +29,13 @@ def granted(scopes: Iterable[str]) -> frozenset[str]:
     """The scopes that a key with `scopes` has: with those that `admin` includes."""
     given = frozenset(scopes)
     return given.union(_ADMIN) if "admin" in given else given
+
+
+class TenantShare(msgspec.Struct, frozen=True):
+    """What a tenant has of the slots (`accepted.domain.turns`): a weight, and how many of its jobs may run at once."""
+
+    weight: int = 1
+    max_running: int | None = None
 
 
 class TenantQuota(msgspec.Struct, frozen=True):

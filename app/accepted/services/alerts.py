@@ -7,7 +7,7 @@ The URL is not in the ledger: the worker that delivers the alert has it in its s
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from accepted.services.webhooks import delivery, write
 from accepted.storage import dead_letters
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
+from accepted.storage.db.statements import ledger_time
 from accepted.storage.dead_letters import LetterKind, UnalertedLetter
 
 OPERATOR = RESERVED + "operator"
@@ -53,13 +54,14 @@ async def alert(engine: AsyncEngine, broker: Broker) -> int:
         waiting = await dead_letters.count_unalerted(conn, MAX_SINGLE + 1)
         if not waiting:
             return 0
+        now = await ledger_time(conn)
         room = MAX_SINGLE - await dead_letters.count_recent_alerts(conn, OPERATOR, MINUTE, MAX_SINGLE)
         if waiting <= room:
             letters = await dead_letters.take_unalerted(conn, room)
-            alerts = [_one(letter) for letter in letters]
+            alerts = [_one(letter, now) for letter in letters]
         elif await periodic_locks.take(conn, TOGETHER, MINUTE):
             letters = await dead_letters.take_unalerted(conn, MAX_LETTERS)
-            alerts = [_many(letters)] if letters else []
+            alerts = [_many(letters, now)] if letters else []
         else:
             return 0
         await write(conn, broker, alerts)
@@ -74,24 +76,24 @@ async def report(engine: AsyncEngine, broker: Broker) -> int:
         due = await periodic_locks.take(conn, REPORT, DAY)
         if due:
             depth = await dead_letters.kinds(conn, MAX_KINDS)
-            await write(conn, broker, [_alert("dead_letters.report", _depth(depth))])
+            await write(conn, broker, [_alert("dead_letters.report", await ledger_time(conn), _depth(depth))])
         await conn.commit()
     return int(due)
 
 
-def _one(letter: UnalertedLetter) -> NewJob:
-    return _alert("dead_letter.created", _shown(letter))
+def _one(letter: UnalertedLetter, now: datetime) -> NewJob:
+    return _alert("dead_letter.created", now, _shown(letter))
 
 
-def _many(letters: Sequence[UnalertedLetter]) -> NewJob:
+def _many(letters: Sequence[UnalertedLetter], now: datetime) -> NewJob:
     kinds = Counter((letter.queue, letter.type, letter.class_) for letter in letters)
     depth = [LetterKind(*kind, count) for kind, count in kinds.most_common(MAX_KINDS)]
     examples = [_shown(letter) for letter in letters[:EXAMPLES]]
-    return _alert("dead_letters.created", {**_depth(depth), "count": len(letters), "examples": examples})
+    return _alert("dead_letters.created", now, {**_depth(depth), "count": len(letters), "examples": examples})
 
 
-def _alert(event: str, data: dict[str, Any]) -> NewJob:
-    body = msgspec.json.encode({"type": event, "timestamp": datetime.now(UTC), "data": data}).decode()
+def _alert(event: str, now: datetime, data: dict[str, Any]) -> NewJob:
+    body = msgspec.json.encode({"type": event, "timestamp": now, "data": data}).decode()
     return delivery(OPERATOR, ALERT_TYPE, {"event": body})
 
 

@@ -22,13 +22,20 @@ from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.claiming import LeasedJob, claim_leases
 from accepted.services.leases import MAX_LEASES, Leases
-from accepted.storage import workers
-from accepted.storage.db.engine import transaction
+from accepted.storage import holding, workers
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.notifications import EVERYTHING, Listener
 from accepted.storage.db.statements import Direct
 
 POLL_EVERY = 1.0
 """Seconds between claims for one group when no notification arrives."""
+
+DECISION = 1.0
+"""Seconds that a request waits at least where jobs wait for room: the limiter admits for requests that it knows of, and
+learns of this one from its first claim. It looks four times a second."""
+
+POLL_DECISION = 0.2
+"""Seconds between claims in that time."""
 
 DEADLINE = 4.5
 """Seconds for a claim, so that a client gets 503 within 5 s when the ledger does not answer."""
@@ -50,8 +57,13 @@ Answer: TypeAlias = "asyncio.Future[list[LeasedJob]]"
 
 class _Waiter(msgspec.Struct, frozen=True):
     limit: int
+    since: float
     until: float
     answer: Answer
+
+    def ends_at(self, least: float) -> float:
+        """When its time is up, if it waits for `least` seconds or longer."""
+        return max(self.until, self.since + least)
 
 
 class _Group:
@@ -75,9 +87,9 @@ class _Group:
         self._waiters = deque(waiter for waiter in self._waiters if not waiter.answer.done())
         return sum(waiter.limit for waiter in self._waiters)
 
-    @property
-    def until(self) -> float:
-        return min((waiter.until for waiter in self._waiters), default=0.0)
+    def ends_at(self, least: float) -> float:
+        """When the first of the requests is over; the event loop's time."""
+        return min((waiter.ends_at(least) for waiter in self._waiters if not waiter.answer.done()), default=0.0)
 
     def give(self, jobs: list[LeasedJob]) -> list[LeasedJob]:
         """Answer the requests with `jobs`. Returns those that no request takes any more."""
@@ -87,10 +99,10 @@ class _Group:
                 jobs = jobs[waiter.limit :]
         return jobs
 
-    def end(self, now: float) -> None:
-        """Answer the requests whose time is up with nothing."""
+    def end(self, now: float, least: float = 0.0) -> None:
+        """Answer the requests whose time is up with nothing, after `least` seconds at the earliest."""
         for waiter in self._waiters:
-            if waiter.until <= now and not waiter.answer.done():
+            if waiter.ends_at(least) <= now and not waiter.answer.done():
                 waiter.answer.set_result([])
 
     def fail(self, error: Exception) -> None:
@@ -124,7 +136,7 @@ class LeaseWaiters:
             answer.set_result([])
             return answer
         group = self._groups.get(key) or self._new_group(key)
-        group.add(_Waiter(limit, loop.time() + seconds, answer))
+        group.add(_Waiter(limit, loop.time(), loop.time() + seconds, answer))
         if group.serving is None:
             group.serving = self._start(self._serve(key, group))
         return answer
@@ -174,8 +186,9 @@ class LeaseWaiters:
                 self.hand_back(group.give(jobs))
                 if not jobs:
                     await self._report_slots(key, group, wanted)
-                    group.end(asyncio.get_running_loop().time())
-                    await self._pause(group)
+                    least = await self._least(key.queue, group)
+                    group.end(asyncio.get_running_loop().time(), least)
+                    await self._pause(group, least)
         except Exception as error:
             group.fail(error)
             if not isinstance(error, LedgerUnavailable):
@@ -216,8 +229,16 @@ class LeaseWaiters:
             await conn.commit()
         group.reported = (slots, now)
 
-    async def _pause(self, group: _Group) -> None:
-        left = min(group.until - asyncio.get_running_loop().time(), POLL_EVERY)
+    async def _least(self, queue: str, group: _Group) -> float:
+        """How long requests wait at least: not at all, unless the limiter may be about to admit a job for them."""
+        now = asyncio.get_running_loop().time()
+        if group.ends_at(0.0) > now or group.ends_at(DECISION) <= now:
+            return 0.0
+        async with reading(self._engine) as conn:
+            return DECISION if await holding.waits_for_room(conn, queue) else 0.0
+
+    async def _pause(self, group: _Group, least: float) -> None:
+        left = min(group.ends_at(least) - asyncio.get_running_loop().time(), POLL_DECISION if least else POLL_EVERY)
         if left > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):

@@ -20,7 +20,7 @@ from accepted.domain.failures import FailureClass
 from accepted.domain.references import Lease
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
-from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
+from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS, LEASED_TYPES
 from accepted.services.jobs import completion
 from accepted.services.jobs.requests import Number
 from accepted.services.queues import RunTimes
@@ -181,8 +181,9 @@ class Leases:
 def note(found: LeasedAttempt, transition: Transition) -> float:
     """Log the canonical line of an attempt and count it in the metrics. Returns how long it ran, in seconds."""
     seconds = max((datetime.now(UTC) - found.started_at).total_seconds(), 0.0)
-    ATTEMPTS.labels(found.type, transition.outcome).inc()
-    ATTEMPT_SECONDS.labels(found.type).observe(seconds)
+    type = LEASED_TYPES.shown_as(found.type)
+    ATTEMPTS.labels(type, transition.outcome).inc()
+    ATTEMPT_SECONDS.labels(type).observe(seconds)
     logs.attempt(transition, type=found.type, queue=found.queue, seconds=seconds)
     return seconds
 

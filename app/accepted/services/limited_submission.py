@@ -91,7 +91,7 @@ class LimitedSubmissions:
             await self._give_back(quota, tenant, jobs)
             raise
         finally:
-            self._limits.leave(jobs)
+            self._limits.leave(tenant, jobs)
         if not receipt.new:
             await self._give_back(quota, tenant, jobs)
         return receipt, quota

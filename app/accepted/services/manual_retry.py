@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.domain.job import Job
 from accepted.errors import NeedFailed
 from accepted.services.jobs import placement
-from accepted.storage import dead_letters
+from accepted.storage import dead_letters, queue_tenants
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter
-from accepted.storage.jobs import manual_retry, ordering, submission
+from accepted.storage.jobs import manual_retry, ordering
 from accepted.storage.jobs.manual_retry import Chosen
 from accepted.storage.jobs.ordering import Line
 from accepted.storage.jobs.reading import jobs_by_id
@@ -131,8 +131,8 @@ async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
         await _rejoin(conn, {one.id: one.line for one in members if one.line is not None})
         await manual_retry.mend_edges(conn, [one.id for one in members])
         moments = {one.id: one.run_at for one in members} | moments
-    queues = await manual_retry.again(conn, list(moments.items()))
-    await submission.announce_queues(conn, queues)  # one that was deleted since is there again
+    pairs = await manual_retry.again(conn, list(moments.items()))
+    await queue_tenants.announce(conn, pairs)  # a queue that was deleted since is there again
 
 
 async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:

@@ -42,13 +42,14 @@ async def describe(engine: AsyncEngine, name: str, tenant: str | None, lease_ttl
         return (await _described(conn, [settings], name, tenant, lease_ttl))[0]
 
 
-async def delete(engine: AsyncEngine, broker: Broker, name: str, lease_ttl: float) -> QueueUses | None:
+async def delete(engine: AsyncEngine, broker: Broker, name: str, tenant: str, lease_ttl: float) -> QueueUses | None:
     """Delete a queue that is not in use, with its limits, also on the broker. Returns its uses; None: not found.
 
+    `tenant` asks: other tenants' own types do not keep it.
     What remains on a broker that is away, or holds stale references, does no harm: a new queue of the name uses it.
     """
     async with transaction(engine) as conn:
-        uses = await queues.delete(conn, name, lease_ttl)
+        uses = await queues.delete(conn, name, tenant, lease_ttl)
         await conn.commit()
     if uses is not None and uses.none and not await broker.remove(name):
         log.info("queue_left_on_broker", queue=name)

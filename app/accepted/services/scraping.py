@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
-from accepted.metrics import MESSAGES_REJECTED, keep_queues
+from accepted.metrics import MESSAGES_REJECTED, QUEUES, forget_queues
 from accepted.storage import queues
 from accepted.storage.db.engine import reading
 
@@ -23,12 +23,13 @@ async def refresh_all(engine: AsyncEngine, broker: Broker) -> None:
 
 async def refresh(engine: AsyncEngine) -> None:
     """Forget the series of queues that are gone, unless the ledger does not answer."""
+    shown = QUEUES.shown
     try:
         async with asyncio.timeout(DEADLINE), reading(engine) as conn:
-            known = set(await queues.names(conn))
+            known = await queues.known(conn, shown)
     except (LedgerUnavailable, TimeoutError):
         return
-    keep_queues(known)
+    forget_queues(shown - known)
 
 
 async def _rejected(broker: Broker) -> float:

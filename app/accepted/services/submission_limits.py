@@ -2,9 +2,10 @@
 
 Each process keeps a copy of the limits (`accepted.services.settings_watch`), so what has no limit costs nothing.
 
-The jobs that wait on a limited queue are counted in the background, and what this process has let pass since is added.
-At the limit, and under a new limit, the queue is counted again before a submission is refused. So one process keeps to
-it exactly; several together exceed it by at most what the others let pass between two counts.
+Each tenant has the `max_depth` of a queue to itself, so one that fills its part shuts nobody else out. The jobs of a
+tenant that wait on a limited queue are counted in the background, and what this process has let pass since is added.
+At the limit, and under a new limit, they are counted again before a submission is refused. So one process keeps to it
+exactly; several together exceed it by at most what the others let pass between two counts.
 """
 
 import asyncio
@@ -85,18 +86,18 @@ class SubmissionLimits:
         wanted = sum(jobs.values())
         if wanted > self._quotas.get(tenant, wanted):
             raise _too_large(wanted, f"the tenant's quota never allows more than {self._quotas[tenant]} jobs at once")
-        await self._depths.enter(jobs)
+        await self._depths.enter(tenant, jobs)
         if tenant not in self._quotas:
             return None
         try:
             return await (self._take(tenant) if wanted == 1 else self._take_all(tenant, wanted))
         except BaseException:
-            self._depths.leave(jobs)
+            self._depths.leave(tenant, jobs)
             raise
 
-    def leave(self, jobs: Mapping[str, int]) -> None:
+    def leave(self, tenant: str, jobs: Mapping[str, int]) -> None:
         """The jobs that entered have been committed or refused."""
-        self._depths.leave(jobs)
+        self._depths.leave(tenant, jobs)
 
     async def give_back(self, tenant: str, jobs: int) -> None:
         """Give to the quota what was taken for submissions that made no new job."""
@@ -142,10 +143,10 @@ class SubmissionLimits:
         return answers
 
 
-class _QueueCount:
-    """One queue's count: `passed` jobs since it was taken, of which `pending` may not have been in it.
+class _TenantCount:
+    """One tenant's jobs on one queue: `passed` since they were counted, of which `pending` may not have been in it.
 
-    `waiting` is None until it was counted under this limit: a count goes no further than the limit.
+    `waiting` is None until they were counted under this limit: a count goes no further than the limit.
     """
 
     def __init__(self) -> None:
@@ -171,58 +172,64 @@ class _QueueCount:
 
 
 class _Depths:
-    """The queues that have a `max_depth`."""
+    """The queues that have a `max_depth`, and the tenants that have submitted to them here."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._counts: dict[str, _QueueCount] = {}
+        self._limits: Mapping[str, int] = {}
+        self._counts: dict[tuple[str, str], _TenantCount] = {}
 
     def apply_to(self, queues: Iterable[str]) -> bool:
-        return bool(self._counts) and any(queue in self._counts for queue in queues)
+        return bool(self._limits) and any(queue in self._limits for queue in queues)
 
     def set_limits(self, limits: Mapping[str, int]) -> None:
-        known, self._counts = self._counts, {}
-        for queue, limit in limits.items():
-            count = self._counts[queue] = known.get(queue) or _QueueCount()
-            count.set_limit(limit)
+        self._limits = limits
+        self._counts = {pair: count for pair, count in self._counts.items() if pair[0] in limits}
+        for (queue, _), count in self._counts.items():
+            count.set_limit(limits[queue])
 
     async def count(self) -> None:
         if not self._counts:
             return
-        before = {queue: (count, count.limit, count.passed, count.pending) for queue, count in self._counts.items()}
+        before = {pair: (count, count.limit, count.passed, count.pending) for pair, count in self._counts.items()}
         async with reading(self._engine) as conn:
-            found = await queue_load.depths(conn, list(before))
-        for queue, (count, limit, passed, pending) in before.items():
-            count.update(found.get(queue, 0), limit, passed, pending)
+            found = await queue_load.depths(conn, sorted({queue for queue, _ in before}))
+        for pair, (count, limit, passed, pending) in before.items():
+            count.update(found.get(pair, 0), limit, passed, pending)
 
-    async def enter(self, jobs: Mapping[str, int]) -> None:
-        limited = [(queue, self._counts[queue], wanted) for queue, wanted in jobs.items() if queue in self._counts]
+    async def enter(self, tenant: str, jobs: Mapping[str, int]) -> None:
+        limited = [(queue, self._count_of(queue, tenant), jobs[queue]) for queue in jobs if queue in self._limits]
         for queue, count, wanted in limited:
             if wanted > count.limit:
-                raise _too_large(wanted, f"queue {queue} never takes more than {count.limit} waiting jobs")
+                raise _too_large(wanted, f"queue {queue} never takes more than {count.limit} waiting jobs of a tenant")
         for queue, count, wanted in limited:
             if count.is_full_for(wanted):
-                await self._count_again(queue, count)
+                await self._count_again(queue, tenant, count)
         for queue, count, wanted in limited:
             if count.is_full_for(wanted):
-                raise QueueFull(f"queue {queue} takes no more than {count.limit} waiting jobs")
+                raise QueueFull(f"queue {queue} takes no more than {count.limit} waiting jobs of a tenant")
         for _, count, wanted in limited:
             count.passed += wanted
             count.pending += wanted
 
-    def leave(self, jobs: Mapping[str, int]) -> None:
+    def leave(self, tenant: str, jobs: Mapping[str, int]) -> None:
         for queue, wanted in jobs.items():
-            if queue in self._counts:
-                self._counts[queue].pending = max(self._counts[queue].pending - wanted, 0)
+            if count := self._counts.get((queue, tenant)):
+                count.pending = max(count.pending - wanted, 0)
 
-    async def _count_again(self, queue: str, count: _QueueCount) -> None:
+    def _count_of(self, queue: str, tenant: str) -> _TenantCount:
+        count = self._counts.setdefault((queue, tenant), _TenantCount())
+        count.set_limit(self._limits[queue])
+        return count
+
+    async def _count_again(self, queue: str, tenant: str, count: _TenantCount) -> None:
         async with count.counting:
             now = time.monotonic()
             if count.waiting is not None and now - count.counted_at < RECOUNT_AFTER:
                 return
             count.counted_at, limit, passed, pending = now, count.limit, count.passed, count.pending
             async with reading(self._engine) as conn:
-                waiting = await queue_load.waiting(conn, queue, limit)
+                waiting = await queue_load.waiting(conn, queue, tenant, limit)
             count.update(waiting, limit, passed, pending)
 
 

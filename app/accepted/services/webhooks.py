@@ -21,6 +21,7 @@ from accepted.domain.retry import WEBHOOK_RETRY
 from accepted.errors import Conflict
 from accepted.services import manual_retry
 from accepted.services.jobs.publishing import handoff
+from accepted.storage import queue_tenants
 from accepted.storage import webhooks as ledger
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Connection
@@ -47,7 +48,7 @@ async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) 
     await submission.insert(
         conn, [Entry(job, handoff=handoff(broker, publishes=False)) for job in deliveries], idempotency_ttl=0
     )
-    await submission.announce_queues(conn, list({job.queue for job in deliveries}))
+    await queue_tenants.announce(conn, queue_tenants.pairs_of(deliveries))
 
 
 def delivery(tenant: str, type_: str, payload: Mapping[str, object]) -> NewJob:

@@ -18,7 +18,7 @@ from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
 from accepted.storage.attempts.claims import ALLOWED, RUN, lease_values
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Row, Statement, struct
-from accepted.storage.workers import RUNNING_ATTEMPT, running_attempt
+from accepted.storage.workers import RUNNING_ATTEMPT, running_attempt, type_of
 
 CANCEL_GRACE = 2.0
 """Seconds that a worker has to end its attempt after a heartbeat has told it of the cancel."""
@@ -47,7 +47,7 @@ _LOCK = f"""
         SELECT * FROM (
             SELECT o.job_id, o.attempt, o.priority, o.due_at FROM outbox o JOIN jobs j ON j.id = o.job_id
             WHERE NOT o.published AND o.due_at < now() + interval '{MAX_UNSERVED_WAIT} seconds'
-              AND j.status = 'queued' AND EXISTS (SELECT 1 FROM job_types y WHERE y.name = j.type AND y.external)
+              AND j.status = 'queued' AND (SELECT y.external FROM {type_of("j")})
               AND {_WANTED}
             ORDER BY o.due_at LIMIT :limit FOR UPDATE OF o SKIP LOCKED
         ) AS unpublished
@@ -61,7 +61,7 @@ WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
     SELECT r.id, r.attempt, r.started_at, r.queue, r.type, gen_random_uuid() AS worker_id,
            r.started_at + interval '1 second'
                * LEAST(COALESCE(r.timeout, y.timeout, {DEFAULT_TIMEOUT}), {LONGEST_WAIT}) AS ends_at
-    FROM running r LEFT JOIN job_types y ON y.name = r.type
+    FROM running r LEFT JOIN {type_of("r")} ON true
 ), opened AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at) SELECT id, attempt, worker_id, started_at FROM leased
 ), known AS (
@@ -81,7 +81,7 @@ SELECT {RUNNING_ATTEMPT}, COALESCE(y.not_found, 'fail') AS not_found,
        j.tenant, j.type, j.queue, t.started_at,
        t.finished_at IS NULL AND j.status = 'running' AND j.attempt = t.attempt AS open,
        w.id IS NULL OR w.ends_at IS NOT NULL AS over_http
-FROM attempts t JOIN jobs j ON j.id = t.job_id LEFT JOIN job_types y ON y.name = j.type
+FROM attempts t JOIN jobs j ON j.id = t.job_id LEFT JOIN {type_of("j")} ON true
 LEFT JOIN workers w ON w.id = t.worker_id
 """
 

@@ -12,6 +12,7 @@ import msgspec
 from accepted.domain.rates import Measured
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.outbox import HOLD
+from accepted.storage.queue_tenants import Pair
 from accepted.storage.workers import ALIVE, serves
 
 BIN = 5.0
@@ -58,7 +59,7 @@ WITH named AS MATERIALIZED (
     SELECT unnest(CAST(:queues AS text[])) AS name
 ), typed AS MATERIALIZED (
     SELECT queue, array_agg(type) AS types FROM (
-        SELECT queue, name AS type FROM job_types WHERE queue = ANY(CAST(:queues AS text[]))
+        SELECT queue, name AS type FROM job_types WHERE tenant = '' AND queue = ANY(CAST(:queues AS text[]))
         UNION
         SELECT n.name, j.type FROM named n
         CROSS JOIN LATERAL (
@@ -76,17 +77,19 @@ FROM named n LEFT JOIN typed t ON t.queue = n.name
 LEFT JOIN alive w ON {serves("n.name")} AND (w.types IS NULL OR t.types IS NULL OR w.types && t.types)
 GROUP BY n.name
 """)
-"""The types of a queue are those whose default it is, and those of some of the jobs that wait on it. Workers that serve
-the same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
+"""The types of a queue are the shared ones whose default it is, and those of some of the jobs that wait on it. Workers
+that serve the same queues and types are one row of `alive`: there are few of these, however many workers and queues."""
 
 _MAX_DEPTHS = Statement("SELECT name, max_depth FROM queues WHERE max_depth IS NOT NULL")
 
 _DEPTHS = Statement("""
-SELECT queue, count(*) AS waiting FROM outbox WHERE queue = ANY(CAST(:queues AS text[])) GROUP BY queue
+SELECT queue, tenant, count(*) AS waiting FROM outbox WHERE queue = ANY(CAST(:queues AS text[])) GROUP BY queue, tenant
 """)
-"""One pass over the waiting jobs, however many queues have a limit."""
+"""One pass over the waiting jobs, however many queues have a limit, and however many tenants use them."""
 
-_WAITING = Statement("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue LIMIT :limit) AS waiting")
+_WAITING = Statement("""
+SELECT count(*) FROM (SELECT 1 FROM outbox WHERE queue = :queue AND tenant = :tenant LIMIT :limit) AS waiting
+""")
 
 _NOW = f"date_bin(interval '{BIN} seconds', now(), 'epoch')"
 
@@ -99,19 +102,20 @@ ON CONFLICT (queue, at) DO UPDATE SET runs = s.runs + excluded.runs, seconds = s
 """)
 
 _SAMPLE = Statement(f"""
-INSERT INTO queue_samples AS s (queue, at, depth)
-SELECT queue, {_NOW}, sum(jobs) FROM (
-    SELECT o.queue, count(*) AS jobs FROM outbox o WHERE {_IS_DUE} GROUP BY o.queue
+WITH used AS MATERIALIZED (
+    SELECT o.queue, o.tenant, count(*) FILTER (WHERE {_IS_DUE}) AS jobs FROM outbox o GROUP BY o.queue, o.tenant
     UNION ALL
-    SELECT j.queue, count(*)
-    FROM attempts t CROSS JOIN LATERAL (SELECT queue FROM jobs WHERE id = t.job_id OFFSET 0) AS j
-    WHERE t.finished_at IS NULL GROUP BY j.queue
-    UNION ALL
-    SELECT '', 0
-) AS counted
-GROUP BY queue ORDER BY queue
-ON CONFLICT (queue, at) DO UPDATE SET depth = excluded.depth
-RETURNING queue
+    SELECT j.queue, j.tenant, count(*)
+    FROM attempts t CROSS JOIN LATERAL (SELECT queue, tenant FROM jobs WHERE id = t.job_id OFFSET 0) AS j
+    WHERE t.finished_at IS NULL GROUP BY j.queue, j.tenant
+), sampled AS (
+    INSERT INTO queue_samples AS s (queue, at, depth)
+    SELECT queue, {_NOW}, sum(jobs)
+    FROM (SELECT queue, jobs FROM used WHERE jobs > 0 UNION ALL SELECT '', 0) AS counted
+    GROUP BY queue ORDER BY queue
+    ON CONFLICT (queue, at) DO UPDATE SET depth = excluded.depth
+)
+SELECT DISTINCT queue, tenant FROM used
 """)
 
 _MEASURED = Statement("""
@@ -171,18 +175,19 @@ async def slots(conn: Connection, queues: Sequence[str], lease_ttl: float) -> di
 
 
 async def max_depths(conn: Connection) -> dict[str, int]:
-    """How many jobs may wait on each queue that has such a limit."""
+    """How many jobs of each tenant may wait on each queue that has such a limit."""
     return {row["name"]: row["max_depth"] for row in await _MAX_DEPTHS.rows(conn)}
 
 
-async def depths(conn: Connection, queues: Sequence[str]) -> dict[str, int]:
-    """How many jobs wait on each of these queues, for any reason. Queues on which none waits are left out."""
-    return {row["queue"]: row["waiting"] for row in await _DEPTHS.rows(conn, queues=list(queues))}
+async def depths(conn: Connection, queues: Sequence[str]) -> dict[tuple[str, str], int]:
+    """How many jobs wait on these queues, for any reason, by (queue, tenant). Pairs without one are left out."""
+    rows = await _DEPTHS.rows(conn, queues=list(queues))
+    return {(row["queue"], row["tenant"]): row["waiting"] for row in rows}
 
 
-async def waiting(conn: Connection, queue: str, limit: int) -> int:
-    """How many jobs wait on the queue, for any reason; counts no further than `limit`."""
-    return int(await _WAITING.value(conn, queue=queue, limit=limit))
+async def waiting(conn: Connection, queue: str, tenant: str, limit: int) -> int:
+    """How many jobs of the tenant wait on the queue, for any reason; counts no further than `limit`."""
+    return int(await _WAITING.value(conn, queue=queue, tenant=tenant, limit=limit))
 
 
 async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> None:
@@ -193,9 +198,12 @@ async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> N
     )
 
 
-async def sample(conn: Connection) -> list[str]:
-    """Write how many jobs are due or running on each queue. Returns the queues that have any. The caller commits."""
-    return [queue for queue in await _SAMPLE.values(conn) if queue]
+async def sample(conn: Connection) -> list[Pair]:
+    """Write how many jobs are due or running on each queue. The caller commits.
+
+    Returns the queues and the tenants of all unfinished jobs.
+    """
+    return [(row["queue"], row["tenant"]) for row in await _SAMPLE.rows(conn)]
 
 
 async def measured(conn: Connection, queues: Sequence[str]) -> dict[str, Measured]:

@@ -1,8 +1,8 @@
 """Queues as the ledger knows them: their names, and the limits that were set for them.
 
-A queue exists as soon as a job or a limit names it, until an operator deletes it. It is limited (docs/waiting.md) from
-its first limit on, or from its first job with a priority or a concurrency key, and it stays limited: a reader of
-`limited` never has to look again.
+A queue exists as soon as a job or a limit names it, until an operator deletes it. A plain queue becomes limited
+(docs/waiting.md) by a limit, by a job with a priority or a concurrency key, or by a second tenant. The limiter makes it
+plain again when these are gone (`accepted.storage.holding.make_plain`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,15 +11,14 @@ from typing import Any
 
 import msgspec
 
+from accepted.storage import holding
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.queue_tenants import CAPPED, MADE_LIMITED, NEW_QUEUE_CHANNEL, SHARED
 from accepted.storage.workers import ALIVE
 
 LIMITER_CHANNEL = "accepted_held"
 """Notifies the limiter that a limited queue has changed; it polls for which one."""
-
-NEW_QUEUE_CHANNEL = "accepted_queues"
-"""Notifies workers that serve every queue of a new one."""
 
 LIMITED = "ARRAY(SELECT name FROM queues WHERE limited)"
 """The limited queues, within a statement: read once, and only if the condition needs them."""
@@ -30,51 +29,14 @@ NOTIFY_LIMITER = f"(SELECT CAST(pg_notify('{LIMITER_CHANNEL}', '') AS text) IS N
 """Notifies the limiter, once a statement, and is true. Only for rows that are put on hold."""
 
 _MARK_LIMITED = Statement(f"""
-INSERT INTO queues (name, limited)
-SELECT name, true FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> ALL({LIMITED}) ORDER BY name
-ON CONFLICT (name) DO UPDATE SET limited = true
+INSERT INTO queues (name, limited, limited_at)
+SELECT name, true, now() FROM unnest(CAST(:names AS text[])) AS n(name) WHERE name <> ALL({LIMITED}) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET {MADE_LIMITED}
 """)
 
 _NOTIFY = Statement(f"SELECT {NOTIFY_LIMITER}")
 
 _NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '')")
-
-BACK_ON_HOLD = """, not_started AS (
-    UPDATE queues SET
-        last_start = last_start - (SELECT count(*) FROM {rows}) * rate_per / NULLIF(rate_jobs, 0) * interval '1 second'
-    WHERE name = :queue AND rate_jobs IS NOT NULL
-)
-UPDATE outbox o SET on_hold = true, admitted = false, published = false, due_at = j.run_at
-FROM jobs j WHERE j.id = o.job_id AND o.job_id = ANY(ARRAY(SELECT job_id FROM {rows}))
-"""
-"""Puts the admitted `rows` of :queue back on hold, each in its old place: under a rate they do not count as starts.
-
-Follows the CTE `rows`. The caller has locked the queue.
-"""
-
-UNCLAIMED = 5.0
-"""Seconds after which a row that was set aside, and admitted for a worker that serves it, goes back on hold."""
-
-UNADMITTED = f"""o.queue = {{queue}} AND o.published AND (
-    NOT o.admitted OR {{paused}} OR (o.unserved <> '' AND o.due_at < now() - interval '{UNCLAIMED} seconds')
-)"""
-"""The rows of `outbox o` that the limiter puts on hold. {paused} tells whether the queue is."""
-
-_HOLD_UNADMITTED = Statement(f"""
-WITH unadmitted AS MATERIALIZED (
-    SELECT o.job_id FROM outbox o
-    WHERE {UNADMITTED.format(queue=":queue", paused="(SELECT paused FROM queues WHERE name = :queue)")}
-    ORDER BY o.unserved, o.priority DESC, o.due_at LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-UPDATE outbox SET on_hold = true, admitted = false, published = false
-WHERE job_id = ANY(ARRAY(SELECT job_id FROM unadmitted))
-""")
-
-_HOLD_ADMITTED = Statement(f"""
-WITH admitted AS MATERIALIZED (
-    SELECT job_id FROM outbox WHERE queue = :queue AND admitted ORDER BY job_id FOR UPDATE
-){BACK_ON_HOLD.format(rows="admitted")}
-""")
 
 _LOCK = Statement("SELECT name FROM queues WHERE name = :name FOR UPDATE")
 
@@ -92,43 +54,46 @@ SELECT
     EXISTS (SELECT 1 FROM outbox WHERE queue = :name) AS waiting,
     EXISTS (SELECT 1 FROM attempts t JOIN jobs j ON j.id = t.job_id
             WHERE t.finished_at IS NULL AND j.queue = :name) AS running,
-    ARRAY(SELECT name FROM job_types WHERE queue = :name ORDER BY name LIMIT 5) AS types,
+    ARRAY(SELECT name FROM job_types WHERE queue = :name AND tenant IN ('', :tenant) ORDER BY name LIMIT 5) AS types,
     ARRAY(SELECT DISTINCT w.name FROM workers w WHERE :name = ANY(w.queues) AND {ALIVE} LIMIT 5) AS workers
 """)
 
 _MAY_OWN = Statement("""
 SELECT COALESCE(
     (SELECT owner = :tenant FROM queues WHERE name = :name),
-    NOT EXISTS (SELECT 1 FROM outbox o JOIN jobs j ON j.id = o.job_id WHERE o.queue = :name AND j.tenant <> :tenant)
-    AND NOT EXISTS (SELECT 1 FROM attempts t JOIN jobs j ON j.id = t.job_id
-                    WHERE t.finished_at IS NULL AND j.queue = :name AND j.tenant <> :tenant)
+    NOT EXISTS (SELECT 1 FROM queue_tenants WHERE queue = :name AND tenant <> :tenant)
     AND NOT (
-        EXISTS (SELECT 1 FROM job_types WHERE queue = :name AND NOT external)
+        EXISTS (SELECT 1 FROM job_types WHERE queue = :name AND tenant = '')
         AND EXISTS (SELECT 1 FROM api_keys WHERE tenant <> :tenant AND revoked_at IS NULL)
     )
 )
 """)
-"""The queue of a type that a Python worker serves is everybody's as soon as there are other tenants."""
+"""The queue of a shared type is everybody's as soon as there are other tenants."""
 
 _DELETE = Statement("""
-WITH samples AS (DELETE FROM queue_samples WHERE queue = :name)
+WITH samples AS (DELETE FROM queue_samples WHERE queue = :name),
+tenants AS (DELETE FROM queue_tenants WHERE queue = :name)
 DELETE FROM queues WHERE name = :name
 """)
 
 _NAMES = Statement("SELECT name FROM queues ORDER BY name")
 
-_LIMIT_AGAIN = Statement("""
-UPDATE queues q SET limited = true
+_KNOWN = Statement("SELECT name FROM queues WHERE name = ANY(CAST(:names AS text[]))")
+
+_LIMIT_AGAIN = Statement(f"""
+UPDATE queues q SET {MADE_LIMITED}
 WHERE NOT q.limited AND q.name = ANY(CAST(:names AS text[])) AND (
-    SELECT o.job_id FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity' LIMIT 1
-) IS NOT NULL
+    (SELECT o.job_id FROM outbox o WHERE o.queue = q.name AND o.on_hold AND o.due_at < 'infinity' LIMIT 1) IS NOT NULL
+    OR {SHARED.format(queue="q.name")} OR {CAPPED.format(queue="q.name")}
+)
 """)
 
 _SERVED_BY = Statement("""
 SELECT q.name FROM queues q
 WHERE NOT q.dedicated
-   OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)
-   OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name AND y.name = ANY(CAST(:types AS text[])))
+   OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.tenant = '' AND y.queue = q.name)
+   OR EXISTS (SELECT 1 FROM job_types y
+              WHERE y.tenant = '' AND y.queue = q.name AND y.name = ANY(CAST(:types AS text[])))
 ORDER BY q.name
 """)
 
@@ -169,14 +134,20 @@ async def names(conn: Connection) -> list[str]:
     return await _NAMES.values(conn)
 
 
-async def delete(conn: Connection, name: str, lease_ttl: float) -> QueueUses | None:
+async def known(conn: Connection, names: Iterable[str]) -> set[str]:
+    """Those of `names` that are queues."""
+    return set(await _KNOWN.values(conn, names=sorted(names)))
+
+
+async def delete(conn: Connection, name: str, tenant: str, lease_ttl: float) -> QueueUses | None:
     """Delete a queue that is not in use, with its limits. Returns its uses; None when it does not exist.
 
-    The caller commits. A job that is inserted meanwhile is not seen here: the sampler makes its queue again.
+    `tenant` asks: other tenants' own types do not keep it. The caller commits. A job that is inserted meanwhile is not
+    seen here: the sampler makes its queue again.
     """
     if await _LOCK.first(conn, name=name) is None:
         return None
-    row = await _USES.first(conn, name=name, lease_ttl=float(lease_ttl))
+    row = await _USES.first(conn, name=name, tenant=tenant, lease_ttl=float(lease_ttl))
     assert row is not None
     uses = struct(QueueUses, row)
     if uses.none:
@@ -189,7 +160,7 @@ async def delete(conn: Connection, name: str, lease_ttl: float) -> QueueUses | N
 async def served_by(conn: Connection, types: Sequence[str]) -> list[str]:
     """The names of the queues that a worker with handlers for `types` serves when it is to serve every queue.
 
-    Left out are queues that are the default of other types only, and were so before their first job.
+    Left out are queues that are the default of other shared types only, and were so before their first job.
     """
     return await _SERVED_BY.values(conn, types=list(types))
 
@@ -213,7 +184,7 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
     limited = any(changes.get(column) for column in _LIMITING)
     if not changes.keys().isdisjoint(_LIMITING):
         await _LOCK.run(conn, name=name)
-        await _HOLD_ADMITTED.run(conn, queue=name)
+        await holding.hold_admitted(conn, name)
     row = await _change(tuple(changes)).first(conn, name=name, limited=limited, **changes)
     assert row is not None
     if "max_depth" in changes:
@@ -224,7 +195,7 @@ async def change(conn: Connection, name: str, changes: Mapping[str, Any]) -> Que
 
 
 async def may_own(conn: Connection, name: str, tenant: str) -> bool:
-    """Whether the queue is the tenant's, or can become so: nobody's yet, without jobs of others, and no shared one."""
+    """Whether the queue is the tenant's, or can become so: nobody's yet, used by no other, and no shared one."""
     found: bool = await _MAY_OWN.value(conn, name=name, tenant=tenant)
     return found
 
@@ -235,17 +206,10 @@ async def mark_limited(conn: Connection, names: Iterable[str]) -> None:
 
 
 async def limit_again(conn: Connection, names: Sequence[str]) -> None:
-    """Mark those of these queues as limited that were deleted while a job came to them and was put on hold: only the
-    limiter moves it on. The caller commits."""
+    """Mark those of these queues as limited that were deleted, or made plain, while a job came to them and was put on
+    hold: only the limiter moves it on. Also those that several tenants use, or one with a `max_running`, if it was set,
+    or the queue made plain, just when the tenant came. The caller commits."""
     await _LIMIT_AGAIN.run(conn, names=list(names))
-
-
-async def hold_unadmitted(conn: Connection, queue: str, limit: int) -> int:
-    """Put up to `limit` unadmitted rows of a limited queue on hold, and return how many. The caller commits.
-
-    Messages that refer to them become stale.
-    """
-    return await _HOLD_UNADMITTED.count(conn, queue=queue, limit=limit)
 
 
 async def notify_limiter(conn: Connection) -> None:
@@ -267,6 +231,8 @@ def _change(columns: tuple[str, ...]) -> Statement:
     new = {"limited": "q.limited OR excluded.limited"} | {column: f"excluded.{column}" for column in columns}
     if "owner" in new:
         new["owner"] = "COALESCE(q.owner, excluded.owner)"
+    if not set(columns).isdisjoint(_LIMITING):
+        names, values, new["limited_at"] = f"{names}, limited_at", f"{values}, now()", "excluded.limited_at"
     assigned = ", ".join(f"{column} = {value}" for column, value in new.items())
     return Statement(f"""
 INSERT INTO queues AS q ({names}) VALUES ({values}) ON CONFLICT (name) DO UPDATE SET {assigned}

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.schedule import Outcome, Schedule
-from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.db.statements import Connection, Row, Statement, ledger_time, struct
 
 Key = tuple[str, str]
 """The tenant and the name of a schedule."""
@@ -27,7 +27,6 @@ _COLUMNS = ", ".join(
 _ONE = f"SELECT {_COLUMNS} FROM schedules s WHERE s.tenant = :tenant AND s.name = :name"
 _GET = Statement(_ONE)
 _LOCK = Statement(f"{_ONE} FOR UPDATE")
-_CLOCK = Statement("SELECT clock_timestamp()")
 
 _PUT = Statement(f"""
 INSERT INTO schedules AS s
@@ -151,8 +150,7 @@ async def get(conn: Connection, tenant: str, name: str) -> Schedule | None:
 async def lock(conn: Connection, tenant: str, name: str) -> tuple[Schedule | None, datetime]:
     """The schedule, locked until the transaction ends, and the ledger's time after the lock."""
     row = await _LOCK.first(conn, tenant=tenant, name=name)
-    now: datetime = await _CLOCK.value(conn)
-    return (None if row is None else struct(Schedule, row)), now
+    return (None if row is None else struct(Schedule, row)), await ledger_time(conn)
 
 
 async def put(conn: Connection, schedule: Schedule) -> tuple[Schedule, bool]:

@@ -1,4 +1,4 @@
-"""Tenants: their API keys and their quotas.
+"""Tenants: their API keys, their quotas, and their shares of the slots.
 
 The ledger holds the SHA-256 of an API key. The key itself is 32 random bytes, so a slow hash is not needed. A quota is
 a row of its tenant; tenants without one cost no query. It is counted under the lock of its row, so it is exact however
@@ -10,9 +10,11 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.tenants import DEFAULT_TENANT, TenantQuota
+from accepted.domain.tenants import DEFAULT_TENANT, TenantQuota, TenantShare
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
+from accepted.storage.queue_tenants import MADE_LIMITED
+from accepted.storage.queues import notify_limiter
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +82,24 @@ _REMOVE = Statement("DELETE FROM quotas WHERE tenant = :tenant")
 _QUOTA = Statement(f"""
 SELECT q.jobs, q.per, {_STILL_USED.format(now="clock_timestamp()")} AS used FROM quotas q WHERE q.tenant = :tenant
 """)
+_PUT_SHARE = Statement("""
+INSERT INTO tenant_shares AS s (tenant, weight, max_running)
+VALUES (:tenant, COALESCE(CAST(:weight AS int4), 1), :max_running)
+ON CONFLICT (tenant) DO UPDATE SET
+    weight = COALESCE(CAST(:weight AS int4), s.weight), max_running = COALESCE(excluded.max_running, s.max_running)
+""")
+
+_LIMIT_QUEUES = Statement(f"""
+UPDATE queues q SET {MADE_LIMITED} FROM tenant_shares s
+WHERE s.tenant = :tenant AND s.max_running IS NOT NULL AND NOT q.limited
+  AND q.name IN (SELECT queue FROM queue_tenants WHERE tenant = :tenant)
+""")
+
+_REMOVE_SHARE = Statement("DELETE FROM tenant_shares WHERE tenant = :tenant")
+_SHARE = Statement("SELECT weight, max_running FROM tenant_shares WHERE tenant = :tenant")
 _KNOWN = Statement("""
-SELECT tenant FROM api_keys UNION SELECT tenant FROM quotas UNION SELECT CAST(:default AS text) ORDER BY 1
+SELECT tenant FROM api_keys UNION SELECT tenant FROM quotas UNION SELECT tenant FROM tenant_shares
+UNION SELECT CAST(:default AS text) ORDER BY 1
 """)
 _SIZES = Statement("SELECT tenant, jobs FROM quotas")
 
@@ -148,8 +166,30 @@ async def quota_of(conn: Connection, tenant: str) -> TenantQuota | None:
     return None if row is None else _standing(row)
 
 
+async def put_share(conn: Connection, tenant: str, weight: int | None, max_running: int | None) -> None:
+    """Set the tenant's share of the slots; None leaves a value as it is. The caller commits.
+
+    With a `max_running`, the queues that the tenant uses are limited.
+    """
+    await _PUT_SHARE.run(conn, tenant=tenant, weight=weight, max_running=max_running)
+    await _LIMIT_QUEUES.run(conn, tenant=tenant)
+    await notify_limiter(conn)
+
+
+async def remove_share(conn: Connection, tenant: str) -> bool:
+    """Let the tenant have the share of every other, and say whether it had another. The caller commits."""
+    await notify_limiter(conn)
+    return await _REMOVE_SHARE.count(conn, tenant=tenant) > 0
+
+
+async def share_of(conn: Connection, tenant: str) -> TenantShare:
+    """The tenant's share as it is now."""
+    row = await _SHARE.first(conn, tenant=tenant)
+    return TenantShare() if row is None else struct(TenantShare, row)
+
+
 async def known(conn: Connection) -> list[str]:
-    """The tenants that have an API key or a quota, and the one of callers without authentication."""
+    """The tenants that have an API key, a quota or a share, and the one of callers without authentication."""
     return await _KNOWN.values(conn, default=DEFAULT_TENANT)
 
 

@@ -9,10 +9,11 @@ from accepted.domain.transitions import RunningAttempt
 from accepted.storage.db.statements import Connection, Row, Statement
 
 _HEARTBEAT = Statement("""
-INSERT INTO workers (id, name, slots, queues, types, tenant)
-VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant)
+INSERT INTO workers (id, name, slots, queues, types, tenant, blocked)
+VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant, :blocked)
 ON CONFLICT (id) DO UPDATE SET
-    heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types
+    heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types,
+    blocked = excluded.blocked
 """)
 
 ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 second'"
@@ -22,18 +23,32 @@ ALIVE = "w.heartbeat_at > now() - CAST(:lease_ttl AS float8) * interval '1 secon
 def serves(queue: str) -> str:
     """The condition on `workers w` under which it serves the queue of this name, an SQL expression.
 
-    `accepted.storage.queues.served_by` is the same rule.
+    `accepted.storage.queues.served_by` is the same rule. A tenant's own types count for nothing: they would take the
+    queue away from the jobs of others.
     """
     return f"""(
     {queue} = ANY(w.queues) OR w.queues IS NULL AND (
         EXISTS (SELECT 1 FROM queues q WHERE q.name = {queue} AND NOT q.dedicated)
-        OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = {queue})
-        OR EXISTS (SELECT 1 FROM job_types y WHERE y.queue = {queue} AND (w.types IS NULL OR y.name = ANY(w.types)))
+        OR NOT EXISTS (SELECT 1 FROM job_types y WHERE y.tenant = '' AND y.queue = {queue})
+        OR EXISTS (SELECT 1 FROM job_types y
+                   WHERE y.tenant = '' AND y.queue = {queue} AND (w.types IS NULL OR y.name = ANY(w.types)))
     )
 )"""
 
 
 SERVES = serves(":queue")
+
+
+def type_of(job: str) -> str:
+    """The relation `y`, to be joined ON true: the type of a row with `type` and `tenant`, its tenant's own or shared.
+
+    `accepted.services.job_type_cache` looks types up by the same rule.
+    """
+    return f"""LATERAL (
+    SELECT * FROM job_types k WHERE k.name = {job}.type AND k.tenant IN ('', {job}.tenant)
+    ORDER BY k.tenant DESC LIMIT 1
+) AS y"""
+
 
 _RETIRE = Statement("DELETE FROM workers WHERE id = :id")
 
@@ -41,13 +56,13 @@ RUNNING_ATTEMPT = """
     t.job_id, t.attempt, t.worker_id, j.max_attempts, j.crashes, CAST(j.retry AS text) AS retry,
     y.max_attempts AS type_max_attempts, y.schedule AS type_schedule, y.jitter AS type_jitter
 """
-"""The select list for `running_attempt`, of `attempts t`, `jobs j` and `job_types y`."""
+"""The select list for `running_attempt`, of `attempts t`, `jobs j` and the type `y` of the job."""
 
 _OPEN_ATTEMPTS = f"""
 SELECT {RUNNING_ATTEMPT}
 FROM attempts t
 JOIN jobs j ON j.id = t.job_id
-LEFT JOIN job_types y ON y.name = j.type
+LEFT JOIN {type_of("j")} ON true
 WHERE t.finished_at IS NULL AND {{condition}}
 ORDER BY t.job_id LIMIT :limit
 """
@@ -74,14 +89,17 @@ async def heartbeat(
     queues: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
     tenant: str | None = None,
+    blocked: str | None = None,
 ) -> None:
     """Record that this worker is alive, which keeps its leases for another `LEASE_TTL`. The caller commits.
 
-    The worker has `slots` in all and serves `queues`, `types` and `tenant`; None means all. The first call inserts it.
+    The worker has `slots` in all and serves `queues`, `types` and `tenant`; None means all. `blocked` is JSON text:
+    what blocks its event loop, if anything does. The first call inserts it.
     """
     await _HEARTBEAT.run(
-        conn, id=worker_id, name=name, slots=slots, queues=_list(queues), types=_list(types), tenant=tenant
-    )
+        conn, id=worker_id, name=name, slots=slots, queues=_list(queues), types=_list(types), tenant=tenant,
+        blocked=blocked,
+    )  # fmt: skip
 
 
 async def retire(conn: Connection, worker_id: UUID) -> None:

@@ -22,8 +22,8 @@ WITH made AS (
            now() + interval '10 minutes' + random() * interval '366 days'
     FROM generate_series(1, {WAITING}) RETURNING id, run_at
 )
-INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published)
-SELECT id, 0, 'later', 4, run_at, false FROM made
+INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published)
+SELECT id, 0, 'default', 'later', 4, run_at, false FROM made
 """
 
 

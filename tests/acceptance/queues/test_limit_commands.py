@@ -12,17 +12,28 @@ from tests.support.service.running_service import ALL_OF, Running, accepted, run
 from tests.support.waiting import until
 
 
-async def test_a_quota_set_at_a_terminal(trio: Running, client: Client) -> None:
+async def test_a_quota_and_a_share_set_at_a_terminal(trio: Running, client: Client) -> None:
     tenant = f"tenant-{uuid4().hex[:8]}"
     commands = [
         ["keys", "create", "--tenant", tenant, "--name", "n", "--scopes", "jobs:write"],
         ["keys", "quota", "--tenant", tenant],
         ["keys", "quota", "--tenant", tenant, "--jobs", "3", "--per", "3600"],
+        ["keys", "share", "--tenant", tenant],
+        ["keys", "share", "--tenant", tenant, "--max-running", "9"],
+        ["keys", "share", "--tenant", tenant, "--weight", "3"],
+        ["keys", "share", "--tenant", tenant, "--none"],
     ]
     done = await run_to_end([sys.executable, "-c", ALL_OF, json.dumps(commands)], trio.env)
     assert done.code == 0, done
     key, *said = done.out.splitlines()
-    assert said == ["no quota", "3 jobs in 3600 s, 3 left"]
+    assert said == [
+        "no quota",
+        "3 jobs in 3600 s, 3 left",
+        "weight 1, any number running",
+        "weight 1, at most 9 running",
+        "weight 3, at most 9 running",
+        "weight 1, any number running",
+    ]
     limited = trio.client(key)
 
     async def noticed() -> bool:
@@ -84,6 +95,7 @@ async def test_a_typing_error_makes_nothing(trio: Running, client: Client, keys:
                 ["queues", "delete", f"../queues/{queue}s"],
                 ["keys", "quota", "--tenant", tenant, "--jobs", "3"],
                 ["keys", "quota", "--tenant", tenant, "--none"],
+                ["keys", "share", "--tenant", tenant, "--weight", "2"],
             )
         )
     )

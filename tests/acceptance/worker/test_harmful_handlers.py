@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 
-from tests.support.clients.client import Client, seconds_between
+from tests.support.clients.client import Client
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.servers.receiver import Receiver
 from tests.support.service.processes import Service, StartService, logged
@@ -61,12 +61,11 @@ async def test_three_crashes_are_the_most_and_all_are_recorded(
     client: Client, running: Running, target: Receiver
 ) -> None:
     job = await client.submit("harms", {"how": "exit", "attempts": 99, "url": target.url})
-    for _ in range(3):
-        await restarted(running.services["worker"])
+    await restarted(running.services["worker"])
     failed = await client.finished(job["id"])
     assert (failed["status"], failed["attempt"], failed["max_attempts"]) == ("failed", 3, 10)
     assert failed["error"]["class"] == "crashed"
-    assert "died" in failed["error"]["message"]
+    assert "ended by itself, with exit code 3" in failed["error"]["message"]
     assert "at most 3 are allowed" in failed["error"]["message"]
     attempts = await client.attempts(job["id"])
     assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * 3
@@ -76,10 +75,10 @@ async def test_three_crashes_are_the_most_and_all_are_recorded(
     assert (await client.finish("noop"))["status"] == "succeeded"
 
 
-async def test_a_blocked_loop_delays_other_jobs_by_a_lease_at_most(
+async def test_a_blocked_loop_holds_up_no_other_worker_and_loses_no_lease(
     client: Client, running: Running, target: Receiver, start_service: StartService
 ) -> None:
-    """Other workers take over its jobs, and the fence refuses its late outcome."""
+    """Other workers take what waits; what runs stays where it is, and runs once."""
     block = await client.submit("harms", {"how": "block", "seconds": 4 * LEASE, "url": target.url})
     await client.until_status(block["id"], "running")
     beside = start_service("worker", "--concurrency", "5", env=dict(running.env))
@@ -88,16 +87,10 @@ async def test_a_blocked_loop_delays_other_jobs_by_a_lease_at_most(
     assert (await client.finish("noop"))["status"] == "succeeded"
     assert time.monotonic() - began <= HARMLESS
     done = await client.finished(block["id"])
-    assert (done["status"], done["result"]) == ("succeeded", {"attempt": done["attempt"]})
-    blocked = running.services["worker"]
-    await until(lambda: "outcome_fenced" in blocked.log(), 30, "the fence to refuse the late outcome")
-    assert await client.job(block["id"]) == done
-    attempts = await client.attempts(block["id"])
-    again = len(attempts) - 1  # one, unless a live worker misses heartbeats on a busy machine
-    assert again >= 1
-    assert len(target.requests) == len(attempts)
-    assert [attempt["outcome"] for attempt in attempts] == ["crashed"] * again + ["succeeded"]
-    assert seconds_between(attempts[0]["started_at"], attempts[1]["started_at"]) <= LEASE + HARMLESS
+    assert (done["status"], done["result"]) == ("succeeded", {"attempt": 1})
+    assert [attempt["outcome"] for attempt in await client.attempts(block["id"])] == ["succeeded"]
+    assert len(target.requests) == 1
+    assert "outcome_fenced" not in running.services["worker"].log()
 
 
 async def test_a_handler_that_takes_all_memory_fails_alone(client: Client, running: Running) -> None:

@@ -152,7 +152,8 @@ def test_without_a_url_there_is_no_reporter(engine: AsyncEngine) -> None:
 
 
 async def deliver(engine: AsyncEngine, url: str | None, secret: str | None) -> Any:
-    """The outcome of the handler for the alert that waits."""
+    """The outcome of the handler for the alert that waits, or runs already."""
+    await claim(engine, queue="webhooks")
     (job,) = await rows(engine, "SELECT id FROM jobs WHERE type = :type", type=ALERT_TYPE)
     handler = alert_handler(url, secret)
     alert = await read(engine, job["id"])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.services.batches import ndjson
+from accepted.services.batches import ndjson, spool
 from tests.support.clients.client import check_problem, from_now
 from tests.support.ledger.batches import KEYS, run_times
 from tests.support.ledger.sql import rows
@@ -135,17 +135,20 @@ async def test_more_lines_than_a_batch_may_have(http: httpx.AsyncClient, monkeyp
     monkeypatch.setattr(ndjson, "MAX_LINES", 10)
     assert (await send(http, map(line, range(10)))).status_code == 202
     check_problem(await send(http, map(line, range(11))), 413)
-    monkeypatch.setattr(ndjson, "MAX_KEPT", 1000)
+    monkeypatch.setattr(spool, "MAX_KEPT", 1000)
     check_problem(await send(http, map(line, range(10))), 413)
 
 
 async def test_a_disk_that_is_full(
     http: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ndjson.tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
-    check_problem(await send(http, map(line, range(10))), 503)
-    check_problem(await send(http, map(line, range(9000))), 503)
+    full = partial(open, "/dev/full", "w+b")
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: full())
+    refused = await send(http, map(line, range(9000)))
+    assert check_problem(refused, 503)["type"] == "/problems/no-room"
+    assert int(refused.headers["retry-after"]) > 0
     assert await nothing_is_stored(engine)
+    assert (await send(http, map(line, range(10)))).status_code == 202, "a small batch needs no disk"
 
 
 async def test_a_key_stands_for_its_lines(http: httpx.AsyncClient, engine: AsyncEngine) -> None:

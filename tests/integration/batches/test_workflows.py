@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import Context, InvalidJob, job
 from accepted.broker.postgres import PostgresBroker
-from accepted_worker.handlers.noop_and_sleep import noop
+from accepted_worker.handlers.noop import noop
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.batches import BatchLoop
 from tests.support.clients.client import check_problem

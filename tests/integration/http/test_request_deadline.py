@@ -75,7 +75,7 @@ def test_an_overdue_request_is_answered_408(hasty_port: int, sent: bytes) -> Non
 LINES = HEAD.replace(b"/echo", b"/lines").replace(b"application/json", b"application/x-ndjson")
 
 
-def test_an_ndjson_body_may_take_any_time(hasty_port: int) -> None:
+def test_an_ndjson_body_has_the_deadline_for_each_line(hasty_port: int) -> None:
     """It takes four deadlines, with a line each tenth of a deadline."""
     with connected(hasty_port, LINES + b"Content-Length: 120\r\n\r\n") as sock:
         for _ in range(39):
@@ -83,6 +83,15 @@ def test_an_ndjson_body_may_take_any_time(hasty_port: int) -> None:
             assert still_open(sock, DEADLINE / 10)
         sock.sendall(b"{}\n")
         assert answer(sock)[0] == 200
+
+
+def test_an_ndjson_body_that_does_not_end_is_dropped() -> None:
+    class ShortBody(ShortDeadline):
+        LONGEST_BODY = 2 * DEADLINE
+
+    head = LINES + b"Content-Length: 1000\r\n\r\n"
+    with serving(ShortBody) as port, connected(port, head) as sock:
+        assert DEADLINE * 2.8 < seconds_until_dropped(sock, b"{}\n") < DEADLINE * 5
 
 
 @pytest.mark.parametrize("drip", [b"", b" "], ids=["stall", "drip"])

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import job
 from accepted.broker import create_broker
 from accepted.broker.postgres import PostgresBroker
-from accepted.storage import job_types, limiter, queues, workers
+from accepted.storage import job_types, queues, room, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import explain
 from tests.support.clients.client import Client, check_problem, from_now
@@ -40,7 +40,8 @@ async def test_a_type_is_put_shown_and_known_at_once(one: Api) -> None:
     assert answer.status_code == 201
     assert answer.json() == {
         "name": "node.echo", "description": "Says it again.", "queue": "node", "timeout": 5.0, "not_found": "retry",
-        "retry": {"max_attempts": 5, "schedule": [0.1], "jitter": 0.0}, "external": True, "payload_schema": SCHEMA,
+        "retry": {"max_attempts": 5, "schedule": [0.1], "jitter": 0.0}, "external": True, "shared": False,
+        "payload_schema": SCHEMA,
     }  # fmt: skip
     check_problem(await client.post({"type": "node.echo", "payload": {"n": "x"}}), 422, "/payload/n")
     job = await client.submit("node.echo", {"n": 1})
@@ -87,8 +88,8 @@ async def test_a_type_belongs_to_who_has_its_handler(one: Api) -> None:
     check_problem(await register(client, "python.later"), 409)
 
 
-async def test_a_type_that_no_worker_has_any_more_can_be_taken_over(one: Api) -> None:
-    """And the other way round, as before."""
+async def test_a_type_that_no_worker_has_any_more_can_be_put(one: Api) -> None:
+    """And the other way round, as before. It is the tenant's own, and others keep the one that was registered."""
     client = await one.client()
     async with transaction(one.state.engine) as conn:
         await job_types.register(conn, [HANDLERS["noop"].type])
@@ -99,8 +100,13 @@ async def test_a_type_that_no_worker_has_any_more_can_be_taken_over(one: Api) ->
         await workers.retire(conn, worker)
         await conn.commit()
     answer = await register(client, "noop", payload_schema=SCHEMA)
-    assert (answer.status_code, answer.json()["external"]) == (200, True)
+    assert (answer.status_code, answer.json()["external"]) == (201, True)
     check_problem(await client.post({"type": "noop", "payload": {"n": "x"}}), 422, "/payload/n")
+    assert (await types(await one.client("other")))["noop"]["external"] is False
+    operator = await one.client("house", scopes=["operator"])
+    answer = await operator.http.put("/job-types/noop?shared=true", json={"payload_schema": SCHEMA})
+    assert (answer.status_code, answer.json()["shared"]) == (200, True)
+    assert (await types(await one.client("other")))["noop"] == answer.json()
 
 
 async def test_a_type_is_deleted_when_nobody_needs_it(one: Api) -> None:
@@ -116,16 +122,16 @@ async def test_a_type_is_deleted_when_nobody_needs_it(one: Api) -> None:
     waiting = await client.submit("node.echo", run_at=from_now(3600))
     assert "wait" in check_problem(await delete(), 409)["detail"]
     await client.http.post(f"/jobs/{waiting['id']}/cancel")
-    job = await (await one.client("other")).submit("node.echo")
-    item = await one_lease(await one.client("other"), types=None)
+    job = await client.submit("node.echo")
+    item = await one_lease(client, types=None)
     assert item["job"]["id"] == job["id"]
     assert "run" in check_problem(await delete(), 409)["detail"]
-    assert (await say(await one.client("other"), item, "complete", result=1)).status_code == 200
-    worker = await a_worker(one.state.engine, 1, types=["node.echo"])
-    assert "worker" in check_problem(await delete(), 409)["detail"]
-    async with transaction(one.state.engine) as conn:
-        await workers.retire(conn, worker)
-        await conn.commit()
+    assert (await say(client, item, "complete", result=1)).status_code == 200
+    schedule = {"cron": "0 0 1 1 *", "job": {"type": "node.echo"}}
+    assert (await client.http.put("/schedules/yearly", json=schedule)).status_code == 201
+    assert "yearly" in check_problem(await delete(), 409)["detail"]
+    assert (await client.http.delete("/schedules/yearly")).status_code == 204
+    check_problem(await delete(by=await one.client("other")), 404)
     deleted = await delete()
     assert (deleted.status_code, deleted.content) == (204, b"")
     check_problem(await client.post({"type": "node.echo"}), 422, "/type")
@@ -168,7 +174,7 @@ async def test_which_queues_are_for_a_worker_of_every_queue(engine: AsyncEngine,
         async with transaction(engine) as conn:
             assert set(await queues.served_by(conn, theirs)) == served
             for queue in ("default", "node", "both", "nobodys", "before"):
-                seen = (await limiter.room(conn, queue, LEASE_TTL, limited=False)).free
+                seen = (await room.room(conn, queue, LEASE_TTL, limited=False)).free
                 assert seen == int(queue in served), "the limiter knows it too"
                 assert (await explain.worker_capacity(conn, "t", queue, "noop", LEASE_TTL)).for_queue == seen
             await workers.retire(conn, worker)

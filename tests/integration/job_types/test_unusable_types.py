@@ -7,7 +7,7 @@ import pytest
 
 from accepted import Context, Retry, job
 from accepted.errors import ConfigurationError
-from accepted.services.job_types import check_handled
+from accepted.services.job_types.registration import check_handled
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_problem
@@ -63,7 +63,8 @@ async def test_it_is_shown_with_what_is_wrong(one: Api) -> None:
     assert "field 'document'" in shown["scan"]["problem"]
     assert shown["scan"]["payload_schema"]["properties"]["document"]["type"] == "file"
     assert "problem" not in shown["noop"]
-    assert (await client.http.delete("/job-types/scan")).status_code == 204
+    operator = await one.client("house", scopes=["operator"])
+    assert (await operator.http.delete("/job-types/scan?shared=true")).status_code == 204
     assert "scan" not in await _types(client)
 
 

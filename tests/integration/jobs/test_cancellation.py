@@ -142,7 +142,8 @@ async def test_a_cancel_belongs_to_its_attempt(engine: AsyncEngine) -> None:
     await do(engine, "UPDATE jobs SET status = 'queued', max_attempts = 9, finished_at = NULL WHERE type = 'noop'")
     await do(
         engine,
-        "INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published) VALUES (:id, 1, 'q', 4, now(), true)",
+        "INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published) "
+        "VALUES (:id, 1, 't', 'q', 4, now(), true)",
         id=one.job_id,
     )
     (again,) = await claim(engine)

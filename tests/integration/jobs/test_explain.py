@@ -229,8 +229,10 @@ async def test_it_stays_quick_behind_a_hundred_thousand(engine: AsyncEngine, cli
     for _ in range(5):
         await do(
             engine,
-            "INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, on_hold, concurrency_key) SELECT "
-            "gen_random_uuid(), 0, 'q', 4, now(), NOT :held, :held, 'k' || n % 100 FROM generate_series(1, 20000) AS n",
+            "INSERT INTO outbox "
+            "(job_id, attempt, tenant, queue, priority, due_at, published, on_hold, concurrency_key) "
+            "SELECT gen_random_uuid(), 0, 'default', 'q', 4, now(), NOT :held, :held, 'k' || n % 100 "
+            "FROM generate_series(1, 20000) AS n",
             held=held,
         )
     (job,) = await submit(client)

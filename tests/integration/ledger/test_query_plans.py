@@ -18,8 +18,8 @@ WITH made AS (
     SELECT gen_random_uuid(), 't', 'noop', 'q', 'scheduled', 4, 5, '{}', now() + interval '1 day' * n
     FROM generate_series(0, 20000) AS n RETURNING id, run_at
 )
-INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published)
-SELECT id, 0, 'q', 4, run_at, false FROM made
+INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published)
+SELECT id, 0, 't', 'q', 4, run_at, false FROM made
 """
 
 

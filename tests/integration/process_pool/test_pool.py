@@ -15,10 +15,12 @@ import pytest
 
 from accepted.domain.failures import FailureClass, TransientError
 from accepted_worker.attempt.failures import RaisedInChild
+from accepted_worker.process_pool import child_process
 from accepted_worker.process_pool import pool as pool_module
 from accepted_worker.process_pool.child import MEMORY_SHARE
+from accepted_worker.process_pool.child_process import Crashed
 from accepted_worker.process_pool.messages import Setup
-from accepted_worker.process_pool.pool import Crashed, ProcessPool
+from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.servers.receiver import Receiver
 from tests.support.service.process_pool import SETUP, a_job, family_in, gone, run
 from tests.support.waiting import until
@@ -222,7 +224,7 @@ async def test_no_child_outlives_a_worker_that_is_killed(tmp_path: Path) -> None
 
 
 async def test_a_child_is_replaced_after_many_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(child_process, "MAX_ATTEMPTS", 3)
     pool = ProcessPool(SETUP)
     pids = [(await run(pool, "pid"))["pid"] for _ in range(4)]
     assert len(set(pids[:3])) == 1
@@ -232,7 +234,7 @@ async def test_a_child_is_replaced_after_many_attempts(monkeypatch: pytest.Monke
 
 
 async def test_a_child_is_replaced_when_it_is_too_big(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_RESIDENT_BYTES", 250 * 2**20)
+    monkeypatch.setattr(child_process, "MAX_RESIDENT_BYTES", 250 * 2**20)
     pids = [(await run(pool, "grow", megabytes))["pid"] for megabytes in (1, 200, 1)]
     assert pids[0] == pids[1] != pids[2]
 

@@ -6,7 +6,8 @@ import pytest
 
 from accepted.domain.failures import FailureClass
 from accepted_worker.attempt.failures import RaisedInChild
-from accepted_worker.process_pool.pool import Crashed, ProcessPool
+from accepted_worker.process_pool.child_process import Crashed
+from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.service.process_pool import SETUP, run
 
 

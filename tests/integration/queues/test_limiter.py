@@ -1,11 +1,9 @@
 """One round of the limiter: which jobs it admits, how many, in which order. On PostgreSQL; workers are rows."""
 
-from uuid import UUID
-
 import pytest
 
 from accepted.services.jobs.completion import expire
-from accepted.storage.attempts.claims import Claimed, claim_next, claim_refs, claim_unserved, unserved_kinds
+from accepted.storage.attempts.claims import claim_next, claim_refs
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import cancellation, outbox, submission
 from accepted.storage.jobs.submission import Entry
@@ -233,57 +231,3 @@ async def test_a_killed_worker_takes_its_slots_along_and_leaves_its_jobs(queue: 
     await Relay(queue.engine, queue.broker, PollConnection(queue.engine)).run_once()
     assert len(await queue.admit()) == 1
     assert await counted(queue.engine, "on_hold OR admitted") == len(ids) + 1
-
-
-async def test_what_was_set_aside_takes_room_only_while_somebody_can_claim_it(queue: Queue) -> None:
-    """It keeps its place in the line, and is passed over while nobody with its type has a free slot."""
-    await limit(queue.engine, max_running=1)
-    worker = await a_worker(queue.engine, 2, types=["noop"])
-    (foreign,) = await queue.put(type="foreign")
-    first, second = await queue.put(2)
-    assert await queue.admit() == [foreign], "nobody has met it yet"
-    assert await _claim(queue, worker, ["noop"]) == []
-    assert await queue.admit() == [first]
-    (claimed,) = await _claim(queue, worker, ["noop"])
-    able = await a_worker(queue.engine, 1, types=["foreign"])
-    assert await queue.admit() == [], "one runs"
-    await queue.finish([claimed])
-    assert await queue.admit() == [foreign]
-    assert await _claim(queue, worker, ["noop"]) == [], "it is not met again"
-    await do(queue.engine, "DELETE FROM workers WHERE id = :id", id=able)
-    assert await queue.admit() == [foreign], "its worker may be about to claim it"
-    await do(queue.engine, "UPDATE outbox SET due_at = due_at - interval '6 seconds' WHERE admitted")
-    assert await queue.admit() == [second]
-    (claimed,) = await _claim(queue, worker, ["noop"])
-    assert claimed.job.id == second
-    await queue.finish([claimed])
-    assert await queue.admit() == []
-    await a_worker(queue.engine, 1, types=["foreign"])
-    assert await queue.admit() == [foreign]
-    async with transaction(queue.engine) as conn:
-        assert await unserved_kinds(conn) == [("q", "foreign")]
-        (last,) = await claim_unserved(conn, worker, [("q", "foreign")], 1)
-        await conn.commit()
-    assert (last.job.id, last.job.attempt) == (foreign, 1)
-
-
-async def test_what_was_set_aside_takes_only_the_slots_of_those_who_serve_it(queue: Queue) -> None:
-    """A worker of its type with one free slot does not let it take the room of all others."""
-    await limit(queue.engine, max_running=100)
-    worker = await a_worker(queue.engine, 10, types=["noop"])
-    foreign = await queue.put(20, type="foreign")
-    for _ in range(2):
-        await queue.admit()
-        assert await _claim(queue, worker, ["noop"]) == []
-    await a_worker(queue.engine, 1, types=["foreign"])
-    ours = await queue.put(3)
-    for _ in range(2):
-        await queue.admit()
-    assert await admitted(queue.engine) == [foreign[0], *ours]
-
-
-async def _claim(queue: Queue, worker: UUID, types: list[str]) -> Claimed:
-    async with transaction(queue.engine) as conn:
-        claimed = await claim_next(conn, worker, ["q"], 10, types)
-        await conn.commit()
-    return claimed

@@ -56,7 +56,7 @@ async def test_busy_keys_do_not_hide_one_that_is_not(queue: Queue) -> None:
         pass
     assert len(await queue.claim(worker)) == 30
     await do(queue.engine, "UPDATE workers SET slots = 31")
-    await do(queue.engine, "UPDATE queues SET last_key = 'k00' WHERE name = 'q'")
+    await do(queue.engine, "UPDATE queue_tenants SET last_key = 'k00' WHERE queue = 'q'")
     (late,) = await queue.put(1, concurrency_key="zz")
     assert await queue.admit() == [late]
 

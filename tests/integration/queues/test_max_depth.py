@@ -85,7 +85,7 @@ async def test_a_batch_fits_whole_or_not_at_all(engine: AsyncEngine, client: Cli
 async def test_so_does_a_workflow(engine: AsyncEngine, client: Client) -> None:
     jobs = [job(ref=f"r{number}") for number in range(6)]
     too_many = await client.http.post("/workflows", json={"jobs": jobs})
-    check_problem(too_many, 422, "", "queue q never takes more than 5 waiting jobs, and these are 6")
+    check_problem(too_many, 422, "", "never takes more than 5 waiting jobs of a tenant, and these are 6")
     assert (await client.http.post("/workflows", json={"jobs": jobs[:5]})).status_code == 202
     assert len(await rows(engine, "SELECT 1 FROM jobs")) == 5
 
@@ -122,7 +122,7 @@ async def test_a_count_that_began_under_another_limit_is_void(
     await client.post(job())
     counted, goes_on, depths = asyncio.Event(), asyncio.Event(), queue_load.depths
 
-    async def counts_slowly(conn: Connection, queues: Sequence[str]) -> dict[str, int]:
+    async def counts_slowly(conn: Connection, queues: Sequence[str]) -> dict[tuple[str, str], int]:
         found = await depths(conn, queues)
         counted.set()
         await goes_on.wait()

@@ -209,8 +209,8 @@ async def test_it_stays_quick_with_a_million_finished_and_a_hundred_thousand_wai
         )
     await do(
         engine,
-        "INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published) "
-        "SELECT id, 0, queue, 4, now(), true FROM jobs WHERE status = 'queued'",
+        "INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published) "
+        "SELECT id, 0, tenant, queue, 4, now(), true FROM jobs WHERE status = 'queued'",
     )
     await do(engine, "ANALYZE")
     reader, admin = await app.client("t", "jobs:read"), await app.client()

@@ -4,6 +4,7 @@ import asyncio
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -157,6 +158,29 @@ def forks(payload: dict[str, Any], ctx: Context) -> int | None:
     process.terminate()
     process.join()
     return process.exitcode
+
+
+@job("forks.away", queue="harm", retry=Retry(max_attempts=1))
+def forks_away(payload: dict[str, Any], ctx: Context) -> int:
+    """Leaves a copy of its process running."""
+    if pid := os.fork():
+        return pid
+    time.sleep(600)
+    os._exit(0)
+
+
+TAKEN: dict[str, Callable[[asyncio.AbstractEventLoop], object]] = {
+    "ignored": lambda loop: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "handled": lambda loop: loop.add_signal_handler(signal.SIGTERM, print),
+    "removed": lambda loop: loop.remove_signal_handler(signal.SIGTERM),
+    "unheard": lambda loop: signal.set_wakeup_fd(-1),
+}
+
+
+@job("takes.signals", queue="harm", retry=Retry(max_attempts=1))
+async def takes_signals(payload: dict[str, Any], ctx: Context) -> None:
+    """Takes SIGTERM from its worker."""
+    TAKEN[payload["how"]](asyncio.get_running_loop())
 
 
 @job("dawdles", queue="harm", retry=Retry(max_attempts=1))

@@ -10,12 +10,14 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_QUEUE, NewJob
 from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt, Transition
+from accepted.services import admission
 from accepted.services.jobs.completion import settle
 from accepted.storage import limiter
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Accepted, Entry
+from accepted.storage.room import Room
 from tests.support.ledger.sql import rows
 
 DAY = 86400.0
@@ -44,8 +46,8 @@ async def claim(engine: AsyncEngine, most: int = 100, worker: UUID = WORKER, que
     """Claim ready jobs; of deliveries, those that the limiter admits now."""
     async with transaction(engine) as conn:
         if queue == WEBHOOK_QUEUE and (locked := await limiter.lock(conn, queue)) is not None:
-            room = await limiter.room(conn, queue, lease_ttl=30, limited=False)
-            await limiter.admit(conn, queue, most, locked, room, steps=100, hold=None)
+            anybody = Room(free=most, leases=0, admitted=0, covered=0, wanted=0, only_wanted=0, run=None)
+            await admission.serve(conn, queue, most, locked, anybody, hold=None, lease_ttl=30.0)
         claims = await claim_next(conn, worker, [queue], most)
         await conn.commit()
     return claims

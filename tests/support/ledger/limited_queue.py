@@ -17,7 +17,7 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.publishing import handoff
-from accepted.storage import queues, workers
+from accepted.storage import queue_tenants, queues, workers
 from accepted.storage.attempts.claims import Claim, claim_next
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import submission
@@ -58,7 +58,7 @@ async def put(engine: AsyncEngine, broker: Broker, count: int = 1, **fields: Any
     jobs: list[NewJob] = [a_job(**({"queue": "q"} | fields)) for _ in range(count)]
     async with transaction(engine) as conn:
         await submission.insert(conn, [Entry(job, handoff=handoff(broker, publishes=False)) for job in jobs], 60)
-        await submission.announce_queues(conn, list({job.queue for job in jobs}))
+        await queue_tenants.announce(conn, queue_tenants.pairs_of(jobs))
         await conn.commit()
     return [job.id for job in jobs]
 

@@ -11,7 +11,7 @@ from accepted.broker.postgres import PostgresBroker
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.schedule import Schedule
 from accepted.services import schedules as service
-from accepted.services.job_types import JobTypeCache
+from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction

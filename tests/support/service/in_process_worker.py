@@ -25,6 +25,7 @@ from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
 from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.suspects import Suspects
 from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.limiter import Limiter
@@ -36,13 +37,16 @@ from tests.support.service.processes import BYTECODE
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
 
-HANDLERS = registry.load(["accepted_worker.handlers"])
+HANDLERS = registry.load([registry.BUILT_IN, registry.SLEEP])
 NOWHERE = Settings(database_url="postgresql://unused")
 MODULES = (
-    "accepted_worker.handlers",
+    registry.BUILT_IN,
+    registry.SLEEP,
     "tests.support.handlers.process_handlers",
     "tests.support.handlers.process_tools",
+    "tests.support.handlers.suspicious",
 )
+LOADED = registry.load(MODULES)
 SETUP = Setup(MODULES, "", None, None, 1000, 10_000)
 
 
@@ -81,14 +85,18 @@ async def working(
 ) -> AsyncIterator[Worker]:
     """A worker of `queue` with a relay and a limiter beside it, stopped at the end. `settings` are those of its tools.
 
-    Without a queue it serves all there are, and needs `database_url` to hear of new ones.
+    Without a queue it serves all there are, and needs `database_url` to hear of new ones. Suspects of types that no
+    child can load, because a test has made them, run beside the others.
     """
     tools = Tools(engine, egress or Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
     pool = ProcessPool(SETUP)
     executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool)
+    loadable = {name: handler for name, handler in handlers.items() if LOADED.get(name) is handler}
+    suspects = Suspects(loadable, executor, SETUP, settings)
     one = Worker(
-        engine, broker, handlers, executor, queue_names=[queue] if queue else [], concurrency=concurrency,
-        lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within, database_url=database_url,
+        engine, broker, handlers, executor, suspects, queue_names=[queue] if queue else [], concurrency=concurrency,
+        lease_ttl=lease_ttl, shutdown_grace=shutdown_grace, ack_within=ack_within,
+        blocked_limit=None, database_url=database_url,
     )  # fmt: skip
     running = asyncio.create_task(one.run())
     polls = PollConnection(engine)
@@ -103,6 +111,7 @@ async def working(
         await asyncio.wait({relaying})
         await running
         await tools.aclose()
+        await suspects.aclose()
         await pool.aclose()
 
 

@@ -35,17 +35,17 @@ running_services: list[Running] = []
 
 @asynccontextmanager
 async def serving(
-    database_url: str, env: Mapping[str, str], *, dev: bool = False, more: Sequence[str] = ()
+    database_url: str, env: Mapping[str, str], *, dev: bool = False, more: Sequence[str] = (), slots: int = 20
 ) -> AsyncIterator[Running]:
-    """The three processes, or `accepted dev` with `more` options, with the API ready."""
+    """The three processes, or `accepted dev` with `more` options, with the API ready. `slots` are the worker's."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     ledger = {"ACCEPTED_DATABASE_URL": database_url} if database_url else {}
     env = {**ledger, "ACCEPTED_EGRESS_ALLOW": "127.0.0.0/8", "ACCEPTED_URL": url, **env}
     commands = {
-        "dev": ["dev", "--port", str(port), "--concurrency", "20", *more],
+        "dev": ["dev", "--port", str(port), "--concurrency", str(slots), *more],
         "api": ["api", "--port", str(port)],
-        "worker": ["worker", "--concurrency", "20"],
+        "worker": ["worker", "--concurrency", str(slots)],
         "scheduler": ["scheduler"],
     }
     wanted = ["dev"] if dev else ["api", "worker", "scheduler"]

@@ -1,4 +1,5 @@
-"""Why a due job is not published: who is away, by when the job became due and when a relay took it last."""
+"""Why a due job is not published: who is away, by when the job became due and when a relay took it last. And what its
+tenant may have of the slots."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from accepted.domain.explanation import explain, may_hang_on_broker, unpublished
 from accepted.domain.ids import new_id
-from accepted.domain.snapshot import DeferredTarget, JobSnapshot, QueuePosition, WorkerCapacity
+from accepted.domain.snapshot import DeferredTarget, JobSnapshot, Load, QueueLimits, QueuePosition, WorkerCapacity
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -96,3 +97,36 @@ def test_what_comes_later_holds(status: str, due: float, until: float | None, de
     if reason == "target_held":
         assert "11 jobs wait for it" in found.detail
         assert found.data["waiting"] == 11
+
+
+SHARED = QueueLimits(shared=True)
+WORKERS = WorkerCapacity(for_queue=1, for_type=1, slots=16, busy=14)
+
+
+@pytest.mark.parametrize(
+    ("limits", "load", "reason", "said"),
+    [
+        (
+            SHARED,
+            Load(of_tenant=14),
+            "tenant_share",
+            "has 14 of the 16 slots of queue q, and leaves the rest",
+        ),
+        (SHARED, Load(of_tenant=13), "behind_others", "queue q, whose tenants take turns; its tenant has 13 running"),
+        (QueueLimits(), Load(of_tenant=16), "behind_others", "It waits behind 3 others on queue q."),
+        (QueueLimits(shared=True, max_running=8), Load(of_tenant=7), "tenant_share", "7 of the 8 slots"),
+        (
+            QueueLimits(shared=True, most_of_tenant=20),
+            Load(of_tenant=16, everywhere=20),
+            "tenant_limit",
+            "Its tenant runs at most 20 jobs at once, and 20 are running.",
+        ),
+        (QueueLimits(shared=True, most_of_tenant=20), Load(of_tenant=16, everywhere=19), "behind_others", "take turns"),
+    ],
+)
+def test_what_its_tenant_may_have(limits: QueueLimits, load: Load, reason: str, said: str) -> None:
+    found = explain(
+        job(1, 1, on_hold=True, limits=limits, load=load, capacity=WORKERS, position=QueuePosition(ahead=3))
+    )
+    assert found.reason == reason
+    assert said in found.detail

@@ -6,9 +6,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from accepted.domain.explanation import _expected_start
 from accepted.domain.rates import Measured, size
-from accepted.domain.snapshot import JobSnapshot, QueueLimits, QueuePosition
+from accepted.domain.snapshot import JobSnapshot, QueueLimits, QueuePosition, expected_start
 
 
 def measured(rate_in: float, mean: float | None) -> Measured:
@@ -58,5 +57,5 @@ def test_a_start_that_lies_beyond_the_calendar_is_not_foreseen() -> None:
     )  # fmt: skip
     near = msgspec.structs.replace(job, position=QueuePosition(ahead=9))
     far = msgspec.structs.replace(job, position=QueuePosition(ahead=10**8))
-    assert _expected_start(near) == now + timedelta(days=10)
-    assert _expected_start(far) is None
+    assert expected_start(near) == now + timedelta(days=10)
+    assert expected_start(far) is None

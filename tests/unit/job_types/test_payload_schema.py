@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from accepted.errors import InvalidRequest
-from accepted.services import payload_schema
-from accepted.services.payload_schema import MAX_PATTERNS, check_schema
+from accepted.services.job_types import payload_schema
+from accepted.services.job_types.payload_schema import MAX_PATTERNS, check_schema
 
 TREE = {"$defs": {"node": {"properties": {"children": {"items": {"$ref": "#/$defs/node"}}}}}, "$ref": "#/$defs/node"}
 

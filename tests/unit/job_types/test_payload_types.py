@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from accepted import job
 from accepted.handler import MARK, Handler
 from accepted.payload_types import FORMATS, checkers
-from accepted.services.payload_schema import read_schema
+from accepted.services.job_types.payload_schema import read_schema
 
 FEW = settings(max_examples=30, deadline=None)
 """There are many types; the first example of each builds its validators."""

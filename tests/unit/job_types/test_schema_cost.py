@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from accepted.errors import InvalidRequest
-from accepted.services.payload_schema import MAX_ERRORS, PayloadValidator, check_schema
-from accepted.services.schema_cost import MAX_LISTED_STEPS, MAX_STEPS
+from accepted.services.job_types.payload_schema import MAX_ERRORS, PayloadValidator, check_schema
+from accepted.services.job_types.schema_cost import MAX_LISTED_STEPS, MAX_STEPS
 
 LONGEST = 0.25
 """Seconds of this thread's time, on a machine that is slow and busy; without the bounds it is many seconds."""

@@ -6,20 +6,23 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from accepted.context import EndRequest
-from accepted_worker.attempt.handler_call import CallOutcome, HandlerCall, task_factory
+from accepted.domain.references import Lease
+from accepted_worker.attempt.handler_call import CalledAttempt, CallOutcome, HandlerCall, HandlerTask, task_factory
 from accepted_worker.attempt.slots import OrphanedHandlers
 
+ATTEMPT = CalledAttempt("noop", Lease(UUID(int=1), 1, UUID(int=2)))
 Handler = Callable[[], Coroutine[Any, Any, object]]
 
 
 async def outcome_of(handler: Handler) -> CallOutcome:
     """Call `handler` as a worker does, on a loop with the worker's task factory."""
     asyncio.get_running_loop().set_task_factory(task_factory)
-    outcome = await HandlerCall(handler, EndRequest(), OrphanedHandlers(), interruptible=True).wait(10)
+    outcome = await HandlerCall(handler, ATTEMPT, EndRequest(), OrphanedHandlers(), interruptible=True).wait(10)
     assert outcome is not None
     return outcome
 
@@ -70,3 +73,21 @@ async def test_tasks_outside_of_handlers_are_as_asyncio_makes_them() -> None:
     task = asyncio.create_task(work)
     assert task.get_coro() is work
     await task
+
+
+async def test_every_task_that_a_handler_starts_is_known_to_be_its_own() -> None:
+    found: list[object] = []
+
+    async def grandchild() -> None:
+        found.append(asyncio.current_task())
+
+    async def child() -> None:
+        found.append(asyncio.current_task())
+        await asyncio.create_task(grandchild())
+
+    async def handler() -> None:
+        found.append(asyncio.current_task())
+        await asyncio.gather(child())
+
+    await outcome_of(handler)
+    assert [task.attempt for task in found if isinstance(task, HandlerTask)] == [ATTEMPT] * 3

@@ -1,22 +1,26 @@
 """The recorded traceback of a handler: limited in size, without values, and without the worker's own frames."""
 
 import asyncio
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from accepted.context import EndRequest
+from accepted.domain.references import Lease
 from accepted_worker.attempt import failures
-from accepted_worker.attempt.handler_call import CallOutcome, HandlerCall
+from accepted_worker.attempt.handler_call import CalledAttempt, CallOutcome, HandlerCall
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.threads import Threads
+
+ATTEMPT = CalledAttempt("noop", Lease(UUID(int=1), 1, UUID(int=2)))
 
 
 async def called(handler: object) -> BaseException:
     """The exception of a handler, as it comes out of a worker's thread."""
     orphans = OrphanedHandlers()
     threads = Threads(1, orphans)
-    call = HandlerCall(lambda: threads.call(handler, 30), EndRequest(), orphans, interruptible=False)  # type: ignore[arg-type]
+    call = HandlerCall(lambda: threads.call(handler, 30), ATTEMPT, EndRequest(), orphans, interruptible=False)  # type: ignore[arg-type]
     outcome = await call.wait(30)
     threads.close()
     assert isinstance(outcome, CallOutcome)

@@ -9,8 +9,10 @@ import os
 import sysconfig
 import time
 import traceback
+from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import asyncpg
 import httpx
@@ -137,12 +139,27 @@ def place_of(error: BaseException) -> str | None:
     """
     if isinstance(error, RaisedInChild):
         return error.where
-    frames = traceback.extract_tb(_without_own_frames(error.__traceback__))
-    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
-    found = own[-1] if own else next(iter(frames), None)
+    found = _place(traceback.extract_tb(_without_own_frames(error.__traceback__)))
     if found is None or (isinstance(error, HandlerError) and found.filename.startswith(str(_PACKAGE))):
         return None
     return f"{found.filename}:{found.lineno}"
+
+
+def place_in(innermost: FrameType) -> str:
+    """Where a thread is now, as file:line: in the handler that it runs, by the same rule, or else its innermost line.
+
+    Lines are read from no file.
+    """
+    frames = traceback.StackSummary.extract(traceback.walk_stack(innermost), lookup_lines=False)[::-1]
+    to_handler = dropwhile(lambda frame: not frame.filename.startswith(_OWN_CODE), frames)
+    found = _place([*dropwhile(lambda frame: frame.filename.startswith(_OWN_CODE), to_handler)]) or frames[-1]
+    return f"{found.filename}:{found.lineno}"
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
+    """The innermost frame of the user's own code, or else the first of all."""
+    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
+    return own[-1] if own else next(iter(frames), None)
 
 
 def _without_own_frames(frames: TracebackType | None) -> TracebackType | None:

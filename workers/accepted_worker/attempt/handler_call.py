@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from accepted.context import EndRequest
+from accepted.domain.references import Lease
 from accepted_worker.attempt.slots import OrphanedHandlers
 
 CLEANUP_SECONDS = 1.0
@@ -42,12 +43,29 @@ class EndReason(Enum):
     STOPPING = auto()
 
 
+class CalledAttempt(NamedTuple):
+    """The attempt that a call belongs to."""
+
+    type: str
+    lease: Lease
+
+
+class HandlerTask(asyncio.Task[Any]):
+    """A task of a handler: that of the call, or one that the handler has started."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], attempt: CalledAttempt, **options: Any) -> None:
+        self.attempt = attempt
+        super().__init__(work, **options)
+
+
 class HandlerCall:
-    """Starts `call` at once. One that is not `interruptible` is only asked to end when its job is cancelled."""
+    """Starts `call` of `attempt` at once. One that is not `interruptible` is only asked to end when its job is
+    cancelled."""
 
     def __init__(
         self,
         call: Callable[[], Coroutine[Any, Any, object]],
+        attempt: CalledAttempt,
         ending: EndRequest,
         orphans: OrphanedHandlers,
         *,
@@ -59,7 +77,7 @@ class HandlerCall:
         self._interruptible = interruptible
         self._end_reason: EndReason | None = None
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._task = self._loop.create_task(_call_handler(call))
+        self._task = HandlerTask(_call_handler(call, attempt), attempt, loop=self._loop)
         self._task.add_done_callback(self._finish)
 
     @property
@@ -111,11 +129,11 @@ async def outcome_of(work: Coroutine[Any, Any, object]) -> CallOutcome:
         return CallOutcome(error=error)
 
 
-_IN_HANDLER: ContextVar[bool] = ContextVar("_IN_HANDLER", default=False)
+_CALLED: ContextVar["CalledAttempt | None"] = ContextVar("_CALLED", default=None)
 
 
-async def _call_handler(call: Callable[[], Coroutine[Any, Any, object]]) -> CallOutcome:
-    _IN_HANDLER.set(True)
+async def _call_handler(call: Callable[[], Coroutine[Any, Any, object]], attempt: CalledAttempt) -> CallOutcome:
+    _CALLED.set(attempt)
     return await outcome_of(call())
 
 
@@ -125,9 +143,10 @@ def task_factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> 
     asyncio stops its loop when a task raises `SystemExit` or `KeyboardInterrupt`, even if the handler awaits that task
     (`gather`, `TaskGroup`). In the tasks of a handler these become a `RuntimeError`.
     """
-    if not (_IN_HANDLER.get() and asyncio.iscoroutine(work)):
+    attempt = _CALLED.get()
+    if attempt is None or not asyncio.iscoroutine(work):
         return asyncio.Task(work, loop=loop, **options)
-    task = asyncio.Task(_without_exit(work), loop=loop, **options)
+    task = HandlerTask(_without_exit(work), attempt, loop=loop, **options)
     task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it starts never awaits `work`
     return task
 

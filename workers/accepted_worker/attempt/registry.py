@@ -9,17 +9,30 @@ from types import ModuleType
 from accepted import extras
 from accepted.errors import ConfigurationError
 from accepted.handler import MARK, Handler
+from accepted.settings import Settings
 
 BUILT_IN = "accepted_worker.handlers"
 
 BUILT_IN_IN_CONTRACT = "workers.handlers"
 """The name of the built-in handlers in section 2 of the contract. A user's own module of that name comes first."""
 
+SLEEP = "accepted_worker.handlers.sleep"
+"""Built in as well, but served only where it is named, or where everybody is trusted."""
+
 
 def make_working_directory_importable() -> None:
     """Put the working directory first on `sys.path`, as uvicorn and celery do."""
     if (directory := os.getcwd()) not in sys.path:
         sys.path.insert(0, directory)
+
+
+def modules_of(settings: Settings) -> tuple[str, ...]:
+    """The modules whose handlers a worker serves.
+
+    With authentication off there is one tenant, so nobody takes the slots of another one by `sleep`.
+    """
+    trusted = settings.auth == "off" and {BUILT_IN, BUILT_IN_IN_CONTRACT} & {*settings.handlers}
+    return (*settings.handlers, SLEEP) if trusted else settings.handlers
 
 
 def load(modules: Iterable[str]) -> dict[str, Handler]:

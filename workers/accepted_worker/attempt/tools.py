@@ -18,7 +18,7 @@ from accepted.domain.failures import FailureClass, LeaseLost
 from accepted.domain.job import Status
 from accepted.domain.references import Lease
 from accepted.domain.transitions import Transition
-from accepted.services.job_types import JobTypeCache
+from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim

@@ -1,13 +1,14 @@
 """The built-in job types. This package is the default of ACCEPTED_HANDLERS.
 
-A type whose library is an extra that is not installed is not served by this worker; another worker may serve it.
+`accepted_worker.handlers.sleep` is not among them. A type whose library is an extra that is not installed is not served
+by this worker; another worker may serve it.
 """
 
 from accepted import extras
 from accepted_worker.handlers.http_request import http_request
-from accepted_worker.handlers.noop_and_sleep import noop, sleep
+from accepted_worker.handlers.noop import noop
 
-__all__ = ["http_request", "noop", "sleep"]
+__all__ = ["http_request", "noop"]
 
 EXTRAS = {"email.send": "email", "image.thumbnail": "images"}
 """The built-in types that need an extra."""

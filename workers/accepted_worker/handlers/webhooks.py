@@ -1,7 +1,8 @@
 """The handlers of `webhook.deliver` and `alert.deliver`: one signed POST, by the Standard Webhooks specification.
 
 The `webhook-id` of a webhook is the id of its delivery job, or of the delivery that is sent again, so it is the same on
-every try; the timestamp and the signature are new on each. The body is what was recorded with the end, byte for byte.
+every try; the timestamp and the signature are new on each. The timestamp is by the ledger's clock, because receivers
+refuse one that is minutes off, as a worker's clock may be. The body is what was recorded with the end, byte for byte.
 The receiver's answer is recorded with the attempt, whatever its status.
 
 An alert goes to ACCEPTED_ALERT_URL. The operator chose that address, so its host is always allowed, but to that handler
@@ -98,6 +99,7 @@ def webhook_handler(engine: AsyncEngine, master_secret: str | None, egress: Http
     @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + LEDGER, retry=WEBHOOK_RETRY, internal=True)
     async def deliver(payload: DeliveryPayload, ctx: Context) -> dict[str, Any]:
         """Delivers one webhook."""
+        now = _ledger_clock(ctx)
 
         async def prepare() -> tuple[list[str], bool | None]:
             async with ledger, transaction(engine) as conn:
@@ -113,7 +115,7 @@ def webhook_handler(engine: AsyncEngine, master_secret: str | None, egress: Http
         begun = time.monotonic()
         try:
             webhook_id = payload.redelivery_of or ctx.job.id
-            answer = await post(egress or ctx.egress, payload.url, webhook_id, payload.event, secrets)
+            answer = await post(egress or ctx.egress, payload.url, webhook_id, payload.event, secrets, now())
             ctx.answer = msgspec.json.encode(shown(answer)).decode()
             judge(answer)
         except HandlerError:
@@ -143,17 +145,27 @@ def webhook_handler(engine: AsyncEngine, master_secret: str | None, egress: Http
     return handler
 
 
-async def post(egress: HttpClient, url: str, webhook_id: UUID, event: str, secrets: list[str]) -> HttpAnswer:
-    """POST `event` (JSON text), signed with each of `secrets`; unsigned if there are none.
+async def post(
+    egress: HttpClient, url: str, webhook_id: UUID, event: str, secrets: list[str], now: float
+) -> HttpAnswer:
+    """POST `event` (JSON text), signed with each of `secrets`; unsigned if there are none. `now` is in Unix seconds.
 
     Returns the answer of any status, with up to `KEPT` bytes of its body.
     """
     body = event.encode()
-    headers = signing.headers(str(webhook_id), int(time.time()), body, secrets)
+    headers = signing.headers(str(webhook_id), int(now), body, secrets)
     if not secrets:
         del headers["webhook-signature"]
     more = {"content-type": "application/json", "user-agent": "Accepted-Webhooks/1"}
     return await egress.send("POST", url, headers | more, body, timeout=TIMEOUT, max_bytes=KEPT)
+
+
+def _ledger_clock(ctx: Context) -> Callable[[], float]:
+    """Unix seconds by the ledger's clock, which has said when this attempt began. Call it as the handler begins."""
+    begun = time.monotonic()
+    assert ctx.job.started_at is not None
+    started_at = ctx.job.started_at.timestamp()
+    return lambda: started_at + time.monotonic() - begun
 
 
 def shown(answer: HttpAnswer) -> dict[str, Any]:
@@ -196,7 +208,8 @@ def alert_handler(url: str | None, secret: str | None) -> Handler:
         """Sends one alert about dead letters."""
         if url is None or egress is None:
             raise TransientError("this worker has no ACCEPTED_ALERT_URL")
-        answer = await post(egress, url, ctx.job.id, payload.event, [secret] if secret else [])
+        now = _ledger_clock(ctx)
+        answer = await post(egress, url, ctx.job.id, payload.event, [secret] if secret else [], now())
         judge(answer)
         return result(answer, ctx.max_result_bytes)
 

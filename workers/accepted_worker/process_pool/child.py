@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import httpx
 import msgspec
@@ -37,6 +37,7 @@ from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import AttemptEnd, Raised, Ready, Returned, RunAttempt, Setup, readable
 from accepted_worker.process_pool.pipe import Pipe
 from accepted_worker.process_pool.tool_client import ToolClient
+from accepted_worker.stop_signals import StopSignals
 
 NICENESS = 5
 """The worker has priority: its event loop renews the leases of all its jobs."""
@@ -51,17 +52,7 @@ stays usable."""
 
 def main(pipe: int, lifeline: int) -> NoReturn:
     """Serve the worker at the other end of `pipe` until it closes the pipe. Both arguments are descriptors."""
-    process.end_with(lifeline, -os.getpgrp())  # outside Linux, the child ends when it reads a closed message pipe
-    _limit_self()
-    logs.configure()
-    os.set_inheritable(pipe, False)
-    worker = Pipe(socket.socket(fileno=pipe))
-    setup = worker.next_order()
-    assert isinstance(setup, Setup)
-    if setup.memory_file is not None:
-        memory_budget.adopt(setup.memory_file, setup.memory)
-    handlers = registry.load(setup.modules)
-    process.tune_garbage_collector()
+    worker, setup, handlers, stop_signals = begin(pipe, lifeline)
     threads = threading.enumerate()
     worker.send(Ready())
     while True:
@@ -71,9 +62,36 @@ def main(pipe: int, lifeline: int) -> NoReturn:
         end = _attempt(handlers, order.job, setup, client)
         if not worker.usable:
             os._exit(1)  # a fork that the handler did not end, and that returned from the handler as well
+        stop_signals.restore(order.job.type)
         client.end()
         left_running = forks.anything_left_running({*threads, worker.reader})
         worker.send(msgspec.structs.replace(end, left_running=left_running))
+
+
+class Begun(NamedTuple):
+    """A child that is ready for attempts."""
+
+    worker: Pipe
+    setup: Setup
+    handlers: dict[str, Handler]
+    stop_signals: StopSignals
+
+
+def begin(pipe: int, lifeline: int) -> Begun:
+    """Set this process apart from its worker, and load the handlers. The caller sends `Ready`."""
+    process.end_with(lifeline, -os.getpgrp())  # outside Linux, the child ends when it reads a closed message pipe
+    _limit_self()
+    logs.configure()
+    stop_signals = StopSignals(forks.STOP_SIGNALS, _ignore_stop_signals)
+    os.set_inheritable(pipe, False)
+    worker = Pipe(socket.socket(fileno=pipe))
+    setup = worker.next_order()
+    assert isinstance(setup, Setup)
+    if setup.memory_file is not None:
+        memory_budget.adopt(setup.memory_file, setup.memory)
+    handlers = registry.load(setup.modules)
+    process.tune_garbage_collector()
+    return Begun(worker, setup, handlers, stop_signals)
 
 
 def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolClient) -> AttemptEnd:
@@ -93,7 +111,7 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolC
         return _raised(error)
 
 
-class _Threads(ThreadPoolExecutor):
+class LoopThreads(ThreadPoolExecutor):
     """An event loop's threads. They are not waited for when the loop is closed."""
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
@@ -103,7 +121,7 @@ class _Threads(ThreadPoolExecutor):
 def _on_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
     """As `asyncio.run`, but without waiting for threads: one that still runs is reported as left running."""
     with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(_Threads())
+        runner.get_loop().set_default_executor(LoopThreads())
         return runner.run(work)
 
 
@@ -130,10 +148,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _limit_self() -> None:
-    """Leave stop signals to the worker, and CPU time and memory to the rest of the machine."""
-    for number in forks.STOP_SIGNALS:
-        # Not SIG_IGN, because programs that a handler starts would inherit that and could not be stopped.
-        signal.signal(number, lambda *_: None)
+    """Leave CPU time and memory to the rest of the machine."""
     forks.isolate_forks()
     os.nice(NICENESS)
     with suppress(OSError):
@@ -143,3 +158,9 @@ def _limit_self() -> None:
     limit = int(process.memory_bytes() * MEMORY_SHARE)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _ignore_stop_signals() -> None:
+    for number in forks.STOP_SIGNALS:
+        # Not SIG_IGN, because programs that a handler starts would inherit that and could not be stopped.
+        signal.signal(number, lambda *_: None)

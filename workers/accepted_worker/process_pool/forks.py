@@ -1,17 +1,23 @@
 """What handlers start in our processes: forks, programs and threads.
 
-A fork is a copy of its process. It must not take that process's signals, nor keep its pipes open. And what an attempt
-in a child process leaves running would run on beside other jobs, in their memory and with their files, so the worker
-replaces such a child, which kills its process group.
+A fork is a copy of its process. It must not take that process's signals, nor keep its pipes open. A fork of the worker
+itself, by a handler in a thread or on the event loop, has copies of its connections too: it leaves them to the worker,
+and ends with it, or the ledger and the broker would take the worker for alive. And what an attempt in a child process
+leaves running would run on beside other jobs, in their memory and with their files, so the worker replaces such a
+child, which kills its process group.
 """
 
 import os
 import signal
+import socket
+import stat
 import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+
+from accepted import process
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -26,6 +32,16 @@ _own_fds: set[int] = set()
 def isolate_forks() -> None:
     """From now on forks of this process handle stop signals themselves, and close its own descriptors. Call it once."""
     os.register_at_fork(before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_become_independent)
+
+
+def end_forks_with_this_process() -> None:
+    """From now on forks of this process close its connections, and the kernel kills them when it ends. Call it once.
+
+    A connection belongs to the process that has opened it, also one of a handler's own. Does nothing outside Linux.
+    """
+    end_of_life, lifeline = os.pipe()
+    own(lifeline)
+    os.register_at_fork(after_in_child=lambda: _end_with_parent(end_of_life))
 
 
 def own(fd: int) -> None:
@@ -69,6 +85,34 @@ def _become_independent() -> None:
     for fd in _own_fds:
         os.close(fd)
     _unblock_signals()
+
+
+def _end_with_parent(end_of_life: int) -> None:
+    _leave_connections()
+    with suppress(OSError):  # outside Linux
+        # Whom the kernel kills is a property of an open file, so each fork opens the pipe for itself.
+        process.end_with(os.open(f"/proc/self/fd/{end_of_life}", os.O_RDONLY | os.O_NONBLOCK), os.getpid())
+
+
+def _leave_connections() -> None:
+    """Put /dev/null in the place of each connection: its number is not free for another file of the same fork."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in _numbers_in("/proc/self/fd"):
+            if _is_connection(fd):
+                os.dup2(nowhere, fd, inheritable=False)
+        os.close(nowhere)
+
+
+def _is_connection(fd: int) -> bool:
+    """Whether `fd` is a socket with a peer that has a name: no socket pair, as `multiprocessing` has, and no port."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(fd)) as found:
+            return bool(found.getpeername())
+    except OSError:
+        return False
 
 
 def _processes() -> set[int]:

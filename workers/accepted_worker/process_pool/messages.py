@@ -4,6 +4,9 @@ The child answers `Setup` with `Ready`, and `RunAttempt` with one `Returned` or 
 `Progressed`, and several `Ask…` at a time. The worker answers each with `Answered` or `Denied` of the same `id`, or not
 at all after `GivenUp`. To `AskStep` it may first answer `RunStep`; the child then sends `StepRan`, which is answered in
 turn. After `Returned` or `Raised` no more messages of that attempt follow.
+
+A child that runs suspects answers `RunAlone` with `HandlerOver` and `Recorded`. Meanwhile the worker may send
+`EndAlone`, which may come too late and is not answered.
 """
 
 import struct
@@ -15,6 +18,7 @@ from accepted.domain.failures import AuthError, FailureClass, InvalidJob, LeaseL
 from accepted.domain.job import Job
 from accepted.domain.network.servers import SmtpServer
 from accepted.errors import LedgerUnavailable
+from accepted.storage.attempts.claims import Claim
 from accepted_worker import memory_budget
 from accepted_worker.attempt import failures
 
@@ -57,6 +61,19 @@ class RunStep(msgspec.Struct, frozen=True, tag=True):
     """Answers `AskStep`: the step has no result yet, so run its function."""
 
     id: int
+
+
+class RunAlone(msgspec.Struct, frozen=True, tag=True):
+    """Run one attempt as a worker with these settings (JSON) does, and record its outcome."""
+
+    claim: Claim
+    settings: msgspec.Raw
+
+
+class EndAlone(msgspec.Struct, frozen=True, tag=True):
+    """The attempt is to end: `stopping` hands its job back, else the job was cancelled."""
+
+    stopping: bool
 
 
 class Answered(msgspec.Struct, frozen=True, tag=True):
@@ -146,14 +163,26 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     left_running: bool = False
 
 
-Order = Setup | RunAttempt
+class HandlerOver(msgspec.Struct, frozen=True, tag=True):
+    """The handler of a `RunAlone` has ended, and its outcome is being recorded."""
+
+
+class Recorded(msgspec.Struct, frozen=True, tag=True):
+    """The outcome of a `RunAlone` is in the ledger, unless the fence refused it. `left_running` as in `Returned`."""
+
+    outcome: str
+    handed_back: bool
+    left_running: bool = False
+
+
+Order = Setup | RunAttempt | RunAlone | EndAlone
 Answer = RunStep | Answered | Denied
 ToChild = Order | Answer
 
 ToolRequest = AskStep | AskChild | AskResults
 FromAttempt = Progressed | ToolRequest | StepRan | GivenUp
 AttemptEnd = Returned | Raised
-ToWorker = Ready | FromAttempt | AttemptEnd
+ToWorker = Ready | FromAttempt | AttemptEnd | HandlerOver | Recorded
 
 
 def encode(message: ToChild | ToWorker) -> bytes:

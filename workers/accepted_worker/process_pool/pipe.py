@@ -17,11 +17,21 @@ from typing import Any
 import msgspec
 
 from accepted.domain.failures import InvalidJob, LeaseLost
-from accepted_worker.process_pool.messages import LENGTH, Order, RunAttempt, Setup, ToChild, ToWorker, encode
+from accepted_worker.process_pool.messages import (
+    LENGTH,
+    EndAlone,
+    Order,
+    RunAlone,
+    RunAttempt,
+    Setup,
+    ToChild,
+    ToWorker,
+    encode,
+)
 
 NO_TOOLS_IN_A_FORK = "the tools of a handler are for its own process, not for one that it has forked"
 
-_ORDERS = 0
+ORDERS = 0
 """The id under which the main thread waits for orders. Requests have other ids."""
 
 _decoder: msgspec.json.Decoder[ToChild] = msgspec.json.Decoder(ToChild)
@@ -36,7 +46,7 @@ class Pipe:
         self._waiting: dict[int, Future[Any]] = {}
         self._reading = False
         self.reader: threading.Thread | None = None
-        self._last_id = _ORDERS
+        self._last_id = ORDERS
         self._lock = threading.RLock()
         self._owner = os.getpid()
 
@@ -61,7 +71,7 @@ class Pipe:
 
     def next_order(self) -> Order:
         """Wait for the worker's next order."""
-        order: Order = self.expect(_ORDERS).result()
+        order: Order = self.expect(ORDERS).result()
         return order
 
     def new_id(self) -> int:
@@ -109,7 +119,7 @@ class Pipe:
 
     def _pass_on(self, message: ToChild) -> bool:
         """Give a message to what waits for it. Returns whether anything else waits."""
-        id = _ORDERS if isinstance(message, Setup | RunAttempt) else message.id
+        id = ORDERS if isinstance(message, Setup | RunAttempt | RunAlone | EndAlone) else message.id
         with self.locked():
             future = self._waiting.pop(id, None)
             self._reading = bool(self._waiting)

@@ -26,12 +26,13 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.queues import RunTimes
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures
-from accepted_worker.attempt.handler_call import CallOutcome, EndReason, HandlerCall
+from accepted_worker.attempt.handler_call import CalledAttempt, CallOutcome, EndReason, HandlerCall
 from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.outbound.targets import Deferred
-from accepted_worker.process_pool.pool import START_SECONDS, Crashed, ProcessPool
+from accepted_worker.process_pool.child_process import Crashed
+from accepted_worker.process_pool.pool import START_SECONDS, ProcessPool
 from accepted_worker.process_pool.tool_server import ToolServer
 
 log = structlog.get_logger("attempt")
@@ -41,7 +42,13 @@ class Executor:
     """Runs claimed jobs with the handlers of this worker."""
 
     def __init__(
-        self, handlers: dict[str, Handler], tools: Tools, threads: int, max_result_bytes: int, pool: ProcessPool
+        self,
+        handlers: dict[str, Handler],
+        tools: Tools,
+        threads: int,
+        max_result_bytes: int,
+        pool: ProcessPool,
+        after_attempt: Callable[[str], None] | None = None,
     ) -> None:
         self._handlers = handlers
         self.tools = tools
@@ -51,6 +58,7 @@ class Executor:
         self._orphans = tools.orphans
         self._threads = Threads(threads, self._orphans)
         self._max_result_bytes = max_result_bytes
+        self._after_attempt = after_attempt
 
     @property
     def exhausted(self) -> asyncio.Event:
@@ -65,20 +73,26 @@ class Executor:
         """Run one attempt. Never raises for what a handler does. If it is cancelled, the job is handed back."""
         started = time.monotonic()
         handler = self._handlers.get(claim.job.type)
-        running = _running_attempt(claim, handler)
+        running = running_attempt(claim, handler)
         try:
             transition = await self._attempt(claim, handler, running)
         except Exception as error:  # a bug of ours; the attempt has to be closed all the same
             log.exception("attempt_broken", job_id=str(claim.job.id))
             transition = _failed(running, TransientError(failures.describe(error)))
+        if self._after_attempt is not None:
+            self._after_attempt(claim.job.type)
         transition = await self._closed(transition)
         seconds = time.monotonic() - started
-        ATTEMPTS.labels(claim.job.type, transition.outcome).inc()
-        ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
-        if not transition.extra_attempts:  # otherwise it was handed back
-            self.run_times.count(claim.job.queue, seconds)
+        self.count(claim, transition.outcome, seconds, handed_back=bool(transition.extra_attempts))
         logs.attempt(transition, type=claim.job.type, queue=claim.job.queue, seconds=seconds)
         return transition
+
+    def count(self, claim: Claim, outcome: str, seconds: float, *, handed_back: bool) -> None:
+        """Count an attempt that has ended in the metrics."""
+        ATTEMPTS.labels(claim.job.type, outcome).inc()
+        ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
+        if not handed_back:
+            self.run_times.count(claim.job.queue, seconds)
 
     def cancel(self, job_id: UUID, attempt: int) -> None:
         """The job was cancelled: end its handler, or, in a thread, tell it. Can be repeated."""
@@ -112,12 +126,13 @@ class Executor:
         return transition
 
     async def _run(self, claim: Claim, handler: Handler, running: RunningAttempt) -> Transition:
-        timeout = claim.timeout or _type_timeout(handler)
+        timeout = timeout_of(claim, handler)
         context = self.tools.open(claim, timeout, _type_timeout(handler))
         function: Callable[[], Coroutine[Any, Any, object]] = partial(self._call, handler, context, claim)
         if handler.in_process:
             function = partial(self._call_in_process, context, timeout, claim)
-        call = HandlerCall(function, context.ending, self._orphans, interruptible=handler.interruptible)
+        called = CalledAttempt(claim.job.type, claim.lease)
+        call = HandlerCall(function, called, context.ending, self._orphans, interruptible=handler.interruptible)
         self._calls[running.job_id, running.attempt] = call
         try:
             outcome = await call.wait(timeout + START_SECONDS if handler.in_process else timeout)
@@ -164,12 +179,18 @@ class Executor:
             return _failed(running, error)
 
 
+def timeout_of(claim: Claim, handler: Handler) -> float:
+    """Seconds that the attempt may take."""
+    return claim.timeout or _type_timeout(handler)
+
+
 def _type_timeout(handler: Handler) -> float:
     """Seconds, for jobs that set no timeout of their own."""
     return handler.type.timeout or DEFAULT_TIMEOUT
 
 
-def _running_attempt(claim: Claim, handler: Handler | None) -> RunningAttempt:
+def running_attempt(claim: Claim, handler: Handler | None) -> RunningAttempt:
+    """What the outcome of a claimed attempt depends on."""
     return RunningAttempt(
         job_id=claim.job.id,
         attempt=claim.job.attempt,

@@ -25,6 +25,7 @@ from accepted.storage.jobs import cancellation
 from accepted_worker.attempt.slots import Slots
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.recording import Recorder
+from accepted_worker.runtime.suspects import Suspects
 
 UNKNOWN_SECONDS = 10.0
 """Seconds after which an attempt is handed back that is ours in the ledger and unknown here: its claim committed, but
@@ -48,6 +49,7 @@ class Lane:
         engine: AsyncEngine,
         broker: Broker,
         executor: Executor,
+        suspects: Suspects,
         recorder: Recorder,
         *,
         name: str,
@@ -66,6 +68,7 @@ class Lane:
         self._ack_within = ack_within
         self._room = room
         self._executor = executor
+        self._suspects = suspects
         self._recorder = recorder
         self._slots = Slots(slots)
         self._claimer = Claimer(engine, broker, self.id, slots, self.types)
@@ -134,11 +137,16 @@ class Lane:
         if self._attempts:
             await asyncio.wait(set(self._attempts), timeout=HAND_BACK_SECONDS)
 
-    async def beat(self, conn: AsyncConnection) -> None:
-        """Write that the lane is alive. When it stops it offers only the slots that are in use, so that the limiter
-        admits no more jobs for it. The caller commits."""
-        slots = len(self._running) if self._stopping else self._slot_count
-        await workers.heartbeat(conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types)
+    async def beat(self, conn: AsyncConnection, blocked: str | None = None) -> None:
+        """Write that the lane is alive, and what blocks its event loop, as JSON text. Any thread may call it.
+
+        When it stops or is blocked it offers only the slots that are in use, so that the limiter admits no more jobs
+        for it. The caller commits.
+        """
+        slots = len(self._running) if self._stopping or blocked else self._slot_count
+        await workers.heartbeat(
+            conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types, blocked=blocked
+        )
 
     async def unknown_claims(self, conn: AsyncConnection) -> list[RunningAttempt]:
         """Open attempts of this lane that do not run here."""
@@ -149,13 +157,14 @@ class Lane:
         """End the attempts whose jobs were cancelled."""
         for job_id, attempt in await cancellation.requested(conn, self.id):
             self._executor.cancel(job_id, attempt)
+            self._suspects.cancel(job_id, attempt)
 
     async def _attempt(self, delivery: Delivery) -> None:
         """Run the job, commit its outcome, ack its message."""
         early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
         try:
-            transition = await self._execute(delivery)
-            await self._recorder.record(transition)
+            if transition := await self._execute(delivery):
+                await self._recorder.record(transition)
             await self._ack(delivery)
         finally:
             early.cancel()
@@ -175,12 +184,13 @@ class Lane:
         if _attempt_of(delivery) not in self._acked_early:
             await self._claimer.ack([delivery])
 
-    async def _execute(self, delivery: Delivery) -> Transition:
+    async def _execute(self, delivery: Delivery) -> Transition | None:
         task = asyncio.current_task()
         assert task is not None
         self._executing.add(task)
         try:
-            return await self._executor.run(delivery.claim)
+            runner = self._suspects if self._suspects.include(delivery.claim) else self._executor
+            return await runner.run(delivery.claim)
         finally:
             self._executing.discard(task)
 

@@ -1,4 +1,4 @@
-"""A worker: its lanes claim jobs and run them; it registers its types, sends heartbeats and stops its lanes.
+"""A worker: its lanes claim jobs and run them; it registers its types and stops its lanes.
 
 A worker can die at any point and no job is lost. Before the claim commits, the message is delivered again. After it,
 the lease expires and the rescuer ends the attempt. After the outcome commits, a redelivered message is stale.
@@ -13,7 +13,7 @@ from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs, process
 from accepted.broker.base import Broker
@@ -23,14 +23,16 @@ from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
 from accepted.services.queues import REPORT_EVERY
-from accepted.storage import job_types, queues, workers
+from accepted.storage import job_types, queue_tenants, queues, workers
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import done_when_available, reading, transaction
 from accepted.storage.db.notifications import Listener
 from accepted_worker.attempt.handler_call import task_factory
 from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.heartbeats import Heartbeats
 from accepted_worker.runtime.lane import HAND_BACK_SECONDS, Lane
 from accepted_worker.runtime.recording import Recorder
+from accepted_worker.runtime.suspects import Suspects
 
 FIND_QUEUES_SECONDS = 2.0
 """Seconds between polls for new queues, when no notification of one comes."""
@@ -63,25 +65,29 @@ class Worker:
         broker: Broker,
         handlers: dict[str, Handler],
         executor: Executor,
+        suspects: Suspects,
         *,
         queue_names: Sequence[str],
         concurrency: int,
         lease_ttl: float,
         shutdown_grace: float,
         ack_within: float,
+        blocked_limit: float | None,
         database_url: str,
     ) -> None:
         self._engine = engine
         self._handlers = handlers
         self._executor = executor
+        self._suspects = suspects
         self._queue_names = list(queue_names)
         self._recorder = Recorder(engine, broker, executor.tools)
         self._lanes = self._lanes_of(broker, concurrency, ack_within)
         self.id: UUID = self._lanes[0].id
-        self._heartbeat_every = lease_ttl / 3
+        self._heartbeats = Heartbeats(engine, broker, self._lanes, lease_ttl, blocked_limit)
+        self._look_for_lost_every = lease_ttl / 3
         self._grace = shutdown_grace
         self._queue_named = asyncio.Event()
-        self._listener = Listener(database_url, queues.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
+        self._listener = Listener(database_url, queue_tenants.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
         self._exhausted = False
 
@@ -93,7 +99,8 @@ class Worker:
         """Work until `stop` is called. Raises `WorkerExhausted` at the end if the process has to be replaced."""
         asyncio.get_running_loop().set_task_factory(task_factory)
         if registered := await done_when_available(self._register, self._stopping.is_set):
-            await self._serve()
+            async with self._heartbeats.sent():
+                await self._serve()
         self._executor.stop()
         await self._recorder.close()
         if registered:
@@ -103,7 +110,7 @@ class Worker:
 
     async def _serve(self) -> None:
         background = [
-            asyncio.create_task(self._every(self._heartbeat_every, self._heartbeat)),
+            asyncio.create_task(self._every(self._look_for_lost_every, self._hand_back_unknown)),
             asyncio.create_task(self._every(FIND_QUEUES_SECONDS, self._find_queues, self._queue_named)),
             *(
                 asyncio.create_task(self._every(FIND_SET_ASIDE_SECONDS, lane.look_for_set_aside))
@@ -141,7 +148,7 @@ class Worker:
         delivers = bool(internal) and (not named or WEBHOOK_QUEUE in named)
         others = [queue for queue in named if not (delivers and queue == WEBHOOK_QUEUE)]
         lane = partial(
-            Lane, self._engine, broker, self._executor, self._recorder,
+            Lane, self._engine, broker, self._executor, self._suspects, self._recorder,
             name=f"{socket.gethostname()}:{os.getpid()}", ack_within=ack_within,
         )  # fmt: skip
         lanes = []
@@ -164,22 +171,17 @@ class Worker:
         await migrate.check_at_start(self._engine)
         async with transaction(self._engine) as conn:
             await job_types.register(conn, [handler.type for handler in self._handlers.values()])
-            await self._beat(conn)
+            for lane in self._lanes:
+                await lane.beat(conn)
             await conn.commit()
         await self._find_queues()
 
-    async def _heartbeat(self) -> None:
-        async with transaction(self._engine) as conn:
-            await self._beat(conn)
+    async def _hand_back_unknown(self) -> None:
+        async with reading(self._engine) as conn:
             lost = [running for lane in self._lanes for running in await lane.unknown_claims(conn)]
-            await conn.commit()
         if lost:
             log.warning("unknown_claims_handed_back", count=len(lost))
             await asyncio.gather(*(self._recorder.record(transitions.handed_back(running)) for running in lost))
-
-    async def _beat(self, conn: AsyncConnection) -> None:
-        for lane in self._lanes:
-            await lane.beat(conn)
 
     async def _cancel_requested(self) -> None:
         busy = [lane for lane in self._lanes if lane.running]

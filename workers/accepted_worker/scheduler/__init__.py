@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
-from accepted.services.job_types import JobTypeCache
+from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.db.statements import Direct

@@ -11,10 +11,11 @@ from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
-from accepted.storage import pruning, queue_load, queues
+from accepted.storage import pruning, queue_load, queue_tenants, queues
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import idempotency, submission
+from accepted.storage.jobs import idempotency
+from accepted.storage.queue_tenants import Pair
 
 PRUNE_EVERY = 30.0
 PRUNE_AGAIN = 1.0
@@ -92,11 +93,11 @@ class Sampler:
     async def run_once(self) -> int:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
-            sampled: list[str] = []
+            sampled: list[Pair] = []
             if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
                 sampled = await queue_load.sample(conn)
-                await submission.announce_queues(conn, sampled)
-                await queues.limit_again(conn, sampled)
+                await queue_tenants.announce(conn, sampled)
+                await queues.limit_again(conn, sorted({queue for queue, _ in sampled}))
             await conn.commit()
         self._took = time.monotonic() - started
         return len(sampled)

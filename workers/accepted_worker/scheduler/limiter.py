@@ -1,5 +1,7 @@
 """The limiter: admits jobs of limited queues, as many as there is room for, in their order (docs/waiting.md).
 
+A queue without limits and priorities it makes plain again.
+
 If it dies after its COMMIT, the admitted rows are unpublished and due: the relay publishes them. Any number of limiters
 may run, because one of them locks a queue's row for the length of its transaction.
 """
@@ -7,21 +9,22 @@ may run, because one of them locks a queue's row for the length of its transacti
 import asyncio
 import contextlib
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
+from accepted.services import admission
 from accepted.services.jobs.publishing import publish
-from accepted.storage import limiter, queues
+from accepted.storage import holding, limiter
+from accepted.storage import room as rooms
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 from accepted.storage.db.notifications import Listener
 from accepted.storage.db.statements import Direct
 from accepted.storage.jobs.outbox import HOLD
-from accepted.storage.limiter import Admitted, LockedQueue, Room
+from accepted.storage.limiter import LockedQueue
 from accepted.storage.queues import LIMITER_CHANNEL
 
 BATCH_SIZE = 500
@@ -32,6 +35,10 @@ UNHEARD = 0.25
 
 IDLE = 1.0
 """Seconds between polls while no row waits for room: notifications come sooner, but may be missed."""
+
+LATE = 10.0
+"""Seconds for which rows are looked for that were put on hold by statements older than the change of their queue: twice
+the deadline of a submission."""
 
 APART = 0.015
 """Least seconds between polls while a row waits for room: notifications may come as fast as jobs."""
@@ -50,6 +57,7 @@ class Limiter:
         self._hold = None if broker.is_ledger else HOLD
         self._notifications = LimiterNotifications(url)
         self._errors = RowErrors(self.name)
+        self._made_plain: dict[str, float] = {}
         self._pause = IDLE
         self._anything_waits = False
         self._waits_for_end = False
@@ -59,10 +67,12 @@ class Limiter:
         self._pause, self._waits_for_end = IDLE, False
         async with self._polls.statements() as conn:
             found = await limiter.poll(conn)
-        self._anything_waits = bool(found)
-        done = 0
+        self._anything_waits = any(one.unadmitted or one.waits for one in found)
+        done = await self._release_late()
         for one in found:
             with self._errors.contained(one.queue):
+                if one.may_be_plain and await self._make_plain(one.queue):
+                    continue
                 done += await self._hold_unadmitted(one.queue) if one.unadmitted else 0
                 done += await self._admit(one.queue) if one.waits else 0
         return done
@@ -89,10 +99,29 @@ class Limiter:
     async def _hold_unadmitted(self, queue: str) -> int:
         """Put rows on hold that were published before the limit was set, or before the pause."""
         async with transaction(self._engine) as conn:
-            done = await queues.hold_unadmitted(conn, queue, BATCH_SIZE)
+            done = await holding.hold_unadmitted(conn, queue, BATCH_SIZE)
             await conn.commit()
         self._again_in(0.0 if done == BATCH_SIZE else APART)
         return done
+
+    async def _make_plain(self, queue: str) -> bool:
+        """Let a queue go whose limits and priorities are gone. False: others are at work on it, or one came back."""
+        async with transaction(self._engine) as conn:
+            if done := await limiter.lock(conn, queue) is not None and await holding.make_plain(conn, queue):
+                await conn.commit()
+                self._made_plain[queue] = asyncio.get_running_loop().time()
+        return done
+
+    async def _release_late(self) -> int:
+        """Release what was put on hold by statements that began before their queue was made plain."""
+        released, now = 0, asyncio.get_running_loop().time()
+        self._made_plain = {queue: at for queue, at in self._made_plain.items() if now < at + LATE}
+        for queue in self._made_plain:
+            with self._errors.contained(queue):
+                async with transaction(self._engine) as conn:
+                    released += await holding.release(conn, queue)
+                    await conn.commit()
+        return released
 
     async def _admit(self, queue: str) -> int:
         async with transaction(self._engine) as conn:
@@ -109,11 +138,12 @@ class Limiter:
 
     async def _admitted(self, conn: AsyncConnection, queue: str, locked: LockedQueue) -> list[JobRef]:
         """Admit what there is room for, and set the pause until the next poll."""
-        room = await limiter.room(conn, queue, self._lease_ttl, locked.counts_running)
-        if room.leases and room.for_any < 0 and await limiter.take_back(conn, queue, self._lease_ttl, -room.for_any):
+        room = await rooms.room(conn, queue, self._lease_ttl, locked.counts_running)
+        idle = room.idle if room.leases and locked.counts_admitted else 0
+        if idle and await rooms.take_back(conn, queue, self._lease_ttl, room):
             self._again_in(0.0)
             return []
-        left = room.left(locked)
+        left = locked.left(room)
         if left <= 0:
             self._again_when_one_ends()
             return []
@@ -123,39 +153,23 @@ class Limiter:
         if limit == 0:
             set_back = locked.since_start is not None and locked.since_start < 0  # the clock was
             if set_back or ready <= 0:  # rows that are admitted and not yet claimed count as starting now
-                await limiter.pass_on(conn, queue, locked.last_key, locked.now, 0.0)
+                await limiter.pass_on(conn, queue, locked.turn, locked.now, 0.0)
             self._again_in(max(ready, APART))
             return []
-        busy = room.admitted + (room.run or 0) if locked.keyed else 0
-        refs, last_key = await self._choose(conn, queue, limit, locked, room, steps=limit + busy)
-        started = len(refs)
-        counts = None if pace is None else pace.counts(ready, started)
-        if started and (counts is not None or last_key != locked.last_key):
-            await limiter.pass_on(conn, queue, last_key, locked.now, counts)
-        if 0 < started < limit or started == BATCH_SIZE:
+        served = await admission.serve(conn, queue, limit, locked, room, self._hold, self._lease_ttl)
+        started = len(served.refs)
+        counts = None if pace is None or not started else pace.counts(ready, started)
+        if counts is not None or served.turn != locked.turn:
+            await limiter.pass_on(conn, queue, served.turn, locked.now, counts)
+        if served.more or 0 < started < served.possible or started == BATCH_SIZE:
             self._again_in(0.0)
         elif pace is not None and counts is not None:
             self._again_in(max(counts + pace.interval, APART))
         else:
             self._again_when_one_ends()
-        return refs
-
-    async def _choose(
-        self, conn: AsyncConnection, queue: str, limit: int, locked: LockedQueue, room: Room, steps: int
-    ) -> tuple[list[JobRef], str | None]:
-        """Admit any rows for the slots of worker processes, then rows that waiting lease requests can take.
-
-        Returns their references, and the key that was served last.
-        """
-        first, last_key = Admitted([], locked.last_key), locked.last_key
-        if (slots := min(limit, room.for_any)) > 0:
-            first = await limiter.admit(conn, queue, slots, locked, room, steps, self._hold)
-            last_key = first.last_key if first.refs else last_key
-        if (leases := min(limit - len(first.refs), room.for_wanted)) <= 0:
-            return first.refs, last_key
-        locked = msgspec.structs.replace(locked, last_key=last_key)
-        then = await limiter.admit(conn, queue, leases, locked, room, steps, self._hold, leases=self._lease_ttl)
-        return [*first.refs, *then.refs], then.last_key if then.refs else last_key
+        if served.overlooked:
+            self._again_in(APART)
+        return served.refs
 
 
 class LimiterNotifications:

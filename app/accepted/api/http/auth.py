@@ -78,6 +78,9 @@ def say_scopes(app: FastAPI, document: dict[str, Any]) -> None:
             operation["security"] = [{scheme: [scope]} for scope in _sufficient(scopes)]
 
 
+REGISTRAR_SCOPES = ("jobs:work", "admin")
+"""One of them is for the job types of one's own tenant."""
+
 documented = [Security(_SCHEME)]
 """Documents the scheme in OpenAPI; `authenticate` makes the check."""
 
@@ -89,7 +92,7 @@ WebhooksWriter = Annotated[Principal, Depends(needs("webhooks:write"))]
 DeliveryReader = Annotated[Principal, Depends(needs("jobs:read", "webhooks:read"))]
 DeliveryWriter = Annotated[Principal, Depends(needs("jobs:write", "webhooks:write"))]
 QueueAdmin = Annotated[Principal, Depends(needs("queues:admin", OPERATOR_SCOPE))]
-Registrar = Annotated[Principal, Depends(needs("jobs:work", "admin"))]
+Registrar = Annotated[Principal, Depends(needs(*REGISTRAR_SCOPES, OPERATOR_SCOPE))]
 Admin = Annotated[Principal, Depends(needs("admin"))]
 
 

@@ -88,9 +88,24 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
     ),
     errors.QueueFull: Problem(
         "queue-full", 429, "The queue is full",
-        "As many jobs wait on this queue as its max_depth allows. This request made no job.",
+        "As many jobs of this tenant wait on this queue as its max_depth allows. This request made no job.",
         "Repeat the request after Retry-After, with the same Idempotency-Key, or use another queue.",
         {"Retry-After": "5"},
+    ),
+    errors.UploadsFull: Problem(
+        "uploads-full", 429, "Too many uploads are under way",
+        "The batches in NDJSON that this tenant is sending take as much disk space as they leave to others. This "
+        "request made no job.",
+        "Repeat the request after Retry-After, with the same Idempotency-Key, when other uploads have ended; or send "
+        "smaller batches, one after the other.",
+        {"Retry-After": "15"},
+    ),
+    errors.NoRoom: Problem(
+        "no-room", 503, "The disk for uploads is full",
+        "There is no space to keep the batch until its last line has arrived. This request made no job.",
+        "Repeat the request after Retry-After, with the same Idempotency-Key, or send smaller batches: one of less "
+        "than 256 KiB needs no disk.",
+        {"Retry-After": "15"},
     ),
     errors.Conflict: Problem(
         "conflict", 409, "Its state does not allow this",
@@ -126,7 +141,8 @@ INTERNAL = Problem(
 BEFORE_ROUTING = [
     *(PROBLEMS[error] for error in (errors.MalformedRequest, errors.CrossSite, errors.Misdirected)),
     Problem("request-timeout", 408, "The request took too long to arrive",
-            "Headers and body must arrive within 30 seconds.", "Send the request faster, or in several smaller ones."),
+            "Headers and body must arrive within 30 seconds; of NDJSON, each line, and all of them within an hour.",
+            "Send the request faster, or in several smaller ones."),
     Problem("uri-too-long", 414, "The address is too long",
             "Path and query together are over the limit.", "Shorten the query."),
     Problem("headers-too-large", 431, "The headers are too large",

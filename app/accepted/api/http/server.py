@@ -2,12 +2,12 @@
 
 `DeadlineProtocol` drops a request whose head and body have not arrived within `RECEIVE_DEADLINE` of its first byte (of
 the opening of the connection, for the first request). This stops slowloris and sockets that connect and stay silent.
-Time in which we do not read, because a handler is slower than its client, does not count. An NDJSON body may take any
-time, as long as each line arrives within the deadline (`MORE_TIME`). Answers may take any time: long polls and event
-streams are not affected, and uvicorn's keep-alive timeout closes idle connections.
+Time in which we do not read, because a handler is slower than its client, does not count. An NDJSON body has the
+deadline for each line (`MORE_TIME`), and `LONGEST_BODY` in all. Answers may take any time: long polls and event streams
+are not affected, and uvicorn's keep-alive timeout closes idle connections.
 
 A refused request is answered with a problem where that is possible. Each connection has one timer, which computes the
-time left only when it fires, so a request costs two assignments.
+time left only when it fires, so a request costs three assignments.
 """
 
 import asyncio
@@ -96,6 +96,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     RECEIVE_DEADLINE = 30.0
     """Seconds; contract section 4."""
+    LONGEST_BODY = 3600.0
+    """Seconds for the lines of one NDJSON body, which takes disk space meanwhile. A million lines are 278 a second."""
     MAX_TARGET = 8192
     """Bytes of path and query; RFC 9110 section 4.1 advises to support at least 8000."""
     MAX_HEAD = 32768
@@ -103,6 +105,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     flow: FlowControl
     _arriving_since: float | None = None  # since when the current request is incomplete; None between requests
+    _lines_since: float | None = None  # when the first line of the current body was complete
     _in_head = True  # the next bytes belong to a head
     _no_body_bytes = 0  # received so far outside of a body: in heads, trailers or chunk extensions
     _chunk = 0  # bytes received last
@@ -153,6 +156,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.default_headers = self._current  # type: ignore[assignment]
         self.scope[MORE_TIME] = self._restart_deadline  # type: ignore[literal-required]
+        self._lines_since = None
         self.scope[BOUND] = self.config.host  # type: ignore[literal-required]
         self._in_head = False
 
@@ -209,8 +213,11 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _restart_deadline(self) -> None:
         """The request has the full deadline again. Called for each line of an NDJSON body."""
-        if self._arriving_since is not None:
-            self._arriving_since = self.loop.time()
+        now = self.loop.time()
+        if self._lines_since is None:
+            self._lines_since = now
+        if self._arriving_since is not None and now < self._lines_since + self.LONGEST_BODY:
+            self._arriving_since = now
 
     def _on_timer(self) -> None:
         """Drop the connection if its request is overdue; else fire again when it can be."""

@@ -117,7 +117,7 @@ async def _edited(state: State, who: Principal, job: Job, payload: object) -> Ed
     """The payload, checked as POST /jobs checks it for the type. Raises `InvalidRequest` or `TooLarge`."""
     if job.type in INTERNAL_TYPES:
         raise InvalidRequest([FieldError("/payload", "a webhook or an alert is sent as it was recorded")])
-    known = await state.type_cache.get(job.type)
+    known = await state.type_cache.get(job.tenant, job.type)
     encoded = json_text.encode(payload)
     if len(encoded) > state.settings.max_payload_bytes:
         raise TooLarge(f"the payload is larger than {state.settings.max_payload_bytes} bytes")

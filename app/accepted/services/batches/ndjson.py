@@ -1,85 +1,33 @@
-"""Batches in NDJSON, up to a million lines: each line is checked as it arrives, and kept in a file until all are there.
+"""Batches in NDJSON, up to a million lines: each line is checked as it arrives, and kept aside until all are there.
 
 So memory stays flat, a slow client holds no transaction open, and a batch with one bad line writes no row.
 """
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-
-import msgspec
-import structlog
+from collections.abc import Sequence
 
 from accepted.concurrency import TimeSlices
 from accepted.domain import json_pieces
-from accepted.domain.job import NewJob
 from accepted.domain.request_headers import LinesFingerprint
-from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable, MalformedLines, MalformedRequest, TooLarge
+from accepted.errors import FieldError, InvalidRequest, MalformedLines, MalformedRequest, TooLarge
 from accepted.services.batches.checks import Members
+from accepted.services.batches.spool import Spool
 from accepted.services.batches.submission import BatchSubmission
 
 MAX_LINES = 1_000_000
 
-MAX_KEPT = 4 * 2**30
-"""Bytes on disk for one batch: 4 KiB for each of a million jobs."""
-
-BUFFER = 256 * 1024
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(NewJob)
-
-log = structlog.get_logger(__name__)
-
-
-class Spool:
-    """Jobs in an unnamed file, which disappears with the process, however it ends."""
-
-    def __init__(self) -> None:
-        with _room():
-            self._file = tempfile.TemporaryFile(buffering=BUFFER)  # noqa: SIM115  (closed by `close`)
-        self._size = 0
-
-    def add(self, job: NewJob) -> None:
-        """Raises `TooLarge`, and `LedgerUnavailable` when the disk is full."""
-        line = _encoder.encode(job)
-        self._size += len(line) + 1
-        if self._size > MAX_KEPT:
-            raise TooLarge(f"the jobs together are larger than {MAX_KEPT} bytes")
-        with _room():
-            self._file.write(line + b"\n")
-
-    def jobs(self) -> Iterator[NewJob]:
-        """All jobs, read as they are needed. Raises `LedgerUnavailable`, before it reads any, when the disk is full."""
-        with _room():
-            self._file.seek(0)
-        return map(_decoder.decode, self._file)
-
-    def close(self) -> None:
-        with suppress(OSError):  # the file is not needed any more
-            self._file.close()
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        log.error("spool_failed", error=str(error))
-        raise LedgerUnavailable("no disk space to keep the batch while it arrives") from error
-
 
 class NdjsonBatch:
-    """A batch that arrives line by line. `with` closes the file in the end."""
+    """A batch that arrives line by line. `with` closes the spool in the end."""
 
-    def __init__(self, members: Members, fingerprint: LinesFingerprint | None) -> None:
+    def __init__(self, members: Members, fingerprint: LinesFingerprint | None, spool: Spool) -> None:
         self._members = members
         self._fingerprint = fingerprint
-        self._spool = Spool()
+        self._spool = spool
         self._number = 0
         self._unreadable = False
 
     async def take(self, lines: Sequence[bytes], slices: TimeSlices) -> None:
-        """Check the next lines; empty ones are only counted. Raises `TooLarge`, or the errors if they are too many."""
+        """Check the next lines; empty ones are only counted. Raises as `Spool.add`, or the errors if too many."""
         async with slices:
             for line in lines:
                 self._number += 1

@@ -19,10 +19,11 @@ from accepted.domain.batch import Batch, NewBatch
 from accepted.domain.job import NewJob
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import Gone, LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, QUEUES, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import handoff
 from accepted.storage import batches as ledger
+from accepted.storage import queue_tenants
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs import idempotency, submission
 from accepted.storage.jobs.idempotency import IdempotencyKey
@@ -99,7 +100,7 @@ class BatchSubmissions:
     async def _accept(self, wanted: BatchSubmission, deadline: asyncio.Timeout) -> BatchReceipt:
         receipt = await self._recall(wanted)
         if receipt is None:
-            await self._name_queues(wanted.queues)
+            await self._name_queues(wanted.batch.tenant, wanted.queues)
             receipt = await self._insert(wanted, deadline) or await self._recall(wanted)
         if receipt is None:
             raise LedgerUnavailable("the record of this key was being pruned")
@@ -128,7 +129,7 @@ class BatchSubmissions:
                 return None
             await conn.commit()
         for queue, count in queues.items():
-            JOBS_ACCEPTED.labels(queue).inc(count)
+            JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
         return BatchReceipt(_as_accepted(wanted.batch, counts, created_at))
 
     async def _remember(self, conn: AsyncConnection, wanted: BatchSubmission) -> bool:
@@ -154,12 +155,12 @@ class BatchSubmissions:
         SUBMISSIONS_REPLAYED.inc()
         return BatchReceipt(batch, replayed=True)
 
-    async def _name_queues(self, queues: Iterable[str]) -> None:
+    async def _name_queues(self, tenant: str, queues: Iterable[str]) -> None:
         """Called before their first job, in transactions of their own: a lock on a new name makes others wait."""
         names = iter(sorted(queues))
         async with reading(self._engine) as conn:
             while some := list(islice(names, CHUNK)):
-                await submission.announce_queues(conn, some)
+                await queue_tenants.announce(conn, [(queue, tenant) for queue in some])
 
 
 def _chunks(jobs: Iterable[NewJob]) -> Iterator[list[NewJob]]:

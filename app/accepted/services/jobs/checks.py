@@ -13,7 +13,8 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.references import is_traceparent
 from accepted.errors import FieldError, InvalidRequest, TooLarge
-from accepted.services.job_types import CompiledJobType, JobTypeCache
+from accepted.services.job_types.cache import JobTypeCache
+from accepted.services.job_types.compiled import CompiledJobType
 from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.services.jobs.validation import invalid
 
@@ -36,7 +37,7 @@ class JobChecks:
             request = model.model_validate(parsed)
         except ValidationError as error:
             raise invalid(error, model) from None
-        known = await self._type_cache.get(request.type)
+        known = await self._type_cache.get(tenant, request.type)
         payload = json_text.encode(request.payload)
         if len(payload) > self._max_payload_bytes:
             raise TooLarge(f"the payload is larger than {self._max_payload_bytes} bytes")

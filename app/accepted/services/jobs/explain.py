@@ -45,7 +45,7 @@ async def _waiting(
         snapshot,
         target=await _target(conn, row),
         capacity=await explaining.worker_capacity(conn, row.tenant, row.queue, row.type, lease_ttl),
-        load=await explaining.load(conn, row.queue, row.concurrency_key),
+        load=await explaining.load(conn, row.tenant, row.queue, row.concurrency_key),
         position=await explaining.position(conn, job.id, row.queue, job.priority, due_at, row.limited),
         measured=(await queue_load.measured(conn, [row.queue]))[row.queue],
     )

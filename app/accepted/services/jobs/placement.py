@@ -12,6 +12,7 @@ import msgspec
 from accepted.broker.base import Broker
 from accepted.domain.job import Job, NewJob
 from accepted.services.jobs.publishing import handoff
+from accepted.storage import queue_tenants
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import ordering, submission, uniqueness
@@ -33,9 +34,9 @@ async def insert(conn: Connection, broker: Broker, jobs: Sequence[NewJob]) -> No
     for start in range(0, len(jobs), MAX_BATCH):
         batch = [Entry(job, handoff=handoff(broker, publishes=False)) for job in jobs[start : start + MAX_BATCH]]
         await submission.insert(conn, batch, idempotency_ttl=0)
-    if queues := {job.queue for job in jobs}:
-        await submission.announce_queues(conn, list(queues))
-        await broker.announce(conn, queues)
+    if jobs:
+        await queue_tenants.announce(conn, queue_tenants.pairs_of(jobs))
+        await broker.announce(conn, {job.queue for job in jobs})
 
 
 async def take_unique_keys(conn: Connection, jobs: Sequence[NewJob]) -> tuple[list[NewJob], dict[UUID, UniqueKey]]:

@@ -18,15 +18,17 @@ from accepted.concurrency import Coalescer, Deadlines
 from accepted.domain.job import Job, NewJob, as_stored
 from accepted.domain.references import JobRef
 from accepted.errors import Gone, LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, SUBMISSIONS_REPLAYED
+from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, QUEUES, SUBMISSIONS_REPLAYED
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher, handoff
+from accepted.storage import queue_tenants
 from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import idempotency
 from accepted.storage.jobs import submission as ledger
 from accepted.storage.jobs.idempotency import IdempotencyKey, KeyRecord
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted.storage.jobs.submission import Accepted, Entry
+from accepted.storage.queue_tenants import Pair, pairs_of
 
 MAX_BATCH = 200
 """Jobs in one transaction. One transaction at a time: while it commits the next batch fills, so batches are large."""
@@ -73,7 +75,7 @@ class Submissions:
         self._ttl = idempotency_ttl
         self._publisher = Publisher(engine, broker)
         self._deadlines = Deadlines(DEADLINE, lambda: LedgerUnavailable("timeout"))
-        self._known_queues: set[str] = set()
+        self._known_pairs: set[Pair] = set()
         self._accept: Coalescer[Submission, Receipt] = Coalescer(self._accept_batch, max_batch=MAX_BATCH)
         self._accept_placed: Coalescer[Submission, Receipt] = Coalescer(self._accept_placed_batch, max_batch=MAX_BATCH)
 
@@ -86,8 +88,8 @@ class Submissions:
         return await accepted
 
     def forget_queues(self) -> None:
-        """A queue may have been deleted: the next job of each queue announces it again."""
-        self._known_queues.clear()
+        """A queue may have been deleted: the next job of each tenant on it announces it again."""
+        self._known_pairs.clear()
 
     async def close(self) -> None:
         """Wait until references are published, and disconnect from the ledger."""
@@ -130,7 +132,7 @@ class Submissions:
         refs = []
         try:
             async with self._ledger_of_placed.transaction() as conn:
-                await ledger.announce_queues(conn, list({entry.job.queue for entry in first}))
+                await queue_tenants.announce(conn, pairs_of(entry.job for entry in first))
                 unseen = await _remember_keys(conn, first, self._ttl)
                 new, duplicates = await placement.take_unique_keys(conn, unseen)
                 jobs = await placement.line_up(conn, new)
@@ -157,9 +159,9 @@ class Submissions:
 
     async def _name_queues(self, conn: Connection, entries: list[Entry]) -> None:
         """Called before their first job: a queue without jobs is harmless, a job on an unknown queue is not."""
-        if fresh := {entry.job.queue for entry in entries} - self._known_queues:
-            await ledger.announce_queues(conn, list(fresh))
-            self._known_queues |= fresh
+        if fresh := pairs_of(entry.job for entry in entries) - self._known_pairs:
+            await queue_tenants.announce(conn, fresh)
+            self._known_pairs |= fresh
 
     async def _follow_up(self, direct: Direct, replays: list[Submission], queues: set[str]) -> _Records:
         """Notify the workers of `queues`, and recall the records of `replays`, whose keys made no job just now.
@@ -230,7 +232,7 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
 
 def _count(queues: Counter[str]) -> None:
     for queue, count in queues.items():
-        JOBS_ACCEPTED.labels(queue).inc(count)
+        JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
 
 
 def _is_ready(made: Accepted | None) -> bool:

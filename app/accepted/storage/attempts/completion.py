@@ -50,8 +50,8 @@ WITH transition AS MATERIALIZED (
     RETURNING {CHANGE_COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key,
               a.error, CASE WHEN NOT c.cancel THEN a.wait END AS wait
 ), waiting AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, expires_at, concurrency_key)
-    SELECT id, attempt, queue, priority, now() + wait * interval '1 second', false, expires_at, concurrency_key
+    INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published, expires_at, concurrency_key)
+    SELECT id, attempt, tenant, queue, priority, now() + wait * interval '1 second', false, expires_at, concurrency_key
     FROM moved WHERE wait IS NOT NULL
 ), dead AS (
     INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, alerted_at)

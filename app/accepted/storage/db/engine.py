@@ -110,9 +110,13 @@ def create_engine(url: str, pool_size: int = POOL_SIZE, command_timeout: float |
         pool_timeout=POOL_TIMEOUT,
         pool_reset_on_return="rollback",
     )
-    event.listen(engine.sync_engine, "handle_error", _distrust_the_pool)
     event.listen(engine.sync_engine, "checkout", _only_open)
-    return engine
+    return _distrusting(engine)
+
+
+def engine_beside(engine: AsyncEngine) -> AsyncEngine:
+    """An engine for the same ledger with a pool of its own: each event loop needs one."""
+    return _distrusting(create_async_engine(engine.url, pool=engine.pool.recreate()))
 
 
 async def open_connection(url: str, command_timeout: float | None = COMMAND_TIMEOUT) -> "DriverConnection":
@@ -249,6 +253,11 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return _is_outage(error.sqlstate or "")
     return isinstance(error, (PoolTimeout, OSError, TimeoutError, *_BROKEN))
+
+
+def _distrusting(engine: AsyncEngine) -> AsyncEngine:
+    event.listen(engine.sync_engine, "handle_error", _distrust_the_pool)
+    return engine
 
 
 def _distrust_the_pool(context: ExceptionContext) -> None:

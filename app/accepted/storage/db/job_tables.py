@@ -95,6 +95,7 @@ outbox = Table(
     metadata,
     Column("job_id", UUID, primary_key=True),
     Column("attempt", Integer, nullable=False),
+    Column("tenant", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("due_at", Moment, nullable=False),
@@ -108,6 +109,7 @@ outbox = Table(
     Index(
         "outbox_on_hold",
         "queue",
+        "tenant",
         "concurrency_key",
         text("priority DESC"),
         "due_at",

@@ -23,6 +23,7 @@ queues = Table(
     Column("name", Text, primary_key=True),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
     Column("limited", Boolean, nullable=False, server_default="false"),
+    Column("limited_at", Moment),
     Column("paused", Boolean, nullable=False, server_default="false"),
     Column("max_running", Integer),
     Column("rate_jobs", Integer),
@@ -30,10 +31,28 @@ queues = Table(
     Column("max_running_per_key", Integer),
     Column("max_depth", Integer),
     Column("last_start", Moment),
-    Column("last_key", Text),
+    Column("last_tenant", Text),
+    Column("turn_taken", Integer, nullable=False, server_default="0"),
     Column("dedicated", Boolean),
     Column("owner", Text),
     Index("queues_limited", "name", postgresql_where=text("limited")),
+)
+
+queue_tenants = Table(
+    "queue_tenants",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("last_key", Text),
+    PrimaryKeyConstraint("queue", "tenant"),
+)
+
+tenant_shares = Table(
+    "tenant_shares",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("weight", Integer, nullable=False),
+    Column("max_running", Integer),
 )
 
 queue_samples = Table(
@@ -50,7 +69,8 @@ queue_samples = Table(
 job_types = Table(
     "job_types",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("tenant", Text, nullable=False, server_default=""),
+    Column("name", Text, nullable=False),
     Column("description", Text, nullable=False, server_default=""),
     Column("queue", Text, nullable=False),
     Column("max_attempts", Integer, nullable=False),
@@ -62,6 +82,7 @@ job_types = Table(
     Column("updated_at", Moment, nullable=False, server_default=func.now()),
     Column("not_found", Text, nullable=False, server_default="fail"),
     Column("external", Boolean, nullable=False, server_default="false"),
+    PrimaryKeyConstraint("tenant", "name"),
 )
 
 workers = Table(
@@ -76,6 +97,7 @@ workers = Table(
     Column("types", ARRAY(Text)),
     Column("ends_at", Moment),
     Column("tenant", Text),
+    Column("blocked", Text),
 )
 
 targets = Table(

@@ -8,6 +8,7 @@ the relay) keep one connection with `Direct` and speak to the driver (docs/decis
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -81,6 +82,15 @@ def struct(kind: type[_Struct], row: Row) -> _Struct:
     """A struct whose fields are the columns of the same names (or encoded names); the row may have more columns."""
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     return kind(**{field: row[column] for field, column in names})
+
+
+_CLOCK = Statement("SELECT clock_timestamp()")
+
+
+async def ledger_time(conn: Connection) -> datetime:
+    """The time of the ledger's clock. That of this machine may be wrong."""
+    now: datetime = await _CLOCK.value(conn)
+    return now
 
 
 class Direct:

@@ -20,6 +20,7 @@ import msgspec
 from accepted.storage import queues
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.holding import ORDERED
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
 
 BATCH_SIZE = 5_000
@@ -148,7 +149,7 @@ WITH RECURSIVE line AS (
 ), due AS (
     UPDATE outbox o SET
         on_hold = f.status = 'queued' AND f.queue = ANY({queues.LIMITED}), due_at = GREATEST(f.run_at, now()),
-        published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.LIMITED})
+        published = f.status = 'queued' AND :published AND f.queue <> ALL({queues.LIMITED}) AND NOT {ORDERED}
     FROM free f WHERE o.job_id = f.id RETURNING o.on_hold
 )
 SELECT id, queue, {ANNOUNCE.format(rows="free")},

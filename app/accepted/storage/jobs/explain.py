@@ -11,11 +11,13 @@ from uuid import UUID
 
 import msgspec
 
+from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.domain.snapshot import Holder, Load, Needed, QueueLimits, QueuePosition, WorkerCapacity
 from accepted.domain.transitions import DEFERRED
 from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.queue_tenants import SHARED
 from accepted.storage.targets import DEFERRED_FOR
-from accepted.storage.workers import ALIVE, SERVES
+from accepted.storage.workers import ALIVE, SERVES, type_of
 
 NEEDED_LIMIT = 20
 """Needed jobs that an explanation names; it also says how many there are."""
@@ -36,7 +38,8 @@ SELECT j.tenant, now() AS now, j.status, j.type, j.queue, j.attempt, j.max_attem
        COALESCE({ALIVE}, false) AS alive, t.cancel_requested_at IS NOT NULL AS cancel_requested,
        COALESCE(q.paused, false) AS paused, q.max_running, q.rate_jobs, q.rate_per, q.max_running_per_key,
        q.last_start + q.rate_per / NULLIF(q.rate_jobs, 0) * interval '1 second' AS next_start,
-       COALESCE(y.external, false) AS external,
+       COALESCE(y.external, false) AS external, {SHARED.format(queue="j.queue")} AS shared,
+       CASE WHEN j.queue <> '{WEBHOOK_QUEUE}' THEN s.max_running END AS most_of_tenant,
        COALESCE(q.limited, false) OR COALESCE(o.on_hold, false) AS limited
 FROM jobs j
 LEFT JOIN outbox o ON o.job_id = j.id
@@ -44,7 +47,8 @@ LEFT JOIN attempts t ON t.job_id = j.id AND t.attempt = j.attempt AND t.finished
 LEFT JOIN attempts e ON e.job_id = j.id AND e.attempt = j.attempt AND e.finished_at IS NOT NULL
 LEFT JOIN workers w ON w.id = t.worker_id
 LEFT JOIN queues q ON q.name = j.queue
-LEFT JOIN job_types y ON y.name = j.type
+LEFT JOIN {type_of("j")} ON true
+LEFT JOIN tenant_shares s ON s.tenant = j.tenant
 WHERE j.id = :id
 """)
 """`due_since` is when it became due. The relay moves `due_at` ahead each time it takes the row."""
@@ -68,13 +72,17 @@ SELECT count(*) AS for_queue, count(*) FILTER (WHERE able) AS for_type,
 FROM serving
 """)
 
-_LOAD = Statement("""
-SELECT count(*) AS running, count(*) FILTER (WHERE key = CAST(:key AS text)) AS of_key FROM (
-    SELECT j.concurrency_key AS key
-    FROM attempts t CROSS JOIN LATERAL (SELECT queue, concurrency_key FROM jobs WHERE id = t.job_id OFFSET 0) AS j
-    WHERE t.finished_at IS NULL AND j.queue = :queue
+_LOAD = Statement(f"""
+SELECT count(*) FILTER (WHERE here) AS running, count(*) FILTER (WHERE here AND tenant = :tenant) AS of_tenant,
+       count(*) FILTER (WHERE here AND tenant = :tenant AND key = CAST(:key AS text)) AS of_key,
+       count(*) FILTER (WHERE tenant = :tenant AND queue <> '{WEBHOOK_QUEUE}') AS everywhere
+FROM (
+    SELECT j.tenant, j.queue, j.queue = :queue AS here, j.concurrency_key AS key
+    FROM attempts t CROSS JOIN LATERAL (
+        SELECT tenant, queue, concurrency_key FROM jobs WHERE id = t.job_id OFFSET 0
+    ) AS j WHERE t.finished_at IS NULL
     UNION ALL
-    SELECT concurrency_key FROM outbox WHERE admitted AND queue = :queue
+    SELECT tenant, queue, queue = :queue, concurrency_key FROM outbox WHERE admitted
 ) AS taken
 """)
 
@@ -86,19 +94,26 @@ WHERE queue = :queue AND published AND unserved = ''
 
 _POSITION_ON_A_LIMITED_QUEUE = Statement("""
 WITH line AS MATERIALIZED (
-    SELECT job_id, row_number() OVER (PARTITION BY concurrency_key ORDER BY priority DESC, due_at, job_id) AS number
-    FROM outbox WHERE queue = :queue AND (on_hold OR (published AND NOT admitted)) AND due_at < 'infinity'
-      AND (unserved = '' OR job_id = :id)
+    SELECT job_id, row_number() OVER (PARTITION BY tenant ORDER BY of_key, priority DESC, due_at, job_id) AS number,
+           rank() OVER (PARTITION BY tenant ORDER BY of_key) AS turn, of_key
+    FROM (
+        SELECT job_id, tenant, priority, due_at, row_number() OVER (
+            PARTITION BY tenant, concurrency_key ORDER BY priority DESC, due_at, job_id
+        ) AS of_key
+        FROM outbox WHERE queue = :queue AND (on_hold OR (published AND NOT admitted)) AND due_at < 'infinity'
+          AND (unserved = '' OR job_id = :id)
+    ) AS keyed
 ), mine AS (
-    SELECT number FROM line WHERE job_id = :id
+    SELECT turn, of_key FROM line WHERE job_id = :id
 )
-SELECT (SELECT count(*) FROM line WHERE number < mine.number)
+SELECT (SELECT count(*) FROM line WHERE number < mine.turn)
            + (SELECT count(*) FROM outbox WHERE admitted AND queue = :queue) AS ahead,
-       mine.number - 1 AS of_key
+       mine.of_key - 1 AS of_key
 FROM mine
 """)
-"""Keys take turns: at most n - 1 jobs of every other key go before the n-th job of a key. A row that was published
-before its queue became limited counts as waiting, because the limiter is about to put it on hold."""
+"""Tenants take turns, and the keys of a tenant: at most n - 1 jobs of every other tenant go before the n-th job of one.
+A row that was published before its queue became limited counts as waiting, because the limiter is about to put it on
+hold."""
 
 _TARGET = Statement(f"""
 SELECT t.deferred_until, t.reason, t.failures, (SELECT count(*) FROM (
@@ -170,9 +185,9 @@ async def worker_capacity(conn: Connection, tenant: str, queue: str, type_: str,
     return struct(WorkerCapacity, found)
 
 
-async def load(conn: Connection, queue: str, key: str | None) -> Load:
-    """How many jobs of the queue run or are admitted, in all and of the concurrency key `key`."""
-    (found,) = await _LOAD.rows(conn, queue=queue, key=key)
+async def load(conn: Connection, tenant: str, queue: str, key: str | None) -> Load:
+    """How many jobs of the queue run or are admitted, in all, of the tenant, and of its concurrency key `key`."""
+    (found,) = await _LOAD.rows(conn, tenant=tenant, queue=queue, key=key)
     return struct(Load, found)
 
 

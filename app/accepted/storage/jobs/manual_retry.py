@@ -22,6 +22,8 @@ from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.dead_letters import MATCHES, LetterFilter
 from accepted.storage.jobs import dependencies
 from accepted.storage.jobs.ordering import Line
+from accepted.storage.queue_tenants import Pair
+from accepted.storage.workers import type_of
 
 _AGAIN = Statement(f"""
 WITH chosen AS MATERIALIZED (
@@ -39,7 +41,7 @@ WITH chosen AS MATERIALIZED (
         blockers = c.unmet,
         max_attempts = j.attempt + COALESCE(
             CAST(j.retry->>'max_attempts' AS int4),
-            (SELECT y.max_attempts FROM job_types y WHERE y.name = j.type),
+            (SELECT y.max_attempts FROM {type_of("j")}),
             CAST(:default_attempts AS int4)
         ),
         crashes = 0, result = NULL, error = NULL, progress = NULL, finished_at = NULL, cancelled_by = NULL,
@@ -61,11 +63,13 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM webhook_urls u USING moved m
     WHERE m.type = '{WEBHOOK_TYPE}' AND u.tenant = m.tenant AND u.url = m.payload->>'url'
 ), waiting AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, on_hold, expires_at, concurrency_key)
-    SELECT id, attempt, queue, priority, CASE WHEN blocked THEN 'infinity' ELSE run_at END, false, blocked, expires_at,
-           concurrency_key FROM moved
+    INSERT INTO outbox (
+        job_id, attempt, tenant, queue, priority, due_at, published, on_hold, expires_at, concurrency_key
+    )
+    SELECT id, attempt, tenant, queue, priority, CASE WHEN blocked THEN 'infinity' ELSE run_at END, false, blocked,
+           expires_at, concurrency_key FROM moved
 )
-SELECT id, queue, {ANNOUNCE.format(rows="moved")} FROM moved
+SELECT id, queue, tenant, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """One statement, because the job, its outbox row, its batch and its webhook URL must change together.
 
@@ -215,15 +219,15 @@ async def clear(conn: Connection, ids: Sequence[UUID]) -> set[UUID]:
     return set(await _CLEAR.values(conn, ids=list(ids)))
 
 
-async def again(conn: Connection, chosen: Sequence[tuple[UUID, datetime]]) -> set[str]:
-    """Let these locked jobs run again, each at its time. Returns their queues. The caller commits."""
+async def again(conn: Connection, chosen: Sequence[tuple[UUID, datetime]]) -> set[Pair]:
+    """Let these locked jobs run again, each at its time. Returns their queues and tenants. The caller commits."""
     rows = await _AGAIN.rows(
         conn,
         ids=[job_id for job_id, _ in chosen],
         due_ats=[due_at for _, due_at in chosen],
         default_attempts=Retry().max_attempts,
     )
-    return {row["queue"] for row in rows}
+    return {(row["queue"], row["tenant"]) for row in rows}
 
 
 async def edit(conn: Connection, job_id: UUID, payload: str, edited_by: str) -> None:

@@ -15,25 +15,32 @@ from uuid import UUID
 
 from accepted.domain.references import JobRef
 from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.holding import ORDERED
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
+from accepted.storage.queue_tenants import MADE_LIMITED
 from accepted.storage.queues import LIMITED, NOTIFY_LIMITER
 
 HOLD = 10.0
 """Seconds for which a process that takes rows publishes them: twice the publish deadline. If it dies, they come due
 again."""
 
-_WAITS = f"NOT admitted AND queue = ANY({LIMITED})"
+_WAITS = f"NOT o.admitted AND (o.queue = ANY({LIMITED}) OR {ORDERED})"
+"""A row that asks for an order waits on any queue: its own may have become plain while it was not due."""
 
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
     SELECT job_id FROM outbox WHERE NOT published AND NOT on_hold AND due_at <= now()
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
-    UPDATE outbox SET
+    UPDATE outbox o SET
         on_hold = {_WAITS},
         due_at = CASE WHEN {_WAITS} THEN due_at ELSE now() + CAST(:hold AS float8) * interval '1 second' END
     WHERE job_id = ANY(ARRAY(SELECT job_id FROM due))
     RETURNING job_id, attempt, queue, priority, on_hold
+), made_limited AS (
+    INSERT INTO queues (name, limited, limited_at)
+    SELECT DISTINCT queue, true, now() FROM taken WHERE on_hold AND queue <> ALL({LIMITED}) ORDER BY queue
+    ON CONFLICT (name) DO UPDATE SET {MADE_LIMITED}
 ), promoted AS MATERIALIZED (
     UPDATE jobs SET status = 'queued'
     WHERE id = ANY(ARRAY(SELECT job_id FROM due)) AND status IN ('scheduled', 'retrying')

@@ -4,7 +4,6 @@ The columns are those of `accepted.domain.job.NewJob`, with its defaults: a fiel
 of `jobs`, is written without a change here.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.idempotency import REMEMBER
 from accepted.storage.jobs.reading import JSON_COLUMNS
-from accepted.storage.queues import LIMITED, NEW_QUEUE_CHANNEL, NOTIFY_LIMITER, mark_limited
+from accepted.storage.queues import LIMITED, NOTIFY_LIMITER, mark_limited
 
 _encoder = msgspec.json.Encoder()
 
@@ -92,8 +91,10 @@ WITH input AS MATERIALIZED (
     INSERT INTO jobs (status, {", ".join(_DEFAULTS)})
     SELECT status, {", ".join(_DEFAULTS.values())} FROM accepted
 ), queued AS (
-    INSERT INTO outbox (job_id, attempt, queue, priority, due_at, published, on_hold, expires_at, concurrency_key)
-    SELECT id, 0, queue, {_DEFAULTS["priority"]},
+    INSERT INTO outbox (
+        job_id, attempt, tenant, queue, priority, due_at, published, on_hold, expires_at, concurrency_key
+    )
+    SELECT id, 0, tenant, queue, {_DEFAULTS["priority"]},
            CASE status WHEN 'blocked' THEN 'infinity' WHEN 'scheduled' THEN run_at
                        ELSE now() + CASE WHEN on_hold THEN 0 ELSE COALESCE(handoff, 0) END * interval '1 second' END,
            status = 'queued' AND handoff IS NULL AND NOT on_hold, on_hold OR status = 'blocked', expires_at,
@@ -107,18 +108,6 @@ FROM accepted
 only the answer lets a 202 out. Jobs of limited queues are put on hold, and the limiter is notified, by the same
 statement: other jobs pay nothing for it.
 """
-
-_ANNOUNCE_QUEUES = Statement(f"""
-WITH named AS (
-    INSERT INTO queues AS q (name, dedicated)
-    SELECT n.name, EXISTS (SELECT 1 FROM job_types y WHERE y.queue = n.name)
-    FROM unnest(CAST(:names AS text[])) AS n(name)
-    WHERE NOT EXISTS (SELECT 1 FROM queues k WHERE k.name = n.name AND k.dedicated IS NOT NULL)
-    ON CONFLICT (name) DO UPDATE SET dedicated = excluded.dedicated WHERE q.dedicated IS NULL RETURNING name
-)
-SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '') FROM named LIMIT 1
-""")
-"""Leaves out the queues that are there: a conflict would lock their rows until the transaction ends."""
 
 _COUNT_DESCENDANTS = Statement("""
 WITH root AS MATERIALIZED (
@@ -149,16 +138,6 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
         ttl=float(idempotency_ttl),
     )
     return {row["id"]: Accepted(row["status"], row["created_at"], row["run_at"], row["on_hold"]) for row in rows}
-
-
-async def announce_queues(conn: Connection, names: Iterable[str]) -> None:
-    """Write the queues that have no row yet, and notify the workers if there is one. The caller commits.
-
-    A queue belongs to the workers of the types whose default it is when its first job comes; if there is none, it
-    belongs to all workers, even if a type makes it its default later. Names are sorted, so two batches cannot
-    deadlock.
-    """
-    await _ANNOUNCE_QUEUES.run(conn, names=sorted(names))
 
 
 async def count_descendants(conn: Connection, root: UUID, more: int, limit: int) -> bool:

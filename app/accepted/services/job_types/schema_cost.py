@@ -45,7 +45,8 @@ class SchemaCost:
     """The cost of one schema. Reads a schema whose references are local; others count nothing."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        parts, formats, patterns = (_Weights(schema, own) for own in (_parts, _formats, _pattern_steps))
+        compiled = _Patterns()
+        parts, formats, patterns = (_Weights(schema, own) for own in (_parts, _formats, compiled.steps))
         self._parts = parts.of(schema).most
         self._format_steps = formats.of(schema).most
         self._byte_steps = patterns.of(schema).most
@@ -57,6 +58,8 @@ class SchemaCost:
                 for name, one in schema.get("properties", {}).items()
                 if isinstance(one, dict)
             }
+        self.pattern_bytes = compiled.bytes
+        """Bytes of its compiled patterns, at most."""
 
     @property
     def weight(self) -> int:
@@ -215,14 +218,30 @@ def _formats(part: Mapping[str, Any]) -> int:
     return FORMAT_STEPS if "format" in part else 0
 
 
-def _pattern_steps(part: Mapping[str, Any]) -> int:
-    """For each byte of a text, or of a member's name."""
-    patterns = [part["pattern"]] if isinstance(part.get("pattern"), str) else []
-    named = part.get("patternProperties")
-    return sum(map(_steps_a_byte, [*patterns, *(named if isinstance(named, dict) else ())]))
+class _Patterns:
+    """The patterns of one schema; each is compiled once, by growing limits of its size."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for size, _ in self._known.values())
+
+    def steps(self, part: Mapping[str, Any]) -> int:
+        """For each byte of a text, or of a member's name."""
+        patterns = [part["pattern"]] if isinstance(part.get("pattern"), str) else []
+        named = part.get("patternProperties")
+        return sum(map(self._steps_a_byte, [*patterns, *(named if isinstance(named, dict) else ())]))
+
+    def _steps_a_byte(self, pattern: str) -> int:
+        if pattern not in self._known:
+            self._known[pattern] = _measured(pattern)
+        return self._known[pattern][1]
 
 
-def _steps_a_byte(pattern: str) -> int:
+def _measured(pattern: str) -> tuple[int, int]:
+    """The row of `PATTERN_STEPS` for this pattern."""
     for size, steps in PATTERN_STEPS:
         try:
             jsonschema_rs.validator_for(
@@ -230,5 +249,5 @@ def _steps_a_byte(pattern: str) -> int:
             )
         except (jsonschema_rs.ValidationError, ValueError):
             continue
-        return steps
-    return PATTERN_STEPS[-1][1]
+        return size, steps
+    return PATTERN_STEPS[-1]

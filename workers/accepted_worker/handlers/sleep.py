@@ -1,4 +1,7 @@
-"""The job types `noop` and `sleep`: for trying things out, and for measuring what a job costs."""
+"""The job type `sleep`, for trying things out.
+
+Who may submit one holds a slot for a day. So `accepted_worker.handlers` is without it, unless authentication is off.
+"""
 
 import asyncio
 from typing import Any
@@ -9,12 +12,6 @@ from accepted import Context, job
 from accepted.domain.failures import TransientError
 
 DAY = 86400.0  # seconds
-
-
-@job("noop")
-async def noop(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
-    """Succeeds at once."""
-    return {}
 
 
 class Sleep(BaseModel):

@@ -14,7 +14,7 @@ import msgspec
 from accepted.domain import json_text
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, InvalidRequest
-from accepted.services.schema_cost import MAX_WEIGHT, SchemaCost
+from accepted.services.job_types.schema_cost import MAX_WEIGHT, SchemaCost
 
 POINTER = "/payload_schema"
 
@@ -47,11 +47,11 @@ _APART = frozenset({"$defs", "definitions"})
 
 _ELSEWHERE = ("$dynamicRef", "$recursiveRef")
 
-_Formats: TypeAlias = dict[str, Callable[[str], bool]]
+Formats: TypeAlias = dict[str, Callable[[str], bool]]
 _Path: TypeAlias = list[str | int]
 
 
-def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool) -> Any:
+def compile_schema(schema: dict[str, Any], formats: Formats, *, of_client: bool) -> Any:
     """The validator. Raises `jsonschema_rs.ValidationError` for a schema that is not valid."""
     patterns = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES) if of_client else None
     return jsonschema_rs.validator_for(
@@ -62,9 +62,14 @@ def compile_schema(schema: dict[str, Any], formats: _Formats, *, of_client: bool
 class PayloadValidator:
     """A compiled schema, with the bounds within which it may run."""
 
-    def __init__(self, schema: dict[str, Any], formats: _Formats, *, of_client: bool) -> None:
+    def __init__(self, schema: dict[str, Any], formats: Formats, *, of_client: bool) -> None:
         self._compiled = compile_schema(schema, formats, of_client=of_client)
         self._cost = SchemaCost(schema)
+
+    @property
+    def pattern_bytes(self) -> int:
+        """Bytes of its compiled patterns, at most."""
+        return self._cost.pattern_bytes
 
     def errors(self, payload: object, encoded: bytes) -> list[Any]:
         """The first `MAX_ERRORS` errors; of a large payload, the first one. None for a valid payload.
@@ -87,7 +92,7 @@ class SchemaFlaw(ValueError):
     """A registered payload schema cannot be used. The text names the field, and quotes that part of the schema."""
 
 
-def read_schema(text: str, formats: _Formats, *, of_client: bool) -> tuple[dict[str, Any], PayloadValidator]:
+def read_schema(text: str, formats: Formats, *, of_client: bool) -> tuple[dict[str, Any], PayloadValidator]:
     """A registered schema, and its validator. Raises `SchemaFlaw`."""
     try:
         schema = msgspec.json.decode(text)

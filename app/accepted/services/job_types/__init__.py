@@ -1,0 +1,1 @@
+"""Job types: registered over HTTP, looked up by tenant, compiled when needed, and payloads checked against them."""
