@@ -124,8 +124,8 @@ HARM = (
         (
             Edit(
                 "workers/accepted_worker/runtime/suspects.py",
-                "return claim.crashes > 0 and",
-                "return claim.crashes < 0 and",
+                "if claim.crashes < MAX_CRASHES - 1:",
+                "if claim.crashes < MAX_CRASHES:",
             ),
         ),
         ("tests/harm/test_crashes.py::test_only_the_culprit_of_a_crash_is_condemned[exit]",),

@@ -1,7 +1,7 @@
-"""Suspects: jobs that have crashed before. Each further attempt runs alone, in a process that runs nothing else.
+"""Suspects: jobs that one more crash would fail. Their next attempt runs alone, in a process that runs nothing else.
 
-A worker that dies takes all its attempts along, and the ledger cannot tell which of them was the cause. So after one
-crash a job is a suspect. A further crash is then provably its own, and takes nobody along; an innocent job succeeds.
+A worker that dies takes all its attempts along, and the ledger cannot tell which of them was the cause. The crash that
+fails a job is provably its own, because nothing else ran in that process; an innocent job succeeds there.
 See docs/decisions/0020-suspects-run-alone.md.
 """
 
@@ -16,7 +16,7 @@ import structlog
 from accepted import logs
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, HandlerError, TransientError
-from accepted.domain.transitions import Transition
+from accepted.domain.transitions import MAX_CRASHES, Transition
 from accepted.handler import Handler
 from accepted.process import memory_bytes
 from accepted.settings import Settings
@@ -42,7 +42,7 @@ MEMORY_SHARE = 0.25
 CHILD_BYTES = 128 * 2**20
 MOST_AT_ONCE = 16
 """Children may take this share of the memory of the machine or container, at so much each, and a few connections to the
-ledger each. After the death of a worker all its jobs are suspects; they wait for one another."""
+ledger each. After a second death all jobs of a worker are suspects; they wait for one another."""
 
 log = structlog.get_logger("attempt")
 
@@ -60,8 +60,10 @@ class Suspects:
 
     def include(self, claim: Claim) -> bool:
         """Whether this job has to run alone. Handlers in processes always do, and deliveries run no code of others."""
+        if claim.crashes < MAX_CRASHES - 1:
+            return False
         handler = self._handlers.get(claim.job.type)
-        return claim.crashes > 0 and handler is not None and not (handler.in_process or handler.type.internal)
+        return handler is not None and not (handler.in_process or handler.type.internal)
 
     async def run(self, claim: Claim) -> Transition | None:
         """Run one attempt alone. Returns None if its child has recorded the outcome, else the outcome to record.
