@@ -59,7 +59,7 @@ async def test_every_column_is_written(engine: AsyncEngine) -> None:
     assert dict(waiting) == {
         "job_id": job.id, "attempt": 0, "queue": "a-queue", "priority": 9, "due_at": later, "published": False,
         "expires_at": given["expires_at"], "on_hold": False, "admitted": False, "concurrency_key": "c",
-            "unserved": "",
+        "unserved": "", "tenant": "acme",
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ async def put_graph(
     engine: AsyncEngine, broker: Broker, needs: Mapping[str, Iterable[str]], **fields: Any
 ) -> dict[str, UUID]:
     """The ids by ref; `needs` names each job after all that it needs. `fields` are those of every job."""
-    batch = NewBatch(id=new_id(), tenant="t", total=len(needs), workflow=True)
+    batch = NewBatch(id=new_id(), tenant=fields.get("tenant", "t"), total=len(needs), workflow=True)
     ids = {ref: new_id() for ref in needs}
     jobs = [
         a_job(id=ids[ref], ref=ref, batch_id=batch.id, blockers=len(list(wanted)), **fields)
