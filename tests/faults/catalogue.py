@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F87: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F97: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -97,6 +97,7 @@ FAULTS = {
     "F94": "a fork of a worker, made by a handler, lives on",
     "F95": "a webhook signed by a wrong clock",
     "F96": "a handler blocks or ends its process in `accepted dev`",
+    "F97": "a worker dies with jobs that it has claimed and not begun",
 }
 
 NOT_MADE = {

@@ -16,6 +16,7 @@ from tests.support.servers.receiver import Receiver
 from tests.support.waiting import until
 
 LEASE = 2.0  # seconds
+SLOTS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,23 @@ async def test_workers_killed_at_random_moments_under_load(cluster: Cluster, cli
         cluster.workers[victim].start()
     await load
     await check(ledger, client, cluster.journal)
+
+
+@pytest.mark.fault("F97", moment="under load")
+async def test_a_worker_killed_with_jobs_that_it_has_claimed_ahead(
+    cluster: Cluster, client: Client, ledger: Ledger
+) -> None:
+    await cluster.start(workers=1)
+    cluster.workers[0].kill()
+    await client.load(1000, {"seconds": 0})
+    worker = await cluster.add_worker(SLOTS, effects.QUEUE)
+    ahead = f"SELECT count(*) > {SLOTS} FROM attempts WHERE finished_at IS NULL"
+    await until(lambda: ledger.value(ahead), 60, "more jobs to be claimed than there are slots", interval=0.001)
+    worker.kill()
+    await cluster.add_worker()
+    jobs = await check(ledger, client, cluster.journal)
+    assert {job["crashes"] for job in jobs.values()} <= {0, 1}
+    assert {job["status"] for job in jobs.values()} == {"succeeded"}
 
 
 @pytest.mark.fault("F10", moment="jobs run")

@@ -12,6 +12,7 @@ from tests.mutants.harm import HARM
 from tests.mutants.workshop import ROOT, Edit, Mutant, apply, copy_tree, run
 from tests.support.servers.postgres import DatabaseServer
 
+AHEAD = "tests/integration/worker/test_claimed_ahead.py::"
 ORDER = "tests/faults/test_order.py::"
 COMMITS = "tests/faults/test_commits.py::"
 LIFE = "tests/model/test_life.py::"
@@ -71,6 +72,25 @@ MUTANTS = (
             ),
         ),
         (ORDER + "test_a_message_is_acked_only_after_its_outcome_is_committed",),
+    ),
+    Mutant(
+        "a worker keeps what it has claimed ahead",
+        (
+            Edit("workers/accepted_worker/runtime/claimed_ahead.py", "PATIENCE = 4", "PATIENCE = 10**9"),
+            Edit("workers/accepted_worker/runtime/claimed_ahead.py", "LONGEST = 40", "LONGEST = 10**9"),
+        ),
+        (AHEAD + "test_what_waits_behind_long_jobs_goes_to_other_workers_uncharged[postgres]",),
+    ),
+    Mutant(
+        "a slot is free though its transaction is not",
+        (
+            Edit(
+                "workers/accepted_worker/attempt/tools.py",
+                "return lease in self._to_commit",
+                "return False",
+            ),
+        ),
+        (AHEAD + "test_a_slot_is_free_once_its_handler_has_ended_unless_it_has_a_transaction[begins.transaction-2]",),
     ),
     Mutant(
         "the answer goes out before the COMMIT",

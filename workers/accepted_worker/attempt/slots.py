@@ -24,30 +24,16 @@ log = structlog.get_logger(__name__)
 
 
 class Slots:
-    """Counts free slots: how many more attempts the worker may run at once."""
+    """Counts free slots: how many more handlers the worker may run at once."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
-        self._any = asyncio.Event()
-        self._any.set()
-
-    async def some(self) -> int:
-        """Wait for a free slot. Returns how many are free; 0 after `open`, if none is."""
-        await self._any.wait()
-        return max(self._free, 0)
+        self.free = count
 
     def take(self) -> None:
-        self._free -= 1
-        if self._free <= 0:
-            self._any.clear()
+        self.free -= 1
 
     def give_back(self) -> None:
-        self._free += 1
-        self._any.set()
-
-    def open(self) -> None:
-        """End every wait: the worker stops, and takes no more jobs."""
-        self._any.set()
+        self.free += 1
 
 
 class OrphanedHandlers:

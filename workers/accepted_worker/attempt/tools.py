@@ -119,6 +119,10 @@ class Tools:
             self._to_commit[running.lease] = handler_transaction
         return msgspec.structs.replace(transition, **said, children=attempt.children.submitted)
 
+    def has_transaction(self, lease: Lease) -> bool:
+        """Whether `take_transaction` has one for this attempt."""
+        return lease in self._to_commit
+
     def take_transaction(self, lease: Lease) -> HandlerTransaction | None:
         """The transaction to commit with the success of this attempt, if it has one. The caller ends it."""
         return self._to_commit.pop(lease, None)

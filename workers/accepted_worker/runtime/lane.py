@@ -6,7 +6,8 @@ each lane is a worker: it holds leases, and its slots are counted for the queues
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted import logs
 from accepted.broker.base import Broker
+from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import LedgerUnavailable
@@ -23,7 +25,8 @@ from accepted.storage import workers
 from accepted.storage.db.engine import RETRY_SECONDS
 from accepted.storage.jobs import cancellation
 from accepted_worker.attempt.slots import Slots
-from accepted_worker.runtime.executor import Executor
+from accepted_worker.runtime.claimed_ahead import ClaimedAhead
+from accepted_worker.runtime.executor import Executor, running_attempt
 from accepted_worker.runtime.recording import Recorder
 from accepted_worker.runtime.suspects import Suspects
 
@@ -38,11 +41,17 @@ LINGER_SECONDS = 0.002
 """Seconds between two claims, after one of several jobs: the next claim can grow, and a claim of a hundred jobs costs
 little more than one of ten. A single job is claimed at once."""
 
+MOST_UNRECORDED = MAX_BATCH
+"""Attempts that have ended and whose outcomes are not committed, while more jobs are claimed. A crash repeats them."""
+
 log = structlog.get_logger(__name__)
 
 
 class Lane:
-    """Claims as many jobs as it has free slots, runs them, commits each outcome, then acks. In that order."""
+    """Claims jobs, runs as many as it has slots, commits each outcome, then acks. In that order.
+
+    A slot is free again when the handler has ended. The outcome is committed while the next one runs.
+    """
 
     def __init__(
         self,
@@ -71,6 +80,9 @@ class Lane:
         self._suspects = suspects
         self._recorder = recorder
         self._slots = Slots(slots)
+        self._ahead = ClaimedAhead(slots, self._hand_back)
+        self._unrecorded = 0
+        self._changed = asyncio.Event()
         self._claimer = Claimer(engine, broker, self.id, slots, self.types)
         self._stopping = False
         self._attempts: set[asyncio.Task[None]] = set()
@@ -97,10 +109,9 @@ class Lane:
 
     async def claim_jobs(self) -> None:
         """Claim and run jobs until `stop`."""
-        while not self._stopping:
-            free = await self._slots.some()
+        while limit := await self._claimable():
             try:
-                deliveries = await self._claimer.claim(min(free, MAX_BATCH))
+                deliveries = await self._claimer.claim(limit)
             except LedgerUnavailable as error:
                 logs.outage("claim_failed", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -110,24 +121,25 @@ class Lane:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             for delivery in deliveries:
-                self._slots.take()
                 self._running.add(_attempt_of(delivery))
-                task = asyncio.create_task(self._attempt(delivery))
-                self._attempts.add(task)
-                task.add_done_callback(self._attempts.discard)
+                if self._slots.free > 0 and not self._stopping:
+                    self._begin(delivery)
+                else:
+                    self._ahead.add(delivery)
             if len(deliveries) > 1:
                 await asyncio.sleep(LINGER_SECONDS)
 
     async def stop(self) -> None:
         """Claim no more jobs; what was received and not claimed goes back."""
         self._stopping = True
+        self._changed.set()
         await self._claimer.stop()
 
     async def finish(self, claiming: "asyncio.Task[None]", seconds: float) -> None:
         """Wait so many `seconds` for running attempts, then hand back the rest."""
         deadline = asyncio.get_running_loop().time() + seconds
-        self._slots.open()
         await asyncio.wait([claiming], timeout=max(seconds / 2, 1))
+        self._hand_back(self._ahead.take_all())
         while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(set(self._attempts), timeout=left)
         if self._executing:
@@ -159,25 +171,69 @@ class Lane:
             self._executor.cancel(job_id, attempt)
             self._suspects.cancel(job_id, attempt)
 
+    async def _claimable(self) -> int:
+        """Wait until jobs can be claimed. Returns how many; 0 once the lane stops."""
+        while not self._stopping:
+            self._changed.clear()
+            limit = min(max(self._slots.free, 0) + self._ahead.room, MAX_BATCH)
+            if limit and self._unrecorded < MOST_UNRECORDED:
+                return limit
+            await self._changed.wait()
+        return 0
+
+    def _begin(self, delivery: Delivery) -> None:
+        self._slots.take()
+        self._start(self._attempt(delivery))
+
+    def _hand_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Hand back jobs that have not begun: none of their attempts is charged."""
+        for delivery in deliveries:
+            self._start(self._record(delivery, transitions.handed_back(running_attempt(delivery.claim, None))))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
     async def _attempt(self, delivery: Delivery) -> None:
         """Run the job, commit its outcome, ack its message."""
-        early = asyncio.get_running_loop().call_later(self._ack_within, self._ack_early, delivery)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        early = loop.call_later(self._ack_within, self._ack_early, delivery)
         try:
-            if transition := await self._execute(delivery):
-                await self._recorder.record(transition)
-            await self._ack(delivery)
+            transition = await self._execute(delivery)
+            self._ahead.count_ended(loop.time() - began)
+            holds_connection = self._recorder.has_transaction(delivery.claim.lease)
+            if not holds_connection:
+                self._room(self._slot_is_free)
+            await self._record(delivery, transition)
+            if holds_connection:
+                self._room(self._slot_is_free)
         finally:
             early.cancel()
             self._acked_early.discard(_attempt_of(delivery))
+
+    async def _record(self, delivery: Delivery, transition: Transition | None) -> None:
+        self._unrecorded += 1
+        try:
+            if transition is not None:
+                await self._recorder.record(transition)
+            await self._ack(delivery)
+        finally:
+            self._unrecorded -= 1
             self._running.discard(_attempt_of(delivery))
-            self._room(self._slots.give_back)
+            self._changed.set()
+
+    def _slot_is_free(self) -> None:
+        self._slots.give_back()
+        if self._slots.free > 0 and not self._stopping and (delivery := self._ahead.take()):
+            self._begin(delivery)
+        self._changed.set()
 
     def _ack_early(self, delivery: Delivery) -> None:
         """Ack before the broker's consumer timeout. From now on only the lease keeps the job."""
         self._acked_early.add(_attempt_of(delivery))
-        task = asyncio.create_task(self._claimer.ack([delivery]))
-        self._attempts.add(task)
-        task.add_done_callback(self._attempts.discard)
+        self._start(self._claimer.ack([delivery]))
 
     async def _ack(self, delivery: Delivery) -> None:
         """Ack once: a second ack of the same delivery tag is an error that closes the channel."""

@@ -11,6 +11,7 @@ from accepted import logs
 from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, InvalidJob
+from accepted.domain.references import Lease
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, describe
 from accepted.services.jobs.completion import Outcomes, settle_whole
@@ -65,6 +66,10 @@ class Recorder:
             if not committed:
                 _fenced(transition)
             return
+
+    def has_transaction(self, lease: Lease) -> bool:
+        """Whether the outcome of this attempt commits with a transaction of its handler's, which has a connection."""
+        return self._tools.has_transaction(lease)
 
     async def close(self) -> None:
         """End the recording of outcomes."""

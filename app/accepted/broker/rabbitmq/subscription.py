@@ -1,9 +1,10 @@
 """A worker's subscription to its queues on RabbitMQ: receives references, acks and rejects them.
 
-Prefetch equals the worker's slots, so with one queue no message waits for a slot. Quorum queues have no limit over
-several queues: what arrives beyond the free slots is given back within `HOLD`. From then on messages are fetched one by
-one, for free slots and round robin over the queues, so a worker with long jobs hoards no messages and starves no queue.
-It consumes again once the queues are empty, or once fetching leaves slots free.
+Prefetch equals the worker's slots, so with one queue no message waits for a slot. A worker with short jobs asks for
+more messages than it has slots; then prefetch is `AHEAD` more. Quorum queues have no limit over several queues: what
+arrives and is not asked for is given back within `HOLD`. From then on messages are fetched one by one, for free slots
+and round robin over the queues, so a worker with long jobs hoards no messages and starves no queue. It consumes again
+once the queues are empty, or once fetching leaves slots free.
 """
 
 import asyncio
@@ -15,7 +16,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import cast
 
 import aiormq
-import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,12 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import logs
 from accepted.broker.base import ReceivedMessage
 from accepted.broker.rabbitmq.connections import Connector, Failure, ack, close_quietly, give_back, reject
+from accepted.broker.rabbitmq.received import delivered, read
 from accepted.broker.rabbitmq.round_robin import Buffer
 from accepted.broker.rabbitmq.topology import Declarer, declare_base, queue_name, queue_of
 from accepted.concurrency import cancel_requested
-from accepted.domain.references import read_body
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
-from accepted.metrics import MESSAGES_DROPPED
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import outbox
 
@@ -36,6 +35,13 @@ WATCH_EVERY = 1.0
 HOLD = 1.0
 """Seconds that a message may wait for a slot before it goes back to the broker; and for which slots may stay free
 while fetching. Then all queues are consumed again."""
+
+AHEAD = 400
+"""Messages that a worker with short jobs has beyond its slots: some that wait for a claim, some claimed and some whose
+outcome is being committed."""
+
+HOLD_AHEAD = 0.1
+"""`HOLD`, with `AHEAD`: its jobs became long, and other workers may be free."""
 
 DEAF = 5.0
 """Seconds without a message, with a free slot, after which the ledger is asked whether one should have come. Nothing
@@ -46,8 +52,6 @@ ANSWERED_WITHIN = 10.0
 
 RECONNECT = 1.0
 MAX_PREFETCH = 65535
-
-log = structlog.get_logger(__name__)
 
 
 class RabbitSubscription:
@@ -72,6 +76,8 @@ class RabbitSubscription:
         self._listening_since = 0.0
         self._free_since = math.inf
         self._asking_for = 0
+        self._ahead = False
+        self._ahead_wanted = False
         self._paused = False
         self._polled = False
         self._poll_comes_first = True
@@ -95,13 +101,16 @@ class RabbitSubscription:
     async def receive(self, limit: int) -> AsyncIterator[list[ReceivedMessage]]:
         """Goes on fetching up to `limit` while the block claims."""
         self._asking_for = limit
+        if limit > self._slots and not self._ahead_wanted and not self._paused:
+            self._ahead_wanted = True
+            self._wake.set()
         self._listening_since = time.monotonic()
         try:
             messages = await self._next(limit)
             try:
                 yield messages
             except BaseException:
-                self._buffer.put_back(_delivered(message) for message in messages)
+                self._buffer.put_back(delivered(message) for message in messages)
                 raise
         finally:
             self._asking_for = 0
@@ -113,10 +122,10 @@ class RabbitSubscription:
 
     async def ack(self, messages: Iterable[ReceivedMessage]) -> None:
         for message in messages:
-            await ack(_delivered(message))
+            await ack(delivered(message))
 
     async def reject(self, message: ReceivedMessage) -> None:
-        await reject(_delivered(message))
+        await reject(delivered(message))
 
     async def stop(self) -> None:
         self.stopped = True
@@ -145,18 +154,8 @@ class RabbitSubscription:
             self._oldest = time.monotonic()
             if len(batch) == limit:
                 self._free_since = math.inf
-            messages = [read for message in batch if (read := await self._read(message)) is not None]
+            messages = [one for message in batch if (one := await read(message)) is not None]
         return messages
-
-    async def _read(self, message: DeliveredMessage) -> ReceivedMessage | None:
-        """The reference; None for a malformed message, which is rejected."""
-        body = read_body(message.body)
-        if body is None:
-            MESSAGES_DROPPED.labels("malformed").inc()
-            log.warning("message_rejected", reason="malformed")
-            await reject(message)
-            return None
-        return ReceivedMessage((body.id, body.attempt), message)
 
     async def _consume_until_lost(self) -> None:
         try:
@@ -170,7 +169,6 @@ class RabbitSubscription:
         try:
             channel = connection.channel(publisher_confirms=False)
             await channel.initialize()
-            await channel.set_qos(prefetch_count=self._slots)
             self._channel = cast(aiormq.Channel, await channel.get_underlay_channel())
             async with connection.channel() as base:
                 await declare_base(base)
@@ -189,19 +187,32 @@ class RabbitSubscription:
             if self._paused and self._asking_for:
                 await self._fetch(connection, underlay)
             if not self._paused:
+                if self._ahead_wanted and not self._ahead:
+                    await self._leave(underlay)
                 await self._subscribe(connection, underlay)
                 await self._check_for_silence()
-            if self._buffer and not self._asking_for and time.monotonic() - self._oldest > HOLD:
+            hold, watch_every = (HOLD_AHEAD, HOLD_AHEAD) if self._ahead else (HOLD, WATCH_EVERY)
+            if self._buffer and not self._asking_for and time.monotonic() - self._oldest > hold:
                 await self._pause()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_EVERY):
+                async with asyncio.timeout(watch_every):
                     await self._wake.wait()
+
+    async def _leave(self, underlay: aiormq.Channel) -> None:
+        """Cancel the consumers; those that are made next have another prefetch."""
+        async with asyncio.timeout(ANSWERED_WITHIN):
+            while self._consumers:
+                await underlay.basic_cancel(self._consumers.popitem()[1])
 
     async def _subscribe(self, connection: AbstractConnection, underlay: aiormq.Channel) -> None:
         for queue in self._consumers.keys() - set(self._queues):
             self._declared.discard(queue)  # it may be deleted, and made again
             async with asyncio.timeout(ANSWERED_WITHIN):
                 await underlay.basic_cancel(self._consumers.pop(queue))
+        if self._queues and not self._consumers:
+            self._ahead = self._ahead_wanted
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                await underlay.basic_qos(prefetch_count=min(self._slots + AHEAD * self._ahead, MAX_PREFETCH))
         for queue in list(self._queues):
             if queue in self._consumers:
                 continue
@@ -259,6 +270,7 @@ class RabbitSubscription:
     async def _pause(self) -> None:
         """Cancel the consumers, and give back messages for which no slot was free."""
         self._paused = True
+        self._ahead = self._ahead_wanted = False
         if (queue := queue_of(self._buffer.last or "")) in self._queues:
             self._queues.rotate(-1 - self._queues.index(queue))
         underlay, consumers, self._consumers = self._channel, self._consumers, {}
@@ -282,11 +294,7 @@ class RabbitSubscription:
     def _forget(self) -> None:
         """The connection is gone: its messages cannot be acked any more, and the broker delivers them again."""
         self._channel = None
+        self._ahead = self._ahead_wanted = False
         self._buffer.clear()
         self._consumers.clear()
         self._declared.clear()
-
-
-def _delivered(message: ReceivedMessage) -> DeliveredMessage:
-    assert isinstance(message.receipt, DeliveredMessage)
-    return message.receipt
