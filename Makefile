@@ -48,7 +48,7 @@ format: setup ## format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup servers ## measure submissions, throughput, latency, idle CPU, a million lines
+bench: setup servers ## measure submissions, throughput, latency, idle CPU, a million lines, starts
 	@$(BIN)/python -m tests.benchmarks
 
 slow: setup servers ## run the tests marked slow: a million lines, 100,000 delays, a rate over a minute; about 10 minutes

@@ -12,11 +12,11 @@ import time
 
 import uvloop
 
-from tests.benchmarks import draining, quiet, submissions, uploads
+from tests.benchmarks import draining, quiet, starts, submissions, uploads
 from tests.benchmarks.figures import HEADER, Failed, Row
 from tests.benchmarks.stage import stage
 
-PARTS = ("submit", "broker", "worker", "latency", "idle", "lines")
+PARTS = ("submit", "broker", "worker", "latency", "idle", "lines", "starts")
 
 
 def main() -> int:
@@ -50,6 +50,8 @@ async def _measure(only: set[str], rounds: int) -> None:
             _say(*await quiet.measured(built, latency="latency" in only, idle="idle" in only))
         if "lines" in only:
             _say(*await uploads.uploaded(built))
+        if "starts" in only:
+            _say(*await starts.started(built, rounds))
 
 
 def _say(*rows: Row) -> None:

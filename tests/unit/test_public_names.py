@@ -1,13 +1,13 @@
 """The package `accepted`: the names that users import, and what an import loads."""
 
 import importlib
-import json
 import subprocess
 import sys
 
 import pytest
 
 import accepted
+from tests.support.loading import loaded_by
 
 HEAVY = {
     "accepted.settings", "accepted.storage", "accepted_worker", "aio_pika", "aiosmtplib", "alembic", "asyncpg",
@@ -15,15 +15,6 @@ HEAVY = {
     "typer", "uvicorn", "uvloop",
 }  # fmt: skip
 """What neither `import accepted` nor importing its names may load."""
-
-
-def loaded_by(statement: str) -> set[str]:
-    """The modules that a fresh interpreter has after `statement`, beside those that it starts with."""
-    program = (
-        f"import json, sys; before = {{*sys.modules}}\n{statement}\nprint(json.dumps([*({{*sys.modules}} - before)]))"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(json.loads(ran.stdout))
 
 
 def test_an_import_of_the_package_loads_nothing_else() -> None:

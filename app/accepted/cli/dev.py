@@ -97,8 +97,11 @@ def serve_as_worker(orders: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C before it serves needs no traceback
 
     from accepted import logs, process
+
+    process.collect_rarely()
+
     from accepted.settings import load
-    from accepted_worker import processes
+    from accepted_worker import worker_process
 
     with os.fdopen(orders, closefd=False) as pipe:
         line = pipe.readline()
@@ -112,7 +115,7 @@ def serve_as_worker(orders: int) -> None:
         settings = load(**{name: given[name] for name in ("database_url", "broker_url", "auth")})
         if "blocked_limit" not in settings.model_fields_set:  # a breakpoint in a handler blocks the loop as well
             settings = settings.model_copy(update={"blocked_limit": None})
-        processes.worker(settings, (), given["concurrency"])
+        worker_process.worker(settings, (), given["concurrency"])
     except AcceptedError as error:
         sys.stderr.write(f"accepted: {error or type(error).__name__}\n")
         sys.exit(os.EX_CONFIG)
@@ -123,7 +126,7 @@ async def run(settings: "Settings", host: str, sockets: "list[socket.socket]", w
     from accepted.api.app import create_app
     from accepted.api.http import server as serving
     from accepted.storage.db.migrate import migrate as migrate_ledger
-    from accepted_worker import processes
+    from accepted_worker import scheduler_process
 
     url = settings.require_database()
     await migrate_ledger(url)
@@ -132,7 +135,7 @@ async def run(settings: "Settings", host: str, sockets: "list[socket.socket]", w
     server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_dev")
     others = [
         asyncio.create_task(worker_process.serve(url, stopping, lambda: server.should_exit)),
-        asyncio.create_task(processes.run_scheduler(settings, stopping)),
+        asyncio.create_task(scheduler_process.run_scheduler(settings, stopping)),
     ]
     try:
         await _serve_beside(server, sockets, others)

@@ -65,7 +65,9 @@ def _options(
     ] = False,
 ) -> None:
     """An HTTP job service. After its 202 a job is neither lost nor recorded twice."""
-    if context.invoked_subcommand not in WITH_LOG:
+    if context.invoked_subcommand in WITH_LOG:
+        process.collect_rarely()
+    else:
         _say_unknown()
 
 
@@ -104,11 +106,11 @@ def worker(queues: Queues = None, concurrency: Concurrency = 10) -> None:
     settings = _checked_settings()
 
     from accepted import metrics_port
-    from accepted_worker import processes
+    from accepted_worker import worker_process
 
     _start_logging()
     metrics_port.listen(settings.metrics_port)
-    processes.worker(settings, names, concurrency)
+    worker_process.worker(settings, names, concurrency)
 
 
 @app.command()
@@ -117,11 +119,11 @@ def scheduler() -> None:
     settings = _checked_settings()
 
     from accepted import metrics_port
-    from accepted_worker import processes
+    from accepted_worker import scheduler_process
 
     _start_logging()
     metrics_port.listen(settings.metrics_port)
-    processes.scheduler(settings)
+    scheduler_process.scheduler(settings)
 
 
 @app.command()

@@ -129,6 +129,8 @@ async def test_dev_works_in_a_directory_of_any_name(tmp_path: Path, name: str) -
 
 
 async def test_a_scheduler_imports_no_handlers(tmp_path: Path) -> None:
-    program = "import sys, accepted_worker.processes; print(*({'PIL', 'accepted_worker.handlers'} & {*sys.modules}))"
+    program = (
+        "import sys, accepted_worker.scheduler_process; print(*({'PIL', 'accepted_worker.handlers'} & {*sys.modules}))"
+    )
     done = await run_to_end([sys.executable, "-c", program], env={}, cwd=str(tmp_path))
     assert (done.code, done.out.strip()) == (0, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from accepted.domain.failures import FailureClass, TargetTimeout, TransientError
-from accepted_worker.outbound.egress import HEAD_BYTES
+from accepted_worker.outbound.exchange import HEAD_BYTES
 from tests.support.servers.scripted_receiver import (  # fmt: skip
     OK,
     SECONDS,

@@ -14,7 +14,7 @@ from accepted.domain.failures import AuthError, HandlerError, InvalidJob, Target
 from accepted.domain.job import Job
 from accepted.domain.network.servers import SmtpServer
 from accepted_worker.handlers.email import Email, deliver
-from accepted_worker.outbound import mail as mail_module
+from accepted_worker.outbound import smtp
 from accepted_worker.outbound.mail import Mail
 from tests.support.servers import mail_server
 from tests.support.servers.mail_server import USER, MailServer
@@ -173,7 +173,7 @@ async def test_a_certificate_of_nobody_we_know(server: MailServer, monkeypatch: 
 async def test_nobody_there_and_nobody_answering(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TransientError):
         await send(url(free_port()))
-    monkeypatch.setattr(mail_module, "STEP_SECONDS", 0.3)
+    monkeypatch.setattr(smtp, "STEP_SECONDS", 0.3)
     held: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
     with pytest.raises(TargetTimeout):

@@ -3,7 +3,6 @@
 import base64
 import io
 import struct
-import sys
 import zlib
 from typing import Any
 
@@ -13,7 +12,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from accepted.domain.failures import InvalidJob
-from accepted_worker.handlers.image_thumbnail import Thumbnail, encode, make, memory_for
+from accepted_worker.handlers import pictures
+from accepted_worker.handlers.image_thumbnail import Thumbnail
+from accepted_worker.handlers.pictures import encode, make, memory_for
 
 SCHEMA = jsonschema_rs.validator_for(Thumbnail.model_json_schema(), validate_formats=True)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -213,10 +214,9 @@ SOURCES = {
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
 def test_the_size_of_a_webp_is_known_before_it_is_opened(source: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules[memory_for.__module__]
-    monkeypatch.setattr(module, "MAX_PIXELS", 1200 * 1200)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1200 * 1200)
     assert memory_for(source, 100, 100) > 20 * 1200 * 1200
-    monkeypatch.setattr(module, "MAX_PIXELS", 1200 * 1200 - 1)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1200 * 1200 - 1)
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(InvalidJob, match="pixels"):
         memory_for(source, 100, 100)

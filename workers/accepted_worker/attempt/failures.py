@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 import asyncpg
-import httpx
 from sqlalchemy.exc import DataError, DBAPIError
 
 import accepted
@@ -37,9 +36,6 @@ MAX_TRACEBACK_BYTES = 16 * 1024
 
 MAX_FRAMES = 60
 """The innermost frames. To format a recursion of a thousand could take longer than the handler ran."""
-
-UNSENDABLE = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects)
-
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED = (str(_PACKAGE), str(Path(accepted.__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib")), "<")
@@ -74,11 +70,9 @@ def of(error: BaseException) -> HandlerError:
         return _of_group(error)
     if isinstance(error, LedgerUnavailable):  # its text names the ledger's host and user: not for clients
         return TransientError("LedgerUnavailable: the ledger was away")
-    if isinstance(error, httpx.HTTPStatusError):
-        return of_status(error.response.status_code, error.response.headers.get("retry-after"))
-    if isinstance(error, UNSENDABLE):
-        return InvalidJob(describe(error))
-    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+    if any(kind.__module__.partition(".")[0] == "httpx" for kind in type(error).__mro__):
+        return _of_httpx(error)
+    if isinstance(error, TimeoutError):
         return TargetTimeout(describe(error))
     if isinstance(error, (DBAPIError, asyncpg.PostgresError)):
         return _of_database(error)
@@ -173,6 +167,20 @@ def _of_group(group: BaseExceptionGroup) -> HandlerError:
     members = [of(member) for member in group.exceptions]
     again = [one for one in members if one.worth_another_try]
     return max(again, key=lambda one: one.retry_after or 0.0) if again else members[0]
+
+
+def _of_httpx(error: BaseException) -> HandlerError:
+    """Of the handler that raised it, which has loaded httpx; a worker without such a handler never does."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return of_status(error.response.status_code, error.response.headers.get("retry-after"))
+    unsendable = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects)
+    if isinstance(error, unsendable):
+        return InvalidJob(describe(error))
+    if isinstance(error, (TimeoutError, httpx.TimeoutException)):
+        return TargetTimeout(describe(error))
+    return TransientError(describe(error))
 
 
 def _of_database(error: DBAPIError | asyncpg.PostgresError) -> HandlerError:

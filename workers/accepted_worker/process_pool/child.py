@@ -9,17 +9,14 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import httpx
 import msgspec
 
 from accepted import logs, process
@@ -98,7 +95,7 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolC
     try:
         handler = handlers[job.type]
         payload = payload_of(handler, job)
-        egress = Egress(EgressAllow.parse(setup.egress_allow), ssl_context=_tls())
+        egress = Egress(EgressAllow.parse(setup.egress_allow))
         mail = Mail(setup.smtp_server, setup.smtp_sender, setup.smtp_from_allow)
         context = Context(
             job, client, egress=egress, mail=mail, log=logs.of_handler(job), max_result_bytes=setup.max_result_bytes
@@ -139,12 +136,6 @@ def _raised(error: BaseException) -> Raised:
         return msgspec.json.decode(msgspec.json.encode(raised), type=Raised)
     except BaseException:
         return Raised(FailureClass.TRANSIENT, type(error).__name__, None, None, None)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Cached, because reading the certificates takes 20 ms."""
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def _limit_self() -> None:
