@@ -62,6 +62,7 @@ async def test_three_crashes_are_the_most_and_all_are_recorded(
 ) -> None:
     job = await client.submit("harms", {"how": "exit", "attempts": 99, "url": target.url})
     await restarted(running.services["worker"])
+    await restarted(running.services["worker"])
     failed = await client.finished(job["id"])
     assert (failed["status"], failed["attempt"], failed["max_attempts"]) == ("failed", 3, 10)
     assert failed["error"]["class"] == "crashed"
