@@ -10,7 +10,7 @@ class Failed(Exception):
 
 
 class Round(NamedTuple):
-    """One turn of A/B: our rate and that of the bare thing, one right after the other. Both per second."""
+    """One turn of A/B: our figure and that of the bare thing, one right after the other, in the same unit."""
 
     ours: float
     bare: float
@@ -36,14 +36,22 @@ class Row(NamedTuple):
 HEADER = Row("name", "figure", "goal")
 
 
-def compared(name: str, rounds: Sequence[Round], goal: float) -> list[Row]:
-    """The median of the rounds' ratios (noise of the machine hits both halves of a round), and the rates behind it."""
+def compared(
+    name: str, rounds: Sequence[Round], goal: float, *, unit: str = "/s", less_is_better: bool = False
+) -> list[Row]:
+    """The median of the rounds' ratios (noise hits both halves of a round), and the figures behind it."""
     ratios = [one.ratio for one in rounds]
     ours, bare = median(one.ours for one in rounds), median(one.bare for one in rounds)
     middle = median(ratios)
+    met = middle <= goal if less_is_better else middle >= goal
     return [
-        Row(name, f"{middle:.2f} ({min(ratios):.2f}..{max(ratios):.2f})", f">= {goal:g}", middle >= goal),
-        Row("", f"{ours:,.0f}/s against {bare:,.0f}/s"),
+        Row(
+            name,
+            f"{middle:.2f} ({min(ratios):.2f}..{max(ratios):.2f})",
+            f"{'<=' if less_is_better else '>='} {goal:g}",
+            met,
+        ),
+        Row("", f"{ours:,.0f}{unit} against {bare:,.0f}{unit}"),
     ]
 
 
