@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import logs
 from accepted.broker.base import ReceivedMessage
 from accepted.broker.rabbitmq.connections import Connector, Failure, ack, close_quietly, give_back, reject
+from accepted.broker.rabbitmq.prefetch import HOLD, Prefetch
 from accepted.broker.rabbitmq.received import delivered, read
 from accepted.broker.rabbitmq.round_robin import Buffer
 from accepted.broker.rabbitmq.topology import Declarer, declare_base, queue_name, queue_of
@@ -32,17 +33,6 @@ from accepted.storage.db.engine import reading
 from accepted.storage.jobs import outbox
 
 WATCH_EVERY = 1.0
-HOLD = 1.0
-"""Seconds that a message may wait for a slot before it goes back to the broker; and for which slots may stay free
-while fetching. Then all queues are consumed again."""
-
-AHEAD = 400
-"""Messages that a worker with short jobs has beyond its slots: some that wait for a claim, some claimed and some whose
-outcome is being committed."""
-
-HOLD_AHEAD = 0.1
-"""`HOLD`, with `AHEAD`: its jobs became long, and other workers may be free."""
-
 DEAF = 5.0
 """Seconds without a message, with a free slot, after which the ledger is asked whether one should have come. Nothing
 else shows a consumer that RabbitMQ wrongly takes for served: it counts messages as unacked that it never sent."""
@@ -51,7 +41,6 @@ ANSWERED_WITHIN = 10.0
 """Seconds for the broker to declare, consume or fetch."""
 
 RECONNECT = 1.0
-MAX_PREFETCH = 65535
 
 
 class RabbitSubscription:
@@ -63,7 +52,7 @@ class RabbitSubscription:
     def __init__(self, connector: Connector, engine: AsyncEngine, slots: int) -> None:
         self._connector = connector
         self._engine = engine
-        self._slots = min(slots, MAX_PREFETCH)
+        self._prefetch = Prefetch(slots)
         self._declarer = Declarer()
         self._queues: deque[str] = deque()
         self._declared: set[str] = set()
@@ -76,8 +65,6 @@ class RabbitSubscription:
         self._listening_since = 0.0
         self._free_since = math.inf
         self._asking_for = 0
-        self._ahead = False
-        self._ahead_wanted = False
         self._paused = False
         self._polled = False
         self._poll_comes_first = True
@@ -101,10 +88,11 @@ class RabbitSubscription:
     async def receive(self, limit: int) -> AsyncIterator[list[ReceivedMessage]]:
         """Goes on fetching up to `limit` while the block claims."""
         self._asking_for = limit
-        if limit > self._slots and not self._ahead_wanted and not self._paused:
-            self._ahead_wanted = True
-            self._wake.set()
         self._listening_since = time.monotonic()
+        if not self._paused:
+            self._prefetch.asked_for(limit)
+            if self._prefetch.outdated:
+                self._wake.set()
         try:
             messages = await self._next(limit)
             try:
@@ -187,15 +175,15 @@ class RabbitSubscription:
             if self._paused and self._asking_for:
                 await self._fetch(connection, underlay)
             if not self._paused:
-                if self._ahead_wanted and not self._ahead:
+                if self._prefetch.outdated:
                     await self._leave(underlay)
                 await self._subscribe(connection, underlay)
                 await self._check_for_silence()
-            hold, watch_every = (HOLD_AHEAD, HOLD_AHEAD) if self._ahead else (HOLD, WATCH_EVERY)
+            hold = self._prefetch.hold
             if self._buffer and not self._asking_for and time.monotonic() - self._oldest > hold:
                 await self._pause()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(watch_every):
+                async with asyncio.timeout(min(hold, WATCH_EVERY)):
                     await self._wake.wait()
 
     async def _leave(self, underlay: aiormq.Channel) -> None:
@@ -210,9 +198,8 @@ class RabbitSubscription:
             async with asyncio.timeout(ANSWERED_WITHIN):
                 await underlay.basic_cancel(self._consumers.pop(queue))
         if self._queues and not self._consumers:
-            self._ahead = self._ahead_wanted
             async with asyncio.timeout(ANSWERED_WITHIN):
-                await underlay.basic_qos(prefetch_count=min(self._slots + AHEAD * self._ahead, MAX_PREFETCH))
+                await underlay.basic_qos(prefetch_count=self._prefetch.renewed())
         for queue in list(self._queues):
             if queue in self._consumers:
                 continue
@@ -270,7 +257,7 @@ class RabbitSubscription:
     async def _pause(self) -> None:
         """Cancel the consumers, and give back messages for which no slot was free."""
         self._paused = True
-        self._ahead = self._ahead_wanted = False
+        self._prefetch.reset()
         if (queue := queue_of(self._buffer.last or "")) in self._queues:
             self._queues.rotate(-1 - self._queues.index(queue))
         underlay, consumers, self._consumers = self._channel, self._consumers, {}
@@ -294,7 +281,7 @@ class RabbitSubscription:
     def _forget(self) -> None:
         """The connection is gone: its messages cannot be acked any more, and the broker delivers them again."""
         self._channel = None
-        self._ahead = self._ahead_wanted = False
+        self._prefetch.reset()
         self._buffer.clear()
         self._consumers.clear()
         self._declared.clear()
