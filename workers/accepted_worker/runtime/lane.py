@@ -198,20 +198,21 @@ class Lane:
     async def _attempt(self, delivery: Delivery) -> None:
         """Run the job, commit its outcome, ack its message."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, has_slot = loop.time(), True
         early = loop.call_later(self._ack_within, self._ack_early, delivery)
         try:
             transition = await self._execute(delivery)
             self._ahead.count_ended(loop.time() - began)
-            holds_connection = self._recorder.has_transaction(delivery.claim.lease)
-            if not holds_connection:
+            has_slot = self._recorder.has_transaction(delivery.claim.lease)
+            if not has_slot:
                 self._room(self._slot_is_free)
             await self._record(delivery, transition)
-            if holds_connection:
-                self._room(self._slot_is_free)
         finally:
             early.cancel()
             self._acked_early.discard(_attempt_of(delivery))
+            self._running.discard(_attempt_of(delivery))
+            if has_slot:
+                self._room(self._slot_is_free)
 
     async def _record(self, delivery: Delivery, transition: Transition | None) -> None:
         self._unrecorded += 1
