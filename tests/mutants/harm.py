@@ -52,6 +52,11 @@ HARM = (
                 "WHERE y.tenant = '' AND y.queue = n.queue",
                 "WHERE y.queue = n.queue",
             ),
+            Edit(
+                "app/accepted/storage/queues.py",
+                "NOT EXISTS (SELECT 1 FROM job_types y WHERE y.tenant = '' AND y.queue = q.name)",
+                "NOT EXISTS (SELECT 1 FROM job_types y WHERE y.queue = q.name)",
+            ),
         ),
         (TYPES + "test_a_type_keeps_no_worker_from_the_jobs_of_others",),
     ),

@@ -235,7 +235,7 @@ class Submissions:""",
     ),
     Mutant(
         "a slow receiver gets as many deliveries at once as a fast one",
-        (Edit("app/accepted/storage/limiter.py", "COALESCE(v.seconds, {rules.UNKNOWN}), b.age, ", ""),),
+        (Edit("app/accepted/storage/admission.py", "COALESCE(v.seconds, {rules.UNKNOWN}), b.age, ", ""),),
         ("tests/integration/webhooks/test_slow_receivers.py::test_a_receiver_that_becomes_slow_gets_fewer_at_once",),
     ),
     Mutant(
