@@ -33,7 +33,7 @@ WEIGHT = 1 / 16
 
 
 class ClaimedAhead:
-    """The jobs that wait for a slot, the oldest first. `late` is given those that have waited for `PATIENCE`."""
+    """The jobs that wait for a slot, the oldest first. `late` is given those that have waited too long."""
 
     def __init__(self, slots: int, late: Callable[[list[Delivery]], None]) -> None:
         self._slots = slots

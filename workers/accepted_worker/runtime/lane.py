@@ -175,7 +175,7 @@ class Lane:
         """Wait until jobs can be claimed. Returns how many; 0 once the lane stops."""
         while not self._stopping:
             self._changed.clear()
-            limit = min(max(self._slots.free, 0) + self._ahead.room, MAX_BATCH)
+            limit = min(self._slots.free + self._ahead.room, MAX_BATCH)
             if limit and self._unrecorded < MOST_UNRECORDED:
                 return limit
             await self._changed.wait()
@@ -227,7 +227,7 @@ class Lane:
 
     def _slot_is_free(self) -> None:
         self._slots.give_back()
-        if self._slots.free > 0 and not self._stopping and (delivery := self._ahead.take()):
+        if not self._stopping and (delivery := self._ahead.take()):
             self._begin(delivery)
         self._changed.set()
 

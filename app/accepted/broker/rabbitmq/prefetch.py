@@ -9,7 +9,8 @@ AHEAD_SECONDS = 5.0
 """Seconds for which they are allowed after the last request for twice as many messages as slots."""
 
 HOLD = 1.0
-"""Seconds that a message may wait for a slot before it goes back to the broker."""
+"""Seconds that a message may wait for a slot before it goes back to the broker; and for which slots may stay free
+while messages are fetched one by one. Then all queues are consumed again."""
 
 HOLD_AHEAD = 0.1
 """The same with `AHEAD`: the jobs became long, and other workers may be free."""
