@@ -69,6 +69,7 @@ async def test_a_blocked_loop_is_no_lost_lease(database_url: str, engine: AsyncE
             done = await one.client.finished(job["id"])
             assert (done["status"], done["attempt"]) == ("succeeded", 1), done
             assert await one.outcomes(job) == ["succeeded"]
+        await one.worker.wait_ready(logged("loop_turns_again"), 10)
         lines = [json.loads(line) for line in one.worker.log(10_000).splitlines() if "loop_" in line]
         assert [line["event"] for line in lines] == ["loop_blocked", "loop_turns_again"]
         assert {(line["type"], line["job_id"]) for line in lines} == {("harms", one.blocker["id"])}
