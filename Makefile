@@ -13,11 +13,11 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench slow faults soak rabbitmq4 mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench bench-scale slow faults soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 13
 
 setup: $(STAMP) ## make .venv with the locked packages and `accepted`
 
@@ -50,6 +50,9 @@ format: setup ## format the code, and fix what ruff can fix
 
 bench: setup servers ## measure submissions, throughput, latency, idle CPU, a million lines, starts
 	@$(BIN)/python -m tests.benchmarks
+
+bench-scale: setup ## what requests cost with 10 million finished jobs and a million waiting: make bench-scale JOBS=100000
+	@$(BIN)/python -m tests.benchmarks.scale $(if $(JOBS),--jobs=$(JOBS))
 
 slow: setup servers ## run the tests marked slow: a million lines, 100,000 delays, a rate over a minute; about 10 minutes
 	@$(BIN)/pytest tests/integration tests/acceptance -m slow

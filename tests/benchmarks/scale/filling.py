@@ -1,0 +1,93 @@
+"""Fills a migrated ledger by SQL with what millions of jobs leave behind: rows as the service itself writes them.
+
+Of `jobs` finished jobs the newest tenth are the members of a batch that one more job keeps unfinished. One in ten has
+failed and is a dead letter, so that 10 million jobs make a million letters; one in 2,000 was cancelled, and 20 are of a
+rare type. As many jobs as the batch has members wait on the queue `default`.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from accepted.domain.ids import new_id
+
+CHUNK = 500_000
+"""Jobs in one statement: large enough to be fast, small enough that progress is seen."""
+
+RARE = "sleep"
+"""The type of 20 jobs; all others are `noop`."""
+
+TENANT = "default"
+
+_COLUMNS = "id, tenant, type, queue, status, priority, attempt, max_attempts, payload"
+
+_FINISHED = f"""
+WITH done AS MATERIALIZED (
+    SELECT uuidv7(at - now()) AS id, n, at,
+           CASE WHEN n % 10 = 0 THEN 'failed' WHEN n % 2000 = 1 THEN 'cancelled' ELSE 'succeeded' END AS status,
+           'the host ' || chr(97 + n / 10 % 26) || chr(97 + n / 260 % 8) || '.example answered 503 after ' || n || ' ms'
+               AS message
+    FROM (
+        SELECT CAST(n AS int4) AS n, now() - interval '6 days' * (1 - CAST(n AS float8) / CAST($3 AS int4)) AS at
+        FROM generate_series(CAST($1 AS int4), CAST($2 AS int4)) AS n
+    ) AS numbered
+), written AS (
+    INSERT INTO jobs ({_COLUMNS}, result, error, created_at, run_at, started_at, finished_at, batch_id)
+    SELECT id, '{TENANT}', CASE WHEN n % ($3 / 20) = 7 THEN '{RARE}' ELSE 'noop' END, 'default', status, 4,
+           CASE WHEN status = 'cancelled' THEN 0 ELSE 1 END, 5, json_build_object('n', n),
+           CASE WHEN status = 'succeeded' THEN '{{}}'::json END,
+           CASE WHEN status = 'failed' THEN json_build_object('class', 'invalid', 'message', message, 'attempt', 1)
+                WHEN status = 'cancelled'
+                THEN json_build_object('class', 'cancelled', 'message', 'cancelled on request', 'attempt', 0) END,
+           at, at, CASE WHEN status <> 'cancelled' THEN at + interval '3 ms' END, at + interval '6 ms',
+           CASE WHEN n > $3 - $3 / 10 THEN CAST($4 AS uuid) END
+    FROM done
+), tried AS (
+    INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome, error)
+    SELECT id, 1, '01990000-0000-7000-8000-000000000000', at + interval '3 ms', at + interval '6 ms', status,
+           CASE WHEN status = 'failed' THEN json_build_object('class', 'invalid', 'message', message, 'attempt', 1) END
+    FROM done WHERE status <> 'cancelled'
+), dead AS (
+    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, failed_at)
+    SELECT id, '{TENANT}', 'default', 'noop', 'invalid', message, at + interval '6 ms'
+    FROM done WHERE status = 'failed'
+)
+INSERT INTO idempotency_keys (tenant, key, fingerprint, job_id, expires_at)
+SELECT '{TENANT}', 'order-' || n, sha256(int4send(n)), id, now() + interval '1 day' FROM done
+"""
+
+_WAITING = f"""
+WITH waits AS MATERIALIZED (
+    SELECT uuidv7() AS id, n FROM generate_series(CAST($1 AS int4), CAST($2 AS int4)) AS n
+), written AS (
+    INSERT INTO jobs ({_COLUMNS}, run_at, batch_id)
+    SELECT id, '{TENANT}', 'noop', 'default', 'queued', 4, 0, 5, json_build_object('n', n), now(),
+           CASE WHEN n = 1 THEN CAST($3 AS uuid) END
+    FROM waits
+)
+INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published)
+SELECT id, 0, '{TENANT}', 'default', 4, now(), true FROM waits
+"""
+
+_BATCH = f"""
+INSERT INTO batches (id, tenant, workflow, total, remaining, created_at)
+VALUES ($1, '{TENANT}', false, $2, 1, now() - interval '1 day')
+"""
+
+_QUEUE = "INSERT INTO queues (name, dedicated) VALUES ('default', true) ON CONFLICT DO NOTHING"
+_PAIR = f"INSERT INTO queue_tenants (queue, tenant) VALUES ('default', '{TENANT}') ON CONFLICT DO NOTHING"
+
+
+async def fill(conn: "asyncpg.Connection[Any]", jobs: int) -> UUID:
+    """Write `jobs` finished jobs and a tenth as many that wait, and let PostgreSQL look at them; the batch's id."""
+    batch = new_id()
+    await conn.execute(_BATCH, batch, jobs // 10 + 1)
+    await conn.execute(_QUEUE)
+    await conn.execute(_PAIR)
+    for first in range(1, jobs + 1, CHUNK):
+        await conn.execute(_FINISHED, first, min(first + CHUNK - 1, jobs), jobs, batch)
+    for first in range(1, jobs // 10 + 1, CHUNK):
+        await conn.execute(_WAITING, first, min(first + CHUNK - 1, jobs // 10), batch)
+    await conn.execute("VACUUM (ANALYZE)")
+    return batch
