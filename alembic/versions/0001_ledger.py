@@ -196,22 +196,22 @@ CREATE TABLE batches (
     tenant text NOT NULL,
     workflow boolean NOT NULL,
     total integer NOT NULL,
-    remaining integer NOT NULL,
+    counts json NOT NULL DEFAULT '{}',
     on_failure text NOT NULL DEFAULT 'continue',
     callback_url text,
-    counts json,
     created_at timestamptz NOT NULL DEFAULT now(),
     cancel_requested_at timestamptz,
     finished_at timestamptz
 );
 CREATE INDEX batches_to_cancel ON batches (id) WHERE cancel_requested_at IS NOT NULL;
 
-CREATE TABLE batch_ends (
+CREATE TABLE batch_moves (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     batch_id uuid NOT NULL,
-    ended integer NOT NULL,
-    failed boolean NOT NULL
-);
+    from_status text NOT NULL,
+    to_status text NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX batch_moves_of ON batch_moves (batch_id);
 
 CREATE TABLE schedules (
     tenant text NOT NULL,
@@ -356,9 +356,26 @@ CREATE TABLE receivers (
 );
 """
 
+NOTE_MOVE = """
+CREATE FUNCTION note_batch_move() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO batch_moves (batch_id, from_status, to_status) VALUES (NEW.batch_id, OLD.status, NEW.status);
+    RETURN NULL;
+END
+$$
+"""
+
+ON_MOVE = """
+CREATE TRIGGER batch_moves AFTER UPDATE OF status ON jobs FOR EACH ROW
+WHEN (NEW.batch_id IS NOT NULL AND NEW.status <> OLD.status) EXECUTE FUNCTION note_batch_move()
+"""
+"""Decision 0022. A job that is in no batch costs the condition."""
+
 
 def upgrade() -> None:
     for group in (JOBS, SUBMISSION, FLOW, QUEUES, WEBHOOKS):
         for statement in group.split(";\n"):
             if statement.strip():
                 op.execute(statement)
+    op.execute(NOTE_MOVE)
+    op.execute(ON_MOVE)

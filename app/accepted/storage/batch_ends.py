@@ -1,8 +1,8 @@
-"""How a batch ends: its jobs are counted down as they end, and cancelled when that is requested.
+"""How a batch ends: the moves of its jobs are added to its counts, and its jobs are cancelled when that is requested.
 
-The end of a job appends a row to `batch_ends` and never writes the row of its batch, so jobs of one batch do not wait
-for each other. The rows are added up later. The sum is exact: a row is inserted by the transaction that ends the jobs,
-and deleted by the one that adds it up. `remaining` may lag behind, and is 0 only when every job has ended.
+A move is appended to `batch_moves` by the transaction that changes the job's status, and deleted by the one that adds
+it to the row of the batch. So the row with the moves that are left is exact at each moment, and jobs of one batch do
+not wait for each other. The row alone may lag behind; a batch finishes by both.
 
 A cancel is noted on the batch's row and carried out in chunks of its jobs, by id. A chunk skips locked rows and counts
 the jobs that it missed, because those are just changing their state: the next pass finds them. So a chunk never waits
@@ -10,54 +10,50 @@ and never deadlocks.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from accepted.domain.batch import Batch
-from accepted.domain.job import Status
-from accepted.storage.batches import COLUMNS, batch
+from accepted.domain.job import FINISHED, Status
+from accepted.storage.batches import STEPS, SUM
 from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, END, StatusChange, status_change
 
-FAILURES = frozenset({Status.FAILED, Status.EXPIRED})
+_FAILURES = f"('{Status.FAILED}', '{Status.EXPIRED}')"
 """Ends that count as failures where `on_failure` is `cancel`. A cancelled job does not: a client asked for that."""
 
-_APPEND = Statement("""
-INSERT INTO batch_ends (batch_id, ended, failed)
-SELECT * FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:ended AS int4[]), CAST(:failed AS bool[]))
-""")
-
 _TO_DO = Statement("""
-SELECT EXISTS (SELECT FROM batch_ends) AS ends, EXISTS (SELECT FROM unfinished_ends) AS unfinished,
+SELECT EXISTS (SELECT FROM batch_moves) AS moves, EXISTS (SELECT FROM unfinished_ends) AS unfinished,
        ARRAY(SELECT id FROM batches WHERE cancel_requested_at IS NOT NULL ORDER BY id LIMIT :limit) AS cancels
 """)
 
-_ADD_UP = Statement("""
+_ADD_UP = Statement(f"""
 WITH taken AS MATERIALIZED (
-    SELECT id FROM batch_ends ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+    SELECT id FROM batch_moves ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM batch_ends e USING taken t WHERE e.id = t.id RETURNING e.batch_id, e.ended, e.failed
-), ended AS MATERIALIZED (
-    SELECT batch_id, sum(ended) AS ended, bool_or(failed) AS failed FROM gone GROUP BY batch_id
+    DELETE FROM batch_moves m USING taken t WHERE m.id = t.id RETURNING m.batch_id, m.from_status, m.to_status
+), added AS MATERIALIZED (
+    SELECT batch_id, json_object_agg(status, jobs) AS moves, bool_or(failed) AS failed FROM (
+        SELECT m.batch_id, s.status, sum(s.jobs) AS jobs, bool_or(m.to_status IN {_FAILURES}) AS failed
+        FROM gone m CROSS JOIN LATERAL {STEPS} GROUP BY m.batch_id, s.status
+    ) AS summed GROUP BY batch_id
 ), locked AS MATERIALIZED (
-    SELECT b.id FROM batches b JOIN ended t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
+    SELECT b.id FROM batches b JOIN added a ON a.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
 )
 UPDATE batches b SET
-    remaining = b.remaining - t.ended,
-    cancel_requested_at = CASE WHEN t.failed AND b.on_failure = 'cancel' THEN COALESCE(b.cancel_requested_at, now())
+    counts = {SUM.format(counts="b.counts", moves="SELECT key, CAST(value AS int8) FROM json_each_text(a.moves)")},
+    cancel_requested_at = CASE WHEN a.failed AND b.on_failure = 'cancel' THEN COALESCE(b.cancel_requested_at, now())
                                ELSE b.cancel_requested_at END
-FROM ended t JOIN locked l ON l.id = t.batch_id
-WHERE b.id = t.batch_id
-RETURNING b.id, b.remaining
+FROM added a JOIN locked l ON l.id = a.batch_id
+WHERE b.id = a.batch_id
+RETURNING b.id, CAST(b.counts AS text) AS counts
 """)
 
-_FINISH = Statement(f"""
-UPDATE batches SET finished_at = now(), counts = CAST(:counts AS json), cancel_requested_at = NULL
-WHERE id = :id AND remaining = 0 AND finished_at IS NULL
-RETURNING {COLUMNS}, callback_url
+_FINISH = Statement("""
+UPDATE batches SET finished_at = now(), cancel_requested_at = NULL WHERE id = :id AND finished_at IS NULL
+RETURNING finished_at, callback_url
 """)
 
 _REQUEST = Statement("""
@@ -93,23 +89,23 @@ WITH locked AS MATERIALIZED (
     RETURNING t.job_id
 )
 SELECT * FROM ended
-UNION ALL SELECT job_id, 'running', false, false, NULL FROM requested
-UNION ALL SELECT job_id, 'running', false, false, NULL FROM attempts
+UNION ALL SELECT job_id, 'running', false, false FROM requested
+UNION ALL SELECT job_id, 'running', false, false FROM attempts
 WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NOT NULL
 """)
 
 
 class ToDo(msgspec.Struct, frozen=True):
-    """Whether there is anything to add up, whether ends are unfinished (`accepted.storage.jobs.dependencies`), and the
+    """Whether there are moves to add up, whether ends are unfinished (`accepted.storage.jobs.dependencies`), and the
     batches whose cancel was requested."""
 
-    ends: bool
+    moves: bool
     unfinished: bool
     cancels: list[UUID]
 
 
 class AddedUp(msgspec.Struct, frozen=True):
-    """How many batches had jobs that ended, and which of them have no job left to end."""
+    """How many batches have changed, and which of them have no job left to end, by their rows alone."""
 
     batches: int
     complete: list[UUID]
@@ -124,24 +120,6 @@ class CancelledChunk(msgspec.Struct, frozen=True):
     missed: int
 
 
-async def append(conn: Connection, ended: Iterable[StatusChange]) -> None:
-    """Write one row for each batch of these jobs, in the transaction that ends them."""
-    jobs: Counter[UUID] = Counter()
-    failed: set[UUID] = set()
-    for one in ended:
-        if one.batch_id is not None:
-            jobs[one.batch_id] += 1
-            if one.status in FAILURES:
-                failed.add(one.batch_id)
-    if jobs:
-        await _APPEND.run(
-            conn,
-            batch_ids=list(jobs),
-            ended=list(jobs.values()),
-            failed=[batch_id in failed for batch_id in jobs],
-        )
-
-
 async def to_do(conn: Connection, limit: int) -> ToDo:
     """What the batches loop has to do, with up to `limit` batches."""
     (row,) = await _TO_DO.rows(conn, limit=limit)
@@ -149,15 +127,15 @@ async def to_do(conn: Connection, limit: int) -> ToDo:
 
 
 async def add_up(conn: Connection, limit: int) -> AddedUp:
-    """Add up to `limit` rows up. The batches are locked until the caller commits."""
+    """Add up to `limit` moves to their batches, which are locked until the caller commits."""
     rows = await _ADD_UP.rows(conn, limit=limit)
-    return AddedUp(len(rows), sorted(row["id"] for row in rows if row["remaining"] == 0))
+    return AddedUp(len(rows), sorted(row["id"] for row in rows if json.loads(row["counts"]).keys() <= FINISHED))
 
 
-async def finish(conn: Connection, batch_id: UUID, counts: Mapping[str, int]) -> tuple[Batch, str | None] | None:
-    """Finish a locked batch. Returns it and its callback URL; None if a job of it has not ended."""
-    row = await _FINISH.first(conn, id=batch_id, counts=json.dumps(counts))
-    return None if row is None else (batch(row, counts), row["callback_url"])
+async def finish(conn: Connection, batch_id: UUID) -> tuple[datetime, str | None] | None:
+    """Finish a locked batch. Returns its `finished_at` and its callback URL; None if it has finished already."""
+    row = await _FINISH.first(conn, id=batch_id)
+    return None if row is None else (row["finished_at"], row["callback_url"])
 
 
 async def request_cancel(conn: Connection, tenant: str, batch_id: UUID) -> bool:

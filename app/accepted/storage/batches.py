@@ -1,12 +1,15 @@
 """Batches and workflows: the batch's row, the edges between its jobs, and their statuses and results.
 
+A batch is counted when it is inserted. From then on a trigger on `jobs` appends each change of a member's status to
+`batch_moves`, and the scheduler adds the moves to the row (`accepted.storage.batch_ends`). A reader adds those that are
+left. So no member is counted to read a batch, and no two members write the same row.
+
 `accepted.storage.jobs.submission` inserts the jobs in the same transaction. The batch's idempotency key
 (`accepted.storage.jobs.idempotency`) is written last, so that a second submission of the key waits for no more than a
 COMMIT.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -16,16 +19,15 @@ import msgspec
 from accepted.domain.batch import Batch, NewBatch
 from accepted.domain.references import Lease
 from accepted.storage.attempts.claims import OPEN_LEASE, lease_values
-from accepted.storage.db.statements import Connection, Row, Statement, struct
-
-COUNTED = 100_000
-"""Jobs counted in one statement: a fraction of a second, also when they are read from disk."""
+from accepted.storage.db.statements import Connection, Statement, struct
 
 _CREATE = Statement("""
-INSERT INTO batches (id, tenant, workflow, total, remaining, on_failure, callback_url)
-VALUES (:id, :tenant, :workflow, :total, :total, :on_failure, :callback_url)
+INSERT INTO batches (id, tenant, workflow, total, on_failure, callback_url)
+VALUES (:id, :tenant, :workflow, :total, :on_failure, :callback_url)
 RETURNING created_at
 """)
+
+_SET_COUNTS = Statement("UPDATE batches SET counts = CAST(:counts AS json) WHERE id = :id")
 
 _LINK = Statement("""
 WITH edge AS MATERIALIZED (
@@ -36,15 +38,29 @@ WITH edge AS MATERIALIZED (
 UPDATE jobs SET has_dependents = true WHERE id IN (SELECT needs FROM edge)
 """)
 
-COLUMNS = "id, tenant, workflow, total, CAST(counts AS text) AS counts, created_at, finished_at"
-"""The select list for `batch`."""
+SUM = """(
+    SELECT json_object_agg(status, jobs) FROM (
+        SELECT status, sum(jobs) AS jobs FROM (
+            SELECT key AS status, CAST(value AS int8) AS jobs FROM json_each_text({counts})
+            UNION ALL
+            {moves}
+        ) AS each GROUP BY status HAVING sum(jobs) <> 0
+    ) AS kept
+)"""
+"""The counts of a batch with `moves`, rows of (status, jobs), added. Those moves alone may give a negative number: the
+move that came before them is not added yet."""
 
-_FIND = Statement(f"SELECT {COLUMNS} FROM batches WHERE id = :id")
+STEPS = "(VALUES (m.from_status, -1), (m.to_status, 1)) AS s(status, jobs)"
+"""What a row of `batch_moves m` adds to the counts."""
 
-_COUNT = Statement("""
-SELECT status, count(*) AS jobs, max(CAST(id AS text)) AS last FROM (
-    SELECT id, status FROM jobs WHERE batch_id = :id AND id > :after ORDER BY id LIMIT :limit
-) AS part GROUP BY status
+_FIND = Statement(f"""
+SELECT b.id, b.tenant, b.workflow, b.total, b.created_at, b.finished_at, CAST({
+    SUM.format(
+        counts="b.counts",
+        moves=f"SELECT s.status, s.jobs FROM batch_moves m CROSS JOIN LATERAL {STEPS} WHERE m.batch_id = b.id",
+    )
+} AS text) AS counts
+FROM batches b WHERE b.id = :id
 """)
 
 _MEMBERS = Statement("""
@@ -74,9 +90,14 @@ class Member(msgspec.Struct, frozen=True):
 
 
 async def create(conn: Connection, batch: NewBatch) -> datetime:
-    """Insert the row of a batch whose jobs follow in this transaction. Returns its `created_at`."""
+    """Insert the row of a batch whose jobs and `set_counts` follow in this transaction. Returns its `created_at`."""
     created_at: datetime = await _CREATE.value(conn, **msgspec.structs.asdict(batch))
     return created_at
+
+
+async def set_counts(conn: Connection, batch_id: UUID, counts: Mapping[str, int]) -> None:
+    """How many jobs of each status this transaction has inserted. What they come to is noted by a trigger."""
+    await _SET_COUNTS.run(conn, id=batch_id, counts=json.dumps(counts))
 
 
 async def link(conn: Connection, edges: Sequence[tuple[UUID, UUID]]) -> None:
@@ -85,23 +106,9 @@ async def link(conn: Connection, edges: Sequence[tuple[UUID, UUID]]) -> None:
 
 
 async def find(conn: Connection, batch_id: UUID) -> Batch | None:
-    """The batch, of any tenant: the caller compares. Its jobs are counted, unless it has finished."""
+    """The batch, of any tenant: the caller compares. Its counts are those of this moment."""
     row = await _FIND.first(conn, id=batch_id)
-    if row is None:
-        return None
-    return batch(row, await count(conn, batch_id) if row["counts"] is None else json.loads(row["counts"]))
-
-
-async def count(conn: Connection, batch_id: UUID) -> dict[str, int]:
-    """How many jobs of the batch there are by status."""
-    counts: Counter[str] = Counter()
-    after, found = UUID(int=0), COUNTED
-    while found == COUNTED:
-        rows = await _COUNT.rows(conn, id=batch_id, after=after, limit=COUNTED)
-        counts.update({row["status"]: row["jobs"] for row in rows})
-        found = sum(row["jobs"] for row in rows)
-        after = max((UUID(row["last"]) for row in rows), default=after)
-    return counts
+    return None if row is None else struct(Batch, dict(row) | {"counts": json.loads(row["counts"])})
 
 
 async def members(conn: Connection, tenant: str, batch_id: UUID) -> list[Member]:
@@ -113,11 +120,3 @@ async def results_needed(conn: Connection, lease: Lease) -> dict[str, str] | Non
     """The results of the jobs that this attempt's job needs, as JSON text by ref; None if the lease does not hold."""
     rows = await _RESULTS.rows(conn, **lease_values(lease))
     return {row["ref"]: row["result"] or "null" for row in rows if row["ref"] is not None} if rows else None
-
-
-def batch(row: Row, counts: Mapping[str, int]) -> Batch:
-    """The batch of a row of `COLUMNS`."""
-    return Batch(
-        id=row["id"], tenant=row["tenant"], workflow=row["workflow"], total=row["total"], counts=counts,
-        created_at=row["created_at"], finished_at=row["finished_at"],
-    )  # fmt: skip

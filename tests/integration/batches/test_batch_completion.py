@@ -10,13 +10,17 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
+from accepted.domain import transitions
+from accepted.domain.failures import FailureClass
 from accepted.domain.ids import new_id
 from accepted.services.batches import ending
-from accepted.services.jobs.completion import expire
-from accepted.storage import batches
+from accepted.services.jobs.completion import expire, settle
 from accepted.storage.db.engine import transaction
+from accepted_worker.scheduler.relay import Relay
 from tests.support.clients.client import PATIENCE, check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, finished, schedulers, seen, told
+from tests.support.ledger.jobs import claim, running_attempt
+from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.service.app_without_auth import application
 from tests.support.service.in_process_worker import working
@@ -46,7 +50,17 @@ async def test_what_its_jobs_came_to(http: httpx.AsyncClient, engine: AsyncEngin
     assert (hook["url"], hook["batch_id"]) == (HOOK, batch)
     event = json.loads(hook["event"])
     assert event == {"type": "batch.finished", "timestamp": done["finished_at"], "data": done}
-    assert await rows(engine, "SELECT 1 FROM batch_ends") == []
+    await until(lambda: _all_added(engine), what="the moves to be added up")
+    assert await counted(engine) == [{"failed": 40, "succeeded": 150, "expired": 10}, {"succeeded": 1}]
+
+
+async def _all_added(engine: AsyncEngine) -> bool:
+    return await rows(engine, "SELECT 1 FROM batch_moves") == []
+
+
+async def counted(engine: AsyncEngine) -> list[dict[str, int]]:
+    """The counts on the rows of the batches, by their age: those that the scheduler has added up."""
+    return [row["counts"] for row in await rows(engine, "SELECT counts FROM batches ORDER BY id")]
 
 
 async def _expire(engine: AsyncEngine, broker: PostgresBroker) -> bool:
@@ -63,8 +77,7 @@ async def test_a_batch_serialises_nothing(http: httpx.AsyncClient, engine: Async
             await asyncio.gather(*(end_some(engine, broker, 10) for _ in range(10)))
         await conn.rollback()
     assert (await seen(http, batch))["counts"] == {"succeeded": 100}
-    (told_of,) = await rows(engine, "SELECT count(*), sum(ended) FROM batch_ends")
-    assert (told_of["count"], told_of["sum"]) == (10, 100)
+    assert await counted(engine) == [{"queued": 100}], "the moves are not added yet"
 
 
 async def test_many_schedulers_add_up_what_many_workers_end(
@@ -85,7 +98,7 @@ async def test_many_schedulers_add_up_what_many_workers_end(
 
     await asyncio.gather(*(work() for _ in range(4)), *(add() for _ in range(4)))
     assert sorted(hook["batch_id"] for hook in await told(engine)) == sorted(some)
-    assert {row["remaining"] for row in await rows(engine, "SELECT remaining FROM batches")} == {0}
+    assert await counted(engine) == [{"succeeded": 60}] * 5
 
 
 async def test_nothing_is_told_before_the_last_one(
@@ -154,18 +167,38 @@ async def test_a_retry_while_the_batch_finishes_comes_after_it(
     )
     assert [one.status_code for one in answers if isinstance(one, httpx.Response)] == [202] * 20
     assert (await seen(http, batch))["counts"] == {"queued": 20}
-    (row,) = await rows(engine, "SELECT * FROM batches")
-    (left,) = await rows(engine, "SELECT coalesce(sum(ended), 0) AS ended FROM batch_ends")
-    assert (row["remaining"] - left["ended"], row["finished_at"], row["counts"]) == (20, None, None)
+    await ending.add_up(engine, broker)
+    assert await counted(engine) == [{"queued": 20}]
+    assert not (await seen(http, batch))["finished"]
 
 
-async def test_members_are_counted_in_parts(
-    http: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_status_is_counted(http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker) -> None:
+    """Whatever moves a member, the counts are those of the members, without the scheduler and with it."""
     batch = await accepted(http, [{"type": "noop"}] * 6 + [{"type": "noop", "delay": 60}] * 5)
-    for some in (1, 2, 4, 11, 12):
-        monkeypatch.setattr(batches, "COUNTED", some)
-        assert (await seen(http, batch))["counts"] == {"queued": 6, "scheduled": 5}
+
+    async def check(*moved: str) -> None:
+        (members,) = await rows(
+            engine, "SELECT json_object_agg(status, n) AS n FROM (SELECT status, count(*) AS n FROM jobs GROUP BY 1) s"
+        )
+        for _ in range(2):
+            assert (await seen(http, batch))["counts"] == members["n"]
+            await ending.add_up(engine, broker)
+        assert members["n"].keys() >= set(moved)
+
+    await check("queued", "scheduled")
+    held, tried, _ = await claim(engine, 3, queue="default")
+    await check("running")
+    moves = [
+        transitions.handed_back(running_attempt(held)),
+        transitions.failed(running_attempt(tried), FailureClass.TRANSIENT, "later", 1.0),
+    ]
+    assert await settle(engine, broker, moves) == [True, True]
+    await check("retrying", "running")
+    await do(engine, "UPDATE outbox SET due_at = now() - interval '1 second' WHERE NOT published")
+    await Relay(engine, broker, PollConnection(engine)).run_once()
+    await check("queued")
+    assert (await http.post(f"/batches/{batch}/cancel")).status_code == 202
+    await check("cancelled")
 
 
 async def test_another_batch_is_not_there(http: httpx.AsyncClient, engine: AsyncEngine) -> None:

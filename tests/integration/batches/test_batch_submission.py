@@ -47,7 +47,7 @@ async def test_all_members_are_there(engine: AsyncEngine, broker: Broker) -> Non
     assert row["count"] == CHUNK * 2 + 1
     assert {row["name"] for row in await rows(engine, "SELECT name FROM queues")} >= {"q0", "q1", "q2"}
     (row,) = await rows(engine, "SELECT * FROM batches")
-    assert (row["remaining"], row["finished_at"], row["workflow"]) == (CHUNK * 2 + 1, None, False)
+    assert (row["counts"], row["finished_at"], row["workflow"]) == ({"queued": CHUNK * 2 + 1}, None, False)
 
 
 async def test_a_member_that_cannot_be_written_takes_all_with_it(engine: AsyncEngine, broker: Broker) -> None:

@@ -158,7 +158,7 @@ async def a_batch(engine: AsyncEngine, broker: PostgresBroker) -> UUID:
     batch_id = new_id()
     await do(
         engine,
-        "INSERT INTO batches (id, tenant, workflow, total, remaining) VALUES (:id, 't', false, 1, 0)", id=batch_id,
+        "INSERT INTO batches (id, tenant, workflow, total) VALUES (:id, 't', false, 1)", id=batch_id,
     )  # fmt: skip
     body = webhooks.event("batch.finished", None, {})
     async with transaction(engine) as conn:

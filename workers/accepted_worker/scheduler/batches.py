@@ -1,4 +1,4 @@
-"""The batches loop: counts the ends of members, finishes batches whose members have all ended, and cancels batches.
+"""The batches loop: adds up the moves of members, finishes batches whose members have all ended, and cancels batches.
 
 It also releases and cancels the jobs behind an end that has more of them than one transaction should change.
 """
@@ -19,7 +19,7 @@ CANCELS = 20
 
 
 class BatchLoop:
-    """Deletes the rows that it counts, finishes by a guarded statement, and skips members that others have locked."""
+    """Deletes the rows that it adds up, finishes by a guarded statement, and skips members that others have locked."""
 
     name = "batches"
 
@@ -33,7 +33,7 @@ class BatchLoop:
     async def run_once(self) -> int:
         async with self._polls.statements() as conn:
             to_do = await batch_ends.to_do(conn, CANCELS)
-        told = await add_up(self._engine, self._broker) if to_do.ends else 0
+        told = await add_up(self._engine, self._broker) if to_do.moves else 0
         cancelled = await self._canceller.cancel_some_of_each(to_do.cancels)
         finished = await finish_ends(self._engine, self._broker) if to_do.unfinished else 0
         self._busy = told + finished > 0 or any(map(self._canceller.is_under_way, to_do.cancels))

@@ -1,4 +1,4 @@
-"""The end of a batch: its members' ends are added up until none is missing, or a client cancels it.
+"""The end of a batch: the moves of its members are added up until all have ended, or a client cancels it.
 
 A batch that has finished is recorded, and its webhook written, in one transaction, once. A cancellation goes through
 the members in transactions of `MAX_CANCELLED`, each with the webhooks and whatever else follows from the members' ends,
@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted import logs
 from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.domain.batch import FINISHED_EVENT, Batch, to_wire
-from accepted.domain.job import WEBHOOK_TYPE, NewJob
+from accepted.domain.job import FINISHED, WEBHOOK_TYPE, NewJob
 from accepted.errors import LedgerUnavailable
 from accepted.services import webhooks
 from accepted.services.jobs import completion
@@ -24,8 +25,8 @@ from accepted.storage import batch_ends, batches
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
 
-MAX_ADDED = 1000
-"""Rows added up in one transaction. Each stands for up to 200 ends."""
+MAX_ADDED = 5000
+"""Moves added up in one transaction, which takes some 20 ms."""
 
 MAX_CANCELLED = 500
 """Members cancelled in one transaction, which locks them for some tens of milliseconds."""
@@ -37,7 +38,7 @@ FIRST = UUID(int=0)
 
 
 async def add_up(engine: AsyncEngine, broker: Broker) -> int:
-    """Add the ends of members to their batches, and finish complete ones. Returns how many batches changed."""
+    """Add moves of members to their batches, and finish complete ones. Returns how many batches changed."""
     async with transaction(engine) as conn:
         added = await batch_ends.add_up(conn, MAX_ADDED)
         await _finish(conn, broker, added.complete)
@@ -107,12 +108,18 @@ async def _begin(canceller: BatchCanceller, batch_id: UUID) -> None:
 
 
 async def _finish(conn: AsyncConnection, broker: Broker, complete: Sequence[UUID]) -> None:
-    """Record the ends of these batches, whose rows are locked: a retried member waits, and reopens its batch."""
+    """Finish those of these batches, whose rows are locked, that are complete by the moves that are left, too.
+
+    A retry of a member comes before, and its move is seen, or after: it waits for the row, and opens the batch again.
+    """
     deliveries = []
     for batch_id in complete:
-        done = await batch_ends.finish(conn, batch_id, await batches.count(conn, batch_id))
+        batch = await batches.find(conn, batch_id)
+        if batch is None or not batch.counts.keys() <= FINISHED:
+            continue
+        done = await batch_ends.finish(conn, batch_id)
         if done is not None and done[1] is not None:
-            deliveries.append(_webhook(done[0], done[1]))
+            deliveries.append(_webhook(msgspec.structs.replace(batch, finished_at=done[0]), done[1]))
     if deliveries:
         await webhooks.write(conn, broker, deliveries)
 

@@ -124,6 +124,7 @@ class BatchSubmissions:
                 queues.update(job.queue for job in chunk)
             if wanted.edges:
                 await ledger.link(conn, wanted.edges)
+            await ledger.set_counts(conn, wanted.batch.id, counts)
             await self._broker.announce(conn, wanted.queues)
             if not await self._remember(conn, wanted):
                 return None

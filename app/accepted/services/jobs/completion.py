@@ -19,7 +19,6 @@ from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from accepted.services import webhooks
 from accepted.services.jobs import placement
-from accepted.storage import batch_ends
 from accepted.storage.attempts import completion
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading, transaction
@@ -131,7 +130,7 @@ async def finish_ends(engine: AsyncEngine, broker: Broker) -> int:
             return 0
         cancelled = await dependencies.cancel_behind(conn, unfinished.unsuccessful) if unfinished.unsuccessful else []
         await _release(conn, broker, [one.job_id for one in cancelled if one.has_dependents], unfinished.succeeded)
-        await _tell(conn, broker, cancelled)
+        await _write_webhooks(conn, broker, cancelled)
         await conn.commit()
     return len(unfinished.unsuccessful) + len(unfinished.succeeded)
 
@@ -168,17 +167,16 @@ async def record(conn: Connection, broker: Broker, batch: Sequence[Transition]) 
 
 
 async def follow_up(conn: Connection, broker: Broker, changed: Sequence[StatusChange]) -> None:
-    """For those of `changed` that have finished: release their dependents, tell their batches, write their webhooks.
+    """For those of `changed` that have finished: release their dependents, write their webhooks.
 
     The caller commits.
     """
     finished = [one for one in changed if one.finished]
     finished += await _release_dependents(conn, broker, finished)
-    await _tell(conn, broker, finished)
+    await _write_webhooks(conn, broker, finished)
 
 
-async def _tell(conn: Connection, broker: Broker, finished: Sequence[StatusChange]) -> None:
-    await batch_ends.append(conn, finished)
+async def _write_webhooks(conn: Connection, broker: Broker, finished: Sequence[StatusChange]) -> None:
     await webhooks.record(conn, broker, [one.job_id for one in finished if one.wants_webhook])
 
 

@@ -59,7 +59,7 @@ WITH transition AS MATERIALIZED (
            CASE WHEN type = '{ALERT_TYPE}' THEN now() END
     FROM moved WHERE status = 'failed'
 )
-SELECT id, status, wants_webhook, has_dependents, batch_id, {ANNOUNCE.format(rows="moved")} FROM moved
+SELECT id, status, wants_webhook, has_dependents, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
 """One statement for a whole batch, because outcome, attempt, outbox row and dead letter must change together, and each
 round trip costs as much as the rows. If a cancel was requested, an outcome that would run the job again ends it. The

@@ -13,7 +13,7 @@ from accepted.storage.db.statements import Connection, Row, Statement
 
 CHANGE_COLUMNS = """
     j.id, j.status, j.callback_url IS NOT NULL AND 'job.' || j.status = ANY(j.callback_events) AS wants_webhook,
-    j.has_dependents, j.batch_id
+    j.has_dependents
 """
 """What a statement that changes `jobs AS j` returns for `status_change`."""
 
@@ -35,7 +35,7 @@ WITH taken AS (
     RETURNING job_id
 )
 SELECT * FROM waiting
-UNION ALL SELECT job_id, 'running', false, false, NULL FROM running
+UNION ALL SELECT job_id, 'running', false, false FROM running
 """)
 """One statement, which finds the job by the row that it has in one state only: its outbox row while it waits, its open
 lease while it runs."""
@@ -53,7 +53,6 @@ class StatusChange(msgspec.Struct, frozen=True):
     status: str
     wants_webhook: bool
     has_dependents: bool
-    batch_id: UUID | None
 
     @property
     def finished(self) -> bool:
@@ -77,4 +76,4 @@ async def requested(conn: Connection, worker_id: UUID) -> list[tuple[UUID, int]]
 
 def status_change(row: Row) -> StatusChange:
     """The change that a row of `CHANGE_COLUMNS` describes."""
-    return StatusChange(row["id"], row["status"], row["wants_webhook"], row["has_dependents"], row["batch_id"])
+    return StatusChange(row["id"], row["status"], row["wants_webhook"], row["has_dependents"])

@@ -2,7 +2,7 @@
 
 The attempt number keeps rising, so every fence holds; `max_attempts` rises to the attempt plus what the policy allows.
 One transaction chooses and locks the jobs, deletes their dead letters, resets them and writes their outbox rows, so a
-job is never both waiting and a dead letter. Its batch waits for one more end.
+job is never both waiting and a dead letter. Its batch is open again.
 
 In a workflow, the jobs that were cancelled because of the job wait again, too. The transaction locks, in id order,
 these jobs and everything that they need, so that none of them can end meanwhile: it sees each end, or is seen by it.
@@ -52,13 +52,10 @@ WITH chosen AS MATERIALIZED (
     WHERE j.id = c.id AND j.status IN ('failed', 'cancelled', 'expired')
     RETURNING j.id, j.attempt, j.queue, j.priority, j.run_at, j.expires_at, j.concurrency_key, j.batch_id,
               j.status = 'blocked' AS blocked, j.tenant, j.type, j.payload
-), retried AS MATERIALIZED (
-    SELECT batch_id, count(*) AS members FROM moved WHERE batch_id IS NOT NULL GROUP BY batch_id
 ), locked AS MATERIALIZED (
-    SELECT b.id FROM batches b JOIN retried t ON t.batch_id = b.id ORDER BY b.id FOR UPDATE OF b
+    SELECT b.id FROM batches b WHERE b.id IN (SELECT batch_id FROM moved) ORDER BY b.id FOR UPDATE
 ), opened AS (
-    UPDATE batches b SET remaining = b.remaining + t.members, finished_at = NULL, counts = NULL
-    FROM retried t JOIN locked l ON l.id = t.batch_id WHERE b.id = t.batch_id
+    UPDATE batches b SET finished_at = NULL FROM locked l WHERE b.id = l.id
 ), tried_again AS (
     DELETE FROM webhook_urls u USING moved m
     WHERE m.type = '{WEBHOOK_TYPE}' AND u.tenant = m.tenant AND u.url = m.payload->>'url'
