@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from accepted.storage.db.engine import create_engine
-from accepted_worker.scheduler.housekeeping import Pruner
+from accepted_worker.scheduler.pruner import Pruner
 from tests.faults import effects
 from tests.faults.checker import Ledger
 from tests.faults.cluster import Cluster

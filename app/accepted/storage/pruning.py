@@ -6,9 +6,11 @@ Expired idempotency keys are pruned by `accepted.storage.jobs.idempotency`.
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 from accepted.domain.ids import floor_at
 from accepted.domain.job import WEBHOOK_TYPE
-from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.webhooks import ABOUT
 
 SHORTEST = 86400.0
@@ -25,6 +27,11 @@ def _undelivered(id_: str) -> str:
           AND d.finished_at IS NULL LIMIT 1
     ) IS NOT NULL"""
 
+
+_WALKED = """
+    (SELECT count(*) FROM walked) AS walked, (SELECT id FROM walked ORDER BY id OFFSET :limit - 1) AS last
+"""
+"""How many rows a statement has looked at, and the id after which to go on; NULL when there are no more."""
 
 _NEEDED = f"""(
     (SELECT b.id FROM batches b WHERE b.id = j.batch_id) IS NOT NULL
@@ -51,11 +58,17 @@ Scalar subqueries, because PostgreSQL may turn EXISTS into a scan of all jobs, o
 """
 
 _OLD = Statement(f"""
-SELECT j.id FROM jobs j
-WHERE j.id < :newest AND j.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
-  AND (j.status <> 'failed' OR j.finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
-  AND NOT {_NEEDED}
-ORDER BY j.id LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+WITH walked AS MATERIALIZED (
+    SELECT id FROM jobs WHERE id > :after AND id < :newest ORDER BY id LIMIT :limit
+), old AS MATERIALIZED (
+    SELECT j.id FROM jobs j
+    WHERE j.id = ANY(ARRAY(SELECT id FROM walked))
+      AND j.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
+      AND (j.status <> 'failed' OR j.finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
+      AND NOT {_NEEDED}
+    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+)
+SELECT ARRAY(SELECT id FROM old) AS ids, {_WALKED}
 """)
 
 _DELETE = Statement(f"""
@@ -103,15 +116,20 @@ DELETE FROM schedule_runs r USING old
 WHERE r.tenant = old.tenant AND r.name = old.name AND r.scheduled_at = old.scheduled_at
 """)
 _BATCHES = Statement(f"""
-WITH old AS MATERIALIZED (
+WITH walked AS MATERIALIZED (
+    SELECT id FROM batches WHERE id > :after AND id < :newest ORDER BY id LIMIT :limit
+), old AS MATERIALIZED (
     SELECT b.id FROM batches b
-    WHERE b.id < :newest AND b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
+    WHERE b.id = ANY(ARRAY(SELECT id FROM walked))
+      AND b.finished_at < now() - CAST(:retention AS float8) * interval '1 second'
       AND (b.counts ->> 'failed' IS NULL
            OR b.finished_at < now() - CAST(:retention_failed AS float8) * interval '1 second')
       AND NOT (b.callback_url IS NOT NULL AND {_undelivered("b.id")})
-    ORDER BY b.id LIMIT :limit FOR UPDATE OF b SKIP LOCKED
+    ORDER BY b.id FOR UPDATE OF b SKIP LOCKED
+), gone AS (
+    DELETE FROM batches b USING old WHERE b.id = old.id
 )
-DELETE FROM batches b USING old WHERE b.id = old.id
+SELECT (SELECT count(*) FROM old) AS deleted, {_WALKED}
 """)
 """A batch goes as a whole: first its row, which nothing can reopen then, and after it its members, which the row has
 kept. A batch with failed members is kept as long as these: each of them can be retried, and then needs the results of
@@ -125,14 +143,25 @@ _RECEIVERS = Statement("DELETE FROM receivers WHERE updated_at < now() - interva
 _SECRETS = Statement("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
-async def prune_jobs(conn: Connection, retention: float, retention_failed: float, now: datetime, limit: int) -> int:
-    """Delete up to `limit` jobs that ended over `retention` seconds ago (`retention_failed` for failed ones).
+class Walked(msgspec.Struct, frozen=True):
+    """A step through old rows, by id: how many were deleted, how many there were, and the last one; None at the end."""
 
-    Jobs that something still needs stay (`_NEEDED`). Returns how many were deleted. The caller commits.
+    deleted: int
+    walked: int
+    last: UUID | None
+
+
+async def prune_jobs(
+    conn: Connection, retention: float, retention_failed: float, now: datetime, after: UUID, limit: int
+) -> Walked:
+    """Delete those of the next `limit` jobs that ended over `retention` seconds ago (`retention_failed`: failed ones).
+
+    Jobs that something still needs stay (`_NEEDED`). The caller commits.
     """
     ages = {"retention": float(retention), "retention_failed": float(retention_failed)}
-    ids = await _OLD.values(conn, newest=_newest(now, retention, retention_failed), **ages, limit=limit)
-    return await _DELETE.count(conn, ids=ids) if ids else 0
+    (row,) = await _OLD.rows(conn, after=after, newest=_newest(now, retention, retention_failed), **ages, limit=limit)
+    deleted = await _DELETE.count(conn, ids=row["ids"]) if row["ids"] else 0
+    return Walked(deleted, row["walked"], row["last"])
 
 
 async def prune_runs(conn: Connection, retention: float, limit: int) -> int:
@@ -143,12 +172,16 @@ async def prune_runs(conn: Connection, retention: float, limit: int) -> int:
     return await _RUNS.count(conn, retention=max(retention, SHORTEST), limit=limit)
 
 
-async def prune_batches(conn: Connection, retention: float, retention_failed: float, now: datetime, limit: int) -> int:
-    """Delete up to `limit` batches that finished over `retention` seconds ago (`retention_failed` with failed members)
-    and whose webhook is delivered. Their members can then be pruned. Returns how many. The caller commits.
+async def prune_batches(
+    conn: Connection, retention: float, retention_failed: float, now: datetime, after: UUID, limit: int
+) -> Walked:
+    """Delete those of the next `limit` batches that finished over `retention` seconds ago (`retention_failed` with
+    failed members) and whose webhook is delivered. Their members can then be pruned. The caller commits.
     """
     ages = {"retention": float(retention), "retention_failed": float(retention_failed)}
-    return await _BATCHES.count(conn, newest=_newest(now, retention, retention_failed), **ages, limit=limit)
+    newest = _newest(now, retention, retention_failed)
+    (row,) = await _BATCHES.rows(conn, after=after, newest=newest, **ages, limit=limit)
+    return struct(Walked, row)
 
 
 async def prune_rest(conn: Connection) -> None:

@@ -16,8 +16,9 @@ from accepted.broker.postgres import PostgresBroker
 from accepted_worker.scheduler.batches import BatchLoop
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.ending import Expiry, Overdue
-from accepted_worker.scheduler.housekeeping import Pruner, Sampler
+from accepted_worker.scheduler.housekeeping import Sampler
 from accepted_worker.scheduler.limiter import Limiter
+from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Relay
 from tests.support.clients.client import Client
 from tests.support.clients.ends import Ends, Sent

@@ -16,6 +16,7 @@ from accepted.storage import job_types, pruning
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import uniqueness
 from accepted.storage.jobs.uniqueness import UniqueKey
+from accepted_worker.scheduler.pruner import FIRST
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.service.in_process_worker import HANDLERS
@@ -154,9 +155,9 @@ async def test_a_key_goes_with_its_job_when_that_is_pruned(apis: list[Api], clie
 
 async def _pruned(engine: AsyncEngine) -> int:
     async with transaction(engine) as conn:
-        done = await pruning.prune_jobs(conn, 0, 0, datetime.now(UTC) + timedelta(seconds=5), 100)
+        done = await pruning.prune_jobs(conn, 0, 0, datetime.now(UTC) + timedelta(seconds=5), FIRST, 100)
         await conn.commit()
-    return done
+    return done.deleted
 
 
 async def test_a_job_that_is_not_seen_yet_is_not_taken_over_from(engine: AsyncEngine) -> None:

@@ -19,8 +19,8 @@ from accepted.storage.jobs.submission import Entry
 from accepted_worker.attempt import progress
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.ending import Expiry, Rescuer
-from accepted_worker.scheduler.housekeeping import Pruner
 from accepted_worker.scheduler.limiter import Limiter
+from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Reconciler
 from tests.support.ledger import schedules
 from tests.support.ledger.jobs import a_job, claim, insert, put, the_job

@@ -17,7 +17,7 @@ from accepted.storage import job_types, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.ending import Expiry, Rescuer
-from accepted_worker.scheduler.housekeeping import Pruner
+from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Reconciler, Relay
 from tests.support.ledger.jobs import WORKER, a_job, claim, insert, put, the_job
 from tests.support.ledger.poll_connection import PollConnection

@@ -26,6 +26,8 @@ from accepted.storage import batches, pruning
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import manual_retry
+from accepted_worker.scheduler import pruner
+from accepted_worker.scheduler.pruner import FIRST, Pruner
 from tests.support.clients.client import check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, seen
 from tests.support.ledger.jobs import DAY, a_job, apply, claim, put, running_attempt
@@ -50,12 +52,12 @@ def later() -> datetime:
 async def prune(engine: AsyncEngine, failed: float = 0) -> tuple[int, int]:
     """One round with no retention, but `failed` seconds for what has failed: how many batches and jobs were deleted."""
     async with transaction(engine) as conn:
-        gone = await pruning.prune_batches(conn, 0, failed, later(), 100)
+        gone = await pruning.prune_batches(conn, 0, failed, later(), FIRST, 100)
         await conn.commit()
     async with transaction(engine) as conn:
-        jobs = await pruning.prune_jobs(conn, 0, failed, later(), 100)
+        jobs = await pruning.prune_jobs(conn, 0, failed, later(), FIRST, 100)
         await conn.commit()
-    return gone, jobs
+    return gone.deleted, jobs.deleted
 
 
 async def end(engine: AsyncEngine, result: str | None = "{}") -> list[UUID]:
@@ -144,7 +146,7 @@ async def test_a_workflow_that_is_half_pruned_does_not_run_again(
     await end(engine, None)
     await ending.add_up(engine, broker)
     async with transaction(engine) as conn:
-        assert await pruning.prune_batches(conn, 0, 0, later(), 100) == 1
+        assert (await pruning.prune_batches(conn, 0, 0, later(), FIRST, 100)).deleted == 1
         await conn.commit()
     check_problem(await http.post(f"/jobs/{ids['b']}/retry"), 409)
     check_problem(await http.post(f"/dead-letters/{ids['b']}/replay"), 409)
@@ -179,8 +181,9 @@ async def test_the_pruner_asks_again_once_it_has_its_locks(engine: AsyncEngine, 
     await end(engine)
     grandchild = a_job(parent_id=child.id, root_id=root, depth=2)
     async with transaction(engine) as conn:
-        values = {"newest": pruning._newest(later(), 0, 0), "retention": 0.0, "retention_failed": 0.0, "limit": 100}
-        old = await pruning._OLD.values(conn, **values)
+        ages = {"retention": 0.0, "retention_failed": 0.0}
+        (found,) = await pruning._OLD.rows(conn, after=FIRST, newest=pruning._newest(later(), 0, 0), **ages, limit=100)
+        old = found["ids"]
         assert set(old) == {root, child.id}
         await put(engine, id=grandchild.id, parent_id=child.id, root_id=root, depth=2)
         assert await pruning._DELETE.count(conn, ids=old) == 1
@@ -246,9 +249,37 @@ async def test_a_retry_waits_for_a_pruner_and_finds_nothing(engine: AsyncEngine,
     (job,) = await put(engine, tenant="default")
     await end(engine, None)
     async with transaction(engine) as conn:
-        assert await pruning.prune_jobs(conn, 0, 0, later(), 100) == 1
+        assert (await pruning.prune_jobs(conn, 0, 0, later(), FIRST, 100)).deleted == 1
         retrying = asyncio.create_task(http.post(f"/jobs/{job}/retry"))
         await until(lambda: waits_for_a_lock(engine), 10, "the retry to wait")
         await conn.commit()
     check_problem(await retrying, 409)
     assert await rows(engine, "SELECT 1 FROM jobs") == await rows(engine, "SELECT 1 FROM outbox") == []
+
+
+async def test_a_round_looks_once_at_what_stays(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept jobs do not hide those behind them, and are not walked over again with each statement."""
+    monkeypatch.setattr(pruner, "STEP", 3)
+    await put(engine, 7)
+    failed = await end(engine, None)
+    await put(engine, 5)
+    await end(engine)
+    loop = Pruner(engine, 0, DAY)
+    assert [await loop.run_once() for _ in range(5)] == [0, 0, 2, 3, 0]
+    assert loop.pause(0) >= pruner.EVERY, "the round is over"
+    assert {row["id"] for row in await rows(engine, "SELECT id FROM jobs")} == set(failed)
+    await do(engine, "UPDATE jobs SET status = 'succeeded'")
+    assert sum([await loop.run_once() for _ in range(3)]) == 7, "the next one begins with the oldest"
+
+
+async def test_rounds_in_vain_get_rare(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruner, "EVERY", 0.0)
+    await put(engine, 20)
+    await end(engine)
+    fruitful, in_vain = Pruner(engine, 0, DAY), Pruner(engine, DAY, DAY)
+    assert (await fruitful.run_once(), fruitful.pause(20)) == (20, 0.0)
+    await put(engine, 20)
+    await end(engine, None)
+    assert (await fruitful.run_once(), await in_vain.run_once()) == (0, 0)
+    assert fruitful.pause(0) > 0.0
+    assert in_vain.pause(0) == 0.0, "it has looked at none"

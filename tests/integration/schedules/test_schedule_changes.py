@@ -15,7 +15,7 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.storage import pruning, schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
-from accepted_worker.scheduler.housekeeping import Pruner
+from accepted_worker.scheduler.pruner import FIRST, Pruner
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.schedules import TENANT, back, due, fire, job_checks, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
@@ -223,7 +223,9 @@ async def test_old_runs_are_forgotten_but_not_those_at_work(
     for name, hours in (("done", 25), ("at-work", 25), ("young", 23), ("failed", 25)):
         await do(engine, aged, hours=hours, name=name)
     async with transaction(engine) as conn:
-        assert await pruning.prune_jobs(conn, 0, 60, datetime.now(UTC) + timedelta(seconds=5), 100) == 2
+        assert (
+            await pruning.prune_jobs(conn, 0, 60, datetime.now(UTC) + timedelta(seconds=5), FIRST, 100)
+        ).deleted == 2
         await conn.commit()
     await Pruner(engine, 60, 60).run_once()
     left = {row["name"] for row in await rows(engine, "SELECT name FROM schedule_runs")}

@@ -11,8 +11,9 @@ from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import BatchLoop
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.ending import Expiry, Overdue, Rescuer
-from accepted_worker.scheduler.housekeeping import Pruner, Rejections, Reporter, Sampler
+from accepted_worker.scheduler.housekeeping import Rejections, Reporter, Sampler
 from accepted_worker.scheduler.limiter import Limiter
+from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Reconciler, Relay
 
 

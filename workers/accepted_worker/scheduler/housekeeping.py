@@ -1,28 +1,19 @@
-"""The loops that delete, measure and report: the pruner, the sampler, rejections and the reporter."""
+"""The loops that measure and report: the sampler, rejections and the reporter."""
 
 import asyncio
 import time
-from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
-from accepted.storage import pruning, queue_load, queue_tenants, queues
+from accepted.storage import queue_load, queue_tenants, queues
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
-from accepted.storage.jobs import idempotency
 from accepted.storage.queue_tenants import Pair
-
-PRUNE_EVERY = 30.0
-PRUNE_AGAIN = 1.0
-"""Seconds until the next round while there is more to delete."""
-
-PRUNE_BATCH = 1000
-"""Rows in a statement, so that no lock is held for long."""
 
 SAMPLE_SHARE = 50
 """The sampler may use one part in this many of the time, so that counting a huge backlog is no load of its own."""
@@ -33,47 +24,6 @@ REPORT_EVERY = 60.0
 """Seconds between checks whether the daily report is due."""
 
 log = structlog.get_logger(__name__)
-
-
-class Pruner:
-    """Deletes batches, finished jobs and runs of schedules past their retention, and expired idempotency keys.
-
-    What something else still needs is kept (`accepted.storage.pruning`).
-    """
-
-    name = "pruner"
-
-    def __init__(self, engine: AsyncEngine, retention: float, retention_failed: float) -> None:
-        self._engine = engine
-        self._retention = retention
-        self._retention_failed = retention_failed
-        self._errors = RowErrors(self.name)
-
-    async def run_once(self) -> int:
-        now, done = datetime.now(UTC), 0
-        for prune in (self._prune_batches, self._prune_jobs, self._prune_keys, self._prune_runs):
-            with self._errors.contained(prune.__name__):
-                async with transaction(self._engine) as conn:
-                    done += await prune(conn, now)
-                    await conn.commit()
-        return done
-
-    async def _prune_batches(self, conn: AsyncConnection, now: datetime) -> int:
-        return await pruning.prune_batches(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
-
-    async def _prune_jobs(self, conn: AsyncConnection, now: datetime) -> int:
-        return await pruning.prune_jobs(conn, self._retention, self._retention_failed, now, PRUNE_BATCH)
-
-    async def _prune_keys(self, conn: AsyncConnection, now: datetime) -> int:
-        keys = await idempotency.prune(conn, PRUNE_BATCH)
-        await pruning.prune_rest(conn)
-        return keys
-
-    async def _prune_runs(self, conn: AsyncConnection, now: datetime) -> int:
-        return await pruning.prune_runs(conn, self._retention, PRUNE_BATCH)
-
-    def pause(self, done: int) -> float:
-        return PRUNE_AGAIN if done >= PRUNE_BATCH else PRUNE_EVERY
 
 
 class Sampler:
