@@ -285,6 +285,17 @@ CREATE TABLE queue_samples (
     PRIMARY KEY (queue, at)
 );
 
+CREATE TABLE queue_depths (
+    queue text NOT NULL,
+    tenant text NOT NULL,
+    status text NOT NULL,
+    jobs integer NOT NULL,
+    due integer NOT NULL,
+    ready_at timestamptz,
+    counted_at timestamptz NOT NULL,
+    PRIMARY KEY (queue, tenant, status, counted_at)
+);
+
 CREATE TABLE job_types (
     tenant text NOT NULL DEFAULT '',
     name text NOT NULL,

@@ -4,6 +4,7 @@ Every caller sees names, limits, rates and slots. How many jobs wait, and for ho
 and the tenant's own jobs for other callers.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query
@@ -108,6 +109,9 @@ class QueueView(BaseModel):
     max_depth: int | None
     depth: DepthView
     depth_of: Literal["all", "tenant"] = Field(description="Whose jobs `depth` and `oldest_waiting_age` cover.")
+    depth_at: datetime | None = Field(
+        description="When the waiting jobs of `depth` were counted, if they are too many to be counted for an answer."
+    )
     oldest_waiting_age: float | None = Field(description="Seconds for which the oldest queued job has been ready.")
     rate_in: float | None = Field(description="Jobs that came due, per second.")
     rate_out: float | None = Field(description="Attempts that ended, per second.")

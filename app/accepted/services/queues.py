@@ -15,8 +15,9 @@ from accepted.domain.job import FINISHED, Status
 from accepted.domain.rates import Measured, size
 from accepted.errors import LedgerUnavailable
 from accepted.storage import queue_load, queues
+from accepted.storage.counts import backlogs
+from accepted.storage.counts.backlogs import Backlog
 from accepted.storage.db.engine import reading, transaction
-from accepted.storage.queue_load import Backlog
 from accepted.storage.queues import QueueSettings, QueueUses
 
 REPORT_EVERY = 5.0
@@ -62,7 +63,7 @@ async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl:
         if await queues.settings_of(conn, name) is None:
             return None
         measured = (await queue_load.measured(conn, [name]))[name]
-        backlog = await queue_load.due(conn, name)
+        backlog = await backlogs.due(conn, name)
         slots = await queue_load.slots(conn, [name], lease_ttl)
     found = size(measured, backlog, drain_within)
     return {
@@ -118,21 +119,21 @@ class RunTimes:
 async def _described(
     conn: AsyncConnection, settings: Sequence[QueueSettings], queue: str | None, tenant: str | None, lease_ttl: float
 ) -> list[dict[str, Any]]:
-    found = await queue_load.backlogs(conn, queue, tenant)
+    found, counted_at = await backlogs.backlogs(conn, queue, tenant)
     measured = await queue_load.measured(conn, [one.name for one in settings])
     slots = await queue_load.slots(conn, [one.name for one in settings], lease_ttl)
+    depth_of = "all" if tenant is None else "tenant"
     return [
-        _shown(one, found.get(one.name, Backlog()), measured[one.name], slots[one.name], tenant) for one in settings
+        _shown(one, found.get(one.name, Backlog()), measured[one.name], slots[one.name])
+        | {"depth_of": depth_of, "depth_at": counted_at}
+        for one in settings
     ]
 
 
-def _shown(
-    settings: QueueSettings, backlog: Backlog, measured: Measured, slots: int, tenant: str | None
-) -> dict[str, Any]:
+def _shown(settings: QueueSettings, backlog: Backlog, measured: Measured, slots: int) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(settings),
         "depth": {status: backlog.counts.get(status, 0) for status in WAITING},
-        "depth_of": "all" if tenant is None else "tenant",
         "oldest_waiting_age": None if backlog.oldest is None else max(backlog.oldest, 0.0),
         "rate_in": measured.rate_in,
         "rate_out": measured.rate_out,

@@ -27,7 +27,7 @@ from accepted.storage.db.engine import reading, transaction
 COUNT_EVERY = 1.0
 """Seconds between counts of the limited queues in the background."""
 
-COUNT_SHARE = 20
+COUNT_SHARE = 50
 """These counts take at most 1 part in this many of the time."""
 
 RECOUNT_AFTER = 0.25

@@ -1,4 +1,4 @@
-"""How much waits on each queue, for how long, and how fast it is worked off. Only waiting and running jobs are read.
+"""How much waits on each queue, and how fast it is worked off. Only waiting and running jobs are read.
 
 `queue_samples` has a row for each queue and `BIN` seconds. Workers add the attempts that ended (`add_runs`); one
 scheduler at a time writes how many jobs are due or running (`sample`), and a row of the queue `''`, which shows that it
@@ -7,11 +7,9 @@ counted: a queue without a row then had no such job. No request and no job waits
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from accepted.domain.rates import Measured
+from accepted.storage.counts.backlogs import COUNTED, KEEP
 from accepted.storage.db.statements import Connection, Statement
-from accepted.storage.jobs.outbox import HOLD
 from accepted.storage.queue_tenants import Pair
 from accepted.storage.workers import ALIVE, serves
 
@@ -24,32 +22,6 @@ which samples are kept."""
 
 STALE = 60.0
 """Seconds without a count after which there are no rates, because no scheduler runs."""
-
-_COUNTS = Statement("""
-SELECT queue, status, count(*) AS jobs, CAST(EXTRACT(epoch FROM now() - min(ready_at)) AS float8) AS oldest
-FROM (
-    SELECT o.queue, j.status, CASE j.status WHEN 'queued' THEN j.run_at END AS ready_at
-    FROM outbox o CROSS JOIN LATERAL (SELECT tenant, status, run_at FROM jobs WHERE id = o.job_id OFFSET 0) AS j
-    WHERE (CAST(:queue AS text) IS NULL OR o.queue = :queue) AND (CAST(:tenant AS text) IS NULL OR j.tenant = :tenant)
-    UNION ALL
-    SELECT j.queue, j.status, NULL
-    FROM attempts t CROSS JOIN LATERAL (SELECT tenant, queue, status FROM jobs WHERE id = t.job_id OFFSET 0) AS j
-    WHERE t.finished_at IS NULL
-      AND (CAST(:queue AS text) IS NULL OR j.queue = :queue) AND (CAST(:tenant AS text) IS NULL OR j.tenant = :tenant)
-) AS unfinished
-GROUP BY queue, status
-""")
-"""OFFSET 0 keeps the planner from scanning all jobs, of which most have finished, for the few that wait or run."""
-
-_IS_DUE = f"""(
-    o.due_at <= now() OR (
-        NOT o.published AND NOT o.on_hold AND o.due_at <= now() + interval '{HOLD} seconds'
-        AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = o.job_id AND j.status = 'queued')
-    )
-)"""
-"""Whether the job of `outbox o` is due: also while a process has moved `due_at` ahead to publish it."""
-
-_DUE = Statement(f"SELECT count(*) FROM outbox o WHERE o.queue = :queue AND {_IS_DUE}")
 
 SAMPLED = 1000
 """Waiting jobs whose types are looked at, for each queue: a backlog of a million must not be read for a number."""
@@ -102,8 +74,8 @@ ON CONFLICT (queue, at) DO UPDATE SET runs = s.runs + excluded.runs, seconds = s
 """)
 
 _SAMPLE = Statement(f"""
-WITH used AS MATERIALIZED (
-    SELECT o.queue, o.tenant, count(*) FILTER (WHERE {_IS_DUE}) AS jobs FROM outbox o GROUP BY o.queue, o.tenant
+WITH waiting AS MATERIALIZED ({COUNTED}), {KEEP.format(rows="waiting")}, used AS MATERIALIZED (
+    SELECT queue, tenant, due AS jobs FROM waiting
     UNION ALL
     SELECT j.queue, j.tenant, count(*)
     FROM attempts t CROSS JOIN LATERAL (SELECT queue, tenant FROM jobs WHERE id = t.job_id OFFSET 0) AS j
@@ -146,28 +118,6 @@ HAVING max(at) > now() - CAST(:stale AS float8) * interval '1 second' AND max(at
 """)
 
 
-class Backlog(msgspec.Struct):
-    """Unfinished jobs of a queue by status, and for how many seconds the oldest `queued` one has been ready."""
-
-    counts: dict[str, int] = {}
-    oldest: float | None = None
-
-
-async def backlogs(conn: Connection, queue: str | None, tenant: str | None) -> dict[str, Backlog]:
-    """The unfinished jobs by queue; None: of all queues, or of all tenants."""
-    found: dict[str, Backlog] = {}
-    for row in await _COUNTS.rows(conn, queue=queue, tenant=tenant):
-        backlog = found.setdefault(row["queue"], Backlog())
-        backlog.counts[row["status"]] = row["jobs"]
-        backlog.oldest = backlog.oldest if row["oldest"] is None else row["oldest"]
-    return found
-
-
-async def due(conn: Connection, queue: str) -> int:
-    """How many jobs of the queue would run now if there were slots."""
-    return int(await _DUE.value(conn, queue=queue))
-
-
 async def slots(conn: Connection, queues: Sequence[str], lease_ttl: float) -> dict[str, int]:
     """For each of these queues the slots of the live workers that serve it, and at least one of its types."""
     rows = await _SLOTS.rows(conn, queues=list(queues), lease_ttl=float(lease_ttl))
@@ -199,7 +149,7 @@ async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> N
 
 
 async def sample(conn: Connection) -> list[Pair]:
-    """Write how many jobs are due or running on each queue. The caller commits.
+    """Write how many jobs are due or running on each queue, and keep the counts of a large backlog. The caller commits.
 
     Returns the queues and the tenants of all unfinished jobs.
     """

@@ -16,7 +16,8 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.queue_tenants import Pair
 
 SAMPLE_SHARE = 50
-"""The sampler may use one part in this many of the time, so that counting a huge backlog is no load of its own."""
+"""The samplers of all schedulers may use one part in this many of the time: counting a huge backlog is no load of its
+own."""
 
 REJECTIONS_EVERY = 30.0
 ALERTS_EVERY = 1.0
@@ -44,12 +45,13 @@ class Sampler:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
             sampled: list[Pair] = []
-            if await periodic_locks.take(conn, self.name, queue_load.BIN * 0.9):
+            if taken := await periodic_locks.take(conn, self.name, self.pause(0) * 0.9):
                 sampled = await queue_load.sample(conn)
                 await queue_tenants.announce(conn, sampled)
                 await queues.limit_again(conn, sorted({queue for queue, _ in sampled}))
             await conn.commit()
-        self._took = time.monotonic() - started
+        if taken:
+            self._took = time.monotonic() - started
         return len(sampled)
 
     def pause(self, done: int) -> float:

@@ -66,6 +66,19 @@ queue_samples = Table(
     PrimaryKeyConstraint("queue", "at"),
 )
 
+queue_depths = Table(
+    "queue_depths",
+    metadata,
+    Column("queue", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("jobs", Integer, nullable=False),
+    Column("due", Integer, nullable=False),
+    Column("ready_at", Moment),
+    Column("counted_at", Moment, nullable=False),
+    PrimaryKeyConstraint("queue", "tenant", "status", "counted_at"),
+)
+
 job_types = Table(
     "job_types",
     metadata,
