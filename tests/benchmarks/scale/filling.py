@@ -71,8 +71,9 @@ SELECT id, 0, '{TENANT}', 'default', 4, now(), true FROM waits
 """
 
 _BATCH = f"""
-INSERT INTO batches (id, tenant, workflow, total, remaining, created_at)
-VALUES ($1, '{TENANT}', false, $2, 1, now() - interval '1 day')
+INSERT INTO batches (id, tenant, workflow, total, counts, created_at)
+SELECT $1, '{TENANT}', false, sum(jobs), json_object_agg(status, jobs), now() - interval '1 day'
+FROM (SELECT status, count(*) AS jobs FROM jobs WHERE batch_id = $1 GROUP BY status) AS counted
 """
 
 _QUEUE = "INSERT INTO queues (name, dedicated) VALUES ('default', true) ON CONFLICT DO NOTHING"
@@ -82,12 +83,12 @@ _PAIR = f"INSERT INTO queue_tenants (queue, tenant) VALUES ('default', '{TENANT}
 async def fill(conn: "asyncpg.Connection[Any]", jobs: int) -> UUID:
     """Write `jobs` finished jobs and a tenth as many that wait, and let PostgreSQL look at them; the batch's id."""
     batch = new_id()
-    await conn.execute(_BATCH, batch, jobs // 10 + 1)
     await conn.execute(_QUEUE)
     await conn.execute(_PAIR)
     for first in range(1, jobs + 1, CHUNK):
         await conn.execute(_FINISHED, first, min(first + CHUNK - 1, jobs), jobs, batch)
     for first in range(1, jobs // 10 + 1, CHUNK):
         await conn.execute(_WAITING, first, min(first + CHUNK - 1, jobs // 10), batch)
+    await conn.execute(_BATCH, batch)
     await conn.execute("VACUUM (ANALYZE)")
     return batch
