@@ -51,7 +51,7 @@ CREATE TABLE jobs (
 ) WITH (fillfactor = 70);
 CREATE INDEX jobs_by_tenant ON jobs (tenant, id);
 CREATE INDEX jobs_by_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
-CREATE INDEX jobs_by_root ON jobs (root_id) WHERE root_id IS NOT NULL;
+CREATE INDEX jobs_by_root ON jobs (root_id, id) WHERE root_id IS NOT NULL;
 CREATE INDEX deliveries_about ON jobs ((COALESCE(payload ->> 'job_id', payload ->> 'batch_id')), id)
     WHERE type = 'webhook.deliver';
 CREATE INDEX deliveries_by_tenant ON jobs (tenant, id) WHERE type = 'webhook.deliver';

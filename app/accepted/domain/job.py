@@ -61,6 +61,9 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
+WAITING = frozenset({Status.SCHEDULED, Status.BLOCKED, Status.QUEUED, Status.RETRYING})
+"""Not with a worker yet: the job has a row in the outbox."""
+
 RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 """Finished; a manual retry queues the job again."""
 

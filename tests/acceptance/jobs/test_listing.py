@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -33,7 +33,7 @@ async def test_newest_first(client: Client) -> None:
     made = await parked(client, queue, 5)
     answer = await client.get(f"/jobs?queue={queue}&include=payload,result")
     assert [job["id"] for job in answer.json()["items"]] == made[::-1]
-    assert answer.json()["next"] is None
+    assert (answer.json()["next"], answer.json()["complete"]) == (None, True)
     assert "link" not in answer.headers
     for job in answer.json()["items"]:
         check_job(job)
@@ -74,6 +74,43 @@ async def test_filters(client: Client) -> None:
     assert await ids(client, queue=queue, batch_id=str(uuid4())) == []
     assert await ids(client, queue=a_queue()) == []
     assert parked_job in await ids(client, tag="blue")
+
+
+async def test_filters_by_status_and_by_what_went_wrong(client: Client) -> None:
+    queue = a_queue()
+    waiting, cancelled = await parked(client, queue, 2)
+    assert (await client.http.post(f"/jobs/{cancelled}/cancel")).status_code == 202
+    expired = await client.submit("noop", queue=queue, delay=3600, expires_at=soon())
+    await client.finished(expired["id"])
+    done = (await client.finish("noop", queue=queue))["id"]
+    assert await ids(client, queue=queue, status="scheduled,succeeded") == [done, waiting]
+    assert await ids(client, queue=queue, status="scheduled,queued,running,blocked,retrying") == [waiting]
+    assert await ids(client, queue=queue, status="expired,cancelled") == [expired["id"], cancelled]
+    assert await ids(client, queue=queue, error_class="expired") == [expired["id"]]
+    assert await ids(client, queue=queue, error_class="invalid") == []
+    at = (await client.job(expired["id"]))["finished_at"]
+    assert await ids(client, queue=queue, finished_after=at) == [done]
+    assert await ids(client, queue=queue, finished_before=at) == [cancelled]
+
+
+def soon() -> str:
+    return (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+
+
+async def test_filters_by_metadata(client: Client) -> None:
+    queue = a_queue()
+    of_7 = (await parked(client, queue, 3, metadata={"customer": "7", "über [a]": "&=?"}))[::-1]
+    await parked(client, queue, 1, metadata={"customer": "70"})
+    query = {"queue": queue, "metadata[customer]": "7", "limit": 2}
+    first = await client.get("/jobs", params=query)
+    link = LINK.match(first.headers["link"])
+    assert link is not None
+    found = [*first.json()["items"], *(await client.get(link[1])).json()["items"]]
+    assert [job["id"] for job in found] == of_7
+    assert await ids(client, **{"queue": queue, "metadata[über [a]]": "&=?"}) == of_7
+    assert await ids(client, **{"queue": queue, "metadata[customer]": "7", "metadata[none]": ""}) == []
+    assert await ids(client, queue=queue, root_id=of_7[0]) == of_7[:1]
+    assert await ids(client, queue=queue, parent_id=of_7[0]) == []
 
 
 async def test_filters_by_time(client: Client) -> None:
@@ -188,6 +225,21 @@ async def test_a_cursor_is_for_its_own_list(client: Client, other: Client) -> No
         "type=%00",
         "tag=%00",
         "batch_id=x",
+        "root_id=x",
+        "parent_id=",
+        "status=queued,done",
+        "status=queued,",
+        "status=queued&status=running",
+        "error_class=bad",
+        "metadata=x",
+        "metadata[]=x",
+        "metadata[a]=1&metadata[a]=2",
+        "metadata[a]=%00",
+        "metadata[a]=" + "x" * 501,
+        "metadata[a]=1&metadata=2",
+        "metadata[a=1",
+        "finished_after=yesterday",
+        "finished_before=2026-01-01",
         "created_after=yesterday",
         "created_after=2026-01-01T00:00:00",
         "created_before=1795470326",

@@ -4,8 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
+from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted.api.http.answers import JSON
-from accepted.domain import json_text
+from accepted.domain import cursor, json_text
 from accepted.domain.ids import link
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, Hints, InvalidRequest
@@ -84,12 +85,16 @@ class Page(BaseModel):
     limit: Annotated[Whole, Field(ge=1, le=200)] = 50
     cursor: Annotated[str, Field(max_length=100)] | None = None
 
+    def filters(self) -> dict[str, Any]:
+        """The filters that are given, as query parameters."""
+        return self.model_dump(mode="json", by_alias=True, exclude=set(Page.model_fields), exclude_none=True)
+
 
 class Listing:
     """One page of a tenant's list at `path`. A cursor is valid only for the same path, tenant and filters."""
 
     def __init__(self, path: str, tenant: str, query: Page) -> None:
-        self.filters = query.model_dump(mode="json", by_alias=True, exclude=set(Page.model_fields), exclude_none=True)
+        self.filters = query.filters()
         self._path = path
         self._query = query
         self._scope = f"{path} {tenant} {urlencode(self.filters, doseq=True)}"
@@ -112,14 +117,18 @@ class Listing:
         items: Sequence[object],
         write: Callable[[Row, str], str],
         more: Mapping[str, object] = MappingProxyType({}),
+        stopped_at: UUID | None = None,
     ) -> Response:
         """As many of `items`, one for each row, as `limit` and `PAGE_BYTES` allow, and `more` beside them.
 
-        `found` has up to `limit` + 1 rows; a row that is left out means a next page. `write` encodes the cursor that
-        continues after a row, with a function of `accepted.domain.cursor`.
+        `found` has up to `limit` + 1 rows; a row that is left out means a next page, and so does `stopped_at`, the id
+        at which a search has stopped. `write` encodes the cursor that continues after a row, with a function of
+        `accepted.domain.cursor`.
         """
         shown = as_many_as_fit(items[: self._query.limit])
-        next_ = write(found[len(shown) - 1], self._scope) if len(found) > len(shown) else None
+        next_ = None if stopped_at is None else cursor.write(stopped_at, self._scope)
+        if len(found) > len(shown):
+            next_ = write(found[len(shown) - 1], self._scope)
         headers = {}
         if next_ is not None:
             query = urlencode({**self.filters, "limit": self._query.limit, "cursor": next_}, doseq=True)
@@ -170,6 +179,15 @@ def as_many_as_fit(items: Sequence[object], beside: Sequence[int] | None = None)
             break
         shown.append(msgspec.Raw(encoded))
     return shown
+
+
+def say_objects(document: dict[str, Any]) -> None:
+    """Write into an OpenAPI document that query parameters which are objects are sent as `name[key]=value`."""
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        for parameter in operation.get("parameters", ()):
+            kinds = [kind.get("type") for kind in (parameter["schema"], *parameter["schema"].get("anyOf", ()))]
+            if parameter["in"] == "query" and "object" in kinds:
+                parameter |= {"style": "deepObject", "explode": True}
 
 
 def _unknown(name: str, known: tuple[str, ...], hints: Hints) -> FieldError:

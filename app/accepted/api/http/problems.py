@@ -21,6 +21,7 @@ from starlette.types import Scope
 from accepted import errors
 from accepted.api.http.answers import RATE_LIMIT, header_docs, quota_headers
 from accepted.api.http.auth import say_scopes
+from accepted.api.http.parameters import say_objects
 from accepted.api.http.problem_table import BEFORE_ROUTING, HTTP_PROBLEMS, INTERNAL, PROBLEMS, Problem
 from accepted.domain.ids import link
 from accepted.domain.json_text import encode, escape_pointer
@@ -126,6 +127,7 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             app.openapi_schema = _with_problems(plain())
             say_scopes(app, app.openapi_schema)
+            say_objects(app.openapi_schema)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""GET /jobs, /jobs/{id} and /jobs/{id}/attempts. ETags and long polls make polling cheap."""
+"""GET /jobs/{id} and /jobs/{id}/attempts. ETags and long polls make polling cheap."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,50 +17,22 @@ from accepted.api.http.answers import JSON, header_docs, matches
 from accepted.api.http.auth import Reader, documented, unless_revoked
 from accepted.api.http.parameters import Listing, Page, Whole, as_many_as_fit, in_chunks, only_query
 from accepted.api.http.problems import REFUSALS, responses_for
-from accepted.api.jobs.answers import ErrorView, JobView, ListedView, body_and_etag, retry_after
+from accepted.api.jobs.answers import ErrorView, JobView, body_and_etag, retry_after
 from accepted.api.state import State, state_of
 from accepted.domain import cursor
 from accepted.domain.ids import age_of
-from accepted.domain.job import LARGE, QUEUE_PATTERN, Job, Status, to_wire
-from accepted.errors import FieldError, Gone, InvalidRequest, ResourceNotFound
-from accepted.services.jobs.requests import Moment
+from accepted.domain.job import Job
+from accepted.errors import Gone, ResourceNotFound
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs.manual_retry import Edit, edits_after
-from accepted.storage.jobs.reading import Attempt, JobFilter, attempts_after, list_jobs
+from accepted.storage.jobs.reading import Attempt, attempts_after
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
 
 MAX_WAIT = 60
 """Seconds; contract section 4."""
 
-INCLUDE_PATTERN = f"^({'|'.join(LARGE)})(,({'|'.join(LARGE)})){{0,{len(LARGE) - 1}}}$"
-
 _POLLED = header_docs("ETag", "Cache-Control", "Retry-After")
-
-
-class JobQuery(Page):
-    """The query of GET /jobs."""
-
-    status: Status | None = None
-    queue: Annotated[str, Field(pattern=QUEUE_PATTERN)] | None = None
-    type: Annotated[str, Field(max_length=100)] | None = None
-    tag: Annotated[str, Field(max_length=64)] | None = None
-    batch_id: UUID | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
-    include: Annotated[str, Field(pattern=INCLUDE_PATTERN, description="large fields to list too")] | None = None
-
-    @property
-    def left_out(self) -> list[str]:
-        """The large fields that are not asked for."""
-        return [name for name in LARGE if name not in (self.include or "").split(",")]
-
-
-class JobPage(BaseModel):
-    """A page of jobs, newest first; `next` is the cursor of the next page."""
-
-    items: list[ListedView]
-    next: str | None
 
 
 class AttemptView(BaseModel):
@@ -90,23 +62,6 @@ class AttemptPage(BaseModel):
     items: list[AttemptView]
     next: str | None
     edits: list[EditView] = Field(default=[], description="Payloads that were replaced after these attempts, if any.")
-
-
-@router.get(
-    "/jobs",
-    response_model=JobPage,
-    responses={200: {"description": "A page.", "headers": header_docs("Link")}, **responses_for(*REFUSALS)},
-)
-async def list_(request: Request, who: Reader, query: Annotated[JobQuery, Query()]) -> Response:
-    """The tenant's jobs, newest first. Webhook deliveries are listed only by their own type or queue.
-
-    They have `payload` and `result` only with `include=payload,result`. A page ends at 2 MiB, too: `next` goes on.
-    """
-    _refuse_nul(query)
-    listing = Listing("/jobs", who.tenant, query)
-    found = await _page(state_of(request), who.tenant, query, listing.begin(cursor.read))
-    items = [to_wire(job, query.left_out) for job in found[: query.limit]]
-    return listing.answer(found, items, lambda job, scope: cursor.write(job.id, scope))
 
 
 @router.get(
@@ -196,33 +151,6 @@ async def _changed(state: State, job: Job, if_none_match: str | None, seconds: f
         return not matches(if_none_match, body_and_etag(now)[1])
 
     return await state.watcher.wait(job.id, differs, seconds) or job
-
-
-async def _page(state: State, tenant: str, query: JobQuery, before: UUID | None) -> list[Job]:
-    wanted = JobFilter(
-        status=query.status, queue=query.queue, type=query.type, tag=query.tag, batch_id=query.batch_id,
-        created_after=query.created_after, created_before=query.created_before,
-    )  # fmt: skip
-    include = [name for name in LARGE if name not in query.left_out]
-    async with reading(state.engine) as conn:
-
-        async def read(before: UUID | None, count: int) -> list[Job]:
-            return await list_jobs(conn, tenant, msgspec.structs.replace(wanted, before=before), count, include)
-
-        if not include:
-            return await read(before, query.limit + 1)
-        return await in_chunks(read, before, query.limit, lambda job: job.id, _large_bytes)
-
-
-def _large_bytes(job: Job) -> int:
-    return len(job.payload) + len(job.result or "")
-
-
-def _refuse_nul(query: JobQuery) -> None:
-    """PostgreSQL's text cannot hold NUL, so the query would fail."""
-    for name in ("type", "tag"):
-        if "\0" in (getattr(query, name) or ""):
-            raise InvalidRequest([FieldError(f"/{name}", "must not hold NUL")])
 
 
 def _attempt(attempt: Attempt) -> dict[str, object]:

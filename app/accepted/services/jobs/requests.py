@@ -60,6 +60,7 @@ Moment = Annotated[
 Number = StrictFloat
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)]
+Metadata = Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)]
 EndEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"]
 
 
@@ -111,9 +112,7 @@ class JobRequest(BaseModel):
         None
     )
     tags: Annotated[list[Name], Field(max_length=20), AfterValidator(distinct)] = Field(default_factory=list)
-    metadata: Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)] = Field(
-        default_factory=dict
-    )
+    metadata: Metadata = Field(default_factory=dict)
     concurrency_key: Key | None = None
     ordering_key: Key | None = None
     unique: UniqueRequest | None = None

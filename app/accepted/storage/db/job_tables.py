@@ -79,7 +79,7 @@ jobs = Table(
     ),
     Index("jobs_by_tenant", "tenant", "id"),
     Index("jobs_by_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
-    Index("jobs_by_root", "root_id", postgresql_where=text("root_id IS NOT NULL")),
+    Index("jobs_by_root", "root_id", "id", postgresql_where=text("root_id IS NOT NULL")),
     Index(
         "deliveries_about",
         text("COALESCE(payload ->> 'job_id', payload ->> 'batch_id')"),

@@ -1,0 +1,236 @@
+"""Finding jobs by what is known of them, newest first, in steps of a bounded size (docs/decisions/0023).
+
+A step looks at the ids below a given one, down to where it has read enough rows, and says how far it came. It reads
+either every job of the tenant (or of the batch, or of the family of a root), or, if only waiting or running jobs are
+wanted, the small tables that hold just those. Each statement has one plan, whatever the statistics say: an index gives
+its order, and what it found is read by id.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from accepted.domain.ids import floor_at
+from accepted.domain.job import INTERNAL_TYPES, LARGE, WAITING, Job, Status
+from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.jobs.reading import as_job, listed_columns
+
+SKEW = 3600.0
+"""Seconds by which the API's clock, which makes the ids, may differ from the ledger's, which dates the rows."""
+
+UPLOAD = 3600.0
+"""Seconds from the id of a member of a batch, which is made as its line arrives, to the commit of the batch."""
+
+MOST_LEASES = 20_000
+"""Open leases that a step reads at most. They have no order of ids, so with more a step cannot say how far it came."""
+
+TOP = UUID(int=2**128 - 1)
+BOTTOM = UUID(int=0)
+
+Source: TypeAlias = str
+"""What a step reads: a key of `_SOURCES`."""
+
+_CONDITIONS = {
+    "statuses": "status = ANY(CAST(:statuses AS text[]))",
+    "queue": "queue = :queue",
+    "type": "type = :type",
+    "batch_id": "batch_id = :batch_id",
+    "parent_id": "parent_id = :parent_id",
+    "root_id": "(root_id = :root_id OR id = :root_id)",
+    "created_after": "created_at > :created_after",
+    "created_before": "created_at < :created_before",
+    "finished_after": "finished_at > :finished_after",
+    "finished_before": "finished_at < :finished_before",
+    "tag": "tags @> ARRAY[CAST(:tag AS text)]",
+    "error_class": "error ->> 'class' = :error_class",
+    "metadata": "CAST(metadata AS jsonb) @> CAST(:metadata AS jsonb)",
+}
+"""On `jobs`, by the fields of `JobFilter`; what costs least comes first."""
+
+_BELOW = "({leading}, id) < ({value}, CAST(:before AS uuid)) AND ({leading}, id) >= ({value}, CAST(:floor AS uuid))"
+_WALK = f"""
+    SELECT id, {{conditions}} AS candidate FROM jobs WHERE {_BELOW} AND {{leading}} IS NOT NULL
+    ORDER BY {{leading}} DESC, id DESC LIMIT :step
+"""
+"""The leading column is compared and sorted together with the id: only one index has this order. With `tenant = …`
+PostgreSQL might read the primary key instead, and all jobs of other tenants with it."""
+
+_SOURCES = {
+    "tenant": _WALK.replace("{leading}", "tenant").replace("{value}", "CAST(:tenant AS text)"),
+    "batch": _WALK.replace("{leading}", "batch_id").replace("{value}", "CAST(:batch_id AS uuid)"),
+    "family": _WALK.replace("{leading}", "root_id").replace("{value}", "CAST(:root AS uuid)"),
+    "root": "SELECT id, {conditions} AS candidate FROM jobs WHERE id = :root AND id < :before AND id >= :floor",
+    "outbox": """
+    SELECT job_id AS id, tenant = :tenant AS candidate FROM outbox WHERE job_id < :before AND job_id >= :floor
+    ORDER BY job_id DESC LIMIT :step
+    """,
+    "leases": """
+    SELECT job_id AS id, job_id < :before AND job_id >= :floor AS candidate FROM (
+        SELECT job_id FROM attempts WHERE finished_at IS NULL ORDER BY worker_id LIMIT :most_leases + 1
+    ) AS open
+    """,
+}
+"""Each selects ids, and whether the job may match, from the highest id below `:before` downwards."""
+
+_REACHED = {
+    "root": "NULL",
+    "leases": "(SELECT CAST(:before AS uuid) FROM leases OFFSET :most_leases LIMIT 1)",
+}
+"""The lowest id above which a source has read everything; NULL: it has read all that it has. Others stop where
+`:step` rows are read."""
+
+_LOWEST = "(SELECT id FROM {source} ORDER BY id DESC OFFSET :step - 1 LIMIT 1)"
+
+_ROOT = Statement("SELECT COALESCE(root_id, id) AS root FROM jobs WHERE id = :id AND tenant = :tenant")
+
+_ANY_CHILD = Statement("SELECT EXISTS (SELECT FROM jobs WHERE root_id IS NOT NULL ORDER BY root_id LIMIT 1)")
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs; None does not restrict. `root_id` matches the root, too. `metadata` holds pairs that the job has."""
+
+    statuses: list[str] | None = None
+    queue: str | None = None
+    type: str | None = None
+    tag: str | None = None
+    batch_id: UUID | None = None
+    parent_id: UUID | None = None
+    root_id: UUID | None = None
+    error_class: str | None = None
+    metadata: dict[str, str] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    finished_after: datetime | None = None
+    finished_before: datetime | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The values of the conditions that restrict."""
+        values = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        if self.metadata is not None:
+            values["metadata"] = msgspec.json.encode(self.metadata).decode()
+        return values
+
+
+class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How to look for the jobs of a filter: steps read `every` source in turn with the `narrow` ones, if any.
+
+    Both look at the same ids, so that the one of them that has less to read moves the search on. Ids from `ceiling`
+    on, and below `floor`, cannot match.
+    """
+
+    tenant: str
+    wanted: JobFilter
+    every: tuple[Source, ...]
+    narrow: tuple[Source, ...]
+    root: UUID | None
+    floor: UUID
+    ceiling: UUID
+
+
+class SearchStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The jobs that match, newest first, among those with ids from `reached` on; None: no others are left.
+
+    If there are as many as the limit, the step has not told of all of them.
+    """
+
+    found: list[Job]
+    reached: UUID | None
+
+
+async def plan(conn: Connection, tenant: str, wanted: JobFilter) -> SearchPlan:
+    """How to search."""
+    root = await _root(conn, tenant, wanted)
+    if wanted.batch_id is not None:
+        every: tuple[Source, ...] = ("batch",)
+    else:
+        every = ("tenant",) if root is None else ("family", "root")
+    return SearchPlan(
+        tenant=tenant, wanted=wanted, every=every, narrow=_narrow(wanted.statuses), root=root,
+        floor=await _floor(conn, wanted), ceiling=_ceiling(wanted),
+    )  # fmt: skip
+
+
+async def step(
+    conn: Connection, plan: SearchPlan, sources: tuple[Source, ...], before: UUID, size: int, limit: int,
+    include: Collection[str] = LARGE,
+) -> SearchStep:  # fmt: skip
+    """Look at the ids below `before`, as far as `size` rows of each source go. Finds up to `limit` jobs.
+
+    Internal types are found only if type or queue is given. Of `LARGE`, only the fields in `include` are read: without
+    them, `payload` is an empty object and `result` None.
+    """
+    given = plan.wanted.given()
+    values = given | {
+        "tenant": plan.tenant, "root": plan.root, "internal_types": list(INTERNAL_TYPES),
+        "before": min(before, plan.ceiling), "floor": plan.floor, "step": size, "limit": limit,
+        "most_leases": MOST_LEASES,
+    }  # fmt: skip
+    statement = _statement(sources, frozenset(given), frozenset(LARGE) - frozenset(include))
+    rows = await statement.rows(conn, **values)
+    return SearchStep(found=[as_job(row) for row in rows if row["id"] is not None], reached=rows[0]["reached"])
+
+
+@lru_cache(maxsize=1024)
+def _statement(sources: tuple[Source, ...], given: frozenset[str], leave_out: frozenset[str]) -> Statement:
+    """One statement, and so one snapshot: a job that moves from one source to another meanwhile is found once."""
+    conditions = _conditions(given)
+    read = ", ".join(f"{name} AS MATERIALIZED ({_SOURCES[name].format(conditions=conditions)})" for name in sources)
+    reached = ", ".join(_REACHED.get(name, _LOWEST.format(source=name)) for name in sources)
+    candidates = " UNION ALL ".join(f"SELECT id FROM {name} WHERE candidate" for name in sources)
+    return Statement(f"""
+WITH {read}, horizon AS MATERIALIZED (
+    SELECT GREATEST({reached}, CAST(NULL AS uuid)) AS reached
+), candidates AS MATERIALIZED (
+    SELECT c.id FROM ({candidates}) AS c CROSS JOIN horizon h WHERE h.reached IS NULL OR c.id >= h.reached
+), found AS MATERIALIZED (
+    SELECT id FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM candidates)) AND {conditions}
+    ORDER BY id DESC LIMIT :limit
+)
+SELECT h.reached, j.* FROM horizon h LEFT JOIN (
+    SELECT {listed_columns(leave_out)} FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM found))
+) AS j ON true ORDER BY j.id DESC
+""")
+
+
+def _conditions(given: frozenset[str]) -> str:
+    conditions = ["tenant = :tenant", *(sql for name, sql in _CONDITIONS.items() if name in given)]
+    if not given & {"type", "queue"}:
+        conditions.append("type <> ALL(CAST(:internal_types AS text[]))")
+    return f"({' AND '.join(conditions)})"
+
+
+def _narrow(statuses: Collection[str] | None) -> tuple[Source, ...]:
+    """The sources that hold all jobs of these statuses, and no more than those that wait or run; none for others."""
+    if not statuses or not WAITING.union({Status.RUNNING}).issuperset(statuses):
+        return ()
+    running = ("leases",) if Status.RUNNING in statuses else ()
+    return (("outbox",) if WAITING.intersection(statuses) else ()) + running
+
+
+async def _root(conn: Connection, tenant: str, wanted: JobFilter) -> UUID | None:
+    """The root of whose family all wanted jobs are, if it is known."""
+    if wanted.root_id is not None or wanted.parent_id is None:
+        return wanted.root_id
+    root: UUID | None = await _ROOT.value(conn, id=wanted.parent_id, tenant=tenant)
+    return root
+
+
+async def _floor(conn: Connection, wanted: JobFilter) -> UUID:
+    """Below it, everything was created before `created_after`.
+
+    A child has its id from when its parent submits it, and is created with the end of that attempt, however long it
+    takes: where there are children, ids tell nothing.
+    """
+    if wanted.created_after is None or await _ANY_CHILD.value(conn):
+        return BOTTOM
+    return floor_at(wanted.created_after, -UPLOAD - SKEW)
+
+
+def _ceiling(wanted: JobFilter) -> UUID:
+    """From it on, everything was created after `created_before` or `finished_before`."""
+    latest = [moment for moment in (wanted.created_before, wanted.finished_before) if moment is not None]
+    return floor_at(min(latest), SKEW) if latest else TOP
