@@ -8,7 +8,9 @@ neither is needed: a page has no key.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
+from typing import TypeAlias
 
 from starlette.types import Scope
 
@@ -30,7 +32,13 @@ port of the same host: another service."""
 
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
-Fields = Iterable[tuple[bytes, bytes]]
+REMEMBERED = 256
+"""Combinations of what is asked whose answer is kept: a client sends the same with each request."""
+
+_ASKED = frozenset({b"host", b"origin", b"sec-fetch-site"})
+
+Field: TypeAlias = tuple[bytes, bytes]
+Fields: TypeAlias = Iterable[Field]
 
 
 def check(settings: Settings, host: str, insecure: bool) -> None:
@@ -46,6 +54,7 @@ class BrowserGuard:
 
     def __init__(self, allowed: HostList) -> None:
         self._allowed = allowed
+        self._refusal = lru_cache(maxsize=REMEMBERED)(self._judge)
 
     def refused(self, scope: Scope, sent: Fields) -> Refused | None:
         """Why the request of `scope` is refused; None: it is not.
@@ -54,22 +63,28 @@ class BrowserGuard:
         looked at if a trusted proxy has replaced it.
         """
         fields = scope["headers"]
-        for host in (*_values(sent, b"host"), *(() if sent is fields else _values(fields, b"host"))):
-            if not self._is_ours(host.decode("latin-1").lower(), scope):
-                return Misdirected()
-        if not _OWN_SITE.issuperset(_values(fields, b"sec-fetch-site")):
-            return CrossSite()
-        own = {_authority(scheme, host) for scheme in _DEFAULT_PORTS for host in _values(fields, b"host")}
-        if any(_origin(origin) not in own for origin in _values(fields, b"origin")):
-            return CrossSite()
+        asked = tuple([field for field in fields if field[0] in _ASKED])
+        hosts = () if sent is fields else tuple(_values(sent, b"host"))
+        refusal = self._refusal(asked, hosts, scope.get(BOUND), (scope.get("server") or ("",))[0])
+        return None if refusal is None else refusal()
+
+    def _judge(
+        self, asked: tuple[Field, ...], sent_hosts: tuple[bytes, ...], bound: str | None, server: str
+    ) -> type[Refused] | None:
+        hosts = _values(asked, b"host")
+        for host in (*sent_hosts, *hosts):
+            if not self._is_ours(host.decode("latin-1").lower(), bound, server):
+                return Misdirected
+        if not _OWN_SITE.issuperset(_values(asked, b"sec-fetch-site")):
+            return CrossSite
+        own = {_authority(scheme, host) for scheme in _DEFAULT_PORTS for host in hosts}
+        if any(_origin(origin) not in own for origin in _values(asked, b"origin")):
+            return CrossSite
         return None
 
-    def _is_ours(self, host: str, scope: Scope) -> bool:
+    def _is_ours(self, host: str, bound: str | None, server: str) -> bool:
         name = host if host.endswith("]") else re.sub(r":[0-9]+\Z", "", host)
-        if name == "localhost" or name in self._allowed.hosts or name == scope.get(BOUND):
-            return True
-        here = (scope.get("server") or ("",))[0]
-        if name.strip("[]") == here:
+        if name in ("localhost", bound) or name in self._allowed.hosts or name.strip("[]") == server:
             return True
         address = read_address(name)
         return address is not None and (within(address, _LOOPBACK) or self._allowed.covers(address))
