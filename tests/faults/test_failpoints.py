@@ -80,14 +80,9 @@ async def test_a_worker_dies_after_the_effect(cluster: Cluster, client: Client, 
     assert len(effected) > len(set(effected)), "no effect came twice: the worker died too early"
 
 
-@pytest.mark.fault("F08", moment="before the outcome's COMMIT")
-async def test_a_worker_dies_before_its_outcome_commits(cluster: Cluster, client: Client, ledger: Ledger) -> None:
-    await _worker_dies(cluster, client, ledger, "worker before the outcome's COMMIT", crashes=True)
-
-
 @pytest.mark.fault("F09", moment="before the ack")
 async def test_a_worker_dies_between_outcome_and_ack(cluster: Cluster, client: Client, ledger: Ledger) -> None:
-    await _worker_dies(cluster, client, ledger, "worker after the outcome's COMMIT")
+    await _worker_dies(cluster, client, ledger, "worker after a lone outcome")
     effected = [line.job_id for line in effects.of(effects.read(cluster.journal), "finished")]
     recorded = {job_id for job_id, job in (await ledger.jobs()).items() if job["attempt"] == 1}
     assert all(effected.count(job_id) == 1 for job_id in recorded), "what was recorded did not run again"

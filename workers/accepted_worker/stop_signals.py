@@ -6,6 +6,7 @@ for their leases when it is killed.
 
 import asyncio
 import signal
+from _signal import getsignal  # type: ignore[import-not-found]  # what `signal.getsignal` calls, 20 times as fast
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -27,14 +28,14 @@ class StopSignals:
     def restore(self, type_: str) -> None:
         """Call it after an attempt; `type_` is its job's. Costs a microsecond where nothing has changed."""
         woken = signal.set_wakeup_fd(self._wakeup_fd) == self._wakeup_fd
-        changed = [signal.Signals(n).name for n in self._numbers if signal.getsignal(n) is not self._expected[n]]
+        changed = [signal.Signals(n).name for n in self._numbers if getsignal(n) is not self._expected[n]]
         if changed or not woken:
             self._install_all()
             log.warning("signal_handler_restored", type=type_, signals=changed)
 
     def _install_all(self) -> None:
         self._install()
-        self._expected = {number: signal.getsignal(number) for number in self._numbers}
+        self._expected = {number: getsignal(number) for number in self._numbers}
         self._wakeup_fd = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(self._wakeup_fd)
 

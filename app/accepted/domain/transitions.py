@@ -37,7 +37,10 @@ SKIPPED = '{"skipped":true}'
 
 
 class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """An open attempt as its worker or the rescuer knows it: the fence, and what its transition depends on."""
+    """An open attempt as its worker or the rescuer knows it: the fence, and what its transition depends on.
+
+    `ends_alone`: it is known that no webhook and no other job follows from the job's end.
+    """
 
     job_id: UUID
     attempt: int
@@ -46,6 +49,7 @@ class RunningAttempt(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
     retry: Retry
     not_found: OnNotFound = OnNotFound.FAIL
+    ends_alone: bool = False
 
     @property
     def failures(self) -> int:

@@ -199,6 +199,7 @@ def running_attempt(claim: Claim, handler: Handler | None) -> RunningAttempt:
         crashes=claim.crashes,
         retry=_policy(claim, handler),
         not_found=handler.type.not_found if handler is not None else OnNotFound.FAIL,
+        ends_alone=claim.ends_alone,
     )
 
 

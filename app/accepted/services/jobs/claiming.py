@@ -1,4 +1,5 @@
-"""The claim: queued -> running. Workers and requests for leases claim here, and here is the claim's COMMIT.
+"""The claim: queued -> running. Workers and requests for leases claim here. A worker's claim is one statement, which
+commits itself.
 
 A worker receives through its subscription. RabbitMQ delivers references, and the claim takes the outbox rows that they
 refer to. Where the ledger is the broker there are no messages: the claim takes the next rows of the outbox itself. A
@@ -124,8 +125,19 @@ class Claimer:
         await self.subscription.stop()
 
     async def _claim_next(self, limit: int) -> _Sorted:
+        if self._set_aside:
+            claimed, set_aside = await self._claim_next_and_set_aside(limit)
+        else:
+            async with self._ledger.statements() as conn:
+                met = await claims.claim_next(conn, self._worker_id, self.subscription.queues, limit, self._types)
+            claimed, set_aside = met, bool(met.set_aside)
+        if claimed or set_aside:
+            self.subscription.poll_now()
+        return _Sorted([Delivery(claim, None) for claim in claimed])
+
+    async def _claim_next_and_set_aside(self, limit: int) -> tuple[list[Claim], bool]:
         """Ready jobs, and those that were set aside: in turn first, so that neither has to wait for the others."""
-        self._set_aside_first = not self._set_aside_first and bool(self._set_aside)
+        self._set_aside_first = not self._set_aside_first
         async with self._ledger.transaction() as conn:
             claimed = await self._claim_set_aside(conn, limit) if self._set_aside_first else []
             left = limit - len(claimed)
@@ -134,9 +146,7 @@ class Claimer:
             if not self._set_aside_first:
                 claimed += await self._claim_set_aside(conn, limit - len(claimed))
             await conn.commit()
-        if claimed or met.set_aside:
-            self.subscription.poll_now()
-        return _Sorted([Delivery(claim, None) for claim in claimed])
+        return claimed, bool(met.set_aside)
 
     async def _claim_set_aside(self, conn: Connection, limit: int) -> list[Claim]:
         if not self._set_aside or limit <= 0:
@@ -157,9 +167,8 @@ class Claimer:
 
     async def _claim_received(self, messages: list[ReceivedMessage]) -> _Sorted:
         received = {message.reference: message for message in messages}
-        async with self._ledger.transaction() as conn:
+        async with self._ledger.statements() as conn:
             claimed = await claims.claim_refs(conn, self._worker_id, list(received), self._types)
-            await conn.commit()
             taken = {(claim.job.id, claim.job.attempt - 1): claim for claim in claimed}
             left = [message for message in messages if message.reference not in taken]
             known = await claims.known(conn, [message.reference[0] for message in left]) if left else set()

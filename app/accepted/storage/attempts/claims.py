@@ -35,7 +35,10 @@ _job_values = itemgetter(*_JOB_FIELDS)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that `worker_id` now runs, with what its execution and its outcome need. `retry` is JSON text."""
+    """A job that `worker_id` now runs, with what its execution and its outcome need. `retry` is JSON text.
+
+    `ends_alone`: no webhook and no other job follows from its end.
+    """
 
     job: Job
     worker_id: UUID
@@ -44,6 +47,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None
     traceparent: str | None
     in_workflow: bool = False
+    ends_alone: bool = False
 
     @property
     def lease(self) -> Lease:
@@ -56,6 +60,9 @@ OPEN_LEASE = """
       AND j.status = 'running' AND j.attempt = t.attempt
 """
 """The fence: one row while the lease of `lease_values` holds."""
+
+ENDS_ALONE = "(j.callback_url IS NULL AND NOT j.has_dependents)"
+"""Whether nothing else changes when `jobs j` ends. Both are as its submission wrote them."""
 
 ALLOWED = f"NOT o.on_hold AND o.queue <> ALL(CASE WHEN o.admitted THEN {PAUSED} ELSE {LIMITED} END)"
 """The condition on `outbox o` under which a row may be claimed, however its reference was delivered."""
@@ -103,7 +110,7 @@ taken AS (
     FROM locked l
     WHERE j.id = l.job_id AND j.attempt = l.attempt AND j.status IN ('queued', 'scheduled', 'retrying')
     RETURNING {job_columns(_JOB_FIELDS, "j")}, j.crashes, CAST(j.retry AS text) AS retry, j.timeout, j.traceparent,
-              j.ref IS NOT NULL AS in_workflow
+              j.ref IS NOT NULL AS in_workflow, {ENDS_ALONE} AS ends_alone
 )"""
 """Deletes the outbox rows `locked` and makes their jobs `running`. `started_at` is not now(), the time of BEGIN: a row
 may have come due since then."""
@@ -227,4 +234,5 @@ def _read(row: Row, worker_id: UUID) -> Claim:
         timeout=row["timeout"],
         traceparent=row["traceparent"],
         in_workflow=row["in_workflow"],
+        ends_alone=row["ends_alone"],
     )

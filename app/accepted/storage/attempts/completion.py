@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from accepted.domain.job import ALERT_TYPE, FINISHED
 from accepted.domain.references import Lease
 from accepted.domain.transitions import ON_REQUEST, Transition
-from accepted.storage.attempts.claims import OPEN_LEASE, lease_values
+from accepted.storage.attempts.claims import ENDS_ALONE, OPEN_LEASE, lease_values
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
@@ -26,7 +26,7 @@ WITH transition AS MATERIALIZED (
            progress, answer, target)
 ), locked AS MATERIALIZED (
     SELECT j.id FROM jobs j JOIN transition a ON a.job_id = j.id
-    WHERE j.status = 'running' AND j.attempt = a.attempt
+    WHERE j.status = 'running' AND j.attempt = a.attempt AND (NOT CAST(:only_alone AS bool) OR {ENDS_ALONE})
     ORDER BY j.id FOR UPDATE OF j
 ), closed AS (
     UPDATE attempts t SET
@@ -101,10 +101,10 @@ SELECT {ANNOUNCE.format(rows="changed")}
 """)
 
 
-async def apply(conn: Connection, batch: list[Transition]) -> list[StatusChange]:
+async def apply(conn: Connection, batch: list[Transition], only_alone: bool = False) -> list[StatusChange]:
     """Apply each transition whose fence holds, and return what changed. The caller commits.
 
-    A job may be in `batch` once.
+    A job may be in `batch` once. `only_alone` leaves out jobs from whose end something follows.
     """
     rows = await _APPLY.rows(
         conn,
@@ -123,6 +123,7 @@ async def apply(conn: Connection, batch: list[Transition]) -> list[StatusChange]
         progress=[t.progress for t in batch],
         answers=[t.answer for t in batch],
         targets=[t.target for t in batch],
+        only_alone=only_alone,
     )
     return [status_change(row) for row in rows]
 
