@@ -146,11 +146,13 @@ class SubmissionLimits:
 class _TenantCount:
     """One tenant's jobs on one queue: `passed` since they were counted, of which `pending` may not have been in it.
 
-    `waiting` is None until they were counted under this limit: a count goes no further than the limit.
+    `waiting` is None until they were counted under this limit: a count goes no further than the limit. A limit that
+    was read again counts as a new one: meanwhile it may have been another, under which other processes let jobs pass.
     """
 
-    def __init__(self) -> None:
-        self.limit = 0
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.limits_read = 0
         self.waiting: int | None = None
         self.passed = 0
         self.pending = 0
@@ -161,12 +163,12 @@ class _TenantCount:
         return self.waiting is None or self.waiting + self.passed + jobs > self.limit
 
     def set_limit(self, limit: int) -> None:
-        if limit != self.limit:
-            self.limit, self.waiting = limit, None
+        self.limit, self.waiting = limit, None
+        self.limits_read += 1
 
-    def update(self, waiting: int, limit: int, passed: int, pending: int) -> None:
+    def update(self, waiting: int, limits_read: int, passed: int, pending: int) -> None:
         """`waiting` jobs were counted. The rest is as it was when the count began; under another limit it is void."""
-        if limit == self.limit:
+        if limits_read == self.limits_read:
             self.waiting = waiting
             self.passed += pending - passed
 
@@ -191,11 +193,11 @@ class _Depths:
     async def count(self) -> None:
         if not self._counts:
             return
-        before = {pair: (count, count.limit, count.passed, count.pending) for pair, count in self._counts.items()}
+        before = {pair: (count, count.limits_read, count.passed, count.pending) for pair, count in self._counts.items()}
         async with reading(self._engine) as conn:
             found = await queue_load.depths(conn, sorted({queue for queue, _ in before}))
-        for pair, (count, limit, passed, pending) in before.items():
-            count.update(found.get(pair, 0), limit, passed, pending)
+        for pair, (count, limits_read, passed, pending) in before.items():
+            count.update(found.get(pair, 0), limits_read, passed, pending)
 
     async def enter(self, tenant: str, jobs: Mapping[str, int]) -> None:
         limited = [(queue, self._count_of(queue, tenant), jobs[queue]) for queue in jobs if queue in self._limits]
@@ -218,8 +220,9 @@ class _Depths:
                 count.pending = max(count.pending - wanted, 0)
 
     def _count_of(self, queue: str, tenant: str) -> _TenantCount:
-        count = self._counts.setdefault((queue, tenant), _TenantCount())
-        count.set_limit(self._limits[queue])
+        count = self._counts.get((queue, tenant))
+        if count is None:
+            count = self._counts[queue, tenant] = _TenantCount(self._limits[queue])
         return count
 
     async def _count_again(self, queue: str, tenant: str, count: _TenantCount) -> None:
@@ -227,10 +230,11 @@ class _Depths:
             now = time.monotonic()
             if count.waiting is not None and now - count.counted_at < RECOUNT_AFTER:
                 return
-            count.counted_at, limit, passed, pending = now, count.limit, count.passed, count.pending
+            count.counted_at = now
+            limits_read, passed, pending = count.limits_read, count.passed, count.pending
             async with reading(self._engine) as conn:
-                waiting = await queue_load.waiting(conn, queue, tenant, limit)
-            count.update(waiting, limit, passed, pending)
+                waiting = await queue_load.waiting(conn, queue, tenant, count.limit)
+            count.update(waiting, limits_read, passed, pending)
 
 
 def _exceeded(quota: TenantQuota, wanted: int) -> QuotaExceeded:

@@ -141,6 +141,18 @@ async def test_a_count_that_began_under_another_limit_is_void(
     check_problem(await client.post(job()), 429)
 
 
+async def test_a_limit_that_was_another_meanwhile_is_a_new_one(app: HttpApp, client: Client, database_url: str) -> None:
+    """Under the other one, which this process never used, others let jobs pass that it has not counted."""
+    await client.post(job())
+    async with http_app(app.engine, database_url) as elsewhere:
+        other = await elsewhere.client()
+        await other.http.patch("/queues/q", json={"max_depth": 20})
+        assert statuses([await other.post(job()) for _ in range(8)]) == {202: 8}
+        await other.http.patch("/queues/q", json={"max_depth": 5})
+    app.state.limits.forget()
+    check_problem(await client.post(job()), 429)
+
+
 async def test_a_full_queue_takes_nothing_of_the_quota(app: HttpApp, engine: AsyncEngine, client: Client) -> None:
     await allow(app, 100)
     await asyncio.gather(*(client.post(job()) for _ in range(9)))
