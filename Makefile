@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench bench-scale slow faults soak rabbitmq4 mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale slow faults soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -54,6 +54,10 @@ bench: setup servers ## measure submissions, throughput, latency, idle CPU, a mi
 bench-scale: setup ## what requests cost with 10 million finished jobs and a million waiting: make bench-scale JOBS=100000
 	@$(BIN)/python -m tests.benchmarks.scale $(if $(JOBS),--jobs=$(JOBS))
 
+bench-peers: setup servers ## the same jobs through Accepted and its peers: make bench-peers PEERS=accepted,dramatiq JOBS=1000 ROUNDS=1
+	@sh tests/benchmarks/peers/install.sh .bench-peers $(VENV)
+	@$(BIN)/python -m tests.benchmarks.peers $(if $(PEERS),--peers=$(PEERS)) $(if $(JOBS),--jobs=$(JOBS)) $(if $(ROUNDS),--rounds=$(ROUNDS))
+
 slow: setup servers ## run the tests marked slow: a million lines, 100,000 delays, a rate over a minute; about 10 minutes
 	@$(BIN)/pytest tests/integration tests/acceptance -m slow
 
@@ -78,7 +82,7 @@ lock: setup ## lock the newest versions that pyproject.toml allows
 	@if grep -n '://' requirements.lock deploy/*.lock; then echo "a lock file must not contain an address"; exit 1; fi
 
 clean: ## delete the environment, builds and caches
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .bench-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 servers:

@@ -140,7 +140,8 @@ async def _flat_out(connections: list[Connection], requests: Requests, warmup: f
     started_at = time.time()
     for connection in connections:
         connection.send()
-    await asyncio.sleep(warmup)
+    if warmup:
+        await asyncio.sleep(warmup)
     before, start = requests.answered, time.perf_counter()
     try:
         await asyncio.wait_for(requests.ended.wait(), seconds or SLACK)
