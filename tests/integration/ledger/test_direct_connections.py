@@ -60,6 +60,17 @@ async def test_the_connection_is_kept_until_an_error(direct: Direct) -> None:
     assert await backend(direct) != first
 
 
+async def test_its_way_of_planning_ends_with_it(engine: AsyncEngine) -> None:
+    shown = Statement("SELECT pg_backend_pid() AS pid, current_setting('enable_seqscan') AS seqscan")
+    ledger = Direct(engine)
+    async with ledger.statements() as conn:
+        (inside,) = await shown.rows(conn)
+    await ledger.close()
+    async with transaction(engine) as conn:
+        (outside,) = await shown.rows(conn)
+    assert (inside["seqscan"], outside["seqscan"], inside["pid"]) == ("off", "on", outside["pid"])
+
+
 async def test_one_that_the_server_ended_is_replaced(engine: AsyncEngine, direct: Direct) -> None:
     first = await backend(direct)
     await end(engine, first)

@@ -1,12 +1,15 @@
 """How PostgreSQL looks things up when much waits and its statistics have not caught up, as after a large batch."""
 
+import re
 from collections import Counter
 from typing import Any
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.ids import new_id
 from accepted.storage import webhooks
+from accepted.storage.attempts import claims, completion
 from accepted.storage.db.statements import Direct, Statement
 from accepted.storage.jobs import outbox
 from accepted.storage.webhooks import DeliveryFilter
@@ -56,6 +59,24 @@ async def test_a_plan_from_empty_tables_reads_each_once(engine: AsyncEngine) -> 
         arrays = ",".join(map(str, ids)), ",".join(map(str, attempts))
         assert await reads(conn, marked % arrays) == {"outbox": 2}
     await ledger.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [claims._CLAIM_REFS, claims._CLAIM_NEXT, completion._APPLY],
+    ids=["claim by reference", "claim the next", "outcome"],
+)
+async def test_a_plan_from_empty_tables_reads_no_table_whole(engine: AsyncEngine, statement: Statement) -> None:
+    """A worker that starts on a fresh ledger keeps its plans through its first burst of jobs."""
+    ledger = Direct(engine)
+    async with ledger.transaction() as conn:
+        await conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await conn.execute(f"PREPARE hot AS {statement._sql}")
+        values = ", ".join(["NULL"] * len(set(re.findall(r"\$[0-9]+", statement._sql))))
+        plan = [row[0] for row in await conn.fetch(f"EXPLAIN EXECUTE hot({values})")]
+    await ledger.close()
+    assert any("Index" in line and " on jobs" in line for line in plan)
+    assert [line for line in plan if re.search("Seq Scan on (jobs|outbox|attempts)", line)] == []
 
 
 async def reads(conn: Any, explain: str) -> dict[str, int]:

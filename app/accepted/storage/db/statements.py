@@ -94,7 +94,11 @@ async def ledger_time(conn: Connection) -> datetime:
 
 
 class Direct:
-    """One connection of the driver, kept between transactions. After an error it is dropped and replaced."""
+    """One connection of the driver, kept between transactions. After an error it is dropped and replaced.
+
+    Its statements find rows by index, however few there are. PostgreSQL keeps the plan of a statement until it analyzes
+    the tables again, up to minutes later: made while they are empty, it would read all jobs for each batch of a burst.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -128,8 +132,15 @@ class Direct:
     async def close(self) -> None:
         """Give the connection back to the pool."""
         async with self._free:
-            if self._checked_out is not None:
+            if self._checked_out is None or self._driver is None or self._driver.is_closed():
+                await self._drop()
+                return
+            try:
+                await self._driver.execute("RESET enable_seqscan")
                 await self._checked_out.close()
+            except BaseException:
+                await self._drop()
+                raise
             self._checked_out = self._driver = None
 
     async def _ready(self) -> DriverConnection:
@@ -139,6 +150,7 @@ class Direct:
             fairy = await self._checked_out.get_raw_connection()
             self._driver = fairy.driver_connection
             assert self._driver is not None
+            await self._driver.execute("SET enable_seqscan = off")
         return self._driver
 
     async def _drop(self) -> None:
