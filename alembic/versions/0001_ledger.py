@@ -110,11 +110,38 @@ CREATE TABLE dead_letters (
     type text NOT NULL,
     class text NOT NULL,
     message text NOT NULL,
+    group_key bytea NOT NULL,
     failed_at timestamptz NOT NULL DEFAULT now(),
     alerted_at timestamptz
 );
 CREATE INDEX dead_letters_by_tenant ON dead_letters (tenant, failed_at DESC, job_id);
+CREATE INDEX dead_letters_by_group ON dead_letters (tenant, group_key, failed_at DESC, job_id);
 CREATE INDEX dead_letters_unalerted ON dead_letters (failed_at) WHERE alerted_at IS NULL;
+
+CREATE TABLE dead_letter_groups (
+    tenant text NOT NULL,
+    group_key bytea NOT NULL,
+    queue text NOT NULL,
+    type text NOT NULL,
+    class text NOT NULL,
+    letters integer NOT NULL,
+    last_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, group_key)
+);
+CREATE INDEX dead_letter_groups_largest ON dead_letter_groups (tenant, letters DESC, last_at DESC);
+CREATE INDEX dead_letter_groups_empty ON dead_letter_groups (tenant, group_key) WHERE letters = 0;
+
+CREATE TABLE dead_letter_moves (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL,
+    group_key bytea NOT NULL,
+    queue text NOT NULL,
+    type text NOT NULL,
+    class text NOT NULL,
+    letters smallint NOT NULL,
+    failed_at timestamptz NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX dead_letter_moves_of ON dead_letter_moves (tenant);
 
 CREATE TABLE payload_edits (
     job_id uuid NOT NULL,
@@ -382,6 +409,25 @@ WHEN (NEW.batch_id IS NOT NULL AND NEW.status <> OLD.status) EXECUTE FUNCTION no
 """
 """Decision 0022. A job that is in no batch costs the condition."""
 
+NOTE_LETTER = """
+CREATE FUNCTION note_dead_letter() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    letter dead_letters;
+BEGIN
+    letter := CASE TG_OP WHEN 'INSERT' THEN NEW ELSE OLD END;
+    INSERT INTO dead_letter_moves (tenant, group_key, queue, type, class, letters, failed_at)
+    VALUES (letter.tenant, letter.group_key, letter.queue, letter.type, letter.class,
+            CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END, letter.failed_at);
+    RETURN NULL;
+END
+$$
+"""
+
+ON_LETTER = """
+CREATE TRIGGER dead_letter_moves AFTER INSERT OR DELETE ON dead_letters FOR EACH ROW EXECUTE FUNCTION note_dead_letter()
+"""
+"""Decision 0024. A job that does not fail costs nothing."""
+
 
 def upgrade() -> None:
     for group in (JOBS, SUBMISSION, FLOW, QUEUES, WEBHOOKS):
@@ -390,3 +436,5 @@ def upgrade() -> None:
                 op.execute(statement)
     op.execute(NOTE_MOVE)
     op.execute(ON_MOVE)
+    op.execute(NOTE_LETTER)
+    op.execute(ON_LETTER)

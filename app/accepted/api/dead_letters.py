@@ -27,8 +27,10 @@ from accepted.services import manual_retry
 from accepted.services.jobs.requests import YEAR, Moment, Number
 from accepted.services.jobs.validation import checked
 from accepted.storage import dead_letters
+from accepted.storage.counts import letter_groups
+from accepted.storage.counts.letter_groups import LetterGroup
 from accepted.storage.db.engine import reading
-from accepted.storage.dead_letters import Letter, LetterFilter, LetterGroup
+from accepted.storage.dead_letters import Letter, LetterFilter
 
 router = APIRouter(tags=["dead letters"], dependencies=documented)
 
@@ -201,7 +203,7 @@ async def _grouped(state: State, tenant: str, query: LetterQuery) -> Response:
     if query.cursor is not None:
         raise InvalidRequest([FieldError("/cursor", "groups have one page: use filters to see fewer of them")])
     async with reading(state.engine) as conn:
-        found = await dead_letters.groups(conn, tenant, query.filter(), query.limit)
+        found = await letter_groups.groups(conn, tenant, query.filter(), query.limit)
     return Response(json_text.encode({"items": [_group(one) for one in found], "next": None}), media_type=JSON)
 
 

@@ -14,14 +14,18 @@ import msgspec
 from accepted.domain.job import ALERT_TYPE, INTERNAL_TYPES
 from accepted.storage.db.statements import Connection, Statement, struct
 
-MATCHES = """
+MATCHES_KIND = """
     d.tenant = :tenant
     AND (CAST(:queue AS text) IS NULL OR d.queue = CAST(:queue AS text))
     AND (CAST(:type AS text) IS NULL OR d.type = CAST(:type AS text))
     AND (CAST(:class AS text) IS NULL OR d.class = CAST(:class AS text))
+    AND (CAST(:internal AS bool) OR d.type <> ALL(CAST(:internal_types AS text[])))
+"""
+"""The part of `MATCHES` that all letters of a group have in common (`accepted.storage.counts.letter_groups`)."""
+
+MATCHES = f"""{MATCHES_KIND}
     AND (CAST(:before AS timestamptz) IS NULL OR d.failed_at < CAST(:before AS timestamptz))
     AND (CAST(:ids AS uuid[]) IS NULL OR d.job_id = ANY(CAST(:ids AS uuid[])))
-    AND (CAST(:internal AS bool) OR d.type <> ALL(CAST(:internal_types AS text[])))
 """
 """The condition on `dead_letters d` for the values of `LetterFilter.values`."""
 
@@ -36,21 +40,6 @@ WHERE {MATCHES} AND (
     OR (d.failed_at = CAST(:after_at AS timestamptz) AND d.job_id > CAST(:after_id AS uuid))
 )
 ORDER BY d.failed_at DESC, d.job_id LIMIT :limit
-""")
-
-# What differs from letter to letter: UUIDs, hexadecimal and other numbers, but not an HTTP status.
-_STATUS = r"(?<=(HTTP(/[0-9.]+)?|status( code)?|answered)[ :=]{1,2})[1-5]\d\d(?!\d)"
-_VARIABLE = rf"[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}|0x[0-9a-f]+|(?<!\d)(?!{_STATUS})\d+"
-
-_GROUPS = Statement(f"""
-SELECT type, queue, class, message, count(*) AS count, min(failed_at) AS first_at, max(failed_at) AS last_at,
-       (array_agg(job_id ORDER BY failed_at DESC, job_id))[1] AS example
-FROM (
-    SELECT d.type, d.queue, d.class, d.failed_at, d.job_id,
-           regexp_replace(d.message, :variable, '…', 'gi') AS message
-    FROM dead_letters d WHERE {MATCHES}
-) AS letters
-GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 7 DESC LIMIT :limit
 """)
 
 _DISCARD = Statement(f"""
@@ -117,22 +106,6 @@ class Letter(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class LetterGroup(msgspec.Struct, frozen=True):
-    """Letters that failed alike: their messages differ only in numbers and ids, which are shown as `…`.
-
-    `example` is the newest.
-    """
-
-    type: str
-    queue: str
-    class_: str = msgspec.field(name="class")
-    message: str
-    count: int
-    first_at: datetime
-    last_at: datetime
-    example: UUID
-
-
 class UnalertedLetter(msgspec.Struct, frozen=True):
     """A dead letter as its alert shows it."""
 
@@ -167,12 +140,6 @@ async def page(
     at, last = after or (None, None)
     rows = await _LIST.rows(conn, **wanted.values(tenant), after_at=at, after_id=last, limit=limit)
     return [struct(Letter, row) for row in rows]
-
-
-async def groups(conn: Connection, tenant: str, wanted: LetterFilter, limit: int) -> Sequence[LetterGroup]:
-    """The `limit` largest groups."""
-    rows = await _GROUPS.rows(conn, **wanted.values(tenant), variable=_VARIABLE, limit=limit)
-    return [struct(LetterGroup, row) for row in rows]
 
 
 async def discard(conn: Connection, tenant: str, wanted: LetterFilter, start: datetime, limit: int) -> int:

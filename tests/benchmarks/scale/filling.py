@@ -11,6 +11,8 @@ from uuid import UUID
 import asyncpg
 
 from accepted.domain.ids import new_id
+from accepted.storage.counts import letter_groups
+from accepted.storage.counts.letter_groups import GROUP_KEY
 
 CHUNK = 500_000
 """Jobs in one statement: large enough to be fast, small enough that progress is seen."""
@@ -26,12 +28,15 @@ _FINISHED = f"""
 WITH done AS MATERIALIZED (
     SELECT uuidv7(at - now()) AS id, n, at,
            CASE WHEN n % 10 = 0 THEN 'failed' WHEN n % 2000 = 1 THEN 'cancelled' ELSE 'succeeded' END AS status,
-           'the host ' || chr(97 + n / 10 % 26) || chr(97 + n / 260 % 8) || '.example answered 503 after ' || n || ' ms'
-               AS message
+           pattern, replace(pattern, '…', CAST(n AS text)) AS message
     FROM (
         SELECT CAST(n AS int4) AS n, now() - interval '6 days' * (1 - CAST(n AS float8) / CAST($3 AS int4)) AS at
         FROM generate_series(CAST($1 AS int4), CAST($2 AS int4)) AS n
     ) AS numbered
+    CROSS JOIN LATERAL (
+        SELECT 'the host ' || chr(97 + n / 10 % 26) || chr(97 + n / 260 % 8) || '.example answered 503 after … ms'
+            AS pattern
+    ) AS said
 ), written AS (
     INSERT INTO jobs ({_COLUMNS}, result, error, created_at, run_at, started_at, finished_at, batch_id)
     SELECT id, '{TENANT}', CASE WHEN n % ($3 / 20) = 7 THEN '{RARE}' ELSE 'noop' END, 'default', status, 4,
@@ -49,9 +54,9 @@ WITH done AS MATERIALIZED (
            CASE WHEN status = 'failed' THEN json_build_object('class', 'invalid', 'message', message, 'attempt', 1) END
     FROM done WHERE status <> 'cancelled'
 ), dead AS (
-    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, failed_at)
-    SELECT id, '{TENANT}', 'default', 'noop', 'invalid', message, at + interval '6 ms'
-    FROM done WHERE status = 'failed'
+    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, group_key, failed_at)
+    SELECT id, '{TENANT}', queue, type, class, message, {GROUP_KEY}, at + interval '6 ms'
+    FROM done CROSS JOIN (VALUES ('default', 'noop', 'invalid')) AS kind(queue, type, class) WHERE status = 'failed'
 )
 INSERT INTO idempotency_keys (tenant, key, fingerprint, job_id, expires_at)
 SELECT '{TENANT}', 'order-' || n, sha256(int4send(n)), id, now() + interval '1 day' FROM done
@@ -76,6 +81,9 @@ SELECT $1, '{TENANT}', false, sum(jobs), json_object_agg(status, jobs), now() - 
 FROM (SELECT status, count(*) AS jobs FROM jobs WHERE batch_id = $1 GROUP BY status) AS counted
 """
 
+_ADD_UP = letter_groups._ADD_UP._sql
+"""What the scheduler does every few seconds, a few thousand letters at a time."""
+
 _QUEUE = "INSERT INTO queues (name, dedicated) VALUES ('default', true) ON CONFLICT DO NOTHING"
 _PAIR = f"INSERT INTO queue_tenants (queue, tenant) VALUES ('default', '{TENANT}') ON CONFLICT DO NOTHING"
 
@@ -90,5 +98,7 @@ async def fill(conn: "asyncpg.Connection[Any]", jobs: int) -> UUID:
     for first in range(1, jobs // 10 + 1, CHUNK):
         await conn.execute(_WAITING, first, min(first + CHUNK - 1, jobs // 10), batch)
     await conn.execute(_BATCH, batch)
+    while await conn.fetchval(_ADD_UP, CHUNK):
+        pass
     await conn.execute("VACUUM (ANALYZE)")
     return batch

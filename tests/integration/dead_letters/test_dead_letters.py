@@ -12,6 +12,7 @@ from accepted.errors import LedgerUnavailable
 from accepted.services import manual_retry as service
 from accepted.services.manual_retry import MAX_BATCH, LetterCounts
 from accepted.storage import dead_letters
+from accepted.storage.counts import letter_groups
 from accepted.storage.db.engine import transaction
 from accepted.storage.dead_letters import Letter, LetterFilter
 from accepted.storage.jobs import manual_retry
@@ -74,7 +75,7 @@ async def test_groups_put_aside_what_differs_from_job_to_job(engine: AsyncEngine
     await fail(engine, message="order failed", kind=FailureClass.AUTH)
     await fail(engine, tenant="other")
     async with transaction(engine) as conn:
-        groups = await dead_letters.groups(conn, "t", ALL, 10)
+        groups = await letter_groups.groups(conn, "t", ALL, 10)
     found = [(group.class_, group.message, group.count) for group in groups]
     assert found[0] == ("invalid", "order … of … at …", 3)
     assert sorted(found[1:]) == [
@@ -92,7 +93,7 @@ async def test_groups_keep_statuses_apart(engine: AsyncEngine) -> None:
         await fail(engine, message=message)
     await fail(engine, message="status 1234 of 404, exit status 7, answered 4100 of 4")
     async with transaction(engine) as conn:
-        groups = await dead_letters.groups(conn, "t", ALL, 10)
+        groups = await letter_groups.groups(conn, "t", ALL, 10)
     assert {group.message for group in groups} == {
         "the target answered 410", "the target answered 422", "HTTP 400: order …", "http/….… 400",
         "status code: 503",        "status … of …, exit status …, answered … of …",

@@ -44,6 +44,7 @@ async def test_a_failed_job_is_a_dead_letter(
     assert dict(letter) == {
         "job_id": one.job_id, "tenant": "acme", "queue": "work", "type": "noop", "class": job["error"]["class"],
         "message": job["error"]["message"], "failed_at": job["finished_at"], "alerted_at": None,
+        "group_key": letter["group_key"],
     }  # fmt: skip
 
 

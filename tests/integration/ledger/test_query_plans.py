@@ -10,7 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.domain.ids import new_id
 from accepted.storage import webhooks
 from accepted.storage.attempts import claims, completion
+from accepted.storage.counts import letter_groups
+from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Direct, Statement
+from accepted.storage.dead_letters import LetterFilter
 from accepted.storage.jobs import outbox
 from accepted.storage.webhooks import DeliveryFilter
 from tests.support.ledger.sql import do
@@ -90,6 +93,24 @@ async def reads(conn: Any, explain: str) -> dict[str, int]:
         if node.get("Relation Name") in {"jobs", "outbox"} and node["Node Type"] != "ModifyTable":
             found[node["Relation Name"]] += node["Actual Loops"]
     return dict(found)
+
+
+LETTERS = """
+INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, group_key)
+SELECT gen_random_uuid(), 't', 'q', 'noop', 'invalid', 'no', sha256(int4send(n % 10))
+FROM generate_series(1, 20000) AS n
+"""
+
+
+async def test_letters_are_grouped_without_reading_them(engine: AsyncEngine) -> None:
+    await do(engine, LETTERS)
+    async with transaction(engine) as conn:
+        while await letter_groups.add_up(conn, 5000):
+            pass
+        await conn.commit()
+    await do(engine, "ANALYZE")
+    plan = await plan_of(engine, letter_groups._LARGEST, **LetterFilter(class_="invalid").values("t"), limit=50)
+    assert not [line for line in plan if "Seq Scan on dead_letters" in line], plan
 
 
 DELIVERIES = """

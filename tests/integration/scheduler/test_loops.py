@@ -254,7 +254,11 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
         await do(engine, f"UPDATE jobs SET status = :s, finished_at = {ago} WHERE id = :id", s=status, id=job.id)
         await do(engine, f"UPDATE attempts SET finished_at = {ago} WHERE job_id = :id", id=job.id)
         for table, columns, values in (
-            ("dead_letters", "tenant, queue, type, class, message", "'t', 'q', 'noop', 'transient', 'x'"),
+            (
+                "dead_letters",
+                "tenant, queue, type, class, message, group_key",
+                "'t', 'q', 'noop', 'transient', 'x', ''",
+            ),
             ("payload_edits", "attempt, payload_before, edited_by", "1, '{}', 'me'"),
             ("steps", "name, attempt, result", "'s', 1, '1'"),
         ):

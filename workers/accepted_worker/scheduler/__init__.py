@@ -11,7 +11,7 @@ from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import BatchLoop
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.ending import Expiry, Overdue, Rescuer
-from accepted_worker.scheduler.housekeeping import Rejections, Reporter, Sampler
+from accepted_worker.scheduler.housekeeping import LetterCounter, Rejections, Reporter, Sampler
 from accepted_worker.scheduler.limiter import Limiter
 from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Reconciler, Relay
@@ -35,5 +35,6 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings, polls: Direct
         Pruner(engine, settings.retention, settings.retention_failed),
         Rejections(broker),
         Sampler(engine),
+        LetterCounter(engine),
     ]
     return always if settings.alert_url is None else [*always, Reporter(engine, broker)]

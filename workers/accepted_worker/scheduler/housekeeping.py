@@ -1,4 +1,4 @@
-"""The loops that measure and report: the sampler, rejections and the reporter."""
+"""The loops that count and report: the sampler, the counter of letters, rejections and the reporter."""
 
 import asyncio
 import time
@@ -11,6 +11,7 @@ from accepted.containment import RowErrors
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
 from accepted.storage import queue_load, queue_tenants, queues
+from accepted.storage.counts import letter_groups
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
 from accepted.storage.queue_tenants import Pair
@@ -18,6 +19,10 @@ from accepted.storage.queue_tenants import Pair
 SAMPLE_SHARE = 50
 """The samplers of all schedulers may use one part in this many of the time: counting a huge backlog is no load of its
 own."""
+
+COUNT_LETTERS_EVERY = 5.0
+MOVES_BATCH = 5000
+"""Dead letters that are added to their groups in one transaction."""
 
 REJECTIONS_EVERY = 30.0
 ALERTS_EVERY = 1.0
@@ -56,6 +61,26 @@ class Sampler:
 
     def pause(self, done: int) -> float:
         return max(queue_load.BIN, self._took * SAMPLE_SHARE)
+
+
+class LetterCounter:
+    """Adds the dead letters that came and went to the counts of their groups."""
+
+    name = "letters"
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def run_once(self) -> int:
+        async with transaction(self._engine) as conn:
+            added = await letter_groups.add_up(conn, MOVES_BATCH)
+            if added:
+                await letter_groups.forget_empty(conn, MOVES_BATCH)
+            await conn.commit()
+        return added
+
+    def pause(self, done: int) -> float:
+        return 0.0 if done == MOVES_BATCH else COUNT_LETTERS_EVERY
 
 
 class Rejections:

@@ -7,10 +7,14 @@ after, and the next attempt reads it.
 
 from collections.abc import Mapping
 
-from accepted.domain.job import ALERT_TYPE, FINISHED
+import msgspec
+
+from accepted.domain.failures import pattern
+from accepted.domain.job import ALERT_TYPE, FINISHED, Status
 from accepted.domain.references import Lease
 from accepted.domain.transitions import ON_REQUEST, Transition
 from accepted.storage.attempts.claims import ENDS_ALONE, OPEN_LEASE, lease_values
+from accepted.storage.counts.letter_groups import GROUP_KEY
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, StatusChange, status_change
@@ -21,9 +25,10 @@ WITH transition AS MATERIALIZED (
         CAST(:ids AS uuid[]), CAST(:attempts AS int4[]), CAST(:worker_ids AS uuid[]), CAST(:statuses AS text[]),
         CAST(:outcomes AS text[]), CAST(:results AS text[]), CAST(:errors AS text[]), CAST(:waits AS float8[]),
         CAST(:crashes AS int4[]), CAST(:extra AS int4[]), CAST(:finished AS bool[]),
-        CAST(:tracebacks AS text[]), CAST(:progress AS text[]), CAST(:answers AS text[]), CAST(:targets AS text[])
+        CAST(:tracebacks AS text[]), CAST(:progress AS text[]), CAST(:answers AS text[]), CAST(:targets AS text[]),
+        CAST(:patterns AS text[])
     ) AS a(job_id, attempt, worker_id, status, outcome, result, error, wait, crashes, extra, finished, traceback,
-           progress, answer, target)
+           progress, answer, target, pattern)
 ), locked AS MATERIALIZED (
     SELECT j.id FROM jobs j JOIN transition a ON a.job_id = j.id
     WHERE j.status = 'running' AND j.attempt = a.attempt AND (NOT CAST(:only_alone AS bool) OR {ENDS_ALONE})
@@ -48,16 +53,16 @@ WITH transition AS MATERIALIZED (
     FROM transition a JOIN closed c ON c.job_id = a.job_id
     WHERE j.id = a.job_id AND j.status = 'running' AND j.attempt = a.attempt
     RETURNING {CHANGE_COLUMNS}, j.queue, j.attempt, j.priority, j.expires_at, j.tenant, j.type, j.concurrency_key,
-              a.error, CASE WHEN NOT c.cancel THEN a.wait END AS wait
+              a.error, a.pattern, CASE WHEN NOT c.cancel THEN a.wait END AS wait
 ), waiting AS (
     INSERT INTO outbox (job_id, attempt, tenant, queue, priority, due_at, published, expires_at, concurrency_key)
     SELECT id, attempt, tenant, queue, priority, now() + wait * interval '1 second', false, expires_at, concurrency_key
     FROM moved WHERE wait IS NOT NULL
 ), dead AS (
-    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, alerted_at)
-    SELECT id, tenant, queue, type, CAST(error AS json)->>'class', CAST(error AS json)->>'message',
-           CASE WHEN type = '{ALERT_TYPE}' THEN now() END
-    FROM moved WHERE status = 'failed'
+    INSERT INTO dead_letters (job_id, tenant, queue, type, class, message, group_key, alerted_at)
+    SELECT id, tenant, queue, type, class, message, {GROUP_KEY}, CASE WHEN type = '{ALERT_TYPE}' THEN now() END
+    FROM moved CROSS JOIN LATERAL json_to_record(CAST(error AS json)) AS e(class text, message text)
+    WHERE status = 'failed'
 )
 SELECT id, status, wants_webhook, has_dependents, {ANNOUNCE.format(rows="moved")} FROM moved
 """)
@@ -123,9 +128,17 @@ async def apply(conn: Connection, batch: list[Transition], only_alone: bool = Fa
         progress=[t.progress for t in batch],
         answers=[t.answer for t in batch],
         targets=[t.target for t in batch],
+        patterns=[_pattern(t) for t in batch],
         only_alone=only_alone,
     )
     return [status_change(row) for row in rows]
+
+
+def _pattern(transition: Transition) -> str | None:
+    """That of the message of a job that becomes a dead letter."""
+    if transition.status != Status.FAILED or transition.error is None:
+        return None
+    return pattern(msgspec.json.decode(transition.error)["message"])
 
 
 async def recall_steps(conn: Connection, lease: Lease) -> dict[str, str] | None:

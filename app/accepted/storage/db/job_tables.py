@@ -161,10 +161,42 @@ dead_letters = Table(
     Column("type", Text, nullable=False),
     Column("class", Text, nullable=False),
     Column("message", Text, nullable=False),
+    Column("group_key", LargeBinary, nullable=False),
     Column("failed_at", Moment, nullable=False, server_default=func.now()),
     Column("alerted_at", Moment),
     Index("dead_letters_by_tenant", "tenant", text("failed_at DESC"), "job_id"),
+    Index("dead_letters_by_group", "tenant", "group_key", text("failed_at DESC"), "job_id"),
     Index("dead_letters_unalerted", "failed_at", postgresql_where=text("alerted_at IS NULL")),
+)
+
+dead_letter_groups = Table(
+    "dead_letter_groups",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("group_key", LargeBinary, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("letters", Integer, nullable=False),
+    Column("last_at", Moment, nullable=False),
+    PrimaryKeyConstraint("tenant", "group_key"),
+    Index("dead_letter_groups_largest", "tenant", text("letters DESC"), text("last_at DESC")),
+    Index("dead_letter_groups_empty", "tenant", "group_key", postgresql_where=text("letters = 0")),
+)
+
+dead_letter_moves = Table(
+    "dead_letter_moves",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("group_key", LargeBinary, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("letters", SmallInteger, nullable=False),
+    Column("failed_at", Moment, nullable=False),
+    Index("dead_letter_moves_of", "tenant"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
 )
 
 payload_edits = Table(
