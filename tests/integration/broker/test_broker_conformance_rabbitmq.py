@@ -236,8 +236,8 @@ async def test_a_lost_cancel_ends_a_subscription_all_the_same(amqp_url: str, eng
     assert done == {running}
 
 
-async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost, database_url: str) -> None:
-    """More acks than aiormq's queue takes while the connection is lost: their slots are free again all the same."""
+async def test_what_cannot_be_written_is_given_up(amqp_vhost: VirtualHost, database_url: str) -> None:
+    """More frames than aiormq's queue takes while the connection is lost: slots are free again all the same."""
     engine = create_engine(database_url)
     async with Proxy(amqp_vhost.url) as proxy:
         harness = BrokerHarness("rabbitmq", engine, RabbitBroker([proxy.url_for(amqp_vhost.url)], engine))
@@ -245,8 +245,12 @@ async def test_an_ack_that_cannot_be_written_is_given_up(amqp_vhost: VirtualHost
         subscription = harness.subscribe(1, "q")
         deliveries = await claim(subscription)
         proxy.cut()
-        acks = [asyncio.create_task(subscription.ack(deliveries)) for _ in range(5000)]
-        _, waiting = await asyncio.wait(acks, timeout=SENT_WITHIN / 2)
+        (message,) = [one.message for one in deliveries]
+        assert message is not None
+        rejects = [asyncio.create_task(subscription.subscription.reject(message)) for _ in range(5000)]
+        _, waiting = await asyncio.wait(
+            [*rejects, asyncio.create_task(subscription.ack(deliveries))], timeout=SENT_WITHIN / 2
+        )
         assert waiting, "the queue of frames took them all"
         _, waiting = await asyncio.wait(waiting, timeout=SENT_WITHIN)
         assert not waiting

@@ -8,7 +8,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from accepted.broker.rabbitmq.frames import _content
+from accepted.broker.rabbitmq.frames import _content, acks
 from accepted.domain.references import JobRef
 
 ID = UUID("0198f1c2-7d5e-7cc3-98c4-dc0c0c07398f")
@@ -30,3 +30,9 @@ def test_as_pamqp(kind: str, attempt: int) -> None:
     header = ContentHeader(properties=properties, body_size=len(ref.body()))
     expected = pamqp.frame.marshal(header, CHANNEL) + pamqp.frame.marshal(ContentBody(ref.body()), CHANNEL)
     assert b"".join(_content(CHANNEL, ref)) == expected
+
+
+def test_acks_as_pamqp() -> None:
+    tags = [1, 256, 2**40]
+    expected = [pamqp.frame.marshal(Basic.Ack(delivery_tag=tag), CHANNEL) for tag in tags]
+    assert acks(CHANNEL, tags) == b"".join(expected)

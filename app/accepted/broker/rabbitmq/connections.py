@@ -10,14 +10,15 @@ import contextlib
 import itertools
 import time
 import traceback
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, cast
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from accepted.broker.rabbitmq import frames
 from accepted.domain.network.servers import AmqpUrl, first_line, refusal
 from accepted.errors import BrokerUnavailable
 
@@ -119,10 +120,14 @@ SENT_WITHIN = 5.0
 connection closes would wait for ever, and keep its slot."""
 
 
-async def ack(message: DeliveredMessage) -> None:
-    """Ack the message."""
-    async with _or_delivered_again():
-        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
+async def ack(messages: Iterable[DeliveredMessage]) -> None:
+    """Ack the messages, those of one channel in one write."""
+    tags: dict[AbstractChannel, list[int]] = {}
+    for message in messages:
+        tags.setdefault(message.channel, []).append(message.delivery_tag or 0)
+    for channel, some in tags.items():
+        async with _or_delivered_again():
+            await frames.ack(cast(aiormq.Channel, channel), some)
 
 
 async def reject(message: DeliveredMessage) -> None:
