@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, say, say_json, segment, shown
+from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, given, say, say_json, segment, shown
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, show, list, watch, cancel and retry jobs.")
 
@@ -55,14 +55,13 @@ def retry(job_id: str, as_json: AsJson = False) -> None:
 
 @jobs.command("list")
 def list_(
-    status: Annotated[str | None, typer.Option(help="Only of this status.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only of these statuses, with commas between them.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Jobs to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest jobs."""
-    filters = {"status": status, "queue": queue, "limit": limit}
-    page = ask("GET", "/jobs", params={name: value for name, value in filters.items() if value is not None})
+    """List the newest jobs. A search that takes long goes on until it has found enough, and says so."""
+    page = _newest(given(status=status, queue=queue), limit)
     if as_json:
         say_json(page)
         return
@@ -99,6 +98,18 @@ def watch(job_id: str, as_json: AsJson = False) -> None:
                 break
     _show(job, as_json)
     raise typer.Exit(0 if job["status"] == "succeeded" else 1)
+
+
+def _newest(filters: dict[str, Any], limit: int) -> dict[str, Any]:
+    """A page of jobs: `next` is followed as long as there are fewer than `limit`."""
+    found: list[Any] = []
+    page: dict[str, Any] = {"next": ""}
+    while len(found) < limit and page["next"] is not None:
+        page = ask("GET", "/jobs", params=filters | {"limit": limit - len(found)} | given(cursor=page["next"] or None))
+        found += page["items"]
+        if not page["complete"]:
+            typer.echo(f"{len(found)} found; not everything was searched yet", err=True)
+    return page | {"items": found}
 
 
 def _refuse(name: str) -> NoReturn:

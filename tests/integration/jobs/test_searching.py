@@ -1,5 +1,6 @@
 """GET /jobs as a search: every filter finds what it says, also in steps that stop before they have seen everything."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
 from accepted.domain.ids import new_id
 from accepted.services.jobs import searching as service
+from accepted.services.keys import create
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import searching
 from accepted.storage.jobs.searching import JobFilter
@@ -18,6 +20,8 @@ from tests.support.clients.client import Client
 from tests.support.ledger.dead_letters import ended_as, fail, from_now
 from tests.support.ledger.jobs import apply, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
+from tests.support.service.live_api import api
+from tests.support.service.running_service import accepted
 
 STEP = 7
 
@@ -232,6 +236,20 @@ async def test_more_leases_than_a_step_reads(
     """Then running jobs are found among all jobs."""
     await put(engine, 3 * STEP)
     claimed = [one.job.id for one in await claim(engine, STEP)]
-    monkeypatch.setattr(searching, "MOST_LEASES", STEP - 1)
+    monkeypatch.setattr(searching, "MOST_LEASES", 2)
     assert ids(await pages(client, status="running")) == newest_first(*claimed)
     assert set(claimed) < set(ids(await pages(client, status="running,queued")))
+
+
+@pytest.mark.usefixtures("one_step")
+async def test_the_command_line_goes_on(engine: AsyncEngine, database_url: str) -> None:
+    wanted = newest_first(*await put(engine, 3, queue="rare"))
+    await put(engine, 2 * STEP)
+    async with api(database_url) as one:
+        terminal = {"ACCEPTED_URL": one.url, "ACCEPTED_API_KEY": (await create(engine, "t", "tests", ["jobs:read"]))[1]}
+        listing = "jobs", "list", "--queue", "rare", "--json"
+        whole = await accepted(*listing, env=terminal)
+        first = await accepted(*listing, "--limit", "1", env=terminal)
+    assert ids([json.loads(whole.out)]) == wanted
+    assert "not everything" in whole.err
+    assert ids([json.loads(first.out)]) == wanted[:1]

@@ -3,13 +3,13 @@
 A step looks at the ids below a given one, down to where it has read enough rows, and says how far it came. It reads
 either every job of the tenant (or of the batch, or of the family of a root), or, if only waiting or running jobs are
 wanted, the small tables that hold just those. Each statement has one plan, whatever the statistics say: an index gives
-its order, and what it found is read by id.
+its order, and what it found is read by id, row by row.
 """
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, TypeAlias
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -51,39 +51,68 @@ _CONDITIONS = {
 }
 """On `jobs`, by the fields of `JobFilter`; what costs least comes first."""
 
-_BELOW = "({leading}, id) < ({value}, CAST(:before AS uuid)) AND ({leading}, id) >= ({value}, CAST(:floor AS uuid))"
-_WALK = f"""
-    SELECT id, {{conditions}} AS candidate FROM jobs WHERE {_BELOW} AND {{leading}} IS NOT NULL
-    ORDER BY {{leading}} DESC, id DESC LIMIT :step
+_BELOW = "({leading}, id) < ({value}, CAST(:before AS uuid)) AND ({leading}, id) >= ({value}, {lowest})"
+_REACHED = f"""(
+    SELECT id FROM jobs WHERE {_BELOW.replace("{lowest}", "CAST(:floor AS uuid)")} AND {{leading}} IS NOT NULL
+    ORDER BY {{leading}} DESC, id DESC OFFSET :step - 1 LIMIT 1
+)"""
+_FOUND = f"""
+    SELECT id FROM jobs
+    WHERE {_BELOW.replace("{lowest}", "(SELECT lowest FROM horizon)")} AND {{leading}} IS NOT NULL AND {{conditions}}
+    ORDER BY {{leading}} DESC, id DESC LIMIT :limit
 """
 """The leading column is compared and sorted together with the id: only one index has this order. With `tenant = …`
 PostgreSQL might read the primary key instead, and all jobs of other tenants with it."""
 
+_BY_ID = """
+    SELECT c.job_id AS id FROM ({candidates}) AS c
+    CROSS JOIN LATERAL (SELECT id FROM jobs WHERE id = c.job_id AND {conditions} OFFSET 0) AS j
+    ORDER BY c.job_id DESC LIMIT :limit
+"""
+"""LATERAL with OFFSET 0, because a join or `= ANY` reads the whole table by a plan from when it was empty."""
+
+_WAITING = """
+    SELECT job_id FROM (
+        SELECT job_id, tenant FROM outbox WHERE job_id < :before AND job_id >= (SELECT lowest FROM horizon)
+        ORDER BY job_id DESC LIMIT :step
+    ) AS waiting WHERE tenant = :tenant
+"""
+_OPEN = "SELECT job_id FROM attempts WHERE finished_at IS NULL ORDER BY worker_id LIMIT :most_leases + 1"
+_RUNNING = f"""
+    SELECT job_id FROM ({_OPEN}) AS running WHERE job_id < :before AND job_id >= (SELECT lowest FROM horizon)
+"""
+
+
+class _Source(NamedTuple):
+    """`reached`: the lowest id from which on it reads everything, NULL for all that is left; `found`: what matches."""
+
+    reached: str
+    found: str
+
+
+def _walk(leading: str, value: str) -> _Source:
+    names = (("{leading}", leading), ("{value}", value))
+    return _Source(*(reduce(lambda sql, pair: sql.replace(*pair), names, part) for part in (_REACHED, _FOUND)))
+
+
 _SOURCES = {
-    "tenant": _WALK.replace("{leading}", "tenant").replace("{value}", "CAST(:tenant AS text)"),
-    "batch": _WALK.replace("{leading}", "batch_id").replace("{value}", "CAST(:batch_id AS uuid)"),
-    "family": _WALK.replace("{leading}", "root_id").replace("{value}", "CAST(:root AS uuid)"),
-    "root": "SELECT id, {conditions} AS candidate FROM jobs WHERE id = :root AND id < :before AND id >= :floor",
-    "outbox": """
-    SELECT job_id AS id, tenant = :tenant AS candidate FROM outbox WHERE job_id < :before AND job_id >= :floor
-    ORDER BY job_id DESC LIMIT :step
-    """,
-    "leases": """
-    SELECT job_id AS id, job_id < :before AND job_id >= :floor AS candidate FROM (
-        SELECT job_id FROM attempts WHERE finished_at IS NULL ORDER BY worker_id LIMIT :most_leases + 1
-    ) AS open
-    """,
+    "tenant": _walk("tenant", "CAST(:tenant AS text)"),
+    "batch": _walk("batch_id", "CAST(:batch_id AS uuid)"),
+    "family": _walk("root_id", "CAST(:root AS uuid)"),
+    "root": _Source(
+        "NULL",
+        "SELECT id FROM jobs WHERE id = :root AND id < :before AND id >= (SELECT lowest FROM horizon) AND {conditions}",
+    ),
+    "outbox": _Source(
+        "(SELECT job_id FROM (SELECT job_id FROM outbox WHERE job_id < :before ORDER BY job_id DESC "
+        "OFFSET :step - 1 LIMIT 1) AS last WHERE job_id >= :floor)",
+        _BY_ID.replace("{candidates}", _WAITING),
+    ),
+    "leases": _Source(
+        f"(SELECT CAST(:before AS uuid) FROM ({_OPEN}) AS running OFFSET :most_leases LIMIT 1)",
+        _BY_ID.replace("{candidates}", _RUNNING),
+    ),
 }
-"""Each selects ids, and whether the job may match, from the highest id below `:before` downwards."""
-
-_REACHED = {
-    "root": "NULL",
-    "leases": "(SELECT CAST(:before AS uuid) FROM leases OFFSET :most_leases LIMIT 1)",
-}
-"""The lowest id above which a source has read everything; NULL: it has read all that it has. Others stop where
-`:step` rows are read."""
-
-_LOWEST = "(SELECT id FROM {source} ORDER BY id DESC OFFSET :step - 1 LIMIT 1)"
 
 _ROOT = Statement("SELECT COALESCE(root_id, id) AS root FROM jobs WHERE id = :id AND tenant = :tenant")
 
@@ -163,44 +192,51 @@ async def step(
     Internal types are found only if type or queue is given. Of `LARGE`, only the fields in `include` are read: without
     them, `payload` is an empty object and `result` None.
     """
+    statement, values = _prepare(plan, sources, frozenset(LARGE) - frozenset(include))
+    values |= {"before": min(before, plan.ceiling), "step": size, "limit": limit}
+    rows = await statement.rows(conn, **values)
+    return SearchStep(found=[as_job(row) for row in rows if row["id"] is not None], reached=rows[0]["reached"])
+
+
+def _prepare(
+    plan: SearchPlan, sources: tuple[Source, ...], leave_out: frozenset[str]
+) -> tuple[Statement, dict[str, Any]]:
+    """The statement of each step that reads these sources, with the values that stay the same."""
     given = plan.wanted.given()
     values = given | {
         "tenant": plan.tenant, "root": plan.root, "internal_types": list(INTERNAL_TYPES),
-        "before": min(before, plan.ceiling), "floor": plan.floor, "step": size, "limit": limit,
-        "most_leases": MOST_LEASES,
+        "floor": plan.floor, "most_leases": MOST_LEASES,
     }  # fmt: skip
-    statement = _statement(sources, frozenset(given), frozenset(LARGE) - frozenset(include))
-    rows = await statement.rows(conn, **values)
-    return SearchStep(found=[as_job(row) for row in rows if row["id"] is not None], reached=rows[0]["reached"])
+    return _statement(sources, frozenset(given), leave_out), values
 
 
 @lru_cache(maxsize=1024)
 def _statement(sources: tuple[Source, ...], given: frozenset[str], leave_out: frozenset[str]) -> Statement:
     """One statement, and so one snapshot: a job that moves from one source to another meanwhile is found once."""
     conditions = _conditions(given)
-    read = ", ".join(f"{name} AS MATERIALIZED ({_SOURCES[name].format(conditions=conditions)})" for name in sources)
-    reached = ", ".join(_REACHED.get(name, _LOWEST.format(source=name)) for name in sources)
-    candidates = " UNION ALL ".join(f"SELECT id FROM {name} WHERE candidate" for name in sources)
+    reached = ", ".join(_SOURCES[name].reached for name in sources)
+    found = " UNION ALL ".join(f"({_SOURCES[name].found.format(conditions=conditions)})" for name in sources)
     return Statement(f"""
-WITH {read}, horizon AS MATERIALIZED (
-    SELECT GREATEST({reached}, CAST(NULL AS uuid)) AS reached
-), candidates AS MATERIALIZED (
-    SELECT c.id FROM ({candidates}) AS c CROSS JOIN horizon h WHERE h.reached IS NULL OR c.id >= h.reached
+WITH reached AS MATERIALIZED (
+    SELECT GREATEST({reached}, CAST(NULL AS uuid)) AS id
+), horizon AS MATERIALIZED (
+    SELECT COALESCE(id, CAST(:floor AS uuid)) AS lowest FROM reached
 ), found AS MATERIALIZED (
-    SELECT id FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM candidates)) AND {conditions}
-    ORDER BY id DESC LIMIT :limit
+    SELECT id FROM ({found}) AS f ORDER BY id DESC LIMIT :limit
 )
-SELECT h.reached, j.* FROM horizon h LEFT JOIN (
-    SELECT {listed_columns(leave_out)} FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM found))
+SELECT r.id AS reached, j.* FROM reached r LEFT JOIN (
+    SELECT w.* FROM found f
+    CROSS JOIN LATERAL (SELECT {listed_columns(leave_out)} FROM jobs WHERE id = f.id OFFSET 0) AS w
 ) AS j ON true ORDER BY j.id DESC
 """)
 
 
 def _conditions(given: frozenset[str]) -> str:
+    """One expression, which no index has: PostgreSQL might prefer that of one of the conditions, and sort by it."""
     conditions = ["tenant = :tenant", *(sql for name, sql in _CONDITIONS.items() if name in given)]
     if not given & {"type", "queue"}:
         conditions.append("type <> ALL(CAST(:internal_types AS text[]))")
-    return f"({' AND '.join(conditions)})"
+    return f"COALESCE({' AND '.join(conditions)}, false)"
 
 
 def _narrow(statuses: Collection[str] | None) -> tuple[Source, ...]:
