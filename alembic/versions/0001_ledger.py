@@ -118,6 +118,11 @@ CREATE INDEX dead_letters_by_tenant ON dead_letters (tenant, failed_at DESC, job
 CREATE INDEX dead_letters_by_group ON dead_letters (tenant, group_key, failed_at DESC, job_id);
 CREATE INDEX dead_letters_unalerted ON dead_letters (failed_at) WHERE alerted_at IS NULL;
 
+CREATE TABLE discarded_letters (
+    job_id uuid PRIMARY KEY,
+    tenant text NOT NULL
+);
+
 CREATE TABLE dead_letter_groups (
     tenant text NOT NULL,
     group_key bytea NOT NULL,

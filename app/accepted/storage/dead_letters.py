@@ -46,9 +46,14 @@ _DISCARD = Statement(f"""
 WITH chosen AS MATERIALIZED (
     SELECT d.job_id FROM dead_letters d WHERE {MATCHES} AND d.failed_at <= :start
     ORDER BY d.job_id LIMIT :limit FOR UPDATE SKIP LOCKED
+), discarded AS (
+    DELETE FROM dead_letters d USING chosen c WHERE d.job_id = c.job_id RETURNING d.job_id, d.tenant
+), kept AS (
+    INSERT INTO discarded_letters (job_id, tenant) SELECT job_id, tenant FROM discarded ON CONFLICT DO NOTHING
 )
-DELETE FROM dead_letters d USING chosen c WHERE d.job_id = c.job_id
+SELECT count(*) FROM discarded
 """)
+"""A discarded job stays failed, and is found as one by `discarded_letters` (`accepted.storage.jobs.searching`)."""
 
 _COUNT_UNALERTED = Statement("""
 SELECT count(*) FROM (SELECT FROM dead_letters WHERE alerted_at IS NULL LIMIT :limit) AS unalerted
@@ -144,7 +149,7 @@ async def page(
 
 async def discard(conn: Connection, tenant: str, wanted: LetterFilter, start: datetime, limit: int) -> int:
     """Delete up to `limit` letters that existed at `start`; their jobs stay failed. The caller commits."""
-    return await _DISCARD.count(conn, **wanted.values(tenant), start=start, limit=limit)
+    return int(await _DISCARD.value(conn, **wanted.values(tenant), start=start, limit=limit))
 
 
 async def count_unalerted(conn: Connection, limit: int) -> int:

@@ -79,6 +79,8 @@ WITH old AS MATERIALIZED (
     DELETE FROM attempts t USING old WHERE t.job_id = old.id
 ), their_dead_letters AS (
     DELETE FROM dead_letters d USING old WHERE d.job_id = old.id
+), their_discards AS (
+    DELETE FROM discarded_letters d USING old WHERE d.job_id = old.id
 ), their_edits AS (
     DELETE FROM payload_edits e USING old WHERE e.job_id = old.id
 ), their_steps AS (

@@ -17,7 +17,7 @@ from accepted.storage.db.engine import reading
 from accepted.storage.jobs import searching
 from accepted.storage.jobs.searching import JobFilter
 from tests.support.clients.client import Client
-from tests.support.ledger.dead_letters import ended_as, fail, from_now
+from tests.support.ledger.dead_letters import ended_as, fail, from_now, run_again
 from tests.support.ledger.jobs import apply, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
 from tests.support.service.live_api import api
@@ -207,7 +207,32 @@ async def test_jobs_that_come_and_end_meanwhile(client: Client, engine: AsyncEng
     assert stay | late <= set(found) <= stay | late | set(made)
 
 
-@pytest.mark.parametrize("statuses", [["queued"], ["running"], ["queued", "running", "scheduled"]])
+async def test_failed_jobs_whose_letters_were_discarded(client: Client, engine: AsyncEngine) -> None:
+    kept, discarded, retried = await fail(engine, 3)
+    for id in (discarded, retried):
+        answer = await client.http.post("/dead-letters/discard", json={"ids": [str(id)]})
+        assert answer.json() == {"matched": 1, "discarded": 1}
+    assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded, retried)
+    assert (await client.http.post(f"/jobs/{retried}/retry")).status_code == 202
+    assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded)
+    await run_again(engine)
+    assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded, retried)
+    assert ids(await pages(client, status="failed")) == newest_first(kept, discarded, retried)
+    await client.http.post("/dead-letters/discard", json={"ids": [str(retried)]})
+    assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded, retried)
+
+
+async def narrowly(engine: AsyncEngine, *statuses: str) -> list[dict[str, Any]]:
+    """What one step finds where jobs of these statuses are kept."""
+    async with reading(engine) as conn:
+        plan = await searching.plan(conn, "t", JobFilter(statuses=list(statuses)))
+        step = await searching.step(conn, plan, plan.narrow, searching.TOP, 100, 100)
+    return [{"items": [{"id": str(job.id)} for job in step.found]}]
+
+
+@pytest.mark.parametrize(
+    "statuses", [["queued"], ["running"], ["failed"], ["queued", "running", "scheduled"], ["failed", "queued"]]
+)
 async def test_what_waits_and_runs_is_found_where_it_is_kept(engine: AsyncEngine, statuses: list[str]) -> None:
     """Step by step, without reading what has ended; others' jobs are in between."""
     for _ in range(5):
@@ -216,6 +241,8 @@ async def test_what_waits_and_runs_is_found_where_it_is_kept(engine: AsyncEngine
         await put(engine, 3, delay=60.0)
         await claim(engine, 3)
         await claim(engine, 2, queue="theirs")
+        await fail(engine, STEP, queue="failing")
+        await fail(engine, STEP, queue="failing", tenant="another")
     jobs = await rows(engine, "SELECT id, status FROM jobs WHERE tenant = 't' ORDER BY id DESC")
     found, steps = [], 0
     async with reading(engine) as conn:
@@ -226,7 +253,7 @@ async def test_what_waits_and_runs_is_found_where_it_is_kept(engine: AsyncEngine
             found += step.found
             before, steps = step.reached, steps + 1
     assert [job.id for job in found] == [job["id"] for job in jobs if job["status"] in statuses]
-    assert (steps > 5) == ("queued" in statuses)
+    assert (steps > 5) == (statuses != ["running"])
 
 
 @pytest.mark.usefixtures("small_steps")

@@ -24,6 +24,8 @@ WITH made AS (
            CASE n % 5 WHEN 0 THEN 'scheduled' ELSE 'succeeded' END, 4, 5, '{{}}', now(),
            CASE n % 4 WHEN 0 THEN CAST('{FAMILY}' AS uuid) END, CASE n % 4 WHEN 0 THEN CAST('{FAMILY}' AS uuid) END
     FROM generate_series(1, 10000) AS n RETURNING id, tenant, status
+), discarded AS (
+    INSERT INTO discarded_letters (job_id, tenant) SELECT id, tenant FROM made
 ), tried AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at) SELECT id, 1, id, now(), now() FROM made
 )
@@ -39,6 +41,7 @@ SEARCHES = {
     "a family": (JobFilter(root_id=FAMILY, parent_id=FAMILY), "every"),
     "what waits": (JobFilter(statuses=["queued"]), "narrow"),
     "what runs": (JobFilter(statuses=["running"]), "narrow"),
+    "what failed": (JobFilter(statuses=["failed"]), "narrow"),
 }
 
 
@@ -46,11 +49,11 @@ SEARCHES = {
 @pytest.mark.parametrize("name", SEARCHES)
 async def test_a_step_reads_its_rows_and_no_more(engine: AsyncEngine, name: str, when: str) -> None:
     """By a plan from empty tables, as a young installation keeps it, and by one from full tables."""
-    for table in ("jobs", "outbox", "attempts"):
+    for table in ("jobs", "outbox", "attempts", "discarded_letters"):
         await do(engine, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     if when == "analyzed":
         await do(engine, MANY)
-        await do(engine, "ANALYZE jobs, outbox, attempts")
+        await do(engine, "ANALYZE jobs, outbox, attempts, discarded_letters")
     ledger = Direct(engine)
     async with ledger.statements() as conn:
         await conn.execute("SET plan_cache_mode = force_generic_plan")

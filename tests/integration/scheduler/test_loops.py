@@ -259,6 +259,7 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
                 "tenant, queue, type, class, message, group_key",
                 "'t', 'q', 'noop', 'transient', 'x', ''",
             ),
+            ("discarded_letters", "tenant", "'t'"),
             ("payload_edits", "attempt, payload_before, edited_by", "1, '{}', 'me'"),
             ("steps", "name, attempt, result", "'s', 1, '1'"),
         ):
@@ -279,6 +280,6 @@ async def test_the_pruner_forgets_what_is_past_its_time_only(engine: AsyncEngine
     left = {row["id"] for row in await rows(engine, "SELECT id FROM jobs")}
     assert not left & set(gone)
     assert {*kept, waiting.id} <= left
-    for table in ("attempts", "dead_letters", "payload_edits", "steps"):
+    for table in ("attempts", "dead_letters", "discarded_letters", "payload_edits", "steps"):
         assert {row["job_id"] for row in await rows(engine, f"SELECT job_id FROM {table}")} == set(kept), table
     assert [row["key"] for row in await rows(engine, "SELECT key FROM idempotency_keys")] == ["new"]

@@ -169,6 +169,13 @@ dead_letters = Table(
     Index("dead_letters_unalerted", "failed_at", postgresql_where=text("alerted_at IS NULL")),
 )
 
+discarded_letters = Table(
+    "discarded_letters",
+    metadata,
+    Column("job_id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+)
+
 dead_letter_groups = Table(
     "dead_letter_groups",
     metadata,

@@ -98,7 +98,12 @@ FROM (
 """)
 """Jobs are locked before their letters, as in every statement that locks both."""
 
-_CLEAR = Statement("DELETE FROM dead_letters WHERE job_id = ANY(CAST(:ids AS uuid[])) RETURNING job_id")
+_CLEAR = Statement("""
+WITH discarded AS (
+    DELETE FROM discarded_letters WHERE job_id = ANY(CAST(:ids AS uuid[]))
+)
+DELETE FROM dead_letters WHERE job_id = ANY(CAST(:ids AS uuid[])) RETURNING job_id
+""")
 
 _EDIT = Statement("""
 WITH kept AS (

@@ -1,9 +1,9 @@
 """Finding jobs by what is known of them, newest first, in steps of a bounded size (docs/decisions/0023).
 
 A step looks at the ids below a given one, down to where it has read enough rows, and says how far it came. It reads
-either every job of the tenant (or of the batch, or of the family of a root), or, if only waiting or running jobs are
-wanted, the small tables that hold just those. Each statement has one plan, whatever the statistics say: an index gives
-its order, and what it found is read by id, row by row.
+either every job of the tenant (or of the batch, or of the family of a root), or, if only waiting, running or failed
+jobs are wanted, the tables that hold just those. Each statement has one plan, whatever the statistics say: an index
+gives its order, and what it found is read by id, row by row.
 """
 
 from collections.abc import Collection
@@ -71,11 +71,16 @@ _BY_ID = """
 """
 """LATERAL with OFFSET 0, because a join or `= ANY` reads the whole table by a plan from when it was empty."""
 
-_WAITING = """
+_HELD_REACHED = """(
     SELECT job_id FROM (
-        SELECT job_id, tenant FROM outbox WHERE job_id < :before AND job_id >= (SELECT lowest FROM horizon)
+        SELECT job_id FROM {table} WHERE job_id < :before ORDER BY job_id DESC OFFSET :step - 1 LIMIT 1
+    ) AS last WHERE job_id >= :floor
+)"""
+_HELD = """
+    SELECT job_id FROM (
+        SELECT job_id, tenant FROM {table} WHERE job_id < :before AND job_id >= (SELECT lowest FROM horizon)
         ORDER BY job_id DESC LIMIT :step
-    ) AS waiting WHERE tenant = :tenant
+    ) AS held WHERE tenant = :tenant
 """
 _OPEN = "SELECT job_id FROM attempts WHERE finished_at IS NULL ORDER BY worker_id LIMIT :most_leases + 1"
 _RUNNING = f"""
@@ -95,6 +100,13 @@ def _walk(leading: str, value: str) -> _Source:
     return _Source(*(reduce(lambda sql, pair: sql.replace(*pair), names, part) for part in (_REACHED, _FOUND)))
 
 
+def _table(name: str) -> _Source:
+    """A table that holds some jobs of all tenants, by `job_id`."""
+    return _Source(
+        _HELD_REACHED.replace("{table}", name), _BY_ID.replace("{candidates}", _HELD.replace("{table}", name))
+    )
+
+
 _SOURCES = {
     "tenant": _walk("tenant", "CAST(:tenant AS text)"),
     "batch": _walk("batch_id", "CAST(:batch_id AS uuid)"),
@@ -103,11 +115,9 @@ _SOURCES = {
         "NULL",
         "SELECT id FROM jobs WHERE id = :root AND id < :before AND id >= (SELECT lowest FROM horizon) AND {conditions}",
     ),
-    "outbox": _Source(
-        "(SELECT job_id FROM (SELECT job_id FROM outbox WHERE job_id < :before ORDER BY job_id DESC "
-        "OFFSET :step - 1 LIMIT 1) AS last WHERE job_id >= :floor)",
-        _BY_ID.replace("{candidates}", _WAITING),
-    ),
+    "outbox": _table("outbox"),
+    "letters": _table("dead_letters"),
+    "discarded": _table("discarded_letters"),
     "leases": _Source(
         f"(SELECT CAST(:before AS uuid) FROM ({_OPEN}) AS running OFFSET :most_leases LIMIT 1)",
         _BY_ID.replace("{candidates}", _RUNNING),
@@ -222,7 +232,7 @@ WITH reached AS MATERIALIZED (
 ), horizon AS MATERIALIZED (
     SELECT COALESCE(id, CAST(:floor AS uuid)) AS lowest FROM reached
 ), found AS MATERIALIZED (
-    SELECT id FROM ({found}) AS f ORDER BY id DESC LIMIT :limit
+    SELECT DISTINCT id FROM ({found}) AS f ORDER BY id DESC LIMIT :limit
 )
 SELECT r.id AS reached, j.* FROM reached r LEFT JOIN (
     SELECT w.* FROM found f
@@ -239,12 +249,19 @@ def _conditions(given: frozenset[str]) -> str:
     return f"COALESCE({' AND '.join(conditions)}, false)"
 
 
+_HOLDERS: tuple[tuple[frozenset[str], tuple[Source, ...]], ...] = (
+    (WAITING, ("outbox",)),
+    (frozenset({Status.RUNNING}), ("leases",)),
+    (frozenset({Status.FAILED}), ("letters", "discarded")),
+)
+"""Statuses, with the sources that together hold all jobs of these, and few others."""
+
+
 def _narrow(statuses: Collection[str] | None) -> tuple[Source, ...]:
-    """The sources that hold all jobs of these statuses, and no more than those that wait or run; none for others."""
-    if not statuses or not WAITING.union({Status.RUNNING}).issuperset(statuses):
-        return ()
-    running = ("leases",) if Status.RUNNING in statuses else ()
-    return (("outbox",) if WAITING.intersection(statuses) else ()) + running
+    """The sources that hold all jobs of these statuses; none if a status has no such source."""
+    wanted = set(statuses or ())
+    held = frozenset[str]().union(*(kinds for kinds, _ in _HOLDERS))
+    return tuple(name for kinds, names in _HOLDERS for name in names if kinds & wanted) if wanted <= held else ()
 
 
 async def _root(conn: Connection, tenant: str, wanted: JobFilter) -> UUID | None:
