@@ -215,6 +215,7 @@ async def test_failed_jobs_whose_letters_were_discarded(client: Client, engine: 
     assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded, retried)
     assert (await client.http.post(f"/jobs/{retried}/retry")).status_code == 202
     assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded)
+    assert [row["job_id"] for row in await rows(engine, "SELECT job_id FROM discarded_letters")] == [discarded]
     await run_again(engine)
     assert ids(await narrowly(engine, "failed")) == newest_first(kept, discarded, retried)
     assert ids(await pages(client, status="failed")) == newest_first(kept, discarded, retried)
