@@ -6,9 +6,24 @@ file in `apps` says why not.
 
 from tests.benchmarks.peers.ours import Accepted
 from tests.benchmarks.peers.peer import Peer
+from tests.benchmarks.peers.recorded import Recorded
 
 API = "api --port={port}"
 UVICORN = "uvicorn --host=127.0.0.1 --port={port} --log-level=warning --no-access-log"
+
+
+def _pg_boss(title: str, batch: int) -> Recorded:
+    return Recorded(
+        title,
+        uses=("postgres",),
+        api="node pg_boss.cjs api {port}",
+        worker=f"node pg_boss.cjs worker {batch}",
+        share=0.5,
+        unfinished="SELECT EXISTS (SELECT FROM pgboss.job WHERE name = 'jobs' AND state IN ('created', 'active'))",
+        span="""SELECT count(*), min(started_on), max(completed_on) FROM pgboss.job
+            WHERE name = 'jobs' AND state = 'completed'""",
+    )
+
 
 PEERS = {
     "accepted-rabbitmq": Accepted(
@@ -55,7 +70,7 @@ PEERS = {
         api=f"{UVICORN} saq_app:app",
         worker="saq saq_app.settings --workers=2",
     ),
-    "procrastinate": Peer(
+    "procrastinate": Recorded(
         "Procrastinate, PostgreSQL, 2 workers x 10",
         uses=("postgres",),
         prepare="procrastinate --app=procrastinate_app.procrastinate schema --apply",
@@ -63,14 +78,12 @@ PEERS = {
         worker="procrastinate --app=procrastinate_app.procrastinate worker --concurrency=10",
         workers=2,
         share=0.5,
+        unfinished="SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))",
+        span="""SELECT count(*) FILTER (WHERE type = 'succeeded'), min(at) FILTER (WHERE type = 'started'),
+            max(at) FILTER (WHERE type = 'succeeded') FROM procrastinate_events""",
     ),
-    "pg-boss": Peer(
-        "pg-boss (Node), PostgreSQL",
-        uses=("postgres",),
-        api="node pg_boss.cjs api {port}",
-        worker="node pg_boss.cjs worker",
-        share=0.5,
-    ),
+    "pg-boss": _pg_boss("pg-boss (Node), PostgreSQL, batches of 200", 200),
+    "pg-boss-2000": _pg_boss("pg-boss, batches of 2,000, each with one outcome for all its jobs", 2000),
     "bullmq": Peer(
         "BullMQ (Node), Redis, one worker x 50",
         uses=("redis",),

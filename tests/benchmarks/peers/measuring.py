@@ -26,8 +26,8 @@ WARMUP = 500
 DRAINED_WITHIN = 300.0  # seconds
 FIRST_WITHIN = 60.0  # seconds
 STOPPED_WITHIN = 10.0  # seconds
-LOOK_EVERY = 0.2
-"""Seconds. The jobs note their times themselves, so how often we look does not show in a figure."""
+LOOK_EVERY = 0.5
+"""Seconds. The times are those that the jobs or the database note, so how often we look shows in no figure."""
 
 
 class Figures(NamedTuple):

@@ -1,7 +1,7 @@
 """What the benchmark knows of a peer: the commands by which it is started, and how its ended jobs are counted.
 
-A job counts as ended when its handler has run: `apps/counting.py` notes it. Accepted counts in its ledger
-instead, where a job has ended when its outcome is recorded; that is later.
+A job counts as ended when its handler has run: `apps/counting.py` notes it. `recorded.py` is stricter with those that
+keep their jobs in PostgreSQL, Accepted among them.
 """
 
 import os
