@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tests.benchmarks.peers.peer import PREPARED_WITHIN
 from tests.benchmarks.peers.recorded import Recorded
 from tests.benchmarks.peers.servers import Place
 from tests.support.servers.postgres import connect
@@ -27,7 +28,7 @@ class Accepted(Recorded):
         run("migrate", env=self._environment(place))
         worker = self._service("worker --queues=nothing", place).start()
         try:
-            await worker.wait_ready(logged("worker_ready"))
+            await worker.wait_ready(logged("worker_ready"), PREPARED_WITHIN)
             await worker.terminate()
         finally:
             worker.remove()

@@ -18,7 +18,7 @@ HOME = Path(os.environ.get("PEERS_HOME", ".bench-peers")).resolve()
 
 APPS = Path(__file__).with_name("apps")
 
-PREPARED_WITHIN = 60.0  # seconds
+PREPARED_WITHIN = 120.0  # seconds
 
 
 @dataclass(frozen=True)
