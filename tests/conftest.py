@@ -7,6 +7,7 @@ that stop, crash or wipe a server are then skipped, and tests share the one virt
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,6 +17,9 @@ from tests.support.servers.addresses import EXTERNAL_BROKER, EXTERNAL_DATABASE, 
 from tests.support.servers.postgres import DatabaseServer, PostgresServer
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.service.processes import Service, StartService, run
+
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

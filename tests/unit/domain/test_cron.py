@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from cronsim import CronSim
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accepted.domain.cron import LONGEST, CronError, CronLine, warnings
@@ -185,7 +185,6 @@ moments = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)).map(lambda on
 
 
 @given(lines(), moments)
-@settings(deadline=None)
 def test_in_utc_it_is_as_cronsim_has_it(line: str, after: datetime) -> None:
     try:
         read = CronLine(line, zone("UTC"))
@@ -195,7 +194,6 @@ def test_in_utc_it_is_as_cronsim_has_it(line: str, after: datetime) -> None:
 
 
 @given(lines(), moments, st.sampled_from(sorted(names())))
-@settings(deadline=None)
 def test_runs_rise_and_continue_from_any_run(line: str, after: datetime, name: str) -> None:
     try:
         read = CronLine(line, zone(name))

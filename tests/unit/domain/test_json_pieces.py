@@ -50,14 +50,14 @@ VALUES = st.recursive(
 
 
 @given(value=VALUES, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_every_value_is_read_as_at_once(value: Any, indent: int | None, ascii_only: bool) -> None:
     pieces, at_once = both(json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode(errors="replace"))
     assert pieces == at_once
 
 
 @given(value=VALUES, at=st.integers(0, 400), instead=st.sampled_from(["", ",", "]", "}", '"', "x", ":", "[", " ", "1"]))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_a_broken_text_has_the_same_error(value: Any, at: int, instead: str) -> None:
     text = json.dumps(value, indent=1)
     at %= len(text) + 1

@@ -1,6 +1,6 @@
 """A rate limit is exact in the long run, and never exceeded by more than the catch-up."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accepted.domain.rates import CATCH_UP, Pace
@@ -8,7 +8,6 @@ from accepted.domain.rates import CATCH_UP, Pace
 INTERVALS = st.floats(0.001, 60)
 
 
-@settings(deadline=None)
 @given(INTERVALS, st.lists(st.floats(0, 1), max_size=200))
 def test_no_more_start_than_the_rate_and_the_catch_up(interval: float, pauses: list[float]) -> None:
     pace, now, last, started = Pace(interval), 0.0, None, 0
@@ -23,7 +22,6 @@ def test_no_more_start_than_the_rate_and_the_catch_up(interval: float, pauses: l
 
 
 @given(INTERVALS)
-@settings(deadline=None)
 def test_a_late_limiter_loses_no_start(interval: float) -> None:
     """A limiter that checks often enough to catch up starts as many as the rate says."""
     pace, last, started, every = Pace(interval), None, 0, CATCH_UP / 3
@@ -50,7 +48,6 @@ def test_a_clock_set_back_counts_as_a_start_now() -> None:
 
 
 @given(INTERVALS, INTERVALS, st.floats(0, 100))
-@settings(deadline=None)
 def test_a_new_rate_counts_from_the_last_start(before: float, after: float, since: float) -> None:
     """Whatever the former rate would still wait for, the new one waits for its own interval at most."""
     last = Pace(before).counts(0.0, 1)
