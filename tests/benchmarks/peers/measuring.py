@@ -17,6 +17,7 @@ from tests.benchmarks.peers.counts import Ended
 from tests.benchmarks.peers.peer import PREPARED_WITHIN, Peer
 from tests.benchmarks.peers.servers import Place, listening
 from tests.benchmarks.peers.servers import place as new_place
+from tests.support.servers.children import descendants, kill_all
 from tests.support.servers.ports import free_port
 from tests.support.service.processes import Service
 from tests.support.waiting import until
@@ -91,11 +92,13 @@ async def _first(peer: Peer, place: Place, port: int) -> float:
 
 
 async def _stopped(workers: list[Service]) -> None:
-    """Let them ack what they ran. One that waits for its next job rather than for the signal is killed by its stack."""
+    """Let them ack what they ran. One that does not end is killed by its stack, and here what it leaves behind."""
+    family = [process for worker in workers for process in descendants(worker.pid)]
     for worker in workers:
         worker.signal(signal.SIGTERM)
     with suppress(AssertionError):
         await until(lambda: not any(worker.running for worker in workers), STOPPED_WITHIN)
+    kill_all(family)
 
 
 def _started(stack: AsyncExitStack, peer: Peer, place: Place) -> Service:
