@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale slow faults soak rabbitmq4 mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale simulate slow faults soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -57,6 +57,9 @@ bench-scale: setup ## what requests cost with 10 million finished jobs and a mil
 bench-peers: setup servers ## the same jobs through Accepted and its peers: make bench-peers PEERS=accepted,dramatiq JOBS=1000 ROUNDS=1
 	@sh tests/benchmarks/peers/install.sh .bench-peers $(VENV)
 	@$(BIN)/python -m tests.benchmarks.peers $(if $(PEERS),--peers=$(PEERS)) $(if $(JOBS),--jobs=$(JOBS)) $(if $(ROUNDS),--rounds=$(ROUNDS))
+
+simulate: setup servers ## measure what a job costs, compare a simulation with real drains, and compute larger machines
+	@$(BIN)/python -m tests.benchmarks.simulation
 
 slow: setup servers ## run the tests marked slow: a million lines, 100,000 delays, a rate over a minute; about 10 minutes
 	@$(BIN)/pytest tests/integration tests/acceptance -m slow

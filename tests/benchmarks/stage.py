@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from socket import create_connection
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
+import psutil
 
 from accepted.broker.rabbitmq.topology import queue_name
 from tests.benchmarks.figures import Failed
@@ -63,6 +64,19 @@ class Stage:
             await service.terminate()
         finally:
             service.remove()
+
+    @contextmanager
+    def on_postgres(self) -> Iterator[None]:
+        """Meanwhile what is started has the ledger as its broker."""
+        self._env["ACCEPTED_BROKER_URL"] = "postgres"
+        try:
+            yield
+        finally:
+            self._env["ACCEPTED_BROKER_URL"] = self.broker_url
+
+    def broker_process(self) -> psutil.Process:
+        """RabbitMQ's Erlang virtual machine."""
+        return next(each for each in psutil.Process().children(recursive=True) if each.name() == "beam.smp")
 
     async def register_types(self) -> None:
         """Let a worker register its types, without taking a job."""

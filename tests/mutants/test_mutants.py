@@ -28,11 +28,8 @@ MUTANTS = (
         (
             Edit(
                 "app/accepted/storage/attempts/completion.py",
-                """    WHERE j.status = 'running' AND j.attempt = a.attempt
-    ORDER BY j.id FOR UPDATE OF j
-""",
-                """    ORDER BY j.id FOR UPDATE OF j
-""",
+                "    WHERE j.status = 'running' AND j.attempt = a.attempt AND (NOT",
+                "    WHERE (NOT",
             ),
             Edit(
                 "app/accepted/storage/attempts/completion.py",
