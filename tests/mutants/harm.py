@@ -67,7 +67,7 @@ HARM = (
     ),
     Mutant(
         "a page is served under any name that leads to loopback",
-        (Edit("app/accepted/api/http/exposure.py", "return Misdirected()", "continue"),),
+        (Edit("app/accepted/api/http/exposure.py", "return Misdirected", "continue"),),
         ("tests/harm/test_web_pages.py::test_a_page_cannot_submit_under_its_own_name",),
     ),
     Mutant(
