@@ -6,6 +6,7 @@ From these the simulation computes other drains; the real ones stand beside. The
 
 import os
 import sys
+from dataclasses import replace
 
 import uvloop
 
@@ -50,12 +51,14 @@ async def _run() -> None:
 
 
 def _costs(ledger: LedgerCosts, point: Point) -> Costs:
-    """A worker's costs are not told apart by batch and job: what a batch costs it is next to nothing."""
+    """A worker's costs are not told apart by batch and job: what a batch costs it is next to nothing. What PostgreSQL
+    does beside the statements, such as vacuum, is added to the outcome.
+    """
     half = Cost(0.0, point.worker / 2)
-    beside = Drain(Costs(half, half, ledger.claim, ledger.outcome, point.message, 0.0, ledger.flush), CORES)
-    statements = beside.run(points.JOBS, point.workers, point.slots)
-    more = max(point.ledger - statements.ledger / statements.rate, 0.0)
-    return Costs(half, half, ledger.claim, ledger.outcome, point.message, more, ledger.flush)
+    costs = Costs(half, half, ledger.claim, ledger.outcome, point.message, ledger.flush)
+    statements = Drain(costs, CORES).run(points.JOBS, point.workers, point.slots)
+    beside = max(point.ledger - statements.ledger / statements.rate, 0.0)
+    return replace(costs, ledger_outcome=Cost(ledger.outcome.batch, ledger.outcome.job + beside))
 
 
 def _compare(found: Costs, point: Point, more: str = "") -> None:

@@ -30,6 +30,9 @@ class Thread:
 
     def compute(self, seconds: float, then: Then) -> None:
         """Use so much CPU time, after what was asked for before; `then` is called at its end."""
+        if not seconds:
+            then()
+            return
         self._machine.move_on()
         self._tasks.append((seconds, then))
         if len(self._tasks) == 1:

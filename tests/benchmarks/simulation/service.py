@@ -10,7 +10,11 @@ from tests.benchmarks.simulation.machine import Disk, Machine, Then, Thread
 
 MAX_BATCH = 200  # accepted.services.jobs.completion
 LINGER = 0.002
-AHEAD = 140  # jobs beyond the slots that a worker with no-op jobs has claimed or is recording
+AHEAD = MAX_BATCH  # jobs that a worker with no-op jobs claims beyond its slots
+MOST_UNRECORDED = MAX_BATCH
+
+TURN = 10
+"""Jobs that a worker runs before it looks at what else has come."""
 
 PLENTY = 1e6
 
@@ -28,14 +32,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a job costs whom. `message`: RabbitMQ; `beside`: PostgreSQL, besides the statements, such as its vacuum."""
+    """What a job costs whom. `message`: RabbitMQ; 0 where the ledger is the broker."""
 
     worker_claim: Cost
     worker_outcome: Cost
     ledger_claim: Cost
     ledger_outcome: Cost
     message: float
-    beside: float
     flush: float
 
 
@@ -56,13 +59,16 @@ class Worker:
     def __init__(self, drain: "Drain", slots: int) -> None:
         self._drain = drain
         self._room = slots + AHEAD
-        self._ended = 0
+        self._ended = self._unrecorded = 0
         self._claiming = self._recording = False
         self.thread = drain.machine.thread(drain.worker_cores)
         self.claims, self.outcomes = (drain.machine.thread(drain.ledger_cores) for _ in range(2))
 
     def claim(self) -> None:
-        jobs = 0 if self._claiming else self._drain.take(min(self._room, MAX_BATCH))
+        """A claim begins when half of what was claimed ahead has begun, so that it is a large one."""
+        if self._claiming or 2 * self._room < AHEAD or self._unrecorded >= MOST_UNRECORDED:
+            return
+        jobs = self._drain.take(min(self._room, MAX_BATCH))
         if not jobs:
             return
         self._claiming = True
@@ -70,7 +76,10 @@ class Worker:
         costs = self._drain.costs
 
         def claimed() -> None:
-            self.thread.compute(costs.worker_claim.of(jobs), lambda: self._end(jobs))
+            self.thread.compute(costs.worker_claim.batch, lambda: None)
+            for first in range(0, jobs, TURN):
+                some = min(TURN, jobs - first)
+                self.thread.compute(costs.worker_claim.job * some, lambda some=some: self._end(some))
             self._drain.machine.later(LINGER, again)
 
         def again() -> None:
@@ -80,8 +89,11 @@ class Worker:
         self._drain.commit(self.claims, costs.ledger_claim.of(jobs), claimed)
 
     def _end(self, jobs: int) -> None:
+        self._room += jobs
         self._ended += jobs
+        self._unrecorded += jobs
         self._record()
+        self.claim()
 
     def _record(self) -> None:
         jobs = min(self._ended, MAX_BATCH)
@@ -95,7 +107,7 @@ class Worker:
             self.thread.compute(costs.worker_outcome.of(jobs), recorded)
 
         def recorded() -> None:
-            self._room += jobs
+            self._unrecorded -= jobs
             self._drain.end(jobs)
             self.claim()
             self._drain.machine.later(LINGER, again)
@@ -120,7 +132,6 @@ class Drain:
         self.worker_cores = self.machine.cores(PLENTY) if apart else self.ledger_cores
         self._disk = Disk(self.machine, costs.flush)
         self._broker = self.machine.thread(self.worker_cores)
-        self._beside = self.machine.thread(self.ledger_cores)
         self._left = self._ended = 0
 
     def run(self, jobs: int, workers: int, slots: int) -> Drained:
@@ -133,7 +144,7 @@ class Drain:
         return Drained(
             rate=self._ended / seconds,
             workers=sum(worker.thread.used for worker in fleet) / seconds,
-            ledger=(self._beside.used + sum(each.claims.used + each.outcomes.used for each in fleet)) / seconds,
+            ledger=sum(worker.claims.used + worker.outcomes.used for worker in fleet) / seconds,
             broker=self._broker.used / seconds,
             flushes=self._disk.flushes / seconds,
         )
@@ -149,5 +160,5 @@ class Drain:
 
     def end(self, jobs: int) -> None:
         self._ended += jobs
-        for thread, cost in ((self._broker, self.costs.message), (self._beside, self.costs.beside)):
-            thread.compute(cost * jobs, lambda: None)
+        if self.costs.message:
+            self._broker.compute(self.costs.message * jobs, lambda: None)
