@@ -76,7 +76,7 @@ rabbitmq4: setup ## run the tests of the broker and the quick faults on RabbitMQ
 		$(BIN)/pytest tests/integration/broker tests/faults -m "not slow"
 
 mutants: setup servers ## break the code on purpose, and check that a test fails
-	@$(BIN)/pytest tests/mutants
+	@$(BIN)/pytest tests/mutants -n 3 --dist load
 
 lock: setup ## lock the newest versions that pyproject.toml allows
 	@$(COMPILE) --upgrade pyproject.toml --extra dev $(HANDLERS) --group test --group lint --group build -o requirements.lock
