@@ -11,13 +11,10 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-import psutil
-
 from tests.benchmarks import bare_consumer
 from tests.benchmarks.client import drive
 from tests.benchmarks.figures import Failed, Round, Row, compared
-from tests.benchmarks.stage import Stage
-from tests.support.service.processes import Service
+from tests.benchmarks.stage import Stage, cpu_time
 from tests.support.waiting import until
 
 JOBS = 12_000
@@ -27,14 +24,14 @@ GOALS = {10: 0.7, 100: 0.85}
 CPU_GOAL = 2.5
 WITHIN = 60.0  # seconds
 
-_UNFINISHED = """
+UNFINISHED = """
 SELECT EXISTS (SELECT FROM outbox WHERE queue = $1)
     OR EXISTS (SELECT FROM attempts WHERE finished_at IS NULL)
 """
 
-_BEGUN = "SELECT count(*) FROM jobs WHERE queue = $1 AND status <> 'queued'"
+BEGUN = "SELECT count(*) FROM jobs WHERE queue = $1 AND status <> 'queued'"
 
-_SPAN = """
+SPAN = """
 SELECT count(*) FILTER (WHERE status = 'succeeded') AS done,
        EXTRACT(epoch FROM max(finished_at) - min(started_at))::float8 AS seconds
 FROM jobs WHERE queue = $1
@@ -81,22 +78,17 @@ async def _drain(stage: Stage, queue: str, slots: int) -> Drained:
         stage.ledger() as conn,
         stage.part("worker", f"--queues={queue}", f"--concurrency={slots}") as worker,
     ):
-        before, begun = _cpu(worker), await conn.fetchval(_BEGUN, queue)
+        before, begun = cpu_time(worker.pid), await conn.fetchval(BEGUN, queue)
 
         async def finished() -> bool:
-            return not await conn.fetchval(_UNFINISHED, queue)
+            return not await conn.fetchval(UNFINISHED, queue)
 
         await until(finished, WITHIN, f"{JOBS} jobs drained", interval=0.2)
-        cpu = _cpu(worker) - before
-        done, seconds = await conn.fetchrow(_SPAN, queue)
+        cpu = cpu_time(worker.pid) - before
+        done, seconds = await conn.fetchrow(SPAN, queue)
     if done != JOBS:
         raise Failed(f"{done} of {JOBS} jobs succeeded")
     return Drained(JOBS / float(seconds), cpu / (JOBS - begun) * 1e6)
-
-
-def _cpu(worker: Service) -> float:
-    times = psutil.Process(worker.pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def _bare(url: str, queue: str, prefetch: int) -> Drained:

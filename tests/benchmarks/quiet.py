@@ -4,11 +4,9 @@ import asyncio
 from contextlib import AsyncExitStack
 from uuid import UUID
 
-import psutil
-
 from tests.benchmarks.client import drive
 from tests.benchmarks.figures import Failed, Row, percentile
-from tests.benchmarks.stage import Stage
+from tests.benchmarks.stage import Stage, cpu_time
 from tests.support.service.processes import Service
 from tests.support.waiting import until
 
@@ -65,17 +63,12 @@ async def _latencies(stage: Stage, port: int, jobs: int) -> list[float]:
 
 async def _idle(services: dict[str, Service]) -> list[Row]:
     await asyncio.sleep(SETTLE)
-    before = {name: _cpu(service) for name, service in services.items()}
+    before = {name: cpu_time(service.pid) for name, service in services.items()}
     await asyncio.sleep(SECONDS)
-    shares = {name: (_cpu(service) - before[name]) / SECONDS * 100 for name, service in services.items()}
+    shares = {name: (cpu_time(service.pid) - before[name]) / SECONDS * 100 for name, service in services.items()}
     if any(not service.running for service in services.values()):
         raise Failed("a process ended while it idled")
     return [
         Row(f"idle CPU of {name}, % of a core", f"{share:.2f}", "< 1", share < IDLE_GOAL)
         for name, share in shares.items()
     ]
-
-
-def _cpu(service: Service) -> float:
-    times = psutil.Process(service.pid).cpu_times()
-    return float(times.user + times.system)

@@ -74,9 +74,9 @@ class Stage:
         finally:
             self._env["ACCEPTED_BROKER_URL"] = self.broker_url
 
-    def broker_process(self) -> psutil.Process:
-        """RabbitMQ's Erlang virtual machine."""
-        return next(each for each in psutil.Process().children(recursive=True) if each.name() == "beam.smp")
+    def broker_pid(self) -> int:
+        """That of RabbitMQ's Erlang virtual machine."""
+        return next(each.pid for each in psutil.Process().children(recursive=True) if each.name() == "beam.smp")
 
     async def register_types(self) -> None:
         """Let a worker register its types, without taking a job."""
@@ -114,6 +114,12 @@ class Stage:
             return self._rabbitmq.queues().get(queue_name(queue), (0, 0, 0))[0]
 
         await until(lambda: there() == count, 5, lambda: f"{count} messages on {queue}; there are {there()}")
+
+
+def cpu_time(pid: int) -> float:
+    """Seconds of CPU time that a process has used, without its children."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from uuid import UUID
 import psutil
 
 from tests.benchmarks.figures import Failed, Row
-from tests.benchmarks.stage import Stage
+from tests.benchmarks.stage import Stage, cpu_time
 from tests.support.servers.ports import free_port
 from tests.support.service.processes import ACCEPTED, Service, answers, clean_environment
 from tests.support.waiting import until
@@ -115,20 +115,19 @@ async def _until(
         begun = time.monotonic()
         service.start()
         await until(ready, WITHIN, service.log, interval=LOOK_EVERY)
-        start = Start(time.monotonic() - begun, _cpu(service.pid))
+        start = Start(time.monotonic() - begun, _cpu_with_children(service.pid))
         await service.terminate()
         return start
     finally:
         service.remove()
 
 
-def _cpu(pid: int) -> float:
+def _cpu_with_children(pid: int) -> float:
     process = psutil.Process(pid)
     total = 0.0
     for one in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            times = one.cpu_times()
-            total += times.user + times.system
+            total += cpu_time(one.pid)
     return total
 
 

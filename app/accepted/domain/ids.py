@@ -9,7 +9,10 @@ from contextvars import ContextVar
 from datetime import datetime
 from uuid import UUID
 
-__all__ = ["MAX_ROOT", "ROOT_PATTERN", "age_of", "as_sent", "floor_at", "link", "new_id", "serve_under"]
+__all__ = ["BEFORE_ALL", "MAX_ROOT", "ROOT_PATTERN", "age_of", "as_sent", "floor_at", "link", "new_id", "serve_under"]
+
+BEFORE_ALL = UUID(int=0)
+"""Below every id: what goes on behind it begins with the first."""
 
 ROOT_PATTERN = r"(?:/[A-Za-z0-9._~-]+)*"
 """A prefix: empty, or segments of characters that need no encoding, without a slash at the end."""

@@ -23,7 +23,7 @@ from accepted.storage.queues import QueueSettings, QueueUses
 REPORT_EVERY = 5.0
 """Seconds between reports of run times. What a process has not reported when it dies is lost: these are estimates."""
 
-WAITING = tuple(status for status in Status if status not in FINISHED)
+UNFINISHED = tuple(status for status in Status if status not in FINISHED)
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +133,7 @@ async def _described(
 def _shown(settings: QueueSettings, backlog: Backlog, measured: Measured, slots: int) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(settings),
-        "depth": {status: backlog.counts.get(status, 0) for status in WAITING},
+        "depth": {status: backlog.counts.get(status, 0) for status in UNFINISHED},
         "oldest_waiting_age": None if backlog.oldest is None else max(backlog.oldest, 0.0),
         "rate_in": measured.rate_in,
         "rate_out": measured.rate_out,

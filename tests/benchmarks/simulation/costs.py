@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import psutil
-
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.job import NewJob
@@ -19,6 +17,7 @@ from accepted.storage.jobs import submission
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.runtime.executor import running_attempt
 from tests.benchmarks.simulation.service import Cost
+from tests.benchmarks.stage import cpu_time
 
 SMALL, LARGE = 10, 150
 JOBS = 6000  # of each size
@@ -76,12 +75,10 @@ async def _steps(conn: Any, size: int) -> tuple[float, float, float, float]:
 
 
 async def _cpu(conn: Any, run: Callable[[Any], Awaitable[None]], batches: list[Any]) -> float:
-    server = psutil.Process(conn.get_server_pid())
-    before = server.cpu_times()
+    before = cpu_time(conn.get_server_pid())
     for batch in batches:
         await run(batch)
-    after = server.cpu_times()
-    return float(after.user + after.system - before.user - before.system) / len(batches)
+    return (cpu_time(conn.get_server_pid()) - before) / len(batches)
 
 
 async def _flush(conn: Any) -> float:

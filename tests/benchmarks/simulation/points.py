@@ -8,19 +8,14 @@ import asyncpg
 import psutil
 
 from tests.benchmarks.client import drive
+from tests.benchmarks.draining import BEGUN, SPAN, UNFINISHED
 from tests.benchmarks.figures import Failed
-from tests.benchmarks.stage import Stage
+from tests.benchmarks.stage import Stage, cpu_time
 from tests.support.waiting import until
 
 JOBS = 12_000
 WITHIN = 120.0
-
-_BEGUN = "SELECT count(*) FROM jobs WHERE status <> 'queued'"
-_UNFINISHED = "SELECT EXISTS (SELECT FROM outbox) OR EXISTS (SELECT FROM attempts WHERE finished_at IS NULL)"
-_SPAN = """
-SELECT count(*) AS done, EXTRACT(epoch FROM max(finished_at) - min(started_at))::float8 AS seconds
-FROM jobs WHERE status = 'succeeded'
-"""
+QUEUE = "default"
 
 
 class Point(NamedTuple):
@@ -39,22 +34,22 @@ async def drained(stage: Stage, broker: str, workers: int, slots: int) -> Point:
     """`JOBS` no-op jobs, all of which wait when the workers begin. `broker`: "RabbitMQ" or "PostgreSQL"."""
     with stage.on_postgres() if broker == "PostgreSQL" else nullcontext():
         async with stage.api() as (_, port), stage.part("scheduler"):
-            await asyncio.to_thread(drive, port, requests=JOBS)
+            await asyncio.to_thread(drive, port, requests=JOBS, queue=QUEUE)
             await stage.until_published()
         async with stage.ledger() as conn, AsyncExitStack() as stack:
-            servers = [[stage.broker_process()], await _server_processes(conn)]
+            servers = [[stage.broker_pid()], await _server_processes(conn)]
             part = [stage.part("worker", f"--concurrency={slots}") for _ in range(workers)]
             fleet = await asyncio.gather(*map(stack.enter_async_context, part))
-            processes = [psutil.Process(worker.pid) for worker in fleet]
-            begun = await conn.fetchval(_BEGUN)
-            before = [sum(map(_cpu, each)) for each in (processes, *servers)]
+            processes = [worker.pid for worker in fleet]
+            begun = await conn.fetchval(BEGUN, QUEUE)
+            before = [sum(map(cpu_time, each)) for each in (processes, *servers)]
 
             async def finished() -> bool:
-                return not await conn.fetchval(_UNFINISHED)
+                return not await conn.fetchval(UNFINISHED, QUEUE)
 
             await until(finished, WITHIN, f"{JOBS} jobs drained", interval=0.1)
-            after = [sum(map(_cpu, each)) for each in (processes, servers[0], await _server_processes(conn))]
-            done, seconds = await conn.fetchrow(_SPAN)
+            after = [sum(map(cpu_time, each)) for each in (processes, servers[0], await _server_processes(conn))]
+            done, seconds = await conn.fetchrow(SPAN, QUEUE)
     if done != JOBS:
         raise Failed(f"{done} of {JOBS} jobs succeeded")
     await stage.sweep()
@@ -64,12 +59,7 @@ async def drained(stage: Stage, broker: str, workers: int, slots: int) -> Point:
     )
 
 
-async def _server_processes(conn: "asyncpg.Connection[Any]") -> list[psutil.Process]:
+async def _server_processes(conn: "asyncpg.Connection[Any]") -> list[int]:
     postmaster = psutil.Process(conn.get_server_pid()).parent()
     assert postmaster is not None
-    return [postmaster, *postmaster.children()]
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    return [each.pid for each in (postmaster, *postmaster.children())]

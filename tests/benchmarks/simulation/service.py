@@ -160,5 +160,4 @@ class Drain:
 
     def end(self, jobs: int) -> None:
         self._ended += jobs
-        if self.costs.message:
-            self._broker.compute(self.costs.message * jobs, lambda: None)
+        self._broker.compute(self.costs.message * jobs, lambda: None)

@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
+from accepted.domain.ids import BEFORE_ALL
 from accepted.errors import Conflict
 from accepted.services.jobs.completion import cancel, expire
 from accepted.services.manual_retry import retry
 from accepted.storage import pruning
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import dependencies
-from accepted_worker.scheduler.pruner import FIRST
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.dead_letters import read
 from tests.support.ledger.jobs import apply, claim, running_attempt, the_job
@@ -229,7 +229,7 @@ async def test_a_line_is_forgotten_with_its_last_job_but_not_before_its_turn(
 
     async def prune() -> int:
         async with transaction(engine) as conn:
-            done = await pruning.prune_jobs(conn, 0, 0, datetime.now(UTC) + timedelta(hours=1), FIRST, 100)
+            done = await pruning.prune_jobs(conn, 0, 0, datetime.now(UTC) + timedelta(hours=1), BEFORE_ALL, 100)
             await conn.commit()
         return done.deleted
 

@@ -10,13 +10,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.domain.ids import new_id
+from accepted.domain.ids import BEFORE_ALL, new_id
 from accepted.domain.job import Unique
 from accepted.storage import job_types, pruning
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import uniqueness
 from accepted.storage.jobs.uniqueness import UniqueKey
-from accepted_worker.scheduler.pruner import FIRST
 from tests.support.clients.client import Client, check_problem
 from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.service.in_process_worker import HANDLERS
@@ -155,7 +154,7 @@ async def test_a_key_goes_with_its_job_when_that_is_pruned(apis: list[Api], clie
 
 async def _pruned(engine: AsyncEngine) -> int:
     async with transaction(engine) as conn:
-        done = await pruning.prune_jobs(conn, 0, 0, datetime.now(UTC) + timedelta(seconds=5), FIRST, 100)
+        done = await pruning.prune_jobs(conn, 0, 0, datetime.now(UTC) + timedelta(seconds=5), BEFORE_ALL, 100)
         await conn.commit()
     return done.deleted
 

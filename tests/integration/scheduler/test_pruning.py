@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.domain.ids import new_id
+from accepted.domain.ids import BEFORE_ALL, new_id
 from accepted.domain.job import NewJob
 from accepted.domain.references import Lease
 from accepted.services.batches import ending
@@ -27,7 +27,7 @@ from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import manual_retry
 from accepted_worker.scheduler import pruner
-from accepted_worker.scheduler.pruner import FIRST, Pruner
+from accepted_worker.scheduler.pruner import Pruner
 from tests.support.clients.client import check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, seen
 from tests.support.ledger.jobs import DAY, a_job, apply, claim, put, running_attempt
@@ -52,10 +52,10 @@ def later() -> datetime:
 async def prune(engine: AsyncEngine, failed: float = 0) -> tuple[int, int]:
     """One round with no retention, but `failed` seconds for what has failed: how many batches and jobs were deleted."""
     async with transaction(engine) as conn:
-        gone = await pruning.prune_batches(conn, 0, failed, later(), FIRST, 100)
+        gone = await pruning.prune_batches(conn, 0, failed, later(), BEFORE_ALL, 100)
         await conn.commit()
     async with transaction(engine) as conn:
-        jobs = await pruning.prune_jobs(conn, 0, failed, later(), FIRST, 100)
+        jobs = await pruning.prune_jobs(conn, 0, failed, later(), BEFORE_ALL, 100)
         await conn.commit()
     return gone.deleted, jobs.deleted
 
@@ -146,7 +146,7 @@ async def test_a_workflow_that_is_half_pruned_does_not_run_again(
     await end(engine, None)
     await ending.add_up(engine, broker)
     async with transaction(engine) as conn:
-        assert (await pruning.prune_batches(conn, 0, 0, later(), FIRST, 100)).deleted == 1
+        assert (await pruning.prune_batches(conn, 0, 0, later(), BEFORE_ALL, 100)).deleted == 1
         await conn.commit()
     check_problem(await http.post(f"/jobs/{ids['b']}/retry"), 409)
     check_problem(await http.post(f"/dead-letters/{ids['b']}/replay"), 409)
@@ -182,7 +182,9 @@ async def test_the_pruner_asks_again_once_it_has_its_locks(engine: AsyncEngine, 
     grandchild = a_job(parent_id=child.id, root_id=root, depth=2)
     async with transaction(engine) as conn:
         ages = {"retention": 0.0, "retention_failed": 0.0}
-        (found,) = await pruning._OLD.rows(conn, after=FIRST, newest=pruning._newest(later(), 0, 0), **ages, limit=100)
+        (found,) = await pruning._OLD.rows(
+            conn, after=BEFORE_ALL, newest=pruning._newest(later(), 0, 0), **ages, limit=100
+        )
         old = found["ids"]
         assert set(old) == {root, child.id}
         await put(engine, id=grandchild.id, parent_id=child.id, root_id=root, depth=2)
@@ -249,7 +251,7 @@ async def test_a_retry_waits_for_a_pruner_and_finds_nothing(engine: AsyncEngine,
     (job,) = await put(engine, tenant="default")
     await end(engine, None)
     async with transaction(engine) as conn:
-        assert (await pruning.prune_jobs(conn, 0, 0, later(), FIRST, 100)).deleted == 1
+        assert (await pruning.prune_jobs(conn, 0, 0, later(), BEFORE_ALL, 100)).deleted == 1
         retrying = asyncio.create_task(http.post(f"/jobs/{job}/retry"))
         await until(lambda: waits_for_a_lock(engine), 10, "the retry to wait")
         await conn.commit()

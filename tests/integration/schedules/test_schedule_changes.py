@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
-from accepted.domain.ids import new_id
+from accepted.domain.ids import BEFORE_ALL, new_id
 from accepted.domain.schedule import Schedule, cron_line
 from accepted.errors import ResourceNotFound
 from accepted.services import schedules as service
@@ -15,7 +15,7 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.storage import pruning, schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
-from accepted_worker.scheduler.pruner import FIRST, Pruner
+from accepted_worker.scheduler.pruner import Pruner
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.schedules import TENANT, back, due, fire, job_checks, put, runs
 from tests.support.ledger.sql import do, rows, waits_for_a_lock
@@ -224,7 +224,7 @@ async def test_old_runs_are_forgotten_but_not_those_at_work(
         await do(engine, aged, hours=hours, name=name)
     async with transaction(engine) as conn:
         assert (
-            await pruning.prune_jobs(conn, 0, 60, datetime.now(UTC) + timedelta(seconds=5), FIRST, 100)
+            await pruning.prune_jobs(conn, 0, 60, datetime.now(UTC) + timedelta(seconds=5), BEFORE_ALL, 100)
         ).deleted == 2
         await conn.commit()
     await Pruner(engine, 60, 60).run_once()

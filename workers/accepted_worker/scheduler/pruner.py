@@ -4,11 +4,11 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeAlias
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.containment import RowErrors
+from accepted.domain.ids import BEFORE_ALL
 from accepted.storage import pruning
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import idempotency
@@ -23,8 +23,6 @@ STEP = 1000
 IN_VAIN = 0.05
 """The share of its time that may go into rows that stay: failed jobs that are kept for longer, and unfinished ones. If
 they take more, the next round is later."""
-
-FIRST = UUID(int=0)
 
 Prune: TypeAlias = Callable[[AsyncConnection, datetime], Awaitable[Walked]]
 
@@ -45,7 +43,7 @@ class Pruner:
         self._errors = RowErrors(self.name)
         self._every: list[Prune] = [self._prune_batches, self._prune_jobs, self._prune_keys, self._prune_runs]
         self._left: list[Prune] = []
-        self._after_batch = self._after_job = FIRST
+        self._after_batch = self._after_job = BEFORE_ALL
         self._took = self._in_vain = 0.0
 
     async def run_once(self) -> int:
@@ -76,12 +74,12 @@ class Pruner:
 
     async def _prune_batches(self, conn: AsyncConnection, now: datetime) -> Walked:
         step = await pruning.prune_batches(conn, *self._ages, now, self._after_batch, STEP)
-        self._after_batch = step.last or FIRST
+        self._after_batch = step.last or BEFORE_ALL
         return step
 
     async def _prune_jobs(self, conn: AsyncConnection, now: datetime) -> Walked:
         step = await pruning.prune_jobs(conn, *self._ages, now, self._after_job, STEP)
-        self._after_job = step.last or FIRST
+        self._after_job = step.last or BEFORE_ALL
         return step
 
     async def _prune_keys(self, conn: AsyncConnection, now: datetime) -> Walked:

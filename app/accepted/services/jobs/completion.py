@@ -13,6 +13,7 @@ from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
 from accepted.containment import RowErrors
 from accepted.domain.failures import InvalidJob
+from accepted.domain.ids import BEFORE_ALL
 from accepted.domain.job import Job, Status
 from accepted.domain.transitions import Transition
 from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
@@ -221,7 +222,7 @@ async def _release_dependents(conn: Connection, broker: Broker, finished: Sequen
         return []
     unsuccessful = [one.job_id for one in needed if one.status != Status.SUCCEEDED]
     cancelled = await dependencies.cancel_behind(conn, unsuccessful) if unsuccessful else []
-    succeeded = {one.job_id: dependencies.START for one in needed if one.status == Status.SUCCEEDED}
+    succeeded = {one.job_id: BEFORE_ALL for one in needed if one.status == Status.SUCCEEDED}
     await _release(conn, broker, [one.job_id for one in (*needed, *cancelled) if one.has_dependents], succeeded)
     return cancelled
 

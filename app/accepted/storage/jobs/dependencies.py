@@ -35,9 +35,6 @@ MAX_MET = 5_000
 MAX_TAKEN = 500
 """Jobs from which one round goes on."""
 
-START = UUID(int=0)
-"""Below the ids of all jobs."""
-
 _LOCKED = """
     waiting AS MATERIALIZED (
         SELECT o.job_id FROM outbox o WHERE o.on_hold AND o.job_id IN (SELECT job_id FROM {found})

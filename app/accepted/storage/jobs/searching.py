@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.ids import floor_at
+from accepted.domain.ids import BEFORE_ALL, floor_at
 from accepted.domain.job import INTERNAL_TYPES, LARGE, WAITING, Job, Status
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs.reading import as_job, listed_columns
@@ -29,7 +29,6 @@ MOST_LEASES = 20_000
 """Open leases that a step reads at most. They have no order of ids, so with more a step cannot say how far it came."""
 
 TOP = UUID(int=2**128 - 1)
-BOTTOM = UUID(int=0)
 
 Source: TypeAlias = str
 """What a step reads: a key of `_SOURCES`."""
@@ -279,7 +278,7 @@ async def _floor(conn: Connection, wanted: JobFilter) -> UUID:
     takes: where there are children, ids tell nothing.
     """
     if wanted.created_after is None or await _ANY_CHILD.value(conn):
-        return BOTTOM
+        return BEFORE_ALL
     return floor_at(wanted.created_after, -UPLOAD - SKEW)
 
 
