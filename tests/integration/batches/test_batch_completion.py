@@ -154,6 +154,20 @@ async def test_a_retry_before_the_end_was_added_up_keeps_the_sum(
     assert (await seen(http, batch))["finished"]
 
 
+async def test_a_batch_is_not_finished_by_its_row_alone(
+    http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row shows that all have ended; a move that is not added yet says that one runs again."""
+    batch = await accepted(http, [{"type": "noop"}], callback_url=HOOK)
+    (failed,) = await end_some(engine, broker, 1, failed=True)
+    assert (await http.post(f"/jobs/{failed}/retry")).status_code == 202
+    monkeypatch.setattr(ending, "MAX_ADDED", 2)
+    await ending.add_up(engine, broker)
+    assert await counted(engine) == [{"failed": 1}]
+    assert not (await seen(http, batch))["finished"]
+    assert await told(engine) == []
+
+
 async def test_a_retry_while_the_batch_finishes_comes_after_it(
     http: httpx.AsyncClient, engine: AsyncEngine, broker: PostgresBroker
 ) -> None:

@@ -161,6 +161,18 @@ async def test_another_tenant_finds_nothing(app: Any, engine: AsyncEngine) -> No
         assert ids(await pages(other, **query)) == [], (query, child)
 
 
+@pytest.mark.usefixtures("small_steps")
+async def test_a_search_ends_after_enough_rows_though_it_has_time(
+    client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "ENOUGH", 2 * STEP)
+    (wanted,) = await put(engine, type="sleep")
+    await put(engine, 3 * STEP)
+    found = await pages(client, type="sleep")
+    assert [(len(page["items"]), page["complete"]) for page in found] == [(0, False), (1, True)]
+    assert ids(found) == [wanted]
+
+
 @pytest.mark.usefixtures("one_step")
 @pytest.mark.parametrize(
     "query",
