@@ -93,6 +93,7 @@ CREATE TABLE attempts (
     PRIMARY KEY (job_id, attempt)
 ) WITH (fillfactor = 80);
 CREATE INDEX attempts_open ON attempts (worker_id) WHERE finished_at IS NULL;
+CREATE INDEX attempts_to_cancel ON attempts (worker_id) WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL;
 
 CREATE TABLE steps (
     job_id uuid NOT NULL,

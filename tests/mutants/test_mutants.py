@@ -136,18 +136,18 @@ class Submissions:""",
         (
             Edit(
                 "app/accepted/storage/jobs/outbox.py",
-                """WHERE NOT published AND NOT on_hold AND due_at <= now()
+                """WHERE {_UNPUBLISHED} AND due_at <= now()
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """,
-                """WHERE NOT published AND NOT on_hold AND due_at <= now() AND job_id > CAST(:last AS uuid)
+                """WHERE {_UNPUBLISHED} AND due_at <= now() AND job_id > CAST(:last AS uuid)
     ORDER BY job_id LIMIT :limit FOR UPDATE SKIP LOCKED
 """,
             ),
             Edit(
                 "app/accepted/storage/jobs/outbox.py",
-                """    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold)
+                """    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold, since=since)
 """,
-                """    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold, last=_CURSOR[0])
+                """    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold, since=since, last=_CURSOR[0])
     _CURSOR[0] = max([_CURSOR[0], *(row["job_id"] for row in rows)])
 """,
             ),

@@ -33,7 +33,7 @@ async def test_the_relay_reads_what_is_due_and_not_all_that_waits(engine: AsyncE
     for table in ("jobs", "outbox"):
         await do(engine, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     await do(engine, WAITING)
-    plan = await plan_of(engine, outbox._TAKE_DUE, limit=500, hold=10.0)
+    plan = await plan_of(engine, outbox._TAKE_DUE, limit=500, hold=10.0, since=None)
     scans = [line for line in plan if "Seq Scan" in line]
     assert [scan for scan in scans if "on jobs" in scan or "on outbox" in scan] == []
 
@@ -49,12 +49,12 @@ async def test_a_plan_from_empty_tables_reads_each_once(engine: AsyncEngine) -> 
     async with ledger.transaction() as conn:
         await conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         take, mark = outbox._TAKE_DUE._sql, outbox._MARK_PUBLISHED._sql
-        await conn.execute(f"PREPARE take(int, float8) AS {take}")
+        await conn.execute(f"PREPARE take(timestamptz, int, float8) AS {take}")
         await conn.execute(f"PREPARE mark(uuid[], int[]) AS {mark}")
-        await conn.execute("EXECUTE take(500, 10)")
+        await conn.execute("EXECUTE take(NULL, 500, 10)")
         await conn.execute("EXECUTE mark('{}', '{}')")
         await conn.execute(DUE)
-        taken = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE take(500, 10)"
+        taken = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE take(NULL, 500, 10)"
         assert await reads(conn, taken) == {"jobs": 2, "outbox": 2}, "found, then changed"
         due = "SELECT array_agg(job_id), array_agg(attempt) FROM (SELECT * FROM outbox LIMIT 500) AS first"
         ids, attempts = await conn.fetchrow(due)

@@ -19,37 +19,13 @@ from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler.ending import Expiry, Rescuer
 from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Reconciler, Relay
+from tests.support.ledger.brokers import ListBroker
 from tests.support.ledger.jobs import WORKER, a_job, claim, insert, put, the_job
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
 from tests.support.waiting import until
 
 LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a tenth of one
-
-
-class ListBroker(PostgresBroker):
-    """A broker that keeps published references in a list, or confirms none."""
-
-    is_ledger = False
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine, "")
-        self.sent: list[JobRef] = []
-        self.works = True
-        self.there: dict[str, int] = {}
-
-    async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
-        if not self.works:
-            return []
-        await asyncio.sleep(0)
-        self.sent += refs
-        return list(refs)
-
-    async def depths(self, queues: object) -> dict[str, int]:
-        return self.there
-
-    async def check(self) -> str:
-        return "ok" if self.works else "unavailable"
 
 
 @pytest.fixture

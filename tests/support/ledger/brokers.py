@@ -1,4 +1,4 @@
-"""A broker under test with its ledger: puts jobs on it, and is a worker of it."""
+"""Brokers with their ledger: one under test, on which jobs are put and a worker works, and one that is a list."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.broker.postgres import PostgresBroker
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.references import JobRef
@@ -107,3 +108,28 @@ async def nothing_comes(subscription: Claimer) -> bool:
 
 def ids(deliveries: list[Delivery]) -> list[UUID]:
     return [delivery.claim.job.id for delivery in deliveries]
+
+
+class ListBroker(PostgresBroker):
+    """A broker that keeps published references in a list, or confirms none."""
+
+    is_ledger = False
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine, "")
+        self.sent: list[JobRef] = []
+        self.works = True
+        self.there: dict[str, int] = {}
+
+    async def publish(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        if not self.works:
+            return []
+        await asyncio.sleep(0)
+        self.sent += refs
+        return list(refs)
+
+    async def depths(self, queues: object) -> dict[str, int]:
+        return self.there
+
+    async def check(self) -> str:
+        return "ok" if self.works else "unavailable"

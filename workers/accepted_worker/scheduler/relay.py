@@ -5,6 +5,7 @@ Both find rows by their state, never by a cursor: a row that commits late has an
 
 import time
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,6 +29,16 @@ within the 250 ms by which a delay may be late. Polls are most of what an idle s
 
 BROKER_AWAY = 1.0
 """Seconds until the next try while the broker is away. If it is there and refuses one queue, the others go on."""
+
+QUICK = 0.002
+SEARCH_SHARE = 0.05
+"""The relay looks for due rows of any age, which takes less than `QUICK` seconds. But while somebody holds a
+transaction open, such a look passes every row that was published since. It then takes no more than this share of the
+relay's time, and the looks in between begin where the last one has found the first row."""
+
+COMMITS_WITHIN = timedelta(seconds=1)
+"""A row is due by the time when its transaction began, and found when that has committed. One that takes longer than
+this is found by a look for rows of any age."""
 
 RECONCILE_EVERY = 10.0
 SETTLED = 15.0
@@ -54,6 +65,8 @@ class Relay:
         self._polls = polls
         self._broker = broker
         self._next_due: float | None = None
+        self._since: datetime | None = None
+        self._look_for_all_at = 0.0
         self._broker_away = False
 
     async def run_once(self) -> int:
@@ -71,19 +84,30 @@ class Relay:
 
     async def _take(self) -> list[JobRef]:
         """Take due rows for `HOLD` seconds."""
-        async with self._polls.statements() as conn:
-            self._next_due = await outbox.next_due(conn)
+        self._next_due = await self._look()
         if self._next_due is None or self._next_due > 0:
             return []
         ledger = Direct(self._engine)
         try:
             async with ledger.transaction() as conn:
-                refs, promoted = await outbox.take_due(conn, BATCH_SIZE, HOLD)
+                refs, promoted = await outbox.take_due(conn, BATCH_SIZE, HOLD, self._since)
                 await notifications.announce(conn, promoted)
                 await conn.commit()
         finally:
             await ledger.close()
         return refs
+
+    async def _look(self) -> float | None:
+        """Seconds until the next row is due; None if none is for `LONGEST_PAUSE`."""
+        async with self._polls.statements() as conn:
+            started = time.monotonic()
+            for_all = started >= self._look_for_all_at
+            found = await outbox.next_due(conn, None if for_all else self._since, LONGEST_PAUSE)
+        if for_all:
+            took = time.monotonic() - started
+            self._look_for_all_at = started + max(took - QUICK, 0) / SEARCH_SHARE
+        self._since = min(found.due_at or found.now, found.now) - COMMITS_WITHIN
+        return None if found.due_at is None else (found.due_at - found.now).total_seconds()
 
 
 class Reconciler:

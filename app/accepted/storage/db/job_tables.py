@@ -138,6 +138,11 @@ attempts = Table(
     Column("target", Text),
     PrimaryKeyConstraint("job_id", "attempt"),
     Index("attempts_open", "worker_id", postgresql_where=text("finished_at IS NULL")),
+    Index(
+        "attempts_to_cancel",
+        "worker_id",
+        postgresql_where=text("finished_at IS NULL AND cancel_requested_at IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": "80"},
 )
 
@@ -269,31 +274,4 @@ unfinished_ends = Table(
     Column("batch_id", UUID, nullable=False),
     Column("after", UUID),
     Index("unfinished_ends_of", "batch_id"),
-)
-
-batches = Table(
-    "batches",
-    metadata,
-    Column("id", UUID, primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("workflow", Boolean, nullable=False),
-    Column("total", Integer, nullable=False),
-    Column("counts", JSON, nullable=False, server_default="{}"),
-    Column("on_failure", Text, nullable=False, server_default="continue"),
-    Column("callback_url", Text),
-    Column("created_at", Moment, nullable=False, server_default=func.now()),
-    Column("cancel_requested_at", Moment),
-    Column("finished_at", Moment),
-    Index("batches_to_cancel", "id", postgresql_where=text("cancel_requested_at IS NOT NULL")),
-)
-
-batch_moves = Table(
-    "batch_moves",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("batch_id", UUID, nullable=False),
-    Column("from_status", Text, nullable=False),
-    Column("to_status", Text, nullable=False),
-    Index("batch_moves_of", "batch_id"),
-    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
 )

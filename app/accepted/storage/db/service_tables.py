@@ -1,9 +1,11 @@
-"""The tables of everything beside jobs: queues and job types, workers, targets, schedules and tenants."""
+"""The tables of everything beside jobs: queues and job types, workers, batches, targets, schedules and tenants."""
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -214,4 +216,31 @@ periodic_locks = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("taken_at", Moment, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("workflow", Boolean, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("counts", JSON, nullable=False, server_default="{}"),
+    Column("on_failure", Text, nullable=False, server_default="continue"),
+    Column("callback_url", Text),
+    Column("created_at", Moment, nullable=False, server_default=func.now()),
+    Column("cancel_requested_at", Moment),
+    Column("finished_at", Moment),
+    Index("batches_to_cancel", "id", postgresql_where=text("cancel_requested_at IS NOT NULL")),
+)
+
+batch_moves = Table(
+    "batch_moves",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("batch_id", UUID, nullable=False),
+    Column("from_status", Text, nullable=False),
+    Column("to_status", Text, nullable=False),
+    Index("batch_moves_of", "batch_id"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
 )

@@ -11,7 +11,10 @@ its queue, or, with `due_at` at infinity, for other jobs.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
+
+import msgspec
 
 from accepted.domain.references import JobRef
 from accepted.storage.db.statements import Connection, Statement, struct
@@ -27,9 +30,13 @@ again."""
 _WAITS = f"NOT o.admitted AND (o.queue = ANY({LIMITED}) OR {ORDERED})"
 """A row that asks for an order waits on any queue: its own may have become plain while it was not due."""
 
+_UNPUBLISHED = "NOT published AND NOT on_hold AND due_at >= COALESCE(CAST(:since AS timestamptz), '-infinity')"
+"""`since` spares a search the index entries of rows that are gone, which stay while anybody's transaction could see
+them."""
+
 _TAKE_DUE = Statement(f"""
 WITH due AS MATERIALIZED (
-    SELECT job_id FROM outbox WHERE NOT published AND NOT on_hold AND due_at <= now()
+    SELECT job_id FROM outbox WHERE {_UNPUBLISHED} AND due_at <= now()
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
     UPDATE outbox o SET
@@ -68,10 +75,13 @@ WITH sent AS MATERIALIZED (
 UPDATE outbox SET published = true, due_at = now() WHERE job_id = ANY(ARRAY(SELECT job_id FROM same))
 """)
 
-_NEXT_DUE = Statement(
-    "SELECT CAST(EXTRACT(epoch FROM due_at - now()) AS float8) FROM outbox "
-    "WHERE NOT published AND NOT on_hold ORDER BY due_at LIMIT 1"
-)
+_NEXT_DUE = Statement(f"""
+SELECT now() AS now, (
+    SELECT due_at FROM outbox
+    WHERE {_UNPUBLISHED} AND due_at < now() + CAST(:within AS float8) * interval '1 second'
+    ORDER BY due_at LIMIT 1
+) AS due_at
+""")
 
 _UNCLAIMED = Statement("""
 SELECT queue, count(*) AS rows FROM outbox
@@ -128,12 +138,15 @@ RETURNING {CHANGE_COLUMNS}
 """)
 
 
-async def take_due(conn: Connection, limit: int, hold: float) -> tuple[list[JobRef], list[UUID]]:
-    """Take up to `limit` due rows for `hold` seconds. Returns their references, and the jobs that became `queued`.
+async def take_due(
+    conn: Connection, limit: int, hold: float, since: datetime | None = None
+) -> tuple[list[JobRef], list[UUID]]:
+    """Take up to `limit` rows that came due, after `since`, for `hold` seconds. Returns their references, and the jobs
+    that became `queued`.
 
     Due rows of limited queues are put on hold instead, until the limiter admits them. The caller commits.
     """
-    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold)
+    rows = await _TAKE_DUE.rows(conn, limit=limit, hold=hold, since=since)
     refs = [struct(JobRef, row) for row in rows if not row["on_hold"]]
     return refs, [row["job_id"] for row in rows if row["promoted"]]
 
@@ -144,10 +157,17 @@ async def mark_published(conn: Connection, refs: Iterable[JobRef]) -> None:
     await _MARK_PUBLISHED.run(conn, ids=[r.job_id for r in sent], attempts=[r.attempt for r in sent])
 
 
-async def next_due(conn: Connection) -> float | None:
-    """Seconds until the next unpublished row is due, negative if it is due already; None when there is none."""
-    seconds: float | None = await _NEXT_DUE.value(conn)
-    return seconds
+class NextDue(msgspec.Struct, frozen=True):
+    """When the next unpublished row is due, None if that is late enough; and the ledger's time."""
+
+    due_at: datetime | None
+    now: datetime
+
+
+async def next_due(conn: Connection, since: datetime | None, within: float) -> NextDue:
+    """The first row that is due after `since` (None: ever) and within the next so many seconds."""
+    (row,) = await _NEXT_DUE.rows(conn, since=since, within=within)
+    return struct(NextDue, row)
 
 
 async def unclaimed(conn: Connection, older_than: float) -> dict[str, int]:
