@@ -26,6 +26,7 @@ from accepted.domain.history import Event
 from accepted.domain.job import Job, Status
 from accepted.errors import AcceptedError, LedgerUnavailable, Refused, ResourceNotFound
 from accepted.services.jobs import explain as explaining
+from accepted.services.jobs.watching import Watch
 
 router = APIRouter(tags=["jobs"], dependencies=[*documented, Depends(only_query())])
 
@@ -160,40 +161,43 @@ async def _stream(request: Request, job: Job, seen: int) -> AsyncIterator[bytes]
         seen = 0  # an id of another stream, which must not hide the end of this one
     current: Job | None = job
     sent: bytes | None = None
-    while current is not None:
-        try:
-            attempts = await state.watcher.attempts(job.id)
-        except LedgerUnavailable:
-            if state.watcher.closed:
-                return
-            yield WAITING
-            await asyncio.sleep(LEDGER_AWAY)
-            continue
-        news = history.events(current, attempts, seen)
-        frames = [_status(event) for event in news]
-        progress = _progress(current)
-        if progress is not None and progress != sent and (news or not current.finished):
-            sent = progress
-            frames.insert(len(frames) - current.finished, progress)
-        for frame in frames:
-            yield frame
-        seen = news[-1].number if news else seen
-        if current.finished or state.watcher.closed:
-            return
-        try:
-            current = await _next(request, current)
-        except Refused as error:
-            yield _problem(error, request)
-            return
-        yield WAITING
+    with state.watcher.watch(job.id) as watch:
+        while current is not None:
+            try:
+                attempts = await state.watcher.attempts(job.id)
+            except LedgerUnavailable:
+                if state.watcher.closed:
+                    return
+                yield WAITING
+                await asyncio.sleep(LEDGER_AWAY)
+                continue
+            news = history.events(current, attempts, seen)
+            frames = [_status(event) for event in news]
+            progress = _progress(current)
+            if progress is not None and progress != sent and (news or not current.finished):
+                sent = progress
+                frames.insert(len(frames) - current.finished, progress)
+            for frame in frames:
+                yield frame
+            seen = news[-1].number if news else seen
+            before = current
+            while current is before:
+                if before.finished or state.watcher.closed:
+                    return
+                try:
+                    current = await _next(request, watch, before)
+                except Refused as error:
+                    yield _problem(error, request)
+                    return
+                yield WAITING
 
 
-async def _next(request: Request, job: Job) -> Job | None:
-    """The job once its state or progress has changed, or as it is after `KEEP_ALIVE`. Raises `Unauthenticated`."""
+async def _next(request: Request, watch: Watch, job: Job) -> Job | None:
+    """The job once its state or progress has changed, or `job` itself after `KEEP_ALIVE`. Raises `Unauthenticated`."""
     before = _visible(job)
     async with unless_revoked(request, "jobs:read"):
-        with contextlib.suppress(LedgerUnavailable):
-            return await state_of(request).watcher.wait(job.id, lambda now: _visible(now) != before, KEEP_ALIVE)
+        with contextlib.suppress(TimeoutError):
+            return await watch.until(lambda now: _visible(now) != before, KEEP_ALIVE)
     return job
 
 

@@ -1,12 +1,14 @@
 """Reading jobs, and waiting for one to change, at a cost to the ledger that does not grow with the clients.
 
 Reads made in one turn of the event loop are one query. Every transaction that changes jobs notifies those who wait for
-them. Because a notification may be lost, all are read again every few seconds, in one query.
+them. Because a notification may be lost, some are read again every few seconds, in one query: all of them if they are
+few, and else those that were not read for the longest time.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +22,11 @@ from accepted.storage.db.notifications import Listener
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 
 POLL_EVERY = 2.0
-"""Seconds between polls of all jobs that are waited for."""
+"""Seconds between two polls."""
+
+POLLED = 200
+"""Jobs in a poll. PostgreSQL loses no notification while the connection lives, and all jobs are read after it was
+replaced: so polls are a safeguard, which must not cost more with each client that waits."""
 
 MAX_BATCH = 500
 """Jobs in one query."""
@@ -53,22 +59,23 @@ class JobWatcher:
 
         A ledger that goes away meanwhile is waited for. Raises `LedgerUnavailable` if it is away at the end.
         """
-        event = asyncio.Event()
-        self._waiters.setdefault(job_id, set()).add(event)
+        with self.watch(job_id) as watch:
+            try:
+                return await watch.until(done, seconds)
+            except TimeoutError:
+                return await self.job(job_id)
+
+    @contextlib.contextmanager
+    def watch(self, job_id: UUID) -> "Iterator[Watch]":
+        """Notice all changes of a job meanwhile."""
+        changed = asyncio.Event()
+        changed.set()
+        self._waiters.setdefault(job_id, set()).add(changed)
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while not self.closed:
-                        event.clear()
-                        with contextlib.suppress(LedgerUnavailable):  # `_poll` asks again
-                            job = await self.job(job_id)
-                            if job is None or done(job):
-                                return job
-                        await event.wait()
-            return await self.job(job_id)
+            yield Watch(self, job_id, changed)
         finally:
             waiting = self._waiters[job_id]
-            waiting.discard(event)
+            waiting.discard(changed)
             if not waiting:
                 del self._waiters[job_id]
 
@@ -85,7 +92,14 @@ class JobWatcher:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_EVERY)
-            self._wake(list(self._waiters))
+            self._wake(self._longest_unread())
+
+    def _longest_unread(self) -> list[UUID]:
+        """The first `POLLED` jobs, which become the last ones."""
+        found = list(itertools.islice(self._waiters, POLLED))
+        for job_id in found:
+            self._waiters[job_id] = self._waiters.pop(job_id)
+        return found
 
     async def _read_jobs(self, ids: list[UUID]) -> Sequence[Job | None]:
         async with reading(self._engine) as conn:
@@ -96,3 +110,27 @@ class JobWatcher:
         async with reading(self._engine) as conn:
             found = await attempts_of(conn, ids)
         return [[attempt for attempt in found if attempt.job_id == job_id] for job_id in ids]
+
+
+class Watch:
+    """One client's look at a job. Until the job changes it asks the ledger for nothing."""
+
+    def __init__(self, watcher: JobWatcher, job_id: UUID, changed: asyncio.Event) -> None:
+        self._watcher = watcher
+        self._job_id = job_id
+        self._changed = changed
+
+    async def until(self, done: Callable[[Job], bool], seconds: float) -> Job | None:
+        """The job once `done(job)` is true; None when it does not exist, or no longer.
+
+        Raises `TimeoutError` after `seconds`, or when the process stops. A ledger that goes away is waited for.
+        """
+        async with asyncio.timeout(seconds):
+            while not self._watcher.closed:
+                await self._changed.wait()
+                self._changed.clear()
+                with contextlib.suppress(LedgerUnavailable):  # the listener or a poll will set it again
+                    job = await self._watcher.job(self._job_id)
+                    if job is None or done(job):
+                        return job
+        raise TimeoutError

@@ -1,6 +1,6 @@
 """LISTEN and NOTIFY. A notification may be lost, so every listener polls as well.
 
-NOTIFY takes a database-wide lock at commit: a transaction sends one for all its jobs, never one for each.
+NOTIFY takes a database-wide lock at commit, once for all that a transaction sends: one for hundreds of jobs.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ SETTINGS = "accepted_settings"
 LIMITS, TYPES, KEYS = "limits", "types", "keys"
 """The `max_depth` of queues, their deletion and the quotas of tenants; job types; API keys."""
 
-_NOTIFY = Statement("SELECT pg_notify(:channel, :payload)")
+_NOTIFY = Statement("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 
 _VERSIONS = Statement("""
 SELECT md5(concat(
@@ -92,13 +92,14 @@ class Listener:
 async def announce(conn: Connection, ids: Sequence[UUID]) -> None:
     """Announce that this transaction changes these jobs. Listeners hear it after the commit."""
     if ids:
-        payload = ",".join(map(str, ids)) if len(ids) <= MAX_IDS else EVERYTHING
-        await _NOTIFY.run(conn, channel=CHANGES, payload=payload)
+        texts = list(map(str, ids))
+        payloads = [",".join(texts[first : first + MAX_IDS]) for first in range(0, len(texts), MAX_IDS)]
+        await _NOTIFY.run(conn, channel=CHANGES, payloads=payloads)
 
 
 async def announce_settings(conn: Connection, kind: str) -> None:
     """Announce that this transaction changes settings of this kind. Listeners hear it after the commit."""
-    await _NOTIFY.run(conn, channel=SETTINGS, payload=kind)
+    await _NOTIFY.run(conn, channel=SETTINGS, payloads=[kind])
 
 
 async def settings_versions(conn: Connection) -> dict[str, str]:
