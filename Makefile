@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale simulate slow faults soak rabbitmq4 mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale bench-steady simulate slow faults soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,6 +53,9 @@ bench: setup servers ## measure submissions, throughput, latency, idle CPU, a mi
 
 bench-scale: setup ## what requests cost with 10 million finished jobs and a million waiting: make bench-scale JOBS=100000
 	@$(BIN)/python -m tests.benchmarks.scale $(if $(JOBS),--jobs=$(JOBS))
+
+bench-steady: setup servers ## 10,000 clients that wait, a stuck receiver, a held transaction, an hour of disk: make bench-steady ONLY=held MINUTES=2
+	@$(BIN)/python -m tests.benchmarks.steady $(if $(MINUTES),--minutes=$(MINUTES)) $(if $(CLIENTS),--clients=$(CLIENTS)) $(if $(ONLY),--only=$(ONLY))
 
 bench-peers: setup servers ## the same jobs through Accepted and its peers: make bench-peers PEERS=accepted,dramatiq JOBS=1000 ROUNDS=1
 	@sh tests/benchmarks/peers/install.sh .bench-peers $(VENV)

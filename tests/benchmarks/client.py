@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import deque
 from typing import Any
 from uuid import uuid4
 
@@ -30,13 +31,18 @@ _ID = b'"id":"'
 
 
 class Load(msgspec.Struct):
-    """What came of a run. `sent` has (job id, Unix time just before its request was sent), with a rate only."""
+    """What came of a run.
+
+    With a rate only: `sent` has (job id, Unix time just before its request was sent), and `taken` the seconds from then
+    to the whole answer.
+    """
 
     started_at: float
     seconds: float
     answered: int
     refused: int
     sent: list[tuple[str, float]] = []
+    taken: list[float] = []
 
     @property
     def rate(self) -> float:
@@ -44,14 +50,21 @@ class Load(msgspec.Struct):
 
 
 def drive(
-    port: int, *, seconds: float = 0.0, requests: int = 0, rate: float = 0.0, queue: str = "default", warmup: float = 0
+    port: int,
+    *,
+    seconds: float = 0.0,
+    requests: int = 0,
+    rate: float = 0.0,
+    queue: str = "default",
+    callback: str = "",
+    warmup: float = 0,
 ) -> Load:
     """POST /jobs from a process of its own for `seconds`, or `requests` times; raises `Failed` for any other than 202.
 
-    Answers that come during the first `warmup` seconds are not counted.
+    Answers that come during the first `warmup` seconds are not counted. `callback` is the URL of each job's webhook.
     """
     options = {"port": port, "seconds": seconds, "requests": requests, "rate": rate, "queue": queue, "warmup": warmup}
-    words = [f"--{name}={value}" for name, value in options.items()]
+    words = [f"--{name}={value}" for name, value in options.items()] + [f"--callback={callback}"] * bool(callback)
     command = [sys.executable, "-m", "tests.benchmarks.client", *words]
     expected = requests / rate if rate else seconds
     done = subprocess.run(command, capture_output=True, text=True, timeout=warmup + expected + SLACK)
@@ -66,9 +79,10 @@ def drive(
 class Requests:
     """Makes the bytes of the next request, each with a fresh Idempotency-Key; counts what comes back."""
 
-    def __init__(self, queue: str, limit: int) -> None:
-        body = b'{"type":"noop","payload":{"n":%%d}%b}' % (
-            b"" if queue == "default" else b',"queue":"%b"' % queue.encode()
+    def __init__(self, queue: str, callback: str, limit: int) -> None:
+        body = b'{"type":"noop","payload":{"n":%%d}%b%b}' % (
+            b"" if queue == "default" else b',"queue":"%b"' % queue.encode(),
+            b',"callback_url":"%b"' % callback.encode() if callback else b"",
         )
         head = (
             b"POST /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -81,6 +95,7 @@ class Requests:
         self.refused = 0
         self.ended = asyncio.Event()
         self.sent: list[tuple[str, float]] = []
+        self.taken: list[float] = []
 
     def next(self) -> bytes | None:
         """None when there is no more to send."""
@@ -132,6 +147,7 @@ class Connection(asyncio.Protocol):
             self.send()
             return
         self.busy = False
+        self._requests.taken.append(time.time() - self._sent_at)
         start = data.find(_ID, head) + len(_ID)
         self._requests.sent.append((data[start : data.find(b'"', start)].decode(), self._sent_at))
 
@@ -151,19 +167,26 @@ async def _flat_out(connections: list[Connection], requests: Requests, warmup: f
 
 
 async def _paced(connections: list[Connection], requests: Requests, rate: float) -> Load:
-    """Requests leave when their time has come, whether or not earlier ones were answered."""
+    """Requests leave when their time has come, whether or not earlier ones were answered.
+
+    The connections take turns, because the server closes one that is idle for long.
+    """
     started_at, start, turn = time.time(), time.perf_counter(), 0
+    idle_longest = deque(connections)
     while not requests.ended.is_set():
-        free = next((one for one in connections if not one.busy), None)
+        free = next((one for one in idle_longest if not one.busy), None)
         if free is not None:
+            idle_longest.remove(free)
+            idle_longest.append(free)
             free.send()
         turn += 1
         await asyncio.sleep(max(start + turn / rate - time.perf_counter(), 0))
-    return Load(started_at, time.perf_counter() - start, requests.answered, requests.refused, requests.sent)
+    seconds = time.perf_counter() - start
+    return Load(started_at, seconds, requests.answered, requests.refused, requests.sent, requests.taken)
 
 
 async def _main(options: argparse.Namespace) -> Load:
-    requests = Requests(options.queue, options.requests)
+    requests = Requests(options.queue, options.callback, options.requests)
     loop = asyncio.get_running_loop()
     connections = [
         (await loop.create_connection(lambda: Connection(requests, not options.rate), "127.0.0.1", options.port))[1]
@@ -178,6 +201,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--queue", default="default")
+    parser.add_argument("--callback", default="")
     parser.add_argument("--requests", type=int, default=0)
     for name in ("seconds", "rate", "warmup"):
         parser.add_argument(f"--{name}", type=float, default=0.0)

@@ -32,6 +32,11 @@ class Row(NamedTuple):
         verdict = {True: "met", False: "NOT MET", None: ""}[self.met]
         return f"{self.name:<58} {self.figure:<42} {self.goal:<10} {verdict}".rstrip()
 
+    @property
+    def markdown(self) -> str:
+        verdict = {True: "met", False: "**not met**", None: ""}[self.met]
+        return f"| {self.name} | {self.figure} | {self.goal} | {verdict} |"
+
 
 HEADER = Row("name", "figure", "goal")
 

@@ -66,13 +66,19 @@ class Stage:
             service.remove()
 
     @contextmanager
-    def on_postgres(self) -> Iterator[None]:
-        """Meanwhile what is started has the ledger as its broker."""
-        self._env["ACCEPTED_BROKER_URL"] = "postgres"
+    def settings(self, **values: str) -> Iterator[None]:
+        """Meanwhile what is started has these settings, named as in docs/settings.md."""
+        before, self._env = self._env, self._env | {f"ACCEPTED_{name}": value for name, value in values.items()}
         try:
             yield
         finally:
-            self._env["ACCEPTED_BROKER_URL"] = self.broker_url
+            self._env = before
+
+    @contextmanager
+    def on_postgres(self) -> Iterator[None]:
+        """Meanwhile what is started has the ledger as its broker."""
+        with self.settings(BROKER_URL="postgres"):
+            yield
 
     def broker_pid(self) -> int:
         """That of RabbitMQ's Erlang virtual machine."""

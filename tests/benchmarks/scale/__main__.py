@@ -1,8 +1,9 @@
 """`python -m tests.benchmarks.scale --jobs N`: what requests cost with N finished jobs, beside an empty ledger.
 
 Both ledgers are databases of one PostgreSQL of our own that syncs to disk. Each figure is the median of 20 requests,
-with the slowest in brackets. A scheduler runs beside the API, as in production. The pruner is measured last,
-while nothing else runs. Exits 0 whether or not the goals are met, and 1 when it could not measure.
+with the slowest in brackets. A scheduler runs beside the API, as in production. The pruner is measured last:
+beside submissions, then while nothing else runs. Exits 0 whether or not the goals are met, and 1 when it could not
+measure.
 """
 
 import argparse
@@ -11,19 +12,18 @@ import os
 import sys
 import time
 from contextlib import AsyncExitStack
-from typing import Any
 from uuid import UUID
 
-import asyncpg
 import uvloop
 
 from tests.benchmarks.client import drive
 from tests.benchmarks.figures import HEADER, Failed, Row
+from tests.benchmarks.scale import pruning
 from tests.benchmarks.scale.filling import fill
 from tests.benchmarks.scale.requests import Taken, ask, rows
-from tests.support.servers.ports import free_port
+from tests.benchmarks.scale.running import api, environment, scheduler, started
 from tests.support.servers.postgres import PostgresServer, connect
-from tests.support.service.processes import Service, answers, logged, run
+from tests.support.service.processes import logged, run
 from tests.support.waiting import until
 
 JOBS = 10_000_000
@@ -31,15 +31,7 @@ JOBS = 10_000_000
 SERVER = {"max_wal_size": "8GB", "shared_buffers": "1GB", "work_mem": "16MB"}
 """As somebody would set it who keeps so much: the rest are PostgreSQL's defaults."""
 
-RETENTION = 5 * 86400
-"""Seconds; the jobs were written over 6 days, so the pruner has a sixth of them to delete."""
-
-PRUNED_FOR = 20.0
-"""Seconds for which the pruner is watched."""
-
 _SAMPLED = "SELECT EXISTS (SELECT FROM queue_samples WHERE queue = '')"
-
-_DELETED = "SELECT n_tup_del FROM pg_stat_user_tables WHERE schemaname = 'accepted' AND relname = 'jobs'"
 
 
 def main() -> int:
@@ -70,71 +62,34 @@ async def _measure(postgres: PostgresServer, jobs: int) -> None:
         _say(HEADER)
         nothing, _ = await _asked(empty, None)
         found, rate = await _asked(full, batch)
-        _say(*rows(found, nothing), await _pruned(full, conn, rate))
+        _say(*rows(found, nothing), *await pruning.beside_submissions(full, conn))
+        _say(await pruning.at_rest(full, conn, rate))
     finally:
         await conn.close()
 
 
 def _migrated(postgres: PostgresServer, name: str) -> str:
     url = postgres.create_database(name)
-    run("migrate", env=_environment(url))
+    run("migrate", env=environment(url))
     return url
-
-
-def _environment(url: str) -> dict[str, str]:
-    return {"ACCEPTED_DATABASE_URL": url, "ACCEPTED_BROKER_URL": "postgres", "ACCEPTED_AUTH": "off"}
 
 
 async def _asked(url: str, batch: UUID | None) -> tuple[dict[str, Taken], float]:
     """What each request takes, and submissions a second."""
     async with AsyncExitStack() as stack:
         await _register_types(url)
-        port = free_port()
-        api = _started(stack, url, "api", f"--port={port}")
-        scheduler = _started(stack, url, "scheduler")
-        await api.wait_ready(answers(f"http://127.0.0.1:{port}/readyz"))
-        await scheduler.wait_ready(logged("scheduler_ready"))
+        port = await api(stack, url)
+        await scheduler(stack, url)
         await _until_sampled(url)
         taken = await ask(port, batch)
         load = await asyncio.to_thread(drive, port, seconds=3.0, warmup=1.0)
         return taken, load.rate
 
 
-async def _pruned(url: str, conn: "asyncpg.Connection[Any]", submitted: float) -> Row:
-    """Jobs a second that the scheduler deletes while nothing else runs, against `submitted` a second."""
-    seen: list[tuple[float, int]] = []
-    before = await conn.fetchval(_DELETED)
-    async with AsyncExitStack() as stack:
-        _started(stack, url, "scheduler", f"ACCEPTED_RETENTION={RETENTION}")
-        end = time.monotonic() + PRUNED_FOR
-        while time.monotonic() < end:
-            deleted = await conn.fetchval(_DELETED) - before
-            if deleted and (not seen or deleted > seen[-1][1]):
-                seen.append((time.monotonic(), deleted))
-            await asyncio.sleep(0.1)
-    if len(seen) < 2:
-        raise Failed(f"the pruner deleted {seen[-1][1] if seen else 0} jobs at once: too few to tell its rate")
-    (first_at, first), (last_at, last) = seen[0], seen[-1]
-    rate = (last - first) / (last_at - first_at)
-    ratio = rate / submitted
-    return Row(
-        "jobs/s deleted at rest : submissions/s", f"{rate:,.0f} : {submitted:,.0f} = {ratio:.2f}", ">= 3", ratio >= 3
-    )
-
-
-def _started(stack: AsyncExitStack, url: str, *arguments: str) -> Service:
-    """`accepted …`, killed with `stack`; an argument NAME=value is a setting."""
-    settings = dict(one.split("=", 1) for one in arguments if one.startswith("ACCEPTED_"))
-    words = [one for one in arguments if not one.startswith("ACCEPTED_")]
-    service = Service(*words, env=_environment(url) | settings).start()
-    stack.callback(service.remove)
-    return service
-
-
 async def _register_types(url: str) -> None:
     """Let a worker register its types, without taking a job."""
     async with AsyncExitStack() as stack:
-        worker = _started(stack, url, "worker", "--queues=nothing")
+        worker = started(stack, url, "worker", "--queues=nothing")
         await worker.wait_ready(logged("worker_ready"))
 
 
