@@ -7,6 +7,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from accepted.correlation import apart
 from accepted.errors import AcceptedError
 
 Item = TypeVar("Item")
@@ -51,7 +52,7 @@ class Coalescer(Generic[Item, Answer]):
         self._waiting.append((item, future))
         if self._free and not self._starting:
             self._starting = True
-            loop.call_soon(self._start)
+            loop.call_soon(self._start, context=apart())  # a batch is not its first caller's alone
         return future
 
     def _start(self) -> None:

@@ -248,6 +248,11 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def escaped(text: str) -> str:
+    """`text` with an escape such as \\ud800 for each lone surrogate, which UTF-8 cannot carry."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def readable(text: str, limit: int = MAX_MESSAGE) -> str:
     """The first line of `text`, at most `limit` characters, with *** for what looks like a secret.
 

@@ -11,9 +11,7 @@ import asyncio
 import atexit
 import io
 import logging
-import os
 import re
-import stat
 import sys
 import threading
 import time
@@ -23,16 +21,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from accepted import correlation
 from accepted.context import ContextLog
 from accepted.domain.job import Job
 from accepted.domain.transitions import Transition
-from accepted.errors import describe, readable
+from accepted.errors import describe, escaped, readable
+from accepted.log_stream import Lines, Unfailing
 
 REPEAT_SECONDS = 10.0
 """Seconds for which equal lines are counted. An outage of an hour is 360 lines of each kind, not 3,600 or more."""
@@ -46,6 +46,9 @@ MAX_LIBRARY = 2000
 MAX_FRAMES = 8
 """Innermost places of a traceback that a line names."""
 
+OF_GARBAGE = frozenset({"asyncio", "python", "py.warnings"})
+"""Loggers that tell of garbage. It is collected in the context of any request or attempt, not in that which left it."""
+
 ORDINARY = frozenset({"succeeded", "handed_back", "deferred", "cancelled"})
 """Outcomes of attempts that nobody has to look into."""
 
@@ -54,7 +57,7 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
-_lines: "_Lines | None" = None
+_lines: Lines | None = None
 """The destination of JSON lines; None before `configure`, and with `pretty`."""
 
 
@@ -74,9 +77,9 @@ def configure(pretty: bool = False) -> None:
             cache_logger_on_first_use=True,
         )
         return
-    log = io.BufferedWriter(_Unfailing(sys.stderr.fileno()))
+    log = io.BufferedWriter(Unfailing(sys.stderr.fileno()))
     global _lines
-    _lines = lines = _Lines(log)
+    _lines = lines = Lines(log)
     structlog.configure(
         processors=[_to_json],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -87,7 +90,7 @@ def configure(pretty: bool = False) -> None:
 
 def write(event: str, **fields: object) -> None:
     """Write a line at level info. For the line of each request: a structlog logger costs three times as much."""
-    _write("info", {"event": event, **fields})
+    _write("info", {"event": event, **correlation.ids(), **fields})
 
 
 def of_handler(job: Job) -> ContextLog:
@@ -103,7 +106,8 @@ def outage(event: str, error: BaseException, **about: object) -> None:
     in `repeated` stands for them. Lines are equal if they differ only in an id (`…_id`) of `about`.
     """
     fields = {"event": event, "error": describe(error), **about}
-    _repeats.write(tuple(item for item in fields.items() if not item[0].endswith("_id")), "warning", fields)
+    same = tuple(item for item in fields.items() if not item[0].endswith("_id"))
+    _repeats.write(same, "warning", {**correlation.ids(), **fields})
 
 
 def attempt(transition: Transition, *, type: str, queue: str, seconds: float) -> None:
@@ -114,7 +118,7 @@ def attempt(transition: Transition, *, type: str, queue: str, seconds: float) ->
         "attempt": transition.running.attempt, "outcome": transition.outcome, "status": transition.status,
         "duration_ms": round(seconds * 1000, 1),
     }  # fmt: skip
-    _write("warning" if told else "info", {**fields, **told})
+    _write("warning" if told else "info", {**correlation.ids(), **fields, **told})
 
 
 def failure_of(transition: Transition) -> dict[str, str]:
@@ -135,7 +139,7 @@ def flush() -> None:
 
 def _configure_libraries() -> None:
     """Take what libraries, warnings and the interpreter would write to standard error."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries()])
+    logging.basicConfig(level=logging.WARNING, handlers=[_FromLibraries(logging.WARNING)])
     logging.captureWarnings(True)
     interpreter = logging.getLogger("python")
 
@@ -160,11 +164,18 @@ def _configure_libraries() -> None:
 
 def _to_json(logger: WrappedLogger, level: str, event: EventDict) -> bytes:
     """The only processor, because a chain of several costs twice as much."""
+    return _encoded(level, {**correlation.ids(), **event})
+
+
+def _encoded(level: str, event: EventDict) -> bytes:
     if (found := event.pop("exc_info", None)) and (error := sys.exception() if found is True else found):
         event.update(_told(error))
     event["level"] = level
     event["timestamp"] = datetime.now(UTC)
-    return _encoder.encode(event)
+    try:
+        return _encoder.encode(event)
+    except Exception:  # a lone surrogate, or a value whose text cannot be made
+        return _encoder.encode({name: escaped(str(value)) for name, value in event.items()})
 
 
 @dataclass(slots=True)
@@ -236,8 +247,9 @@ class _FromLibraries(logging.Handler):
             text = message if error else message.replace("\n", " | ")  # with an error, the rest repeats it
             fields = {"event": "library", "logger": record.name, "message": readable(text, MAX_LIBRARY)}
             fields |= _told(error) if error else {}
+            ids = {} if record.name in OF_GARBAGE else correlation.ids()
             same = _ADDRESS.sub("", message.partition("\n")[0])
-            _repeats.write((record.name, level, same, type(error)), level, fields)
+            _repeats.write((record.name, level, same, type(error)), level, {**ids, **fields})
         except Exception:
             self.handleError(record)
 
@@ -255,44 +267,4 @@ def _write(level: str, fields: dict[str, Any]) -> None:
     if _lines is None:
         getattr(structlog.get_logger(), level)(**fields)
     else:
-        _lines.msg(_to_json(None, level, fields))
-
-
-class _Unfailing(io.RawIOBase):
-    """Writes to a file descriptor, and ignores errors. A pipe is set to non-blocking."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            os.set_blocking(descriptor, False)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, line: Any) -> int:
-        with suppress(OSError):
-            os.write(self._descriptor, line)
-        return len(line)
-
-
-class _Lines:
-    """Flushes lines once a turn of the event loop of their own thread, or at once if none runs there."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._flushing: set[asyncio.AbstractEventLoop] = set()
-
-    def msg(self, line: bytes) -> None:
-        self._stream.write(line + b"\n")
-        try:
-            if (loop := asyncio.get_running_loop()) not in self._flushing:
-                loop.call_soon(self.flush, loop)
-                self._flushing.add(loop)
-        except RuntimeError:
-            self._stream.flush()
-
-    debug = info = warning = error = critical = exception = msg
-
-    def flush(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self._flushing -= {loop}
-        self._stream.flush()
+        _lines.msg(_encoded(level, fields))

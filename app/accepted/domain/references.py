@@ -42,6 +42,11 @@ def is_traceparent(value: str) -> bool:
     return _TRACEPARENT.fullmatch(value) is not None
 
 
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace id in a valid traceparent."""
+    return traceparent[3:35] if traceparent and is_traceparent(traceparent) else None
+
+
 class MessageBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a message."""
 

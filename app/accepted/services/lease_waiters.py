@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.broker.postgres import CHANNEL
+from accepted.correlation import apart
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.claiming import LeasedJob, claim_leases
@@ -250,7 +251,7 @@ class LeaseWaiters:
 
     def _listen(self) -> None:
         if self._listener is not None and self._listening is None:
-            self._listening = asyncio.create_task(self._listener.run())
+            self._listening = asyncio.create_task(self._listener.run(), context=apart())
 
     def _on_notification(self, payload: str) -> None:
         queues = None if payload == EVERYTHING else set(payload.split(","))
@@ -259,7 +260,7 @@ class LeaseWaiters:
                 group.notified.set()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, context=apart())  # for many requests, not for the first
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -27,6 +27,7 @@ HEADERS = {
     "RateLimit-Policy": 'the tenant\'s quota, if it has one: "jobs";q=100;w=60 is 100 jobs in 60 seconds',
     "RateLimit": 'what is left of it: "jobs";r=57;t=1 is 57 jobs now, and one more in 1 second',
     "ETag": "a strong validator of the representation",
+    "X-Request-ID": "the id of the request in the log: the caller's, or a new one",
     "Cache-Control": "private, no-cache: ask again, with If-None-Match",
 }
 

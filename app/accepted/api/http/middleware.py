@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accepted import logs
+from accepted import correlation, logs
 from accepted.api.http.exposure import HOST, BrowserGuard
 from accepted.api.http.problems import answer_to, internal_error
 from accepted.api.jobs import submission
@@ -29,6 +29,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 _REFUSED = "accepted.refused"
 """The key in a request's ASGI scope of the error that refuses it before it is routed."""
+
+_UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 _SUBMISSION_ROUTE = next(
     route for route in submission.router.routes if getattr(route, "endpoint", None) is submission.submit
@@ -147,8 +149,8 @@ async def _refusal(scope: Scope, receive: Receive, send: Send) -> None:
 class RequestLog:
     """Writes one canonical log line, one count and one duration for each request.
 
-    A request is named by the template of its route, never by path, query or headers. So neither log nor metrics hold
-    an id or a secret, and a scanner does not create a label for each address it tries.
+    A request is named by the template of its route, never by path, query or headers: a path may hold a secret, and a
+    scanner must not create a label for each address it tries. The log names its request_id and its job.
 
     An unforeseen error ends here: it is logged without its text, answered as a bare 500, and not raised further,
     because the server would print its text.
@@ -163,7 +165,9 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send)
+        request_id, trace_id = correlation.ids_of_request(scope["headers"])
+        correlation.bind(request_id=request_id, trace_id=trace_id)
+        exchange = _Exchange(receive, send, request_id)
         started = perf_counter()
         try:
             await self._app(scope, exchange.receive, exchange.send)
@@ -191,9 +195,8 @@ class RequestLog:
                 "duration_ms": round(seconds * 1000, 3), "bytes_in": exchange.bytes_in,
                 "client": scope["client"][0] if scope["client"] else None,
             }  # fmt: skip
-            state = scope.get("state")
-            if state and "tenant" in state:
-                fields["tenant"] = state["tenant"]
+            known = {**_job_in_path(scope), **(scope.get("state") or {})}
+            fields |= {name: known[name] for name in ("tenant", "job_id") if name in known}
             logs.write("request", **fields)
 
 
@@ -224,13 +227,14 @@ class HeadAsGet:
 
 
 class _Exchange:
-    """The ASGI channels of one request, with the bytes received and the status sent."""
+    """The ASGI channels of one request, with the bytes received and the status sent. Its answer names `request_id`."""
 
-    __slots__ = ("_receive", "_send", "bytes_in", "status")
+    __slots__ = ("_receive", "_request_id", "_send", "bytes_in", "status")
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self._receive = receive
         self._send = send
+        self._request_id = request_id
         self.bytes_in = 0
         self.status = CANCELLED
 
@@ -244,7 +248,14 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (correlation.HEADER, self._request_id.encode())]
         await self._send(message)
+
+
+def _job_in_path(scope: Scope) -> dict[str, str]:
+    """`job_id` of a route that is about one job."""
+    found = scope.get("path_params", {}).get("job_id")
+    return {"job_id": found} if found and _UUID.fullmatch(found) else {}
 
 
 def _template(scope: Scope) -> str:

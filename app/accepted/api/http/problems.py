@@ -128,6 +128,7 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = _with_problems(plain())
             say_scopes(app, app.openapi_schema)
             say_objects(app.openapi_schema)
+            _say_request_id(app.openapi_schema)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -227,6 +228,13 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
                 truth = responses_for(errors.ResourceNotFound if only_path else errors.InvalidRequest)
                 responses.update({str(status): entry for status, entry in truth.items()})
     return schema
+
+
+def _say_request_id(document: dict[str, Any]) -> None:
+    """Every answer has an X-Request-ID."""
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        for response in operation["responses"].values():
+            response["headers"] = response.get("headers", {}) | header_docs("X-Request-ID")
 
 
 async def _index() -> Response:

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from accepted import process
+from accepted import correlation, process
 from accepted.api.http.body import MORE_TIME
 from accepted.api.http.exposure import BOUND, is_host, is_own_target
 from accepted.api.http.problems import status_response
@@ -289,7 +289,8 @@ class _PatientFlow(FlowControl):
 def _raw(status: HTTPStatus, instance: str) -> bytes:
     """A complete HTTP/1.1 answer that closes its connection."""
     response: Any = status_response(status, instance)
-    fields = [*response.raw_headers, (b"connection", b"close")]
+    request_id = correlation.new_request_id().encode()
+    fields = [*response.raw_headers, (correlation.HEADER, request_id), (b"connection", b"close")]
     head = b"".join(b"%b: %b\r\n" % (name, value) for name, value in fields)
     return bytes(STATUS_LINE[status] + head + b"\r\n" + response.body)
 

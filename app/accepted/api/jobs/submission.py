@@ -113,6 +113,7 @@ async def _ended(request: Request, job: Job, seconds: int) -> Job:
 
 async def _answer(request: Request, receipt: Receipt, wait: int | None, more: dict[str, str] | None) -> Response:
     job = receipt.job
+    request.scope.setdefault("state", {})["job_id"] = job.id
     if wait is not None and not job.finished:
         job = await _ended(request, job, wait)
     headers = monitor_headers(job)
