@@ -104,6 +104,15 @@ CREATE TABLE steps (
     PRIMARY KEY (job_id, name)
 );
 
+CREATE TABLE attempt_logs (
+    job_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    last bigint NOT NULL,
+    first bigint NOT NULL,
+    lines json NOT NULL,
+    PRIMARY KEY (job_id, attempt, last)
+);
+
 CREATE TABLE dead_letters (
     job_id uuid PRIMARY KEY,
     tenant text NOT NULL,

@@ -167,8 +167,10 @@ class Context:
         self.max_result_bytes = max_result_bytes
         """Bytes that the result may have as JSON: the setting `MAX_RESULT_BYTES`."""
         self.log = log
-        """A logger that adds job_id, type and attempt to each line. It never logs the payload.
-        If the process dies on the next line: what was logged was written."""
+        """A logger that adds job_id, type and attempt to each line. It never logs the payload. Its lines, and those of
+        `logging`, are kept with the job: the last 1,000 and 64 KiB of each attempt, from level info on.
+        If the process dies on the next line: what was logged was written to standard error, and what was logged more
+        than a second ago is kept with the job."""
         self.ending = EndRequest()
         """Set by the worker. An attempt in a process is killed instead."""
         self.answer: str | None = None

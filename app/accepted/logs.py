@@ -28,8 +28,6 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from accepted import correlation
-from accepted.context import ContextLog
-from accepted.domain.job import Job
 from accepted.domain.transitions import Transition
 from accepted.errors import describe, escaped, readable
 from accepted.log_stream import Lines, Unfailing
@@ -91,12 +89,6 @@ def configure(pretty: bool = False) -> None:
 def write(event: str, **fields: object) -> None:
     """Write a line at level info. For the line of each request: a structlog logger costs three times as much."""
     _write("info", {"event": event, **correlation.ids(), **fields})
-
-
-def of_handler(job: Job) -> ContextLog:
-    """The logger of one attempt's handler: each line has job_id, type and attempt."""
-    log: ContextLog = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
-    return log
 
 
 def outage(event: str, error: BaseException, **about: object) -> None:

@@ -76,7 +76,8 @@ async def target() -> AsyncIterator[Receiver]:
 @pytest.fixture(scope="session")
 async def trio(new_database: str) -> AsyncIterator[Running]:
     """API, worker and scheduler on PostgreSQL alone, keys required."""
-    env = {"ACCEPTED_AUTH": "required", "ACCEPTED_HANDLERS": "accepted_worker.handlers,accepted_worker.handlers.sleep"}
+    handlers = "accepted_worker.handlers,accepted_worker.handlers.sleep,tests.support.handlers.talking"
+    env = {"ACCEPTED_AUTH": "required", "ACCEPTED_HANDLERS": handlers}
     async with serving(new_database, env) as running:
         yield running
 

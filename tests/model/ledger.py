@@ -24,7 +24,7 @@ from accepted.storage import workers
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import create_engine, transaction
-from accepted.storage.db.service_tables import metadata
+from accepted.storage.db.monitoring_tables import metadata
 from accepted.storage.jobs import outbox
 from accepted.storage.jobs.reading import jobs_by_id
 from accepted_worker.scheduler.ending import Expiry, Rescuer

@@ -31,7 +31,7 @@ from accepted.api.http import problems
 from accepted.api.http.exposure import BrowserGuard
 from accepted.api.http.middleware import Application, HeadAsGet, ProxyHeaders, RequestLog
 from accepted.api.http.parameters import refuse_repeated_query
-from accepted.api.jobs import commands, listing, reading, submission, watching
+from accepted.api.jobs import attempt_logs, commands, listing, reading, submission, watching
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
@@ -62,8 +62,8 @@ DESCRIPTION = (
 )
 
 ROUTES = (
-    submission, batches, listing, reading, commands, dead_letters, watching, job_types, queues, schedules, leases,
-    targets, webhooks, health,
+    submission, batches, listing, reading, attempt_logs, commands, dead_letters, watching, job_types, queues, schedules,
+    leases, targets, webhooks, health,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 

@@ -6,9 +6,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from accepted.cli import job_logs
 from accepted.cli.http import LONG_POLL, AsJson, RequestFailed, ask, body_of, call, given, say, say_json, segment, shown
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, show, list, watch, cancel and retry jobs.")
+jobs.command("logs")(job_logs.logs)
 
 FINISHED = {"succeeded", "failed", "cancelled", "expired"}
 

@@ -85,6 +85,8 @@ WITH old AS MATERIALIZED (
     DELETE FROM payload_edits e USING old WHERE e.job_id = old.id
 ), their_steps AS (
     DELETE FROM steps s USING old WHERE s.job_id = old.id
+), their_logs AS (
+    DELETE FROM attempt_logs l USING old WHERE l.job_id = old.id
 ), their_needs AS (
     DELETE FROM dependencies d USING old WHERE d.job_id = old.id
 ), keys AS MATERIALIZED (

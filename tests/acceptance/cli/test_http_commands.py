@@ -54,6 +54,27 @@ async def test_jobs_at_a_terminal(terminal: dict[str, str], client: Client) -> N
     assert "Traceback" not in wrong.err
 
 
+async def test_the_log_of_a_job_at_a_terminal(terminal: dict[str, str], client: Client) -> None:
+    job = await client.submit("talk.async", {"number": 7, "seconds": 3}, queue="q")
+    followed, lines = await asyncio.gather(
+        accepted("jobs", "logs", job["id"], "--follow", env=terminal),
+        accepted("jobs", "logs", job["id"], "--follow", "--attempt", "1", "--json", env=terminal),
+    )
+    assert (followed.code, lines.code) == (0, 0), (followed, lines)
+    assert (await client.job(job["id"]))["status"] == "succeeded"
+    told = [json.loads(line)["message"] for line in lines.out.splitlines()]
+    assert (told[0], told.count("turn 7"), told[-1]) == ("begins", 20, "ends")
+    assert len(followed.out.splitlines()) == len(told)
+    assert '#1 info     cart 7 logger="shop.cart" colour="red"' in followed.out
+    assert not set("\0\x1b") & set(followed.out)
+    whole, silent = await asyncio.gather(
+        accepted("jobs", "logs", job["id"], "--json", env=terminal),
+        accepted("jobs", "logs", (await client.finish("noop"))["id"], env=terminal),
+    )
+    assert [line["message"] for line in json.loads(whole.out)["items"]] == told
+    assert silent.out == "nothing is logged\n"
+
+
 async def test_dead_letters_at_a_terminal(terminal: dict[str, str], client: Client) -> None:
     queue = f"cli-{uuid4().hex[:8]}"
     fails = {"payload": {"seconds": 0, "fail_attempts": 1}, "retry": {"max_attempts": 1}, "queue": queue}

@@ -37,6 +37,7 @@ async def document(client: Client) -> Any:
         ("GET", "/jobs"),
         ("GET", "/jobs/{job_id}"),
         ("GET", "/jobs/{job_id}/attempts"),
+        ("GET", "/jobs/{job_id}/logs"),
         ("GET", "/jobs/{job_id}/explain"),
         ("GET", "/jobs/{job_id}/events"),
         ("POST", "/jobs/{job_id}/cancel"),
@@ -153,6 +154,7 @@ OPERATIONS = {
     },
     ("GET", "/jobs"): {200: {"Link"}, 401: {"WWW-Authenticate"}, 403: set(), 422: set(), 503: {"Retry-After"}},
     ("GET", "/jobs/{job_id}/attempts"): {200: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
+    ("GET", "/jobs/{job_id}/logs"): {200: {"Link"}, 401: {"WWW-Authenticate"}, 403: set(), 404: set(), 410: set()},
     ("GET", "/jobs/{job_id}/events"): {200: set(), 204: set(), 401: {"WWW-Authenticate"}, 404: set(), 410: set()},
     ("GET", "/jobs/{job_id}/explain"): {200: set(), 401: {"WWW-Authenticate"}, 403: set(), 404: set(), 410: set()},
     ("POST", "/jobs/{job_id}/cancel"): {

@@ -7,7 +7,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from accepted.storage.db.engine import create_engine, transaction
-from accepted.storage.db.service_tables import metadata
+from accepted.storage.db.monitoring_tables import metadata
 
 OPTIONS = {"compare_type": True}  # defaults: below; Alembic compares them with =, which json has not
 INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'accepted' AND tablename <> :ours"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from accepted_worker.process_pool.pool import ProcessPool
-from accepted_worker.process_pool.tool_client import PROGRESS_SECONDS
+from accepted_worker.process_pool.tool_client import PAUSE
 from tests.support.service.process_pool import SETUP, a_job
 from tests.support.waiting import until
 
@@ -30,7 +30,7 @@ async def test_of_a_loop_that_reports_all_the_time_some_messages_are_sent(pool: 
     heard: list[Any] = []
     said = await run(pool, "report all the time", 1.0, heard)
     assert said > 1000
-    assert 2 < len(heard) <= 1.0 / PROGRESS_SECONDS + 2
+    assert 2 < len(heard) <= 1.0 / PAUSE + 2
     assert heard[-1]["message"] == str(said), "the last message comes before the result"
 
 

@@ -45,6 +45,7 @@ MODULES = (
     "tests.support.handlers.process_handlers",
     "tests.support.handlers.process_tools",
     "tests.support.handlers.suspicious",
+    "tests.support.handlers.talking",
 )
 LOADED = registry.load(MODULES)
 SETUP = Setup(MODULES, "", None, None, 1000, 10_000)

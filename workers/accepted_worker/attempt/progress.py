@@ -5,6 +5,7 @@ even if earlier writes failed.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -31,6 +32,8 @@ class ProgressWriter:
         self._unwritten: set[Lease] = set()
         self._writing: asyncio.Task[None] | None = None
         self._errors = RowErrors("progress")
+        self._context = contextvars.copy_context()
+        """That of no attempt, or what goes wrong would be logged as that of the attempt that reported first."""
 
     def say(self, lease: Lease, value: str) -> None:
         """Set the progress of an attempt, as JSON text. It is written soon, unless newer progress comes first."""
@@ -39,7 +42,7 @@ class ProgressWriter:
         self._last[lease] = value
         self._unwritten.add(lease)
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
+            self._writing = asyncio.create_task(self._write(), context=self._context)
 
     def end(self, lease: Lease) -> str | None:
         """The attempt has ended: forget its progress, and return the last of it; None if there was none."""

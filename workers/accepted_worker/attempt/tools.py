@@ -11,7 +11,6 @@ import msgspec
 from sqlalchemy import CursorResult, Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted import logs
 from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, LeaseLost
@@ -23,6 +22,8 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
+from accepted_worker.attempt.attempt_log import AttemptLog, handler_log, keep_from_logging
+from accepted_worker.attempt.log_writer import LogWriter
 from accepted_worker.attempt.progress import LatestProgress, ProgressWriter
 from accepted_worker.attempt.related_jobs import Children, DependencyResults, FanOut
 from accepted_worker.attempt.slots import OrphanedHandlers
@@ -38,6 +39,7 @@ class _Attempt(NamedTuple):
 
     context: Context
     bridge: LoopBridge
+    log: AttemptLog
     steps: Steps
     children: Children
     results: DependencyResults
@@ -72,6 +74,8 @@ class Tools:
         self._checks = JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes)
         self._handler_transactions = HandlerTransactions(settings.require_database())
         self.progress = ProgressWriter(engine)
+        self.logs = LogWriter(engine)
+        keep_from_logging()
         self.targets = Targets(engine)
         self._open: dict[Lease, _Attempt] = {}
         self._to_commit: dict[Lease, HandlerTransaction] = {}
@@ -79,6 +83,7 @@ class Tools:
     def open(self, claim: Claim, seconds: float, allowed: float) -> Context:
         """The context for the handler of an attempt with a timeout of `seconds`; `allowed` is its type's timeout."""
         lease, bridge = claim.lease, LoopBridge()
+        log = self.logs.open(lease, bridge)
         children = Children(claim, self._checks, self.fan_out)
         transaction = AttemptTransaction(self._handler_transactions, lease, seconds, bridge)
         steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
@@ -86,11 +91,15 @@ class Tools:
         results = DependencyResults(self._engine, claim)
         own = _OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(
-            claim.job, own, egress=self._egress, mail=self._mail, log=logs.of_handler(claim.job),
+            claim.job, own, egress=self._egress, mail=self._mail, log=handler_log(claim.job, log),
             max_result_bytes=self._max_result_bytes,
         )  # fmt: skip
-        self._open[lease] = _Attempt(context, bridge, steps, children, results, transaction)
+        self._open[lease] = _Attempt(context, bridge, log, steps, children, results, transaction)
         return context
+
+    def log_of(self, lease: Lease) -> AttemptLog:
+        """The log of this attempt."""
+        return self._open[lease].log
 
     async def read_results(self, lease: Lease) -> None:
         """Read what `ctx.results` returns in this attempt. Raises `LeaseLost`."""
@@ -108,6 +117,7 @@ class Tools:
         if attempt is None:
             return transition
         attempt.bridge.end()
+        self.logs.end(running.lease, attempt.log)
         await attempt.steps.settled()
         if transition.status is Status.SUCCEEDED and attempt.transaction.within:
             transition = transitions.failed(running, FailureClass.INVALID, _LEFT_OPEN, random.random())
@@ -131,6 +141,7 @@ class Tools:
         """Start no more threads, and close all connections."""
         self._threads.close()
         await self.targets.aclose()
+        await self.logs.aclose()
         await self._handler_transactions.close()
 
 

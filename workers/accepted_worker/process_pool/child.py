@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from accepted import logs, process
+from accepted import correlation, logs, process
 from accepted.context import Context
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
@@ -27,6 +27,7 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.handler import Handler
 from accepted_worker import memory_budget
 from accepted_worker.attempt import failures, registry
+from accepted_worker.attempt.attempt_log import handler_log, keep_from_logging, keep_in_this_process
 from accepted_worker.attempt.values import payload_of, result_of
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
@@ -56,10 +57,13 @@ def main(pipe: int, lifeline: int) -> NoReturn:
         order = worker.next_order()
         assert isinstance(order, RunAttempt)
         client = ToolClient(worker, setup)
+        correlation.bind(job_id=order.job.id, attempt=order.job.attempt)
+        keep_in_this_process(client.log)
         end = _attempt(handlers, order.job, setup, client)
         if not worker.usable:
             os._exit(1)  # a fork that the handler did not end, and that returned from the handler as well
         stop_signals.restore(order.job.type)
+        keep_in_this_process(None)
         client.end()
         left_running = forks.anything_left_running({*threads, worker.reader})
         worker.send(msgspec.structs.replace(end, left_running=left_running))
@@ -79,6 +83,7 @@ def begin(pipe: int, lifeline: int) -> Begun:
     process.end_with(lifeline, -os.getpgrp())  # outside Linux, the child ends when it reads a closed message pipe
     _limit_self()
     logs.configure()
+    keep_from_logging()
     stop_signals = StopSignals(forks.STOP_SIGNALS, _ignore_stop_signals)
     os.set_inheritable(pipe, False)
     worker = Pipe(socket.socket(fileno=pipe))
@@ -98,8 +103,9 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolC
         egress = Egress(EgressAllow.parse(setup.egress_allow))
         mail = Mail(setup.smtp_server, setup.smtp_sender, setup.smtp_from_allow)
         context = Context(
-            job, client, egress=egress, mail=mail, log=logs.of_handler(job), max_result_bytes=setup.max_result_bytes
-        )
+            job, client, egress=egress, mail=mail, log=handler_log(job, client.log),
+            max_result_bytes=setup.max_result_bytes,
+        )  # fmt: skip
         value = handler.function(payload, context)
         if handler.is_async:
             value = _on_a_loop(value)

@@ -1,9 +1,9 @@
 """The protocol between a worker and its child processes: JSON, each message with its length in front.
 
 The child answers `Setup` with `Ready`, and `RunAttempt` with one `Returned` or `Raised`. Until then it may send
-`Progressed`, and several `Ask…` at a time. The worker answers each with `Answered` or `Denied` of the same `id`, or not
-at all after `GivenUp`. To `AskStep` it may first answer `RunStep`; the child then sends `StepRan`, which is answered in
-turn. After `Returned` or `Raised` no more messages of that attempt follow.
+`Progressed` and `Logged`, and several `Ask…` at a time. The worker answers each of these with `Answered` or `Denied` of
+the same `id`, or not at all after `GivenUp`. To `AskStep` it may first answer `RunStep`; the child then sends
+`StepRan`, which is answered in turn. After `Returned` or `Raised` no more messages of that attempt follow.
 
 A child that runs suspects answers `RunAlone` with `HandlerOver` and `Recorded`. Meanwhile the worker may send
 `EndAlone`, which may come too late and is not answered.
@@ -112,6 +112,13 @@ class Progressed(msgspec.Struct, frozen=True, tag=True):
     value: str
 
 
+class Logged(msgspec.Struct, frozen=True, tag=True):
+    """The handler has logged these lines; the last one is number `last` of its attempt."""
+
+    last: int
+    lines: list[msgspec.Raw]
+
+
 class AskStep(msgspec.Struct, frozen=True, tag=True):
     """`ctx.step`: is there a result under this name?"""
 
@@ -180,7 +187,7 @@ Answer = RunStep | Answered | Denied
 ToChild = Order | Answer
 
 ToolRequest = AskStep | AskChild | AskResults
-FromAttempt = Progressed | ToolRequest | StepRan | GivenUp
+FromAttempt = Progressed | Logged | ToolRequest | StepRan | GivenUp
 AttemptEnd = Returned | Raised
 ToWorker = Ready | FromAttempt | AttemptEnd | HandlerOver | Recorded
 

@@ -17,6 +17,7 @@ import msgspec
 
 from accepted.context import ContextTransaction
 from accepted.domain.failures import InvalidJob, LeaseLost
+from accepted_worker.attempt.attempt_log import AttemptLog
 from accepted_worker.attempt.steps import call_step
 from accepted_worker.attempt.threads import running_loop
 from accepted_worker.attempt.values import child_of, step_name, step_result_of
@@ -27,6 +28,7 @@ from accepted_worker.process_pool.messages import (
     AskStep,
     Denied,
     GivenUp,
+    Logged,
     Progressed,
     RunStep,
     Setup,
@@ -39,8 +41,9 @@ from accepted_worker.process_pool.pipe import Pipe
 MAX_OTHER_BYTES = 2**20
 """Bytes of a child job besides its payload. The worker would refuse a larger one anyway, after it had to read it."""
 
-PROGRESS_SECONDS = 0.05
-"""Seconds between two messages of progress. A loop may report without a pause, and the worker has to read it all."""
+PAUSE = 0.05
+"""Seconds between two messages of progress or lines. A loop may report without a pause, and the worker has to read it
+all."""
 
 NO_TRANSACTION = (
     "ctx.transaction() does not reach into a process: write the handler as async def, or as def in a thread, "
@@ -59,17 +62,18 @@ class ToolClient:
         self._pipe = pipe
         self._setup = setup
         self._ended = False
+        self.log = AttemptLog(self._logged)
         self._unsent: str | None = None
         self._pause: threading.Timer | None = None
 
     def end(self) -> None:
-        """Send the last progress. After this the worker gets nothing more of this attempt but its end."""
+        """Send the last lines and progress. After this the worker gets nothing more of this attempt but its end."""
         with self._pipe.locked():
             if self._pause is not None:
                 self._pause.cancel()
-            if self._unsent is not None:
-                self._pipe.send(Progressed(self._unsent))
+            self._send_unsent()
             self._ended = True
+        self.log.end()
         self._pipe.fail_all()
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -84,20 +88,36 @@ class ToolClient:
             if not self._ended:
                 self._unsent = progress
                 if self._pause is None:
-                    self._send_progress()
+                    self._send_and_pause()
 
-    def _send_progress(self) -> None:
+    def _logged(self) -> None:
+        """Send the lines now, or after the pause since the last message."""
+        if not self._pipe.usable:
+            return
+        with self._pipe.locked():
+            if not self._ended and self._pause is None:
+                self._send_and_pause()
+
+    def _send_and_pause(self) -> None:
         with self._pipe.locked():
             self._pause = None
-            if self._ended or self._unsent is None:
+            if self._ended or not self._send_unsent():
                 return
-            self._pipe.send(Progressed(self._unsent))
-            self._unsent = None
-            pause = threading.Timer(PROGRESS_SECONDS, self._send_progress)
+            pause = threading.Timer(PAUSE, self._send_and_pause)
             pause.daemon = True
             with suppress(RuntimeError):  # no thread could be started: no pause
                 pause.start()
                 self._pause = pause
+
+    def _send_unsent(self) -> bool:
+        """Send progress and lines, if there are any."""
+        progress, self._unsent, unsent = self._unsent, None, self.log.unwritten()
+        if progress is not None:
+            self._pipe.send(Progressed(progress))
+        if unsent is not None:
+            self._pipe.send(Logged(unsent.last, list(map(msgspec.Raw, unsent.lines))))
+            self.log.written(unsent.last)
+        return progress is not None or unsent is not None
 
     async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         request = AskStep(self._pipe.new_id(), step_name(name))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from accepted.context import ContextTools
+from accepted_worker.attempt.attempt_log import AttemptLog
 from accepted_worker.process_pool.messages import (
     Answer,
     Answered,
@@ -18,6 +19,7 @@ from accepted_worker.process_pool.messages import (
     Denied,
     FromAttempt,
     GivenUp,
+    Logged,
     Progressed,
     RunStep,
     StepRan,
@@ -33,8 +35,9 @@ Send = Callable[[Answer], None]
 class ToolServer:
     """Answers the requests of one attempt. For the worker's event loop alone."""
 
-    def __init__(self, tools: ContextTools, read_results: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, tools: ContextTools, read_results: Callable[[], Awaitable[None]], log: AttemptLog) -> None:
         """`read_results` makes `tools.results()` ready."""
+        self._log = log
         self._tools = tools
         self._read_results = read_results
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -45,6 +48,8 @@ class ToolServer:
         match message:
             case Progressed():
                 self._tools.say(message.value)
+            case Logged():
+                self._log.extend(map(bytes, message.lines), message.last)
             case StepRan():
                 if ran := self._running.pop(message.id, None):
                     ran.set_result(message.result)

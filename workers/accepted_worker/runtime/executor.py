@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from accepted import logs
+from accepted import correlation, logs
 from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
@@ -26,6 +26,7 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.queues import RunTimes
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures
+from accepted_worker.attempt.attempt_log import keep_in_this_context
 from accepted_worker.attempt.handler_call import CalledAttempt, CallOutcome, EndReason, HandlerCall
 from accepted_worker.attempt.threads import Threads
 from accepted_worker.attempt.tools import Tools
@@ -72,6 +73,7 @@ class Executor:
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt. Never raises for what a handler does. If it is cancelled, the job is handed back."""
         started = time.monotonic()
+        correlation.bind(job_id=claim.job.id, attempt=claim.job.attempt)
         handler = self._handlers.get(claim.job.type)
         running = running_attempt(claim, handler)
         try:
@@ -149,6 +151,7 @@ class Executor:
                 return self._transition(running, outcome or CallOutcome(error=asyncio.CancelledError()))
 
     async def _call(self, handler: Handler, context: Context, claim: Claim) -> object:
+        keep_in_this_context(self.tools.log_of(claim.lease))
         payload = payload_of(handler, context.job)
         await self.tools.read_results(claim.lease)
         if handler.is_async:
@@ -156,7 +159,9 @@ class Executor:
         return await self._threads.call(partial(handler.function, payload, context), _type_timeout(handler))
 
     async def _call_in_process(self, context: Context, timeout: float, claim: Claim) -> object:
-        tool_server = ToolServer(context.tools, partial(self.tools.read_results, claim.lease))
+        tool_server = ToolServer(
+            context.tools, partial(self.tools.read_results, claim.lease), self.tools.log_of(claim.lease)
+        )
         try:
             return await self._pool.run(context.job, timeout, tool_server.receive)
         finally:

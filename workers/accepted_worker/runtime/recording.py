@@ -39,6 +39,7 @@ class Recorder:
 
     async def record(self, transition: Transition) -> None:
         """Record an outcome, and try until it is recorded or the fence refuses it, however long the ledger is away."""
+        await self._tools.logs.settle(transition.running.lease)
         handler_transaction = self._tools.take_transaction(transition.running.lease)
         if handler_transaction is not None:
             failure = await self._with_transaction(handler_transaction, transition)

@@ -91,13 +91,13 @@ class Page(BaseModel):
 
 
 class Listing:
-    """One page of a tenant's list at `path`. A cursor is valid only for the same path, tenant and filters."""
+    """One page of a tenant's list at `path`. A cursor is valid only for its `scope`: this path, tenant and filters."""
 
     def __init__(self, path: str, tenant: str, query: Page) -> None:
         self.filters = query.filters()
         self._path = path
         self._query = query
-        self._scope = f"{path} {tenant} {urlencode(self.filters, doseq=True)}"
+        self.scope = f"{path} {tenant} {urlencode(self.filters, doseq=True)}"
 
     def begin(self, read: Callable[[str, str], Position]) -> Position | None:
         """The position in the cursor, which `read` (of `accepted.domain.cursor`) decodes; None on the first page.
@@ -107,7 +107,7 @@ class Listing:
         if self._query.cursor is None:
             return None
         try:
-            return read(self._query.cursor, self._scope)
+            return read(self._query.cursor, self.scope)
         except ValueError:
             raise InvalidRequest([FieldError("/cursor", "is not a cursor of this list")]) from None
 
@@ -126,9 +126,9 @@ class Listing:
         `accepted.domain.cursor`.
         """
         shown = as_many_as_fit(items[: self._query.limit])
-        next_ = None if stopped_at is None else cursor.write(stopped_at, self._scope)
+        next_ = None if stopped_at is None else cursor.write(stopped_at, self.scope)
         if len(found) > len(shown):
-            next_ = write(found[len(shown) - 1], self._scope)
+            next_ = write(found[len(shown) - 1], self.scope)
         headers = {}
         if next_ is not None:
             query = urlencode({**self.filters, "limit": self._query.limit, "cursor": next_}, doseq=True)
