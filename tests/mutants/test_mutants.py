@@ -33,7 +33,7 @@ MUTANTS = (
             ),
             Edit(
                 "app/accepted/storage/attempts/completion.py",
-                " AND t.worker_id = a.worker_id AND t.finished_at IS NULL",
+                " AND t.worker_id = a.worker_id AND {STILL_OPEN}",
                 "",
             ),
             Edit(
@@ -49,7 +49,7 @@ MUTANTS = (
         (
             Edit(
                 "app/accepted/storage/attempts/completion.py",
-                " AND t.worker_id = a.worker_id AND t.finished_at IS NULL",
+                " AND t.worker_id = a.worker_id AND {STILL_OPEN}",
                 "",
             ),
         ),

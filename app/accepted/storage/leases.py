@@ -15,7 +15,7 @@ from accepted.domain.job import DEFAULT_TIMEOUT, INTERNAL_TYPES
 from accepted.domain.references import Lease
 from accepted.domain.retry import LONGEST_WAIT
 from accepted.domain.transitions import MAX_UNSERVED_WAIT, RunningAttempt
-from accepted.storage.attempts.claims import ALLOWED, RUN, lease_values
+from accepted.storage.attempts.claims import ALLOWED, RUN, STILL_OPEN, lease_values
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.workers import RUNNING_ATTEMPT, running_attempt, type_of
@@ -88,7 +88,9 @@ LEFT JOIN workers w ON w.id = t.worker_id
 _FIND = Statement(f"{_ATTEMPT} WHERE {_FENCE}")
 
 _OVERDUE = Statement(f"""
-{_ATTEMPT} WHERE t.finished_at IS NULL AND w.ends_at <= now() ORDER BY t.job_id LIMIT :limit
+{_ATTEMPT}
+WHERE t.finished_at IS NULL AND t.worker_id = ANY(ARRAY(SELECT id FROM workers WHERE ends_at <= now()))
+ORDER BY t.job_id LIMIT :limit
 """)
 
 _HEARTBEAT = Statement(f"""
@@ -97,7 +99,7 @@ UPDATE workers w SET
     ends_at = CASE WHEN t.cancel_requested_at IS NULL THEN w.ends_at
                    ELSE LEAST(w.ends_at, now() + interval '{CANCEL_GRACE} seconds') END
 FROM attempts t JOIN jobs j ON j.id = t.job_id
-WHERE {_FENCE} AND w.id = t.worker_id AND w.ends_at IS NOT NULL AND t.finished_at IS NULL
+WHERE {_FENCE} AND w.id = t.worker_id AND w.ends_at IS NOT NULL AND {STILL_OPEN}
   AND j.tenant = :tenant AND j.status = 'running' AND j.attempt = t.attempt
 RETURNING w.heartbeat_at AS at, w.ends_at, t.cancel_requested_at IS NOT NULL AS cancelled
 """)

@@ -60,22 +60,30 @@ RUNNING_ATTEMPT = """
 
 _OPEN_ATTEMPTS = f"""
 SELECT {RUNNING_ATTEMPT}
-FROM attempts t
+FROM {{source}}
 JOIN jobs j ON j.id = t.job_id
 LEFT JOIN {type_of("j")} ON true
 WHERE t.finished_at IS NULL AND {{condition}}
 ORDER BY t.job_id LIMIT :limit
 """
 
-_OPEN_ATTEMPTS_OF = Statement(_OPEN_ATTEMPTS.format(condition="t.worker_id = ANY(CAST(:ids AS uuid[]))"))
-
-_ABANDONED = Statement(
-    _OPEN_ATTEMPTS.format(condition=f"NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = t.worker_id AND {ALIVE})")
+_OPEN_ATTEMPTS_OF = Statement(
+    _OPEN_ATTEMPTS.format(source="attempts t", condition="t.worker_id = ANY(CAST(:ids AS uuid[]))")
 )
+
+_OF_NO_LIVE_WORKER = f"""(
+    SELECT COALESCE(lag(id) OVER (ORDER BY id), '{UUID(int=0)}') AS after,
+           COALESCE(id, '{UUID(int=2**128 - 1)}') AS before
+    FROM (SELECT id FROM workers w WHERE {ALIVE} UNION ALL SELECT NULL) AS alive
+) AS gap JOIN attempts t ON t.worker_id > gap.after AND t.worker_id < gap.before"""
+"""Attempts, by the ranges of ids between those of live workers: what these have done is not looked at."""
+
+_ABANDONED = Statement(_OPEN_ATTEMPTS.format(source=_OF_NO_LIVE_WORKER, condition="true"))
 
 _RUNNING_ATTEMPTS_OF = Statement(
     _OPEN_ATTEMPTS.format(
-        condition="t.worker_id = :id AND t.started_at < now() - CAST(:older_than AS float8) * interval '1 second'"
+        source="attempts t",
+        condition="t.worker_id = :id AND t.started_at < now() - CAST(:older_than AS float8) * interval '1 second'",
     )
 )
 

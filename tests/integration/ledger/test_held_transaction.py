@@ -8,12 +8,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.storage import leases, workers
+from accepted.storage.attempts import completion
+from accepted.storage.db.engine import transaction
 from accepted.storage.db.statements import Direct, Statement
 from accepted.storage.jobs import cancellation, outbox
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.scheduler import relay
 from tests.support.ledger.brokers import ListBroker
-from tests.support.ledger.jobs import WORKER, a_job, insert
+from tests.support.ledger.jobs import WORKER, a_job, claim, insert, put
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do
 from tests.support.waiting import until
@@ -52,6 +55,21 @@ async def test_polls_do_not_pass_what_has_ended(engine: AsyncEngine) -> None:
     assert await pages_read(engine, outbox._NEXT_DUE, since=recent, within=1.0) < FEW
     assert await pages_read(engine, outbox._TAKE_DUE, since=recent, limit=500, hold=10.0) < FEW
     assert await pages_read(engine, cancellation._REQUESTED, worker_id=WORKER) < FEW
+    async with transaction(engine) as conn:
+        await workers.heartbeat(conn, WORKER, "w")
+        await conn.commit()
+    assert await pages_read(engine, workers._ABANDONED, lease_ttl=30.0, limit=10) < FEW
+    assert await pages_read(engine, leases._OVERDUE, limit=10) < FEW
+
+
+@pytest.mark.usefixtures("held")
+async def test_an_outcome_does_not_pass_the_attempts_that_have_ended(engine: AsyncEngine) -> None:
+    (job_id,) = await put(engine)
+    await claim(engine)
+    ended = {"ids": [job_id], "attempts": [1], "worker_ids": [WORKER], "only_alone": False, "finished": [True]}
+    ended |= {"statuses": ["succeeded"], "outcomes": ["succeeded"], "results": ["{}"], "crashes": [0], "extra": [0]}
+    nothing = {name: [None] for name in completion._APPLY._names}
+    assert await pages_read(engine, completion._APPLY, **nothing | ended) < FEW
 
 
 async def test_a_row_that_is_older_than_the_last_look_is_found(

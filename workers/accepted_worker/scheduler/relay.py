@@ -41,6 +41,10 @@ COMMITS_WITHIN = timedelta(seconds=1)
 this is found by a look for rows of any age."""
 
 RECONCILE_EVERY = 10.0
+RECONCILE_AT_LEAST_EVERY = 20.0
+"""Seconds between two rounds: the latter while a round takes long, which is when many rows are gone that PostgreSQL
+keeps for somebody's transaction."""
+
 SETTLED = 15.0
 """Seconds after which a published reference is either on its queue or claimed. With `RECONCILE_EVERY` and the relay's
 round, the references of a wiped queue are back well within the minute that the contract gives."""
@@ -127,10 +131,18 @@ class Reconciler:
         self._engine = engine
         self._broker = broker
         self._errors = RowErrors(self.name)
+        self._took = 0.0
 
     async def run_once(self) -> int:
-        if self._broker.is_ledger:
-            return 0
+        started = time.monotonic()
+        done = 0 if self._broker.is_ledger else await self._reconcile()
+        self._took = time.monotonic() - started
+        return done
+
+    def pause(self, done: int) -> float:
+        return min(max(RECONCILE_EVERY, self._took / SEARCH_SHARE), RECONCILE_AT_LEAST_EVERY)
+
+    async def _reconcile(self) -> int:
         async with reading(self._engine) as conn:
             expected = await outbox.unclaimed(conn, SETTLED)
             leased = await outbox.leased(conn)
@@ -141,9 +153,6 @@ class Reconciler:
             return 0
         missing = await self._missing(expected)
         return sum([await self._publish_again(queue, min(old, missing[queue])) for queue, old in expected.items()])
-
-    def pause(self, done: int) -> float:
-        return RECONCILE_EVERY
 
     async def _missing(self, queues: Iterable[str]) -> dict[str, int]:
         """By queue, how many more published references, of any age, the ledger has than the broker.

@@ -54,9 +54,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return Lease(self.job.id, self.job.attempt, self.worker_id)
 
 
-OPEN_LEASE = """
+STILL_OPEN = "COALESCE(t.finished_at, 'infinity') = 'infinity'"
+"""Whether the attempt `t`, which is found by its key, is open. With `finished_at IS NULL` PostgreSQL may look for it
+among all attempts of its worker that are open, or that were since somebody's transaction began."""
+
+OPEN_LEASE = f"""
     SELECT t.job_id, t.attempt FROM attempts t JOIN jobs j ON j.id = t.job_id
-    WHERE t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id AND t.finished_at IS NULL
+    WHERE t.job_id = :job_id AND t.attempt = :attempt AND t.worker_id = :worker_id AND {STILL_OPEN}
       AND j.status = 'running' AND j.attempt = t.attempt
 """
 """The fence: one row while the lease of `lease_values` holds."""

@@ -13,7 +13,7 @@ from accepted.domain.failures import pattern
 from accepted.domain.job import ALERT_TYPE, FINISHED, Status
 from accepted.domain.references import Lease
 from accepted.domain.transitions import ON_REQUEST, Transition
-from accepted.storage.attempts.claims import ENDS_ALONE, OPEN_LEASE, lease_values
+from accepted.storage.attempts.claims import ENDS_ALONE, OPEN_LEASE, STILL_OPEN, lease_values
 from accepted.storage.counts.letter_groups import GROUP_KEY
 from accepted.storage.db.notifications import ANNOUNCE
 from accepted.storage.db.statements import Connection, Statement
@@ -38,7 +38,7 @@ WITH transition AS MATERIALIZED (
         finished_at = now(), outcome = a.outcome, error = CAST(a.error AS json), traceback = a.traceback,
         answer = CAST(a.answer AS json), target = a.target
     FROM transition a JOIN locked l ON l.id = a.job_id
-    WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND t.finished_at IS NULL
+    WHERE t.job_id = a.job_id AND t.attempt = a.attempt AND t.worker_id = a.worker_id AND {STILL_OPEN}
     RETURNING t.job_id, t.cancel_requested_at IS NOT NULL AND NOT a.finished AS cancel
 ), moved AS (
     UPDATE jobs j SET
@@ -94,7 +94,7 @@ WITH reported AS MATERIALIZED (
     SELECT j.id FROM jobs j
     JOIN reported r ON r.job_id = j.id
     JOIN attempts t ON t.job_id = r.job_id AND t.attempt = r.attempt AND t.worker_id = r.worker_id
-    WHERE j.status = 'running' AND j.attempt = r.attempt AND t.finished_at IS NULL
+    WHERE j.status = 'running' AND j.attempt = r.attempt AND {STILL_OPEN}
     ORDER BY j.id FOR NO KEY UPDATE OF j
 ), changed AS (
     UPDATE jobs j SET progress = CAST(r.progress AS json)
