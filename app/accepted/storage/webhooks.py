@@ -101,9 +101,10 @@ WHERE tenant = :tenant AND expires_at IS NULL
 
 _FORGET_SECRET = Statement("DELETE FROM webhook_secrets WHERE tenant = :tenant AND secret = :secret")
 
-_GIVEN_UP = Statement(f"""
-SELECT failed_at >= failing_since + interval '{GIVEN_UP} seconds' FROM webhook_urls
-WHERE tenant = :tenant AND url = :url
+_FAILING = Statement(f"""
+SELECT tenant, url, failed_at >= failing_since + interval '{GIVEN_UP} seconds' AS given_up
+FROM webhook_urls JOIN unnest(CAST(:tenants AS text[]), CAST(:urls AS text[])) AS wanted(tenant, url)
+    USING (tenant, url)
 """)
 
 _URL_FAILED = Statement(f"""
@@ -217,8 +218,13 @@ async def rotate_secret(conn: Connection, tenant: str, fresh: str) -> list[str]:
 
 async def given_up(conn: Connection, tenant: str, url: str) -> bool | None:
     """Whether the URL is given up: nothing is sent to it. None: it has not failed since its last success."""
-    found: bool | None = await _GIVEN_UP.value(conn, tenant=tenant, url=url)
-    return found
+    return (await failing(conn, [(tenant, url)])).get((tenant, url))
+
+
+async def failing(conn: Connection, urls: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+    """Those of these (tenant, URL) that have failed since their last success, and whether they are given up."""
+    rows = await _FAILING.rows(conn, tenants=[tenant for tenant, _ in urls], urls=[url for _, url in urls])
+    return {(row["tenant"], row["url"]): row["given_up"] for row in rows}
 
 
 async def url_failed(conn: Connection, tenant: str, url: str) -> None:

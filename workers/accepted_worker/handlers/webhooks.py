@@ -14,7 +14,7 @@ import codecs
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted import Context, job
+from accepted.concurrency import Coalescer
 from accepted.context import HttpAnswer, HttpClient
 from accepted.domain.failures import HandlerError, InvalidJob, RateLimited, TransientError
 from accepted.domain.job import ALERT_TYPE, WEBHOOK_QUEUE, WEBHOOK_TYPE
@@ -44,6 +45,9 @@ LEDGER = 600.0
 
 LEDGER_CONNECTIONS = 4
 """Connections of the worker's pool that deliveries take at once: handlers need the others."""
+
+PREPARED_AT_ONCE = 100
+"""Deliveries whose secrets are read in one transaction."""
 
 TIMES_EVERY = 1.0
 """Seconds between two writes of how long receivers take to answer."""
@@ -71,6 +75,13 @@ class DeliveryPayload(BaseModel):
     redelivery_of: UUID | None = None
 
 
+class Prepared(NamedTuple):
+    """What a delivery needs: the secrets that sign it, and whether its URL is given up; None if it has not failed."""
+
+    secrets: list[str]
+    given_up: bool | None
+
+
 class _AnswerTimes:
     """How long receivers took to answer: gathered, and written with the first answer after `TIMES_EVERY` seconds."""
 
@@ -96,20 +107,27 @@ def webhook_handler(engine: AsyncEngine, master_secret: str | None, egress: Http
     times = _AnswerTimes()
     ledger = asyncio.Semaphore(LEDGER_CONNECTIONS)
 
+    async def prepare(wanted: list[tuple[str, str]]) -> list[Prepared]:
+        """For (tenant, URL): a transaction costs as much for one delivery as for all that begin together."""
+        async with ledger, transaction(engine) as conn:
+            secrets = {
+                tenant: await webhooks.current_secrets(conn, tenant, signing.first_secret(master_secret, tenant))
+                for tenant in sorted({tenant for tenant, _ in wanted})
+            }
+            failing = await webhooks.failing(conn, sorted(set(wanted)))
+            await conn.commit()
+        return [Prepared(secrets[tenant], failing.get((tenant, url))) for tenant, url in wanted]
+
+    prepared = Coalescer(prepare, max_batch=PREPARED_AT_ONCE)
+
     @job(WEBHOOK_TYPE, queue=WEBHOOK_QUEUE, timeout=TIMEOUT + LEDGER, retry=WEBHOOK_RETRY, internal=True)
     async def deliver(payload: DeliveryPayload, ctx: Context) -> dict[str, Any]:
         """Delivers one webhook."""
         now = _ledger_clock(ctx)
 
-        async def prepare() -> tuple[list[str], bool | None]:
-            async with ledger, transaction(engine) as conn:
-                fresh = signing.first_secret(master_secret, ctx.job.tenant)
-                secrets = await webhooks.current_secrets(conn, ctx.job.tenant, fresh)
-                given_up = await webhooks.given_up(conn, ctx.job.tenant, payload.url)
-                await conn.commit()
-                return secrets, given_up
-
-        secrets, given_up = await retry_until_available(prepare, "handler_waits_for_ledger", ctx.job.id)
+        secrets, given_up = await retry_until_available(
+            lambda: prepared((ctx.job.tenant, payload.url)), "handler_waits_for_ledger", ctx.job.id
+        )
         if given_up:
             raise InvalidJob(NOTHING_FOR_DAYS)
         begun = time.monotonic()
