@@ -4,7 +4,10 @@ Positive cases allow loopback. A guard's test runs without, next to a socket tha
 """
 
 import asyncio
+import builtins
 import logging
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,22 @@ async def test_request_on_the_wire(receiver: StartReceiver) -> None:
     host = f"Host: localhost:{target.port}"
     assert {host, "Accept-Encoding: identity", "X-A: 1", "Content-Length: 4"} <= set(lines)
     assert sum(line.lower().startswith("host:") for line in lines) == 1
+
+
+async def test_a_call_looks_for_no_module(receiver: StartReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not installed is looked for on the disk, each time that it is imported."""
+    target = await receiver()
+    await call(target.url)
+    asked: list[str] = []
+    load = builtins.__import__
+
+    def noted(name: str, *others: Any) -> ModuleType:
+        asked.append(name)
+        return load(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", noted)
+    await call(target.url)
+    assert "sniffio" not in asked
 
 
 async def test_an_ipv6_literal_is_named_in_brackets(receiver: StartReceiver) -> None:

@@ -15,12 +15,17 @@ from functools import cache
 
 import httpcore
 import httpx
+from httpcore import _synchronization
 
 from accepted.context import HttpAnswer
 from accepted.domain.failures import HandlerError, InvalidJob, TargetTimeout, TransientError
 from accepted.domain.network.addresses import EgressAllow, IPAddress, unmapped
 from accepted.domain.network.urls import FORBIDDEN_ADDRESS, Target
 from accepted_worker.outbound.lookup import Lookup
+
+# At each of its locks httpcore asks which library runs it, by `import sniffio`. That is not installed, and looking for
+# it on the disk took half of the CPU time of a call.
+_synchronization.current_async_library = lambda: "asyncio"
 
 # Addresses of a name that are tried, and seconds for each but the last: a dead IPv6 route costs seconds.
 MAX_ADDRESSES_TRIED = 4
