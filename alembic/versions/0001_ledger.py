@@ -47,7 +47,8 @@ CREATE TABLE jobs (
     ref text,
     blockers integer NOT NULL DEFAULT 0,
     has_dependents boolean NOT NULL DEFAULT false,
-    cancelled_by uuid
+    cancelled_by uuid,
+    deleted_at timestamptz
 ) WITH (fillfactor = 70);
 CREATE INDEX jobs_by_tenant ON jobs (tenant, id);
 CREATE INDEX jobs_by_batch ON jobs (batch_id, id) WHERE batch_id IS NOT NULL;
@@ -70,7 +71,7 @@ CREATE TABLE outbox (
     concurrency_key text,
     unserved text NOT NULL DEFAULT ''
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX outbox_due ON outbox (due_at) WHERE NOT published AND NOT on_hold;
+CREATE INDEX outbox_due ON outbox (due_at, job_id) WHERE NOT published AND NOT on_hold;
 CREATE INDEX outbox_ready ON outbox (queue, unserved, priority DESC, due_at) WHERE published;
 CREATE INDEX outbox_unserved ON outbox (queue, unserved) WHERE published AND unserved <> '';
 CREATE INDEX outbox_expiring ON outbox (expires_at) WHERE expires_at IS NOT NULL;
@@ -195,6 +196,18 @@ CREATE TABLE ordering_keys (
     key text NOT NULL,
     job_id uuid NOT NULL,
     PRIMARY KEY (tenant, queue, key)
+);
+
+CREATE TABLE metadata_keys (
+    key text PRIMARY KEY,
+    indexed_since timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE job_metadata (
+    tenant text NOT NULL,
+    pair bytea NOT NULL,
+    job_id uuid NOT NULL,
+    PRIMARY KEY (tenant, pair, job_id)
 );
 
 CREATE TABLE quotas (

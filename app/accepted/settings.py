@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     ] = Field((), description="comma-separated addresses and @domains, e.g. shop@example.com,@news.example.com")
     upload_space: int | None = Field(None, ge=2**20, description="bytes on disk, for all uploads of one API process")
     picture_memory: int | None = Field(None, ge=64 * 2**20, description="bytes, for all children of one worker")
+    metadata_keys: Names = Field((), max_length=20, description="up to 20 comma-separated names, e.g. customer,order")
     retention: Seconds = Field(7 * 86400, ge=60, le=LONGEST_RETENTION)
     retention_failed: Seconds = Field(30 * 86400, ge=60, le=LONGEST_RETENTION)
     alert_url: str | None = Field(None, description="http:// or https:// without user-info")

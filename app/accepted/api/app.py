@@ -5,7 +5,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from types import FrameType
 
@@ -31,7 +31,7 @@ from accepted.api.http import problems
 from accepted.api.http.exposure import BrowserGuard
 from accepted.api.http.middleware import Application, HeadAsGet, ProxyHeaders, RequestLog
 from accepted.api.http.parameters import refuse_repeated_query
-from accepted.api.jobs import attempt_logs, commands, listing, reading, submission, watching
+from accepted.api.jobs import attempt_logs, commands, listing, many, reading, submission, watching
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices
@@ -53,8 +53,9 @@ from accepted.services.settings_watch import SettingsWatch
 from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings, load
 from accepted.storage.db import migrate
-from accepted.storage.db.engine import create_engine, retry_until_available
+from accepted.storage.db.engine import create_engine, retry_until_available, transaction
 from accepted.storage.db.notifications import KEYS, LIMITS, TYPES
+from accepted.storage.jobs import metadata_index
 
 DESCRIPTION = (
     "Submit a job, get a 202, then poll it or receive a webhook. "
@@ -62,8 +63,8 @@ DESCRIPTION = (
 )
 
 ROUTES = (
-    submission, batches, listing, reading, attempt_logs, commands, dead_letters, watching, job_types, queues, schedules,
-    leases, targets, webhooks, health,
+    submission, batches, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types, queues,
+    schedules, leases, targets, webhooks, health,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 
@@ -137,6 +138,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         background = [asyncio.create_task(state.watcher.run()), asyncio.create_task(state.limits.run())]
         background.append(asyncio.create_task(_say_what_the_ledger_lacks(engine)))
+        background.append(asyncio.create_task(_keep_metadata_keys(engine, settings.metadata_keys)))
         background.append(asyncio.create_task(lease_service.run_times.keep_reporting(engine)))
         background.append(asyncio.create_task(watch.run()))
         background.append(asyncio.create_task(keys.run()))
@@ -178,6 +180,17 @@ def create_app(settings: Settings) -> FastAPI:
 async def _say_what_the_ledger_lacks(engine: AsyncEngine) -> None:
     """Log what is wrong with the ledger at the start, until nothing is. The process serves meanwhile."""
     await retry_until_available(partial(migrate.check_at_start, engine), "waiting_for_ledger")
+
+
+async def _keep_metadata_keys(engine: AsyncEngine, keys: Sequence[str]) -> None:
+    """Index the metadata of jobs by the keys of the setting, once the ledger is there."""
+
+    async def keep() -> None:
+        async with transaction(engine) as conn:
+            await metadata_index.keep_keys(conn, keys)
+            await conn.commit()
+
+    await retry_until_available(keep, "waiting_for_ledger")
 
 
 def _on_stop(act: Callable[[], None]) -> None:

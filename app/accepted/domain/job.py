@@ -173,6 +173,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 0
     ordering_key: str | None = None
     batch_id: UUID | None = None
+    deleted_at: datetime | None = None
+    """Since then only the id and the times are left of it."""
 
     @property
     def finished(self) -> bool:

@@ -44,13 +44,31 @@ async def retry(engine: AsyncEngine, job: Job) -> Job | None:
     """Run `job`, as it was read, again. None when it has changed. Raises `NeedFailed`."""
     async with transaction(engine) as conn:
         await manual_retry.lock_workflow(conn, [job.id])
-        if not (chosen := await manual_retry.choose(conn, job.tenant, job.id, job.attempt)):
+        if not (chosen := await manual_retry.choose(conn, job.tenant, {job.id: job.attempt})):
             return None
         await manual_retry.clear(conn, [job.id])
         await _run_again(conn, chosen)
         again = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return again[job.id]
+
+
+async def retry_many(engine: AsyncEngine, tenant: str, jobs: Sequence[Job]) -> set[UUID]:
+    """Run those of `jobs`, as they were read, again that can, in one transaction. Returns all that wait again.
+
+    A job that needs a failed one waits again when that one is retried, now or later.
+    """
+    async with transaction(engine) as conn:
+        ids = [job.id for job in jobs]
+        await manual_retry.lock_workflow(conn, ids)
+        failed = await manual_retry.failed_needs(conn, ids)
+        chosen = await manual_retry.choose(
+            conn, tenant, {job.id: job.attempt for job in jobs if job.id not in failed}
+        )  # fmt: skip
+        await manual_retry.clear(conn, [one.id for one in chosen])
+        again = await _run_again(conn, chosen)
+        await conn.commit()
+    return again
 
 
 async def replay(engine: AsyncEngine, job: Job, edited: EditedPayload | None) -> Job | None:
@@ -60,7 +78,7 @@ async def replay(engine: AsyncEngine, job: Job, edited: EditedPayload | None) ->
     """
     async with transaction(engine) as conn:
         await manual_retry.lock_workflow(conn, [job.id])
-        chosen = await manual_retry.choose(conn, job.tenant, job.id, job.attempt)
+        chosen = await manual_retry.choose(conn, job.tenant, {job.id: job.attempt})
         if not chosen or not await manual_retry.clear(conn, [job.id]):
             return None
         await _run_again(conn, chosen)
@@ -116,13 +134,13 @@ async def _repeat(engine: AsyncEngine, some: Callable[[AsyncConnection, int], Aw
         total += done
 
 
-async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
+async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> set[UUID]:
     """Reset these jobs, which are locked, and block those again that were cancelled because of them.
 
-    Each joins its line at the end. Raises `NeedFailed`. The caller commits.
+    Each joins its line at the end. Returns all of them. Raises `NeedFailed`. The caller commits.
     """
     ids = [one.id for one in chosen]
-    if failed := await manual_retry.failed_need(conn, ids):
+    for failed in (await manual_retry.failed_needs(conn, ids)).values():
         raise NeedFailed(failed.needs, failed.ref, failed.status)
     moments = {one.id: one.due_at for one in chosen}
     if needed := [one.id for one in chosen if one.has_dependents]:
@@ -133,6 +151,7 @@ async def _run_again(conn: AsyncConnection, chosen: Sequence[Chosen]) -> None:
         moments = {one.id: one.run_at for one in members} | moments
     pairs = await manual_retry.again(conn, list(moments.items()))
     await queue_tenants.announce(conn, pairs)  # a queue that was deleted since is there again
+    return set(moments)
 
 
 async def _rejoin(conn: AsyncConnection, lines: dict[UUID, Line]) -> None:

@@ -19,7 +19,8 @@ import msgspec
 from accepted.domain.job import FINISHED, Status
 from accepted.storage.batches import STEPS, SUM
 from accepted.storage.db.statements import Connection, Statement, struct
-from accepted.storage.jobs.cancellation import CHANGE_COLUMNS, END, StatusChange, status_change
+from accepted.storage.jobs import cancellation
+from accepted.storage.jobs.cancellation import StatusChange
 
 _FAILURES = f"('{Status.FAILED}', '{Status.EXPIRED}')"
 """Ends that count as failures where `on_failure` is `cancel`. A cancelled job does not: a client asked for that."""
@@ -65,33 +66,6 @@ _CARRIED_OUT = Statement("UPDATE batches SET cancel_requested_at = NULL WHERE id
 
 _UNFINISHED = Statement("""
 SELECT id FROM jobs WHERE batch_id = :id AND id > :after AND finished_at IS NULL ORDER BY id LIMIT :limit
-""")
-
-_CANCEL = Statement(f"""
-WITH locked AS MATERIALIZED (
-    SELECT job_id, attempt FROM outbox WHERE job_id = ANY(CAST(:ids AS uuid[]))
-    ORDER BY job_id FOR UPDATE SKIP LOCKED
-), free AS MATERIALIZED (
-    SELECT j.id, r.attempt FROM jobs j JOIN locked r ON r.job_id = j.id AND r.attempt = j.attempt
-    WHERE j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
-    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
-), taken AS (
-    DELETE FROM outbox o USING free f WHERE o.job_id = f.id
-), ended AS (
-    UPDATE jobs j SET {END} FROM free f WHERE j.id = f.id RETURNING {CHANGE_COLUMNS}
-), leases AS MATERIALIZED (
-    SELECT job_id, attempt FROM attempts
-    WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NULL
-    ORDER BY job_id FOR UPDATE SKIP LOCKED
-), requested AS (
-    UPDATE attempts t SET cancel_requested_at = now() FROM leases l
-    WHERE t.job_id = l.job_id AND t.attempt = l.attempt
-    RETURNING t.job_id
-)
-SELECT * FROM ended
-UNION ALL SELECT job_id, 'running', false, false FROM requested
-UNION ALL SELECT job_id, 'running', false, false FROM attempts
-WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NOT NULL
 """)
 
 
@@ -146,7 +120,7 @@ async def request_cancel(conn: Connection, tenant: str, batch_id: UUID) -> bool:
 async def cancel_some(conn: Connection, batch_id: UUID, after: UUID, limit: int) -> CancelledChunk:
     """Cancel up to `limit` unfinished jobs with ids above `after`, or ask their workers to. The caller commits."""
     ids = await _UNFINISHED.values(conn, id=batch_id, after=after, limit=limit)
-    changes = [status_change(row) for row in await _CANCEL.rows(conn, ids=ids)]
+    changes = await cancellation.cancel_many(conn, ids)
     ended = [one for one in changes if one.finished]
     missed = len(ids) - len({one.job_id for one in changes})
     return CancelledChunk(ended, ids[-1] if len(ids) == limit else None, missed)

@@ -11,6 +11,7 @@ import msgspec
 from accepted.domain.ids import floor_at
 from accepted.domain.job import WEBHOOK_TYPE
 from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.jobs import metadata_index
 from accepted.storage.webhooks import ABOUT
 
 SHORTEST = 86400.0
@@ -73,7 +74,7 @@ SELECT ARRAY(SELECT id FROM old) AS ids, {_WALKED}
 
 _DELETE = Statement(f"""
 WITH old AS MATERIALIZED (
-    SELECT j.id, j.tenant, j.queue, j.ordering_key FROM jobs j
+    SELECT j.id, j.tenant, j.queue, j.ordering_key, j.metadata FROM jobs j
     WHERE j.id = ANY(CAST(:ids AS uuid[])) AND NOT {_NEEDED}
 ), their_attempts AS (
     DELETE FROM attempts t USING old WHERE t.job_id = old.id
@@ -87,6 +88,7 @@ WITH old AS MATERIALIZED (
     DELETE FROM steps s USING old WHERE s.job_id = old.id
 ), their_logs AS (
     DELETE FROM attempt_logs l USING old WHERE l.job_id = old.id
+), their_metadata AS ({metadata_index.REMOVE.format(rows="old")}
 ), their_needs AS (
     DELETE FROM dependencies d USING old WHERE d.job_id = old.id
 ), keys AS MATERIALIZED (

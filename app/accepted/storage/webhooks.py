@@ -41,7 +41,7 @@ SELECT j.id, j.status, p.url, substring(p.event FROM '^\{{"type":"([^"]+)"') AS 
        p.redelivery_of, j.created_at, j.run_at, j.finished_at
 FROM jobs j CROSS JOIN LATERAL json_to_record(CASE WHEN json_typeof(j.payload) = 'object' THEN j.payload END)
     AS p(url text, job_id text, batch_id text, event text, redelivery_of text)
-WHERE j.type = '{WEBHOOK_TYPE}' AND j.tenant = :tenant
+WHERE j.type = '{WEBHOOK_TYPE}' AND j.tenant = :tenant AND j.deleted_at IS NULL
 """
 """The event's name is cut out of its text, where `accepted.services.webhooks.event` writes it first. PostgreSQL could
 not read the text as JSON if the job's result contains an escaped NUL."""
@@ -61,7 +61,7 @@ SELECT job_id AS delivery_id, attempt, started_at, finished_at, outcome, CAST(er
 FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
 """)
 
-_LOCK = Statement("SELECT id FROM jobs WHERE id = :id FOR UPDATE")
+_LOCK = Statement("SELECT id FROM jobs WHERE id = :id AND deleted_at IS NULL FOR UPDATE")
 
 _UNDER_WAY = Statement(f"""
 SELECT j.id FROM jobs j

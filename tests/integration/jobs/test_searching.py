@@ -1,7 +1,6 @@
 """GET /jobs as a search: every filter finds what it says, also in steps that stop before they have seen everything."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +14,9 @@ from accepted.services.jobs import searching as service
 from accepted.services.keys import create
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import searching
-from accepted.storage.jobs.searching import JobFilter
+from accepted.storage.jobs.job_filter import JobFilter
 from tests.support.clients.client import Client
+from tests.support.clients.searches import at_hour, ids, newest_first, pages
 from tests.support.ledger.dead_letters import ended_as, fail, from_now, run_again
 from tests.support.ledger.jobs import apply, claim, put, running_attempt, the_job
 from tests.support.ledger.sql import do, rows
@@ -37,28 +37,6 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_step(small_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request has the time for one step only."""
     monkeypatch.setattr(service, "SEARCH_SECONDS", 0.0)
-
-
-async def pages(client: Client, **filters: Any) -> list[dict[str, Any]]:
-    """Every page of the search, by `next`; the Link leads to the same."""
-    found = []
-    cursor: dict[str, str] = {}
-    while not found or cursor:
-        answer = await client.get("/jobs", params=filters | cursor)
-        assert answer.status_code == 200, answer.text
-        found.append(answer.json())
-        following = answer.json()["next"]
-        assert (following is None) == ("link" not in answer.headers)
-        cursor = {} if following is None else {"cursor": following}
-    return found
-
-
-def ids(found: Sequence[dict[str, Any]]) -> list[UUID]:
-    return [UUID(job["id"]) for page in found for job in page["items"]]
-
-
-def newest_first(*found: UUID) -> list[UUID]:
-    return sorted(found, reverse=True)
 
 
 async def all_statuses(engine: AsyncEngine) -> dict[str, UUID]:
@@ -144,10 +122,6 @@ async def test_a_job_that_was_created_long_after_its_id_was_made(client: Client,
     assert ids(await pages(client, created_after=after)) == [member]
     (child,) = await put(engine, id=moments[-24], parent_id=new_id(), root_id=new_id(), depth=1)
     assert ids(await pages(client, created_after=after)) == [member, child]
-
-
-def at_hour(hours: float) -> UUID:
-    return searching.floor_at(from_now(hours * 3600))
 
 
 async def test_another_tenant_finds_nothing(app: Any, engine: AsyncEngine) -> None:

@@ -1,15 +1,18 @@
 """How much a step of a search reads: its rows and no more, whenever PostgreSQL made the plan."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage.db.statements import Direct
-from accepted.storage.jobs import searching
-from accepted.storage.jobs.searching import JobFilter, SearchPlan
+from accepted.storage.db.statements import Direct, Statement
+from accepted.storage.jobs import searching, upcoming
+from accepted.storage.jobs.job_filter import JobFilter
+from accepted.storage.jobs.searching import SearchPlan
 from tests.support.ledger.sql import do
 
 STEP = 100
@@ -24,6 +27,9 @@ WITH made AS (
            CASE n % 5 WHEN 0 THEN 'scheduled' ELSE 'succeeded' END, 4, 5, '{{}}', now(),
            CASE n % 4 WHEN 0 THEN CAST('{FAMILY}' AS uuid) END, CASE n % 4 WHEN 0 THEN CAST('{FAMILY}' AS uuid) END
     FROM generate_series(1, 10000) AS n RETURNING id, tenant, status
+), indexed AS (
+    INSERT INTO job_metadata (tenant, pair, job_id)
+    SELECT tenant, substring(sha256('k=v') FOR 16), id FROM made
 ), discarded AS (
     INSERT INTO discarded_letters (job_id, tenant) SELECT id, tenant FROM made
 ), tried AS (
@@ -42,36 +48,69 @@ SEARCHES = {
     "what waits": (JobFilter(statuses=["queued"]), "narrow"),
     "what runs": (JobFilter(statuses=["running"]), "narrow"),
     "what failed": (JobFilter(statuses=["failed"]), "narrow"),
+    "an error": (JobFilter(error_text="no such"), "narrow"),
+    "a pair": (JobFilter(metadata={"k": "v"}), "pair"),
 }
+TABLES = ("jobs", "outbox", "attempts", "discarded_letters", "job_metadata")
 
 
 @pytest.mark.parametrize("when", ["empty", "analyzed"])
 @pytest.mark.parametrize("name", SEARCHES)
 async def test_a_step_reads_its_rows_and_no_more(engine: AsyncEngine, name: str, when: str) -> None:
     """By a plan from empty tables, as a young installation keeps it, and by one from full tables."""
-    for table in ("jobs", "outbox", "attempts", "discarded_letters"):
+    await do(engine, "INSERT INTO metadata_keys (key) VALUES ('k')")
+    async with ledger(engine, when) as conn:
+        wanted, sources = SEARCHES[name]
+        plan = await searching.plan(conn, "t", wanted)
+        read = await rows_of_step(
+            conn, when, *step(plan, ("metadata",) if sources == "pair" else getattr(plan, sources))
+        )
+    assert read[0] <= 3 * STEP + 2 * LIMIT, read[1]
+
+
+@pytest.mark.parametrize("when", ["empty", "analyzed"])
+async def test_so_does_a_step_by_run_at(engine: AsyncEngine, when: str) -> None:
+    """Though all rows are due at the same moment."""
+    statement = upcoming._statement(frozenset({"statuses"}), frozenset(), from_first=False)
+    values = {"tenant": "t", "statuses": ["scheduled"], "internal_types": [], "size": STEP, "limit": LIMIT}
+    values |= {"after_at": "now", "after_id": UUID(int=0)}
+    async with ledger(engine, when) as conn:
+        read = await rows_of_step(conn, when, statement, values)
+    assert STEP <= read[0] <= 3 * STEP + 2 * LIMIT, read[1]
+
+
+@asynccontextmanager
+async def ledger(engine: AsyncEngine, when: str) -> AsyncIterator[Any]:
+    """A connection of the driver, whose plans do not depend on values. Nothing analyzes the tables meanwhile."""
+    for table in TABLES:
         await do(engine, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     if when == "analyzed":
         await do(engine, MANY)
-        await do(engine, "ANALYZE jobs, outbox, attempts, discarded_letters")
+        await do(engine, f"ANALYZE {', '.join(TABLES)}")
     ledger = Direct(engine)
     async with ledger.statements() as conn:
         await conn.execute("SET plan_cache_mode = force_generic_plan")
-        wanted, sources = SEARCHES[name]
-        plan = await searching.plan(conn, "t", wanted)
-        explain = await prepared(conn, plan, getattr(plan, sources))
-        await conn.fetchval(explain)
-        if when == "empty":
-            await conn.execute(MANY)
-        (whole,) = await conn.fetchval(explain)
+        yield conn
     await ledger.close()
-    assert rows_read(whole["Plan"]) <= 3 * STEP + 2 * LIMIT, json.dumps(whole, indent=1)
 
 
-async def prepared(conn: Any, plan: SearchPlan, sources: tuple[str, ...]) -> str:
-    """A statement that runs the step, prepared as the driver prepares it, and tells what it read."""
+async def rows_of_step(conn: Any, when: str, statement: Statement, values: dict[str, Any]) -> tuple[int, str]:
+    """How many rows the statement reads in full tables, by a plan from `when`; and the plan."""
+    explain = await prepared(conn, statement, values)
+    await conn.fetchval(explain)
+    if when == "empty":
+        await conn.execute(MANY)
+    (whole,) = await conn.fetchval(explain)
+    return rows_read(whole["Plan"]), json.dumps(whole, indent=1)
+
+
+def step(plan: SearchPlan, sources: tuple[str, ...]) -> tuple[Statement, dict[str, Any]]:
     statement, values = searching._prepare(plan, sources, frozenset())
-    values |= {"before": searching.TOP, "step": STEP, "limit": LIMIT}
+    return statement, values | {"before": searching.TOP, "step": STEP, "limit": LIMIT}
+
+
+async def prepared(conn: Any, statement: Statement, values: dict[str, Any]) -> str:
+    """A statement that runs the other one, prepared as the driver prepares it, and tells what it read."""
     ready = await conn.prepare(statement._sql)
     literals = ", ".join(literal(values[name]) for name in statement._names)
     explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON)"
@@ -82,6 +121,8 @@ async def prepared(conn: Any, plan: SearchPlan, sources: tuple[str, ...]) -> str
 def literal(value: object) -> str:
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, bytes):
+        return f"'\\x{value.hex()}'"
     return "NULL" if value is None else f"'{{{','.join(value)}}}'" if isinstance(value, list) else f"'{value}'"
 
 

@@ -163,7 +163,7 @@ async def test_a_retry_that_began_first_keeps_what_it_needs(engine: AsyncEngine,
     await ending.add_up(engine, broker)
     async with transaction(engine) as conn:
         await manual_retry.lock_workflow(conn, [ids["b"]])
-        chosen = await manual_retry.choose(conn, "t", ids["b"], 1)
+        chosen = await manual_retry.choose(conn, "t", {ids["b"]: 1})
         assert await prune(engine) == (1, 0), "locked members are left alone"
         assert await manual_retry.again(conn, [(one.id, one.due_at) for one in chosen]) == {("q", "t")}
         await conn.commit()

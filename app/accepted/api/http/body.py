@@ -31,8 +31,8 @@ def _never_null(schema: dict[str, Any]) -> None:
     for field in schema["properties"].values():
         if field.get("default", field) is None:
             del field["default"]
-            (member,) = [one for one in field.pop("anyOf") if one != {"type": "null"}]
-            field.update(member)
+            members = [one for one in field.pop("anyOf") if one != {"type": "null"}]
+            field.update(members[0] if len(members) == 1 else {"anyOf": members})
 
 
 class NoNulls(BaseModel):

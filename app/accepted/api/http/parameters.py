@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
-from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted.api.http.answers import JSON
-from accepted.domain import cursor, json_text
+from accepted.domain import json_text
 from accepted.domain.ids import link
 from accepted.domain.json_text import escape_pointer
 from accepted.errors import FieldError, Hints, InvalidRequest
@@ -117,16 +116,16 @@ class Listing:
         items: Sequence[object],
         write: Callable[[Row, str], str],
         more: Mapping[str, object] = MappingProxyType({}),
-        stopped_at: UUID | None = None,
+        stopped_at: Callable[[str], str] | None = None,
     ) -> Response:
         """As many of `items`, one for each row, as `limit` and `PAGE_BYTES` allow, and `more` beside them.
 
-        `found` has up to `limit` + 1 rows; a row that is left out means a next page, and so does `stopped_at`, the id
-        at which a search has stopped. `write` encodes the cursor that continues after a row, with a function of
-        `accepted.domain.cursor`.
+        `found` has up to `limit` + 1 rows; a row that is left out means a next page. `write` encodes the cursor
+        that continues after a row, with a function of `accepted.domain.cursor`; `stopped_at`, that which continues
+        where a search has stopped, if it has.
         """
         shown = as_many_as_fit(items[: self._query.limit])
-        next_ = None if stopped_at is None else cursor.write(stopped_at, self.scope)
+        next_ = None if stopped_at is None else stopped_at(self.scope)
         if len(found) > len(shown):
             next_ = write(found[len(shown) - 1], self.scope)
         headers = {}

@@ -1,4 +1,4 @@
-"""A client's orders about one job: POST /jobs/{id}/cancel, POST /jobs/{id}/retry, POST /dead-letters/{id}/replay."""
+"""A client's orders about one job: POST /jobs/{id}/cancel and /retry, DELETE /jobs/{id}, and replaying its letter."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job
 from accepted.errors import Conflict, FieldError, InvalidRequest, NeedFailed, TooLarge
 from accepted.services import manual_retry
+from accepted.services.jobs import deletion
 from accepted.services.jobs.completion import cancel as cancel_job
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
@@ -79,6 +80,22 @@ async def retry(request: Request, who: Writer, job_id: UUID) -> Response:
     if again is None:
         raise Conflict("the job has changed meanwhile")
     return answer_accepted(again)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    tags=["jobs"],
+    responses={204: {"description": "The job is deleted."}, **responses_for(*_MISSING, *REFUSALS)},
+)
+async def delete(request: Request, who: Writer, job_id: UUID) -> Response:
+    """Delete what the job holds: payload, result, errors, steps, metadata. A waiting job is cancelled, too.
+
+    From then on reads answer 410. A running job is 409: cancel it first.
+    """
+    state = state_of(request)
+    await deletion.delete(state.engine, state.broker, await find(state, who.tenant, job_id))
+    return Response(status_code=204)
 
 
 @router.post(

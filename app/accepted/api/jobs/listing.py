@@ -1,27 +1,30 @@
 """GET /jobs: a search for jobs that answers within a second, whatever there is (docs/decisions/0023)."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted.api.http.answers import header_docs
 from accepted.api.http.auth import Reader, documented
-from accepted.api.http.parameters import Listing, Page, in_chunks
+from accepted.api.http.parameters import Listing, Page, Position, Row, in_chunks
 from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.jobs.answers import ListedView
-from accepted.api.state import state_of
+from accepted.api.jobs.filters import JobFilters, several
+from accepted.api.state import State, state_of
 from accepted.domain import cursor
-from accepted.domain.failures import FailureClass
-from accepted.domain.job import LARGE, QUEUE_PATTERN, Job, Status, to_wire
-from accepted.services.jobs.requests import Metadata, Moment
-from accepted.services.jobs.searching import JobSearch
+from accepted.domain.job import LARGE, Job, to_wire
+from accepted.errors import FieldError, InvalidRequest
+from accepted.services.jobs.searching import JobSearch, UpcomingSearch
 from accepted.storage.db.engine import reading
-from accepted.storage.jobs.searching import JobFilter
+from accepted.storage.jobs import upcoming
+from accepted.storage.jobs.job_filter import JobFilter
+from accepted.storage.jobs.upcoming import Due
 
 router = APIRouter(tags=["jobs"], dependencies=documented)
 
@@ -29,46 +32,13 @@ _PAIR = ("metadata[", "]")
 """What is around the key in the name of a query parameter `metadata[key]`."""
 
 
-def _several(names: Iterable[str]) -> str:
-    """The pattern of one or more of these names, with commas between them."""
-    known = list(names)
-    return f"^({'|'.join(known)})(,({'|'.join(known)})){{0,{len(known) - 1}}}$"
-
-
-def _without_nul(text: str) -> str:
-    """PostgreSQL's text cannot hold NUL, so the query would fail."""
-    if "\0" in text:
-        raise ValueError("must not hold NUL")
-    return text
-
-
-def _pairs_without_nul(pairs: dict[str, str]) -> dict[str, str]:
-    return {key: _without_nul(value) for key, value in pairs.items()}
-
-
-_Type = Annotated[str, Field(max_length=100), AfterValidator(_without_nul)]
-_Tag = Annotated[str, Field(max_length=64), AfterValidator(_without_nul)]
-_Statuses = Annotated[str, Field(pattern=_several(Status), description="one or several, with commas between them")]
-_Pairs = Annotated[Metadata, AfterValidator(_pairs_without_nul), Field(description="`metadata[key]=value`")]
-
-
-class JobQuery(Page):
+class JobQuery(Page, JobFilters):
     """The query of GET /jobs."""
 
-    status: _Statuses | None = None
-    queue: Annotated[str, Field(pattern=QUEUE_PATTERN)] | None = None
-    type: _Type | None = None
-    tag: _Tag | None = None
-    batch_id: UUID | None = None
-    parent_id: UUID | None = None
-    root_id: Annotated[UUID, Field(description="the root itself is found, too")] | None = None
-    error_class: FailureClass | None = None
-    metadata: _Pairs | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
-    finished_after: Moment | None = None
-    finished_before: Moment | None = None
-    include: Annotated[str, Field(pattern=_several(LARGE), description="large fields to list too")] | None = None
+    sort: (
+        Annotated[Literal["run_at"], Field(description="the soonest first; of jobs that wait for a moment")] | None
+    ) = None
+    include: Annotated[str, Field(pattern=several(LARGE), description="large fields to list too")] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -82,6 +52,11 @@ class JobQuery(Page):
         return {"metadata": pairs, **{name: value for name, value in given.items() if name not in names}}
 
     @property
+    def included(self) -> list[str]:
+        """The large fields that are asked for."""
+        return [name for name in LARGE if name not in self.left_out]
+
+    @property
     def left_out(self) -> list[str]:
         """The large fields that are not asked for."""
         return [name for name in LARGE if name not in (self.include or "").split(",")]
@@ -93,10 +68,14 @@ class JobQuery(Page):
         pairs = found.pop("metadata", {})
         return found | {f"{begin}{key}{end}": value for key, value in sorted(pairs.items())}
 
-    def wanted(self) -> JobFilter:
-        """Which jobs are asked for."""
-        fields = self.model_dump(include=set(JobFilter.__struct_fields__))
-        return JobFilter(statuses=self.status.split(",") if self.status else None, **fields)
+    @property
+    def soonest_first(self) -> bool:
+        """Whether it is sorted by `run_at`. Raises `InvalidRequest` for a status that waits for no moment."""
+        if self.sort is None:
+            return False
+        if not set(self.statuses or ()) <= set(upcoming.STATUSES):
+            raise InvalidRequest([FieldError("/sort", f"needs status={','.join(upcoming.STATUSES)}, or one of these")])
+        return True
 
 
 class JobPage(BaseModel):
@@ -119,24 +98,56 @@ class JobPage(BaseModel):
 async def list_(request: Request, who: Reader, query: Annotated[JobQuery, Query()]) -> Response:
     """The tenant's jobs, newest first. Webhook deliveries are listed only by their own type or queue.
 
-    They have `payload` and `result` only with `include=payload,result`. A page ends at 2 MiB, too: `next` goes on.
+    With `sort=run_at`, those that wait for a moment, the soonest first. They have `payload` and `result` only with
+    `include=payload,result`. A page ends at 2 MiB, too: `next` goes on.
     """
     listing = Listing("/jobs", who.tenant, query)
+    state = state_of(request)
+    wanted = query.wanted(state.settings.metadata_keys)
+    if query.soonest_first:
+        return await _soonest_first(state, who.tenant, query, wanted, listing)
     before = listing.begin(cursor.read)
-    include = [name for name in LARGE if name not in query.left_out]
-    async with reading(state_of(request).engine) as conn:
-        search = JobSearch(conn, who.tenant, query.wanted(), include)
-        found = await _page(search, before, query.limit) if include else await search.below(before, query.limit + 1)
-    items = [to_wire(job, query.left_out) for job in found[: query.limit]]
-    stopped_at = search.stopped_at
-    return listing.answer(
-        found, items, lambda job, scope: cursor.write(job.id, scope), {"complete": stopped_at is None}, stopped_at
-    )
+    async with reading(state.engine) as conn:
+        search = JobSearch(conn, who.tenant, wanted, query.included)
+        found = await _page(search.below, before, query, lambda job: job.id, lambda job: job)
+    stopped = None if search.stopped_at is None else partial(cursor.write, search.stopped_at)
+    return _answer(listing, query, found, found, lambda job, scope: cursor.write(job.id, scope), stopped)
 
 
-async def _page(search: JobSearch, before: UUID | None, limit: int) -> list[Job]:
-    """A page with large fields."""
-    return await in_chunks(search.below, before, limit, lambda job: job.id, _large_bytes)
+async def _soonest_first(state: State, tenant: str, query: JobQuery, wanted: JobFilter, listing: Listing) -> Response:
+    after = listing.begin(cursor.read_moment)
+    begin = None if after is None else Due(*after)
+    async with reading(state.engine) as conn:
+        search = UpcomingSearch(conn, tenant, wanted, query.included)
+        found = await _page(search.behind, begin, query, itemgetter(0), itemgetter(1))
+    jobs = [job for _, job in found]
+    stopped = None if search.stopped_at is None else partial(cursor.write_moment, *search.stopped_at)
+    return _answer(listing, query, found, jobs, lambda one, scope: cursor.write_moment(*one[0], scope), stopped)
+
+
+def _answer(
+    listing: Listing,
+    query: JobQuery,
+    found: Sequence[Row],
+    jobs: Sequence[Job],
+    write: Callable[[Row, str], str],
+    stopped_at: Callable[[str], str] | None,
+) -> Response:
+    items = [to_wire(job, query.left_out) for job in jobs[: query.limit]]
+    return listing.answer(found, items, write, {"complete": stopped_at is None}, stopped_at)
+
+
+async def _page(
+    read: Callable[[Position | None, int], Awaitable[Sequence[Row]]],
+    begin: Position | None,
+    query: JobQuery,
+    position: Callable[[Row], Position],
+    job: Callable[[Row], Job],
+) -> Sequence[Row]:
+    """A page, read in chunks if its jobs have large fields."""
+    if not query.included:
+        return await read(begin, query.limit + 1)
+    return await in_chunks(read, begin, query.limit, position, lambda row: _large_bytes(job(row)))
 
 
 def _large_bytes(job: Job) -> int:

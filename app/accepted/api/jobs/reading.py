@@ -86,7 +86,7 @@ async def get(
     job = await find(state, who.tenant, job_id)
     if wait and not job.finished:
         async with unless_revoked(request, "jobs:read"):
-            job = await _changed(state, job, if_none_match, wait)
+            job = unless_deleted(await _changed(state, job, if_none_match, wait))
     body, etag = body_and_etag(job)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
     if not job.finished:
@@ -125,14 +125,21 @@ async def attempts(request: Request, who: Reader, job_id: UUID, query: Annotated
 
 
 async def find(state: State, tenant: str, job_id: UUID) -> Job:
-    """The tenant's job. Raises `Gone` for an id older than the retention, else `ResourceNotFound`."""
+    """The tenant's job. Raises `Gone` for a deleted one and an id older than the retention, else `ResourceNotFound`."""
     job = await state.watcher.job(job_id)
     if job is not None and job.tenant == tenant:
-        return job
+        return unless_deleted(job)
     age = age_of(job_id, datetime.now(UTC))
     if age is not None and age > state.settings.retention:
         raise Gone("this job is past its retention")
     raise ResourceNotFound("no such job")
+
+
+def unless_deleted(job: Job) -> Job:
+    """Raises `Gone` for a deleted job."""
+    if job.deleted_at is not None:
+        raise Gone("this job was deleted")
+    return job
 
 
 async def _edits(conn: AsyncConnection, job: Job, after: int | None, limit: int) -> Sequence[Edit]:

@@ -119,6 +119,19 @@ async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
     raise LedgerUnavailable("the job kept changing")
 
 
+async def cancel_many(engine: AsyncEngine, broker: Broker, ids: Sequence[UUID]) -> set[UUID]:
+    """Cancel these jobs for a client, in one transaction. Returns those that are cancelled, or whose worker is told.
+
+    The others have ended, or are just changing their state.
+    """
+    async with transaction(engine) as conn:
+        changed = await cancellation.cancel_many(conn, ids)
+        await follow_up(conn, broker, changed)
+        await notifications.announce(conn, [one.job_id for one in changed if one.finished])
+        await conn.commit()
+    return {one.job_id for one in changed}
+
+
 async def finish_ends(engine: AsyncEngine, broker: Broker) -> int:
     """Release or cancel more of the jobs behind ends that have too many for one transaction. Returns for how many ends.
 

@@ -226,6 +226,8 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
         return reused
     if job is None:
         return Gone("the job of this Idempotency-Key is past its retention")
+    if job.deleted_at is not None:
+        return Gone("the job of this Idempotency-Key was deleted")
     SUBMISSIONS_REPLAYED.inc()
     return Receipt(job, replayed=True, duplicate=record.duplicate)
 

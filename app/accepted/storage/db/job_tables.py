@@ -72,6 +72,7 @@ jobs = Table(
     Column("blockers", Integer, nullable=False, server_default="0"),
     Column("has_dependents", Boolean, nullable=False, server_default="false"),
     Column("cancelled_by", UUID),
+    Column("deleted_at", Moment),
     CheckConstraint(
         "status IN ('scheduled', 'blocked', 'queued', 'running', 'retrying', "
         "'succeeded', 'failed', 'cancelled', 'expired')",
@@ -105,7 +106,7 @@ outbox = Table(
     Column("admitted", Boolean, nullable=False, server_default="false"),
     Column("concurrency_key", Text),
     Column("unserved", Text, nullable=False, server_default=""),
-    Index("outbox_due", "due_at", postgresql_where=text("NOT published AND NOT on_hold")),
+    Index("outbox_due", "due_at", "job_id", postgresql_where=text("NOT published AND NOT on_hold")),
     Index(
         "outbox_on_hold",
         "queue",

@@ -160,6 +160,22 @@ schedule_runs = Table(
     Index("schedule_runs_by_age", "scheduled_at"),
 )
 
+metadata_keys = Table(
+    "metadata_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("indexed_since", Moment, nullable=False, server_default=func.now()),
+)
+
+job_metadata = Table(
+    "job_metadata",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("pair", LargeBinary, nullable=False),
+    Column("job_id", UUID, nullable=False),
+    PrimaryKeyConstraint("tenant", "pair", "job_id"),
+)
+
 quotas = Table(
     "quotas",
     metadata,

@@ -1,8 +1,9 @@
-"""Cancelling a job on request, and what every statement returns that changes a status.
+"""Cancelling jobs on request, and what every statement returns that changes a status.
 
 A waiting job ends at once; for a running one the request is noted on its lease, and its worker acts on it.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -40,6 +41,37 @@ UNION ALL SELECT job_id, 'running', false, false FROM running
 """One statement, which finds the job by the row that it has in one state only: its outbox row while it waits, its open
 lease while it runs."""
 
+_END_WAITING = f"""
+WITH locked AS MATERIALIZED (
+    SELECT job_id, attempt FROM outbox WHERE job_id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY job_id FOR UPDATE SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT j.id, r.attempt FROM jobs j JOIN locked r ON r.job_id = j.id AND r.attempt = j.attempt
+    WHERE j.status IN ('scheduled', 'blocked', 'queued', 'retrying')
+    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+), taken AS (
+    DELETE FROM outbox o USING free f WHERE o.job_id = f.id
+), ended AS (
+    UPDATE jobs j SET {END} FROM free f WHERE j.id = f.id RETURNING {CHANGE_COLUMNS}
+)"""
+"""Skips locked rows, so it never waits and never deadlocks."""
+
+_CANCEL_WAITING = Statement(f"{_END_WAITING} SELECT * FROM ended")
+
+_CANCEL_MANY = Statement(f"""{_END_WAITING}, leases AS MATERIALIZED (
+    SELECT job_id, attempt FROM attempts
+    WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NULL
+    ORDER BY job_id FOR UPDATE SKIP LOCKED
+), requested AS (
+    UPDATE attempts t SET cancel_requested_at = now() FROM leases l
+    WHERE t.job_id = l.job_id AND t.attempt = l.attempt
+    RETURNING t.job_id
+)
+SELECT * FROM ended
+UNION ALL SELECT job_id, 'running', false, false FROM requested
+UNION ALL SELECT job_id, 'running', false, false FROM attempts
+WHERE job_id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND cancel_requested_at IS NOT NULL
+""")
 _REQUESTED = Statement("""
 SELECT job_id, attempt FROM attempts
 WHERE worker_id = :worker_id AND finished_at IS NULL AND cancel_requested_at IS NOT NULL
@@ -67,6 +99,19 @@ async def cancel(conn: Connection, job_id: UUID) -> StatusChange | None:
     """
     row = await _CANCEL.first(conn, id=job_id)
     return None if row is None else status_change(row)
+
+
+async def cancel_many(conn: Connection, ids: Sequence[UUID]) -> list[StatusChange]:
+    """End those of these jobs that wait, and ask the workers of those that run. The caller commits.
+
+    A job that is missing in the answer has ended, or is just changing its state.
+    """
+    return [status_change(row) for row in await _CANCEL_MANY.rows(conn, ids=list(ids))]
+
+
+async def cancel_waiting(conn: Connection, ids: Sequence[UUID]) -> list[StatusChange]:
+    """End those of these jobs that wait and are not just changing their state. The caller commits."""
+    return [status_change(row) for row in await _CANCEL_WAITING.rows(conn, ids=list(ids))]
 
 
 async def requested(conn: Connection, worker_id: UUID) -> list[tuple[UUID, int]]:

@@ -8,7 +8,7 @@ In a workflow, the jobs that were cancelled because of the job wait again, too. 
 these jobs and everything that they need, so that none of them can end meanwhile: it sees each end, or is seen by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -82,9 +82,11 @@ workflow first, and results that the job needs may be gone already."""
 
 _CHOOSE = Statement(f"""
 SELECT j.id, now() AS due_at, j.has_dependents FROM jobs j
-WHERE j.id = :id AND j.tenant = :tenant AND j.attempt = :attempt AND j.status IN ('failed', 'cancelled', 'expired')
-  AND {_WHOLE}
-FOR UPDATE OF j
+WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.tenant = :tenant AND j.status IN ('failed', 'cancelled', 'expired')
+  AND j.deleted_at IS NULL AND j.attempt = (
+    SELECT w.attempt FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int4[])) AS w(id, attempt) WHERE w.id = j.id
+  ) AND {_WHOLE}
+ORDER BY j.id FOR UPDATE OF j
 """)
 
 _CHOOSE_LETTERS = Statement(f"""
@@ -156,10 +158,10 @@ WHERE j.id IN (SELECT id FROM behind) AND j.id NOT IN (SELECT id FROM kept_back)
 ORDER BY j.id
 """)
 
-_FAILED_NEED = Statement("""
-SELECT d.needs, n.ref, n.status
+_FAILED_NEEDS = Statement("""
+SELECT DISTINCT ON (d.job_id) d.job_id, d.needs, n.ref, n.status
 FROM dependencies d LEFT JOIN jobs n ON n.id = d.needs
-WHERE d.job_id = ANY(CAST(:ids AS uuid[])) AND d.on_success AND d.broken ORDER BY d.needs LIMIT 1
+WHERE d.job_id = ANY(CAST(:ids AS uuid[])) AND d.on_success AND d.broken ORDER BY d.job_id, d.needs
 """)
 
 _MEND_EDGES = Statement("""
@@ -200,9 +202,11 @@ class Repaired(NamedTuple):
     line: Line | None
 
 
-async def choose(conn: Connection, tenant: str, job_id: UUID, attempt: int) -> list[Chosen]:
-    """Lock this job, if it ended without success at `attempt`, was not retried since, and its workflow is whole."""
-    return [_chosen(row) for row in await _CHOOSE.rows(conn, tenant=tenant, id=job_id, attempt=attempt)]
+async def choose(conn: Connection, tenant: str, attempts: Mapping[UUID, int]) -> list[Chosen]:
+    """Lock those of these jobs that ended without success at this attempt, were not retried since, and whose workflow
+    is whole."""
+    rows = await _CHOOSE.rows(conn, tenant=tenant, ids=list(attempts), attempts=list(attempts.values()))
+    return [_chosen(row) for row in rows]
 
 
 async def choose_letters(
@@ -251,10 +255,9 @@ async def lock_workflow(conn: Connection, ids: Sequence[UUID]) -> None:
     await _LOCK_WORKFLOW.run(conn, ids=list(ids))
 
 
-async def failed_need(conn: Connection, ids: Sequence[UUID]) -> FailedNeed | None:
-    """One job that one of these needs and that has ended without success."""
-    row = await _FAILED_NEED.first(conn, ids=list(ids))
-    return None if row is None else struct(FailedNeed, row)
+async def failed_needs(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, FailedNeed]:
+    """Those of these jobs that need a job which has ended without success, each with such a one."""
+    return {row["job_id"]: struct(FailedNeed, row) for row in await _FAILED_NEEDS.rows(conn, ids=list(ids))}
 
 
 async def with_jobs_behind(conn: Connection, ids: Sequence[UUID]) -> list[Repaired]:

@@ -7,7 +7,6 @@ gives its order, and what it found is read by id, row by row.
 """
 
 from collections.abc import Collection
-from datetime import datetime
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -15,8 +14,10 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.ids import BEFORE_ALL, floor_at
-from accepted.domain.job import INTERNAL_TYPES, LARGE, WAITING, Job, Status
+from accepted.domain.job import LARGE, WAITING, Job, Status
 from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.jobs import metadata_index
+from accepted.storage.jobs.job_filter import JobFilter, conditions, values_of
 from accepted.storage.jobs.reading import as_job, listed_columns
 
 SKEW = 3600.0
@@ -32,23 +33,6 @@ TOP = UUID(int=2**128 - 1)
 
 Source: TypeAlias = str
 """What a step reads: a key of `_SOURCES`."""
-
-_CONDITIONS = {
-    "statuses": "status = ANY(CAST(:statuses AS text[]))",
-    "queue": "queue = :queue",
-    "type": "type = :type",
-    "batch_id": "batch_id = :batch_id",
-    "parent_id": "parent_id = :parent_id",
-    "root_id": "(root_id = :root_id OR id = :root_id)",
-    "created_after": "created_at > :created_after",
-    "created_before": "created_at < :created_before",
-    "finished_after": "finished_at > :finished_after",
-    "finished_before": "finished_at < :finished_before",
-    "tag": "tags @> ARRAY[CAST(:tag AS text)]",
-    "error_class": "error ->> 'class' = :error_class",
-    "metadata": "CAST(metadata AS jsonb) @> CAST(:metadata AS jsonb)",
-}
-"""On `jobs`, by the fields of `JobFilter`; what costs least comes first."""
 
 _BELOW = "({leading}, id) < ({value}, CAST(:before AS uuid)) AND ({leading}, id) >= ({value}, {lowest})"
 _REACHED = f"""(
@@ -85,6 +69,8 @@ _OPEN = "SELECT job_id FROM attempts WHERE finished_at IS NULL ORDER BY worker_i
 _RUNNING = f"""
     SELECT job_id FROM ({_OPEN}) AS running WHERE job_id < :before AND job_id >= (SELECT lowest FROM horizon)
 """
+_PAIR_BELOW = _BELOW.replace("({leading}, id)", "(tenant, pair, job_id)").replace("({value}, ", "(:tenant, :pair, ")
+_PAIR_ORDER = "ORDER BY tenant DESC, pair DESC, job_id DESC"
 
 
 class _Source(NamedTuple):
@@ -114,6 +100,19 @@ _SOURCES = {
         "NULL",
         "SELECT id FROM jobs WHERE id = :root AND id < :before AND id >= (SELECT lowest FROM horizon) AND {conditions}",
     ),
+    "metadata": _Source(
+        f"""(
+            SELECT job_id FROM job_metadata WHERE {_PAIR_BELOW.replace("{lowest}", "CAST(:floor AS uuid)")}
+            {_PAIR_ORDER} OFFSET :step - 1 LIMIT 1
+        )""",
+        _BY_ID.replace(
+            "{candidates}",
+            f"""
+                SELECT job_id FROM job_metadata
+                WHERE {_PAIR_BELOW.replace("{lowest}", "(SELECT lowest FROM horizon)")} {_PAIR_ORDER} LIMIT :step
+            """,
+        ),
+    ),
     "outbox": _table("outbox"),
     "letters": _table("dead_letters"),
     "discarded": _table("discarded_letters"),
@@ -128,36 +127,11 @@ _ROOT = Statement("SELECT COALESCE(root_id, id) AS root FROM jobs WHERE id = :id
 _ANY_CHILD = Statement("SELECT EXISTS (SELECT FROM jobs WHERE root_id IS NOT NULL ORDER BY root_id LIMIT 1)")
 
 
-class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs; None does not restrict. `root_id` matches the root, too. `metadata` holds pairs that the job has."""
-
-    statuses: list[str] | None = None
-    queue: str | None = None
-    type: str | None = None
-    tag: str | None = None
-    batch_id: UUID | None = None
-    parent_id: UUID | None = None
-    root_id: UUID | None = None
-    error_class: str | None = None
-    metadata: dict[str, str] | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    finished_after: datetime | None = None
-    finished_before: datetime | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The values of the conditions that restrict."""
-        values = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
-        if self.metadata is not None:
-            values["metadata"] = msgspec.json.encode(self.metadata).decode()
-        return values
-
-
 class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to look for the jobs of a filter: steps read `every` source in turn with the `narrow` ones, if any.
 
     Both look at the same ids, so that the one of them that has less to read moves the search on. Ids from `ceiling`
-    on, and below `floor`, cannot match.
+    on, and below `floor`, cannot match. From `indexed_from` on, the index of `pair` has all jobs that do.
     """
 
     tenant: str
@@ -167,6 +141,8 @@ class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     root: UUID | None
     floor: UUID
     ceiling: UUID
+    pair: bytes | None = None
+    indexed_from: UUID = TOP
 
 
 class SearchStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,13 +158,16 @@ class SearchStep(msgspec.Struct, frozen=True, kw_only=True):
 async def plan(conn: Connection, tenant: str, wanted: JobFilter) -> SearchPlan:
     """How to search."""
     root = await _root(conn, tenant, wanted)
+    indexed = None if wanted.metadata is None else await metadata_index.find(conn, wanted.metadata)
     if wanted.batch_id is not None:
         every: tuple[Source, ...] = ("batch",)
     else:
         every = ("tenant",) if root is None else ("family", "root")
     return SearchPlan(
-        tenant=tenant, wanted=wanted, every=every, narrow=_narrow(wanted.statuses), root=root,
+        tenant=tenant, wanted=wanted, every=every, narrow=_narrow(wanted), root=root,
         floor=await _floor(conn, wanted), ceiling=_ceiling(wanted),
+        pair=None if indexed is None else indexed.pair,
+        indexed_from=TOP if indexed is None else floor_at(indexed.since, SKEW),
     )  # fmt: skip
 
 
@@ -198,13 +177,19 @@ async def step(
 ) -> SearchStep:  # fmt: skip
     """Look at the ids below `before`, as far as `size` rows of each source go. Finds up to `limit` jobs.
 
-    Internal types are found only if type or queue is given. Of `LARGE`, only the fields in `include` are read: without
-    them, `payload` is an empty object and `result` None.
+    As far as the index of metadata goes, it is read instead of every job. Of `LARGE`, only the fields in `include` are
+    read: without them, `payload` is an empty object and `result` None.
     """
+    before, floor = min(before, plan.ceiling), plan.floor
+    if sources == plan.every and before > plan.indexed_from:
+        sources, floor = ("metadata",), max(plan.floor, plan.indexed_from)
     statement, values = _prepare(plan, sources, frozenset(LARGE) - frozenset(include))
-    values |= {"before": min(before, plan.ceiling), "step": size, "limit": limit}
+    values |= {"before": before, "floor": floor, "step": size, "limit": limit}
     rows = await statement.rows(conn, **values)
-    return SearchStep(found=[as_job(row) for row in rows if row["id"] is not None], reached=rows[0]["reached"])
+    reached = rows[0]["reached"]
+    if reached is None and floor > plan.floor:
+        reached = floor
+    return SearchStep(found=[as_job(row) for row in rows if row["id"] is not None], reached=reached)
 
 
 def _prepare(
@@ -212,9 +197,8 @@ def _prepare(
 ) -> tuple[Statement, dict[str, Any]]:
     """The statement of each step that reads these sources, with the values that stay the same."""
     given = plan.wanted.given()
-    values = given | {
-        "tenant": plan.tenant, "root": plan.root, "internal_types": list(INTERNAL_TYPES),
-        "floor": plan.floor, "most_leases": MOST_LEASES,
+    values = values_of(plan.tenant, given) | {
+        "root": plan.root, "pair": plan.pair, "floor": plan.floor, "most_leases": MOST_LEASES,
     }  # fmt: skip
     return _statement(sources, frozenset(given), leave_out), values
 
@@ -222,9 +206,9 @@ def _prepare(
 @lru_cache(maxsize=1024)
 def _statement(sources: tuple[Source, ...], given: frozenset[str], leave_out: frozenset[str]) -> Statement:
     """One statement, and so one snapshot: a job that moves from one source to another meanwhile is found once."""
-    conditions = _conditions(given)
+    matches = conditions(given)
     reached = ", ".join(_SOURCES[name].reached for name in sources)
-    found = " UNION ALL ".join(f"({_SOURCES[name].found.format(conditions=conditions)})" for name in sources)
+    found = " UNION ALL ".join(f"({_SOURCES[name].found.format(conditions=matches)})" for name in sources)
     return Statement(f"""
 WITH reached AS MATERIALIZED (
     SELECT GREATEST({reached}, CAST(NULL AS uuid)) AS id
@@ -240,14 +224,6 @@ SELECT r.id AS reached, j.* FROM reached r LEFT JOIN (
 """)
 
 
-def _conditions(given: frozenset[str]) -> str:
-    """One expression, which no index has: PostgreSQL might prefer that of one of the conditions, and sort by it."""
-    conditions = ["tenant = :tenant", *(sql for name, sql in _CONDITIONS.items() if name in given)]
-    if not given & {"type", "queue"}:
-        conditions.append("type <> ALL(CAST(:internal_types AS text[]))")
-    return f"COALESCE({' AND '.join(conditions)}, false)"
-
-
 _HOLDERS: tuple[tuple[frozenset[str], tuple[Source, ...]], ...] = (
     (WAITING, ("outbox",)),
     (frozenset({Status.RUNNING}), ("leases",)),
@@ -256,11 +232,11 @@ _HOLDERS: tuple[tuple[frozenset[str], tuple[Source, ...]], ...] = (
 """Statuses, with the sources that together hold all jobs of these, and few others."""
 
 
-def _narrow(statuses: Collection[str] | None) -> tuple[Source, ...]:
-    """The sources that hold all jobs of these statuses; none if a status has no such source."""
-    wanted = set(statuses or ())
+def _narrow(wanted: JobFilter) -> tuple[Source, ...]:
+    """The sources that hold all jobs of the wanted statuses; none if a status has no such source."""
+    statuses = set(wanted.statuses or ()) if wanted.error_text is None else {Status.FAILED}
     held = frozenset[str]().union(*(kinds for kinds, _ in _HOLDERS))
-    return tuple(name for kinds, names in _HOLDERS for name in names if kinds & wanted) if wanted <= held else ()
+    return tuple(name for kinds, names in _HOLDERS for name in names if kinds & statuses) if statuses <= held else ()
 
 
 async def _root(conn: Connection, tenant: str, wanted: JobFilter) -> UUID | None:

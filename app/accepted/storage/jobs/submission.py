@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql
 from accepted.domain.job import NewJob
 from accepted.storage.db.job_tables import jobs
 from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.jobs import metadata_index
 from accepted.storage.jobs.idempotency import REMEMBER
 from accepted.storage.jobs.reading import JSON_COLUMNS
 from accepted.storage.queues import LIMITED, NOTIFY_LIMITER, mark_limited
@@ -73,7 +74,7 @@ _DEFINITIONS = ", ".join(_definition(field.name) for field in _FIELDS)
 _NAMES = ", ".join("asked_run_at" if field.name == "run_at" else field.name for field in _FIELDS)
 _DEFAULTS = {field.name: _value(field) for field in _WRITTEN}
 
-_INSERT = Statement(f"""
+_ACCEPT = f"""
 WITH input AS MATERIALIZED (
     SELECT i.*, COALESCE(i.asked_run_at, now() + i.delay * interval '1 second', now()) > now() AS later
     FROM ROWS FROM (
@@ -101,13 +102,19 @@ WITH input AS MATERIALIZED (
            concurrency_key
     FROM accepted
 )
+"""
+_ANSWER = f"""
 SELECT id, status, now() AS created_at, run_at, CASE WHEN on_hold THEN {NOTIFY_LIMITER} ELSE false END AS on_hold
 FROM accepted
-""")
+"""
+_INSERT = Statement(_ACCEPT + _ANSWER)
 """One statement, because it is a transaction of its own on the hot path: PostgreSQL commits it before it answers, and
 only the answer lets a 202 out. Jobs of limited queues are put on hold, and the limiter is notified, by the same
 statement: other jobs pay nothing for it.
 """
+
+_INSERT_INDEXED = Statement(f"{_ACCEPT}, indexed AS ({metadata_index.ADD.format(rows='accepted')}) {_ANSWER}")
+"""For a batch in which a job has metadata."""
 
 _COUNT_DESCENDANTS = Statement("""
 WITH root AS MATERIALIZED (
@@ -129,7 +136,8 @@ async def insert(conn: Connection, batch: list[Entry], idempotency_ttl: float) -
     """
     if ordered := {entry.job.queue for entry in batch if entry.job.ordered}:
         await mark_limited(conn, ordered)
-    rows = await _INSERT.rows(
+    statement = _INSERT_INDEXED if any(entry.job.metadata != "{}" for entry in batch) else _INSERT
+    rows = await statement.rows(
         conn,
         jobs=_encoder.encode([entry.job for entry in batch]).decode(),
         keys=[entry.key for entry in batch],
