@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import pty
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +10,7 @@ import pytest
 from tests.support.clients.client import Client, check_job
 from tests.support.servers.ports import free_port
 from tests.support.servers.receiver import Answer, Receiver
-from tests.support.service.processes import ACCEPTED, clean_environment
+from tests.support.service.at_terminal import at_a_terminal
 from tests.support.service.running_service import Running, accepted, make_keys
 
 
@@ -149,24 +147,6 @@ async def test_a_terminal_asks_before_every_dead_letter_is_decided(
     done = await accepted("dead-letters", deed, env=terminal)
     assert (done.code, done.out.split(",")[0]) == (0, "1 matched"), done
     assert (await mine.get("/dead-letters")).json()["items"] == []
-
-
-async def at_a_terminal(says: str, *arguments: str, env: dict[str, str]) -> tuple[int, str]:
-    """The exit code, and the output at a terminal."""
-    person, terminal = pty.openpty()
-    os.write(person, f"{says}\n".encode())
-    try:
-        running = await asyncio.create_subprocess_exec(
-            str(ACCEPTED), *arguments,
-            stdin=terminal, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env=clean_environment() | env,
-        )  # fmt: skip
-        said, _ = await running.communicate()
-    finally:
-        os.close(person)
-        os.close(terminal)
-    assert running.returncode is not None
-    return running.returncode, said.decode()
 
 
 async def test_watch_ends_with_1_when_the_job_fails_and_an_unknown_job_is_an_error(
