@@ -28,7 +28,7 @@ def database_server() -> Iterator[DatabaseServer]:
     if EXTERNAL_DATABASE:
         yield DatabaseServer(EXTERNAL_DATABASE)
         return
-    server = PostgresServer()
+    server = PostgresServer.in_memory()
     try:
         server.start()
         yield server

