@@ -10,12 +10,13 @@ from tests.faults import effects
 from tests.faults.checker import Ledger, check
 from tests.faults.client import Client
 from tests.faults.cluster import Cluster
+from tests.support.servers.addresses import BROKERS
 from tests.support.waiting import until
 
 LEASE = 2.0  # seconds
 
 
-@pytest.fixture(params=["postgres", "rabbitmq"])
+@pytest.fixture(params=BROKERS)
 def on_either_broker(request: pytest.FixtureRequest, cluster: Cluster) -> None:
     cluster.env["ACCEPTED_LEASE_TTL"] = f"{LEASE:g}"
     if request.param == "postgres":

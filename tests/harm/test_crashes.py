@@ -51,7 +51,7 @@ async def supervise(workers: list[Service], deaths: list[Service]) -> None:
 
 @pytest.mark.timeout(300)  # many processes start, on two noisy cores
 @pytest.mark.fault("F87", moment="jobs run beside it")
-@pytest.mark.parametrize("deed", ["exit", "kill"])
+@pytest.mark.parametrize("deed", ["kill", pytest.param("exit", marks=pytest.mark.slow)])
 async def test_only_the_culprit_of_a_crash_is_condemned(workers: TwoWorkers, tmp_path: Path, deed: str) -> None:
     """`kill` is what the kernel's OOM killer does."""
     client, over, deaths = workers.client, tmp_path / "over", list[Service]()

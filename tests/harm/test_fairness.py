@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.table import Measured
 from tests.support.clients.client import Client, seconds_between
+from tests.support.servers.addresses import BROKERS
 from tests.support.servers.receiver import Answer, Receiver
 from tests.support.service.running_service import accepted, make_keys, serving, types_known
 from tests.support.waiting import until
@@ -67,7 +68,7 @@ async def waits(clients: Mapping[str, Client], count: int) -> list[float]:
 
 
 @pytest.mark.fault("F78", moment="as many long jobs of one tenant as there are slots, and thousands behind them")
-@pytest.mark.parametrize("kind", ["rabbitmq", "postgres"])
+@pytest.mark.parametrize("kind", BROKERS)
 async def test_a_flood_of_long_jobs_holds_up_nobody_else(
     request: pytest.FixtureRequest, database_url: str, kind: str, measured: Measured
 ) -> None:
@@ -83,7 +84,7 @@ async def test_a_flood_of_long_jobs_holds_up_nobody_else(
 
 @pytest.mark.slow
 @pytest.mark.fault("F78", moment="a hundred jobs each of two others, one after the other")
-@pytest.mark.parametrize("kind", ["rabbitmq", "postgres"])
+@pytest.mark.parametrize("kind", BROKERS)
 async def test_the_others_wait_less_than_twice_as_long(
     request: pytest.FixtureRequest, database_url: str, kind: str, measured: Measured
 ) -> None:
@@ -117,7 +118,7 @@ async def test_a_tenant_s_limit_holds_on_all_its_queues(request: pytest.FixtureR
 
 
 @pytest.mark.fault("F78", moment="a thousand webhooks of one tenant for an address that never answers")
-@pytest.mark.parametrize("kind", ["rabbitmq", "postgres"])
+@pytest.mark.parametrize("kind", BROKERS)
 async def test_webhooks_to_a_dead_address_hold_up_nobody_else_s(
     request: pytest.FixtureRequest, database_url: str, kind: str, measured: Measured
 ) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.clients.client import Client
 from tests.support.clients.lease_client import Item, lease, register, say
 from tests.support.ledger.sql import rows
+from tests.support.servers.addresses import BROKERS
 from tests.support.service.running_service import serving, types_known
 from tests.support.waiting import until
 
@@ -38,7 +39,7 @@ async def shared_queue(request: pytest.FixtureRequest, database_url: str, kind: 
 
 
 @pytest.mark.fault("F76", moment="a job with a priority was on the queue; an HTTP worker polls now and then")
-@pytest.mark.parametrize("kind", ["rabbitmq", "postgres"])
+@pytest.mark.parametrize("kind", BROKERS)
 async def test_who_polls_now_and_then_gets_jobs(request: pytest.FixtureRequest, database_url: str, kind: str) -> None:
     async with shared_queue(request, database_url, kind) as client:
         found: list[Item] = []
@@ -49,7 +50,7 @@ async def test_who_polls_now_and_then_gets_jobs(request: pytest.FixtureRequest, 
 
 
 @pytest.mark.fault("F76", moment="jobs that nobody serves wait in front of others")
-@pytest.mark.parametrize("kind", ["rabbitmq", "postgres"])
+@pytest.mark.parametrize("kind", BROKERS)
 async def test_those_behind_them_run(request: pytest.FixtureRequest, database_url: str, kind: str) -> None:
     async with shared_queue(request, database_url, kind) as client:
         assert (await client.http.patch("/queues/mixed", json={"max_running": 1})).status_code == 200

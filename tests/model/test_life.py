@@ -23,7 +23,7 @@ from tests.model.working import Working
 from tests.support.servers.postgres import DatabaseServer
 
 STEPS = 50
-QUICK, LONG = 100, 500
+QUICK, LONG = 60, 500
 """Examples. The quick ones reach nearly every transition dozens of times; the few rare ones are walked on purpose."""
 
 A_JOB = {

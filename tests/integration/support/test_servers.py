@@ -88,6 +88,7 @@ async def test_rabbitmq_counts_ready_unacked_and_consumers(
     assert rabbitmq_node.queues(amqp_vhost.name) == {}
 
 
+@pytest.mark.slow
 async def test_rabbitmq_keeps_confirmed_messages_through_a_crash_and_loses_all_by_a_wipe(
     rabbitmq_node: RabbitMQNode, amqp_vhost: VirtualHost
 ) -> None:
