@@ -24,9 +24,9 @@ _prefix = secrets.token_hex(8)
 _numbers = count(1)
 
 
-def bind(**found: object) -> None:
-    """From now on the lines of this context name these ids; None is left out."""
-    _ids.set({name: value for name, value in found.items() if value is not None})
+def bind(found: Mapping[str, object]) -> None:
+    """From now on the lines of this context name these ids."""
+    _ids.set(found)
 
 
 def ids() -> Mapping[str, object]:
@@ -37,7 +37,7 @@ def ids() -> Mapping[str, object]:
 def apart() -> Context:
     """A copy of this context without its ids."""
     context = copy_context()
-    context.run(bind)
+    context.run(bind, _NONE)
     return context
 
 
@@ -46,12 +46,13 @@ def new_request_id() -> str:
     return f"{_prefix}-{next(_numbers):x}"
 
 
-def ids_of_request(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str | None]:
-    """The id of a request, the caller's or a new one, and its trace's, if the caller has sent a traceparent."""
+def ids_of_request(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """`request_id`, the caller's or a new one, and `trace_id`, if the caller has sent a traceparent."""
     request_id = trace_id = None
     for name, value in headers:
         if name == HEADER:
             request_id = value.decode() if _SANE.fullmatch(value) else None
         elif name == b"traceparent":
             trace_id = trace_id_of(value.decode("latin-1"))
-    return request_id or new_request_id(), trace_id
+    found = {"request_id": request_id or new_request_id()}
+    return found if trace_id is None else {**found, "trace_id": trace_id}

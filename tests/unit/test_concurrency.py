@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from accepted import correlation
 from accepted.concurrency import Coalescer, Deadlines
 from accepted.errors import LedgerUnavailable
 from tests.support.waiting import until
@@ -39,6 +40,15 @@ async def test_each_caller_gets_its_own_answer() -> None:
     flushes = Flushes()
     call: Coalescer[int, int] = Coalescer(flushes, max_batch=100)
     assert await asyncio.gather(*(call(n) for n in range(50))) == [n * 10 for n in range(50)]
+
+
+async def test_a_batch_is_not_in_the_log_as_its_first_callers() -> None:
+    async def ids(items: list[int]) -> Sequence[object]:
+        return [dict(correlation.ids())] * len(items)
+
+    correlation.bind({"request_id": "first"})
+    assert await Coalescer(ids, max_batch=2)(1) == {}
+    assert correlation.ids() == {"request_id": "first"}
 
 
 async def test_calls_of_one_turn_are_one_batch() -> None:

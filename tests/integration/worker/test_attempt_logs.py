@@ -31,7 +31,8 @@ async def test_every_kind_of_handler_keeps_its_own_lines(
 ) -> None:
     async with worker_with_handlers(engine, database_url, *EVERY_KIND) as shop:
         kinds = ("talk.async", "talk.async", "talk.thread", "talk.thread", "talk.process")
-        ids = [await shop.accept(kind, {"number": number}) for number, kind in enumerate(kinds)]
+        together = range(4)  # one for each slot
+        ids = [await shop.accept(kind, {"number": n, "together": [*together]}) for n, kind in enumerate(kinds)]
         for job_id in ids:
             assert (await shop.finished(job_id)).status == "succeeded"
     for number, (kind, job_id) in enumerate(zip(kinds, ids, strict=True)):
@@ -49,6 +50,7 @@ async def test_every_kind_of_handler_keeps_its_own_lines(
             assert f"ValueError: invalid literal for int() with base 10: 'x{number}'" in line["fields"]["traceback"]
         others = {
             "talk.async": [f"turn {number}"] * 20 + [f"task {number}", "ends"],
+            "talk.thread": [f"still {number}"],
             "talk.process": [f"thread {number}"],
         }
         assert [line["message"] for line in rest] == others.get(kind, [])
@@ -60,9 +62,13 @@ async def test_a_flood_keeps_its_end(engine: AsyncEngine, client: Client, databa
         for kind in ("talk.flood", "talk.flood.process"):
             many = await shop.finish(kind, {"lines": 30_000, "padding": 0})
             dropped, *kept = await lines(client, many.id)
-            count = dropped["fields"]["dropped"]
-            assert dropped["message"] == f"{count} older lines were dropped"
-            assert [line["message"] for line in kept] == [f"line {one}" for one in range(count + 1, 30_001)]
+            assert (dropped["message"], dropped["fields"]) == ("29000 older lines were dropped", {"dropped": 29_000})
+            assert [line["message"] for line in kept] == [f"line {one}" for one in range(29_001, 30_001)]
+            twice = await shop.finish(kind, {"lines": 1_400, "padding": 0, "pause_at": 701})
+            assert [line["message"] for line in (await lines(client, twice.id))[:2]] == [
+                "400 older lines were dropped",
+                "line 401",
+            ], "a piece of 700 lines was written, and 400 of them were outdated later"
             long = await shop.finish(kind, {"lines": 1_200, "padding": 400})
             assert len(kept) > len(await lines(client, long.id)) > 100
     kept_bytes = await rows(engine, "SELECT sum(octet_length(lines::text)) AS size FROM attempt_logs GROUP BY job_id")

@@ -21,11 +21,11 @@ import structlog
 from accepted.context import ContextLog
 from accepted.domain.job import Job
 from accepted.logs import OF_GARBAGE
-from accepted_worker.attempt.log_line import Line, of_event, of_record
+from accepted_worker.attempt.log_line import FRAME, Line, of_event, of_record
 
 MAX_LINES = 1000
 MAX_BYTES = 64 * 1024
-"""Lines that an attempt keeps, and their bytes as JSON: the end of a long log, and no more than a large payload."""
+"""Lines that an attempt keeps, and the bytes of their messages and fields as JSON: the end of a long log."""
 
 NOT_KEPT = frozenset(name.partition(".")[0] for name in (*OF_GARBAGE, "aio_pika", "aiormq", "sqlalchemy"))
 """First parts of the names of loggers that are no handler's: what tells of garbage, and the drivers by which the
@@ -99,8 +99,8 @@ class AttemptLog:
         for line in new:
             self._last += 1
             self._waiting.append(line)
-            self._sizes.append(len(line))
-            self._bytes += len(line)
+            self._sizes.append(len(line) - FRAME)
+            self._bytes += len(line) - FRAME
         while len(self._sizes) > MAX_LINES or self._bytes > MAX_BYTES:
             self._bytes -= self._sizes.popleft()
         while len(self._waiting) > len(self._sizes):

@@ -31,6 +31,9 @@ CUT = "…"
 Line: TypeAlias = bytes
 """A line as JSON. With the limits above it has less than 50 KiB."""
 
+FRAME = len('{"at":"2026-11-30T20:16:45.123456Z","level":"info","message":"","fields":{}}')
+"""Bytes of a line besides what the handler has said."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """The attributes of a log record that are not its `extra` fields."""
 

@@ -165,9 +165,9 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, trace_id = correlation.ids_of_request(scope["headers"])
-        correlation.bind(request_id=request_id, trace_id=trace_id)
-        exchange = _Exchange(receive, send, request_id)
+        ids = correlation.ids_of_request(scope["headers"])
+        correlation.bind(ids)
+        exchange = _Exchange(receive, send, ids["request_id"])
         started = perf_counter()
         try:
             await self._app(scope, exchange.receive, exchange.send)
