@@ -11,6 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from itertools import count
 from types import MappingProxyType
 
+from accepted.domain.job import Job
 from accepted.domain.references import trace_id_of
 
 HEADER = b"x-request-id"
@@ -56,3 +57,9 @@ def ids_of_request(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
             trace_id = trace_id_of(value.decode("latin-1"))
     found = {"request_id": request_id or new_request_id()}
     return found if trace_id is None else {**found, "trace_id": trace_id}
+
+
+def ids_of_attempt(job: Job, traceparent: str | None = None) -> dict[str, object]:
+    """`job_id`, `attempt` and `trace_id`, that of the trace which the submission of the job is part of."""
+    found: dict[str, object] = {"job_id": job.id, "attempt": job.attempt}
+    return found if traceparent is None else {**found, "trace_id": trace_id_of(traceparent)}

@@ -49,7 +49,7 @@ async def test_every_answer_names_its_request(trio: Running, client: Client) -> 
     submission = {"event": "request", "request_id": ours, "trace_id": TRACE, "job_id": job["id"], "status": 202}
     await until(lambda: lines(trio, **submission), 10, "the line of the submission")
     assert lines(trio, event="request", request_id=ours + "2", job_id=job["id"])
-    assert lines(trio, event="attempt", job_id=job["id"], attempt=1)
+    assert lines(trio, event="attempt", job_id=job["id"], attempt=1, trace_id=TRACE)
 
 
 async def test_no_line_holds_a_payload_or_a_key(

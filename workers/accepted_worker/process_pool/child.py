@@ -57,7 +57,7 @@ def main(pipe: int, lifeline: int) -> NoReturn:
         order = worker.next_order()
         assert isinstance(order, RunAttempt)
         client = ToolClient(worker, setup)
-        correlation.bind({"job_id": order.job.id, "attempt": order.job.attempt})
+        correlation.bind(correlation.ids_of_attempt(order.job))
         keep_in_this_process(client.log)
         end = _attempt(handlers, order.job, setup, client)
         if not worker.usable:

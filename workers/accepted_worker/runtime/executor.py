@@ -73,7 +73,7 @@ class Executor:
     async def run(self, claim: Claim) -> Transition:
         """Run one attempt. Never raises for what a handler does. If it is cancelled, the job is handed back."""
         started = time.monotonic()
-        correlation.bind({"job_id": claim.job.id, "attempt": claim.job.attempt})
+        correlation.bind(correlation.ids_of_attempt(claim.job, claim.traceparent))
         handler = self._handlers.get(claim.job.type)
         running = running_attempt(claim, handler)
         try:

@@ -71,7 +71,7 @@ class Suspects:
         Never raises for what a handler does. If it is cancelled, the job is handed back.
         """
         key = claim.job.id, claim.job.attempt
-        correlation.bind({"job_id": claim.job.id, "attempt": claim.job.attempt})
+        correlation.bind(correlation.ids_of_attempt(claim.job, claim.traceparent))
         lone = self._running[key] = _LoneAttempt(claim, self._handlers[claim.job.type], self._room, self._pool)
         try:
             end = await lone.run(RunAlone(claim, self._settings))
