@@ -75,8 +75,11 @@ _OF_NO_LIVE_WORKER = f"""(
     SELECT COALESCE(lag(id) OVER (ORDER BY id), '{UUID(int=0)}') AS after,
            COALESCE(id, '{UUID(int=2**128 - 1)}') AS before
     FROM (SELECT id FROM workers w WHERE {ALIVE} UNION ALL SELECT NULL) AS alive
-) AS gap JOIN attempts t ON t.worker_id > gap.after AND t.worker_id < gap.before"""
-"""Attempts, by the ranges of ids between those of live workers: what these have done is not looked at."""
+) AS gap CROSS JOIN LATERAL (
+    SELECT * FROM attempts WHERE finished_at IS NULL AND worker_id > gap.after AND worker_id < gap.before OFFSET 0
+) AS t"""
+"""Open attempts, by the ranges of ids between those of live workers: what these have done is not looked at. OFFSET 0
+keeps PostgreSQL from reading all attempts first."""
 
 _ABANDONED = Statement(_OPEN_ATTEMPTS.format(source=_OF_NO_LIVE_WORKER, condition="true"))
 
