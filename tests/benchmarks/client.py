@@ -68,7 +68,7 @@ def drive(
     command = [sys.executable, "-m", "tests.benchmarks.client", *words]
     expected = requests / rate if rate else seconds
     done = subprocess.run(command, capture_output=True, text=True, timeout=warmup + expected + SLACK)
-    if done.returncode:
+    if done.returncode or not done.stdout:
         raise Failed(f"the load generator: {done.stderr.strip()[-500:]}")
     load = msgspec.json.decode(done.stdout, type=Load)
     if load.refused or not load.answered:

@@ -19,7 +19,7 @@ from tests.benchmarks.stage import Stage
 from tests.support.service.processes import ROOT
 from tests.support.waiting import until
 
-BURST = 10_000
+BURST = 5_000
 """Webhooks by which the rate is measured."""
 
 RATE_GOAL = 1000.0
@@ -31,7 +31,7 @@ OTHERS = 0.1  # to the second receiver, for each to the first
 SECONDS = 20.0
 ROUNDS = 2
 P99_GOAL = 2.0
-WITHIN = 60.0  # seconds
+WITHIN = 180.0  # seconds
 TIMEOUT = 17.0
 """Seconds after which a delivery to the stuck receiver has ended."""
 

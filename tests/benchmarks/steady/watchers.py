@@ -25,6 +25,8 @@ RATE = 50  # jobs a second, each with two clients
 WATCHED_FOR = 20.0
 """Seconds for which the statements of the ledger are counted: less than a client waits."""
 
+SETTLE = 5.0  # seconds after which nobody works any more
+
 WITHIN = 300.0  # seconds, for one process of clients
 GOAL = 100.0  # milliseconds
 SAME = 2.0
@@ -70,6 +72,7 @@ async def _limit(port: int) -> None:
 
 async def _statements(conn: "asyncpg.Connection[Any]") -> float:
     """Transactions a second; a process reports what it did once a second at most."""
+    await asyncio.sleep(SETTLE)
     before = await conn.fetchval(_STATEMENTS)
     await asyncio.sleep(WATCHED_FOR)
     return float(await conn.fetchval(_STATEMENTS) - before) / WATCHED_FOR
