@@ -6,14 +6,14 @@ STAMP := $(VENV)/.installed-from-lock
 # Without the migrations: one is as long as its change, and is never edited after its release.
 CHECKED := app workers tests deploy alembic/env.py
 MAX_LINES := 300
-LONGEST_FIRST := tests/faults tests/harm tests/model tests/acceptance tests/integration tests/unit
+LONGEST_FIRST := tests/faults tests/harm tests/model tests/drill tests/acceptance tests/integration tests/unit
 RABBITMQ4 := /opt/accepted-rabbitmq4
 HANDLERS := --extra images --extra email
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale bench-steady simulate slow faults soak rabbitmq4 mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale bench-steady simulate slow faults drill soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -70,6 +70,9 @@ slow: setup servers ## run the tests marked slow: a million lines, 100,000 delay
 faults: setup servers ## run the fault tests, slow ones too; writes docs/faults.md
 	@FAULTS_TABLE=docs/faults.md $(BIN)/pytest tests/faults tests/harm tests/model -m "slow or not slow"
 
+drill: setup servers ## break the service in ten ways, and see that it says what is wrong; writes docs/drill.md
+	@DRILL_TABLE=docs/drill.md $(BIN)/pytest tests/drill -q -s
+
 soak: setup servers ## random faults under a steady load: make soak MINUTES=10 SEED=7
 	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s
 
@@ -93,3 +96,4 @@ clean: ## delete the environment, builds and caches
 
 servers:
 	@sh tests/support/servers/install_rabbitmq.sh
+	@sh tests/support/servers/install_promtool.sh

@@ -422,6 +422,39 @@ CREATE TABLE receivers (
 );
 """
 
+_CLASSES = (
+    *("transient", "rate_limited", "invalid", "auth", "not_found", "timeout"),
+    *("crashed", "expired", "cancelled"),
+)
+
+_COUNTED = ", ".join(
+    f"{name} integer NOT NULL DEFAULT 0"
+    for name in (
+        *("accepted", "started", "succeeded", "dead_letters", *(f"failed_{kind}" for kind in _CLASSES)),
+        *(f"{time}_{bucket}" for time in ("wait", "run") for bucket in range(25)),
+    )
+)
+
+MONITORING = f"""
+CREATE TABLE statistic_series (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    type text NOT NULL,
+    UNIQUE (tenant, queue, type)
+);
+
+CREATE TABLE statistics (
+    series integer NOT NULL REFERENCES statistic_series,
+    span integer NOT NULL,
+    at timestamptz NOT NULL,
+    {_COUNTED},
+    depth integer,
+    oldest double precision,
+    PRIMARY KEY (series, span, at)
+);
+"""
+
 NOTE_MOVE = """
 CREATE FUNCTION note_batch_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -458,7 +491,7 @@ CREATE TRIGGER dead_letter_moves AFTER INSERT OR DELETE ON dead_letters FOR EACH
 
 
 def upgrade() -> None:
-    for group in (JOBS, SUBMISSION, FLOW, QUEUES, WEBHOOKS):
+    for group in (JOBS, SUBMISSION, FLOW, QUEUES, WEBHOOKS, MONITORING):
         for statement in group.split(";\n"):
             if statement.strip():
                 op.execute(statement)

@@ -180,3 +180,21 @@ def cancel_requested() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+_late: set[asyncio.Task[Any]] = set()
+
+
+async def done_within(seconds: float, *tasks: asyncio.Task[Any]) -> None:
+    """Wait so many seconds for the tasks, and cancel those that are late. It does not wait for these to end."""
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        _late.add(task)
+        task.add_done_callback(_late.discard)
+        task.cancel()
+
+
+async def late_tasks_ended() -> None:
+    """Wait until the tasks that `done_within` has cancelled have ended."""
+    while _late:
+        await asyncio.wait(_late)

@@ -4,17 +4,15 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from accepted import process
+from accepted.domain.monitoring.statistics import OTHERS, Series
 
 log = structlog.get_logger(__name__)
-
-OTHERS = "_other"
-"""Stands for the values that have no series of their own. No queue and no type has this name."""
 
 
 class ClientNames:
@@ -84,6 +82,9 @@ MESSAGES_REJECTED = Gauge(
     "accepted_rejected_messages", "Messages in accepted.dead that were not references to jobs; NaN: not known."
 )
 MESSAGES_REJECTED.set(math.nan)
+PROBLEMS = Gauge(
+    "accepted_problems", "What GET /status finds wrong, by kind, and by queue if it has one.", ["kind", "queue"]
+)
 REFS_PUBLISHED = Counter("accepted_refs_published_total", "References confirmed by the broker.", ["by"])
 LOOP_DONE = Counter("accepted_loop_rows_total", "Rows handled by each scheduler loop.", ["loop"])
 LOOP_FAILED = Counter("accepted_loop_failures_total", "Failed runs of each scheduler loop.", ["loop"])
@@ -154,6 +155,12 @@ async def _observe(loop: asyncio.AbstractEventLoop) -> None:
         LOOP_LAG.observe(max(loop.time() - due, 0.0))
         before, used = used, time.process_time()
         every = LOOKED_AT_EVERY if used - before > BUSY * every else min(2 * every, LOOKED_AT_REST)
+
+
+def count_accepted(jobs: Mapping[Series, int]) -> None:
+    """So many jobs of each series have been committed and answered."""
+    for (_, queue, _), count in jobs.items():
+        JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
 
 
 def forget_queues(names: Collection[str]) -> None:

@@ -20,6 +20,7 @@ from accepted.domain.retry import Retry
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.services.jobs.completion import settle
 from accepted.services.jobs.submission import Submissions
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import workers
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import Claim
@@ -78,7 +79,7 @@ class Ledger:
         self.submissions = Submissions(self.engine, self.broker, KEYS_TTL)
         self._relay = Relay(self.engine, self.broker, PollConnection(self.engine))
         self._expiry = Expiry(self.engine, self.broker, PollConnection(self.engine))
-        self._rescuer = Rescuer(self.engine, self.broker, LEASE_TTL)
+        self._rescuer = Rescuer(self.engine, self.broker, LEASE_TTL, Measurements())
         self._reconcilers = Reconciler(self.engine, self.broker), Reconciler(self.engine, Forgetful(self.engine, url))
         self._conn: asyncpg.Connection[Any] = self.run(connect(url))
 

@@ -24,6 +24,8 @@ from accepted.api import (
     leases,
     queues,
     schedules,
+    stats,
+    status,
     targets,
     webhooks,
 )
@@ -34,7 +36,7 @@ from accepted.api.http.parameters import refuse_repeated_query
 from accepted.api.jobs import attempt_logs, commands, listing, many, reading, submission, watching
 from accepted.api.state import State
 from accepted.broker import create_broker
-from accepted.concurrency import TimeSlices
+from accepted.concurrency import TimeSlices, late_tasks_ended
 from accepted.domain.ids import serve_under
 from accepted.errors import ConfigurationError
 from accepted.metrics import observed_loop
@@ -48,6 +50,7 @@ from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.monitoring.statistics import Measurements
 from accepted.services.scraping import refresh_all
 from accepted.services.settings_watch import SettingsWatch
 from accepted.services.submission_limits import SubmissionLimits
@@ -64,7 +67,7 @@ DESCRIPTION = (
 
 ROUTES = (
     submission, batches, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types, queues,
-    schedules, leases, targets, webhooks, health,
+    schedules, leases, targets, webhooks, stats, status, health,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 
@@ -101,12 +104,13 @@ def create_app(settings: Settings) -> FastAPI:
     broker = create_broker(settings, engine)
     type_cache = JobTypeCache(engine, settings.egress_allow, MAX_AGE_WATCHED)
     keys = ApiKeyCache(engine)
-    submissions = Submissions(engine, broker, settings.idempotency_ttl)
+    measurements = Measurements()
+    submissions = Submissions(engine, broker, settings.idempotency_ttl, measurements)
     limits = SubmissionLimits(engine)
     limited_submissions = LimitedSubmissions(
-        engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl)
+        engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl, measurements)
     )
-    lease_service = Leases(engine, broker)
+    lease_service = Leases(engine, broker, measurements)
     state = State(
         settings=settings,
         engine=engine,
@@ -116,6 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         limited_submissions=limited_submissions,
         watcher=JobWatcher(engine, settings.require_database()),
         type_cache=type_cache,
+        measurements=measurements,
         job_checks=JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes),
         keys=keys,
         slices=TimeSlices(),
@@ -139,19 +144,20 @@ def create_app(settings: Settings) -> FastAPI:
         background = [asyncio.create_task(state.watcher.run()), asyncio.create_task(state.limits.run())]
         background.append(asyncio.create_task(_say_what_the_ledger_lacks(engine)))
         background.append(asyncio.create_task(_keep_metadata_keys(engine, settings.metadata_keys)))
-        background.append(asyncio.create_task(lease_service.run_times.keep_reporting(engine)))
+        background.append(asyncio.create_task(measurements.keep_reporting(engine)))
         background.append(asyncio.create_task(watch.run()))
         background.append(asyncio.create_task(keys.run()))
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
-        async with observed_loop(), metrics_port.refreshed(partial(refresh_all, engine, broker)):
+        async with observed_loop(), metrics_port.refreshed(partial(refresh_all, engine, broker, settings.lease_ttl)):
             yield
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await state.lease_waiters.aclose()
         await state.submissions.close()
+        await late_tasks_ended()
         await broker.close()
         await engine.dispose()
 

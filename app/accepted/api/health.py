@@ -72,7 +72,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """The counters of this process, in the Prometheus text format. Deleted queues have no series."""
     state = state_of(request)
-    await scraping.refresh_all(state.engine, state.broker)
+    await scraping.refresh_all(state.engine, state.broker, state.settings.lease_ttl)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -155,7 +155,7 @@ class SizingView(BaseModel):
 async def list_(request: Request, who: Reader) -> Response:
     """Every queue, by name."""
     state = state_of(request)
-    found = await service.describe_all(state.engine, _counted_tenant(who), state.settings.lease_ttl)
+    found = await service.describe_all(state.engine, who.sees, state.settings.lease_ttl)
     return Response(json_text.encode({"items": found}), media_type=JSON)
 
 
@@ -266,12 +266,7 @@ def _in_words(uses: QueueUses) -> str:
 
 async def _shown(request: Request, who: Principal, name: str) -> Response:
     state = state_of(request)
-    found = await service.describe(state.engine, name, _counted_tenant(who), state.settings.lease_ttl)
+    found = await service.describe(state.engine, name, who.sees, state.settings.lease_ttl)
     if found is None:
         raise ResourceNotFound(UNKNOWN)
     return Response(json_text.encode(found), media_type=JSON)
-
-
-def _counted_tenant(who: Principal) -> str | None:
-    """The tenant whose jobs are counted; None counts all jobs."""
-    return None if OPERATOR_SCOPE in who.scopes else who.tenant

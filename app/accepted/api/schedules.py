@@ -167,7 +167,9 @@ async def trigger(request: Request, who: Writer, name: str) -> Response:
     job = await service.job_of(state.engine, state.job_checks, who.tenant, _valid(name))
 
     async def insert() -> Receipt:
-        return Receipt(await service.trigger(state.engine, state.broker, name, job))
+        receipt = Receipt(await service.trigger(state.engine, state.broker, name, job))
+        state.measurements.accepted([job])
+        return receipt
 
     receipt, quota = await state.limited_submissions.accept_by(insert, job)
     answer = answer_accepted(receipt.job)

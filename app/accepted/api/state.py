@@ -16,6 +16,7 @@ from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.monitoring.statistics import Measurements
 from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings
 
@@ -33,6 +34,7 @@ class State:
     watcher: JobWatcher
     type_cache: JobTypeCache
     job_checks: JobChecks
+    measurements: Measurements
     keys: ApiKeyCache
     slices: TimeSlices
     spool_space: SpoolSpace

@@ -20,6 +20,7 @@ from accepted.cli.jobs import jobs
 from accepted.cli.keys import keys, on_ledger
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
+from accepted.cli.status import status
 from accepted.cli.targets import targets
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
@@ -36,6 +37,7 @@ app.add_typer(schedules, name="schedules")
 app.add_typer(targets, name="targets")
 app.add_typer(queues, name="queues")
 app.command("size")(size)
+app.command("status")(status)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]

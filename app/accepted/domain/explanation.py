@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from accepted.domain.job import FINISHED, Status
+from accepted.domain.monitoring import sentences
+from accepted.domain.monitoring.sentences import at, count
 from accepted.domain.snapshot import JobSnapshot, Needed, expected_start
 from accepted.domain.turns import beside_others
 
@@ -63,7 +65,7 @@ def wire(job: JobSnapshot) -> dict[str, Any]:
 
 
 def _finished(job: JobSnapshot) -> Explanation:
-    said = f"It {_ENDED[Status(job.status)]} at {_at(job.finished_at)}, after {_count(job.attempt, 'attempt')}."
+    said = f"It {_ENDED[Status(job.status)]} at {at(job.finished_at)}, after {count(job.attempt, 'attempt')}."
     if job.error is not None and job.status != Status.EXPIRED:
         said += f" {_said(job)}."
     return Explanation(job.status, said, {"finished_at": job.finished_at, "attempt": job.attempt})
@@ -74,9 +76,9 @@ def _running(job: JobSnapshot) -> Explanation:
         return Explanation("running", "A worker has it.", {"attempt": job.attempt})
     holder = job.holder
     data = {"worker": holder.worker, "since": holder.since, "attempt": job.attempt}
-    where = f"attempt {job.attempt} of {job.max_attempts} on worker {holder.worker}, since {_at(holder.since)}"
+    where = f"attempt {job.attempt} of {job.max_attempts} on worker {holder.worker}, since {at(holder.since)}"
     if not holder.alive:
-        heard = "is no longer known" if holder.heard_at is None else f"was last heard of at {_at(holder.heard_at)}"
+        heard = "is no longer known" if holder.heard_at is None else f"was last heard of at {at(holder.heard_at)}"
         said = f"It was running as {where}, but that worker {heard}. It will be given to another worker."
         return Explanation("worker_silent", said, data | {"heard_at": holder.heard_at})
     if holder.cancel_requested:
@@ -89,8 +91,8 @@ def _blocked(job: JobSnapshot) -> Explanation:
     data: dict[str, Any] = {"waits_for": waits_for, "jobs": job.blockers}
     first = job.needs[0] if job.needs else None
     if first is None:
-        return Explanation("waits_for_jobs", f"It waits for {_count(job.blockers, 'other job')}.", data)
-    others = f" and {_count(job.blockers - 1, 'other')}" if job.blockers > 1 else ""
+        return Explanation("waits_for_jobs", f"It waits for {count(job.blockers, 'other job')}.", data)
+    others = f" and {count(job.blockers - 1, 'other')}" if job.blockers > 1 else ""
     name = f"job {first.id} ({first.status or 'gone'}){others}"
     if job.ordering_key is not None and not first.on_success:
         said = f'It waits for its turn under ordering key "{job.ordering_key}": for {name} to end.'
@@ -107,9 +109,9 @@ def _moment(job: JobSnapshot) -> Explanation | None:
     if later:
         data: dict[str, Any] = {"due_at": due}
         if job.status == Status.SCHEDULED:
-            return Explanation("not_due", f"It is not due until {_at(due)}.", data)
+            return Explanation("not_due", f"It is not due until {at(due)}.", data)
         data |= {"next_attempt": job.attempt + 1, "max_attempts": job.max_attempts}
-        said = f"Attempt {job.attempt} of {job.max_attempts} failed. {_said(job)}. The next follows at {_at(due)}."
+        said = f"Attempt {job.attempt} of {job.max_attempts} failed. {_said(job)}. The next follows at {at(due)}."
         return Explanation("retry", said, data)
     return _publication(job, due) if unpublished(job) else None
 
@@ -122,11 +124,11 @@ def _target(job: JobSnapshot, due: datetime, later: bool) -> Explanation | None:
     if target.until is None and not later:
         return None
     if target.until is None:
-        said = f"It waits for {target.host}, which was held, and comes at {_at(due)}, or as soon as the host answers"
+        said = f"It waits for {target.host}, which was held, and comes at {at(due)}, or as soon as the host answers"
     else:
-        said = f"Nothing is sent to {target.host} before {_at(target.until)}: {target.why}"
+        said = sentences.held(target.host, target.until, target.why)
     if target.waiting:
-        said += f". {_count(target.waiting, 'job')} {'waits' if target.waiting == 1 else 'wait'} for it"
+        said += f". {sentences.waiting(target.waiting)} for it"
     data = {"target": target.host, "deferred_until": target.until, "waiting": target.waiting}
     return Explanation("target_held", f"{said}.", data | ({"due_at": due} if later else {}))
 
@@ -136,13 +138,13 @@ def _publication(job: JobSnapshot, due: datetime) -> Explanation | None:
     since = _due_since(job)
     known = {"since": since, "due_at": since}
     if job.broker not in {None, "ok"}:
-        said = f"It is due since {_at(since)}, and cannot be published: the broker does not answer."
+        said = f"It is due since {at(since)}, and cannot be published: the broker does not answer."
         return Explanation("broker_away", said, known)
     if job.now - due > RELAYED_WITHIN:
-        said = f"It is due since {_at(since)}, and no scheduler has published it: none runs, or it is behind."
+        said = f"It is due since {at(since)}, and no scheduler has published it: none runs, or it is behind."
         return Explanation("waits_for_scheduler", said, known)
     if job.broker is not None and not job.admitted and job.now - since > TAKEN_AGAIN:
-        said = f"It is due since {_at(since)}, and the broker, which answers, has not confirmed it."
+        said = f"It is due since {at(since)}, and the broker, which answers, has not confirmed it."
         return Explanation("broker_away", said, known)
     return None
 
@@ -150,14 +152,14 @@ def _publication(job: JobSnapshot, due: datetime) -> Explanation | None:
 def _room(job: JobSnapshot) -> Explanation | None:
     """Held by a limit of its queue, or because no worker serves it. No limit holds an admitted job."""
     if job.limits.paused and not job.admitted:
-        return Explanation("paused", f"Queue {job.queue} is paused.", {"queue": job.queue} | _position(job, None))
+        return Explanation("paused", sentences.paused(job.queue), {"queue": job.queue} | _position(job, None))
     if job.external and not job.capacity.for_type:
         return _rate(job) or _running_limit(job) or _key(job) or _tenant_limit(job) or _lease(job)
     if not job.capacity.for_queue:
-        said = f"No live worker serves queue {job.queue}."
+        said = sentences.unserved_queue(job.queue)
         return Explanation("no_worker_for_queue", said, {"queue": job.queue} | _position(job, None))
     if not job.capacity.for_type:
-        said = f"No live worker of queue {job.queue} has a handler for type {job.type}."
+        said = sentences.unserved_type(job.queue, job.type)
         return Explanation("no_worker_for_type", said, {"queue": job.queue, "type": job.type} | _position(job, None))
     return None if job.admitted else _rate(job) or _running_limit(job) or _key(job) or _tenant(job)
 
@@ -176,16 +178,16 @@ def _rate(job: JobSnapshot) -> Explanation | None:
     limits = job.limits
     if limits.rate_jobs is None or limits.next_start is None or limits.next_start <= job.now:
         return None
-    said = f"Queue {job.queue} starts at most {limits.rate_jobs} jobs in {limits.rate_per:g} s; the next at "
+    said = f"{sentences.starts_at_most(job.queue, limits.rate_jobs, limits.rate_per or 0)}; the next at "
     data = {"queue": job.queue, "rate_limit": {"jobs": limits.rate_jobs, "per": limits.rate_per}}
-    return _in_line("rate_limit", said + _at(limits.next_start), job, data | {"next_start": limits.next_start})
+    return _in_line("rate_limit", said + at(limits.next_start), job, data | {"next_start": limits.next_start})
 
 
 def _running_limit(job: JobSnapshot) -> Explanation | None:
     most = job.limits.max_running
     if most is None or job.load.running < most:
         return None
-    said = f"Queue {job.queue} runs at most {_count(most, 'job')} at once, and {job.load.running} are running"
+    said = sentences.runs_at_most(job.queue, most, job.load.running)
     return _in_line("max_running", said, job, {"queue": job.queue, "max_running": most, "running": job.load.running})
 
 
@@ -194,7 +196,7 @@ def _key(job: JobSnapshot) -> Explanation | None:
     if most is None or job.concurrency_key is None or job.load.of_key < most:
         return None
     said = (
-        f'At most {_count(most, "job")} of concurrency key "{job.concurrency_key}" may run at once on queue {job.queue}'
+        f'At most {count(most, "job")} of concurrency key "{job.concurrency_key}" may run at once on queue {job.queue}'
     )
     data = {"concurrency_key": job.concurrency_key, "max_running_per_key": most, "running": job.load.of_key}
     return _in_line("concurrency_key", said, job, {"queue": job.queue} | data)
@@ -218,7 +220,7 @@ def _tenant_limit(job: JobSnapshot) -> Explanation | None:
     most = job.limits.most_of_tenant
     if most is None or job.load.everywhere < most:
         return None
-    said = f"Its tenant runs at most {_count(most, 'job')} at once, and {job.load.everywhere} are running"
+    said = f"Its tenant runs at most {count(most, 'job')} at once, and {job.load.everywhere} are running"
     return _in_line("tenant_limit", said, job, {"max_running": most, "running": job.load.everywhere})
 
 
@@ -226,19 +228,19 @@ def _slot(job: JobSnapshot) -> Explanation:
     """The broker, which has its reference, is away; or all slots are busy, or other jobs come first."""
     since = _due_since(job)
     if job.published and job.broker not in {None, "ok"}:
-        said = f"It is due since {_at(since)} and published, and the broker does not answer."
+        said = f"It is due since {at(since)} and published, and the broker does not answer."
         return Explanation("broker_away", said, {"since": since, "due_at": since})
     if job.position.ahead:
-        others = _count(job.position.ahead, "other")
+        others = count(job.position.ahead, "other")
         said = f"It waits behind {others} on queue {job.queue}"
         if job.limits.shared:
             said += f", whose tenants take turns; its tenant has {job.load.of_tenant} running"
         return _in_line("behind_others", said, job, {"queue": job.queue})
     if job.capacity.busy >= job.capacity.slots > 0:
-        said = f"It is next on queue {job.queue}: all {_count(job.capacity.slots, 'slot')} of its workers are busy"
+        said = f"It is next on queue {job.queue}: all {count(job.capacity.slots, 'slot')} of its workers are busy"
         return _in_line("next_in_line", said, job, {"queue": job.queue, "slots": job.capacity.slots})
     if job.on_hold and job.measured.span is None and job.now - since > RELAYED_WITHIN:
-        said = f"It is due since {_at(since)}, and no scheduler has admitted it: none runs."
+        said = f"It is due since {at(since)}, and no scheduler has admitted it: none runs."
         return Explanation("waits_for_scheduler", said, {"since": since, "due_at": since})
     return Explanation("on_its_way", f"It is on its way to a worker of queue {job.queue}.", {"queue": job.queue})
 
@@ -246,7 +248,7 @@ def _slot(job: JobSnapshot) -> Explanation:
 def _in_line(reason: str, said: str, job: JobSnapshot, data: dict[str, Any]) -> Explanation:
     expected = expected_start(job)
     if expected is not None:
-        said += f"; it is expected to start about {_at(expected)}"
+        said += f"; it is expected to start about {at(expected)}"
     return Explanation(reason, f"{said}.", data | _position(job, expected))
 
 
@@ -269,14 +271,6 @@ def _error(job: JobSnapshot) -> Any:
 
 def _to(needed: Needed) -> str:
     return "succeed" if needed.on_success else "end"
-
-
-def _at(moment: datetime | None) -> str:
-    return "a time not known" if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 _ENDED = {

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import cancel_requested
 from accepted.domain.ids import new_id
-from accepted.domain.tenants import DEFAULT_TENANT, SCOPES, granted
+from accepted.domain.tenants import DEFAULT_TENANT, OPERATOR_SCOPE, SCOPES, granted
 from accepted.errors import LedgerUnavailable, Unauthenticated
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
@@ -42,6 +42,11 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     name: str = ""
     """The name of the key; empty when authentication is off."""
+
+    @property
+    def sees(self) -> str | None:
+        """The tenant whose jobs are counted for the caller; None: all jobs."""
+        return None if OPERATOR_SCOPE in self.scopes else self.tenant
 
 
 EVERYONE = Principal(DEFAULT_TENANT, frozenset(SCOPES))

@@ -207,9 +207,12 @@ class LeaseWaiters:
         return claiming.result()
 
     async def _claim(self, key: LeaseRequestKey, limit: int) -> list[LeasedJob]:
-        return await claim_leases(
+        claimed = await claim_leases(
             self._ledger, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
         )
+        for one in claimed:
+            self._held.measurements.started(one.job)
+        return claimed
 
     async def _hand_back_late(self, claiming: "asyncio.Future[list[LeasedJob]]") -> None:
         with contextlib.suppress(LedgerUnavailable):

@@ -17,13 +17,14 @@ from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
+from accepted.domain.job import Status
 from accepted.domain.references import Lease
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict, FieldError, InvalidRequest, ResourceNotFound
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS, LEASED_TYPES
 from accepted.services.jobs import completion
 from accepted.services.jobs.requests import Number
-from accepted.services.queues import RunTimes
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import leases
 from accepted.storage.attempts.completion import write_progress
 from accepted.storage.db.engine import reading, transaction
@@ -103,10 +104,10 @@ class Leases:
     Raises `ResourceNotFound` for another tenant's lease, and `Conflict` for one that is lost or settled.
     """
 
-    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, measurements: Measurements) -> None:
         self._engine = engine
         self._broker = broker
-        self.run_times = RunTimes()
+        self.measurements = measurements
         self._record: Coalescer[Transition, bool] = Coalescer(self._settle, max_batch=completion.MAX_BATCH)
 
     async def complete(self, tenant: str, lease: Lease, result: str) -> None:
@@ -162,7 +163,7 @@ class Leases:
     async def _end(self, found: LeasedAttempt, transition: Transition) -> None:
         if not await self._record(transition):
             raise Conflict(_OVER)
-        self.run_times.count(found.queue, note(found, transition))
+        note(found, transition, self.measurements)
 
     async def _settle(self, batch: list[Transition]) -> Sequence[bool]:
         """Of two outcomes of one attempt in a batch, the first counts."""
@@ -178,14 +179,15 @@ class Leases:
         return [any(transition is one for one in counted) for transition in batch]
 
 
-def note(found: LeasedAttempt, transition: Transition) -> float:
-    """Log the canonical line of an attempt and count it in the metrics. Returns how long it ran, in seconds."""
+def note(found: LeasedAttempt, transition: Transition, measurements: Measurements) -> None:
+    """Log the canonical line of an attempt, and count it."""
     seconds = max((datetime.now(UTC) - found.started_at).total_seconds(), 0.0)
     type = LEASED_TYPES.shown_as(found.type)
     ATTEMPTS.labels(type, transition.outcome).inc()
     ATTEMPT_SECONDS.labels(type).observe(seconds)
+    series, dead = (found.tenant, found.queue, found.type), transition.status is Status.FAILED
+    measurements.ended(series, transition.outcome, seconds, dead=dead)
     logs.attempt(transition, type=found.type, queue=found.queue, seconds=seconds)
-    return seconds
 
 
 def _failure(found: LeasedAttempt, kind: FailureClass, message: str, retry_after: float | None) -> Transition:

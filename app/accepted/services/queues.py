@@ -1,6 +1,5 @@
-"""Queues as they are shown (limits, backlog, rates, slots), and the run times that processes report to the ledger."""
+"""Queues as they are shown: limits, backlog, rates and slots."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,20 +7,14 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from accepted import logs
 from accepted.broker.base import Broker
-from accepted.concurrency import cancel_requested
 from accepted.domain.job import FINISHED, Status
 from accepted.domain.rates import Measured, size
-from accepted.errors import LedgerUnavailable
 from accepted.storage import queue_load, queues
 from accepted.storage.counts import backlogs
 from accepted.storage.counts.backlogs import Backlog
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.queues import QueueSettings, QueueUses
-
-REPORT_EVERY = 5.0
-"""Seconds between reports of run times. What a process has not reported when it dies is lost: these are estimates."""
 
 UNFINISHED = tuple(status for status in Status if status not in FINISHED)
 
@@ -31,7 +24,12 @@ log = structlog.get_logger(__name__)
 async def describe_all(engine: AsyncEngine, tenant: str | None, lease_ttl: float) -> list[dict[str, Any]]:
     """Every queue, by name. Depths count the jobs of `tenant`, or of all tenants if None; the rest is the queue's."""
     async with reading(engine) as conn:
-        return await _described(conn, await queues.every(conn), None, tenant, lease_ttl)
+        return await described(conn, tenant, lease_ttl)
+
+
+async def described(conn: AsyncConnection, tenant: str | None, lease_ttl: float) -> list[dict[str, Any]]:
+    """The same on a connection."""
+    return await _described(conn, await queues.every(conn), None, tenant, lease_ttl)
 
 
 async def describe(engine: AsyncEngine, name: str, tenant: str | None, lease_ttl: float) -> dict[str, Any] | None:
@@ -76,44 +74,6 @@ async def sizing(engine: AsyncEngine, name: str, drain_within: float, lease_ttl:
         "slots": slots[name],
         **msgspec.structs.asdict(found),
     }
-
-
-class RunTimes:
-    """How many attempts of this process ended on each queue, and how long they ran.
-
-    Counted in memory, so that an attempt costs the ledger nothing more.
-    """
-
-    def __init__(self) -> None:
-        self._ended: dict[str, tuple[int, float]] = {}
-
-    def count(self, queue: str, seconds: float) -> None:
-        """An attempt on `queue` has ended after `seconds`."""
-        attempts, total = self._ended.get(queue, (0, 0.0))
-        self._ended[queue] = attempts + 1, total + seconds
-
-    async def keep_reporting(self, engine: AsyncEngine) -> None:
-        """Report every few seconds until cancelled."""
-        while not cancel_requested():
-            await asyncio.sleep(REPORT_EVERY)
-            try:
-                await self.report(engine)
-            except LedgerUnavailable as error:
-                logs.outage("run_times_not_reported", error)
-            except Exception:
-                log.exception("run_times_not_reported")
-
-    async def report(self, engine: AsyncEngine) -> None:
-        """Add what was counted since the last report to the ledger.
-
-        Raises `LedgerUnavailable`; those counts are lost then.
-        """
-        if not self._ended:
-            return
-        ended, self._ended = self._ended, {}
-        async with transaction(engine) as conn:
-            await queue_load.add_runs(conn, ended)
-            await conn.commit()
 
 
 async def _described(

@@ -28,6 +28,7 @@ from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, Refused, ResourceNotFound
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs.reading import jobs_by_id
@@ -122,7 +123,7 @@ async def trigger(engine: AsyncEngine, broker: Broker, name: str, job: NewJob) -
     return accepted[job.id]
 
 
-async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
+async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks, measurements: Measurements) -> int:
     """Fire up to `MAX_FIRED` schedules that are due. Returns how many.
 
     The rows of their runs, the jobs and the next times commit together, or not at all. A time that has a row already
@@ -150,6 +151,7 @@ async def fire(engine: AsyncEngine, broker: Broker, checks: JobChecks) -> int:
         await placement.insert(conn, broker, new)
         await ledger.move(conn, next_times)
         await conn.commit()
+    measurements.accepted(new)
     return len(next_times)
 
 

@@ -6,8 +6,10 @@ import math
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.domain.monitoring.problems import Kind
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
-from accepted.metrics import MESSAGES_REJECTED, QUEUES, forget_queues
+from accepted.metrics import MESSAGES_REJECTED, PROBLEMS, QUEUES, forget_queues
+from accepted.services.monitoring.status import problems_now
 from accepted.storage import queues
 from accepted.storage.db.engine import reading
 
@@ -15,10 +17,18 @@ DEADLINE = 3.0
 """Seconds that the ledger has to answer, and as many for the broker."""
 
 
-async def refresh_all(engine: AsyncEngine, broker: Broker) -> None:
-    """For an API process: the rejected messages too. They are the same for everybody, so only it shows them."""
-    rejected, _ = await asyncio.gather(_rejected(broker), refresh(engine))
+async def refresh_all(engine: AsyncEngine, broker: Broker, lease_ttl: float) -> None:
+    """For an API process: what is the same for everybody, too, so only it shows that: rejected messages, and what is
+    wrong."""
+    rejected, problems, _ = await asyncio.gather(
+        _rejected(broker), problems_now(engine, broker, None, lease_ttl), refresh(engine)
+    )
     MESSAGES_REJECTED.set(rejected)
+    PROBLEMS.clear()
+    for kind in Kind:
+        PROBLEMS.labels(kind, "").set(0)
+    for one in problems:
+        PROBLEMS.labels(one.kind, QUEUES.shown_as(one.queue) if one.queue else "").inc()
 
 
 async def refresh(engine: AsyncEngine) -> None:

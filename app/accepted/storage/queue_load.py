@@ -7,9 +7,11 @@ counted: a queue without a row then had no such job. No request and no job waits
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from accepted.domain.rates import Measured
 from accepted.storage.counts.backlogs import COUNTED, KEEP
-from accepted.storage.db.statements import Connection, Statement
+from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.queue_tenants import Pair
 from accepted.storage.workers import ALIVE, serves
 
@@ -87,7 +89,13 @@ WITH waiting AS MATERIALIZED ({COUNTED}), {KEEP.format(rows="waiting")}, used AS
     GROUP BY queue ORDER BY queue
     ON CONFLICT (queue, at) DO UPDATE SET depth = excluded.depth
 )
-SELECT DISTINCT queue, tenant FROM used
+SELECT queue, tenant, CAST(sum(due) AS int8) AS due,
+       CAST(EXTRACT(epoch FROM GREATEST(now() - min(ready_at), interval '0')) AS float8) AS oldest
+FROM (
+    SELECT queue, tenant, due, CASE status WHEN 'queued' THEN ready_at END AS ready_at FROM waiting
+    UNION ALL
+    SELECT queue, tenant, 0, NULL FROM used
+) AS unfinished GROUP BY queue, tenant
 """)
 
 _MEASURED = Statement("""
@@ -116,6 +124,20 @@ SELECT CAST(EXTRACT(epoch FROM max(at) - min(at)) AS float8) FROM queue_samples
 WHERE queue = '' AND at > now() - CAST(:window AS float8) * interval '1 second'
 HAVING max(at) > now() - CAST(:stale AS float8) * interval '1 second' AND max(at) > min(at)
 """)
+
+
+class QueueSample(msgspec.Struct, frozen=True):
+    """Unfinished jobs of a tenant on a queue: how many wait and are due, and for how many seconds the oldest has been
+    ready."""
+
+    queue: str
+    tenant: str
+    due: int
+    oldest: float | None
+
+    @property
+    def pair(self) -> Pair:
+        return self.queue, self.tenant
 
 
 async def slots(conn: Connection, queues: Sequence[str], lease_ttl: float) -> dict[str, int]:
@@ -148,12 +170,12 @@ async def add_runs(conn: Connection, runs: Mapping[str, tuple[int, float]]) -> N
     )
 
 
-async def sample(conn: Connection) -> list[Pair]:
+async def sample(conn: Connection) -> list[QueueSample]:
     """Write how many jobs are due or running on each queue, and keep the counts of a large backlog. The caller commits.
 
     Returns the queues and the tenants of all unfinished jobs.
     """
-    return [(row["queue"], row["tenant"]) for row in await _SAMPLE.rows(conn)]
+    return [struct(QueueSample, row) for row in await _SAMPLE.rows(conn)]
 
 
 async def measured(conn: Connection, queues: Sequence[str]) -> dict[str, Measured]:

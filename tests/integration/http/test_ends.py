@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
+from accepted.services.monitoring.statistics import Measurements
 from accepted_worker.scheduler.batches import BatchLoop
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.ending import Expiry, Overdue
@@ -104,9 +105,10 @@ async def what_was_accepted_works(
             assert (await client.get(f"/jobs/{job['id']}{of_it}")).status_code == 200
     polls = PollConnection(engine)
     for loop in (
-        Relay(engine, broker, polls), Limiter(engine, broker, database_url, 30, polls), Overdue(engine, broker, polls),
+        Relay(engine, broker, polls), Limiter(engine, broker, database_url, 30, polls),
+        Overdue(engine, broker, polls, Measurements()),
         Expiry(engine, broker, polls), BatchLoop(engine, broker, polls), Sampler(engine), Pruner(engine, 60, 60),
-        Cron(engine, broker, await job_checks(engine), polls),
+        Cron(engine, broker, await job_checks(engine), polls, Measurements()),
     ):  # fmt: skip
         await loop.run_once()
     await polls.close()

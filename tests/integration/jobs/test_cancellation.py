@@ -17,6 +17,7 @@ from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import Conflict
 from accepted.services.jobs.completion import cancel as cancel_job
 from accepted.services.jobs.completion import settle
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import jobs_by_id
@@ -154,7 +155,7 @@ async def test_a_cancel_belongs_to_its_attempt(engine: AsyncEngine) -> None:
 async def test_a_cancel_while_no_worker_lives_holds(engine: AsyncEngine) -> None:
     one = await running(engine)
     await cancel(engine, one.job_id)
-    rescuer = Rescuer(engine, PostgresBroker(engine, ""), 0.3)
+    rescuer = Rescuer(engine, PostgresBroker(engine, ""), 0.3, Measurements())
     await until(rescuer.run_once, 10, "a rescue", interval=0.02)
     await is_cancelled(engine, one.job_id)
 

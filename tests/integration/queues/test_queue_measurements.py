@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.postgres import PostgresBroker
 from accepted.domain.rates import Measured
-from accepted.services.queues import RunTimes
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import queue_load
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.housekeeping import Sampler
@@ -53,11 +53,11 @@ async def test_one_scheduler_counts(engine: AsyncEngine) -> None:
 
 
 async def test_reports_add_up(engine: AsyncEngine) -> None:
-    runs = RunTimes()
-    runs.count("q", 0.5)
-    runs.count("other", 3)
+    runs = Measurements()
+    runs.ended(("t", "q", "noop"), "succeeded", 0.5)
+    runs.ended(("t", "other", "noop"), "timeout", 3)
     await runs.report(engine)
-    runs.count("q", 1.5)
+    runs.ended(("t", "q", "noop"), "transient", 1.5)
     await runs.report(engine)
     await runs.report(engine)
     found = await samples(engine)

@@ -14,6 +14,7 @@ from accepted.errors import LedgerUnavailable
 from accepted.services import schedules as service
 from accepted.services import webhooks
 from accepted.services.batches.ending import BatchCanceller
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import batch_ends, limiter, pruning
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.attempt import progress
@@ -76,7 +77,7 @@ async def test_the_rescuer(engine: AsyncEngine, broker: PostgresBroker, monkeypa
     await do(engine, "UPDATE jobs SET retry = '[]' WHERE id = :id", id=ids[0])
     await claim(engine)
     monkeypatch.setattr(webhooks, "callbacks_of", FailsFor(webhooks.callbacks_of, ids[2]))
-    loop = Rescuer(engine, broker, LEASE)
+    loop = Rescuer(engine, broker, LEASE, Measurements())
 
     async def four() -> bool:
         await loop.run_once()
@@ -138,7 +139,7 @@ async def test_cron(engine: AsyncEngine, broker: PostgresBroker) -> None:
         await schedules.due(engine, name)
     for name, change in ODD_SCHEDULES.items():
         await do(engine, f"UPDATE schedules SET {change.replace(': ', chr(92) + ': ')} WHERE name = '{name}'")
-    assert await service.fire(engine, broker, checks) == len(ODD_SCHEDULES) + 2
+    assert await service.fire(engine, broker, checks, Measurements()) == len(ODD_SCHEDULES) + 2
     for name in ("a", "z"):
         assert [run["outcome"] for run in await schedules.runs(engine, name)] == ["fired"], name
     for name in ODD_SCHEDULES.keys() - {"missed"}:

@@ -13,6 +13,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import JobType
 from accepted.domain.references import JobRef
 from accepted.domain.retry import Retry
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import job_types, workers
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.submission import Entry
@@ -100,7 +101,7 @@ async def test_a_row_that_was_claimed_meanwhile_is_not_marked(engine: AsyncEngin
 async def test_the_rescuer_ends_what_a_silent_worker_held_once(engine: AsyncEngine, broker: ListBroker) -> None:
     await put(engine, 20)
     claims = await claim(engine, 20)
-    rescuers = [Rescuer(engine, broker, LEASE) for _ in range(3)]
+    rescuers = [Rescuer(engine, broker, LEASE, Measurements()) for _ in range(3)]
 
     async def rescued() -> bool:
         await asyncio.gather(*(rescuer.run_once() for rescuer in rescuers))
@@ -118,7 +119,7 @@ async def test_the_rescuer_leaves_a_live_worker_alone(engine: AsyncEngine, broke
     await put(engine)
     await claim(engine)
     await beat(engine)
-    rescuer = Rescuer(engine, broker, 60)
+    rescuer = Rescuer(engine, broker, 60, Measurements())
     async with transaction(engine) as conn:
         assert await workers.abandoned(conn, 60, 100) == []
     for _ in range(5):
@@ -146,7 +147,7 @@ async def test_the_rescuer_does_not_judge_before_it_has_watched(engine: AsyncEng
     """After an outage every heartbeat is old: workers get time to send new ones."""
     await put(engine)
     await claim(engine)
-    assert await Rescuer(engine, broker, 60).run_once() == 0
+    assert await Rescuer(engine, broker, 60, Measurements()).run_once() == 0
     assert (await rows(engine, "SELECT status FROM jobs"))[0]["status"] == "running"
 
 
@@ -156,7 +157,7 @@ async def test_a_job_is_dead_after_three_crashes(engine: AsyncEngine, broker: Li
     for _ in range(3):
         await do(engine, "UPDATE outbox SET published = true, due_at = now()")
         assert len(await claim(engine)) == 1
-        rescuer = Rescuer(engine, broker, LEASE)
+        rescuer = Rescuer(engine, broker, LEASE, Measurements())
         await until(rescuer.run_once, 10, "a rescue", interval=LEASE / 20)
         statuses.append((await the_job(engine, id))["status"])
     assert statuses == ["queued", "retrying", "failed"]

@@ -12,6 +12,7 @@ from accepted.domain.schedule import Schedule, cron_line
 from accepted.errors import ResourceNotFound
 from accepted.services import schedules as service
 from accepted.services.jobs.checks import JobChecks
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import pruning, schedules
 from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler.cron import LONGEST_PAUSE, Cron
@@ -188,7 +189,7 @@ async def test_what_a_clock_that_was_ahead_left_out_is_fired_in_its_time(
 async def test_the_loop_waits_for_what_is_due_next(
     engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks
 ) -> None:
-    loop = Cron(engine, broker, checks, PollConnection(engine))
+    loop = Cron(engine, broker, checks, PollConnection(engine), Measurements())
     assert await loop.run_once() == 0
     assert loop.pause(0) == LONGEST_PAUSE
     await put(engine)

@@ -13,6 +13,7 @@ from accepted.domain.schedule import Schedule
 from accepted.services import schedules as service
 from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from tests.support.ledger.sql import do, rows
@@ -67,4 +68,4 @@ async def runs(engine: AsyncEngine, name: str = "s") -> Sequence[Any]:
 
 
 async def fire(engine: AsyncEngine, broker: PostgresBroker, checks: JobChecks) -> int:
-    return await service.fire(engine, broker, checks)
+    return await service.fire(engine, broker, checks, Measurements())

@@ -179,6 +179,7 @@ class Recorded(msgspec.Struct, frozen=True, tag=True):
 
     outcome: str
     handed_back: bool
+    dead: bool
     left_running: bool = False
 
 

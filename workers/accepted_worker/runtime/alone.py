@@ -16,6 +16,7 @@ import msgspec
 
 from accepted.broker import create_broker
 from accepted.domain.ids import serve_under
+from accepted.domain.job import Status
 from accepted.handler import Handler
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
@@ -85,7 +86,10 @@ async def _attempt(
         obeying.cancel()
         await asyncio.wait({obeying})
     return Recorded(
-        transition.outcome, handed_back=bool(transition.extra_attempts), left_running=await _any_task_left_running()
+        transition.outcome,
+        handed_back=bool(transition.extra_attempts),
+        dead=transition.status is Status.FAILED,
+        left_running=await _any_task_left_running(),
     )
 
 
@@ -122,7 +126,7 @@ async def _parts(settings: Settings, handlers: dict[str, Handler], setup: Setup)
     mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
     tools = Tools(engine, egress, mail, settings, threads=1)
     executor = Executor(handlers, tools, 1, settings.max_result_bytes, pool)
-    recorder = Recorder(engine, broker, tools)
+    recorder = Recorder(engine, broker, tools, executor.measurements)
     try:
         yield _Parts(executor, recorder)
     finally:

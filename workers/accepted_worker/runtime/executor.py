@@ -18,12 +18,12 @@ from accepted import correlation, logs
 from accepted.context import Context
 from accepted.domain import transitions
 from accepted.domain.failures import HandlerError, InvalidJob, OnNotFound, TargetTimeout, TransientError
-from accepted.domain.job import DEFAULT_TIMEOUT
+from accepted.domain.job import DEFAULT_TIMEOUT, Status
 from accepted.domain.retry import Retry, read_policy
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.handler import Handler
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
-from accepted.services.queues import RunTimes
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures
 from accepted_worker.attempt.attempt_log import keep_in_this_context
@@ -53,7 +53,7 @@ class Executor:
     ) -> None:
         self._handlers = handlers
         self.tools = tools
-        self.run_times = RunTimes()
+        self.measurements = Measurements()
         self._pool = pool
         self._calls: dict[tuple[UUID, int], HandlerCall] = {}
         self._orphans = tools.orphans
@@ -85,16 +85,20 @@ class Executor:
             self._after_attempt(claim.job.type)
         transition = await self._closed(transition)
         seconds = time.monotonic() - started
-        self.count(claim, transition.outcome, seconds, handed_back=bool(transition.extra_attempts))
+        self.count(
+            claim, transition.outcome, seconds,
+            handed_back=bool(transition.extra_attempts), dead=transition.status is Status.FAILED,
+        )  # fmt: skip
         logs.attempt(transition, type=claim.job.type, queue=claim.job.queue, seconds=seconds)
         return transition
 
-    def count(self, claim: Claim, outcome: str, seconds: float, *, handed_back: bool) -> None:
-        """Count an attempt that has ended in the metrics."""
+    def count(self, claim: Claim, outcome: str, seconds: float, *, handed_back: bool, dead: bool) -> None:
+        """Count an attempt that has ended. `dead`: its job has failed for good."""
         ATTEMPTS.labels(claim.job.type, outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
         if not handed_back:
-            self.run_times.count(claim.job.queue, seconds)
+            series = claim.job.tenant, claim.job.queue, claim.job.type
+            self.measurements.ended(series, outcome, seconds, dead=dead)
 
     def cancel(self, job_id: UUID, attempt: int) -> None:
         """The job was cancelled: end its handler, or, in a thread, tell it. Can be repeated."""

@@ -122,6 +122,7 @@ class Lane:
                 continue
             for delivery in deliveries:
                 self._running.add(_attempt_of(delivery))
+                self._executor.measurements.started(delivery.claim.job, in_workflow=delivery.claim.in_workflow)
                 if self._slots.free > 0 and not self._stopping:
                     self._begin(delivery)
                 else:

@@ -5,7 +5,7 @@ import random
 
 import msgspec
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted import logs
 from accepted.broker.base import Broker
@@ -15,6 +15,7 @@ from accepted.domain.references import Lease
 from accepted.domain.transitions import Transition
 from accepted.errors import LedgerUnavailable, describe
 from accepted.services.jobs.completion import Outcomes, settle_whole
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage.attempts.handler_transactions import HandlerTransaction
 from accepted.storage.db.engine import RETRY_SECONDS, transaction
 from accepted_worker.attempt.tools import Tools
@@ -31,10 +32,11 @@ log = structlog.get_logger(__name__)
 class Recorder:
     """Records the outcomes of one worker's attempts."""
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, tools: Tools) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, tools: Tools, measurements: Measurements) -> None:
         self._engine = engine
         self._broker = broker
         self._tools = tools
+        self._measurements = measurements
         self._outcomes = Outcomes(engine, broker)
 
     async def record(self, transition: Transition) -> None:
@@ -81,7 +83,13 @@ class Recorder:
         if not transition.children:
             return await self._outcomes.record(transition)
         async with transaction(self._engine) as conn:
-            return await settle_whole(conn, self._broker, transition, self._tools.fan_out.jobs)
+            return await self._settle_whole(conn, transition)
+
+    async def _settle_whole(self, conn: AsyncConnection, success: Transition) -> bool:
+        settled = await settle_whole(conn, self._broker, success, self._tools.fan_out.jobs)
+        if settled:
+            self._measurements.accepted(success.children)
+        return settled
 
     async def _with_transaction(
         self, handler_transaction: HandlerTransaction, success: Transition
@@ -93,7 +101,7 @@ class Recorder:
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 settled_on = await handler_transaction.for_settlement()
-                if not await settle_whole(settled_on, self._broker, success, self._tools.fan_out.jobs):
+                if not await self._settle_whole(settled_on, success):
                     _fenced(success)
                     return None
                 await handler_transaction.give_back()

@@ -16,6 +16,7 @@ import structlog
 from accepted import correlation, logs
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, HandlerError, TransientError
+from accepted.domain.job import Status
 from accepted.domain.transitions import MAX_CRASHES, Transition
 from accepted.handler import Handler
 from accepted.process import memory_bytes
@@ -78,9 +79,10 @@ class Suspects:
         finally:
             del self._running[key]
         if isinstance(end, Recorded):
-            self._executor.count(claim, end.outcome, lone.seconds, handed_back=end.handed_back)
+            self._executor.count(claim, end.outcome, lone.seconds, handed_back=end.handed_back, dead=end.dead)
             return None
-        self._executor.count(claim, end.outcome, lone.seconds, handed_back=bool(end.extra_attempts))
+        dead = end.status is Status.FAILED
+        self._executor.count(claim, end.outcome, lone.seconds, handed_back=bool(end.extra_attempts), dead=dead)
         logs.attempt(end, type=claim.job.type, queue=claim.job.queue, seconds=lone.seconds)
         return end
 

@@ -22,7 +22,7 @@ from accepted.domain import transitions
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
-from accepted.services.queues import REPORT_EVERY
+from accepted.services.monitoring.statistics import REPORT_EVERY
 from accepted.storage import job_types, queue_tenants, queues, workers
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import done_when_available, reading, transaction
@@ -80,7 +80,7 @@ class Worker:
         self._executor = executor
         self._suspects = suspects
         self._queue_names = list(queue_names)
-        self._recorder = Recorder(engine, broker, executor.tools)
+        self._recorder = Recorder(engine, broker, executor.tools, executor.measurements)
         self._lanes = self._lanes_of(broker, concurrency, ack_within)
         self.id: UUID = self._lanes[0].id
         self._heartbeats = Heartbeats(engine, broker, self._lanes, lease_ttl, blocked_limit)
@@ -202,7 +202,7 @@ class Worker:
         return sorted((found | {self._handlers[each].type.queue for each in types}) - {WEBHOOK_QUEUE})
 
     async def _report(self) -> None:
-        await self._executor.run_times.report(self._engine)
+        await self._executor.measurements.report(self._engine)
 
     async def _retire(self) -> None:
         try:

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.services import schedules as service
 from accepted.services.jobs.checks import JobChecks
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import schedules
 from accepted.storage.db.statements import Direct
 
@@ -25,11 +26,14 @@ class Cron:
 
     name = "cron"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, checks: JobChecks, polls: Direct) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, checks: JobChecks, polls: Direct, measurements: Measurements
+    ) -> None:
         self._engine = engine
         self._polls = polls
         self._broker = broker
         self._checks = checks
+        self._measurements = measurements
         self._next_due: float | None = None
         self._next_mend = 0.0
 
@@ -42,7 +46,7 @@ class Cron:
             self._next_due = await schedules.next_due(conn)
         if self._next_due is None or self._next_due > 0:
             return 0
-        return await service.fire(self._engine, self._broker, self._checks)
+        return await service.fire(self._engine, self._broker, self._checks, self._measurements)
 
     def pause(self, done: int) -> float:
         if done:

@@ -15,14 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
+from accepted.domain.job import Status
 from accepted.domain.transitions import Transition
 from accepted.services.jobs.completion import MAX_BATCH, expire, settle
 from accepted.services.leases import note
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import leases, workers
 from accepted.storage.db.engine import reading
 from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
 from accepted.storage.leases import LeasedAttempt
+from accepted.storage.monitoring import statistics
 
 OVERDUE_EVERY = 1.0
 """Seconds. An attempt ends at most this much after its timeout; if cancelled, after its time to stop."""
@@ -42,8 +45,9 @@ class Rescuer:
 
     name = "rescuer"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, lease_ttl: float) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, lease_ttl: float, measurements: Measurements) -> None:
         self._engine = engine
+        self._measurements = measurements
         self._broker = broker
         self._lease_ttl = lease_ttl
         self._every = lease_ttl / 10
@@ -66,7 +70,14 @@ class Rescuer:
                 log.warning(
                     "job_rescued", job_id=str(running.job_id), attempt=running.attempt, worker=str(running.worker_id)
                 )
+        await self._count([crash for crash, rescued in zip(crashes, done, strict=True) if rescued])
         return sum(done)
+
+    async def _count(self, crashes: list[Transition]) -> None:
+        ids = [one.running.job_id for one in crashes]
+        dead = [one.running.job_id for one in crashes if one.status is Status.FAILED]
+        async with reading(self._engine) as conn:
+            self._measurements.crashed(await statistics.series_of(conn, ids), await statistics.series_of(conn, dead))
 
     def pause(self, done: int) -> float:
         return 0.0 if done == MAX_BATCH else self._every
@@ -84,8 +95,9 @@ class Overdue:
 
     name = "overdue"
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, polls: Direct) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, polls: Direct, measurements: Measurements) -> None:
         self._engine = engine
+        self._measurements = measurements
         self._polls = polls
         self._broker = broker
 
@@ -97,7 +109,7 @@ class Overdue:
         done = await settle(self._engine, self._broker, ends) if ends else []
         for one, transition, counted in zip(found, ends, done, strict=True):
             if counted:
-                note(one, transition)
+                note(one, transition, self._measurements)
         return sum(done)
 
     def pause(self, done: int) -> float:

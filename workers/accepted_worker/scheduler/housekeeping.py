@@ -1,7 +1,8 @@
-"""The loops that count and report: the sampler, the counter of letters, rejections and the reporter."""
+"""The loops that count and report: the sampler, measurements, the counter of letters, rejections and the reporter."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,11 +11,16 @@ from accepted.broker.base import Broker
 from accepted.containment import RowErrors
 from accepted.errors import BrokerUnavailable
 from accepted.services import alerts
+from accepted.services.monitoring.statistics import REPORT_EVERY as REPORT_MEASUREMENTS_EVERY
+from accepted.services.monitoring.statistics import Measurements, depths
 from accepted.storage import queue_load, queue_tenants, queues
 from accepted.storage.counts import letter_groups
 from accepted.storage.db import periodic_locks
 from accepted.storage.db.engine import transaction
-from accepted.storage.queue_tenants import Pair
+from accepted.storage.db.statements import Connection
+from accepted.storage.monitoring import statistics
+from accepted.storage.monitoring.statistics import MINUTE
+from accepted.storage.queue_load import QueueSample
 
 SAMPLE_SHARE = 50
 """The samplers of all schedulers may use one part in this many of the time: counting a huge backlog is no load of its
@@ -45,15 +51,17 @@ class Sampler:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._took = 0.0
+        self._charted = -1
 
     async def run_once(self) -> int:
         started = time.monotonic()
         async with transaction(self._engine) as conn:
-            sampled: list[Pair] = []
+            sampled: list[QueueSample] = []
             if taken := await periodic_locks.take(conn, self.name, self.pause(0) * 0.9):
                 sampled = await queue_load.sample(conn)
-                await queue_tenants.announce(conn, sampled)
-                await queues.limit_again(conn, sorted({queue for queue, _ in sampled}))
+                await queue_tenants.announce(conn, [one.pair for one in sampled])
+                await queues.limit_again(conn, sorted({one.queue for one in sampled}))
+                await self._chart(conn, sampled)
             await conn.commit()
         if taken:
             self._took = time.monotonic() - started
@@ -61,6 +69,31 @@ class Sampler:
 
     def pause(self, done: int) -> float:
         return max(queue_load.BIN, self._took * SAMPLE_SHARE)
+
+    async def _chart(self, conn: Connection, sampled: Sequence[QueueSample]) -> None:
+        """Add the depths to the statistics; while nothing waits, once a minute."""
+        waiting = [one for one in sampled if one.due]
+        minute = int(time.monotonic() // MINUTE)
+        if waiting or minute != self._charted:
+            await statistics.add(conn, depths(waiting))
+            self._charted = minute
+
+
+class MeasurementReports:
+    """Adds what the loops of this process have counted to the ledger."""
+
+    name = "measurements"
+
+    def __init__(self, engine: AsyncEngine, measurements: Measurements) -> None:
+        self._engine = engine
+        self._measurements = measurements
+
+    async def run_once(self) -> int:
+        await self._measurements.report(self._engine)
+        return 0
+
+    def pause(self, done: int) -> float:
+        return REPORT_MEASUREMENTS_EVERY
 
 
 class LetterCounter:

@@ -1,4 +1,5 @@
-"""The pruner deletes what is past its retention: batches, finished jobs, runs of schedules, and idempotency keys."""
+"""The pruner deletes what is past its retention: batches, finished jobs, runs of schedules, idempotency keys, and
+statistics, whose old minutes it first makes rows of ten minutes."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from accepted.domain.ids import BEFORE_ALL
 from accepted.storage import pruning
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import idempotency
+from accepted.storage.monitoring import statistics
 from accepted.storage.pruning import Walked
 
 EVERY = 30.0
@@ -41,7 +43,13 @@ class Pruner:
         self._ages = (retention, retention_failed)
         self._retention = retention
         self._errors = RowErrors(self.name)
-        self._every: list[Prune] = [self._prune_batches, self._prune_jobs, self._prune_keys, self._prune_runs]
+        self._every: list[Prune] = [
+            self._prune_batches,
+            self._prune_jobs,
+            self._prune_keys,
+            self._prune_runs,
+            self._roll_up,
+        ]
         self._left: list[Prune] = []
         self._after_batch = self._after_job = BEFORE_ALL
         self._took = self._in_vain = 0.0
@@ -90,3 +98,7 @@ class Pruner:
         runs = await pruning.prune_runs(conn, self._retention, STEP)
         await pruning.prune_rest(conn)
         return Walked(runs, runs, None)
+
+    async def _roll_up(self, conn: AsyncConnection, now: datetime) -> Walked:
+        rows = await statistics.roll_up(conn)
+        return Walked(rows, rows, None)

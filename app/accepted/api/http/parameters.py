@@ -34,6 +34,13 @@ def _digits(value: object) -> object:
     return value
 
 
+def without_nul(text: str) -> str:
+    """PostgreSQL's text cannot hold NUL, so the query would fail."""
+    if "\0" in text:
+        raise ValueError("must not hold NUL")
+    return text
+
+
 LISTS = frozenset({"ids"})
 """Query parameters that may be repeated. A test compares them with the OpenAPI document."""
 

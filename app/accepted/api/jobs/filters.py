@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from accepted.api.http.parameters import without_nul
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import QUEUE_PATTERN, Status
 from accepted.domain.json_text import escape_pointer
@@ -23,21 +24,14 @@ def several(names: Iterable[str]) -> str:
     return f"^({'|'.join(known)})(,({'|'.join(known)})){{0,{len(known) - 1}}}$"
 
 
-def _without_nul(text: str) -> str:
-    """PostgreSQL's text cannot hold NUL, so the query would fail."""
-    if "\0" in text:
-        raise ValueError("must not hold NUL")
-    return text
-
-
 def _pairs_without_nul(pairs: dict[str, str]) -> dict[str, str]:
-    return {key: _without_nul(value) for key, value in pairs.items()}
+    return {key: without_nul(value) for key, value in pairs.items()}
 
 
-_Type = Annotated[str, Field(max_length=100), AfterValidator(_without_nul)]
-_Tag = Annotated[str, Field(max_length=64), AfterValidator(_without_nul)]
+_Type = Annotated[str, Field(max_length=100), AfterValidator(without_nul)]
+_Tag = Annotated[str, Field(max_length=64), AfterValidator(without_nul)]
 Statuses = Annotated[str, Field(pattern=several(Status), description="one or several, with commas between them")]
-_Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_without_nul)]
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(without_nul)]
 _Pairs = Annotated[Metadata, AfterValidator(_pairs_without_nul)]
 
 

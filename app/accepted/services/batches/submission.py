@@ -17,11 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain.batch import Batch, NewBatch
 from accepted.domain.job import NewJob
+from accepted.domain.monitoring.statistics import Series, by_series
 from accepted.domain.tenants import TenantQuota
 from accepted.errors import Gone, LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, QUEUES, SUBMISSIONS_REPLAYED
+from accepted.metrics import BATCH_SIZE, SUBMISSIONS_REPLAYED, count_accepted
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import handoff
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import batches as ledger
 from accepted.storage import queue_tenants
 from accepted.storage.db.engine import reading, transaction
@@ -79,10 +81,13 @@ class BatchReceipt(msgspec.Struct, frozen=True):
 class BatchSubmissions:
     """Submission of batches. `accept` returns when the whole batch is committed, never before."""
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float, measurements: Measurements | None = None
+    ) -> None:
         self._engine = engine
         self._broker = broker
         self._ttl = idempotency_ttl
+        self._measurements = measurements or Measurements()
         self._small = asyncio.Semaphore(PARALLEL)
         self._large = asyncio.Semaphore(1)
 
@@ -110,7 +115,7 @@ class BatchSubmissions:
         """Insert the whole batch in one transaction. None, with nothing written, when the key was taken meanwhile."""
         BATCH_SIZE.labels("batches").observe(wanted.batch.total)
         counts: Counter[str] = Counter()
-        queues: Counter[str] = Counter()
+        new: Counter[Series] = Counter()
         async with transaction(self._engine) as conn:
             created_at = await ledger.create(conn, wanted.batch)
             await placement.lock_lines(conn, wanted.ordering_lines, wanted.batch.id)
@@ -121,7 +126,7 @@ class BatchSubmissions:
                 entries = [Entry(job, handoff=handoff(self._broker, publishes=False)) for job in chunk]
                 accepted = await submission.insert(conn, entries, self._ttl)
                 counts.update(one.status for one in accepted.values())
-                queues.update(job.queue for job in chunk)
+                new.update(by_series(chunk))
             if wanted.edges:
                 await ledger.link(conn, wanted.edges)
             await ledger.set_counts(conn, wanted.batch.id, counts)
@@ -129,8 +134,8 @@ class BatchSubmissions:
             if not await self._remember(conn, wanted):
                 return None
             await conn.commit()
-        for queue, count in queues.items():
-            JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
+        self._measurements.accepted_of(new)
+        count_accepted(new)
         return BatchReceipt(_as_accepted(wanted.batch, counts, created_at))
 
     async def _remember(self, conn: AsyncConnection, wanted: BatchSubmission) -> bool:

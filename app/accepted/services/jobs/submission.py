@@ -4,8 +4,7 @@ Most jobs share one statement. Those with a unique key or an ordering key depend
 they take several statements, in one transaction for a batch, on a connection of their own.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 from uuid import UUID
 
@@ -16,11 +15,13 @@ from accepted import logs
 from accepted.broker.base import Broker
 from accepted.concurrency import Coalescer, Deadlines
 from accepted.domain.job import Job, NewJob, as_stored
+from accepted.domain.monitoring.statistics import Series, by_series
 from accepted.domain.references import JobRef
 from accepted.errors import Gone, LedgerUnavailable
-from accepted.metrics import BATCH_SIZE, JOBS_ACCEPTED, QUEUES, SUBMISSIONS_REPLAYED
+from accepted.metrics import BATCH_SIZE, SUBMISSIONS_REPLAYED, count_accepted
 from accepted.services.jobs import placement
 from accepted.services.jobs.publishing import Publisher, handoff
+from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import queue_tenants
 from accepted.storage.db.statements import Connection, Direct
 from accepted.storage.jobs import idempotency
@@ -68,7 +69,10 @@ _Records: TypeAlias = dict[tuple[str, str], tuple[KeyRecord, Job | None]]
 class Submissions:
     """All submissions of one API process. `accept` returns when the job is committed, never before."""
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, idempotency_ttl: float, measurements: Measurements | None = None
+    ) -> None:
+        self._measurements = measurements or Measurements()
         self._ledger = Direct(engine)
         self._ledger_of_placed = Direct(engine)
         self._broker = broker
@@ -116,9 +120,10 @@ class Submissions:
             self._publisher.offer(refs)
         finally:
             self._publisher.release(granted - len(refs))
-        queues = Counter(entry.job.queue for entry in entries if entry.job.id in accepted)
-        records = await self._follow_up(self._ledger, [one for one in batch if one.job.id not in accepted], set(queues))
-        _count(queues)
+        new = by_series(entry.job for entry in entries if entry.job.id in accepted)
+        queues = {queue for _, queue, _ in new}
+        records = await self._follow_up(self._ledger, [one for one in batch if one.job.id not in accepted], queues)
+        self._count(new)
         return [_answer(one, accepted, records) for one in batch]
 
     async def _accept_placed_batch(self, batch: list[Submission]) -> Sequence[Receipt | Exception]:
@@ -149,7 +154,7 @@ class Submissions:
             self._publisher.offer(refs)
         finally:
             self._publisher.release(granted - len(refs))
-        _count(Counter(job.queue for job in jobs))
+        self._count(by_series(jobs))
         replays = [one for one in batch if one.job.id not in accepted and one.job.id not in holders]
         records = await self._follow_up(self._ledger_of_placed, replays, set())
         return [
@@ -162,6 +167,10 @@ class Submissions:
         if fresh := pairs_of(entry.job for entry in entries) - self._known_pairs:
             await queue_tenants.announce(conn, fresh)
             self._known_pairs |= fresh
+
+    def _count(self, new: Mapping[Series, int]) -> None:
+        self._measurements.accepted_of(new)
+        count_accepted(new)
 
     async def _follow_up(self, direct: Direct, replays: list[Submission], queues: set[str]) -> _Records:
         """Notify the workers of `queues`, and recall the records of `replays`, whose keys made no job just now.
@@ -230,11 +239,6 @@ def _answer(one: Submission, accepted: dict[UUID, Accepted], records: _Records) 
         return Gone("the job of this Idempotency-Key was deleted")
     SUBMISSIONS_REPLAYED.inc()
     return Receipt(job, replayed=True, duplicate=record.duplicate)
-
-
-def _count(queues: Counter[str]) -> None:
-    for queue, count in queues.items():
-        JOBS_ACCEPTED.labels(QUEUES.shown_as(queue)).inc(count)
 
 
 def _is_ready(made: Accepted | None) -> bool:

@@ -1,0 +1,47 @@
+"""Each fault is named within 10 s, by `GET /status` or `GET /jobs/{id}/explain`, with its cause.
+
+`make drill` injects one after the other and writes docs/drill.md; `make test` injects together what goes together. The
+same service shows each metric that the dashboard and the alarms ask for.
+"""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.drill import report
+from tests.drill.faults import FAULTS
+from tests.drill.stage import NAMED_WITHIN, Named, Stage, staged
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+ASKING = (DEPLOY / "grafana" / "accepted.json", DEPLOY / "prometheus" / "rules.yaml")
+
+
+async def together(stage: Stage) -> dict[str, list[Named]]:
+    harmless = [fault for fault in FAULTS if not fault.alone]
+    named = await asyncio.gather(*(fault.inject(stage) for fault in harmless))
+    found = dict(zip((fault.name for fault in harmless), named, strict=True))
+    return found | {fault.name: await fault.inject(stage) for fault in FAULTS if fault.alone}
+
+
+async def one_by_one(stage: Stage) -> dict[str, list[Named]]:
+    return {fault.name: await fault.inject(stage) for fault in FAULTS}
+
+
+def metrics_asked_for() -> set[str]:
+    """The metrics in the queries of the dashboard and of the alarms."""
+    asked = set(re.findall(r"\baccepted_\w+", "".join(path.read_text() for path in ASKING)))
+    return {name.removesuffix("_bucket") for name in asked}
+
+
+async def test_each_fault_is_named(database_url: str, amqp_url: str, engine: AsyncEngine) -> None:
+    page = os.environ.get("DRILL_TABLE")
+    async with staged(database_url, amqp_url, engine) as stage:
+        found = await (one_by_one if page else together)(stage)
+        assert metrics_asked_for() <= await stage.series()
+    print("\n".join(report.lines(found)))
+    assert not [fault.name for fault in FAULTS if min(one.after for one in found[fault.name]) > NAMED_WITHIN]
+    if page:
+        report.write(Path(page), found)
