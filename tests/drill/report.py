@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.drill.faults import FAULTS, Fault
 from tests.drill.stage import Named
+from tests.support.service.processes import ROOT
 
 BEGIN, END = "<!-- made by `make drill` -->", "<!-- end of what `make drill` made -->"
 HEAD = ("fault", "injected", "named by", "as", "after", "in words")
@@ -23,7 +24,7 @@ def write(path: Path, found: Mapping[str, list[Named]]) -> None:
 
 
 def _row(fault: Fault, one: Named) -> list[str]:
-    sentence = one.sentence.replace("|", "\\|")
+    sentence = one.sentence.replace("|", "\\|").replace(f"{ROOT}/", "")
     return [fault.name, fault.injected, f"`{one.by}`", f"`{one.code}`", f"{one.after:.1f} s", sentence]
 
 
