@@ -378,7 +378,8 @@ CREATE TABLE workers (
     types text[],
     ends_at timestamptz,
     tenant text,
-    blocked text
+    blocked text,
+    process uuid
 );
 
 CREATE TABLE periodic_locks (
@@ -452,6 +453,21 @@ CREATE TABLE statistics (
     depth integer,
     oldest double precision,
     PRIMARY KEY (series, span, at)
+);
+
+CREATE TABLE processes (
+    id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    part_of text,
+    started_at timestamptz NOT NULL,
+    heartbeat_at timestamptz NOT NULL DEFAULT now(),
+    drain_requested_at timestamptz,
+    queues text[] NOT NULL DEFAULT '{{}}',
+    outcomes json NOT NULL DEFAULT '{{}}',
+    loops json NOT NULL DEFAULT '[]'
 );
 """
 

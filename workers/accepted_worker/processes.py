@@ -1,4 +1,4 @@
-"""What the processes of this package share: their connections, their wait for the end, and their exit."""
+"""What the processes of this package share: connections, a row in the ledger, the wait for the end, and the exit."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,11 @@ from accepted.broker import create_broker
 from accepted.broker.base import Broker
 from accepted.errors import WorkerExhausted
 from accepted.metrics import observed_loop
+from accepted.services.monitoring.presence import Presence
 from accepted.services.scraping import refresh
 from accepted.settings import Settings
 from accepted.storage.db.engine import create_engine
+from accepted.storage.db.notifications import DRAINS, EVERYTHING, SETTINGS, Listener
 
 
 @contextlib.contextmanager
@@ -46,8 +48,22 @@ async def connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, Br
         await engine.dispose()
 
 
+@contextlib.asynccontextmanager
+async def present(presence: Presence, database_url: str) -> AsyncIterator[None]:
+    """Meanwhile the process has its row in the ledger, and drains as soon as somebody asks for that."""
+    listener = Listener(database_url, SETTINGS, lambda kind: presence.look() if kind in (DRAINS, EVERYTHING) else None)
+    keeping = [asyncio.create_task(presence.run()), asyncio.create_task(listener.run())]
+    try:
+        yield
+    finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        await presence.end()
+
+
 async def first(running: "asyncio.Task[None]", stopping: asyncio.Event) -> None:
-    """Wait for `stopping`. If `running` ends first, it has failed: raise its error."""
+    """Wait for `stopping`, or until `running` has ended. Raises its error if it has failed."""
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -8,11 +8,14 @@ import uvloop
 
 from accepted import process
 from accepted.domain.ids import serve_under
+from accepted.loops import reports
+from accepted.services.monitoring.presence import Presence, Report
 from accepted.settings import Settings
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import done_when_available
 from accepted.storage.db.statements import Direct
-from accepted_worker.processes import connections, first
+from accepted.storage.monitoring.processes import PartOf
+from accepted_worker.processes import connections, first, present
 from accepted_worker.scheduler import base, loops
 from accepted_worker.stop_signals import stop_on_signals
 
@@ -20,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 def scheduler(settings: Settings) -> None:
-    """`accepted scheduler`: runs until SIGTERM or SIGINT."""
+    """`accepted scheduler`: runs until SIGTERM or SIGINT, or until it drains."""
     settings.require_database()
 
     async def run() -> None:
@@ -31,8 +34,11 @@ def scheduler(settings: Settings) -> None:
     uvloop.run(run())
 
 
-async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
-    """Run every loop until `stopping` is set. The next scheduler repeats what was interrupted."""
+async def run_scheduler(settings: Settings, stopping: asyncio.Event, part_of: PartOf | None = None) -> None:
+    """Run every loop until `stopping` is set. The next scheduler repeats what was interrupted.
+
+    It holds nothing, so to drain is to stop. `part_of` is the command that it is a part of, if it is of one.
+    """
     serve_under(settings.root_path)
     async with connections(settings) as (engine, broker):
         process.tune_garbage_collector()
@@ -40,9 +46,15 @@ async def run_scheduler(settings: Settings, stopping: asyncio.Event) -> None:
             return
         polls = Direct(engine)
         running = asyncio.create_task(base.run(loops(engine, broker, settings, polls)))
+        presence = Presence(engine, "scheduler", stopping.set, part_of=part_of, report=_report)
         log.info("scheduler_ready", open_files=process.descriptor_limit())
-        await first(running, stopping)
+        async with present(presence, settings.require_database()):
+            await first(running, stopping)
         log.info("scheduler_stopping")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await polls.close()
+
+
+def _report() -> Report:
+    return Report(loops=reports())

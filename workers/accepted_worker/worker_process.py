@@ -14,7 +14,9 @@ from accepted.domain.ids import serve_under
 from accepted.domain.network import signing
 from accepted.handler import Handler
 from accepted.services.job_types.registration import check_handled
+from accepted.services.monitoring.presence import Presence
 from accepted.settings import Settings
+from accepted.storage.monitoring.processes import PartOf
 from accepted_worker import handlers as built_in
 from accepted_worker import memory_budget
 from accepted_worker.attempt import registry
@@ -25,7 +27,7 @@ from accepted_worker.outbound.mail import Mail
 from accepted_worker.process_pool import forks
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
-from accepted_worker.processes import connections, exiting, first
+from accepted_worker.processes import connections, exiting, first, present
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.suspects import Suspects
 from accepted_worker.runtime.worker import Worker
@@ -38,16 +40,19 @@ CONCURRENCY = 10
 """Slots of a worker without `--concurrency`."""
 
 
-def worker(settings: Settings, queues: Sequence[str], concurrency: int = CONCURRENCY) -> None:
+def worker(
+    settings: Settings, queues: Sequence[str], concurrency: int = CONCURRENCY, part_of: PartOf | None = None
+) -> None:
     """`accepted worker`: runs until SIGTERM or SIGINT, then ends the process with exit code 0.
 
+    It also ends when it has drained. `part_of` is the command that would start it again, if there is one.
     The exit code is 1 when too many handlers hang: the supervisor has to start a fresh process.
     """
     settings.require_database()
 
     async def run() -> None:
         stopping = asyncio.Event()
-        await run_worker(settings, queues, concurrency, stopping, stop_on_signals(stopping).restore)
+        await run_worker(settings, queues, concurrency, stopping, stop_on_signals(stopping).restore, part_of)
 
     with exiting(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _exit_if_loop_is_left():
         runner.run(run())
@@ -59,6 +64,7 @@ async def run_worker(
     concurrency: int,
     stopping: asyncio.Event,
     after_attempt: Callable[[str], None] | None = None,
+    part_of: PartOf | None = None,
 ) -> None:
     """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process.
 
@@ -96,10 +102,14 @@ async def run_worker(
             database_url=settings.require_database(),
         )
         process.tune_garbage_collector()
-        running = asyncio.create_task(running_worker.run())
-        await first(running, stopping)
-        running_worker.stop()
-        await running
+        presence = Presence(
+            engine, "worker", running_worker.drain, id=running_worker.id, part_of=part_of, report=running_worker.report
+        )
+        async with present(presence, settings.require_database()):
+            running = asyncio.create_task(running_worker.run())
+            await first(running, stopping)
+            running_worker.stop()
+            await running
         await tools.aclose()
         await suspects.aclose()
     await pool.aclose()

@@ -28,6 +28,7 @@ from accepted.api import (
     status,
     targets,
     webhooks,
+    workers,
 )
 from accepted.api.http import problems
 from accepted.api.http.exposure import BrowserGuard
@@ -50,6 +51,7 @@ from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
 from accepted.services.leases import Leases
 from accepted.services.limited_submission import LimitedSubmissions
+from accepted.services.monitoring.presence import Presence
 from accepted.services.monitoring.statistics import Measurements
 from accepted.services.scraping import refresh_all
 from accepted.services.settings_watch import SettingsWatch
@@ -57,8 +59,9 @@ from accepted.services.submission_limits import SubmissionLimits
 from accepted.settings import Settings, load
 from accepted.storage.db import migrate
 from accepted.storage.db.engine import create_engine, retry_until_available, transaction
-from accepted.storage.db.notifications import KEYS, LIMITS, TYPES
+from accepted.storage.db.notifications import DRAINS, KEYS, LIMITS, TYPES
 from accepted.storage.jobs import metadata_index
+from accepted.storage.monitoring.processes import PartOf
 
 DESCRIPTION = (
     "Submit a job, get a 202, then poll it or receive a webhook. "
@@ -67,7 +70,7 @@ DESCRIPTION = (
 
 ROUTES = (
     submission, batches, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types, queues,
-    schedules, leases, targets, webhooks, stats, status, health,
+    schedules, leases, targets, workers, webhooks, stats, status, health,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 
@@ -98,8 +101,11 @@ class Processes(Multiprocess):
         super().terminate_all()
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application. It connects to nothing until it serves requests, so it starts without ledger and broker."""
+def create_app(settings: Settings, part_of: PartOf | None = None) -> FastAPI:
+    """The application. It connects to nothing until it serves requests, so it starts without ledger and broker.
+
+    `part_of` is the command that keeps its process alive, if there is one.
+    """
     engine = create_engine(settings.require_database())
     broker = create_broker(settings, engine)
     type_cache = JobTypeCache(engine, settings.egress_allow, MAX_AGE_WATCHED)
@@ -133,10 +139,11 @@ def create_app(settings: Settings) -> FastAPI:
         limits.forget()
         submissions.forget_queues()
 
+    presence = Presence(engine, "api", _stop, part_of=part_of)
     watch = SettingsWatch(
         engine,
         settings.require_database(),
-        {LIMITS: forget_limits, TYPES: type_cache.forget, KEYS: keys.forget},
+        {LIMITS: forget_limits, TYPES: type_cache.forget, KEYS: keys.forget, DRAINS: presence.look},
     )
 
     @contextlib.asynccontextmanager
@@ -147,6 +154,7 @@ def create_app(settings: Settings) -> FastAPI:
         background.append(asyncio.create_task(measurements.keep_reporting(engine)))
         background.append(asyncio.create_task(watch.run()))
         background.append(asyncio.create_task(keys.run()))
+        background.append(asyncio.create_task(presence.run()))
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
@@ -155,6 +163,7 @@ def create_app(settings: Settings) -> FastAPI:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await presence.end()
         await state.lease_waiters.aclose()
         await state.submissions.close()
         await late_tasks_ended()
@@ -199,6 +208,11 @@ async def _keep_metadata_keys(engine: AsyncEngine, keys: Sequence[str]) -> None:
     await retry_until_available(keep, "waiting_for_ledger")
 
 
+def _stop() -> None:
+    """Stop as SIGTERM does: accept nothing more, answer what has arrived."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _on_stop(act: Callable[[], None]) -> None:
     """Call `act` as soon as the process receives a stop signal; the lifespan ends only after the last answer."""
     loop = asyncio.get_running_loop()
@@ -226,4 +240,4 @@ def from_environment() -> FastAPI:
         metrics_port.listen(settings.metrics_port)
     except ConfigurationError as error:
         log.info("metrics_port_not_ours", reason=str(error))
-    return create_app(settings)
+    return create_app(settings, "api")

@@ -115,7 +115,7 @@ def serve_as_worker(orders: int) -> None:
         settings = load(**{name: given[name] for name in ("database_url", "broker_url", "auth")})
         if "blocked_limit" not in settings.model_fields_set:  # a breakpoint in a handler blocks the loop as well
             settings = settings.model_copy(update={"blocked_limit": None})
-        worker_process.worker(settings, (), given["concurrency"])
+        worker_process.worker(settings, (), given["concurrency"], "dev")
     except AcceptedError as error:
         sys.stderr.write(f"accepted: {error or type(error).__name__}\n")
         sys.exit(os.EX_CONFIG)
@@ -132,10 +132,10 @@ async def run(settings: "Settings", host: str, sockets: "list[socket.socket]", w
     await migrate_ledger(url)
     stopping = asyncio.Event()
     port = sockets[0].getsockname()[1]
-    server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_dev")
+    server = serving.Server(serving.config(create_app(settings, "dev"), settings, host, port), "accepted_dev")
     others = [
         asyncio.create_task(worker_process.serve(url, stopping, lambda: server.should_exit)),
-        asyncio.create_task(scheduler_process.run_scheduler(settings, stopping)),
+        asyncio.create_task(scheduler_process.run_scheduler(settings, stopping, "dev")),
     ]
     try:
         await _serve_beside(server, sockets, others)

@@ -22,6 +22,7 @@ from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.status import status
 from accepted.cli.targets import targets
+from accepted.cli.workers import workers
 from accepted.domain.job import QUEUE_PATTERN
 from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
 from accepted.errors import AcceptedError, ConfigurationError
@@ -35,6 +36,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(schedules, name="schedules")
 app.add_typer(targets, name="targets")
+app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
 app.command("size")(size)
 app.command("status")(status)

@@ -38,6 +38,9 @@ learns of this one from its first claim. It looks four times a second."""
 POLL_DECISION = 0.2
 """Seconds between claims in that time."""
 
+WAITING = "waiting "
+"""What the name of a row in `workers` begins with that stands for waiting requests. What follows is the worker's."""
+
 DEADLINE = 4.5
 """Seconds for a claim, so that a client gets 503 within 5 s when the ledger does not answer."""
 
@@ -225,7 +228,7 @@ class LeaseWaiters:
         if slots <= before and now < at + self._report_every:
             return
         async with transaction(self._engine) as conn:
-            name = f"waiting {key.name}"
+            name = WAITING + key.name
             await workers.heartbeat(
                 conn, group.worker_id, name,
                 slots=slots, queues=[key.queue], types=key.types, tenant=key.tenant,

@@ -143,6 +143,7 @@ the others and is counted with them.
 """
 
 _WORKERS = Statement("DELETE FROM workers WHERE heartbeat_at < now() - interval '1 day'")
+_PROCESSES = Statement("DELETE FROM processes WHERE heartbeat_at < now() - interval '1 day'")
 _SAMPLES = Statement("DELETE FROM queue_samples WHERE at < now() - interval '1 hour'")
 _TARGETS = Statement("DELETE FROM targets WHERE COALESCE(deferred_until, updated_at) < now() - interval '1 day'")
 _RECEIVERS = Statement("DELETE FROM receivers WHERE updated_at < now() - interval '1 day'")
@@ -191,9 +192,9 @@ async def prune_batches(
 
 
 async def prune_rest(conn: Connection) -> None:
-    """Delete workers silent for a day, secrets past their rotation, queue samples past an hour, and targets and
-    receivers that were not called for a day. The caller commits."""
-    for statement in (_WORKERS, _SAMPLES, _TARGETS, _RECEIVERS, _SECRETS):
+    """Delete workers and processes silent for a day, secrets past their rotation, queue samples past an hour, and
+    targets and receivers that were not called for a day. The caller commits."""
+    for statement in (_WORKERS, _PROCESSES, _SAMPLES, _TARGETS, _RECEIVERS, _SECRETS):
         await statement.run(conn)
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.tenants import DEFAULT_TENANT, TenantQuota, TenantShare
+from accepted.domain.tenants import DEFAULT_TENANT, RESERVED, TenantQuota, TenantShare
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.queue_tenants import MADE_LIMITED
@@ -42,6 +42,11 @@ INSERT INTO api_keys (id, tenant, name, scopes, hash) VALUES (:id, :tenant, :nam
 """)
 _FIND_KEY = Statement(f"SELECT {_KEY_COLUMNS}, hash FROM api_keys WHERE hash = :hash")
 _VALID_KEYS = Statement("SELECT hash FROM api_keys WHERE hash = ANY(CAST(:hashes AS bytea[])) AND revoked_at IS NULL")
+_OTHERS_HAVE_KEYS = Statement(f"""
+SELECT EXISTS (
+    SELECT 1 FROM api_keys WHERE revoked_at IS NULL AND tenant <> :tenant AND NOT starts_with(tenant, '{RESERVED}')
+) AS found
+""")
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
 _REVOKE_KEY = Statement("UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL")
 
@@ -116,6 +121,11 @@ async def find_key(conn: Connection, hashed: bytes) -> tuple[ApiKey, bytes] | No
     """The key with this hash, revoked or not, and the stored hash, which the caller compares in constant time."""
     row = await _FIND_KEY.first(conn, hash=hashed)
     return None if row is None else (struct(ApiKey, row), row["hash"])
+
+
+async def others_have_keys(conn: Connection, tenant: str) -> bool:
+    """Whether a tenant other than this one has a key that is not revoked. Tenants of our own do not count."""
+    return bool(await _OTHERS_HAVE_KEYS.value(conn, tenant=tenant))
 
 
 async def valid_keys(conn: Connection, hashes: list[bytes]) -> list[bytes]:

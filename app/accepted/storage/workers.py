@@ -9,8 +9,8 @@ from accepted.domain.transitions import RunningAttempt
 from accepted.storage.db.statements import Connection, Row, Statement
 
 _HEARTBEAT = Statement("""
-INSERT INTO workers (id, name, slots, queues, types, tenant, blocked)
-VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant, :blocked)
+INSERT INTO workers (id, name, slots, queues, types, tenant, blocked, process)
+VALUES (:id, :name, :slots, CAST(:queues AS text[]), CAST(:types AS text[]), :tenant, :blocked, :process)
 ON CONFLICT (id) DO UPDATE SET
     heartbeat_at = now(), slots = excluded.slots, queues = excluded.queues, types = excluded.types,
     blocked = excluded.blocked
@@ -101,15 +101,17 @@ async def heartbeat(
     types: Sequence[str] | None = None,
     tenant: str | None = None,
     blocked: str | None = None,
+    process: UUID | None = None,
 ) -> None:
     """Record that this worker is alive, which keeps its leases for another `LEASE_TTL`. The caller commits.
 
     The worker has `slots` in all and serves `queues`, `types` and `tenant`; None means all. `blocked` is JSON text:
-    what blocks its event loop, if anything does. The first call inserts it.
+    what blocks its event loop, if anything does. The first call inserts it. Without a `process` of the service
+    (`accepted.storage.monitoring.processes`) it is an HTTP worker.
     """
     await _HEARTBEAT.run(
         conn, id=worker_id, name=name, slots=slots, queues=_list(queues), types=_list(types), tenant=tenant,
-        blocked=blocked,
+        blocked=blocked, process=process,
     )  # fmt: skip
 
 

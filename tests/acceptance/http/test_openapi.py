@@ -74,6 +74,8 @@ async def document(client: Client) -> Any:
         ("GET", "/targets"),
         ("GET", "/targets/{host}"),
         ("POST", "/targets/{host}/release"),
+        ("GET", "/workers"),
+        ("POST", "/workers/{process_id}/drain"),
         ("GET", "/webhook-deliveries"),
         ("POST", "/webhook-deliveries/{delivery_id}/redeliver"),
         ("GET", "/webhook-secret"),

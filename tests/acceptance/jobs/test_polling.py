@@ -1,6 +1,7 @@
 """GET /jobs/{id}: entity tags, waiting, what is gone; and Prefer: wait. Contract, section 4."""
 
 import asyncio
+import re
 import time
 from email.utils import parsedate_to_datetime
 from uuid import UUID, uuid4
@@ -140,11 +141,14 @@ async def test_an_unknown_query_parameter_of_a_submission_is_422(client: Client)
 async def test_attempts_tell_of_each_run(client: Client) -> None:
     job = await client.finish("sleep", {"seconds": 0, "fail_attempts": 1}, retry={"max_attempts": 3, "schedule": [0.1]})
     failed, succeeded = await client.attempts(job["id"])
-    assert set(failed) == {"attempt", "worker", "started_at", "finished_at", "outcome", "error", "traceback"}
+    assert set(failed) == {
+        "attempt", "worker", "worker_name", "started_at", "finished_at", "outcome", "error", "traceback",
+    }  # fmt: skip
     assert set(failed["error"]) == {"class", "message", "attempt"}
     assert (failed["attempt"], failed["error"]["class"], failed["error"]["attempt"]) == (1, "transient", 1)
     assert (succeeded["attempt"], succeeded["outcome"], succeeded["error"]) == (2, "succeeded", None)
     assert failed["worker"]
+    assert re.fullmatch(r".+:\d+", failed["worker_name"])
     assert failed["started_at"] <= failed["finished_at"] <= succeeded["started_at"] <= succeeded["finished_at"]
     assert await client.attempts((await client.submit("noop", delay=3600))["id"]) == []
 

@@ -23,6 +23,7 @@ from accepted.domain.retry import Retry, read_policy
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.handler import Handler
 from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
+from accepted.services.monitoring.presence import RecentOutcomes
 from accepted.services.monitoring.statistics import Measurements
 from accepted.storage.attempts.claims import Claim
 from accepted_worker.attempt import failures
@@ -54,6 +55,7 @@ class Executor:
         self._handlers = handlers
         self.tools = tools
         self.measurements = Measurements()
+        self.outcomes = RecentOutcomes()
         self._pool = pool
         self._calls: dict[tuple[UUID, int], HandlerCall] = {}
         self._orphans = tools.orphans
@@ -94,6 +96,7 @@ class Executor:
 
     def count(self, claim: Claim, outcome: str, seconds: float, *, handed_back: bool, dead: bool) -> None:
         """Count an attempt that has ended. `dead`: its job has failed for good."""
+        self.outcomes.count(outcome)
         ATTEMPTS.labels(claim.job.type, outcome).inc()
         ATTEMPT_SECONDS.labels(claim.job.type).observe(seconds)
         if not handed_back:

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from accepted import logs
 from accepted.broker.base import Broker
 from accepted.domain import transitions
-from accepted.domain.ids import new_id
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.claiming import Claimer, Delivery
@@ -61,6 +60,8 @@ class Lane:
         suspects: Suspects,
         recorder: Recorder,
         *,
+        id: UUID,
+        process: UUID,
         name: str,
         queues: Sequence[str] | None,
         types: Collection[str],
@@ -68,10 +69,15 @@ class Lane:
         ack_within: float,
         room: Callable[[Callable[[], None]], None],
     ) -> None:
-        """`queues` None: all that `serve` names. `room` calls what it is given once an ended attempt's slot is free."""
-        self.id: UUID = new_id()
+        """`process` is the id of the worker's row in `processes`. `queues` None: all that `serve` names.
+
+        `room` calls what it is given once an ended attempt's slot is free.
+        """
+        self.id = id
         self.queues = None if queues is None else list(queues)
+        self.served: list[str] = []
         self.types = sorted(types)
+        self._process = process
         self._name = name
         self._slot_count = slots
         self._ack_within = ack_within
@@ -97,6 +103,7 @@ class Lane:
 
     def serve(self, queues: Sequence[str]) -> None:
         """The queues to claim from; may be called again whenever they change."""
+        self.served = list(queues)
         self._claimer.serve(queues)
 
     async def listen(self) -> None:
@@ -136,6 +143,13 @@ class Lane:
         self._changed.set()
         await self._claimer.stop()
 
+    async def finish_all(self, claiming: "asyncio.Task[None]") -> None:
+        """After `stop`: wait for running attempts however long they take. What has not begun goes back at once."""
+        await asyncio.wait([claiming])
+        self._hand_back(self._ahead.take_all())
+        while self._attempts:
+            await asyncio.wait(set(self._attempts))
+
     async def finish(self, claiming: "asyncio.Task[None]", seconds: float) -> None:
         """Wait so many `seconds` for running attempts, then hand back the rest."""
         deadline = asyncio.get_running_loop().time() + seconds
@@ -158,8 +172,9 @@ class Lane:
         """
         slots = len(self._running) if self._stopping or blocked else self._slot_count
         await workers.heartbeat(
-            conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types, blocked=blocked
-        )
+            conn, self.id, self._name, slots=slots, queues=self.queues, types=self.types, blocked=blocked,
+            process=self._process,
+        )  # fmt: skip
 
     async def unknown_claims(self, conn: AsyncConnection) -> list[RunningAttempt]:
         """Open attempts of this lane that do not run here."""

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from uuid import UUID
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,9 +19,11 @@ from accepted import logs, process
 from accepted.broker.base import Broker
 from accepted.concurrency import cancel_requested
 from accepted.domain import transitions
+from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
+from accepted.services.monitoring.presence import Report
 from accepted.services.monitoring.statistics import REPORT_EVERY
 from accepted.storage import job_types, queue_tenants, queues, workers
 from accepted.storage.db import migrate
@@ -81,19 +83,30 @@ class Worker:
         self._suspects = suspects
         self._queue_names = list(queue_names)
         self._recorder = Recorder(engine, broker, executor.tools, executor.measurements)
+        self.id = new_id()
         self._lanes = self._lanes_of(broker, concurrency, ack_within)
-        self.id: UUID = self._lanes[0].id
         self._heartbeats = Heartbeats(engine, broker, self._lanes, lease_ttl, blocked_limit)
         self._look_for_lost_every = lease_ttl / 3
         self._grace = shutdown_grace
         self._queue_named = asyncio.Event()
         self._listener = Listener(database_url, queue_tenants.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
+        self._claims_no_more = asyncio.Event()
         self._exhausted = False
 
     def stop(self) -> None:
         """Claim no more jobs. `run` returns when the running ones have finished or are handed back."""
         self._stopping.set()
+        self._claims_no_more.set()
+
+    def drain(self) -> None:
+        """Claim no more jobs. `run` returns when the running ones have finished, unless `stop` ends that."""
+        self._claims_no_more.set()
+
+    def report(self) -> Report:
+        """What the worker says of itself: the queues that it serves, and how recent attempts ended."""
+        queues = sorted({queue for lane in self._lanes for queue in lane.served})
+        return Report(queues=queues, outcomes=self._executor.outcomes.recent())
 
     async def run(self) -> None:
         """Work until `stop` is called. Raises `WorkerExhausted` at the end if the process has to be replaced."""
@@ -124,15 +137,17 @@ class Worker:
         if not self._queue_names:
             background.append(asyncio.create_task(self._listener.run()))
         claiming = [asyncio.create_task(lane.claim_jobs()) for lane in self._lanes]
-        if not self._stopping.is_set():
+        if not self._claims_no_more.is_set():
             log.info(
                 "worker_ready",
                 worker_id=str(self.id),
                 types=sorted(self._handlers),
                 open_files=process.descriptor_limit(),
             )
-        await self._stopping.wait()
+        await self._claims_no_more.wait()
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
+        if not self._stopping.is_set():
+            await self._drained(claiming)
         seconds = max(self._grace - HAND_BACK_SECONDS, 0)
         running = sorted(str(job_id) for lane in self._lanes for job_id in lane.running)
         log.info("worker_stopping", waits_for=running[:10], jobs=len(running), seconds=seconds)
@@ -141,28 +156,45 @@ class Worker:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
 
+    async def _drained(self, claiming: "list[asyncio.Task[None]]") -> None:
+        """Return when the running jobs have finished, or when the worker is to stop within its grace after all."""
+        log.info("worker_draining", worker_id=str(self.id), jobs=sum(len(lane.running) for lane in self._lanes))
+        lanes = zip(self._lanes, claiming, strict=True)
+        ends: list[asyncio.Future[Any]] = [
+            asyncio.gather(*(lane.finish_all(task) for lane, task in lanes)),
+            asyncio.create_task(self._stopping.wait()),
+        ]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+
     def _lanes_of(self, broker: Broker, concurrency: int, ack_within: float) -> list[Lane]:
-        """The lane of the handlers, if the worker serves a queue of theirs, and that of deliveries, if it serves it."""
+        """The lane of the handlers, if the worker serves a queue of theirs, and that of deliveries, if it serves it.
+
+        The first one has the id of the worker, so that attempts name what `GET /workers` shows.
+        """
         internal = {name for name, handler in self._handlers.items() if handler.type.internal}
         named = self._queue_names
         delivers = bool(internal) and (not named or WEBHOOK_QUEUE in named)
         others = [queue for queue in named if not (delivers and queue == WEBHOOK_QUEUE)]
         lane = partial(
-            Lane, self._engine, broker, self._executor, self._suspects, self._recorder,
+            Lane, self._engine, broker, self._executor, self._suspects, self._recorder, process=self.id,
             name=f"{socket.gethostname()}:{os.getpid()}", ack_within=ack_within,
         )  # fmt: skip
         lanes = []
         if others or not named:
             types, room = self._handlers.keys() - internal, self._executor.when_there_is_room
-            lanes.append(lane(queues=others or None, types=types, slots=concurrency, room=room))
+            lanes.append(lane(id=self.id, queues=others or None, types=types, slots=concurrency, room=room))
         if delivers:
-            lanes.append(lane(queues=[WEBHOOK_QUEUE], types=internal, slots=DELIVERY_SLOTS, room=_at_once))
+            id = new_id() if lanes else self.id
+            lanes.append(lane(id=id, queues=[WEBHOOK_QUEUE], types=internal, slots=DELIVERY_SLOTS, room=_at_once))
         return lanes
 
     async def _stop_when_exhausted(self) -> None:
-        """Orphans do not count while the worker stops anyway."""
+        """Orphans do not count while the worker ends anyway."""
         await self._executor.exhausted.wait()
-        if not self._stopping.is_set():
+        if not self._claims_no_more.is_set():
             log.error("worker_exhausted", worker_id=str(self.id))
             self._exhausted = True
             self.stop()

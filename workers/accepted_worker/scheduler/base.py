@@ -12,6 +12,7 @@ import structlog
 from accepted import logs
 from accepted.concurrency import cancel_requested
 from accepted.errors import AcceptedError
+from accepted.loops import TurningLoop, turning
 from accepted.metrics import LOOP_DONE, LOOP_FAILED
 
 AFTER_FAILURE = 1.0
@@ -67,17 +68,26 @@ async def _listen(loop: ListeningLoop) -> None:
 
 
 async def _run(loop: Loop) -> None:
-    while not cancel_requested():
-        try:
-            done = await loop.run_once()
-            LOOP_DONE.labels(loop.name).inc(done)
-            pause = loop.pause(done)
-        except AcceptedError as error:
-            LOOP_FAILED.labels(loop.name).inc()
-            logs.outage("loop_failed", error, loop=loop.name)
-            pause = AFTER_FAILURE
-        except Exception:
-            LOOP_FAILED.labels(loop.name).inc()
-            log.exception("loop_failed", loop=loop.name)
-            pause = AFTER_FAILURE
-        await (loop.sleep(pause) if isinstance(loop, ListeningLoop) else asyncio.sleep(pause))
+    with turning(loop.name) as record:
+        while not cancel_requested():
+            pause = await _round(loop, record)
+            await (loop.sleep(pause) if isinstance(loop, ListeningLoop) else asyncio.sleep(pause))
+
+
+async def _round(loop: Loop, record: TurningLoop) -> float:
+    """One round. Returns the seconds until the next."""
+    record.begin()
+    try:
+        done = await loop.run_once()
+        LOOP_DONE.labels(loop.name).inc(done)
+        pause = loop.pause(done)
+    except AcceptedError as error:
+        logs.outage("loop_failed", error, loop=loop.name)
+    except Exception:
+        log.exception("loop_failed", loop=loop.name)
+    else:
+        record.succeed()
+        return pause
+    LOOP_FAILED.labels(loop.name).inc()
+    record.fail()
+    return AFTER_FAILURE

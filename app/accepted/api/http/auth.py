@@ -94,6 +94,7 @@ DeliveryWriter = Annotated[Principal, Depends(needs("jobs:write", "webhooks:writ
 QueueAdmin = Annotated[Principal, Depends(needs("queues:admin", OPERATOR_SCOPE))]
 Registrar = Annotated[Principal, Depends(needs(*REGISTRAR_SCOPES, OPERATOR_SCOPE))]
 Admin = Annotated[Principal, Depends(needs("admin"))]
+Drainer = Annotated[Principal, Depends(needs("admin", OPERATOR_SCOPE))]
 
 
 def _sufficient(scopes: Iterable[str]) -> list[str]:

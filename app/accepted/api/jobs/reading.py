@@ -39,7 +39,8 @@ class AttemptView(BaseModel):
     """One run of a job by a worker."""
 
     attempt: int
-    worker: str
+    worker: str = Field(description="Its id in `GET /workers`, if it is a worker process.")
+    worker_name: str | None = Field(description="Where it runs: host and pid, or what an HTTP worker calls itself.")
     started_at: datetime
     finished_at: datetime | None
     outcome: str | None
@@ -164,6 +165,7 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
     return {
         "attempt": attempt.attempt,
         "worker": attempt.worker,
+        "worker_name": attempt.worker_name,
         "started_at": attempt.started_at,
         "finished_at": attempt.finished_at,
         "outcome": attempt.outcome,

@@ -1,4 +1,4 @@
-"""The tables by which people see what happens: what handlers have logged, and statistics."""
+"""The tables by which people see what happens: which processes there are, what handlers have logged, and statistics."""
 
 from sqlalchemy import (
     BigInteger,
@@ -11,8 +11,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
-from sqlalchemy.dialects.postgresql import JSON, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
 
 from accepted.domain.monitoring.statistics import COUNTED
 from accepted.storage.db import service_tables
@@ -52,4 +53,21 @@ statistics = Table(
     Column("depth", Integer),
     Column("oldest", Float),
     PrimaryKeyConstraint("series", "span", "at"),
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("part_of", Text),
+    Column("started_at", Moment, nullable=False),
+    Column("heartbeat_at", Moment, nullable=False, server_default=func.now()),
+    Column("drain_requested_at", Moment),
+    Column("queues", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("outcomes", JSON, nullable=False, server_default="{}"),
+    Column("loops", JSON, nullable=False, server_default="[]"),
 )

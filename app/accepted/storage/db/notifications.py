@@ -38,10 +38,13 @@ ANNOUNCE = f"""(
 """One more column of a statement, which announces the ids in its CTE `rows`: it saves a round trip."""
 
 SETTINGS = "accepted_settings"
-"""The channel for the kinds of settings that have changed: `LIMITS`, `TYPES` or `KEYS`."""
+"""The channel for the kinds of settings that have changed: `LIMITS`, `TYPES`, `KEYS` or `DRAINS`."""
 
 LIMITS, TYPES, KEYS = "limits", "types", "keys"
 """The `max_depth` of queues, their deletion and the quotas of tenants; job types; API keys."""
+
+DRAINS = "drains"
+"""Which processes are asked to drain. They see it in their own row, with the next heartbeat at the latest."""
 
 _NOTIFY = Statement("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 

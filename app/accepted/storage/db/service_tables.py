@@ -113,6 +113,7 @@ workers = Table(
     Column("ends_at", Moment),
     Column("tenant", Text),
     Column("blocked", Text),
+    Column("process", UUID),
 )
 
 targets = Table(

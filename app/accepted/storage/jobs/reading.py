@@ -39,7 +39,7 @@ WHERE id = ANY(CAST(:ids AS uuid[])) AND callback_url IS NOT NULL ORDER BY id
 """)
 _ATTEMPT_COLUMNS = """
     job_id, attempt, CAST(worker_id AS text) AS worker, started_at, finished_at, outcome,
-    CAST(error AS text) AS error, traceback
+    CAST(error AS text) AS error, traceback, (SELECT w.name FROM workers w WHERE w.id = worker_id) AS worker_name
 """
 _ATTEMPTS = Statement(f"""
 SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE job_id = ANY(CAST(:ids AS uuid[])) ORDER BY job_id, attempt
@@ -53,11 +53,15 @@ _NOT_READ = {"payload": "'{}' AS payload", "result": "NULL AS result"}
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at a job. `error` is JSON text; `finished_at` is None while it runs."""
+    """One attempt at a job. `error` is JSON text; `finished_at` is None while it runs.
+
+    `worker_name` is None once the worker is gone.
+    """
 
     job_id: UUID
     attempt: int
     worker: str
+    worker_name: str | None
     started_at: datetime
     finished_at: datetime | None
     outcome: str | None
