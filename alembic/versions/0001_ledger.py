@@ -469,6 +469,19 @@ CREATE TABLE processes (
     outcomes json NOT NULL DEFAULT '{{}}',
     loops json NOT NULL DEFAULT '[]'
 );
+
+CREATE TABLE audit (
+    id uuid PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    tenant text NOT NULL,
+    key_id uuid,
+    key_name text,
+    address text,
+    action text NOT NULL,
+    target text,
+    detail json NOT NULL
+);
+CREATE INDEX audit_by_tenant ON audit (tenant, id);
 """
 
 NOTE_MOVE = """

@@ -190,7 +190,7 @@ class Stage:
         else:
             key_id, key = self.keys.popitem()
             async with transaction(self.engine) as conn:
-                assert await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+                assert await tenants.revoke_key(conn, key_id)
                 await conn.commit()
             wanted = 401
 

@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 import accepted
 from accepted import logs, metrics_port, process
 from accepted.api import (
+    audit,
     batches,
     dead_letters,
     health,
@@ -70,7 +71,7 @@ DESCRIPTION = (
 
 ROUTES = (
     submission, batches, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types, queues,
-    schedules, leases, targets, workers, webhooks, stats, status, health,
+    schedules, leases, targets, workers, webhooks, audit, stats, status, health,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 

@@ -22,6 +22,7 @@ from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.state import state_of
 from accepted.domain import json_text
 from accepted.domain.job import QUEUE_PATTERN
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.rates import DRAIN_WITHIN
 from accepted.domain.tenants import OPERATOR_SCOPE
 from accepted.errors import Conflict, Forbidden, PreconditionFailed, ResourceNotFound, did_you_mean
@@ -29,9 +30,10 @@ from accepted.services import queues as service
 from accepted.services.jobs.requests import Number
 from accepted.services.jobs.validation import checked
 from accepted.services.keys import Principal
+from accepted.services.monitoring import audit
 from accepted.storage import queues
 from accepted.storage.db.engine import reading, transaction
-from accepted.storage.queues import QueueUses
+from accepted.storage.queues import QueueSettings, QueueUses
 
 router = APIRouter(tags=["queues"], dependencies=documented)
 
@@ -204,7 +206,9 @@ async def patch(
     async with transaction(state_of(request).engine) as conn:
         if if_match is not None:
             await _check_match(conn, name, if_match)
-        await queues.change(conn, name, wanted.columns() | await _owner(conn, name, who))
+        before = await queues.locked(conn, name)
+        after = await queues.change(conn, name, wanted.columns() | await _owner(conn, name, who))
+        await _record_change(conn, who, before, after, wanted.model_fields_set)
         await conn.commit()
     state_of(request).limits.forget()
     return await _shown(request, who, name)
@@ -245,6 +249,18 @@ async def _owner(conn: AsyncConnection, name: str, who: Principal) -> dict[str, 
     if not await queues.may_own(conn, name, who.tenant):
         raise Forbidden(f"other tenants use this queue: this needs the scope {OPERATOR_SCOPE}")
     return {"owner": who.tenant}
+
+
+async def _record_change(
+    conn: AsyncConnection, who: Principal, before: QueueSettings | None, after: QueueSettings, names: set[str]
+) -> None:
+    """Record the settings that the body names, as they were (null: the queue is new) and as they are."""
+
+    def of(settings: QueueSettings) -> dict[str, Any]:
+        return {name: getattr(settings, name) for name in sorted(names)}
+
+    was = None if before is None else of(before)
+    await audit.record(conn, Action.QUEUE_CHANGED, who.tenant, after.name, before=was, after=of(after))
 
 
 async def _check_match(conn: AsyncConnection, name: str, if_match: str) -> None:

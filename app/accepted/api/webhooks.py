@@ -24,8 +24,10 @@ from accepted.api.jobs.answers import MONITORED, ErrorView, monitor_headers
 from accepted.api.state import State, state_of
 from accepted.domain import cursor, json_text
 from accepted.domain.job import WEBHOOK_TYPE, Status
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.network import signing
 from accepted.errors import FieldError, InvalidRequest, ResourceNotFound
+from accepted.services.monitoring import audit
 from accepted.services.webhooks import WAITING
 from accepted.services.webhooks import redeliver as send_again
 from accepted.settings import Settings
@@ -167,6 +169,7 @@ async def rotate_secret(request: Request, who: WebhooksWriter) -> Response:
     async with transaction(state.engine) as conn:
         await _current(conn, state.settings, who.tenant)
         secrets = await webhooks.rotate_secret(conn, who.tenant, signing.new_secret())
+        await audit.record(conn, Action.WEBHOOK_SECRET_ROTATED, who.tenant)
         await conn.commit()
     return _secrets(secrets)
 

@@ -1,7 +1,6 @@
 """`accepted keys`: create, list and revoke API keys, and set quotas and shares, directly in the ledger."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
@@ -9,6 +8,7 @@ import typer
 
 from accepted.cli.http import shown
 from accepted.domain.json_text import is_printable
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.network import signing
 from accepted.domain.tenants import RESERVED, SCOPES, TenantQuota, TenantShare
 from accepted.errors import ConfigurationError, ResourceNotFound, did_you_mean
@@ -76,16 +76,9 @@ def list_keys() -> None:
 @keys.command("revoke")
 def revoke_key(key_id: UUID) -> None:
     """Revoke a key. API processes stop accepting it within half a second."""
-    from accepted.storage import tenants
-    from accepted.storage.db.engine import transaction
+    from accepted.services.keys import revoke
 
-    async def end(engine: "AsyncEngine") -> bool:
-        async with transaction(engine) as conn:
-            ended = await tenants.revoke_key(conn, key_id, datetime.now(UTC))
-            await conn.commit()
-            return ended
-
-    if not _with_ledger(end):
+    if not _with_ledger(lambda engine: revoke(engine, key_id)):
         raise ResourceNotFound("no such key, or revoked already")
     typer.echo("revoked")
 
@@ -116,12 +109,16 @@ def quota(
     async def change(engine: "AsyncEngine") -> TenantQuota | None:
         async with transaction(engine) as conn:
             await _check_known(conn, tenant, create)
+            before = await tenants.quota_of(conn, tenant)
             if none:
                 await tenants.remove_quota(conn, tenant)
             elif jobs is not None:
                 await tenants.put_quota(conn, tenant, jobs, per)
+            now = await tenants.quota_of(conn, tenant)
+            if none or jobs is not None:
+                await _record(conn, Action.QUOTA_CHANGED, tenant, before, now, "jobs", "per")
             await conn.commit()
-            return await tenants.quota_of(conn, tenant)
+            return now
 
     if none and jobs is not None:
         raise ConfigurationError("give --jobs or --none, not both")
@@ -146,12 +143,16 @@ def share(
     async def change(engine: "AsyncEngine") -> TenantShare:
         async with transaction(engine) as conn:
             await _check_known(conn, tenant, create)
+            before = await tenants.share_of(conn, tenant)
             if none:
                 await tenants.remove_share(conn, tenant)
             elif weight is not None or max_running is not None:
                 await tenants.put_share(conn, tenant, weight, max_running)
+            now = await tenants.share_of(conn, tenant)
+            if now != before:
+                await _record(conn, Action.SHARE_CHANGED, tenant, before, now, "weight", "max_running")
             await conn.commit()
-            return await tenants.share_of(conn, tenant)
+            return now
 
     if none and (weight is not None or max_running is not None):
         raise ConfigurationError("give --weight or --max-running, or --none")
@@ -159,6 +160,16 @@ def share(
     typer.echo(
         f"weight {now.weight}, {'any number' if now.max_running is None else f'at most {now.max_running}'} running"
     )
+
+
+async def _record(
+    conn: "AsyncConnection", action: Action, tenant: str, before: object, after: object, *names: str
+) -> None:
+    """Record these fields as they were and as they are; null: there was, or is, none."""
+    from accepted.services.monitoring import audit
+
+    was, is_ = ({name: getattr(one, name) for name in names} if one else None for one in (before, after))
+    await audit.record(conn, action, tenant, tenant, before=was, after=is_)
 
 
 async def _check_known(conn: "AsyncConnection", tenant: str, create: bool) -> None:
@@ -171,11 +182,13 @@ async def _check_known(conn: "AsyncConnection", tenant: str, create: bool) -> No
 
 def _with_ledger(work: "Callable[[AsyncEngine], Awaitable[Answer]]") -> Answer:
     """Do it with the ledger, if its schema is what this version needs, or newer."""
+    from accepted.services.monitoring import audit
     from accepted.settings import load
     from accepted.storage.db import migrate
 
     async def checked(engine: "AsyncEngine") -> Answer:
         await migrate.check(engine)
+        audit.act_on_ledger()
         return await work(engine)
 
     return on_ledger(load().require_database(), checked)

@@ -15,6 +15,7 @@ import typer
 
 import accepted
 from accepted import extras, process
+from accepted.cli.audit import audit
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.jobs import jobs
 from accepted.cli.keys import keys, on_ledger
@@ -40,6 +41,7 @@ app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
 app.command("size")(size)
 app.command("status")(status)
+app.command("audit")(audit)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]

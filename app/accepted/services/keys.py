@@ -18,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import cancel_requested
 from accepted.domain.ids import new_id
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.tenants import DEFAULT_TENANT, OPERATOR_SCOPE, SCOPES, granted
 from accepted.errors import LedgerUnavailable, Unauthenticated
+from accepted.services.monitoring import audit
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading, transaction
 
@@ -42,6 +44,7 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     name: str = ""
     """The name of the key; empty when authentication is off."""
+    key_id: UUID | None = None
 
     @property
     def sees(self) -> str | None:
@@ -136,19 +139,30 @@ class ApiKeyCache:
             found = await tenants.find_key(conn, hashed)
         if found is None or not hmac.compare_digest(found[1], hashed) or found[0].revoked_at is not None:
             return None
-        return Principal(found[0].tenant, granted(found[0].scopes), found[0].name)
+        return Principal(found[0].tenant, granted(found[0].scopes), found[0].name, found[0].id)
 
 
 async def create(engine: AsyncEngine, tenant: str, name: str, scopes: list[str]) -> tuple[UUID, str]:
-    """Create a key. Returns its id and the key itself, which is not stored and cannot be read again."""
+    """Create a key, and record it. Returns its id and the key itself, which is not stored and cannot be read again."""
     key = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     key_id = new_id()
     async with transaction(engine) as conn:
         await tenants.create_key(
             conn, key_id=key_id, tenant=tenant, name=name, scopes=scopes, hashed=hash_key(key.encode())
         )
+        await audit.record(conn, Action.KEY_CREATED, tenant, str(key_id), name=name, scopes=scopes)
         await conn.commit()
     return key_id, key
+
+
+async def revoke(engine: AsyncEngine, key_id: UUID) -> bool:
+    """Revoke a key, and record it. False: it does not exist, or was revoked before."""
+    async with transaction(engine) as conn:
+        revoked = await tenants.revoke_key(conn, key_id)
+        if revoked is not None:
+            await audit.record(conn, Action.KEY_REVOKED, revoked.tenant, str(key_id), name=revoked.name)
+        await conn.commit()
+    return revoked is not None
 
 
 def hash_key(presented: bytes) -> bytes:

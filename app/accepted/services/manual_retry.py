@@ -12,8 +12,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.domain.job import Job
+from accepted.domain.monitoring.audit import Action
 from accepted.errors import NeedFailed
 from accepted.services.jobs import placement
+from accepted.services.monitoring import audit
+from accepted.services.monitoring.audit import RecordedPieces
 from accepted.storage import dead_letters, queue_tenants
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter
@@ -48,6 +51,7 @@ async def retry(engine: AsyncEngine, job: Job) -> Job | None:
             return None
         await manual_retry.clear(conn, [job.id])
         await _run_again(conn, chosen)
+        await audit.record(conn, Action.JOB_RETRIED, job.tenant, str(job.id))
         again = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return again[job.id]
@@ -84,6 +88,8 @@ async def replay(engine: AsyncEngine, job: Job, edited: EditedPayload | None) ->
         await _run_again(conn, chosen)
         if edited is not None:
             await manual_retry.edit(conn, job.id, edited.payload, edited.by)
+        replayed = Action.DEAD_LETTER_REPLAYED
+        await audit.record(conn, replayed, job.tenant, str(job.id), payload_edited=edited is not None)
         again = await jobs_by_id(conn, [job.id])
         await conn.commit()
     return again[job.id]
@@ -101,6 +107,7 @@ async def replay_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter,
     async with reading(engine) as conn:
         matched, start = await dead_letters.count(conn, tenant, wanted)
     step = spread_over / matched if matched else 0.0
+    recorded = RecordedPieces(Action.DEAD_LETTERS_REPLAYED, tenant, matched, wanted)
 
     async def replay_some(conn: AsyncConnection, done: int) -> int:
         chosen = await manual_retry.choose_letters(conn, tenant, wanted, start, done, step, MAX_BATCH)
@@ -108,26 +115,30 @@ async def replay_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter,
         await _run_again(conn, [one for one in chosen if one.id in cleared])
         return len(cleared)
 
-    return LetterCounts(matched, await _repeat(engine, replay_some))
+    return LetterCounts(matched, await _repeat(engine, replay_some, recorded))
 
 
 async def discard_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter) -> LetterCounts:
     """Discard all that match. Their jobs stay failed."""
     async with reading(engine) as conn:
         matched, start = await dead_letters.count(conn, tenant, wanted)
+    recorded = RecordedPieces(Action.DEAD_LETTERS_DISCARDED, tenant, matched, wanted)
 
     async def discard_some(conn: AsyncConnection, done: int) -> int:
         return await dead_letters.discard(conn, tenant, wanted, start, MAX_BATCH)
 
-    return LetterCounts(matched, await _repeat(engine, discard_some))
+    return LetterCounts(matched, await _repeat(engine, discard_some, recorded))
 
 
-async def _repeat(engine: AsyncEngine, some: Callable[[AsyncConnection, int], Awaitable[int]]) -> int:
+async def _repeat(
+    engine: AsyncEngine, some: Callable[[AsyncConnection, int], Awaitable[int]], recorded: RecordedPieces
+) -> int:
     """Call `some` with the number done so far, each time in a transaction of its own, until it does no more."""
     total = 0
     while True:
         async with transaction(engine) as conn:
             done = await some(conn, total)
+            await recorded.record(conn, done)
             await conn.commit()
         if not done:
             return total

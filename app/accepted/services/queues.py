@@ -9,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.job import FINISHED, Status
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.rates import Measured, size
+from accepted.services.monitoring import audit
 from accepted.storage import queue_load, queues
 from accepted.storage.counts import backlogs
 from accepted.storage.counts.backlogs import Backlog
@@ -49,6 +51,8 @@ async def delete(engine: AsyncEngine, broker: Broker, name: str, tenant: str, le
     """
     async with transaction(engine) as conn:
         uses = await queues.delete(conn, name, tenant, lease_ttl)
+        if uses is not None and uses.none:
+            await audit.record(conn, Action.QUEUE_DELETED, tenant, name)
         await conn.commit()
     if uses is not None and uses.none and not await broker.remove(name):
         log.info("queue_left_on_broker", queue=name)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.containment import RowErrors
@@ -13,6 +13,7 @@ from accepted.domain import json_text
 from accepted.domain.cron import CronError, CronLine
 from accepted.domain.ids import new_id
 from accepted.domain.job import Job, NewJob
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.schedule import (
     MISSED,
     OVERLAP,
@@ -28,6 +29,7 @@ from accepted.domain.zones import UnknownZone
 from accepted.errors import Conflict, FieldError, InvalidRequest, Refused, ResourceNotFound
 from accepted.services.jobs import placement
 from accepted.services.jobs.checks import JobChecks
+from accepted.services.monitoring import audit
 from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import schedules as ledger
 from accepted.storage.db.engine import reading, transaction
@@ -43,6 +45,9 @@ MAX_RUNS = 1000
 
 UNUSABLE = "the schedule cannot be used: write it again; the log of the scheduler says what is wrong"
 """The reason of a run that failed for another cause than its line or its job."""
+
+RECORDED = ("cron", "timezone", "on_missed", "overlap", "spread_over", "enabled")
+"""The fields of a schedule that the audit shows."""
 
 _ERRORS = RowErrors("cron")
 
@@ -78,6 +83,7 @@ async def put(engine: AsyncEngine, wanted: Schedule) -> tuple[Schedule, bool]:
     async with transaction(engine) as conn:
         before, now = await ledger.lock(conn, wanted.tenant, wanted.name)
         written = await ledger.put(conn, msgspec.structs.replace(wanted, next_at=_next_at(before, wanted, now)))
+        await _record_put(conn, before, wanted)
         await conn.commit()
     return written
 
@@ -86,6 +92,8 @@ async def delete(engine: AsyncEngine, tenant: str, name: str) -> None:
     """The schedule does not fire any more once this returns. Raises `ResourceNotFound`."""
     async with transaction(engine) as conn:
         deleted = await ledger.delete(conn, tenant, name)
+        if deleted:
+            await audit.record(conn, Action.SCHEDULE_DELETED, tenant, name)
         await conn.commit()
     if not deleted:
         raise ResourceNotFound("no such schedule")
@@ -119,6 +127,7 @@ async def trigger(engine: AsyncEngine, broker: Broker, name: str, job: NewJob) -
             raise Conflict("another job has its unique key")
         await placement.insert(conn, broker, new)
         accepted = await jobs_by_id(conn, [job.id])
+        await audit.record(conn, Action.SCHEDULE_TRIGGERED, job.tenant, name, job_id=job.id)
         await conn.commit()
     return accepted[job.id]
 
@@ -169,6 +178,20 @@ async def mend(engine: AsyncEngine) -> int:
         await ledger.move(conn, moved)
         await conn.commit()
     return len(moved)
+
+
+async def _record_put(conn: AsyncConnection, before: Schedule | None, wanted: Schedule) -> None:
+    """Record the fields as they were (null: it is new) and as they are. Of the job, which has a payload, whether it is
+    another."""
+
+    def of(one: Schedule) -> dict[str, object]:
+        return {name: getattr(one, name) for name in RECORDED}
+
+    was = None if before is None else of(before)
+    changed = before is None or before.job != wanted.job
+    await audit.record(
+        conn, Action.SCHEDULE_PUT, wanted.tenant, wanted.name, before=was, after=of(wanted), job_changed=changed
+    )
 
 
 async def _firing(one: Schedule, now: datetime, busy: bool, checks: JobChecks) -> _Firing:

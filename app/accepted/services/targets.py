@@ -6,6 +6,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.domain.monitoring.audit import Action
+from accepted.services.monitoring import audit
 from accepted.storage import targets
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
@@ -21,6 +23,8 @@ async def release(engine: AsyncEngine, tenant: str, host: str) -> bool:
     """Forget the failures of `host`, so that it is called as usual. False: there are none. The caller calls `wake`."""
     async with transaction(engine) as conn:
         done = await targets.release(conn, tenant, host)
+        if done:
+            await audit.record(conn, Action.TARGET_RELEASED, tenant, host)
         await conn.commit()
     return done
 

@@ -38,8 +38,6 @@ _NOTIFY = Statement(f"SELECT {NOTIFY_LIMITER}")
 
 _NOTIFY_WORKERS = Statement(f"SELECT pg_notify('{NEW_QUEUE_CHANNEL}', '')")
 
-_LOCK = Statement("SELECT name FROM queues WHERE name = :name FOR UPDATE")
-
 _COLUMNS = "name, paused, max_running, rate_jobs, rate_per, max_running_per_key, max_depth"
 _CHANGEABLE = ("owner", "paused", "max_running", "rate_jobs", "rate_per", "max_running_per_key", "max_depth")
 _LIMITING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
@@ -48,6 +46,8 @@ _LIMITING = ("paused", "max_running", "rate_jobs", "max_running_per_key")
 _ALL = Statement(f"SELECT {_COLUMNS} FROM queues ORDER BY name")
 
 _FIND = Statement(f"SELECT {_COLUMNS} FROM queues WHERE name = :name")
+
+_LOCK = Statement(f"SELECT {_COLUMNS} FROM queues WHERE name = :name FOR UPDATE")
 
 _USES = Statement(f"""
 SELECT
@@ -173,6 +173,12 @@ async def every(conn: Connection) -> list[QueueSettings]:
 async def settings_of(conn: Connection, name: str) -> QueueSettings | None:
     """The settings of this queue; None when it does not exist."""
     row = await _FIND.first(conn, name=name)
+    return None if row is None else _settings(row)
+
+
+async def locked(conn: Connection, name: str) -> QueueSettings | None:
+    """The settings of this queue, which nobody else changes until the caller commits; None when it does not exist."""
+    row = await _LOCK.first(conn, name=name)
     return None if row is None else _settings(row)
 
 

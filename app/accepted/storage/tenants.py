@@ -48,7 +48,9 @@ SELECT EXISTS (
 ) AS found
 """)
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
-_REVOKE_KEY = Statement("UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL")
+_REVOKE_KEY = Statement(f"""
+UPDATE api_keys SET revoked_at = now() WHERE id = :id AND revoked_at IS NULL RETURNING {_KEY_COLUMNS}
+""")
 
 _STILL_USED = """CAST(GREATEST(
     q.used - GREATEST(EXTRACT(epoch FROM {now} - q.counted_at), 0) * q.jobs / q.per, 0
@@ -138,10 +140,11 @@ async def list_keys(conn: Connection) -> list[ApiKey]:
     return [struct(ApiKey, row) for row in await _LIST_KEYS.rows(conn)]
 
 
-async def revoke_key(conn: Connection, key_id: UUID, now: datetime) -> bool:
-    """Revoke a key. False: it does not exist, or was revoked before. The caller commits."""
+async def revoke_key(conn: Connection, key_id: UUID) -> ApiKey | None:
+    """Revoke a key. None: it does not exist, or was revoked before. The caller commits."""
     await notifications.announce_settings(conn, notifications.KEYS)
-    return await _REVOKE_KEY.count(conn, id=key_id, now=now) > 0
+    row = await _REVOKE_KEY.first(conn, id=key_id)
+    return None if row is None else struct(ApiKey, row)
 
 
 async def take_quota(conn: Connection, tenant: str, wanted: int, least: int = 1) -> TakenQuota | None:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -103,7 +102,7 @@ async def test_keys_hold_everywhere(engine: AsyncEngine, pair: Pair) -> None:
 
     assert await answers(200)
     async with transaction(engine) as conn:
-        await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+        await tenants.revoke_key(conn, key_id)
         await conn.commit()
     await holds(lambda: answers(401))
 
@@ -117,7 +116,7 @@ async def test_what_waits_ends_when_its_key_is_revoked(engine: AsyncEngine, pair
     streaming = asyncio.create_task(events(pair.other, later["id"], bearer))
     await until(lambda: has(engine, "SELECT 1 FROM workers WHERE tenant = 'acme'"), 10, "the lease request to wait")
     async with transaction(engine) as conn:
-        await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+        await tenants.revoke_key(conn, key_id)
         await conn.commit()
     await holds(lambda: is_(all_done(watching, leasing, streaming), True))
     assert [answer.result().status_code for answer in (watching, leasing)] == [401, 401]
@@ -154,7 +153,7 @@ async def test_a_key_that_is_looked_up_while_it_is_revoked_is_looked_up_again(en
     looking_up = asyncio.create_task(cache.principal(key.encode()))
     await asyncio.sleep(0)
     async with transaction(engine) as conn:
-        await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+        await tenants.revoke_key(conn, key_id)
         await conn.commit()
     cache.forget()
     await looking_up
@@ -179,7 +178,7 @@ async def test_what_takes_its_time_to_end_does_not_keep_others_from_ending(engin
     waits = [asyncio.create_task(wait_under(key)) for _, key in made]
     for key_id, _ in made:
         async with transaction(engine) as conn:
-            await tenants.revoke_key(conn, key_id, datetime.now(UTC))
+            await tenants.revoke_key(conn, key_id)
             await conn.commit()
         cache.forget()
         await ending.wait()

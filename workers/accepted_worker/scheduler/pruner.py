@@ -1,5 +1,5 @@
-"""The pruner deletes what is past its retention: batches, finished jobs, runs of schedules, idempotency keys, and
-statistics, whose old minutes it first makes rows of ten minutes."""
+"""The pruner deletes what is past its retention: batches, finished jobs, runs of schedules, idempotency keys, the audit,
+and statistics, whose old minutes it first makes rows of ten minutes."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from accepted.domain.ids import BEFORE_ALL
 from accepted.storage import pruning
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import idempotency
-from accepted.storage.monitoring import statistics
+from accepted.storage.monitoring import audit, statistics
 from accepted.storage.pruning import Walked
 
 EVERY = 30.0
@@ -48,6 +48,7 @@ class Pruner:
             self._prune_jobs,
             self._prune_keys,
             self._prune_runs,
+            self._prune_audit,
             self._roll_up,
         ]
         self._left: list[Prune] = []
@@ -102,3 +103,7 @@ class Pruner:
     async def _roll_up(self, conn: AsyncConnection, now: datetime) -> Walked:
         rows = await statistics.roll_up(conn)
         return Walked(rows, rows, None)
+
+    async def _prune_audit(self, conn: AsyncConnection, now: datetime) -> Walked:
+        entries = await audit.prune(conn, now, STEP)
+        return Walked(entries, entries, None)

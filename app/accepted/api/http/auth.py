@@ -13,6 +13,7 @@ from accepted.api.state import state_of
 from accepted.domain.tenants import OPERATOR_SCOPE, SCOPES, granted
 from accepted.errors import Forbidden, LedgerUnavailable, Unauthenticated
 from accepted.services.keys import EVERYONE, Principal
+from accepted.services.monitoring import audit
 
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `accepted keys create`")
 
@@ -48,10 +49,13 @@ async def _authenticate_again(request: Request, *scopes: str) -> None:
 
 
 def needs(*scopes: str) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that requires one of `scopes` and returns the caller."""
+    """A dependency that requires one of `scopes` and returns the caller, who is the actor of what the route does."""
 
     async def dependency(request: Request) -> Principal:
-        return await authenticate(request, *scopes)
+        principal = await authenticate(request, *scopes)
+        address = request.client.host if request.client else None
+        audit.act_as(audit.Actor(principal.tenant, principal.key_id, principal.name, address))
+        return principal
 
     dependency.scopes = scopes  # type: ignore[attr-defined]
     return dependency

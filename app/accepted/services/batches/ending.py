@@ -19,9 +19,11 @@ from accepted.containment import RowErrors
 from accepted.domain.batch import FINISHED_EVENT, Batch, to_wire
 from accepted.domain.ids import BEFORE_ALL
 from accepted.domain.job import FINISHED, WEBHOOK_TYPE, NewJob
+from accepted.domain.monitoring.audit import Action
 from accepted.errors import LedgerUnavailable
 from accepted.services import webhooks
 from accepted.services.jobs import completion
+from accepted.services.monitoring import audit
 from accepted.storage import batch_ends, batches
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import transaction
@@ -53,6 +55,7 @@ async def cancel(engine: AsyncEngine, broker: Broker, tenant: str, batch_id: UUI
     async with transaction(engine) as conn:
         if not await batch_ends.request_cancel(conn, tenant, batch_id):
             return False
+        await audit.record(conn, Action.BATCH_CANCELLED, tenant, str(batch_id))
         await conn.commit()
     try:
         await _begin(BatchCanceller(engine, broker), batch_id)

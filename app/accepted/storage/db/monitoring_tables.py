@@ -1,4 +1,4 @@
-"""The tables by which people see what happens: which processes there are, what handlers have logged, and statistics."""
+"""The tables by which people see what happens: processes, what handlers have logged, statistics, and the audit."""
 
 from sqlalchemy import (
     BigInteger,
@@ -6,6 +6,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Identity,
+    Index,
     Integer,
     PrimaryKeyConstraint,
     Table,
@@ -70,4 +71,19 @@ processes = Table(
     Column("queues", ARRAY(Text), nullable=False, server_default="{}"),
     Column("outcomes", JSON, nullable=False, server_default="{}"),
     Column("loops", JSON, nullable=False, server_default="[]"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("at", Moment, nullable=False, server_default=func.now()),
+    Column("tenant", Text, nullable=False),
+    Column("key_id", UUID),
+    Column("key_name", Text),
+    Column("address", Text),
+    Column("action", Text, nullable=False),
+    Column("target", Text),
+    Column("detail", JSON, nullable=False),
+    Index("audit_by_tenant", "tenant", "id"),
 )

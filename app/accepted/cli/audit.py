@@ -1,0 +1,31 @@
+"""`accepted audit`: who changed what."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from accepted.cli.http import AsJson, ask, given, say, say_json
+
+
+def audit(
+    action: Annotated[str | None, typer.Option(help="Such as queue.changed.")] = None,
+    since: Annotated[str | None, typer.Option(help="A time with an offset: 2026-11-30T09:00:00Z.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The `next` of an earlier page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List who changed what, newest first."""
+    page = ask("GET", "/audit", params=given(action=action, since=since, limit=limit, cursor=cursor))
+    if as_json:
+        say_json(page)
+        return
+    if not page["items"]:
+        say("no acts are recorded")
+    for entry in page["items"]:
+        detail = entry["detail"]
+        by = detail.pop("os_user", None) or (entry["key"] or {}).get("name") or "anybody"
+        at, what, target = entry["at"][:19], entry["action"], entry["target"] or "-"
+        say(f"{at}Z  {entry['tenant']}/{by} {entry['address'] or '-'}  {what} {target}  {json.dumps(detail)}")
+    if page["next"]:
+        say(f"more: --cursor {page['next']}")
