@@ -1,13 +1,15 @@
 """`accepted audit`: who changed what."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, ask, given, say, say_json
+from accepted.cli.client_commands import calls_the_api
+from accepted.cli.http import AsJson, ask, given, say, say_json, say_lines
 
 
+@calls_the_api
 def audit(
     action: Annotated[str | None, typer.Option(help="Such as queue.changed.")] = None,
     since: Annotated[str | None, typer.Option(help="A time with an offset: 2026-11-30T09:00:00Z.")] = None,
@@ -20,12 +22,13 @@ def audit(
     if as_json:
         say_json(page)
         return
-    if not page["items"]:
-        say("no acts are recorded")
-    for entry in page["items"]:
-        detail = entry["detail"]
-        by = detail.pop("os_user", None) or (entry["key"] or {}).get("name") or "anybody"
-        at, what, target = entry["at"][:19], entry["action"], entry["target"] or "-"
-        say(f"{at}Z  {entry['tenant']}/{by} {entry['address'] or '-'}  {what} {target}  {json.dumps(detail)}")
+    say_lines(map(_line, page["items"]), "no acts are recorded")
     if page["next"]:
         say(f"more: --cursor {page['next']}")
+
+
+def _line(entry: dict[str, Any]) -> str:
+    detail = dict(entry["detail"])
+    by = detail.pop("os_user", None) or (entry["key"] or {}).get("name") or "anybody"
+    who = f"{entry['tenant']}/{by} {entry['address'] or '-'}"
+    return f"{entry['at'][:19]}Z  {who}  {entry['action']} {entry['target'] or '-'}  {json.dumps(detail)}"

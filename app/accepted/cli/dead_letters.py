@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, given, say, say_json
+from accepted.cli.client_commands import ClientCommands
+from accepted.cli.http import AsJson, RequestFailed, ask, given, say, say_json, say_lines
 
-dead_letters = typer.Typer(no_args_is_help=True, help="List, replay and discard dead letters.")
+dead_letters = ClientCommands(no_args_is_help=True, help="List, replay and discard dead letters.")
 
 ArgumentIds = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these dead letters.")]
 OptionIds = Annotated[str | None, typer.Option(help="Only these dead letters, comma-separated.")]
@@ -38,8 +39,8 @@ def list_(
     if as_json:
         say_json(page)
     else:
-        for item in page["items"]:
-            say(_group_line(item) if group else _line(item))
+        none = "" if "ids" in query else "no dead letters"  # of ids that are not found, the error tells
+        say_lines(map(_group_line if group else _line, page["items"]), none)
     if not group and page["next"] is None:
         _check_found(query, len(page["items"]))
 

@@ -1,13 +1,14 @@
-"""Calls of the HTTP API by the commands, with ACCEPTED_URL and ACCEPTED_API_KEY."""
+"""Calls of the HTTP API by the commands."""
 
 import json
-import os
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from accepted.cli.client_commands import client_setting
 from accepted.domain.json_text import is_printable
 from accepted.errors import AcceptedError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import httpx
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 LONG_POLL = 30
 """Seconds that `accepted jobs watch` waits for a change in one request."""
@@ -39,7 +42,7 @@ def call(method: str, path: str, **options: Any) -> "httpx.Response":
 
     key = _api_key()
     headers = {**(options.pop("headers", None) or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
-    url = os.environ.get("ACCEPTED_URL", "http://127.0.0.1:8000").strip().rstrip("/")
+    url = (client_setting("url") or DEFAULT_URL).strip().rstrip("/")
     try:
         answer = httpx.request(method, url + path, headers=headers, timeout=LONG_POLL + 10, **options)
     except httpx.InvalidURL:  # its text quotes a part of the URL, which may hold a password
@@ -55,7 +58,7 @@ def call(method: str, path: str, **options: Any) -> "httpx.Response":
 
 def _api_key() -> str:
     """The key, without the line break with which a file ends. Errors never show a part of it."""
-    key = os.environ.get("ACCEPTED_API_KEY", "").strip()
+    key = client_setting("api_key").strip()
     if not re.fullmatch("[!-~]*", key):
         raise RequestFailed("ACCEPTED_API_KEY=(hidden): has a character that is no part of a key")
     return key
@@ -97,9 +100,24 @@ def say(line: str) -> None:
     typer.echo(shown(line))
 
 
+def say_lines(lines: Iterable[str], none: str) -> None:
+    """Print each line; if there are none, `none` (if that says anything) on standard error: a program reads nothing."""
+    found = list(lines)
+    for line in found:
+        say(line)
+    if none and not found:
+        typer.echo(none, err=True)
+
+
 def say_json(value: object) -> None:
     """Print JSON. Of the control characters `json` itself leaves DEL as it is."""
     typer.echo(json.dumps(value).replace("\x7f", "\\u007f"))
+
+
+def say_deleted(name: str, as_json: bool) -> None:
+    """What a command that deletes prints: as before, nothing but for machines."""
+    if as_json:
+        say_json({"deleted": name})
 
 
 def segment(name: str) -> str:

@@ -1,12 +1,12 @@
 """`accepted keys`: create, list and revoke API keys, and set quotas and shares, directly in the ledger."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
 
-from accepted.cli.http import shown
+from accepted.cli.http import AsJson, say_json, shown
 from accepted.domain.json_text import is_printable
 from accepted.domain.monitoring.audit import Action
 from accepted.domain.network import signing
@@ -30,6 +30,7 @@ def create_key(
     tenant: Annotated[str, typer.Option(help="The tenant whose jobs the key sees.")],
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scopes: Annotated[str, typer.Option(help="Comma-separated: " + ", ".join(SCOPES))] = "jobs:read,jobs:write",
+    as_json: AsJson = False,
 ) -> None:
     """Create a key. It is printed once and cannot be shown again.
 
@@ -46,17 +47,16 @@ def create_key(
     if tenant.startswith(RESERVED):
         raise ConfigurationError(f"--tenant: names that begin with {RESERVED} are the service's own")
     key_id, key = _with_ledger(lambda engine: create(engine, tenant, name, wanted))
+    if as_json:
+        say_json({"id": str(key_id), "tenant": tenant, "name": name, "scopes": wanted, "key": key})
+        return
     typer.echo(f"id: {key_id}", err=True)
     typer.echo(key)
 
 
 @keys.command("list")
-def list_keys() -> None:
+def list_keys(as_json: AsJson = False) -> None:
     """List all keys, without their secrets."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from accepted.storage import tenants
     from accepted.storage.db.engine import transaction
 
@@ -64,8 +64,30 @@ def list_keys() -> None:
         async with transaction(engine) as conn:
             return await tenants.list_keys(conn)
 
+    found = _with_ledger(fetch)
+    if as_json:
+        say_json({"items": [_as_json(key) for key in found]})
+    elif found:
+        _print(found)
+    else:
+        typer.echo("no keys", err=True)
+
+
+def _as_json(key: "ApiKey") -> dict[str, Any]:
+    revoked = key.revoked_at and key.revoked_at.isoformat()
+    return {
+        "id": str(key.id), "tenant": key.tenant, "name": key.name, "scopes": key.scopes,
+        "created_at": key.created_at.isoformat(), "revoked_at": revoked,
+    }  # fmt: skip
+
+
+def _print(found: "list[ApiKey]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("id", "tenant", "name", "scopes", "created", "revoked")
-    for key in _with_ledger(fetch):
+    for key in found:
         revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
         created = f"{key.created_at:%Y-%m-%d %H:%M}"
         tenant, name = (escape(shown(one)) for one in (key.tenant, key.name))
@@ -74,24 +96,31 @@ def list_keys() -> None:
 
 
 @keys.command("revoke")
-def revoke_key(key_id: UUID) -> None:
+def revoke_key(key_id: UUID, as_json: AsJson = False) -> None:
     """Revoke a key. API processes stop accepting it within half a second."""
     from accepted.services.keys import revoke
 
     if not _with_ledger(lambda engine: revoke(engine, key_id)):
         raise ResourceNotFound("no such key, or revoked already")
-    typer.echo("revoked")
+    if as_json:
+        say_json({"revoked": str(key_id)})
+    else:
+        typer.echo("revoked")
 
 
 @keys.command("alert-secret")
-def alert_secret() -> None:
+def alert_secret(as_json: AsJson = False) -> None:
     """Print the secret that signs alerts. It is derived from ACCEPTED_WEBHOOK_SECRET."""
     from accepted.settings import load
 
     master = load().webhook_secret
     if master is None:
         raise ConfigurationError("ACCEPTED_WEBHOOK_SECRET is not set, so alerts are not signed")
-    typer.echo(signing.secret_of_alerts(master))
+    secret = signing.secret_of_alerts(master)
+    if as_json:
+        say_json({"secret": secret})
+    else:
+        typer.echo(secret)
 
 
 @keys.command()
@@ -101,6 +130,7 @@ def quota(
     per: Annotated[int, typer.Option(min=1, max=366 * 86400, help="Seconds.")] = 60,
     none: Annotated[bool, typer.Option("--none", help="Remove the quota.")] = False,
     create: Annotated[bool, typer.Option("--create", help="Also for a tenant that has no key yet.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Set, remove or show how many jobs a tenant may submit. API processes apply it within half a second."""
     from accepted.storage import tenants
@@ -123,7 +153,10 @@ def quota(
     if none and jobs is not None:
         raise ConfigurationError("give --jobs or --none, not both")
     now = _with_ledger(change)
-    typer.echo("no quota" if now is None else f"{now.jobs} jobs in {now.per:g} s, {now.remaining} left")
+    if as_json:
+        say_json(None if now is None else {"jobs": now.jobs, "per": now.per, "remaining": now.remaining})
+    else:
+        typer.echo("no quota" if now is None else f"{now.jobs} jobs in {now.per:g} s, {now.remaining} left")
 
 
 @keys.command()
@@ -135,6 +168,7 @@ def share(
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="Let it have the share of every other.")] = False,
     create: Annotated[bool, typer.Option("--create", help="Also for a tenant that has no key yet.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Set, remove or show a tenant's share of the slots. What is left out does not change."""
     from accepted.storage import tenants
@@ -157,9 +191,11 @@ def share(
     if none and (weight is not None or max_running is not None):
         raise ConfigurationError("give --weight or --max-running, or --none")
     now = _with_ledger(change)
-    typer.echo(
-        f"weight {now.weight}, {'any number' if now.max_running is None else f'at most {now.max_running}'} running"
-    )
+    if as_json:
+        say_json({"weight": now.weight, "max_running": now.max_running})
+        return
+    running = "any number" if now.max_running is None else f"at most {now.max_running}"
+    typer.echo(f"weight {now.weight}, {running} running")
 
 
 async def _record(

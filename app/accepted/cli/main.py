@@ -16,7 +16,9 @@ import typer
 import accepted
 from accepted import extras, process
 from accepted.cli.audit import audit
+from accepted.cli.batches import batches
 from accepted.cli.dead_letters import dead_letters
+from accepted.cli.deliveries import deliveries
 from accepted.cli.jobs import jobs
 from accepted.cli.keys import keys, on_ledger
 from accepted.cli.queues import queues, size
@@ -31,14 +33,16 @@ from accepted.errors import AcceptedError, ConfigurationError
 if TYPE_CHECKING:
     from accepted.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
+app.add_typer(batches, name="batches")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(schedules, name="schedules")
 app.add_typer(targets, name="targets")
 app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
+app.add_typer(deliveries, name="deliveries")
 app.command("size")(size)
 app.command("status")(status)
 app.command("audit")(audit)
@@ -239,9 +243,10 @@ def _start_logging(pretty: bool = False) -> None:
 
 
 def _say_unknown() -> None:
-    """Loads the settings only if one may be given: it takes longer than all else that `--help` does."""
-    names = {name.upper() for name in os.environ} - {PREFIX + name.upper() for name in OF_CLIENTS}
-    if not os.path.exists(DOT_ENV) and not any(name.startswith(PREFIX) for name in names):
+    """Loads the settings only if one is given: it takes longer than all else that `--help` does."""
+    given = [name.upper() for name in (*os.environ, *_names_in_file())]
+    of_clients = {PREFIX + name.upper() for name in OF_CLIENTS}
+    if all(name in of_clients for name in given if name.startswith(PREFIX)):
         return
 
     from accepted.settings import unknown
@@ -249,6 +254,14 @@ def _say_unknown() -> None:
     for name, near in unknown().items():
         hint = f"; did you mean {near}?" if near else ""
         typer.echo(f"accepted: {name} is no setting and is ignored{hint}", err=True)
+
+
+def _names_in_file() -> list[str]:
+    if not os.path.exists(DOT_ENV):
+        return []
+    from dotenv import dotenv_values
+
+    return list(dotenv_values(DOT_ENV, interpolate=False))
 
 
 def _checked_settings() -> "Settings":

@@ -5,9 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, call, given, say, say_json, segment
+from accepted.cli.client_commands import ClientCommands, calls_the_api
+from accepted.cli.http import (
+    AsJson,
+    RequestFailed,
+    ask,
+    call,
+    given,
+    say,
+    say_deleted,
+    say_json,
+    say_lines,
+    segment,
+)
 
-queues = typer.Typer(no_args_is_help=True, help="Show queues, pause them, set their limits and delete them.")
+queues = ClientCommands(no_args_is_help=True, help="Show queues, pause them, set their limits and delete them.")
 
 NONE = "none"
 """The value that removes a limit."""
@@ -23,8 +35,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         say_json(page)
         return
-    for queue in page["items"]:
-        _show(queue, False)
+    say_lines(map(_line, page["items"]), "no queues")
 
 
 @queues.command()
@@ -46,9 +57,10 @@ def resume(name: str, create: Create = False, as_json: AsJson = False) -> None:
 
 
 @queues.command()
-def delete(name: str) -> None:
+def delete(name: str, as_json: AsJson = False) -> None:
     """Delete a queue without unfinished jobs, and its limits. A new job makes it again."""
     call("DELETE", f"/queues/{segment(name)}")
+    say_deleted(name, as_json)
 
 
 @queues.command()
@@ -71,6 +83,7 @@ def limit(
     _change(name, changes, create, as_json)
 
 
+@calls_the_api
 def size(
     queue: Annotated[str, typer.Option(help="Name of the queue.")],
     drain_within: Annotated[float | None, typer.Option(help="Seconds in which to clear the backlog.")] = None,
@@ -116,7 +129,11 @@ def _rate(value: str) -> dict[str, Any]:
 def _show(queue: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(queue)
-        return
+    else:
+        say(_line(queue))
+
+
+def _line(queue: dict[str, Any]) -> str:
     depth = ", ".join(f"{count} {status}" for status, count in queue["depth"].items() if count) or "empty"
     rate = queue["rate_limit"]
     limits = {
@@ -126,4 +143,4 @@ def _show(queue: dict[str, Any], as_json: bool) -> None:
         "max_depth": queue["max_depth"],
     }
     set_ = ["paused"] * queue["paused"] + [f"{name}={value}" for name, value in limits.items() if value is not None]
-    say(f"{queue['name']:<20} {queue['slots']:>4} slots  {depth}{'  ' if set_ else ''}{', '.join(set_)}")
+    return f"{queue['name']:<20} {queue['slots']:>4} slots  {depth}{'  ' if set_ else ''}{', '.join(set_)}"

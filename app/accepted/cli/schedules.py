@@ -8,10 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, RequestFailed, ask, call, given, say, say_json, segment
+from accepted.cli.client_commands import ClientCommands
+from accepted.cli.http import (
+    AsJson,
+    RequestFailed,
+    ask,
+    call,
+    given,
+    say,
+    say_deleted,
+    say_json,
+    say_lines,
+    segment,
+)
 from accepted.domain.zones import zone
 
-schedules = typer.Typer(help="List, write, preview and trigger schedules.")
+schedules = ClientCommands(help="List, write, preview and trigger schedules.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 Timezone = Annotated[str, typer.Option(help="UTC, or a name of the IANA database.")]
@@ -31,8 +43,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         say_json({"items": found})
         return
-    for one in found:
-        _show(one, False)
+    say_lines((line for one in found for line in _lines(one)), "no schedules")
 
 
 @schedules.command()
@@ -64,9 +75,10 @@ def put(
 
 
 @schedules.command()
-def delete(name: Name) -> None:
+def delete(name: Name, as_json: AsJson = False) -> None:
     """Delete a schedule. Jobs that it submitted stay."""
     call("DELETE", f"/schedules/{segment(name)}")
+    say_deleted(name, as_json)
 
 
 @schedules.command()
@@ -90,9 +102,7 @@ def runs(
     if as_json:
         say_json(page)
         return
-    for run in page["items"]:
-        result = run["job_status"] or run["reason"] or ""
-        say(f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {result}")
+    say_lines(map(_run_line, page["items"]), "no runs")
 
 
 @schedules.command()
@@ -126,11 +136,20 @@ def _all() -> Iterator[dict[str, Any]]:
 def _show(one: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(one)
-        return
+    else:
+        say_lines(_lines(one), "")
+
+
+def _lines(one: dict[str, Any]) -> Iterator[str]:
     disabled = "" if one["enabled"] else "  (disabled)"
-    say(f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{disabled}")
+    yield f"{one['name']}  {one['cron']}  {one['timezone']}  {one['job']['type']}{disabled}"
     for line in _runs(one["next_runs"], one["timezone"]):
-        say(f"  {line}")
+        yield f"  {line}"
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    result = run["job_status"] or run["reason"] or ""
+    return f"{run['scheduled_at'][:19]}Z  {run['outcome']:<10} {run['job_id'] or '-':<36}  {result}"
 
 
 def _runs(moments: list[str], timezone: str) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 import typer
 
+from accepted.cli.client_commands import calls_the_api
 from accepted.cli.http import AsJson, ask, say, say_json
 
 
+@calls_the_api
 def status(as_json: AsJson = False) -> None:
     """Say what is wrong right now, since when, and what to do. Exit code 1 if anything is."""
     found = ask("GET", "/status")

@@ -1,12 +1,13 @@
 """`accepted targets`: the hosts that jobs call and that fail or are deferred."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from accepted.cli.http import AsJson, ask, say, say_json, segment
+from accepted.cli.client_commands import ClientCommands
+from accepted.cli.http import AsJson, ask, say, say_json, say_lines, segment
 
-targets = typer.Typer(no_args_is_help=True, help="List the hosts that fail or are deferred, and release them.")
+targets = ClientCommands(no_args_is_help=True, help="List the hosts that fail or are deferred, and release them.")
 
 
 @targets.command("list")
@@ -16,9 +17,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         say_json(page)
         return
-    for one in page["items"]:
-        until = (one["deferred_until"] or "")[:19]
-        say(f"{one['host']:<40} {one['state']:<10} {one['failures']:>4} {one['reason']:<13} {until}".rstrip())
+    say_lines(map(_line, page["items"]), "no host fails or is deferred")
 
 
 @targets.command()
@@ -31,3 +30,9 @@ def release(
         say_json(done)
     else:
         say(f"{done['host']} and {done['released']} waiting jobs released")
+
+
+def _line(target: dict[str, Any]) -> str:
+    until = (target["deferred_until"] or "")[:19]
+    known = f"{target['host']:<40} {target['state']:<10} {target['failures']:>4} {target['reason']:<13} {until}"
+    return known.rstrip()

@@ -1,5 +1,5 @@
-"""The pruner deletes what is past its retention: batches, finished jobs, runs of schedules, idempotency keys, the audit,
-and statistics, whose old minutes it first makes rows of ten minutes."""
+"""The pruner deletes what is past its retention: batches, finished jobs, runs of schedules, idempotency keys, the
+audit, and statistics, whose old minutes it first makes rows of ten minutes."""
 
 import time
 from collections.abc import Awaitable, Callable
