@@ -8,7 +8,7 @@ CHECKED := app workers tests deploy alembic/env.py
 MAX_LINES := 300
 LONGEST_FIRST := tests/faults tests/harm tests/model tests/drill tests/acceptance tests/integration tests/unit
 RABBITMQ4 := /opt/accepted-rabbitmq4
-HANDLERS := --extra images --extra email
+HANDLERS := --extra images --extra email --extra otel
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 

@@ -24,8 +24,10 @@ registry.load([registry.BUILT_IN])
 SCHEDULER = CONNECTED + "from accepted_worker import scheduler_process"
 API = CONNECTED + "import accepted.api.app, accepted.api.http.server"
 
-NOBODY = {"aio_pika", "aiormq", "aiosmtplib", "alembic", "httpcore", "httpx", "PIL", "typer"}
-"""The drivers of AMQP and SMTP, HTTP clients, Pillow, migrations: loaded where they are first used."""
+NOBODY = {
+    "aio_pika", "aiormq", "aiosmtplib", "alembic", "httpcore", "httpx", "opentelemetry.sdk", "PIL", "requests", "typer",
+}  # fmt: skip
+"""The drivers of AMQP and SMTP, HTTP clients, Pillow, migrations, spans: loaded where they are first used."""
 
 HTTP_SERVER = {"fastapi", "starlette", "uvicorn", "opentelemetry"}
 

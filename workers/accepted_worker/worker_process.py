@@ -17,6 +17,7 @@ from accepted.services.job_types.registration import check_handled
 from accepted.services.monitoring.presence import Presence
 from accepted.settings import Settings
 from accepted.storage.monitoring.processes import PartOf
+from accepted.tracing import setup as tracing
 from accepted_worker import handlers as built_in
 from accepted_worker import memory_budget
 from accepted_worker.attempt import registry
@@ -102,6 +103,7 @@ async def run_worker(
             database_url=settings.require_database(),
         )
         process.tune_garbage_collector()
+        tracing.start("worker")
         presence = Presence(
             engine, "worker", running_worker.drain, id=running_worker.id, part_of=part_of, report=running_worker.report
         )
@@ -115,6 +117,7 @@ async def run_worker(
     await pool.aclose()
     await egress.aclose()
     await egress_of_deliveries.aclose()
+    tracing.stop()
 
 
 def _handlers(settings: Settings) -> dict[str, Handler]:

@@ -63,6 +63,7 @@ from accepted.storage.db.engine import create_engine, retry_until_available, tra
 from accepted.storage.db.notifications import DRAINS, KEYS, LIMITS, TYPES
 from accepted.storage.jobs import metadata_index
 from accepted.storage.monitoring.processes import PartOf
+from accepted.tracing import setup as tracing
 
 DESCRIPTION = (
     "Submit a job, get a 202, then poll it or receive a webhook. "
@@ -159,6 +160,7 @@ def create_app(settings: Settings, part_of: PartOf | None = None) -> FastAPI:
         _on_stop(state.watcher.close)
         _on_stop(state.lease_waiters.close)
         process.tune_garbage_collector()
+        tracing.start("api")
         async with observed_loop(), metrics_port.refreshed(partial(refresh_all, engine, broker, settings.lease_ttl)):
             yield
         for task in background:
@@ -170,6 +172,7 @@ def create_app(settings: Settings, part_of: PartOf | None = None) -> FastAPI:
         await late_tasks_ended()
         await broker.close()
         await engine.dispose()
+        tracing.stop()
 
     serve_under(settings.root_path)
     app = Application(

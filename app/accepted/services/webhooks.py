@@ -38,7 +38,7 @@ _RETRY = msgspec.json.encode(WEBHOOK_RETRY).decode()
 async def record(conn: Connection, broker: Broker, finished: Sequence[UUID]) -> None:
     """Write the deliveries about these jobs, which have finished in this transaction. The caller commits."""
     if finished:
-        await write(conn, broker, [_delivery_about(job, url) for job, url in await callbacks_of(conn, finished)])
+        await write(conn, broker, [_delivery_about(*one) for one in await callbacks_of(conn, finished)])
 
 
 async def write(conn: Connection, broker: Broker, deliveries: Sequence[NewJob]) -> None:
@@ -137,9 +137,11 @@ async def _send_another(engine: AsyncEngine, broker: Broker, sent: Job) -> Job |
     return made[new.id]
 
 
-def _delivery_about(job: Job, url: str) -> NewJob:
+def _delivery_about(job: Job, url: str, traceparent: str | None) -> NewJob:
+    """A delivery in the trace of the job."""
     body = event(f"job.{job.status}", job.finished_at, to_wire(job))
-    return delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": body})
+    made = delivery(job.tenant, WEBHOOK_TYPE, {"url": url, "job_id": job.id, "event": body})
+    return msgspec.structs.replace(made, traceparent=traceparent)
 
 
 def _payload(sent: Job) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.storage import batches
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import reading, retry_until_available
+from accepted.tracing.context import traceparent
 from accepted_worker.attempt.values import child_of
 
 MAX_CHILDREN_BYTES = 32 * 2**20
@@ -59,7 +60,9 @@ class Children:
 
     async def _checked(self, body: dict[str, Any]) -> NewJob:
         try:
-            return await self._checks.check(self._claim.job.tenant, child_of(body), self._claim.traceparent)
+            return await self._checks.check(
+                self._claim.job.tenant, child_of(body), traceparent(self._claim.traceparent)
+            )
         except Refused as refused:
             raise InvalidJob(f"a child of this job is refused: {refused}") from None
 

@@ -14,7 +14,8 @@ from accepted.domain.failures import LeaseLost
 from accepted.domain.references import Lease
 from accepted.storage.attempts import completion
 from accepted.storage.db.engine import reading, retry_until_available, transaction
-from accepted_worker.attempt import threads
+from accepted.tracing import jobs as tracing
+from accepted_worker.attempt import failures, threads
 from accepted_worker.attempt.values import step_name, step_result_of
 
 InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
@@ -41,11 +42,19 @@ class Steps:
         async with self._running.setdefault(name, asyncio.Lock()):
             if name not in known:
                 if name not in self._committing:
-                    value = await call_step(partial(function, *args, **kwargs), self._in_a_thread)
+                    value = await self._call(name, partial(function, *args, **kwargs))
                     result = step_result_of(name, value, self._max_bytes)
                     self._committing[name] = asyncio.create_task(self._commit(name, result))
                 known[name] = await asyncio.shield(self._committing[name])
         return msgspec.json.decode(known[name])
+
+    async def _call(self, name: str, function: Callable[[], Any]) -> Any:
+        with tracing.below(f"step {name}") as span:
+            try:
+                return await call_step(function, self._in_a_thread)
+            except Exception as error:
+                span.failed(failures.of(error).failure_class)
+                raise
 
     async def settled(self) -> None:
         """Wait until every result of this attempt is committed, or refused by the fence."""

@@ -24,6 +24,8 @@ from accepted.context import HttpAnswer
 from accepted.domain.failures import InvalidJob
 from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import Target, UrlRefused, parse_target
+from accepted.tracing import http as tracing
+from accepted.tracing.context import traceparent
 from accepted_worker.outbound.lookup import Lookup, Resolve
 
 # More calls at a time than a worker process has slots; keeps the process from running out of file descriptors.
@@ -79,6 +81,24 @@ class Egress:
             target = parse_target(url, self._allow)
         except UrlRefused as refusal:
             raise InvalidJob(str(refusal)) from None
+        with tracing.call(method, target) as span:
+            answer = await self._exchanged(method, target, _traced(headers), content, timeout, max_bytes)
+            tracing.was_answered(span, answer.status_code)
+        return answer
+
+    async def aclose(self) -> None:
+        """Stop the DNS threads; a lookup that hangs keeps its thread until it ends."""
+        self._lookup.close()
+
+    async def _exchanged(
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        content: bytes,
+        timeout: float,
+        max_bytes: int,
+    ) -> HttpAnswer:
         fields = _fields(method, target, headers, content)
         await self._load()
         from accepted_worker.outbound import exchange
@@ -89,15 +109,18 @@ class Egress:
             line = exchange.GuardedLine(target, self._allow, self._lookup, max_bytes)
             return await exchange.exchanged(line, request, tls, timeout, max_bytes)
 
-    async def aclose(self) -> None:
-        """Stop the DNS threads; a lookup that hangs keeps its thread until it ends."""
-        self._lookup.close()
-
     async def _load(self) -> None:
         """In a thread: other attempts run on meanwhile."""
         if not self._loaded:
             await asyncio.to_thread(importlib.import_module, "accepted_worker.outbound.exchange")
             self._loaded = True
+
+
+def _traced(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """With the trace context, unless the job sends one of its own."""
+    if (sent := traceparent()) is None or any(name.lower() == tracing.HEADER for name in headers):
+        return headers
+    return {**headers, tracing.HEADER: sent}
 
 
 def _fields(method: str, target: Target, headers: Mapping[str, str], content: bytes) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ from accepted.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from accepted.services.monitoring.presence import RecentOutcomes
 from accepted.services.monitoring.statistics import Measurements
 from accepted.storage.attempts.claims import Claim
+from accepted.tracing import jobs as tracing
 from accepted_worker.attempt import failures
 from accepted_worker.attempt.attempt_log import keep_in_this_context
 from accepted_worker.attempt.handler_call import CalledAttempt, CallOutcome, EndReason, HandlerCall
@@ -129,7 +130,9 @@ class Executor:
             return transitions.handed_back(running)
         if isinstance(call, Deferred):
             return transitions.deferred(running, *call)
-        transition = await self._run(claim, handler, running)
+        with tracing.below(f"attempt {claim.job.type}") as span:
+            transition = await self._run(claim, handler, running)
+            tracing.ended(span, transition.outcome)
         if call is not None:
             self.tools.targets.tell(call, transition)
         return transition

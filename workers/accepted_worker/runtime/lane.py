@@ -23,6 +23,7 @@ from accepted.services.jobs.completion import MAX_BATCH
 from accepted.storage import workers
 from accepted.storage.db.engine import RETRY_SECONDS
 from accepted.storage.jobs import cancellation
+from accepted.tracing import jobs as tracing
 from accepted_worker.attempt.slots import Slots
 from accepted_worker.runtime.claimed_ahead import ClaimedAhead
 from accepted_worker.runtime.executor import Executor, running_attempt
@@ -217,12 +218,15 @@ class Lane:
         began, has_slot = loop.time(), True
         early = loop.call_later(self._ack_within, self._ack_early, delivery)
         try:
-            transition = await self._execute(delivery)
-            self._ahead.count_ended(loop.time() - began)
-            has_slot = self._recorder.has_transaction(delivery.claim.lease)
-            if not has_slot:
-                self._room(self._slot_is_free)
-            await self._record(delivery, transition)
+            with tracing.processing(delivery.claim.job, delivery.claim.traceparent) as span:
+                transition = await self._execute(delivery)
+                if transition is not None:
+                    tracing.ended(span, transition.outcome)
+                self._ahead.count_ended(loop.time() - began)
+                has_slot = self._recorder.has_transaction(delivery.claim.lease)
+                if not has_slot:
+                    self._room(self._slot_is_free)
+                await self._record(delivery, transition)
         finally:
             early.cancel()
             self._acked_early.discard(_attempt_of(delivery))

@@ -20,6 +20,8 @@ from accepted.api.jobs import submission
 from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, as_sent, serve_under
 from accepted.domain.network.addresses import IPNetwork, read_address, within
 from accepted.errors import AcceptedError
+from accepted.tracing import http as tracing
+from accepted.tracing.spans import OpenSpan
 
 UNMATCHED = "unmatched"
 CANCELLED = 499
@@ -169,19 +171,21 @@ class RequestLog:
         correlation.bind(ids)
         exchange = _Exchange(receive, send, ids["request_id"])
         started = perf_counter()
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-        except Exception as exc:
-            answer = internal_error(exc, scope)
-            if exchange.status != CANCELLED:
-                raise  # the answer has begun: the server cuts the connection
-            await answer(scope, receive, exchange.send)
-        finally:
-            self._record(scope, exchange, perf_counter() - started)
+        with tracing.request(scope) as span:
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            except Exception as exc:
+                answer = internal_error(exc, scope)
+                if exchange.status != CANCELLED:
+                    raise  # the answer has begun: the server cuts the connection
+                await answer(scope, receive, exchange.send)
+            finally:
+                self._record(scope, exchange, perf_counter() - started, span)
 
-    def _record(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
+    def _record(self, scope: Scope, exchange: "_Exchange", seconds: float, span: OpenSpan) -> None:
         route = _template(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
+        tracing.answered(span, method, route, exchange.status)
         key = (method, route, exchange.status)
         meters = self._meters.get(key)
         if meters is None:

@@ -26,6 +26,7 @@ from accepted.errors import LedgerUnavailable, MalformedRequest, Unauthenticated
 from accepted.services.jobs.requests import JobRequest
 from accepted.services.jobs.submission import Receipt, Submission
 from accepted.settings import Settings
+from accepted.tracing import jobs as tracing
 
 LONGEST_SPELLING = 6
 """Bytes in the body for one byte of the payload: a client may escape every character, as in `\\u0041`."""
@@ -73,7 +74,9 @@ async def accept(request: Request) -> Response:
     parsed = await read_json(request, largest_body(state.settings))
     job = await state.job_checks.check(principal.tenant, parsed, headers.traceparent)
     body_fingerprint = None if key is None else fingerprint("POST", "/jobs", parsed)
-    receipt, quota = await state.limited_submissions.accept(Submission(job, key, body_fingerprint))
+    span, job = tracing.sending(job)
+    with span:
+        receipt, quota = await state.limited_submissions.accept(Submission(job, key, body_fingerprint))
     wait = read_wait(headers.preferences) if headers.preferences else None
     return await _answer(request, receipt, wait, None if quota is None else quota_headers(quota))
 

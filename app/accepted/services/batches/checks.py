@@ -21,6 +21,7 @@ from accepted.services.jobs.checks import JobChecks
 from accepted.services.jobs.placement import line_of
 from accepted.services.jobs.requests import YEAR, JobRequest, Moment, Name, Number, distinct
 from accepted.storage.jobs.ordering import Line
+from accepted.tracing import context
 
 MAX_JOBS = 10_000
 """Members of a batch in one JSON body, which is held in memory whole."""
@@ -93,7 +94,7 @@ class Members:
         self._checks = checks
         self._tenant = tenant
         self._options = options
-        self._traceparent = traceparent
+        self._traceparent = context.traceparent(traceparent)
         self._model = model
         self._not_allowed = not_allowed
         self._id = new_id()

@@ -34,7 +34,7 @@ _job_values = itemgetter(*_FIELDS)
 
 _BY_ID = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 _CALLBACKS = Statement(f"""
-SELECT {_COLUMNS}, callback_url FROM jobs
+SELECT {_COLUMNS}, callback_url, traceparent FROM jobs
 WHERE id = ANY(CAST(:ids AS uuid[])) AND callback_url IS NOT NULL ORDER BY id
 """)
 _ATTEMPT_COLUMNS = """
@@ -79,9 +79,10 @@ async def jobs_by_id(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
     return {row["id"]: as_job(row) for row in await _BY_ID.rows(conn, ids=list(ids))}
 
 
-async def callbacks_of(conn: Connection, ids: Sequence[UUID]) -> list[tuple[Job, str]]:
-    """Those of these jobs that have a callback URL, each with it, in id order."""
-    return [(as_job(row), row["callback_url"]) for row in await _CALLBACKS.rows(conn, ids=list(ids))]
+async def callbacks_of(conn: Connection, ids: Sequence[UUID]) -> list[tuple[Job, str, str | None]]:
+    """Those of these jobs that have a callback URL, each with it and with its traceparent, in id order."""
+    rows = await _CALLBACKS.rows(conn, ids=list(ids))
+    return [(as_job(row), row["callback_url"], row["traceparent"]) for row in rows]
 
 
 async def attempts_of(conn: Connection, ids: Sequence[UUID]) -> list[Attempt]:
