@@ -16,7 +16,7 @@ from accepted.domain.monitoring.audit import Action
 from accepted.errors import NeedFailed
 from accepted.services.jobs import placement
 from accepted.services.monitoring import audit
-from accepted.services.monitoring.audit import RecordedPieces
+from accepted.services.monitoring.audit import Record, RecordedPieces
 from accepted.storage import dead_letters, queue_tenants
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.dead_letters import LetterFilter
@@ -57,7 +57,7 @@ async def retry(engine: AsyncEngine, job: Job) -> Job | None:
     return again[job.id]
 
 
-async def retry_many(engine: AsyncEngine, tenant: str, jobs: Sequence[Job]) -> set[UUID]:
+async def retry_many(engine: AsyncEngine, tenant: str, jobs: Sequence[Job], record: Record) -> set[UUID]:
     """Run those of `jobs`, as they were read, again that can, in one transaction. Returns all that wait again.
 
     A job that needs a failed one waits again when that one is retried, now or later.
@@ -71,6 +71,7 @@ async def retry_many(engine: AsyncEngine, tenant: str, jobs: Sequence[Job]) -> s
         )  # fmt: skip
         await manual_retry.clear(conn, [one.id for one in chosen])
         again = await _run_again(conn, chosen)
+        await record(conn, len(again))
         await conn.commit()
     return again
 
@@ -107,7 +108,7 @@ async def replay_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter,
     async with reading(engine) as conn:
         matched, start = await dead_letters.count(conn, tenant, wanted)
     step = spread_over / matched if matched else 0.0
-    recorded = RecordedPieces(Action.DEAD_LETTERS_REPLAYED, tenant, matched, wanted)
+    recorded = RecordedPieces(Action.DEAD_LETTERS_REPLAYED, tenant, wanted, matched)
 
     async def replay_some(conn: AsyncConnection, done: int) -> int:
         chosen = await manual_retry.choose_letters(conn, tenant, wanted, start, done, step, MAX_BATCH)
@@ -122,7 +123,7 @@ async def discard_letters(engine: AsyncEngine, tenant: str, wanted: LetterFilter
     """Discard all that match. Their jobs stay failed."""
     async with reading(engine) as conn:
         matched, start = await dead_letters.count(conn, tenant, wanted)
-    recorded = RecordedPieces(Action.DEAD_LETTERS_DISCARDED, tenant, matched, wanted)
+    recorded = RecordedPieces(Action.DEAD_LETTERS_DISCARDED, tenant, wanted, matched)
 
     async def discard_some(conn: AsyncConnection, done: int) -> int:
         return await dead_letters.discard(conn, tenant, wanted, start, MAX_BATCH)

@@ -5,10 +5,14 @@ from uuid import UUID
 
 import pytest
 
+from accepted.domain.monitoring.audit import Action
 from accepted.domain.tenants import SCOPES
 from accepted.errors import LedgerUnavailable
 from accepted.services import keys, manual_retry
+from accepted.services.monitoring.audit import RecordedPieces
+from accepted.storage.db.engine import transaction
 from accepted.storage.dead_letters import LetterFilter
+from accepted.storage.jobs.job_filter import JobFilter
 from accepted_worker.scheduler.pruner import Pruner
 from tests.support.clients.client import Client, check_problem
 from tests.support.ledger.dead_letters import fail
@@ -88,6 +92,32 @@ async def test_many_letters_are_one_act_that_counts_what_each_transaction_did(
     await client.http.post("/dead-letters/discard", json={})
     (act,) = await acts(client, "?action=dead_letters.discarded")
     assert act["detail"] == {"filter": {}, "matched": 2, "done": 2}
+
+
+async def test_acts_on_all_jobs_that_match_are_one_act_each(app: HttpApp, client: Client) -> None:
+    jobs = [await client.submit(delay=60, tags=["ada"], queue="many") for _ in range(3)]
+    await fail(app.engine, 2, queue="many")
+    wanted = {"queue": "many"}
+    assert (await client.http.post("/jobs/retry", json=wanted)).json()["retried"] == 2
+    named = wanted | {"tag": "ada"}
+    assert (await client.http.post("/jobs/cancel", json=named | {"dry_run": True})).json()["matched"] == 3
+    assert (await client.http.post("/jobs/cancel", json=named)).json()["cancelled"] == 3
+    assert (await client.http.delete(f"/jobs/{jobs[0]['id']}")).status_code == 204
+    assert (await client.http.post("/jobs/delete", json=named)).json()["deleted"] == 2
+    found = [(one["action"], one["target"], one["detail"]) for one in await acts(client)]
+    by_name = {"filter": named}
+    assert found[:4] == [
+        ("jobs.deleted", None, by_name | {"done": 2}), ("job.deleted", jobs[0]["id"], {}),
+        ("jobs.cancelled", None, by_name | {"done": 3}), ("jobs.retried", None, {"filter": wanted, "done": 2}),
+    ]  # fmt: skip
+
+
+async def test_the_filter_of_an_act_names_no_person(app: HttpApp, client: Client) -> None:
+    act = RecordedPieces(Action.JOBS_DELETED, "t", JobFilter(metadata={"person": "Ada"}))
+    async with transaction(app.engine) as conn:
+        await act.record(conn, 1)
+        await conn.commit()
+    assert (await acts(client))[0]["detail"] == {"filter": {"metadata": ["person"]}, "done": 1}
 
 
 async def test_an_act_that_is_not_committed_is_not_recorded(app: HttpApp, client: Client) -> None:

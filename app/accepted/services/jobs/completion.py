@@ -20,6 +20,7 @@ from accepted.errors import Conflict, LedgerUnavailable, ResourceNotFound
 from accepted.metrics import BATCH_SIZE, OUTCOMES_FENCED
 from accepted.services import webhooks
 from accepted.services.jobs import placement
+from accepted.services.monitoring.audit import Record
 from accepted.storage.attempts import completion
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading, transaction
@@ -119,7 +120,7 @@ async def cancel(engine: AsyncEngine, broker: Broker, job: Job) -> Job:
     raise LedgerUnavailable("the job kept changing")
 
 
-async def cancel_many(engine: AsyncEngine, broker: Broker, ids: Sequence[UUID]) -> set[UUID]:
+async def cancel_many(engine: AsyncEngine, broker: Broker, ids: Sequence[UUID], record: Record) -> set[UUID]:
     """Cancel these jobs for a client, in one transaction. Returns those that are cancelled, or whose worker is told.
 
     The others have ended, or are just changing their state.
@@ -128,6 +129,7 @@ async def cancel_many(engine: AsyncEngine, broker: Broker, ids: Sequence[UUID]) 
         changed = await cancellation.cancel_many(conn, ids)
         await follow_up(conn, broker, changed)
         await notifications.announce(conn, [one.job_id for one in changed if one.finished])
+        await record(conn, len(changed))
         await conn.commit()
     return {one.job_id for one in changed}
 

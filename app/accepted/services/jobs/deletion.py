@@ -7,16 +7,21 @@ process that has it would write again.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.job import Job, Status
+from accepted.domain.monitoring.audit import Action
 from accepted.errors import Conflict, Gone, LedgerUnavailable, ResourceNotFound
 from accepted.services.jobs import completion
+from accepted.services.monitoring import audit
+from accepted.services.monitoring.audit import Record
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading, transaction
+from accepted.storage.db.statements import Connection
 from accepted.storage.jobs import cancellation, deletion
 from accepted.storage.jobs.reading import jobs_by_id
 
@@ -38,17 +43,18 @@ async def delete(engine: AsyncEngine, broker: Broker, job: Job) -> None:
             raise Gone("this job was deleted")
         if job.status == Status.RUNNING:
             raise Conflict("the job is running: cancel it first")
-        if await delete_many(engine, broker, [job.id]):
+        if await delete_many(engine, broker, [job.id], partial(_record, job)):
             return
         job = await _again(engine, job.id)
         await asyncio.sleep(BETWEEN_TRIES)
     raise LedgerUnavailable("the job kept changing")
 
 
-async def delete_many(engine: AsyncEngine, broker: Broker, ids: Sequence[UUID]) -> set[UUID]:
+async def delete_many(engine: AsyncEngine, broker: Broker, ids: Sequence[UUID], record: Record) -> set[UUID]:
     """Delete those of these jobs that can be, in one transaction, and return them."""
     async with transaction(engine) as conn:
         deleted = await _delete(conn, broker, ids)
+        await record(conn, len(deleted))
         await conn.commit()
     return deleted
 
@@ -66,6 +72,11 @@ async def _delete(conn: AsyncConnection, broker: Broker, ids: Sequence[UUID]) ->
     await completion.follow_up(conn, broker, ended)
     await notifications.announce(conn, list(deleted))
     return deleted
+
+
+async def _record(job: Job, conn: Connection, done: int) -> None:
+    if done:
+        await audit.record(conn, Action.JOB_DELETED, job.tenant, str(job.id))
 
 
 async def _again(engine: AsyncEngine, job_id: UUID) -> Job:

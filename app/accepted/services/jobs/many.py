@@ -14,11 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.domain.job import FINISHED, WAITING, Job, Status
+from accepted.domain.monitoring.audit import Action
 from accepted.errors import Conflict, ResourceNotFound
 from accepted.services import manual_retry
 from accepted.services.jobs import completion, deletion
 from accepted.services.jobs.searching import JobSearch, SearchPace
-from accepted.storage.db.engine import reading
+from accepted.services.monitoring.audit import RecordedPieces
+from accepted.storage.db.engine import reading, transaction
 from accepted.storage.jobs.job_filter import JobFilter
 
 MAX_BATCH = 500
@@ -65,12 +67,14 @@ async def count(engine: AsyncEngine, selection: Selection) -> Tally:
 
 async def cancel(engine: AsyncEngine, broker: Broker, selection: Selection) -> Tally:
     """Cancel all that match: waiting jobs end, and the workers of running ones are told."""
+    recorded = RecordedPieces(Action.JOBS_CANCELLED, selection.tenant, selection.wanted)
 
     async def cancel_some(jobs: Sequence[Job]) -> set[UUID]:
-        cancelled = await completion.cancel_many(engine, broker, [job.id for job in jobs])
+        cancelled = await completion.cancel_many(engine, broker, [job.id for job in jobs], recorded.record)
         for job in jobs:
             if job.id not in cancelled and await _cancelled_alone(engine, broker, job):
                 cancelled.add(job.id)
+                await _record_alone(engine, recorded)
         return cancelled
 
     return await _each(engine, selection, cancel_some, MAX_BATCH)
@@ -78,18 +82,20 @@ async def cancel(engine: AsyncEngine, broker: Broker, selection: Selection) -> T
 
 async def retry(engine: AsyncEngine, selection: Selection) -> Tally:
     """Run all that match again, now. A job that needs another one which has failed waits for that one's retry."""
+    recorded = RecordedPieces(Action.JOBS_RETRIED, selection.tenant, selection.wanted)
 
     async def retry_some(jobs: Sequence[Job]) -> set[UUID]:
-        return await manual_retry.retry_many(engine, selection.tenant, jobs)
+        return await manual_retry.retry_many(engine, selection.tenant, jobs, recorded.record)
 
     return await _each(engine, selection, retry_some, MAX_BATCH)
 
 
 async def delete(engine: AsyncEngine, broker: Broker, selection: Selection) -> Tally:
     """Delete all that match; waiting jobs are cancelled. Those about which a webhook is being sent stay."""
+    recorded = RecordedPieces(Action.JOBS_DELETED, selection.tenant, selection.wanted)
 
     async def delete_some(jobs: Sequence[Job]) -> set[UUID]:
-        return await deletion.delete_many(engine, broker, [job.id for job in jobs])
+        return await deletion.delete_many(engine, broker, [job.id for job in jobs], recorded.record)
 
     return await _each(engine, selection, delete_some, MAX_BATCH)
 
@@ -101,6 +107,13 @@ async def _cancelled_alone(engine: AsyncEngine, broker: Broker, job: Job) -> boo
     except (Conflict, ResourceNotFound):
         return False
     return True
+
+
+async def _record_alone(engine: AsyncEngine, recorded: RecordedPieces) -> None:
+    """Right after the cancel, because that may take several transactions."""
+    async with transaction(engine) as conn:
+        await recorded.record(conn, 1)
+        await conn.commit()
 
 
 async def _each(engine: AsyncEngine, selection: Selection, act: Act, size: int) -> Tally:

@@ -6,9 +6,9 @@ sets it for each request, and a command that writes to the ledger sets it for it
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -37,6 +37,9 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 _NOBODY = Actor()
+Record: TypeAlias = Callable[[Connection, int], Awaitable[None]]
+"""Records, in the transaction of an act on several jobs, on how many of them it was done. The caller commits."""
+
 _actor: ContextVar[Actor] = ContextVar("actor", default=_NOBODY)
 
 
@@ -59,10 +62,13 @@ async def record(conn: Connection, action: Action, tenant: str, target: str | No
 
 
 class RecordedPieces:
-    """An act that is made in pieces, each in a transaction of its own. Its row says how much was done so far."""
+    """An act that is made in pieces, each in a transaction of its own. Its row says how much was done so far.
 
-    def __init__(self, action: Action, tenant: str, matched: int, wanted: msgspec.Struct) -> None:
-        self._detail = {"filter": _filters(wanted), "matched": matched}
+    `matched` is None where that is not known before.
+    """
+
+    def __init__(self, action: Action, tenant: str, wanted: msgspec.Struct, matched: int | None = None) -> None:
+        self._detail = {"filter": _filters(wanted)} | ({} if matched is None else {"matched": matched})
         self._entry = _entry(action, tenant, None, self._detail)
         self._done = 0
 
@@ -86,9 +92,9 @@ def _entry(action: Action, tenant: str, target: str | None, detail: Mapping[str,
 
 
 def _filters(wanted: msgspec.Struct) -> dict[str, Any]:
-    """The filters that are given, by the names that clients use."""
+    """The filters that are given. Of metadata only the keys: a value may name the person who asked to be forgotten."""
     given = {name.rstrip("_"): value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
-    return given | {name: value[:MAX_IDS] for name, value in given.items() if isinstance(value, list)}
+    return {name: list(value)[:MAX_IDS] if isinstance(value, list | dict) else value for name, value in given.items()}
 
 
 def _encoded(detail: Mapping[str, object]) -> str:
