@@ -9,7 +9,7 @@ import typer
 
 from accepted.cli.client_commands import ClientCommands
 from accepted.cli.http import AsJson, RequestFailed, ask, body_of, call, given, say, say_json, segment
-from accepted.cli.submission import CallbackUrl, IdempotencyKey, idempotency, read_json
+from accepted.cli.jobs.submission import CallbackUrl, IdempotencyKey, idempotency, read_json
 
 batches = ClientCommands(no_args_is_help=True, help="Submit, show, watch and cancel batches and workflows.")
 

@@ -19,7 +19,7 @@ from accepted.cli.audit import audit
 from accepted.cli.batches import batches
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.deliveries import deliveries
-from accepted.cli.jobs import jobs
+from accepted.cli.jobs.group import jobs
 from accepted.cli.keys import keys, on_ledger
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules

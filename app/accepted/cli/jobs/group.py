@@ -1,15 +1,15 @@
 """`accepted jobs`: show and watch a job; the other commands are registered here."""
 
-from accepted.cli import about_job, job_logs, job_watching, many_jobs, submission
 from accepted.cli.client_commands import ClientCommands
 from accepted.cli.http import AsJson, ask, segment
-from accepted.cli.job_lines import show
+from accepted.cli.jobs import about, logs, many, submission, watching
+from accepted.cli.jobs.lines import show
 
 jobs = ClientCommands(no_args_is_help=True, help="Submit, show, list, watch, explain, cancel, retry and delete jobs.")
-jobs.command("list")(many_jobs.list_)
+jobs.command("list")(many.list_)
 for _command in (
-    submission.submit, many_jobs.cancel, many_jobs.retry, many_jobs.delete, about_job.attempts, about_job.explain,
-    about_job.tree, job_logs.logs,
+    submission.submit, many.cancel, many.retry, many.delete, about.attempts, about.explain,
+    about.tree, logs.logs,
 ):  # fmt: skip
     jobs.command()(_command)
 
@@ -23,4 +23,4 @@ def get(job_id: str, as_json: AsJson = False) -> None:
 @jobs.command()
 def watch(job_id: str, as_json: AsJson = False) -> None:
     """Show the progress of a job until it ends. Exits 1 if it does not succeed."""
-    job_watching.watch(job_id, as_json)
+    watching.watch(job_id, as_json)

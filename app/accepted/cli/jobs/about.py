@@ -5,8 +5,8 @@ from typing import Any
 import typer
 
 from accepted.cli.http import AsJson, ask, given, say, say_json, segment
-from accepted.cli.job_lines import line
-from accepted.cli.many_jobs import found
+from accepted.cli.jobs.lines import line
+from accepted.cli.jobs.many import found
 
 MOST_RELATIVES = 1000
 """Jobs of a tree that are shown."""

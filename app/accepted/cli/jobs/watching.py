@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from accepted.cli.http import LONG_POLL, body_of, call, segment, shown
-from accepted.cli.job_lines import show
+from accepted.cli.jobs.lines import show
 
 FINISHED = {"succeeded", "failed", "cancelled", "expired"}
 

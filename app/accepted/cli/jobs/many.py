@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from accepted.cli.http import AsJson, RequestFailed, ask, call, given, say, say_json, segment
-from accepted.cli.job_filters import as_query, with_filters
-from accepted.cli.job_lines import line, show
+from accepted.cli.jobs.filters import as_query, with_filters
+from accepted.cli.jobs.lines import line, show
 
 PAGE = 200
 """Jobs in one answer at most."""

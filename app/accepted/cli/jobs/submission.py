@@ -8,8 +8,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from accepted.cli.http import AsJson, RequestFailed, ask, given
-from accepted.cli.job_lines import show
-from accepted.cli.job_watching import watch
+from accepted.cli.jobs.lines import show
+from accepted.cli.jobs.watching import watch
 
 IdempotencyKey = Annotated[str | None, typer.Option(help="Submitting again with the same key makes nothing new.")]
 CallbackUrl = Annotated[str | None, typer.Option(help="Where a webhook tells of the end.")]
