@@ -5,9 +5,10 @@ from typing import Any
 
 import typer
 
+from accepted.cli.client_commands import ClientCommands
 from accepted.cli.http import AsJson, ask, say, say_json, segment
 
-workers = typer.Typer(no_args_is_help=True, help="List the processes of the service, and drain one.")
+workers = ClientCommands(no_args_is_help=True, help="List the processes of the service, and drain one.")
 
 
 @workers.command("list")
@@ -18,7 +19,7 @@ def list_(as_json: AsJson = False) -> None:
         say_json(page)
         return
     if not page["items"]:
-        say("no live processes")
+        typer.echo("no live processes", err=True)
     for one in page["items"]:
         _show(one)
 

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from accepted.domain.ids import new_id
 from accepted.domain.monitoring.audit import Action
 from accepted.domain.tenants import SCOPES
 from accepted.errors import LedgerUnavailable
@@ -68,6 +69,17 @@ async def test_a_key_has_its_creation_and_its_end(app: HttpApp, client: Client) 
     assert (ended["action"], ended["target"], ended["detail"]) == ("key.revoked", str(made), {"name": "checkout"})
     assert (began["action"], began["detail"]) == ("key.created", {"name": "checkout", "scopes": ["jobs:read"]})
     assert began["key"] is began["address"] is None
+
+
+async def test_a_process_that_is_told_to_drain(app: HttpApp, client: Client) -> None:
+    process = new_id()
+    put = (
+        "INSERT INTO processes (id, kind, host, pid, version, started_at) VALUES (:id, 'scheduler', 'h', 1, '1', now())"
+    )
+    await do(app.engine, put, id=process)
+    assert (await client.http.post(f"/workers/{process}/drain")).status_code == 202
+    (act,) = await acts(client, "?action=worker.drained")
+    assert (act["target"], act["detail"]) == (str(process), {"kind": "scheduler"})
 
 
 async def test_many_letters_are_one_act_that_counts_what_each_transaction_did(

@@ -13,8 +13,11 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from accepted.domain.monitoring.audit import Action
+from accepted.domain.tenants import SHARED
 from accepted.errors import Conflict, ResourceNotFound
 from accepted.services.lease_waiters import WAITING
+from accepted.services.monitoring import audit
 from accepted.storage.db import notifications
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.notifications import DRAINS
@@ -50,6 +53,7 @@ async def drain(engine: AsyncEngine, process_id: UUID, tenant: str | None, lease
         if (part_of := found[0].part_of) is not None:
             raise Conflict(_KEPT[part_of])
         await processes.ask_to_drain(conn, process_id)
+        await audit.record(conn, Action.WORKER_DRAINED, tenant or SHARED, str(process_id), kind=found[0].kind)
         await notifications.announce_settings(conn, DRAINS)
         (shown,) = await _shown(conn, found, tenant)
         await conn.commit()
