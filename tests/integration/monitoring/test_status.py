@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.concurrency import late_tasks_ended
 from accepted.domain.monitoring.statistics import ALL
-from accepted.services.monitoring.status import WITHIN
 from accepted.storage.db.engine import transaction
 from accepted.storage.monitoring import statistics
 from accepted_worker.scheduler.housekeeping import Sampler
@@ -19,6 +18,9 @@ from tests.support.ledger.jobs import claim, put
 from tests.support.ledger.sql import do
 from tests.support.servers.proxy import Proxy
 from tests.support.service.http_app import HttpApp, a_worker, http_app
+
+SECOND = 1.2
+"""Seconds: one, and some for a busy machine. Not that of the code, which the test is about."""
 
 
 async def wrong(client: Client) -> list[dict[str, Any]]:
@@ -216,5 +218,5 @@ async def test_a_ledger_that_is_slow_or_away(engine: AsyncEngine, healthy: Clien
 async def timed(client: Client) -> list[dict[str, Any]]:
     began = time.monotonic()
     found = await wrong(client)
-    assert time.monotonic() - began < WITHIN + 0.2
+    assert time.monotonic() - began < SECOND
     return found
