@@ -9,7 +9,7 @@ import pytest
 from accepted.api.http.parameters import LISTS
 from tests.support.clients.client import Client, check_problem
 
-CHANGES = {"date", "content-length", "etag", "retry-after"}
+CHANGES = {"date", "content-length", "etag", "retry-after", "x-request-id"}
 """Header fields whose values may differ between two requests."""
 
 
