@@ -24,9 +24,9 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin acce
 COPY --from=build /opt/accepted /opt/accepted
 WORKDIR /srv/accepted
 USER 10001
-EXPOSE 8000
-# True of `api` only; switch it off for the other commands, as deploy/compose.yaml does.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+# Metrics and health of whatever process runs in the container; publish the second port to nobody but the scraper.
+ENV ACCEPTED_METRICS_PORT=9464
+EXPOSE 8000 9464
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["accepted", "healthcheck"]
 ENTRYPOINT ["accepted"]
 CMD ["--help"]

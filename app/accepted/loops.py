@@ -1,4 +1,4 @@
-"""The loops that turn in this process: when each last ran, and how it went."""
+"""The loops that turn in this process: when each last ran, how it went, and whether one has stopped turning."""
 
 import contextlib
 import time
@@ -6,6 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
+
+EVENT_LOOP = "event loop"
+"""The name of the loop that turns all others."""
+
+STUCK = 90.0
+"""Seconds by which a round is late, or for which it runs, when its loop has stopped turning. Every command has a
+timeout of seconds, and a round is bounded. A loop that fails turns: to start it anew would mend nothing."""
 
 
 class LoopReport(msgspec.Struct, kw_only=True):
@@ -19,16 +26,21 @@ class LoopReport(msgspec.Struct, kw_only=True):
 
 
 class TurningLoop:
-    """The record of a loop, kept by who runs it."""
+    """The record of a loop, kept by who runs it. Other threads may read it."""
 
     def __init__(self, name: str) -> None:
         self.report = LoopReport(name=name)
-        self._began = 0.0
+        self._began = time.monotonic()
+        self._due = self._began
+
+    @property
+    def stuck(self) -> bool:
+        return time.monotonic() > self._due + STUCK
 
     def begin(self) -> None:
         """A round begins."""
         self.report.last_run_at = datetime.now(UTC)
-        self._began = time.monotonic()
+        self._began = self._due = time.monotonic()
 
     def succeed(self) -> None:
         """The round has done what was due."""
@@ -39,6 +51,10 @@ class TurningLoop:
         """The round has failed, and will be tried again."""
         self.report.failures += 1
         self.report.seconds = time.monotonic() - self._began
+
+    def rest(self, seconds: float) -> None:
+        """The next round begins in so many seconds."""
+        self._due = time.monotonic() + seconds
 
 
 _turning: list[TurningLoop] = []
@@ -56,5 +72,10 @@ def turning(name: str) -> Iterator[TurningLoop]:
 
 
 def reports() -> list[LoopReport]:
-    """Of each loop that turns here."""
-    return [loop.report for loop in _turning]
+    """Of each loop of the scheduler that turns here."""
+    return [loop.report for loop in _turning if loop.report.name != EVENT_LOOP]
+
+
+def stuck() -> list[str]:
+    """The names of the loops that have stopped turning."""
+    return sorted(loop.report.name for loop in tuple(_turning) if loop.stuck)

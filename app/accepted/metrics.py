@@ -1,16 +1,23 @@
-"""The Prometheus metrics of every process. What can be counted in the ledger has no metric here."""
+"""The Prometheus metrics of every process. What all see alike in the ledger is in `accepted.queue_figures`."""
 
 import asyncio
 import contextlib
 import math
+import os
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from tempfile import TemporaryDirectory
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
+import accepted
 from accepted import process
 from accepted.domain.monitoring.statistics import OTHERS, Series
+from accepted.loops import EVENT_LOOP, turning
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +67,12 @@ ATTEMPT_SECONDS = Histogram(
     "accepted_attempt_seconds", "Run time of attempts.", ["type"],
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )  # fmt: skip
+JOB_WAIT = Histogram(
+    "accepted_job_wait_seconds",
+    "From when an attempt was due to its start; not of jobs that waited for others, or whose worker had died.",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
+)
+WORKER_SLOTS = Gauge("accepted_worker_slots", "Slots for handlers: those in use, and the others.", ["state"])
 ORPHANED_HANDLERS = Gauge(
     "accepted_orphaned_handlers",
     "Handlers that still run although their attempt is over, by where they run.",
@@ -79,15 +92,41 @@ MESSAGES_DROPPED = Counter(
     ["reason"],
 )
 MESSAGES_REJECTED = Gauge(
-    "accepted_rejected_messages", "Messages in accepted.dead that were not references to jobs; NaN: not known."
+    "accepted_rejected_messages",
+    "Messages in accepted.dead that were not references to jobs; NaN: not known.",
+    multiprocess_mode="mostrecent",
 )
 MESSAGES_REJECTED.set(math.nan)
-PROBLEMS = Gauge(
-    "accepted_problems", "What GET /status finds wrong, by kind, and by queue if it has one.", ["kind", "queue"]
-)
+
+
+class Problems(Collector):
+    """What is wrong now, by kind and queue. Found anew for each answer, so that processes never add theirs up."""
+
+    def __init__(self) -> None:
+        self._found: Mapping[tuple[str, str], int] = {}
+
+    def show(self, found: Mapping[tuple[str, str], int]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        problems = GaugeMetricFamily(
+            "accepted_problems",
+            "What GET /status finds wrong, by kind, and by queue if it has one.",
+            labels=["kind", "queue"],
+        )
+        for labels, count in self._found.items():
+            problems.add_metric(labels, count)
+        yield problems
+
+
+PROBLEMS = Problems()
+REGISTRY.register(PROBLEMS)
 REFS_PUBLISHED = Counter("accepted_refs_published_total", "References confirmed by the broker.", ["by"])
 LOOP_DONE = Counter("accepted_loop_rows_total", "Rows handled by each scheduler loop.", ["loop"])
 LOOP_FAILED = Counter("accepted_loop_failures_total", "Failed runs of each scheduler loop.", ["loop"])
+LOOP_SUCCEEDED = Gauge(
+    "accepted_loop_last_success_timestamp_seconds", "When each scheduler loop last did what was due.", ["loop"]
+)
 LOOP_LAG = Histogram(
     "accepted_event_loop_lag_seconds",
     "How much later than asked the event loop of this process turns, looked at forty times a second; at rest, twice.",
@@ -103,6 +142,12 @@ DESCRIPTORS_LACKED = Counter(
     "accepted_descriptors_lacked_total",
     "Times, looked at once a second, that this process could open no file: new connections are closed then.",
 )
+
+BUILD_INFO = Gauge("accepted_build_info", "1 for the version that runs here.", ["version"], multiprocess_mode="max")
+BUILD_INFO.labels(accepted.__version__).set(1)
+
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which the Prometheus client counts in files of a directory, for several processes together."""
 
 LOOKED_AT_EVERY = 0.025
 """Seconds. A computation that holds the loop for longer is seen, less at most this time."""
@@ -149,12 +194,38 @@ async def _observe_descriptors() -> None:
 
 async def _observe(loop: asyncio.AbstractEventLoop) -> None:
     every, used = LOOKED_AT_EVERY, time.process_time()
-    while True:
-        due = loop.time() + every
-        await asyncio.sleep(every)
-        LOOP_LAG.observe(max(loop.time() - due, 0.0))
-        before, used = used, time.process_time()
-        every = LOOKED_AT_EVERY if used - before > BUSY * every else min(2 * every, LOOKED_AT_REST)
+    with turning(EVENT_LOOP) as turns:
+        while True:
+            due = loop.time() + every
+            turns.rest(every)
+            await asyncio.sleep(every)
+            LOOP_LAG.observe(max(loop.time() - due, 0.0))
+            before, used = used, time.process_time()
+            every = LOOKED_AT_EVERY if used - before > BUSY * every else min(2 * every, LOOKED_AT_REST)
+
+
+def registry() -> CollectorRegistry:
+    """What is to be shown: the metrics of this process, or those of all `api --workers` together."""
+    if _SHARED not in os.environ:
+        return REGISTRY
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    together.register(PROBLEMS)
+    return together
+
+
+@contextlib.contextmanager
+def counted_together() -> Iterator[None]:
+    """Meanwhile processes that this one starts count in one directory: each of them shows the counts of all.
+
+    What an ended process has counted stays in it.
+    """
+    with TemporaryDirectory(prefix="accepted-metrics-") as directory:
+        os.environ[_SHARED] = directory
+        try:
+            yield
+        finally:
+            del os.environ[_SHARED]
 
 
 def count_accepted(jobs: Mapping[Series, int]) -> None:
@@ -164,7 +235,12 @@ def count_accepted(jobs: Mapping[Series, int]) -> None:
 
 
 def forget_queues(names: Collection[str]) -> None:
-    """Remove the series of these queues: a deleted one would be shown for as long as the process lives."""
+    """Remove the series of these queues: a deleted one would be shown for as long as the process lives.
+
+    Where several processes count together none can be removed, so that a new queue has no series after the first ones.
+    """
+    if _SHARED in os.environ:
+        return
     for queue in names:
         JOBS_ACCEPTED.remove(queue)
         QUEUES.forget(queue)

@@ -6,6 +6,7 @@ Threads of its own serve it, so it answers also while the event loop of the proc
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import socket
 import sys
@@ -18,7 +19,7 @@ import structlog
 from prometheus_client import make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from accepted import process
+from accepted import loops, metrics, process
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -38,7 +39,7 @@ PATIENCE = 5.0
 Refresh = Callable[[], Awaitable[None]]
 
 _refreshing: dict[Refresh, asyncio.AbstractEventLoop] = {}
-_figures = make_wsgi_app()
+_figures = make_wsgi_app(metrics.registry())
 
 
 def listen(port: int | None) -> None:
@@ -93,11 +94,19 @@ def _answer(request: "WSGIEnvironment", start: "StartResponse") -> Iterable[byte
     if request["PATH_INFO"] == "/metrics":
         _refresh_all()
         return _figures(request, start)  # type: ignore[no-any-return]
-    alive = request["PATH_INFO"] == "/healthz"
-    body = b'{"status":"ok"}' if alive else b"only /metrics and /healthz are here\n"
-    kind = "application/json" if alive else "text/plain"
-    start("200 OK" if alive else "404 Not Found", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    if request["PATH_INFO"] == "/healthz":
+        status, kind, body = _health()
+    else:
+        status, kind, body = "404 Not Found", "text/plain", b"only /metrics and /healthz are here\n"
+    start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def _health() -> tuple[str, str, bytes]:
+    """503 if a loop of this process has stopped turning: only a new process helps then."""
+    if not (stuck := loops.stuck()):
+        return "200 OK", "application/json", b'{"status":"ok"}'
+    return "503 Service Unavailable", "application/json", json.dumps({"status": "stuck", "loops": stuck}).encode()
 
 
 def _refresh_all() -> None:

@@ -15,7 +15,7 @@ from tests.support.clients.lease_client import one_lease, register, say
 from tests.support.servers.ports import free_port
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.service.live_api import api
-from tests.support.service.processes import Service, answers
+from tests.support.service.processes import Service, answers, logged
 from tests.support.service.running_service import Running, accepted, serving, types_known
 from tests.support.waiting import until
 
@@ -29,6 +29,7 @@ class Watched:
     running: Running
     port: int
     more: Callable[..., Service]
+    started: list[Service]
 
 
 async def get(port: int, path: str = "/metrics") -> httpx.Response:
@@ -48,7 +49,7 @@ async def watched(database_server: DatabaseServer, database_template: str) -> As
         return started[-1].start()
 
     async with serving(url, {"ACCEPTED_METRICS_PORT": str(port)}, dev=True) as running:
-        yield Watched(running, port, more)
+        yield Watched(running, port, more, started)
         for service in started:
             service.remove()
     database_server.drop_database(name)
@@ -99,12 +100,28 @@ async def test_a_port_that_is_taken_is_refused_in_one_line(watched: Watched, tak
         assert re.fullmatch(r"accepted: .*port \d+ of .*give another ACCEPTED_METRICS_PORT\n", ended.err), ended.err
 
 
-async def test_one_of_several_api_processes_has_the_port(watched: Watched) -> None:
-    port, public = free_port(), free_port()
-    service = watched.more("api", "--port", str(public), "--workers", "2", port=port)
-    await service.wait_ready(answers(f"http://127.0.0.1:{port}/healthz"))
-    await until(lambda: service.log().count("metrics_port_not_ours") == 1, 30, service.log)
-    assert "process_start_time_seconds" in (await get(port)).text
+@pytest.mark.parametrize("own_port", [True, False])
+async def test_several_api_processes_give_one_answer(watched: Watched, own_port: bool) -> None:
+    """Each request comes on a connection of its own, so that both processes answer some."""
+    await types_known(watched.running.client())
+    public, port = free_port(), free_port() if own_port else 0
+    env = {name: value for name, value in watched.running.env.items() if name != "ACCEPTED_METRICS_PORT"}
+    more = ("--metrics-port", str(port)) if own_port else ()
+    service = Service("api", "--port", str(public), "--workers", "2", *more, env=env | {"ACCEPTED_AUTH": "off"})
+    watched.started.append(service)
+    await service.start().wait_ready(logged("accepted_api"))
+    queue = f"together-{own_port}".lower()
+    for sent in range(1, 31):
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            body = {"type": "noop", "queue": queue}
+            assert (await client.post(f"http://127.0.0.1:{public}/jobs", json=body)).status_code == 202
+        text = (await get(port or public)).text
+        assert f'accepted_jobs_accepted_total{{queue="{queue}"}} {sent}.0' in text
+    assert re.search(r"^accepted_build_info\{.*\} 1\.0$", text, re.MULTILINE)
+    assert re.search(r"^accepted_rejected_messages 0\.0$", text, re.MULTILINE)
+    if own_port:
+        assert service.log().count("metrics_port_not_ours") == 1
+    assert await service.terminate() == 0
 
 
 async def test_silent_clients_of_the_port_are_hung_up_on(watched: Watched) -> None:

@@ -16,6 +16,7 @@ from accepted.api.state import State, state_of
 from accepted.broker.base import checked
 from accepted.domain import json_text
 from accepted.errors import LedgerUnavailable
+from accepted.metrics import registry
 from accepted.services import scraping
 from accepted.services.scraping import DEADLINE
 from accepted.storage.db import migrate
@@ -70,10 +71,10 @@ async def readyz(request: Request) -> Response:
 
 @figures.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_REPEATED})
 async def metrics(request: Request) -> Response:
-    """The counters of this process, in the Prometheus text format. Deleted queues have no series."""
+    """The counters of this process, or of all `api --workers` together, in the Prometheus text format."""
     state = state_of(request)
     await scraping.refresh_all(state.engine, state.broker, state.settings.lease_ttl)
-    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(generate_latest(registry()), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _ledger(state: State) -> tuple[str, str | None]:

@@ -52,6 +52,10 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
 BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help=f"For /metrics and /healthz; overrides {PREFIX}METRICS_PORT."),
+]
 Queues = Annotated[
     str | None, typer.Option(help="Comma-separated queues; webhooks wait on `webhooks`. Default: all queues.")
 ]
@@ -77,7 +81,7 @@ def _options(
     """An HTTP job service. After its 202 a job is neither lost nor recorded twice."""
     if context.invoked_subcommand in WITH_LOG:
         process.collect_rarely()
-    else:
+    elif context.invoked_subcommand != "healthcheck":  # asked twice a minute for ever: it loads no settings
         _say_unknown()
 
 
@@ -87,11 +91,13 @@ def api(
     port: Port = 8000,
     workers: Annotated[int, typer.Option(min=1, help="API processes.")] = 1,
     insecure: Insecure = False,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Serve the HTTP API."""
-    settings = _checked_settings()
+    settings = _checked_settings(metrics_port)
 
-    from accepted import metrics_port
+    from accepted import metrics
+    from accepted import metrics_port as port_of_metrics
     from accepted.api.app import Processes, create_app
     from accepted.api.http import exposure
     from accepted.api.http import server as serving
@@ -100,39 +106,42 @@ def api(
     exposure.check(settings, host, insecure)
     sockets = process.bind(host, port)
     if workers == 1:
-        metrics_port.listen(settings.metrics_port)
+        port_of_metrics.listen(settings.metrics_port)
         server = serving.Server(serving.config(create_app(settings), settings, host, port), "accepted_api")
         server.run(sockets)
         return
-    metrics_port.check(settings.metrics_port)
+    port_of_metrics.check(settings.metrics_port)
     config = serving.config("accepted.api.app:from_environment", settings, host, port, workers)
-    Processes(config, sockets).run()
+    if metrics_port is not None:
+        os.environ[f"{PREFIX}METRICS_PORT"] = str(metrics_port)  # each child reads its own settings
+    with metrics.counted_together():
+        Processes(config, sockets).run()
 
 
 @app.command()
-def worker(queues: Queues = None, concurrency: Concurrency = 10) -> None:
+def worker(queues: Queues = None, concurrency: Concurrency = 10, metrics_port: MetricsPort = None) -> None:
     """Run jobs."""
     names = _queue_names(queues)
-    settings = _checked_settings()
+    settings = _checked_settings(metrics_port)
 
-    from accepted import metrics_port
+    from accepted import metrics_port as port_of_metrics
     from accepted_worker import worker_process
 
     _start_logging()
-    metrics_port.listen(settings.metrics_port)
+    port_of_metrics.listen(settings.metrics_port)
     worker_process.worker(settings, names, concurrency)
 
 
 @app.command()
-def scheduler() -> None:
+def scheduler(metrics_port: MetricsPort = None) -> None:
     """Publish due jobs, fire schedules, rescue the jobs of dead workers, expire and prune jobs."""
-    settings = _checked_settings()
+    settings = _checked_settings(metrics_port)
 
-    from accepted import metrics_port
+    from accepted import metrics_port as port_of_metrics
     from accepted_worker import scheduler_process
 
     _start_logging()
-    metrics_port.listen(settings.metrics_port)
+    port_of_metrics.listen(settings.metrics_port)
     scheduler_process.scheduler(settings)
 
 
@@ -145,18 +154,19 @@ def dev(
     database_url: DatabaseUrl = None,
     broker_url: BrokerUrl = None,
     insecure: Insecure = False,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Run API, worker and scheduler, on an embedded PostgreSQL, without authentication."""
     from accepted.settings import load
     from accepted.storage.db import embedded
 
-    settings = load(database_url=database_url, broker_url=broker_url)
+    settings = load(database_url=database_url, broker_url=broker_url, metrics_port=metrics_port)
     if settings.database_url is None:
         embedded.require_installed()
 
     import uvloop
 
-    from accepted import metrics_port
+    from accepted import metrics_port as port_of_metrics
     from accepted.api.http import exposure
     from accepted.cli import dev as development
     from accepted_worker import processes
@@ -166,7 +176,7 @@ def dev(
     exposure.check(settings, host, insecure)
     _start_logging(pretty=True)
     sockets = process.bind(host, port)
-    metrics_port.listen(settings.metrics_port)
+    port_of_metrics.listen(settings.metrics_port)
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
     with (
         processes.exiting(),
@@ -175,6 +185,17 @@ def dev(
     ):
         settings = settings.model_copy(update={"database_url": url})
         uvloop.run(development.run(settings, host, sockets, worker_process))
+
+
+@app.command()
+def healthcheck(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of an API without a port for metrics.")] = 8000,
+    metrics_port: MetricsPort = None,
+) -> None:
+    """Exit 0 if the process in this container is alive and its loops turn, else 1 with a sentence."""
+    from accepted.cli import health
+
+    typer.echo(health.check(metrics_port or health.metrics_port() or port))
 
 
 @app.command()
@@ -264,7 +285,7 @@ def _names_in_file() -> list[str]:
     return list(dotenv_values(DOT_ENV, interpolate=False))
 
 
-def _checked_settings() -> "Settings":
+def _checked_settings(metrics_port: int | None) -> "Settings":
     """The settings of a process that needs the ledger. Called before slow imports, to fail at once.
 
     What is missing may be misspelt, and this process gets no log that could say so.
@@ -272,7 +293,7 @@ def _checked_settings() -> "Settings":
     from accepted.settings import load
 
     try:
-        settings = load()
+        settings = load(metrics_port=metrics_port)
         settings.require_database()
     except ConfigurationError:
         _say_unknown()

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -24,11 +25,8 @@ async def refresh_all(engine: AsyncEngine, broker: Broker, lease_ttl: float) -> 
         _rejected(broker), problems_now(engine, broker, None, lease_ttl), refresh(engine)
     )
     MESSAGES_REJECTED.set(rejected)
-    PROBLEMS.clear()
-    for kind in Kind:
-        PROBLEMS.labels(kind, "").set(0)
-    for one in problems:
-        PROBLEMS.labels(one.kind, QUEUES.shown_as(one.queue) if one.queue else "").inc()
+    found = Counter((str(one.kind), QUEUES.shown_as(one.queue) if one.queue else "") for one in problems)
+    PROBLEMS.show({(str(kind), ""): 0 for kind in Kind} | found)
 
 
 async def refresh(engine: AsyncEngine) -> None:

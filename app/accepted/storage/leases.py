@@ -59,6 +59,8 @@ have set aside are leased as if they were published."""
 _CLAIM = Statement(f"""
 WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
     SELECT r.id, r.attempt, r.started_at, r.queue, r.type, gen_random_uuid() AS worker_id,
+           CASE WHEN NOT r.in_workflow AND r.crashes = 0 AND r.ordering_key IS NULL
+                THEN CAST(EXTRACT(epoch FROM r.started_at - r.run_at) AS float8) END AS waited,
            r.started_at + interval '1 second'
                * LEAST(COALESCE(r.timeout, y.timeout, {DEFAULT_TIMEOUT}), {LONGEST_WAIT}) AS ends_at
     FROM running r LEFT JOIN {type_of("r")} ON true
@@ -68,7 +70,7 @@ WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
     INSERT INTO workers (id, name, slots, queues, types, ends_at)
     SELECT worker_id, :name, 1, ARRAY[queue], ARRAY[type], ends_at FROM leased
 )
-SELECT id, attempt, worker_id, started_at, ends_at, {ANNOUNCE.format(rows="leased")} FROM leased
+SELECT id, attempt, worker_id, started_at, ends_at, waited, {ANNOUNCE.format(rows="leased")} FROM leased
 """)
 """One statement, as any claim; it inserts the worker row of each lease, too. The LEAST is for the row of a type with a
 timeout that is no interval, which would stop the claim of all jobs of the queue."""
@@ -113,11 +115,15 @@ DELETE FROM workers w WHERE ends_at IS NOT NULL
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """A new lease: when its attempt started, and when the timeout of the attempt ends it."""
+    """A new lease: when its attempt started, and when the timeout of the attempt ends it.
+
+    `waited` is for how many seconds the job was due; None if the ledger does not know.
+    """
 
     lease: Lease
     started_at: datetime
     ends_at: datetime
+    waited: float | None
 
 
 class LeaseHeartbeat(msgspec.Struct, frozen=True):
@@ -162,7 +168,8 @@ async def claim(
         limit=limit,
     )
     return [
-        Leased(Lease(row["id"], row["attempt"], row["worker_id"]), row["started_at"], row["ends_at"]) for row in rows
+        Leased(Lease(row["id"], row["attempt"], row["worker_id"]), row["started_at"], row["ends_at"], row["waited"])
+        for row in rows
     ]
 
 

@@ -18,7 +18,7 @@ from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import LedgerUnavailable
-from accepted.services.jobs.claiming import Claimer, Delivery
+from accepted.services.jobs.claiming import Claimer, Delivery, count_wait
 from accepted.services.jobs.completion import MAX_BATCH
 from accepted.storage import workers
 from accepted.storage.db.engine import RETRY_SECONDS
@@ -96,6 +96,15 @@ class Lane:
         self._running: set[tuple[UUID, int]] = set()
         self._acked_early: set[tuple[UUID, int]] = set()
         self._executing: set[asyncio.Task[None]] = set()
+
+    @property
+    def free(self) -> int:
+        """Slots in which no handler runs."""
+        return self._slots.free
+
+    @property
+    def busy(self) -> int:
+        return self._slot_count - self._slots.free
 
     @property
     def running(self) -> list[UUID]:
@@ -200,6 +209,7 @@ class Lane:
 
     def _begin(self, delivery: Delivery) -> None:
         self._slots.take()
+        count_wait(delivery.claim)
         self._start(self._attempt(delivery))
 
     def _hand_back(self, deliveries: Iterable[Delivery]) -> None:

@@ -23,6 +23,7 @@ from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_QUEUE
 from accepted.errors import LedgerUnavailable, WorkerExhausted
 from accepted.handler import Handler
+from accepted.metrics import WORKER_SLOTS
 from accepted.services.monitoring.presence import Report
 from accepted.services.monitoring.statistics import REPORT_EVERY
 from accepted.storage import job_types, queue_tenants, queues, workers
@@ -85,6 +86,8 @@ class Worker:
         self._recorder = Recorder(engine, broker, executor.tools, executor.measurements)
         self.id = new_id()
         self._lanes = self._lanes_of(broker, concurrency, ack_within)
+        WORKER_SLOTS.labels("busy").set_function(lambda: self._lanes[0].busy)
+        WORKER_SLOTS.labels("free").set_function(lambda: self._lanes[0].free)
         self._heartbeats = Heartbeats(engine, broker, self._lanes, lease_ttl, blocked_limit)
         self._look_for_lost_every = lease_ttl / 3
         self._grace = shutdown_grace

@@ -12,6 +12,7 @@ from accepted_worker.scheduler.base import Loop
 from accepted_worker.scheduler.batches import BatchLoop
 from accepted_worker.scheduler.cron import Cron
 from accepted_worker.scheduler.ending import Expiry, Overdue, Rescuer
+from accepted_worker.scheduler.figures import Figures
 from accepted_worker.scheduler.housekeeping import LetterCounter, MeasurementReports, Rejections, Reporter, Sampler
 from accepted_worker.scheduler.limiter import Limiter
 from accepted_worker.scheduler.pruner import Pruner
@@ -39,5 +40,6 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings, polls: Direct
         Sampler(engine),
         LetterCounter(engine),
         MeasurementReports(engine, measurements),
+        Figures(engine),
     ]
     return always if settings.alert_url is None else [*always, Reporter(engine, broker)]

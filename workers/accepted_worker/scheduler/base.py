@@ -13,7 +13,7 @@ from accepted import logs
 from accepted.concurrency import cancel_requested
 from accepted.errors import AcceptedError
 from accepted.loops import TurningLoop, turning
-from accepted.metrics import LOOP_DONE, LOOP_FAILED
+from accepted.metrics import LOOP_DONE, LOOP_FAILED, LOOP_SUCCEEDED
 
 AFTER_FAILURE = 1.0
 """Seconds before a failed round is tried again. The scheduler goes on this soon after PostgreSQL is back."""
@@ -71,6 +71,7 @@ async def _run(loop: Loop) -> None:
     with turning(loop.name) as record:
         while not cancel_requested():
             pause = await _round(loop, record)
+            record.rest(pause)
             await (loop.sleep(pause) if isinstance(loop, ListeningLoop) else asyncio.sleep(pause))
 
 
@@ -87,6 +88,7 @@ async def _round(loop: Loop, record: TurningLoop) -> float:
         log.exception("loop_failed", loop=loop.name)
     else:
         record.succeed()
+        LOOP_SUCCEEDED.labels(loop.name).set_to_current_time()
         return pause
     LOOP_FAILED.labels(loop.name).inc()
     record.fail()

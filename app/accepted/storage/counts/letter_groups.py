@@ -91,6 +91,12 @@ SELECT count(*) FROM taken
 """)
 """Rows of groups are locked in the order of their keys, so two schedulers cannot deadlock."""
 
+_BY_QUEUE = Statement("""
+SELECT queue, CAST(sum(letters) AS int8) AS letters FROM (
+    SELECT queue, letters FROM dead_letter_groups UNION ALL SELECT queue, letters FROM dead_letter_moves
+) AS counted GROUP BY queue HAVING sum(letters) > 0
+""")
+
 _FORGET = Statement("""
 WITH empty AS MATERIALIZED (
     SELECT tenant, group_key FROM dead_letter_groups WHERE letters = 0
@@ -122,6 +128,11 @@ async def groups(conn: Connection, tenant: str, wanted: LetterFilter, limit: int
     statement = _MATCHING if splits else _LARGEST
     found = await statement.rows(conn, **wanted.values(tenant), limit=limit)
     return [struct(LetterGroup, {**row, "message": pattern(row["message"])}) for row in found]
+
+
+async def by_queue(conn: Connection) -> dict[str, int]:
+    """The dead letters of all tenants, by queue."""
+    return {row["queue"]: row["letters"] for row in await _BY_QUEUE.rows(conn)}
 
 
 async def add_up(conn: Connection, limit: int) -> int:
