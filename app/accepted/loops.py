@@ -16,13 +16,25 @@ timeout of seconds, and a round is bounded. A loop that fails turns: to start it
 
 
 class LoopReport(msgspec.Struct, kw_only=True):
-    """How a loop has fared since its process started. `seconds` is what its last round took."""
+    """How a loop has fared since its process started. `seconds` is what its last round took.
+
+    `failing_since` is when the first of the last rounds failed, if the last one did.
+    """
 
     name: str
     last_run_at: datetime | None = None
     last_success_at: datetime | None = None
+    failing_since: datetime | None = None
     seconds: float | None = None
     failures: int = 0
+
+    @property
+    def troubled_since(self) -> datetime | None:
+        """Since when its rounds fail, or one of them does not end; None if the last one has succeeded."""
+        if self.failing_since is not None or self.last_run_at is None:
+            return self.failing_since
+        ended = self.last_success_at is not None and self.last_success_at >= self.last_run_at
+        return None if ended else self.last_run_at
 
 
 class TurningLoop:
@@ -45,11 +57,13 @@ class TurningLoop:
     def succeed(self) -> None:
         """The round has done what was due."""
         self.report.last_success_at = datetime.now(UTC)
+        self.report.failing_since = None
         self.report.seconds = time.monotonic() - self._began
 
     def fail(self) -> None:
         """The round has failed, and will be tried again."""
         self.report.failures += 1
+        self.report.failing_since = self.report.failing_since or datetime.now(UTC)
         self.report.seconds = time.monotonic() - self._began
 
     def rest(self, seconds: float) -> None:

@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from accepted.metrics import OTHERS, QUEUES
+from accepted.domain.monitoring.statistics import OTHERS
+from accepted.metrics import QUEUES
 
 SHOWN = 15.0
 """Seconds. No other scheduler counts before they have passed."""

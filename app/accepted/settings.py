@@ -7,7 +7,6 @@ import os
 import re
 from typing import Annotated, Any, Literal, NoReturn
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -16,7 +15,7 @@ from accepted.domain.network.addresses import EgressAllow, HostList, IPNetwork, 
 from accepted.domain.network.servers import ADDRESS, ADDRESS_OR_DOMAIN, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
 from accepted.domain.network.signing import is_secret
 from accepted.domain.network.urls import allowing_host_of
-from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
+from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX, names_in_file
 from accepted.errors import ConfigurationError, nearest
 
 SECRETS = frozenset({"database_url", "broker_url", "webhook_secret", "alert_url", "smtp_url"})
@@ -193,7 +192,7 @@ def load(**overrides: Any) -> Settings:
 def unknown() -> dict[str, str | None]:
     """The variables `ACCEPTED_…`, in the environment and in `.env`, that nothing reads; each with the nearest known."""
     known = {*Settings.model_fields, *OF_CLIENTS}
-    given = [name.upper() for name in (*os.environ, *dotenv_values(DOT_ENV, interpolate=False))]
+    given = [name.upper() for name in (*os.environ, *names_in_file())]
     names = [name.removeprefix(PREFIX).lower() for name in given if name.startswith(PREFIX)]
     found = {name: nearest(name, sorted(known)) for name in names if name not in known}
     return {PREFIX + name.upper(): near and PREFIX + near.upper() for name, near in found.items()}

@@ -52,6 +52,7 @@ class LoopView(BaseModel):
     name: str
     last_run_at: datetime | None
     last_success_at: datetime | None
+    failing_since: datetime | None
     seconds: float | None = Field(description="What the last round took.")
     failures: int
 

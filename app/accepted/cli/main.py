@@ -27,7 +27,7 @@ from accepted.cli.status import status
 from accepted.cli.targets import targets
 from accepted.cli.workers import workers
 from accepted.domain.job import QUEUE_PATTERN
-from accepted.environment import DOT_ENV, OF_CLIENTS, PREFIX
+from accepted.environment import OF_CLIENTS, PREFIX, names_in_file
 from accepted.errors import AcceptedError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _start_logging(pretty: bool = False) -> None:
 
 def _say_unknown() -> None:
     """Loads the settings only if one is given: it takes longer than all else that `--help` does."""
-    given = [name.upper() for name in (*os.environ, *_names_in_file())]
+    given = [name.upper() for name in (*os.environ, *names_in_file())]
     of_clients = {PREFIX + name.upper() for name in OF_CLIENTS}
     if all(name in of_clients for name in given if name.startswith(PREFIX)):
         return
@@ -275,14 +275,6 @@ def _say_unknown() -> None:
     for name, near in unknown().items():
         hint = f"; did you mean {near}?" if near else ""
         typer.echo(f"accepted: {name} is no setting and is ignored{hint}", err=True)
-
-
-def _names_in_file() -> list[str]:
-    if not os.path.exists(DOT_ENV):
-        return []
-    from dotenv import dotenv_values
-
-    return list(dotenv_values(DOT_ENV, interpolate=False))
 
 
 def _checked_settings(metrics_port: int | None) -> "Settings":

@@ -113,11 +113,11 @@ def no_scheduler(since: datetime, *, delayed: bool) -> StatusProblem:
     )  # fmt: skip
 
 
-def failing_loop(name: str, since: datetime, failures: int) -> StatusProblem:
+def failing_loop(name: str, since: datetime, fails: bool) -> StatusProblem:
+    why = "each round of it fails" if fails else "a round of it does not end"
     return StatusProblem(
         kind=Kind.LOOP, loop=name, since=since, link=link("/workers"),
-        sentence=f"The loop {name} of the scheduler has done nothing since {at(since)}: {count(failures, 'round')} "
-        "of it failed.",
+        sentence=f"The loop {name} of the scheduler has done nothing since {at(since)}: {why}.",
         what_to_do="Look into the log of the scheduler for loop_failed, which names the error.",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ tenant; that the ledger, the broker, a scheduler or a loop is in trouble concern
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
@@ -23,12 +24,13 @@ from accepted.domain.network import targets
 from accepted.domain.network.urls import UrlRefused
 from accepted.domain.schedule import MISSED
 from accepted.errors import LedgerUnavailable
+from accepted.loops import LoopReport
 from accepted.services.queues import described
 from accepted.storage.counts import backlogs
 from accepted.storage.counts.backlogs import Backlog
 from accepted.storage.db.engine import reading, translated
 from accepted.storage.db.statements import ledger_time
-from accepted.storage.monitoring import status
+from accepted.storage.monitoring import processes, status
 from accepted.storage.queue_load import BIN
 
 WITHIN = 0.8
@@ -40,8 +42,8 @@ SLOW = 0.25
 COUNTED_WITHIN = 3 * BIN
 """Seconds without a count of what waits after which no scheduler runs."""
 
-SILENT = 60.0
-"""Seconds without a success after which a loop that fails is a problem."""
+TROUBLED = 60.0
+"""Seconds for which a loop fails, or a round of it runs, until that is a problem. A round is bounded."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,7 @@ class _Checks:
         self._refusal: str | None = None
         self._left: dict[str, Callable[[AsyncConnection], AsyncIterator[StatusProblem]]] = {
             "schedulers": self._schedulers,
+            "loops": self._loops,
             "queues": self._queues,
             "workers": self._workers,
             "dead letters": self._failures,
@@ -125,6 +128,18 @@ class _Checks:
         counted = await status.sampled_at(conn)
         if counted is None or (self._now - counted).total_seconds() > COUNTED_WITHIN + BIN:
             yield problems.no_scheduler(counted or self._now, delayed=False)
+
+    async def _loops(self, conn: AsyncConnection) -> AsyncIterator[StatusProblem]:
+        """It is enough that a loop succeeds in one of several schedulers."""
+        turning: defaultdict[str, list[LoopReport]] = defaultdict(list)
+        for process in await processes.live(conn, self._lease_ttl):
+            for loop in msgspec.json.decode(process.loops, type=list[LoopReport]):
+                turning[loop.name].append(loop)
+        for name, found in turning.items():
+            troubles = [loop.troubled_since for loop in found if loop.troubled_since is not None]
+            since = max(troubles, default=self._now)
+            if len(troubles) == len(found) and (self._now - since).total_seconds() > TROUBLED:
+                yield problems.failing_loop(name, since, any(loop.failing_since is not None for loop in found))
 
     async def _queues(self, conn: AsyncConnection) -> AsyncIterator[StatusProblem]:
         shown = await described(conn, None, self._lease_ttl)
