@@ -2,7 +2,7 @@
 
 import time
 
-from accepted.metrics import OTHERS
+from accepted.domain.monitoring.statistics import OTHERS
 from accepted.queue_figures import SHOWN, QueueFigure, QueueFigures, bounded
 
 

@@ -19,6 +19,7 @@ from accepted.cli.audit import audit
 from accepted.cli.batches import batches
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.deliveries import deliveries
+from accepted.cli.health import healthcheck
 from accepted.cli.jobs.group import jobs
 from accepted.cli.keys import keys, on_ledger
 from accepted.cli.queues import queues, size
@@ -44,6 +45,7 @@ app.add_typer(workers, name="workers")
 app.add_typer(queues, name="queues")
 app.add_typer(deliveries, name="deliveries")
 app.command("size")(size)
+app.command("healthcheck")(healthcheck)
 app.command("status")(status)
 app.command("audit")(audit)
 
@@ -185,17 +187,6 @@ def dev(
     ):
         settings = settings.model_copy(update={"database_url": url})
         uvloop.run(development.run(settings, host, sockets, worker_process))
-
-
-@app.command()
-def healthcheck(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of an API without a port for metrics.")] = 8000,
-    metrics_port: MetricsPort = None,
-) -> None:
-    """Exit 0 if the process in this container is alive and its loops turn, else 1 with a sentence."""
-    from accepted.cli import health
-
-    typer.echo(health.check(metrics_port or health.metrics_port() or port))
 
 
 @app.command()
