@@ -52,7 +52,12 @@ async def connections(settings: Settings) -> AsyncIterator[tuple[AsyncEngine, Br
 async def present(presence: Presence, database_url: str) -> AsyncIterator[None]:
     """Meanwhile the process has its row in the ledger, and drains as soon as somebody asks for that."""
     listener = Listener(database_url, SETTINGS, lambda kind: presence.look() if kind in (DRAINS, EVERYTHING) else None)
-    keeping = [asyncio.create_task(presence.run()), asyncio.create_task(listener.run())]
+
+    async def listen() -> None:
+        await presence.shown.wait()
+        await listener.run()
+
+    keeping = [asyncio.create_task(presence.run()), asyncio.create_task(listen())]
     try:
         yield
     finally:

@@ -26,6 +26,9 @@ from accepted.storage.monitoring.processes import Kind, PartOf, Process
 BEAT_EVERY = 10.0
 """Seconds. `accepted.storage.monitoring.processes.SILENT` is three of them."""
 
+FIRST_BEAT_EVERY = 1.0
+"""Seconds between tries while the process has no row yet."""
+
 MOST_QUEUES = 1000
 """Names in a row, which is written with each heartbeat."""
 
@@ -93,6 +96,8 @@ class Presence:
         self._drain = drain
         self._report = report
         self._started = time.monotonic()
+        self.shown = asyncio.Event()
+        """Set once it has its row. Until then whoever runs it says that the ledger is waited for."""
         self._due = asyncio.Event()
         self._drains = False
 
@@ -106,12 +111,14 @@ class Presence:
             self._due.clear()
             try:
                 await self._beat()
+                self.shown.set()
             except LedgerUnavailable as error:
-                logs.outage("process_not_shown", error)
+                if self.shown.is_set():
+                    logs.outage("process_not_shown", error)
             except Exception:
                 log.exception("process_not_shown")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_EVERY):
+                async with asyncio.timeout(BEAT_EVERY if self.shown.is_set() else FIRST_BEAT_EVERY):
                     await self._due.wait()
 
     async def end(self) -> None:
