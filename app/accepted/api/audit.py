@@ -16,7 +16,6 @@ from accepted.api.http.problems import REFUSALS, responses_for
 from accepted.api.state import state_of
 from accepted.domain import cursor
 from accepted.domain.monitoring.audit import Action, to_wire
-from accepted.domain.tenants import OPERATOR_SCOPE
 from accepted.services.jobs.requests import Moment
 from accepted.storage.db.engine import reading
 from accepted.storage.monitoring import audit
@@ -69,8 +68,7 @@ async def list_(request: Request, who: Admin, query: Annotated[AuditQuery, Query
     """Who changed what in the last 400 days, newest first: the tenant's acts, or all for `operator`."""
     listing = Listing("/audit", who.tenant, query)
     before = listing.begin(cursor.read)
-    tenant = None if OPERATOR_SCOPE in who.scopes else who.tenant
     async with reading(state_of(request).engine) as conn:
-        found = await audit.page(conn, tenant, query.action, query.since, before, query.limit + 1)
+        found = await audit.page(conn, who.sees, query.action, query.since, before, query.limit + 1)
     items = [to_wire(entry) for entry in found[: query.limit]]
     return listing.answer(found, items, lambda entry, scope: cursor.write(entry.id, scope))

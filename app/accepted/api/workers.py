@@ -89,7 +89,7 @@ class ProcessList(BaseModel):
 async def list_(request: Request, who: Reader) -> Response:
     """Every live process: workers, schedulers and API processes."""
     state = state_of(request)
-    found = await service.live(state.engine, _seen_tenant(who), state.settings.lease_ttl)
+    found = await service.live(state.engine, who.sees, state.settings.lease_ttl)
     return Response(json_text.encode({"items": found}), media_type=JSON)
 
 
@@ -109,7 +109,7 @@ async def drain(request: Request, who: Drainer, process_id: UUID) -> Response:
     """
     state = state_of(request)
     await _check_drainer(request, who)
-    found = await service.drain(state.engine, process_id, _seen_tenant(who), state.settings.lease_ttl)
+    found = await service.drain(state.engine, process_id, who.sees, state.settings.lease_ttl)
     return Response(json_text.encode(found), 202, media_type=JSON)
 
 
@@ -120,8 +120,3 @@ async def _check_drainer(request: Request, who: Principal) -> None:
     async with reading(state_of(request).engine) as conn:
         if await tenants.others_have_keys(conn, who.tenant):
             raise Forbidden(f"other tenants use this process: this needs the scope {OPERATOR_SCOPE}")
-
-
-def _seen_tenant(who: Principal) -> str | None:
-    """The tenant whose jobs and HTTP workers are shown; None shows all."""
-    return None if OPERATOR_SCOPE in who.scopes else who.tenant

@@ -9,10 +9,24 @@ from contextvars import ContextVar
 from datetime import datetime
 from uuid import UUID
 
-__all__ = ["BEFORE_ALL", "MAX_ROOT", "ROOT_PATTERN", "age_of", "as_sent", "floor_at", "link", "new_id", "serve_under"]
+__all__ = [
+    "AFTER_ALL",
+    "BEFORE_ALL",
+    "MAX_ROOT",
+    "ROOT_PATTERN",
+    "age_of",
+    "as_sent",
+    "floor_at",
+    "link",
+    "new_id",
+    "serve_under",
+]
 
 BEFORE_ALL = UUID(int=0)
 """Below every id: what goes on behind it begins with the first."""
+
+AFTER_ALL = UUID(int=2**128 - 1)
+"""Above every id."""
 
 ROOT_PATTERN = r"(?:/[A-Za-z0-9._~-]+)*"
 """A prefix: empty, or segments of characters that need no encoding, without a slash at the end."""

@@ -48,7 +48,7 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def sees(self) -> str | None:
-        """The tenant whose jobs are counted for the caller; None: all jobs."""
+        """The tenant whose jobs and acts the caller sees; None: those of all."""
         return None if OPERATOR_SCOPE in self.scopes else self.tenant
 
 

@@ -66,9 +66,8 @@ async def retry_many(engine: AsyncEngine, tenant: str, jobs: Sequence[Job], reco
         ids = [job.id for job in jobs]
         await manual_retry.lock_workflow(conn, ids)
         failed = await manual_retry.failed_needs(conn, ids)
-        chosen = await manual_retry.choose(
-            conn, tenant, {job.id: job.attempt for job in jobs if job.id not in failed}
-        )  # fmt: skip
+        free = {job.id: job.attempt for job in jobs if job.id not in failed}
+        chosen = await manual_retry.choose(conn, tenant, free)
         await manual_retry.clear(conn, [one.id for one in chosen])
         again = await _run_again(conn, chosen)
         await record(conn, len(again))

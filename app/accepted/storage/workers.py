@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
+from accepted.domain.ids import AFTER_ALL, BEFORE_ALL
 from accepted.domain.retry import Retry, read_policy
 from accepted.domain.transitions import RunningAttempt
 from accepted.storage.db.statements import Connection, Row, Statement
@@ -72,8 +73,8 @@ _OPEN_ATTEMPTS_OF = Statement(
 )
 
 _OF_NO_LIVE_WORKER = f"""(
-    SELECT COALESCE(lag(id) OVER (ORDER BY id), '{UUID(int=0)}') AS after,
-           COALESCE(id, '{UUID(int=2**128 - 1)}') AS before
+    SELECT COALESCE(lag(id) OVER (ORDER BY id), '{BEFORE_ALL}') AS after,
+           COALESCE(id, '{AFTER_ALL}') AS before
     FROM (SELECT id FROM workers w WHERE {ALIVE} UNION ALL SELECT NULL) AS alive
 ) AS gap CROSS JOIN LATERAL (
     SELECT * FROM attempts WHERE finished_at IS NULL AND worker_id > gap.after AND worker_id < gap.before OFFSET 0

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.domain.ids import new_id
+from accepted.domain.ids import AFTER_ALL, new_id
 from accepted.services.jobs import searching as service
 from accepted.services.keys import create
 from accepted.storage.db.engine import reading
@@ -213,7 +213,7 @@ async def narrowly(engine: AsyncEngine, *statuses: str) -> list[dict[str, Any]]:
     """What one step finds where jobs of these statuses are kept."""
     async with reading(engine) as conn:
         plan = await searching.plan(conn, "t", JobFilter(statuses=list(statuses)))
-        step = await searching.step(conn, plan, plan.narrow, searching.TOP, 100, 100)
+        step = await searching.step(conn, plan, plan.narrow, AFTER_ALL, 100, 100)
     return [{"items": [{"id": str(job.id)} for job in step.found]}]
 
 
@@ -234,7 +234,7 @@ async def test_what_waits_and_runs_is_found_where_it_is_kept(engine: AsyncEngine
     found, steps = [], 0
     async with reading(engine) as conn:
         plan = await searching.plan(conn, "t", JobFilter(statuses=statuses))
-        before: UUID | None = searching.TOP
+        before: UUID | None = AFTER_ALL
         while before is not None:
             step = await searching.step(conn, plan, plan.narrow, before, STEP, 100)
             found += step.found

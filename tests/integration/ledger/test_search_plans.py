@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.domain.ids import AFTER_ALL
 from accepted.storage.db.statements import Direct, Statement
 from accepted.storage.jobs import searching, upcoming
 from accepted.storage.jobs.job_filter import JobFilter
@@ -106,7 +107,7 @@ async def rows_of_step(conn: Any, when: str, statement: Statement, values: dict[
 
 def step(plan: SearchPlan, sources: tuple[str, ...]) -> tuple[Statement, dict[str, Any]]:
     statement, values = searching._prepare(plan, sources, frozenset())
-    return statement, values | {"before": searching.TOP, "step": STEP, "limit": LIMIT}
+    return statement, values | {"before": AFTER_ALL, "step": STEP, "limit": LIMIT}
 
 
 async def prepared(conn: Any, statement: Statement, values: dict[str, Any]) -> str:

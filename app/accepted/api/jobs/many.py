@@ -1,5 +1,7 @@
 """Orders about many jobs, which the filters of GET /jobs select: POST /jobs/cancel, /jobs/retry and /jobs/delete."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -86,36 +88,39 @@ def _docs(model: type[BaseModel]) -> dict[str, Any]:
 async def cancel(request: Request, who: Writer) -> Response:
     """Cancel all matching jobs that have not finished: waiting ones at once, running ones as their workers are told."""
     state = state_of(request)
-    asked = checked(JobSelection, await read_json(request, MAX_BODY))
-    selection, scope = _selected(state, "/jobs/cancel", who.tenant, asked, CANCELLABLE)
-    if asked.dry_run:
-        tally = await many.count(state.engine, selection)
-    else:
-        tally = await many.cancel(state.engine, state.broker, selection)
-    return _answer("cancelled", tally, scope)
+    act = partial(many.cancel, state.engine, state.broker)
+    return await _act(request, "/jobs/cancel", who.tenant, CANCELLABLE, act, "cancelled")
 
 
 @router.post("/jobs/retry", **_docs(RetriedView))
 async def retry(request: Request, who: Writer) -> Response:
     """Run all matching jobs that failed, expired or were cancelled again, each with a fresh retry budget."""
-    state = state_of(request)
-    asked = checked(JobSelection, await read_json(request, MAX_BODY))
-    selection, scope = _selected(state, "/jobs/retry", who.tenant, asked, RETRYABLE)
-    tally = await (many.count if asked.dry_run else many.retry)(state.engine, selection)
-    return _answer("retried", tally, scope)
+    act = partial(many.retry, state_of(request).engine)
+    return await _act(request, "/jobs/retry", who.tenant, RETRYABLE, act, "retried")
 
 
 @router.post("/jobs/delete", **_docs(DeletedView))
 async def delete(request: Request, who: Writer) -> Response:
     """Delete what all matching jobs hold, as DELETE /jobs/{id} does. Running jobs do not match."""
     state = state_of(request)
+    act = partial(many.delete, state.engine, state.broker)
+    return await _act(request, "/jobs/delete", who.tenant, DELETABLE, act, "deleted")
+
+
+async def _act(
+    request: Request,
+    path: str,
+    tenant: str,
+    allowed: frozenset[Status],
+    act: Callable[[Selection], Awaitable[Tally]],
+    done: str,
+) -> Response:
+    """Do `act` to the jobs that are asked for, or only count them. `done` names in the answer what was done."""
+    state = state_of(request)
     asked = checked(JobSelection, await read_json(request, MAX_BODY))
-    selection, scope = _selected(state, "/jobs/delete", who.tenant, asked, DELETABLE)
-    if asked.dry_run:
-        tally = await many.count(state.engine, selection)
-    else:
-        tally = await many.delete(state.engine, state.broker, selection)
-    return _answer("deleted", tally, scope)
+    selection, scope = _selected(state, path, tenant, asked, allowed)
+    tally = await (many.count(state.engine, selection) if asked.dry_run else act(selection))
+    return _answer(done, tally, scope)
 
 
 def _selected(

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accepted.domain.ids import AFTER_ALL
 from accepted.domain.job import LARGE, Job
 from accepted.storage.jobs import searching, upcoming
 from accepted.storage.jobs.job_filter import JobFilter
@@ -77,7 +78,7 @@ class JobSearch:
     async def below(self, before: UUID | None, limit: int) -> list[Job]:
         """Up to `limit` jobs with ids below `before`; None: from the newest. Fewer: no more are left, or it stopped."""
         found: list[Job] = []
-        position = before or searching.TOP
+        position = before or AFTER_ALL
         while True:
             step = await self._step(position, limit - len(found))
             found += step.found

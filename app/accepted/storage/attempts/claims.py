@@ -152,7 +152,7 @@ _CLAIM_UNSERVED = _claim(_LOCK_UNSERVED)
 """One statement, because outbox row, job and lease must change together; it is the hot path of every worker. Its first
 row has the ids that were set aside, also if nothing was claimed."""
 
-_UNSERVED_KINDS = Statement("""
+UNSERVED_KINDS = """
 WITH RECURSIVE kinds AS (
     (SELECT queue, unserved FROM outbox WHERE published AND unserved <> '' ORDER BY queue, unserved LIMIT 1)
     UNION ALL
@@ -162,9 +162,11 @@ WITH RECURSIVE kinds AS (
         ORDER BY queue, unserved LIMIT 1
     ) AS n
 )
-SELECT queue, unserved FROM kinds
-""")
-"""A loose index scan: a probe for each kind, and none for the jobs behind it."""
+"""
+"""The beginning of a statement on `kinds`: queue and type of the jobs that were set aside. A loose index scan: a probe
+for each kind, and none for the jobs behind it."""
+
+_UNSERVED_KINDS = Statement(f"{UNSERVED_KINDS} SELECT queue, unserved FROM kinds")
 
 _KNOWN = Statement("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 

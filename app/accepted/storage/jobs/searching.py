@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.ids import BEFORE_ALL, floor_at
+from accepted.domain.ids import AFTER_ALL, BEFORE_ALL, floor_at
 from accepted.domain.job import LARGE, WAITING, Job, Status
 from accepted.storage.db.statements import Connection, Statement
 from accepted.storage.jobs import metadata_index
@@ -28,8 +28,6 @@ UPLOAD = 3600.0
 
 MOST_LEASES = 20_000
 """Open leases that a step reads at most. They have no order of ids, so with more a step cannot say how far it came."""
-
-TOP = UUID(int=2**128 - 1)
 
 Source: TypeAlias = str
 """What a step reads: a key of `_SOURCES`."""
@@ -142,7 +140,7 @@ class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     floor: UUID
     ceiling: UUID
     pair: bytes | None = None
-    indexed_from: UUID = TOP
+    indexed_from: UUID = AFTER_ALL
 
 
 class SearchStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +165,7 @@ async def plan(conn: Connection, tenant: str, wanted: JobFilter) -> SearchPlan:
         tenant=tenant, wanted=wanted, every=every, narrow=_narrow(wanted), root=root,
         floor=await _floor(conn, wanted), ceiling=_ceiling(wanted),
         pair=None if indexed is None else indexed.pair,
-        indexed_from=TOP if indexed is None else floor_at(indexed.since, SKEW),
+        indexed_from=AFTER_ALL if indexed is None else floor_at(indexed.since, SKEW),
     )  # fmt: skip
 
 
@@ -261,4 +259,4 @@ async def _floor(conn: Connection, wanted: JobFilter) -> UUID:
 def _ceiling(wanted: JobFilter) -> UUID:
     """From it on, everything was created after `created_before` or `finished_before`."""
     latest = [moment for moment in (wanted.created_before, wanted.finished_before) if moment is not None]
-    return floor_at(min(latest), SKEW) if latest else TOP
+    return floor_at(min(latest), SKEW) if latest else AFTER_ALL

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from accepted.domain.ids import floor_at
+from accepted.domain.ids import AFTER_ALL, floor_at
 from accepted.domain.monitoring.audit import AuditEntry
 from accepted.storage.db.statements import Connection, Statement, struct
 
@@ -37,7 +37,6 @@ DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id < :newest ORDER BY 
 """)
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
-_LAST = UUID(int=2**128 - 1)
 
 
 async def put(conn: Connection, entry: AuditEntry) -> None:
@@ -54,7 +53,7 @@ async def page(
     begin = since or _EPOCH
     statement, of = (_PAGE, {}) if tenant is None else (_PAGE_OF_TENANT, {"tenant": tenant})
     found = await statement.rows(
-        conn, **of, action=action, since=begin, after=floor_at(begin, -SLACK), before=before or _LAST, limit=limit
+        conn, **of, action=action, since=begin, after=floor_at(begin, -SLACK), before=before or AFTER_ALL, limit=limit
     )
     return [struct(AuditEntry, row) for row in found]
 

@@ -10,6 +10,7 @@ import msgspec
 
 from accepted.domain.monitoring.statistics import RUNS
 from accepted.domain.schedule import GRACE, MISSED, Outcome
+from accepted.storage.attempts.claims import UNSERVED_KINDS
 from accepted.storage.db.statements import Connection, Row, Statement, struct
 from accepted.storage.monitoring.statistics import MINUTE, TEN_MINUTES
 from accepted.storage.targets import DEFERRED_FOR
@@ -36,15 +37,7 @@ SELECT min(due_at) FROM (
 _SAMPLED = Statement("SELECT max(at) FROM queue_samples WHERE queue = ''")
 
 _UNSERVED = Statement(f"""
-WITH RECURSIVE kinds AS (
-    (SELECT queue, unserved FROM outbox WHERE published AND unserved <> '' ORDER BY queue, unserved LIMIT 1)
-    UNION ALL
-    SELECT n.queue, n.unserved FROM kinds k CROSS JOIN LATERAL (
-        SELECT queue, unserved FROM outbox
-        WHERE published AND unserved <> '' AND (queue, unserved) > (k.queue, k.unserved)
-        ORDER BY queue, unserved LIMIT 1
-    ) AS n
-)
+{UNSERVED_KINDS}
 SELECT k.queue, k.unserved AS type, o.since FROM kinds k CROSS JOIN LATERAL (
     SELECT due_at AS since FROM outbox
     WHERE published AND unserved = k.unserved AND queue = k.queue AND {_MINE.format(tenant="tenant")}
