@@ -214,7 +214,7 @@ class LeaseWaiters:
             self._ledger, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
         )
         for one in claimed:
-            self._held.measurements.started(one.job)
+            self._held.measurements.started(one.job, one.leased.waited)
         return claimed
 
     async def _hand_back_late(self, claiming: "asyncio.Future[list[LeasedJob]]") -> None:

@@ -60,7 +60,7 @@ _CLAIM = Statement(f"""
 WITH locked AS MATERIALIZED ({_LOCK}), {RUN}, leased AS MATERIALIZED (
     SELECT r.id, r.attempt, r.started_at, r.queue, r.type, gen_random_uuid() AS worker_id,
            CASE WHEN NOT r.in_workflow AND r.crashes = 0 AND r.ordering_key IS NULL
-                THEN CAST(EXTRACT(epoch FROM r.started_at - r.run_at) AS float8) END AS waited,
+                THEN CAST(GREATEST(EXTRACT(epoch FROM r.started_at - r.run_at), 0) AS float8) END AS waited,
            r.started_at + interval '1 second'
                * LEAST(COALESCE(r.timeout, y.timeout, {DEFAULT_TIMEOUT}), {LONGEST_WAIT}) AS ends_at
     FROM running r LEFT JOIN {type_of("r")} ON true
@@ -117,7 +117,7 @@ DELETE FROM workers w WHERE ends_at IS NOT NULL
 class Leased(msgspec.Struct, frozen=True):
     """A new lease: when its attempt started, and when the timeout of the attempt ends it.
 
-    `waited` is for how many seconds the job was due; None if the ledger does not know.
+    `waited` is as `Claim.waited`.
     """
 
     lease: Lease

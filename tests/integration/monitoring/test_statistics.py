@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -107,6 +108,28 @@ async def test_leases_and_crashes_are_counted(app: HttpApp, engine: AsyncEngine,
         await each.report(engine)
     found = await total(client, "?queue=q&type=noop")
     assert (found["accepted"], found["started"], found["failed"]) == (2, 1, {"timeout": 1, "crashed": 1})
+
+
+async def test_the_wait_of_a_job_that_waited_for_others_is_not_known(
+    app: HttpApp, engine: AsyncEngine, client: Client
+) -> None:
+    jobs = [{"type": "noop", "queue": "q", "ref": "a"}, {"type": "noop", "queue": "q", "ref": "b", "depends_on": ["a"]}]
+    assert (await client.http.post("/workflows", json={"jobs": jobs})).status_code == 202
+    for _ in jobs:
+        (item,) = (await client.http.post("/queues/q/lease", json={})).json()["items"]
+        assert (await client.http.post(f"/leases/{item['lease']}/complete", json={})).status_code == 200
+    await app.state.measurements.report(engine)
+    found = await total(client, "?queue=q&type=noop")
+    assert (found["started"], found["succeeded"], found.get("wait_p50")) == (2, 2, None)
+
+
+async def test_a_wait_is_known_where_the_job_waited_for_nothing_else(engine: AsyncEngine) -> None:
+    await put(engine, 1)
+    (known,) = await claim(engine)
+    assert known.waited is not None
+    in_line = msgspec.structs.replace(known.job, ordering_key="k")
+    others: tuple[dict[str, Any], ...] = ({"crashes": 1}, {"in_workflow": True}, {"job": in_line})
+    assert [msgspec.structs.replace(known, **other).waited for other in others] == [None, None, None]
 
 
 async def test_points_and_steps(engine: AsyncEngine, client: Client) -> None:

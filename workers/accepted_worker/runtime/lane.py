@@ -18,7 +18,7 @@ from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.transitions import RunningAttempt, Transition
 from accepted.errors import LedgerUnavailable
-from accepted.services.jobs.claiming import Claimer, Delivery, count_wait
+from accepted.services.jobs.claiming import Claimer, Delivery
 from accepted.services.jobs.completion import MAX_BATCH
 from accepted.storage import workers
 from accepted.storage.db.engine import RETRY_SECONDS
@@ -139,7 +139,6 @@ class Lane:
                 continue
             for delivery in deliveries:
                 self._running.add(_attempt_of(delivery))
-                self._executor.measurements.started(delivery.claim.job, in_workflow=delivery.claim.in_workflow)
                 if self._slots.free > 0 and not self._stopping:
                     self._begin(delivery)
                 else:
@@ -209,7 +208,7 @@ class Lane:
 
     def _begin(self, delivery: Delivery) -> None:
         self._slots.take()
-        count_wait(delivery.claim)
+        self._executor.measurements.started(delivery.claim.job, delivery.claim.waited)
         self._start(self._attempt(delivery))
 
     def _hand_back(self, deliveries: Iterable[Delivery]) -> None:

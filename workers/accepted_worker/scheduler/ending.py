@@ -6,6 +6,7 @@
 - Expiry ends waiting jobs that did not start by their `expires_at`.
 """
 
+import itertools
 import random
 import time
 
@@ -15,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted.broker.base import Broker
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass
-from accepted.domain.job import Status
 from accepted.domain.transitions import Transition
 from accepted.services.jobs.completion import MAX_BATCH, expire, settle
 from accepted.services.leases import note
@@ -25,7 +25,6 @@ from accepted.storage.db.engine import reading
 from accepted.storage.db.statements import Direct
 from accepted.storage.jobs import outbox
 from accepted.storage.leases import LeasedAttempt
-from accepted.storage.monitoring import statistics
 
 OVERDUE_EVERY = 1.0
 """Seconds. An attempt ends at most this much after its timeout; if cancelled, after its time to stop."""
@@ -70,14 +69,9 @@ class Rescuer:
                 log.warning(
                     "job_rescued", job_id=str(running.job_id), attempt=running.attempt, worker=str(running.worker_id)
                 )
-        await self._count([crash for crash, rescued in zip(crashes, done, strict=True) if rescued])
-        return sum(done)
-
-    async def _count(self, crashes: list[Transition]) -> None:
-        ids = [one.running.job_id for one in crashes]
-        dead = [one.running.job_id for one in crashes if one.status is Status.FAILED]
         async with reading(self._engine) as conn:
-            self._measurements.crashed(await statistics.series_of(conn, ids), await statistics.series_of(conn, dead))
+            await self._measurements.crashed(conn, itertools.compress(crashes, done))
+        return sum(done)
 
     def pause(self, done: int) -> float:
         return 0.0 if done == MAX_BATCH else self._every

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker, ReceivedMessage
 from accepted.domain.job import Job
-from accepted.metrics import JOB_WAIT, MESSAGES_DROPPED
+from accepted.metrics import MESSAGES_DROPPED
 from accepted.storage import leases
 from accepted.storage.attempts import claims
 from accepted.storage.attempts.claims import Claim
@@ -197,16 +197,6 @@ class Claimer:
             await self.subscription.reject(message)
 
 
-def count_wait(claim: Claim) -> None:
-    """Count in the metrics how long an attempt that starts has waited since it was due.
-
-    The ledger does not keep when a job stopped waiting for others, or when its worker was found dead.
-    """
-    job = claim.job
-    if not (claim.in_workflow or claim.crashes or job.ordering_key is not None) and job.started_at is not None:
-        JOB_WAIT.observe(max((job.started_at - job.run_at).total_seconds(), 0.0))
-
-
 async def claim_leases(
     ledger: Direct, *, name: str, tenant: str, queue: str, types: Sequence[str] | None, limit: int
 ) -> list[LeasedJob]:
@@ -218,7 +208,4 @@ async def claim_leases(
         leased = await leases.claim(conn, name=name, tenant=tenant, queue=queue, types=types, limit=limit)
         jobs = await jobs_by_id(conn, [one.lease.job_id for one in leased]) if leased else {}
         await conn.commit()
-    for one in leased:
-        if one.waited is not None:
-            JOB_WAIT.observe(max(one.waited, 0.0))
     return [LeasedJob(one, jobs[one.lease.job_id]) for one in leased]

@@ -8,13 +8,11 @@ import structlog
 
 from accepted.broker.base import Broker
 from accepted.domain import transitions
-from accepted.domain.job import Status
 from accepted.domain.references import Lease
 from accepted.services.jobs.completion import record
 from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import workers
 from accepted.storage.db.statements import Connection
-from accepted.storage.monitoring import statistics
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +33,8 @@ async def charge_culprit(
     ]
     applied = await record(conn, broker, ends) if ends else []
     measurements = Measurements()
-    dead = [one.running.job_id for one in ends if one.status is Status.FAILED]
-    measurements.crashed(await statistics.series_of(conn, [culprit.job_id]), await statistics.series_of(conn, dead))
+    charged = [end for end, done in zip(ends, applied, strict=True) if done and end.running.lease == culprit]
+    await measurements.crashed(conn, charged)
     await measurements.write(conn)
     for worker_id in worker_ids:
         await workers.retire(conn, worker_id)

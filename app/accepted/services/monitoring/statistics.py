@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from accepted import logs
 from accepted.concurrency import cancel_requested
 from accepted.domain.failures import FailureClass
-from accepted.domain.job import Job
+from accepted.domain.job import Status
 from accepted.domain.monitoring.statistics import (
     ALL,
     FAILED,
@@ -31,7 +31,9 @@ from accepted.domain.monitoring.statistics import (
     total_of,
     wait_column,
 )
+from accepted.domain.transitions import Transition
 from accepted.errors import FieldError, InvalidRequest, LedgerUnavailable
+from accepted.metrics import JOB_WAIT
 from accepted.storage import queue_load
 from accepted.storage.db.engine import reading, transaction
 from accepted.storage.db.statements import Connection, Row, ledger_time
@@ -75,12 +77,13 @@ class Measurements:
         for series, jobs in counts.items():
             self._of(series)["accepted"] += jobs
 
-    def started(self, job: Job, *, in_workflow: bool = False) -> None:
-        """An attempt has begun. The wait of a job that may have waited for others is left out: `run_at` was before."""
+    def started(self, job: Submitted, waited: float | None) -> None:
+        """An attempt has begun, for which the job was due so many seconds before; None: the ledger does not know."""
         counts = self._of((job.tenant, job.queue, job.type))
         counts["started"] += 1
-        if job.started_at is not None and job.ordering_key is None and not in_workflow:
-            counts[wait_column(max((job.started_at - job.run_at).total_seconds(), 0.0))] += 1
+        if waited is not None:
+            counts[wait_column(waited)] += 1
+            JOB_WAIT.observe(waited)
 
     def ended(self, series: Series, outcome: str, seconds: float, *, dead: bool = False) -> None:
         """An attempt has ended with this outcome, and was not handed back. `dead`: it was the last one, and failed."""
@@ -92,12 +95,13 @@ class Measurements:
         counts[run_column(seconds)] += 1
         counts["dead_letters"] += dead
 
-    def crashed(self, attempts: Iterable[Series], dead: Iterable[Series]) -> None:
-        """These attempts have ended with their worker, nobody knows after how long; some of them were the last one."""
-        for series in attempts:
-            self._of(series)[FAILED[FailureClass.CRASHED]] += 1
-        for series in dead:
-            self._of(series)["dead_letters"] += 1
+    async def crashed(self, conn: Connection, ends: Iterable[Transition]) -> None:
+        """These attempts have ended with their worker, nobody knows after how long."""
+        by_job = {one.running.job_id: one for one in ends}
+        for job_id, series in (await statistics.series_of(conn, list(by_job))).items():
+            counts = self._of(series)
+            counts[FAILED[FailureClass.CRASHED]] += 1
+            counts["dead_letters"] += by_job[job_id].status is Status.FAILED
 
     async def keep_reporting(self, engine: AsyncEngine) -> None:
         """Report every few seconds until cancelled."""

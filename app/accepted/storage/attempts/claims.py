@@ -53,6 +53,17 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     def lease(self) -> Lease:
         return Lease(self.job.id, self.job.attempt, self.worker_id)
 
+    @property
+    def waited(self) -> float | None:
+        """For how many seconds the job was due before this attempt.
+
+        None where the ledger does not know: when it stopped waiting for others, or when its worker was found dead.
+        """
+        job = self.job
+        if self.in_workflow or self.crashes or job.ordering_key is not None or job.started_at is None:
+            return None
+        return max((job.started_at - job.run_at).total_seconds(), 0.0)
+
 
 STILL_OPEN = "COALESCE(t.finished_at, 'infinity') = 'infinity'"
 """Whether the attempt `t`, which is found by its key, is open. With `finished_at IS NULL` PostgreSQL may look for it

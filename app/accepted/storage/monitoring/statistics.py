@@ -114,7 +114,7 @@ DELETE FROM statistic_series x WHERE NOT EXISTS (SELECT FROM statistics s WHERE 
 """)
 """A process that reports on such a series at this moment is refused by the foreign key, and loses that report."""
 
-_SERIES_OF = Statement("SELECT tenant, queue, type FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
+_SERIES_OF = Statement("SELECT id, tenant, queue, type FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 _READ = Statement(f"""
 WITH wanted AS MATERIALIZED (
@@ -148,9 +148,10 @@ async def add(conn: Connection, counts: Mapping[Series, Mapping[str, float]]) ->
     await _ADD.run(conn, counts=given)
 
 
-async def series_of(conn: Connection, job_ids: Sequence[UUID]) -> list[Series]:
-    """The series of each of these jobs."""
-    return [(row["tenant"], row["queue"], row["type"]) for row in await _SERIES_OF.rows(conn, ids=list(job_ids))]
+async def series_of(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Series]:
+    """The series of each of these jobs, by its id."""
+    rows = await _SERIES_OF.rows(conn, ids=list(job_ids))
+    return {row["id"]: (row["tenant"], row["queue"], row["type"]) for row in rows}
 
 
 async def roll_up(conn: Connection) -> int:
