@@ -68,11 +68,12 @@ async def _listen(loop: ListeningLoop) -> None:
 
 
 async def _run(loop: Loop) -> None:
+    sleep = loop.sleep if isinstance(loop, ListeningLoop) else asyncio.sleep
     with turning(loop.name) as record:
         while not cancel_requested():
             pause = await _round(loop, record)
             record.rest(pause)
-            await (loop.sleep(pause) if isinstance(loop, ListeningLoop) else asyncio.sleep(pause))
+            await sleep(pause)
 
 
 async def _round(loop: Loop, record: TurningLoop) -> float:
