@@ -2,7 +2,8 @@
 
 Of `jobs` finished jobs the newest tenth are the members of a batch that one more job keeps unfinished. One in ten has
 failed and is a dead letter, so that 10 million jobs make a million letters; one in 2,000 was cancelled, and 20 are of a
-rare type. As many jobs as the batch has members wait on the queue `default`.
+rare type. As many jobs as the batch has members wait on the queue `default`. The statistics are as large as they get:
+each series that a tenant may have, with a row for each minute of 25 hours and each ten minutes of 14 days.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ import asyncpg
 from accepted.domain.ids import new_id
 from accepted.storage.counts import letter_groups
 from accepted.storage.counts.letter_groups import GROUP_KEY
+from accepted.storage.monitoring import statistics
 
 CHUNK = 500_000
 """Jobs in one statement: large enough to be fast, small enough that progress is seen."""
@@ -81,6 +83,25 @@ SELECT $1, '{TENANT}', false, sum(jobs), json_object_agg(status, jobs), now() - 
 FROM (SELECT status, count(*) AS jobs FROM jobs WHERE batch_id = $1 GROUP BY status) AS counted
 """
 
+_SERIES = f"""
+INSERT INTO statistic_series (tenant, queue, type)
+SELECT '{TENANT}', 'queue-' || n, 'noop' FROM generate_series(1, {statistics.MOST_OF_TENANT}) AS n
+UNION ALL
+SELECT tenant, '', '' FROM (VALUES ('{TENANT}'), ('')) AS all_of(tenant)
+"""
+
+_STATISTICS = f"""
+INSERT INTO statistics (series, span, at, accepted, started, succeeded, wait_1, run_2, depth, oldest)
+SELECT s.id, span, at, span, span, span, span, span,
+       CASE WHEN s.type = '' THEN 7 END, CASE WHEN s.type = '' THEN 0.5 END
+FROM (VALUES ({statistics.MINUTE}, now() - interval '{statistics.MINUTES_KEPT} seconds', now()),
+             ({statistics.TEN_MINUTES}, now() - interval '{statistics.KEPT} seconds',
+              now() - interval '{statistics.MINUTES_KEPT} seconds')) AS kept(span, first, last)
+CROSS JOIN LATERAL generate_series(date_bin(span * interval '1 second', first, 'epoch'), last,
+                                   span * interval '1 second') AS at
+CROSS JOIN statistic_series AS s
+"""
+
 _ADD_UP = letter_groups._ADD_UP._sql
 """What the scheduler does every few seconds, a few thousand letters at a time."""
 
@@ -100,5 +121,7 @@ async def fill(conn: "asyncpg.Connection[Any]", jobs: int) -> UUID:
     await conn.execute(_BATCH, batch)
     while await conn.fetchval(_ADD_UP, CHUNK):
         pass
+    await conn.execute(_SERIES)
+    await conn.execute(_STATISTICS)
     await conn.execute("VACUUM (ANALYZE)")
     return batch

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import NamedTuple
 from uuid import UUID
@@ -51,16 +52,27 @@ REQUESTS = [
     Asked("GET /queues/{name}", "/queues/default", 30),
     Asked("GET /dead-letters", "/dead-letters", 100),
     Asked("GET /dead-letters?group=error", "/dead-letters?group=error", 50),
+    Asked("GET /stats, an hour", "/stats", 100),
+    Asked("GET /stats, a day of one queue, by the minute", "/stats?queue=queue-7&since={a_day_ago}", 300),
+    Asked("GET /stats, 14 days", "/stats?since={two_weeks_ago}", 300),
+    Asked("GET /status", "/status", 100),
+    Asked("GET /workers", "/workers", 100),
 ]
-"""In a path, `{job}` is a job that waits, and `{batch}` the ledger's batch."""
+"""In a path, `{job}` is a job that waits, `{batch}` the ledger's batch, and the others are times."""
 
 
 async def ask(port: int, batch: UUID | None) -> dict[str, Taken]:
     """Send each request `REPEATS` times; by name. Without a `batch` a small one is submitted first."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
-        names = {"job": await _submitted(client, "/jobs", NOOP)}
+        names = {"job": await _submitted(client, "/jobs", NOOP), **_times()}
         names["batch"] = str(batch or await _submitted(client, "/batches", {"jobs": [NOOP]}))
         return {one.name: await _repeated(client, one.path.format(**names)) for one in REQUESTS}
+
+
+def _times() -> dict[str, str]:
+    now = datetime.now(UTC)
+    days = {"a_day_ago": 1, "two_weeks_ago": 14}
+    return {name: f"{now - timedelta(days=count, minutes=-1):%Y-%m-%dT%H:%M:%SZ}" for name, count in days.items()}
 
 
 async def _submitted(client: httpx.AsyncClient, path: str, body: object) -> str:
