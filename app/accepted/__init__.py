@@ -25,6 +25,7 @@ __all__ = [
     "TransientError",
     "__version__",
     "job",
+    "testing",
 ]
 
 _MODULES = {
@@ -41,6 +42,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "testing":
+        return import_module("accepted.testing")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)

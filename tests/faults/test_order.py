@@ -31,6 +31,7 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 from accepted.storage.jobs.submission import Entry, insert
 from accepted_worker.attempt import registry
+from accepted_worker.attempt.records import LedgerRecords
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
@@ -250,7 +251,7 @@ async def _working(engine: AsyncEngine, broker: RabbitBroker) -> AsyncIterator[N
     handlers = registry.load(SETUP.modules)
     pool = ProcessPool(SETUP)
     settings = Settings(database_url="postgresql://unused")
-    tools = Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2)
+    tools = Tools(LedgerRecords(engine, settings), Egress(EgressAllow()), Mail(None, None), settings, threads=2)
     executor = Executor(handlers, tools, 2, 1000, pool)
     worker = Worker(
         engine, broker, handlers, executor, Suspects(handlers, executor, SETUP, settings),

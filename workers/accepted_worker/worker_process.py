@@ -21,6 +21,7 @@ from accepted.tracing import setup as tracing
 from accepted_worker import handlers as built_in
 from accepted_worker import memory_budget
 from accepted_worker.attempt import registry
+from accepted_worker.attempt.records import LedgerRecords
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.handlers.webhooks import alert_handler, webhook_handler
 from accepted_worker.outbound.egress import Egress
@@ -85,7 +86,7 @@ async def run_worker(
         master = settings.webhook_secret
         alerts = alert_handler(settings.alert_url, None if master is None else signing.secret_of_alerts(master))
         handlers[alerts.type.name] = alerts
-        tools = Tools(engine, egress, mail, settings, threads=concurrency)
+        tools = Tools(LedgerRecords(engine, settings), egress, mail, settings, threads=concurrency)
         executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool, after_attempt)
         suspects = Suspects(handlers, executor, setup, settings)
         running_worker = Worker(

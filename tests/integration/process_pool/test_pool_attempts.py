@@ -16,6 +16,7 @@ from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import create_engine
 from accepted_worker.attempt import registry
+from accepted_worker.attempt.records import LedgerRecords
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
@@ -36,9 +37,8 @@ async def executor() -> AsyncIterator[Executor]:
 def an_executor(pool: ProcessPool) -> Executor:
     settings = Settings(database_url="postgresql://nobody.asks")
     engine = create_engine(settings.require_database())
-    return Executor(
-        HANDLERS, Tools(engine, Egress(EgressAllow()), Mail(None, None), settings, threads=2), 2, 1000, pool
-    )
+    tools = Tools(LedgerRecords(engine, settings), Egress(EgressAllow()), Mail(None, None), settings, threads=2)
+    return Executor(HANDLERS, tools, 2, 1000, pool)
 
 
 def claim(do: str, arg: Any = None, **fields: Any) -> Claim:

@@ -16,9 +16,11 @@ from accepted.domain.references import Lease
 from accepted.storage.attempts import completion
 from accepted.storage.db.engine import transaction
 from accepted_worker.attempt.progress import ProgressWriter
+from accepted_worker.attempt.records import LedgerRecords
 from tests.support.ledger.jobs import claim, put, running_attempt, the_job
 from tests.support.ledger.sql import waits_for_a_lock
 from tests.support.servers.postgres import PostgresServer
+from tests.support.service.in_process_worker import NOWHERE
 from tests.support.service.worker_with_handlers import worker_with_handlers
 from tests.support.waiting import until
 
@@ -153,7 +155,7 @@ async def test_without_the_ledger_no_handler_waits_and_no_progress_is_lost(
 ) -> None:
     await put(engine)
     (claimed,) = await claim(engine)
-    writer = ProgressWriter(engine)
+    writer = ProgressWriter(LedgerRecords(engine, NOWHERE))
     postgres_server.kill()
     with capture_logs() as lines:
         for percent in range(100):

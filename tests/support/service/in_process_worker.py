@@ -19,6 +19,7 @@ from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 from accepted_worker.attempt import registry
+from accepted_worker.attempt.records import LedgerRecords
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
@@ -89,7 +90,13 @@ async def working(
     Without a queue it serves all there are, and needs `database_url` to hear of new ones. Suspects of types that no
     child can load, because a test has made them, run beside the others.
     """
-    tools = Tools(engine, egress or Egress(EgressAllow()), Mail(None, None), settings, threads=concurrency)
+    tools = Tools(
+        LedgerRecords(engine, settings),
+        egress or Egress(EgressAllow()),
+        Mail(None, None),
+        settings,
+        threads=concurrency,
+    )
     pool = ProcessPool(SETUP)
     executor = Executor(handlers, tools, concurrency, settings.max_result_bytes, pool)
     loadable = {name: handler for name, handler in handlers.items() if LOADED.get(name) is handler}

@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from functools import partial
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs
 from accepted.concurrency import Coalescer
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage.attempts import logs as ledger_logs
+from accepted.storage.attempts.logs import Piece
 from accepted.storage.db.engine import RETRY_SECONDS
-from accepted.storage.db.statements import Direct
 from accepted_worker.attempt.attempt_log import AttemptLog
+from accepted_worker.attempt.records import AttemptRecords
 from accepted_worker.attempt.threads import LoopBridge
 
 PAUSE = 1.0
@@ -39,8 +38,8 @@ _Entry = tuple[Lease, AttemptLog]
 class LogWriter:
     """The logs of all attempts of one worker. For the worker's event loop alone."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._ledger = Direct(engine)
+    def __init__(self, records: AttemptRecords) -> None:
+        self._records = records
         self._write: Coalescer[_Entry, None] = Coalescer(self._write_batch, max_batch=MAX_BATCH)
         self._due: dict[Lease, AttemptLog] = {}
         self._ended: dict[Lease, AttemptLog] = {}
@@ -76,10 +75,10 @@ class LogWriter:
                 log.exception("attempt_log_refused", job_id=str(lease.job_id))
                 return
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
+        """Write no more before an attempt ends."""
         if self._timer is not None:
             self._timer.cancel()
-        await self._ledger.close()
 
     def _woken(self, lease: Lease, attempt_log: AttemptLog) -> None:
         self._due[lease] = attempt_log
@@ -102,9 +101,8 @@ class LogWriter:
     async def _write_batch(self, batch: list[_Entry]) -> Sequence[None]:
         unwritten = {lease: found for lease, attempt_log in batch if (found := attempt_log.unwritten())}
         if unwritten:
-            pieces = [ledger_logs.Piece(lease, one.first, one.last, one.lines) for lease, one in unwritten.items()]
-            async with self._ledger.statements() as conn:
-                await ledger_logs.append(conn, pieces)
+            pieces = [Piece(lease, one.first, one.last, one.lines) for lease, one in unwritten.items()]
+            await self._records.append_logs(pieces)
             for lease, attempt_log in batch:
                 if lease in unwritten:
                     attempt_log.written(unwritten[lease].last)

@@ -9,14 +9,11 @@ import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from accepted import logs
 from accepted.containment import RowErrors
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
-from accepted.storage.attempts import completion
-from accepted.storage.db.engine import transaction
+from accepted_worker.attempt.records import AttemptRecords
 from accepted_worker.attempt.threads import LoopBridge
 
 PAUSE = 0.25
@@ -26,8 +23,8 @@ PAUSE = 0.25
 class ProgressWriter:
     """The progress of all attempts of one worker. For the worker's event loop alone."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, records: AttemptRecords) -> None:
+        self._records = records
         self._last: dict[Lease, str] = {}
         self._unwritten: set[Lease] = set()
         self._writing: asyncio.Task[None] | None = None
@@ -68,9 +65,7 @@ class ProgressWriter:
             self._unwritten |= batch.keys() & self._last.keys()
 
     async def _write_some(self, batch: Mapping[Lease, str], leases: Sequence[Lease]) -> Sequence[None]:
-        async with transaction(self._engine) as conn:
-            await completion.write_progress(conn, {lease: batch[lease] for lease in leases})
-            await conn.commit()
+        await self._records.write_progress({lease: batch[lease] for lease in leases})
         return [None] * len(leases)
 
 

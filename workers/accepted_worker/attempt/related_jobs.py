@@ -5,16 +5,15 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.domain.failures import InvalidJob, LeaseLost
 from accepted.domain.job import NewJob
 from accepted.errors import Refused
 from accepted.services.jobs.checks import JobChecks
-from accepted.storage import batches
 from accepted.storage.attempts.claims import Claim
-from accepted.storage.db.engine import reading, retry_until_available
+from accepted.storage.db.engine import retry_until_available
 from accepted.tracing.context import traceparent
+from accepted_worker.attempt.records import AttemptRecords
 from accepted_worker.attempt.values import child_of
 
 MAX_CHILDREN_BYTES = 32 * 2**20
@@ -70,8 +69,8 @@ class Children:
 class DependencyResults:
     """The results of the jobs that an attempt's job depends on. Only a job of a workflow has any."""
 
-    def __init__(self, engine: AsyncEngine, claim: Claim) -> None:
-        self._engine = engine
+    def __init__(self, records: AttemptRecords, claim: Claim) -> None:
+        self._records = records
         self._lease = claim.lease
         self._results: dict[str, str] | None = None if claim.in_workflow else {}
         self._reading = asyncio.Lock()
@@ -88,8 +87,7 @@ class DependencyResults:
         return {ref: msgspec.json.decode(result) for ref, result in self._results.items()}
 
     async def _read(self) -> dict[str, str]:
-        async with reading(self._engine) as conn:
-            found = await batches.results_needed(conn, self._lease)
+        found = await self._records.results_needed(self._lease)
         if found is None:
             raise LeaseLost
         return found

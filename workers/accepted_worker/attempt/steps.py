@@ -7,15 +7,14 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.context import WITHIN_A_STEP
 from accepted.domain.failures import LeaseLost
 from accepted.domain.references import Lease
-from accepted.storage.attempts import completion
-from accepted.storage.db.engine import reading, retry_until_available, transaction
+from accepted.storage.db.engine import retry_until_available
 from accepted.tracing import jobs as tracing
 from accepted_worker.attempt import failures, threads
+from accepted_worker.attempt.records import AttemptRecords
 from accepted_worker.attempt.values import step_name, step_result_of
 
 InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
@@ -24,8 +23,8 @@ InAThread = Callable[[Callable[[], Any]], Awaitable[object]]
 class Steps:
     """The steps of one attempt. For the worker's event loop alone."""
 
-    def __init__(self, engine: AsyncEngine, lease: Lease, in_a_thread: InAThread, max_bytes: int) -> None:
-        self._engine = engine
+    def __init__(self, records: AttemptRecords, lease: Lease, in_a_thread: InAThread, max_bytes: int) -> None:
+        self._records = records
         self._lease = lease
         self._in_a_thread = in_a_thread
         self._max_bytes = max_bytes
@@ -68,19 +67,13 @@ class Steps:
             return self._known
 
     async def _recall(self) -> dict[str, str]:
-        async with reading(self._engine) as conn:
-            known = await completion.recall_steps(conn, self._lease)
+        known = await self._records.recall_steps(self._lease)
         if known is None:
             raise LeaseLost
         return known
 
     async def _commit(self, name: str, result: str) -> str:
-        async def commit() -> bool:
-            async with transaction(self._engine) as conn:
-                owned = await completion.remember_step(conn, self._lease, name, result)
-                await conn.commit()
-            return owned
-
+        commit = partial(self._records.remember_step, self._lease, name, result)
         if not await retry_until_available(commit, "handler_waits_for_ledger", self._lease.job_id):
             raise LeaseLost
         return result

@@ -9,29 +9,25 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import CursorResult, Executable
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.context import Context
+from accepted.context import Context, ContextTransaction, HttpClient, MailServer
 from accepted.domain import transitions
 from accepted.domain.failures import FailureClass, LeaseLost
 from accepted.domain.job import Status
 from accepted.domain.references import Lease
 from accepted.domain.transitions import Transition
-from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.checks import JobChecks
 from accepted.settings import Settings
 from accepted.storage.attempts.claims import Claim
-from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction, HandlerTransactions
+from accepted.storage.attempts.handler_transactions import HandlerConnection, HandlerTransaction
 from accepted_worker.attempt.attempt_log import AttemptLog, handler_log, keep_from_logging
 from accepted_worker.attempt.log_writer import LogWriter
 from accepted_worker.attempt.progress import LatestProgress, ProgressWriter
+from accepted_worker.attempt.records import AttemptRecords
 from accepted_worker.attempt.related_jobs import Children, DependencyResults, FanOut
 from accepted_worker.attempt.slots import OrphanedHandlers
 from accepted_worker.attempt.steps import Steps
 from accepted_worker.attempt.threads import LoopBridge, Threads
-from accepted_worker.outbound.egress import Egress
-from accepted_worker.outbound.mail import Mail
-from accepted_worker.outbound.targets import Targets
 
 
 class _Attempt(NamedTuple):
@@ -47,7 +43,7 @@ class _Attempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _OwnTools:
+class OwnTools:
     """`accepted.context.ContextTools` in the worker's own process: the tools themselves."""
 
     call: Callable[[Coroutine[Any, Any, Any]], Any]
@@ -55,28 +51,28 @@ class _OwnTools:
     step: Callable[..., Coroutine[Any, Any, Any]]
     submit: Callable[[dict[str, Any]], Coroutine[Any, Any, UUID]]
     results: Callable[[], dict[str, Any]]
-    transaction: Callable[[], "AttemptTransaction"]
+    transaction: Callable[[], ContextTransaction]
 
 
 class Tools:
     """Opens and closes the context of each attempt. For the worker's event loop alone."""
 
-    def __init__(self, engine: AsyncEngine, egress: Egress, mail: Mail, settings: Settings, threads: int) -> None:
+    def __init__(
+        self, records: AttemptRecords, egress: HttpClient, mail: MailServer, settings: Settings, threads: int
+    ) -> None:
         """`threads`: how many attempts may run a step in a thread at once."""
         self.fan_out = FanOut(settings.max_fanout_depth, settings.max_fanout_jobs)
-        self._engine = engine
+        self._records = records
         self._egress = egress
         self._mail = mail
         self.orphans = OrphanedHandlers()
         self._threads = Threads(threads, self.orphans, "step")
         self._max_result_bytes = settings.max_result_bytes
-        type_cache = JobTypeCache(engine, settings.egress_allow)
-        self._checks = JobChecks(type_cache, settings.egress_allow, settings.max_payload_bytes)
-        self._handler_transactions = HandlerTransactions(settings.require_database())
-        self.progress = ProgressWriter(engine)
-        self.logs = LogWriter(engine)
+        self._checks = JobChecks(records.types, settings.egress_allow, settings.max_payload_bytes)
+        self.progress = ProgressWriter(records)
+        self.logs = LogWriter(records)
         keep_from_logging()
-        self.targets = Targets(engine)
+        self.targets = records.targets
         self._open: dict[Lease, _Attempt] = {}
         self._to_commit: dict[Lease, HandlerTransaction] = {}
 
@@ -85,11 +81,11 @@ class Tools:
         lease, bridge = claim.lease, LoopBridge()
         log = self.logs.open(lease, bridge)
         children = Children(claim, self._checks, self.fan_out)
-        transaction = AttemptTransaction(self._handler_transactions, lease, seconds, bridge)
-        steps = Steps(self._engine, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
+        transaction = AttemptTransaction(self._records, lease, seconds, bridge)
+        steps = Steps(self._records, lease, partial(self._threads.call, allowed=allowed), self._max_result_bytes)
         say = LatestProgress(bridge, partial(self.progress.say, lease))
-        results = DependencyResults(self._engine, claim)
-        own = _OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
+        results = DependencyResults(self._records, claim)
+        own = OwnTools(bridge.call, say, steps.run, children.submit, results.by_ref, lambda: transaction)
         context = Context(
             claim.job, own, egress=self._egress, mail=self._mail, log=handler_log(claim.job, log),
             max_result_bytes=self._max_result_bytes,
@@ -140,9 +136,8 @@ class Tools:
     async def aclose(self) -> None:
         """Start no more threads, and close all connections."""
         self._threads.close()
-        await self.targets.aclose()
-        await self.logs.aclose()
-        await self._handler_transactions.close()
+        self.logs.close()
+        await self._records.aclose()
 
 
 _LEFT_OPEN = "the handler returned and left its transaction open: return from within or after the block"
@@ -154,8 +149,8 @@ class AttemptTransaction:
     `async with` gives a connection; in `def` handlers `with` gives one whose calls block.
     """
 
-    def __init__(self, transactions: HandlerTransactions, lease: Lease, seconds: float, bridge: LoopBridge) -> None:
-        self._transactions = transactions
+    def __init__(self, records: AttemptRecords, lease: Lease, seconds: float, bridge: LoopBridge) -> None:
+        self._records = records
         self._lease = lease
         self._seconds = seconds
         self._bridge = bridge
@@ -168,7 +163,7 @@ class AttemptTransaction:
         if self._begun:
             raise RuntimeError("an attempt has one transaction, and has begun it before")
         self._begun = True
-        transaction = await self._transactions.begin(self._lease, self._seconds)
+        transaction = await self._records.begin(self._lease, self._seconds)
         if self._ended:  # an orphaned handler
             await transaction.abandon()
             raise LeaseLost

@@ -32,7 +32,7 @@ def result_of(value: object, max_bytes: int) -> str:
 
     Raises `InvalidJob` if it is not JSON, or larger than `max_bytes`.
     """
-    return _json_of("the result", value, max_bytes)
+    return as_json("the result", value, max_bytes)
 
 
 def start_of(text: str, max_bytes: int) -> str:
@@ -59,7 +59,7 @@ def step_result_of(name: str, value: object, max_bytes: int) -> str:
 
     Raises `InvalidJob` if it cannot be remembered, because on a retry the step would run again.
     """
-    return _json_of(f"the result of step {name!r}", value, max_bytes)
+    return as_json(f"the result of step {name!r}", value, max_bytes)
 
 
 def child_of(body: dict[str, Any]) -> Any:
@@ -71,7 +71,8 @@ def child_of(body: dict[str, Any]) -> Any:
         raise InvalidJob(f"a child of this job is refused: {refused}") from None
 
 
-def _json_of(what: str, value: object, max_bytes: int) -> str:
+def as_json(what: str, value: object, max_bytes: float = math.inf) -> str:
+    """JSON text. `what` names the value in the text of the `InvalidJob` that is raised where it is not JSON."""
     return _encoded(what, value, max_bytes).decode()
 
 

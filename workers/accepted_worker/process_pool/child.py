@@ -106,12 +106,16 @@ def _attempt(handlers: dict[str, Handler], job: Job, setup: Setup, client: ToolC
             job, client, egress=egress, mail=mail, log=handler_log(job, client.log),
             max_result_bytes=setup.max_result_bytes,
         )  # fmt: skip
-        value = handler.function(payload, context)
-        if handler.is_async:
-            value = _on_a_loop(value)
+        value = call_handler(handler, payload, context)
         return Returned(msgspec.Raw(result_of(value, setup.max_result_bytes).encode()))
     except BaseException as error:
         return _raised(error)
+
+
+def call_handler(handler: Handler, payload: object, context: Context) -> Any:
+    """What the handler returns: on an event loop of its own if it is async."""
+    value = handler.function(payload, context)
+    return _on_a_loop(value) if handler.is_async else value
 
 
 class LoopThreads(ThreadPoolExecutor):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import msgspec
@@ -146,7 +146,7 @@ class ToolClient:
         return results
 
     def transaction(self) -> ContextTransaction:
-        raise InvalidJob(NO_TRANSACTION)
+        return no_transaction()
 
     async def _answer(self, message: ToolRequest | StepRan) -> Answer:
         answer: Answer = await asyncio.wrap_future(self._ask(message))
@@ -174,6 +174,11 @@ class ToolClient:
                 if not self._ended:
                     self._pipe.send(GivenUp(request.id))
             raise
+
+
+def no_transaction() -> NoReturn:
+    """`ctx.transaction()` of a handler in a process."""
+    raise InvalidJob(NO_TRANSACTION)
 
 
 def _value(answer: Answer) -> Any:

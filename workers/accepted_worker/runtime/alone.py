@@ -23,6 +23,7 @@ from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import create_engine
 from accepted_worker.attempt.handler_call import task_factory
 from accepted_worker.attempt.progress import PAUSE
+from accepted_worker.attempt.records import LedgerRecords
 from accepted_worker.attempt.tools import Tools
 from accepted_worker.outbound.egress import Egress
 from accepted_worker.outbound.mail import Mail
@@ -124,7 +125,7 @@ async def _parts(settings: Settings, handlers: dict[str, Handler], setup: Setup)
     egress = Egress(settings.egress_allow)
     pool = ProcessPool(setup)
     mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
-    tools = Tools(engine, egress, mail, settings, threads=1)
+    tools = Tools(LedgerRecords(engine, settings), egress, mail, settings, threads=1)
     executor = Executor(handlers, tools, 1, settings.max_result_bytes, pool)
     recorder = Recorder(engine, broker, tools, executor.measurements)
     try:

@@ -50,9 +50,10 @@ class Executor:
         tools: Tools,
         threads: int,
         max_result_bytes: int,
-        pool: ProcessPool,
+        pool: ProcessPool | None = None,
         after_attempt: Callable[[str], None] | None = None,
     ) -> None:
+        """`pool` is for handlers with `runs_in="process"`."""
         self._handlers = handlers
         self.tools = tools
         self.measurements = Measurements()
@@ -172,6 +173,7 @@ class Executor:
         tool_server = ToolServer(
             context.tools, partial(self.tools.read_results, claim.lease), self.tools.log_of(claim.lease)
         )
+        assert self._pool is not None, "no pool for this handler"
         try:
             return await self._pool.run(context.job, timeout, tool_server.receive)
         finally:

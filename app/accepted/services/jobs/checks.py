@@ -1,7 +1,7 @@
 """Checks of a job before it is accepted, whether a client, a batch, a schedule or a handler submits it."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from pydantic import ValidationError
@@ -13,17 +13,24 @@ from accepted.domain.network.addresses import EgressAllow
 from accepted.domain.network.urls import UrlRefused, check_url
 from accepted.domain.references import is_traceparent
 from accepted.errors import FieldError, InvalidRequest, TooLarge
-from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.job_types.compiled import CompiledJobType
 from accepted.services.jobs.requests import YEAR, JobRequest
 from accepted.services.jobs.validation import invalid
 
 
+class KnownTypes(Protocol):
+    """The job types that a tenant may submit."""
+
+    async def get(self, tenant: str, name: str, /) -> CompiledJobType:
+        """Raises `InvalidRequest` for a name that is none of them."""
+        ...
+
+
 class JobChecks:
     """Checks the body of a job, and makes the job of it."""
 
-    def __init__(self, type_cache: JobTypeCache, allow: EgressAllow, max_payload_bytes: int) -> None:
-        self._type_cache = type_cache
+    def __init__(self, types: KnownTypes, allow: EgressAllow, max_payload_bytes: int) -> None:
+        self._types = types
         self._allow = allow
         self._max_payload_bytes = max_payload_bytes
 
@@ -37,7 +44,7 @@ class JobChecks:
             request = model.model_validate(parsed)
         except ValidationError as error:
             raise invalid(error, model) from None
-        known = await self._type_cache.get(tenant, request.type)
+        known = await self._types.get(tenant, request.type)
         payload = json_text.encode(request.payload)
         if len(payload) > self._max_payload_bytes:
             raise TooLarge(f"the payload is larger than {self._max_payload_bytes} bytes")
