@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 import structlog
 
-from accepted.context import ContextLog
 from accepted.domain.job import Job
 from accepted.logs import OF_GARBAGE
 from accepted_worker.attempt.log_line import FRAME, Line, of_event, of_record
@@ -30,6 +29,9 @@ MAX_BYTES = 64 * 1024
 NOT_KEPT = frozenset(name.partition(".")[0] for name in (*OF_GARBAGE, "aio_pika", "aiormq", "sqlalchemy"))
 """First parts of the names of loggers that are no handler's: what tells of garbage, and the drivers by which the
 service reaches its servers."""
+
+
+_log = structlog.get_logger("handler")
 
 
 class Unwritten(msgspec.Struct, frozen=True):
@@ -117,8 +119,8 @@ class AttemptLog:
 class HandlerLog:
     """`ctx.log`: each line goes to the process's log, with job_id, type and attempt, and into the attempt's own."""
 
-    def __init__(self, log: ContextLog, kept: AttemptLog, fields: Mapping[str, Any]) -> None:
-        self._log = log
+    def __init__(self, job: Job, kept: AttemptLog, fields: Mapping[str, Any]) -> None:
+        self._job = job
         self._kept = kept
         self._fields = fields
 
@@ -138,21 +140,22 @@ class HandlerLog:
         self._say("error", event, {"exc_info": True, **fields})
 
     def bind(self, **fields: Any) -> "HandlerLog":
-        return HandlerLog(self._log.bind(**fields), self._kept, {**self._fields, **fields})
+        return HandlerLog(self._job, self._kept, {**self._fields, **fields})
 
     def _say(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
         self._kept.add(of_event(level, event, {**self._fields, **fields}))
         self._tell(level, event, fields)
 
     def _tell(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        job = self._job
+        about = {"job_id": str(job.id), "type": job.type, "attempt": job.attempt, **self._fields, **fields}
         with suppress(Exception):  # what cannot be written fails no job
-            getattr(self._log, level)(event, **fields)
+            getattr(_log, level)(event, **about)
 
 
 def handler_log(job: Job, kept: AttemptLog) -> HandlerLog:
     """The logger of one attempt's handler."""
-    log: ContextLog = structlog.get_logger("handler").bind(job_id=str(job.id), type=job.type, attempt=job.attempt)
-    return HandlerLog(log, kept, {})
+    return HandlerLog(job, kept, {})
 
 
 _current: ContextVar[AttemptLog | None] = ContextVar("_current", default=None)
