@@ -7,6 +7,10 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # not from `typing`: its import would be most of the cost
 if TYPE_CHECKING:
+    from accepted import webhooks as webhooks
+    from accepted.client.asynchronous import AsyncClient
+    from accepted.client.blocking import Client
+    from accepted.client.errors import JobFailed
     from accepted.context import Context
     from accepted.domain.failures import AuthError, InvalidJob, LeaseLost, NotFound, RateLimited, TransientError
     from accepted.domain.retry import Retry
@@ -15,9 +19,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "AuthError",
+    "Client",
     "Context",
     "InvalidJob",
+    "JobFailed",
     "LeaseLost",
     "NotFound",
     "RateLimited",
@@ -26,12 +33,16 @@ __all__ = [
     "__version__",
     "job",
     "testing",
+    "webhooks",
 ]
 
 _MODULES = {
+    "AsyncClient": "accepted.client.asynchronous",
     "AuthError": "accepted.domain.failures",
+    "Client": "accepted.client.blocking",
     "Context": "accepted.context",
     "InvalidJob": "accepted.domain.failures",
+    "JobFailed": "accepted.client.errors",
     "LeaseLost": "accepted.domain.failures",
     "NotFound": "accepted.domain.failures",
     "RateLimited": "accepted.domain.failures",
@@ -41,9 +52,13 @@ _MODULES = {
 }
 
 
+_SUBMODULES = ("testing", "webhooks")
+"""Modules that programs reach as `accepted.webhooks` without importing them."""
+
+
 def __getattr__(name: str) -> object:
-    if name == "testing":
-        return import_module("accepted.testing")
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)

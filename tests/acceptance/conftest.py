@@ -76,7 +76,8 @@ async def target() -> AsyncIterator[Receiver]:
 @pytest.fixture(scope="session")
 async def trio(new_database: str) -> AsyncIterator[Running]:
     """API, worker and scheduler on PostgreSQL alone, keys required."""
-    handlers = "accepted_worker.handlers,accepted_worker.handlers.sleep,tests.support.handlers.talking"
+    own = "tests.support.handlers.talking,tests.support.handlers.shop"
+    handlers = f"accepted_worker.handlers,accepted_worker.handlers.sleep,{own}"
     env = {"ACCEPTED_AUTH": "required", "ACCEPTED_HANDLERS": handlers}
     async with serving(new_database, env) as running:
         yield running
@@ -84,13 +85,14 @@ async def trio(new_database: str) -> AsyncIterator[Running]:
 
 @pytest.fixture(scope="session")
 async def keys(trio: Running) -> Mapping[str, str]:
-    """An API key by name; each of another tenant, but for `reader` and `writer`, which are of `acme`."""
+    """An API key by name; each of another tenant, but `reader` and `writer` are of `acme`, `receiver` of `hooks`."""
     wanted = {
         "acme": ("acme", ALL_SCOPES),
         "reader": ("acme", "jobs:read"),
         "writer": ("acme", "jobs:write"),
         "other": ("other", ALL_SCOPES),
         "hooks": ("hooks", ALL_SCOPES),
+        "receiver": ("hooks", "webhooks:read"),
     }
     return dict(zip(wanted, await make_keys(trio.env, *wanted.values()), strict=True))
 

@@ -47,16 +47,17 @@ def is_secret(text: str) -> bool:
 
 def headers(webhook_id: str, timestamp: int, body: bytes, secret_list: list[str]) -> dict[str, str]:
     """The three headers of one attempt, with one signature per secret, newest first. `timestamp` is in Unix seconds."""
-    signed = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
-    signatures = (
-        "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
-        for secret in secret_list
-    )
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(signatures),
+        "webhook-signature": " ".join(signature(webhook_id, timestamp, body, secret) for secret in secret_list),
     }
+
+
+def signature(webhook_id: str, timestamp: int, body: bytes, secret: str) -> str:
+    """What one secret signs: `v1,` and base64."""
+    signed = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
+    return "v1," + base64.b64encode(hmac.new(_key(secret), signed, hashlib.sha256).digest()).decode()
 
 
 def _derived(master: str, label: str) -> str:
