@@ -1,23 +1,21 @@
 """Calls of the HTTP API by the commands."""
 
-import json
-import re
-from collections.abc import Iterable
+import json as json_text
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from accepted.cli.client_commands import client_setting
+from accepted.client.bodies import segment as segment
+from accepted.client.errors import ClientError, RequestProblem
 from accepted.domain.json_text import is_printable
 from accepted.errors import AcceptedError
 
 if TYPE_CHECKING:
-    import httpx
+    from accepted.client.steps import ApiAnswer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 LONG_POLL = 30
 """Seconds that `accepted jobs watch` waits for a change in one request."""
@@ -32,57 +30,52 @@ class RequestFailed(AcceptedError):
 
 
 def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
-    """The JSON object of the answer. `options` are those of `httpx.request`. Raises `RequestFailed`."""
+    """The JSON object of the answer. `options` are those of `call`. Raises `RequestFailed`."""
     return body_of(call(method, path, **options))
 
 
-def call(method: str, path: str, **options: Any) -> "httpx.Response":
-    """The answer. Raises `RequestFailed`, also for a problem."""
-    import httpx
+def call(
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> "ApiAnswer":
+    """The answer. Raises `RequestFailed`, also for a problem. Who waits at a terminal tries again themselves."""
+    from accepted.client import bodies
+    from accepted.client.blocking_driver import BlockingDriver
+    from accepted.client.connection import Connection
+    from accepted.client.exchange import exchange
+    from accepted.client.steps import ApiRequest
 
-    key = _api_key()
-    headers = {**(options.pop("headers", None) or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
-    url = (client_setting("url") or DEFAULT_URL).strip().rstrip("/")
+    sent = dict(headers or {})
     try:
-        answer = httpx.request(method, url + path, headers=headers, timeout=LONG_POLL + 10, **options)
-    except httpx.InvalidURL:  # its text quotes a part of the URL, which may hold a password
-        raise RequestFailed("ACCEPTED_URL=(hidden): is not a URL, such as http://127.0.0.1:8000") from None
-    except httpx.HTTPError as error:
-        raise RequestFailed(f"{re.sub('//[^/]*@', '//', url)}: {error or type(error).__name__}") from None
-    except ValueError as error:  # such as NaN, which is not JSON, or a header that is not ASCII
+        if json is not None:
+            content, sent = bodies.encode(json), bodies.JSON | sent
+        connection = Connection.to(client_setting("url"), client_setting("api_key"), LONG_POLL + 10, 1, 0)
+        request = ApiRequest(method, path, params or {}, sent, content)
+        return BlockingDriver(connection).run(exchange(request, connection.limits))
+    except ClientError as error:
+        raise _failed(error) from None
+    except ValueError as error:  # such as NaN, which is not JSON
         raise RequestFailed(f"this cannot be sent: {error}") from None
-    if answer.status_code >= 400:
-        raise RequestFailed(_problem(answer), answer.status_code)
-    return answer
 
 
-def _api_key() -> str:
-    """The key, without the line break with which a file ends. Errors never show a part of it."""
-    key = client_setting("api_key").strip()
-    if not re.fullmatch("[!-~]*", key):
-        raise RequestFailed("ACCEPTED_API_KEY=(hidden): has a character that is no part of a key")
-    return key
+def body_of(answer: "ApiAnswer") -> dict[str, Any]:
+    from accepted.client import exchange
 
-
-def body_of(answer: "httpx.Response") -> dict[str, Any]:
     try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise RequestFailed(
-            f"{answer.url.copy_with(userinfo=b'')}: {answer.status_code} without a JSON object: this is not Accepted"
-        )
-    return body
+        return exchange.body_of(answer)
+    except ClientError as error:
+        raise _failed(error) from None
 
 
-def _problem(answer: "httpx.Response") -> str:
-    if not answer.headers.get("content-type", "").startswith("application/problem+json"):  # for example from a proxy
-        return f"{answer.status_code} {answer.reason_phrase}"
-    problem = body_of(answer)
-    title = f"{answer.status_code} {problem.get('title', answer.reason_phrase)}: {problem.get('detail', '')}"
-    wrong = [f"  {one['pointer'] or '/'}: {one['detail']}" for one in problem.get("errors", ())]
-    return "\n".join(map(shown, [title, *wrong]))
+def _failed(error: ClientError) -> RequestFailed:
+    if isinstance(error, RequestProblem):
+        return RequestFailed("\n".join(map(shown, error.lines)), error.status)
+    return RequestFailed(str(error))
 
 
 def shown(text: str) -> str:
@@ -111,18 +104,13 @@ def say_lines(lines: Iterable[str], none: str) -> None:
 
 def say_json(value: object) -> None:
     """Print JSON. Of the control characters `json` itself leaves DEL as it is."""
-    typer.echo(json.dumps(value).replace("\x7f", "\\u007f"))
+    typer.echo(json_text.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def say_deleted(name: str, as_json: bool) -> None:
     """What a command that deletes prints: as before, nothing but for machines."""
     if as_json:
         say_json({"deleted": name})
-
-
-def segment(name: str) -> str:
-    """A name or id as one segment of a path, so that it cannot lead to another address."""
-    return quote(name, safe="")
 
 
 def given(**values: Any) -> dict[str, Any]:

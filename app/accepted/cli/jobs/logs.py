@@ -49,7 +49,7 @@ def _looks(path: str) -> Iterator[bool]:
     while True:
         headers = {"If-None-Match": etag} if etag else {}
         answer = call("GET", path, params={"wait": BETWEEN_LOOKS} if etag else None, headers=headers)
-        finished = answer.status_code != 304 and body_of(answer)["status"] in FINISHED
+        finished = answer.status != 304 and body_of(answer)["status"] in FINISHED
         etag = answer.headers["etag"]
         yield finished
         if finished:

@@ -30,7 +30,7 @@ def watch(job_id: str, as_json: bool) -> None:
             answer = call(
                 "GET", f"/jobs/{segment(job_id)}", params={"wait": LONG_POLL} if etag else None, headers=headers
             )
-            if answer.status_code == 304:
+            if answer.status == 304:
                 continue
             job, etag = body_of(answer), answer.headers["etag"]
             bar.update(row, description=f"{job['status']} (attempt {job['attempt']})", **_progress(job["progress"]))
