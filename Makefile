@@ -97,3 +97,4 @@ clean: ## delete the environment, builds and caches
 servers:
 	@sh tests/support/servers/install_rabbitmq.sh
 	@sh tests/support/servers/install_promtool.sh
+	@sh tests/support/servers/install_chromium.sh

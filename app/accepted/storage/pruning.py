@@ -148,6 +148,7 @@ _SAMPLES = Statement("DELETE FROM queue_samples WHERE at < now() - interval '1 h
 _TARGETS = Statement("DELETE FROM targets WHERE COALESCE(deferred_until, updated_at) < now() - interval '1 day'")
 _RECEIVERS = Statement("DELETE FROM receivers WHERE updated_at < now() - interval '1 day'")
 _SECRETS = Statement("DELETE FROM webhook_secrets WHERE expires_at < now()")
+_SESSIONS = Statement("DELETE FROM sessions WHERE expires_at < now()")
 
 
 class Walked(msgspec.Struct, frozen=True):
@@ -192,9 +193,9 @@ async def prune_batches(
 
 
 async def prune_rest(conn: Connection) -> None:
-    """Delete workers and processes silent for a day, secrets past their rotation, queue samples past an hour, and
-    targets and receivers that were not called for a day. The caller commits."""
-    for statement in (_WORKERS, _PROCESSES, _SAMPLES, _TARGETS, _RECEIVERS, _SECRETS):
+    """Delete workers and processes silent for a day, secrets and sessions that have expired, queue samples past an
+    hour, and targets and receivers that were not called for a day. The caller commits."""
+    for statement in (_WORKERS, _PROCESSES, _SAMPLES, _TARGETS, _RECEIVERS, _SECRETS, _SESSIONS):
         await statement.run(conn)
 
 

@@ -167,7 +167,7 @@ async def test_what_takes_its_time_to_end_does_not_keep_others_from_ending(engin
     ending, may_end = asyncio.Event(), asyncio.Event()
 
     async def wait_under(key: str) -> None:
-        async with cache.unless_revoked(key.encode()):
+        async with cache.unless_revoked(keys.hash_key(key.encode())):
             try:
                 await asyncio.Event().wait()
             finally:

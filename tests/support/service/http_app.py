@@ -27,7 +27,7 @@ class HttpApp:
     """One API process; `client(tenant)` makes a client with a key of that tenant."""
 
     def __init__(self, app: Any, engine: AsyncEngine) -> None:
-        self._app = app
+        self.application = app
         self.state: State = app.state.accepted
         self.engine = engine
 
@@ -35,7 +35,7 @@ class HttpApp:
         _, key = await create(self.engine, tenant, "tests", list(scopes or SCOPES))
         client = Client("http://api", key)
         client.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self._app),
+            transport=httpx.ASGITransport(self.application),
             base_url="http://api",
             headers={"authorization": f"Bearer {key}"},
             event_hooks={"response": [check_answer]},

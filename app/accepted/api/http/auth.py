@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Security
 from fastapi.routing import iter_route_contexts
@@ -12,8 +12,11 @@ from starlette.requests import Request
 from accepted.api.state import state_of
 from accepted.domain.tenants import OPERATOR_SCOPE, SCOPES, granted
 from accepted.errors import Forbidden, LedgerUnavailable, Unauthenticated
-from accepted.services.keys import EVERYONE, Principal
+from accepted.services.keys import EVERYONE, Principal, hash_key
 from accepted.services.monitoring import audit
+
+KNOWN = "accepted.principal"
+"""The key in the scope of a call that the dashboard makes of the caller, whom it has found by a session."""
 
 _SCHEME = HTTPBearer(auto_error=False, description="An API key: `accepted keys create`")
 
@@ -37,7 +40,7 @@ async def unless_revoked(request: Request, *scopes: str) -> AsyncIterator[None]:
     if state.settings.auth == "off":
         yield
         return
-    async with state.keys.unless_revoked(_presented(request)):
+    async with state.keys.unless_revoked(hash_key(_presented(request))):
         await _authenticate_again(request, *scopes)
         yield
     await _authenticate_again(request, *scopes)
@@ -109,6 +112,8 @@ async def _principal(request: Request) -> Principal:
     state = state_of(request)
     if state.settings.auth == "off":
         return EVERYONE
+    if (known := request.scope.get(KNOWN)) is not None:
+        return cast(Principal, known)
     principal = await state.keys.principal(_presented(request))
     if principal is None:
         raise Unauthenticated("this API key is unknown or revoked")

@@ -75,12 +75,7 @@ class BrowserGuard:
         for host in (*sent_hosts, *hosts):
             if not self._is_ours(host.decode("latin-1").lower(), bound, server):
                 return Misdirected
-        if not _OWN_SITE.issuperset(_values(asked, b"sec-fetch-site")):
-            return CrossSite
-        own = {_authority(scheme, host) for scheme in _DEFAULT_PORTS for host in hosts}
-        if any(_origin(origin) not in own for origin in _values(asked, b"origin")):
-            return CrossSite
-        return None
+        return CrossSite if _is_of_other_site(asked) or _has_other_origin(asked, hosts) else None
 
     def _is_ours(self, host: str, bound: str | None, server: str) -> bool:
         name = host if host.endswith("]") else re.sub(r":[0-9]+\Z", "", host)
@@ -88,6 +83,17 @@ class BrowserGuard:
             return True
         address = read_address(name)
         return address is not None and (within(address, _LOOPBACK) or self._allowed.covers(address))
+
+
+def from_other_site(fields: Fields) -> bool:
+    """Whether a browser says that a page of another site has sent a form.
+
+    A browser that sends Sec-Fetch-Site is believed: the host in Origin is the public one, which a proxy may not tell.
+    """
+    asked = [field for field in fields if field[0] in _ASKED]
+    if _values(asked, b"sec-fetch-site"):
+        return _is_of_other_site(asked)
+    return _has_other_origin(asked, _values(asked, b"host"))
 
 
 def is_host(value: bytes) -> bool:
@@ -101,6 +107,15 @@ def is_own_target(target: bytes, host: bytes) -> bool:
         return True
     authority = re.split(rb"[/?#]", target.partition(b"://")[2], maxsplit=1)[0]
     return authority.lower() == host.lower()
+
+
+def _is_of_other_site(asked: Fields) -> bool:
+    return not _OWN_SITE.issuperset(_values(asked, b"sec-fetch-site"))
+
+
+def _has_other_origin(asked: Fields, hosts: list[bytes]) -> bool:
+    own = {_authority(scheme, host) for scheme in _DEFAULT_PORTS for host in hosts}
+    return any(_origin(origin) not in own for origin in _values(asked, b"origin"))
 
 
 def _values(fields: Fields, name: bytes) -> list[bytes]:

@@ -199,6 +199,14 @@ api_keys = Table(
     Column("revoked_at", Moment),
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("key_id", UUID, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+)
+
 webhook_secrets = Table(
     "webhook_secrets",
     metadata,

@@ -40,16 +40,17 @@ RETURNING drain_requested_at IS NOT NULL AS draining
 
 _END = Statement("DELETE FROM processes WHERE id = :id")
 
-_HERE = f"""
+HERE = f"""
     CASE WHEN p.kind = 'worker' THEN {ALIVE} ELSE p.heartbeat_at > now() - interval '{SILENT} seconds' END
 """
+"""The condition on `processes p LEFT JOIN workers w` under which a process lives."""
 
 _LIVE = Statement(f"""
 SELECT p.id, p.kind, p.host, p.pid, p.version, p.part_of, p.started_at, p.drain_requested_at IS NOT NULL AS draining,
        COALESCE(w.heartbeat_at, p.heartbeat_at) AS heartbeat_at, p.queues, CAST(p.outcomes AS text) AS outcomes,
        CAST(p.loops AS text) AS loops, w.id AS lane, w.slots, w.types
 FROM processes p LEFT JOIN workers w ON w.process = p.id
-WHERE {_HERE} AND (CAST(:id AS uuid) IS NULL OR p.id = CAST(:id AS uuid))
+WHERE {HERE} AND (CAST(:id AS uuid) IS NULL OR p.id = CAST(:id AS uuid))
 ORDER BY p.kind, p.started_at, p.id, w.id LIMIT {MOST}
 """)
 

@@ -1,0 +1,113 @@
+"""What a page reads and does: calls of this process's own HTTP API, by the caller that a session stands for.
+
+So the dashboard has no rights, checks or queries of its own: scopes, tenants, limits and texts are those of the API.
+The calls go to the same routes, without a connection, and without a line of their own in the request log.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.types import Message, Scope
+
+from accepted.api.http.auth import KNOWN
+from accepted.api.jobs import submission
+from accepted.domain import json_text
+from accepted.services.keys import Principal
+
+SHARED_FOR = 2.0
+"""Seconds for which pages that are read again because something has changed have the same answers."""
+
+MOST_SHARED = 500
+"""Answers that are kept. They are dropped all together when there are more."""
+
+_JSON = (b"content-type", b"application/json")
+
+
+class ApiRefusal(Exception):
+    """The API has refused a call. `problem` is its RFC 9457 answer."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(problem["title"])
+        self.problem = problem
+
+    @property
+    def status(self) -> int:
+        return int(self.problem["status"])
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, for people: of a wrong form its fields, each with what is expected."""
+        listed = self.problem.get("errors") or []
+        fields = "; ".join(f"{one['pointer'].lstrip('/')}: {one['detail']}" for one in listed)
+        return fields or str(self.problem["detail"])
+
+
+class Answer(NamedTuple):
+    status: int
+    value: Any
+    """The JSON of the body; None if there is none."""
+
+
+class SharedAnswers:
+    """Pages that many people leave open read the same at the same moment: it is read once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], tuple[float, asyncio.Task[Answer]]] = {}
+
+    async def get(self, key: tuple[object, ...], read: Callable[[], Awaitable[Answer]]) -> Answer:
+        now = time.monotonic()
+        until, task = self._kept.get(key, (0.0, None))
+        if task is None or now >= until:
+            if len(self._kept) >= MOST_SHARED:
+                self._kept.clear()
+            task = asyncio.ensure_future(read())
+            self._kept[key] = now + SHARED_FOR, task
+        return await asyncio.shield(task)
+
+
+async def call(
+    request: Request, who: Principal, method: str, path: str, query: Mapping[str, object], body: object = None
+) -> Answer:
+    """The answer of the API to this call. `query` may have None for what is left out. Raises `ApiRefusal`."""
+    sent = b"" if body is None else json_text.encode(body)
+    given = {name: value for name, value in query.items() if value not in (None, "")}
+    scope = _scope(request, who, method, path, urlencode(given, doseq=True), sent)
+    status, received = await _through(scope, sent)
+    value: Any = json.loads(received) if received else None
+    if status >= 400:
+        raise ApiRefusal(value)
+    return Answer(status, value)
+
+
+def _scope(request: Request, who: Principal, method: str, path: str, query: str, sent: bytes) -> Scope:
+    whole = request.scope["root_path"] + path
+    headers = [_JSON, (b"content-length", str(len(sent)).encode())] if sent else []
+    made = {
+        "method": method, "path": whole, "raw_path": whole.encode(), "query_string": query.encode(),
+        "headers": headers, "path_params": {}, "state": {}, "fastapi": {}, KNOWN: who,
+    }  # fmt: skip
+    return {**request.scope, **made}
+
+
+async def _through(scope: Scope, sent: bytes) -> tuple[int, bytes]:
+    """Through the routes of the API, behind the middlewares that this request has passed already."""
+    status, pieces, messages = 0, [], [{"type": "http.request", "body": sent}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        pieces.append(message.get("body", b""))
+
+    if scope["method"] == "POST" and scope["path"] == scope["root_path"] + "/jobs":
+        await (await submission.accept(Request(scope, receive)))(scope, receive, send)
+    else:
+        await scope["app"].router(scope, receive, send)
+    return status, b"".join(pieces)

@@ -1,0 +1,77 @@
+"""Who may enter: every page needs a session, and every form the token that only pages of ours have.
+
+`Visitor` is the parameter of a page, `Guest` that of one that needs no session.
+"""
+
+import hmac
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from accepted.api.http.exposure import from_other_site
+from accepted.api.state import state_of
+from accepted.dashboard.visit import SESSION, Form, Visit
+from accepted.errors import CrossSite, MalformedRequest, TooLarge
+from accepted.services import sessions
+from accepted.services.keys import EVERYONE
+
+LONGEST_SPELLING = 3
+"""Bytes of a form for a byte of what it says: `%20`."""
+
+MORE = 64 * 1024
+"""Bytes of a form beside a payload."""
+
+
+class SignInNeeded(Exception):
+    """There is no session, or it has ended."""
+
+
+async def visit(request: Request) -> Visit:
+    """Of a person with a session. Raises `SignInNeeded`, and for a form `CrossSite`."""
+    token = request.cookies.get(SESSION, "")
+    if state_of(request).settings.auth == "off":
+        return await _checked(Visit(request, EVERYONE, token or sessions.new_token()))
+    found = await sessions.find(state_of(request).engine, state_of(request).keys, token) if token else None
+    if found is None:
+        raise SignInNeeded
+    request.scope.setdefault("state", {})["tenant"] = found.who.tenant
+    return await _checked(Visit(request, found.who, token, found.key_hash))
+
+
+async def guest(request: Request) -> Visit:
+    """Of anybody. Raises `CrossSite` for a form that is not ours."""
+    return await _checked(Visit(request, None, request.cookies.get(SESSION) or sessions.new_token()))
+
+
+Visitor = Annotated[Visit, Depends(visit)]
+Guest = Annotated[Visit, Depends(guest)]
+
+
+async def _checked(visit: Visit) -> Visit:
+    """With its form, if one was sent."""
+    visit.request.scope["accepted.visit"] = visit
+    if visit.request.method != "POST":
+        return visit
+    if from_other_site(visit.request.scope["headers"]):
+        raise CrossSite("a page of another site has sent this form")
+    visit.form = await _read_form(visit.request)
+    is_ours = hmac.compare_digest(visit.field("csrf").encode(), visit.csrf.encode())
+    if SESSION not in visit.request.cookies or not is_ours:
+        raise CrossSite("the form is too old, or not from a page of this service: load the page again")
+    return visit
+
+
+async def _read_form(request: Request) -> Form:
+    """The fields of an URL-encoded form. Raises `TooLarge` or `MalformedRequest`."""
+    most = LONGEST_SPELLING * state_of(request).settings.max_payload_bytes + MORE
+    received = bytearray()
+    async for piece in request.stream():
+        received += piece
+        if len(received) > most:
+            raise TooLarge(f"the form is larger than {most} bytes")
+    try:
+        return parse_qs(received.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=2000)
+    except ValueError as error:
+        raise MalformedRequest("the form is not URL-encoded UTF-8") from error

@@ -1,0 +1,22 @@
+"""The pages that every page leads to."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class MenuEntry(NamedTuple):
+    """A page: its path, its name, and one of the scopes that it needs."""
+
+    path: str
+    name: str
+    scopes: tuple[str, ...] = ("jobs:read",)
+
+
+PAGES = [
+    MenuEntry("/", "Overview"),
+]
+
+
+def entries(may: Callable[..., bool]) -> list[MenuEntry]:
+    """What somebody sees who `may` use these scopes."""
+    return [page for page in PAGES if may(*page.scopes)]

@@ -1,0 +1,116 @@
+"""The first page: what is wrong right now and what to do about it, and how much goes in and out."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from starlette.responses import Response
+
+from accepted.dashboard.calls import ApiRefusal
+from accepted.dashboard.charts import Chart, chart
+from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.routing import pages
+from accepted.dashboard.texts import lasting, number
+from accepted.dashboard.visit import Visit
+from accepted.dashboard.ways import page_about
+
+router = pages()
+
+DAY = 86400
+
+
+class Span(NamedTuple):
+    """A time that can be chosen: its name, and seconds of all of it and of a step."""
+
+    name: str
+    seconds: int
+    step: int
+
+
+SPANS = {
+    "hour": Span("1 hour", 3600, 60),
+    "6h": Span("6 hours", 6 * 3600, 300),
+    "day": Span("24 hours", DAY, 1200),
+    "week": Span("7 days", 7 * DAY, 7200),
+}
+"""By the word in the query."""
+
+
+@router.get("/")
+async def overview(visit: Visitor) -> Response:
+    chosen = visit.query("span", "hour")
+    span = chosen if chosen in SPANS else "hour"
+    status, figures = await asyncio.gather(visit.get("/status"), _figures(visit, SPANS[span]))
+    problems = [problem | {"page": page_about(problem)} for problem in status["problems"]]
+    return visit.show("overview.html", "Overview", problems=problems, figures=figures, spans=SPANS, span=span)
+
+
+async def _figures(visit: Visit, span: Span) -> dict[str, Any] | None:
+    """Charts and numbers; None while the ledger is away, which the problems say."""
+    try:
+        shown, hour, day = await asyncio.gather(
+            _series(visit, span), _series(visit, SPANS["hour"]), _series(visit, SPANS["day"])
+        )
+    except ApiRefusal as refusal:
+        if refusal.status != 503:
+            raise
+        return None
+    last = hour[-1]
+    return {
+        "in": _a_minute(hour, lambda point: point["accepted"]),
+        "out": _a_minute(hour, _ended),
+        "depth": last["depth"],
+        "oldest": last["oldest"],
+        "worst_hour": _worst(hour),
+        "worst_day": _worst(day),
+        "failures": _failures(shown),
+        "charts": _charts(shown, span),
+    }
+
+
+async def _series(visit: Visit, span: Span) -> list[dict[str, Any]]:
+    """The points of a span that ends with this minute."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    since = (now - timedelta(seconds=span.seconds)).isoformat().replace("+00:00", "Z")
+    found: list[dict[str, Any]] = (await visit.get("/stats", since=since, step=span.step))["series"]
+    return found
+
+
+def _charts(points: list[dict[str, Any]], span: Span) -> list[Chart]:
+    def rate(jobs: int) -> float:
+        return jobs * 60 / span.step
+
+    return [
+        chart(
+            "Jobs a minute", points, number,
+            accepted=lambda point: rate(point["accepted"]), ended=lambda point: rate(_ended(point)),
+        ),
+        chart("Waiting jobs", points, number, waiting=lambda point: point["depth"]),
+        chart("Wait, 99 % of jobs", points, lasting, wait=lambda point: point["wait_p99"]),
+        chart("Failed attempts", points, number, failed=lambda point: sum(point["failed"].values())),
+    ]  # fmt: skip
+
+
+def _ended(point: dict[str, Any]) -> int:
+    failed: dict[str, int] = point["failed"]
+    return int(point["succeeded"]) + sum(failed.values())
+
+
+def _a_minute(points: list[dict[str, Any]], read: Any) -> float:
+    """The mean of the last five whole minutes."""
+    whole = points[-6:-1]
+    return float(sum(map(read, whole)) / max(len(whole), 1))
+
+
+def _worst(points: list[dict[str, Any]]) -> float | None:
+    measured: list[float] = [point["wait_p99"] for point in points if point["wait_p99"] is not None]
+    return max(measured, default=None)
+
+
+def _failures(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Failed attempts by class, the most frequent first."""
+    found: Counter[str] = Counter()
+    for point in points:
+        found.update(point["failed"])
+    return found.most_common()

@@ -1,0 +1,56 @@
+"""The templates, compiled when the first page is asked for: an API process that shows none does not load Jinja2."""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accepted.dashboard import texts
+from accepted.domain.ids import link
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_HERE = Path(__file__).parent
+STATIC = _HERE / "static"
+
+
+def render(template: str, **values: Any) -> str:
+    """The page. Everything is escaped but what a macro of ours has made."""
+    return environment().get_template(template).render(**values)
+
+
+@cache
+def environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.globals |= {"url": link, "static": static}
+    for filter in (texts.exact, texts.relative, texts.lasting, texts.number, texts.pretty, texts.moment):
+        made.filters[filter.__name__] = filter
+    return made
+
+
+def static(name: str) -> str:
+    """The path of a static file. It changes with its content, so it can be cached for long."""
+    return link(f"/ui/static/{name}?v={_version(name)}")
+
+
+@cache
+def content(name: str) -> bytes | None:
+    """A static file; None if there is no such file."""
+    path = STATIC / name
+    return path.read_bytes() if re.fullmatch(r"[a-z-]+\.[a-z]+", name) and path.is_file() else None
+
+
+@cache
+def _version(name: str) -> str:
+    return hashlib.blake2b(content(name) or b"", digest_size=6).hexdigest()

@@ -1,0 +1,165 @@
+"""What all pages of the dashboard have in common: sessions, forms, headers, prefixes, and that it can be taken away."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.dashboard.entrance import SESSION
+from accepted.services import keys
+from tests.support.ledger.sql import do, rows
+from tests.support.service.http_app import HttpApp, http_app
+
+ROOT = "/team/jobs-service"
+
+
+class Browser:
+    """A person's browser without scripts, at the pages of `app`."""
+
+    def __init__(self, app: HttpApp, base: str = "http://api", **headers: str) -> None:
+        transport = httpx.ASGITransport(app.application)
+        self.http = httpx.AsyncClient(transport=transport, base_url=base, headers=headers)
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self.http.get(path)
+
+    async def send(
+        self, page: str, action: str, headers: dict[str, str] | None = None, **fields: str
+    ) -> httpx.Response:
+        """A form of `page`, with the token that is in it."""
+        found = re.search(r'name="csrf" value="([^"]+)"', (await self.get(page)).text)
+        assert found, page
+        return await self.http.post(action, data={"csrf": found[1], **fields}, headers=headers)
+
+    async def sign_in(self, key: str, path: str = "/ui/sign-in") -> httpx.Response:
+        return await self.send(path, "/ui/sign-in", key=key)
+
+
+@asynccontextmanager
+async def served(engine: AsyncEngine, url: str, **settings: Any) -> AsyncIterator[HttpApp]:
+    async with http_app(engine, url, **settings) as app:
+        yield app
+
+
+@pytest.fixture
+async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
+    async with served(engine, database_url) as app:
+        yield app
+
+
+async def test_a_session_is_that_of_its_key(app: HttpApp, engine: AsyncEngine) -> None:
+    browser = Browser(app)
+    refused = await browser.get("/?span=day")
+    assert (refused.status_code, refused.headers["location"]) == (303, "/ui/sign-in?next=%2F%3Fspan%3Dday")
+    assert (await browser.sign_in("acc_wrong")).status_code == 403
+    before = browser.http.cookies[SESSION]
+
+    key_id, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+    entered = await browser.send(refused.headers["location"], "/ui/sign-in", key=key, next="/?span=day")
+    assert (entered.status_code, entered.headers["location"]) == (303, "/?span=day")
+    cookie = entered.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Max-Age=43200", "Path=/"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert browser.http.cookies[SESSION] != before, "a token that was known before signing in is none of a session"
+    page = await browser.get("/")
+    assert page.status_code == 200
+    assert all(part in page.text for part in ("<title>", "<nav", "<main", "Ann"))
+    (stored,) = await rows(engine, "SELECT hash FROM sessions")
+    assert stored["hash"] == keys.hash_key(browser.http.cookies[SESSION].encode())
+
+    await keys.revoke(engine, key_id)
+    app.state.keys.forget()
+    assert (await browser.get("/")).status_code == 303
+
+
+async def test_a_session_ends(app: HttpApp, engine: AsyncEngine) -> None:
+    _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+    leaving, staying = Browser(app), Browser(app)
+    await leaving.sign_in(key)
+    await staying.sign_in(key)
+    kept = leaving.http.cookies[SESSION]
+    assert (await leaving.send("/", "/ui/sign-out")).headers["location"] == "/ui/sign-in"
+    leaving.http.cookies.set(SESSION, kept)
+    assert (await leaving.get("/")).status_code == 303
+    assert (await staying.get("/")).status_code == 200
+    await do(engine, "UPDATE sessions SET expires_at = now()")
+    assert (await staying.get("/")).status_code == 303
+
+
+@pytest.mark.parametrize("wanted", ["//evil.example/", "https://evil.example/", "/\\evil.example", "evil", "/a\nb"])
+async def test_after_signing_in_one_stays_here(app: HttpApp, engine: AsyncEngine, wanted: str) -> None:
+    _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+    browser = Browser(app)
+    assert (await browser.send("/ui/sign-in", "/ui/sign-in", key=key, next=wanted)).headers["location"] == "/"
+
+
+@pytest.mark.parametrize("auth", ["off", "required"])
+async def test_a_form_of_another_page_does_not_count(engine: AsyncEngine, database_url: str, auth: str) -> None:
+    async with served(engine, database_url, auth=auth) as app:
+        browser = Browser(app, "http://localhost")
+        if auth == "required":
+            await browser.sign_in((await keys.create(engine, "acme", "Ann", ["jobs:read"]))[1])
+        page, out = "/", "/ui/sign-out"
+        await browser.get(page)
+        assert (await browser.http.post(out, data={"csrf": "wrong"})).status_code == 403
+        assert (await browser.http.post(out)).status_code == 403
+        if auth == "required":
+            for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://x"}):
+                assert (await browser.send(page, out, headers)).status_code == 403
+            assert (await browser.get("/")).status_code == 200
+            sent = {"Sec-Fetch-Site": "same-origin", "Origin": "https://name-at-the-proxy"}
+            assert (await browser.send(page, out, sent)).status_code == 303
+
+
+async def test_headers_of_every_page(app: HttpApp) -> None:
+    browser = Browser(app)
+    answers = [await browser.get(path) for path in ("/", "/ui/sign-in", "/ui/static/none.css")]
+    assert [answer.status_code for answer in answers] == [303, 200, 404]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "style=" not in answers[1].text
+    linked = re.findall(r'"(/ui/static/[^"]+)"', answers[1].text)
+    assert len(linked) == 3
+    for path in linked:
+        static = await browser.get(path)
+        assert (static.status_code, "immutable" in static.headers["cache-control"]) == (200, True)
+
+
+async def test_it_is_served_under_a_prefix(engine: AsyncEngine, database_url: str) -> None:
+    async with served(engine, database_url, root_path=ROOT, trusted_proxies="0.0.0.0/0") as app:
+        browser = Browser(app, "https://api", **{"X-Forwarded-Proto": "https"})
+        away = await browser.get(f"{ROOT}/")
+        assert away.headers["location"] == f"{ROOT}/ui/sign-in"
+        _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+        entered = await browser.send(f"{ROOT}/ui/sign-in", f"{ROOT}/ui/sign-in", key=key, next="/?span=day")
+        assert entered.headers["location"] == f"{ROOT}/?span=day"
+        assert {f"Path={ROOT}/", "Secure"} <= set(entered.headers["set-cookie"].split("; "))
+        page = await browser.get(f"{ROOT}/")
+        assert page.status_code == 200
+        paths = re.findall(r'(?:href|src|action|data-events)="(/[^"]*)"', page.text)
+        assert paths
+        assert not [path for path in paths if not path.startswith(ROOT)]
+
+
+async def test_it_can_be_taken_away(engine: AsyncEngine, database_url: str) -> None:
+    async with served(engine, database_url, dashboard="off") as app:
+        browser = Browser(app)
+        assert [(await browser.get(path)).status_code for path in ("/", "/ui/sign-in", "/ui/events")] == [404] * 3
+
+
+async def test_without_keys_nobody_signs_in(engine: AsyncEngine, database_url: str) -> None:
+    async with served(engine, database_url, auth="off") as app:
+        browser = Browser(app, "http://localhost")
+        page = await browser.get("/")
+        assert page.status_code == 200
+        assert "Sign out" not in page.text
+        assert (await browser.get("/ui/sign-in")).headers["location"] == "/"
