@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 from tests.support.clients.client import Client
 from tests.support.service.running_service import Running
 
-EXAMPLES = 50  # for each operation
+EXAMPLES = 30  # for each operation
 
 # The default list of schemathesis lacks 413 and 414.
 REFUSALS = ["400", "401", "403", "404", "409", "412", "413", "414", "415", "422", "429", "5xx"]
