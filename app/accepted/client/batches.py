@@ -34,7 +34,7 @@ class WorkflowJobs:
 
     def add(
         self,
-        kind: JobKind,
+        type: JobKind,
         payload: Any = None,
         *,
         ref: str | None = None,
@@ -45,7 +45,7 @@ class WorkflowJobs:
         its type, with a number if that is taken. Raises `ValueError` for a `ref` that is taken."""
         if ref in self.documents:
             raise ValueError(f"ref {ref!r} is that of another job")
-        document = bodies.job(kind, payload, options)
+        document = bodies.job(type, payload, options)
         ref = ref or self._free(document["type"][:LONGEST_REF])
         self.documents[ref] = document | {"ref": ref, "depends_on": list(after)}
         return ref

@@ -113,20 +113,20 @@ class Client:
         self._driver = BlockingDriver(Connection.to(url, api_key, timeout, max_tries, max_seconds))
 
     @overload
-    def submit(self, kind: str, payload: Any = None, **options: Unpack[SubmitOptions]) -> ClientJob: ...
+    def submit(self, type: str, payload: Any = None, **options: Unpack[SubmitOptions]) -> ClientJob: ...
 
     @overload
     def submit(
-        self, kind: Callable[[Payload, Any], Any], payload: Payload, **options: Unpack[SubmitOptions]
+        self, type: Callable[[Payload, Any], Any], payload: Payload, **options: Unpack[SubmitOptions]
     ) -> ClientJob: ...
 
-    def submit(self, kind: JobKind, payload: Any = None, **options: Unpack[SubmitOptions]) -> ClientJob:
-        """Submit a job: `kind` is the name of its type, or the handler's function. When this returns, it is accepted.
+    def submit(self, type: JobKind, payload: Any = None, **options: Unpack[SubmitOptions]) -> ClientJob:
+        """Submit a job: `type` names its type, or is the handler's function. When this returns, it is accepted.
 
         `payload` is a dict, or what becomes one: a Pydantic model, a dataclass. Options are the fields of POST /jobs
         and `idempotency_key`. Raises `ValidationFailed` and other `RequestProblem`s, and `ServiceUnreachable`.
         """
-        return self._job(self._driver.run(jobs.submit(self._driver.limits, kind, payload, options)))
+        return self._job(self._driver.run(jobs.submit(self._driver.limits, type, payload, options)))
 
     def get(self, job_id: str) -> ClientJob:
         """A job as it is now. Raises `NotThere`, and `NoLongerThere` for one past its retention."""

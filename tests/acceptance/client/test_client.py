@@ -12,10 +12,14 @@ import accepted
 from accepted import Context, JobFailed
 from accepted.client.errors import ConflictingState, NotThere, ValidationFailed, WaitTimeout
 from tests.support.clients.either import EitherClient, either
+from tests.support.servers.ports import free_port
 from tests.support.servers.receiver import HANG_UP, Answer, Receiver, Request
-from tests.support.service.running_service import Running
+from tests.support.service.processes import StartService, answers
+from tests.support.service.running_service import BOOT_WITHIN, Running
+from tests.support.waiting import until
 
 LATER = 3600.0
+MANY = 400
 
 
 class Nap(BaseModel):
@@ -118,6 +122,32 @@ async def test_a_lost_answer_makes_no_second_job(
     assert [answer.status_code for answer in answers] == [202, 202]
     assert {answer.json()["id"] for answer in answers} == {job.id}
     assert [one.id for one in await it.all(lambda c: c.jobs(queue=queue))] == [job.id]
+
+
+async def test_a_killed_api_loses_no_submission_and_doubles_none(
+    trio: Running, keys: Mapping[str, str], queue: str, start_service: StartService
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    api = start_service("api", "--port", str(port), env=trio.env)
+    await api.wait_ready(answers(f"{url}/readyz"), BOOT_WITHIN)
+    done: list[str] = []
+    turns = asyncio.Semaphore(10)
+    async with accepted.AsyncClient(url, keys["hooks"]) as submitting:
+
+        async def submit(number: int) -> None:
+            async with turns:
+                done.append((await submitting.submit("noop", {"n": number}, queue=queue, delay=LATER)).id)
+
+        tasks = [asyncio.create_task(submit(number)) for number in range(MANY)]
+        await until(lambda: len(done) >= MANY / 10, BOOT_WITHIN, "the first submissions")
+        api.kill()
+        assert len(done) < MANY
+        api.start()
+        await asyncio.gather(*tasks)
+        found = [job async for job in submitting.jobs(queue=queue, include="payload")]
+    assert sorted(job.payload["n"] for job in found) == [*range(MANY)]
+    assert {job.id for job in found} == set(done)
 
 
 async def test_url_and_key_come_from_the_environment(
