@@ -5,7 +5,12 @@ from alembic import context
 from accepted.storage.db.engine import SCHEMA
 
 connection = context.config.attributes.get("connection")
-context.configure(connection=connection, dialect_name="postgresql", version_table_schema=SCHEMA)
+context.configure(
+    connection=connection,
+    dialect_name="postgresql",
+    dialect_opts={"paramstyle": "named"},  # or every % in a function would be printed twice
+    version_table_schema=SCHEMA,
+)
 with context.begin_transaction():
     if context.is_offline_mode():
         context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")

@@ -210,6 +210,19 @@ CREATE TABLE job_metadata (
     PRIMARY KEY (tenant, pair, job_id)
 );
 
+CREATE TABLE submitters (
+    role text PRIMARY KEY,
+    tenant text NOT NULL,
+    max_payload_bytes integer NOT NULL DEFAULT 262144
+);
+
+CREATE TABLE transactional_submissions (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    type text NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
 CREATE TABLE quotas (
     tenant text PRIMARY KEY,
     jobs integer NOT NULL,
@@ -524,13 +537,194 @@ CREATE TRIGGER dead_letter_moves AFTER INSERT OR DELETE ON dead_letters FOR EACH
 """
 """Decision 0024. A job that does not fail costs nothing."""
 
+NEW_JOB_ID = """
+CREATE FUNCTION new_job_id(at timestamptz) RETURNS uuid LANGUAGE sql AS $$
+    SELECT CAST(
+        lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex((us % 1000) * 4096 / 1000), 3, '0')
+        || substr(replace(CAST(gen_random_uuid() AS text), '-', ''), 17) AS uuid
+    ) FROM (SELECT CAST(EXTRACT(epoch FROM at) * 1000000 AS bigint) AS us) AS since_1970
+$$
+"""
+"""A UUIDv7, with the microseconds of `at` in its next 12 bits (RFC 9562, section 6.2, method 3)."""
+
+IS_NAME = r"""
+CREATE FUNCTION is_name(value text, longest integer) RETURNS boolean IMMUTABLE LANGUAGE sql AS $$
+    SELECT char_length(value) BETWEEN 1 AND longest
+       AND value !~ '[\u0001-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]'
+$$
+"""
+"""As `accepted.domain.json_text.is_printable`."""
+
+SUBMIT_V1 = r"""
+CREATE FUNCTION submit_v1(job_type text, payload jsonb, options jsonb) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = accepted, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    moment CONSTANT timestamptz := clock_timestamp();
+    job CONSTANT uuid := new_job_id(moment);
+    body CONSTANT text := CAST(payload AS text);
+    caller CONSTANT text := COALESCE(NULLIF(current_setting('role'), 'none'), session_user);
+    submitter submitters;
+    known job_types;
+    asked record;
+    named queues;
+    due timestamptz;
+    held boolean;
+    wrong text;
+BEGIN
+    SELECT * INTO submitter FROM submitters WHERE role = caller;
+    IF NOT FOUND AND caller = current_user THEN
+        submitter := ROW(caller, 'default', 262144);
+    ELSIF NOT FOUND THEN
+        RAISE EXCEPTION 'role % submits for no tenant', caller USING ERRCODE = 'insufficient_privilege',
+            HINT = 'The owner of the schema runs: INSERT INTO accepted.submitters (role, tenant) VALUES (…).';
+    END IF;
+
+    SELECT * INTO known FROM job_types
+    WHERE name = job_type AND tenant IN (submitter.tenant, '') ORDER BY tenant DESC LIMIT 1;
+    SELECT * INTO asked FROM jsonb_to_record(options) AS given(
+        queue text, priority integer, run_at timestamptz, delay float8, expires_at timestamptz, timeout float8,
+        max_attempts integer, tags text[], metadata jsonb, callback_url text, callback_events text[],
+        concurrency_key text, idempotency_key text, ordering_key text, "unique" jsonb
+    );
+    asked.queue := COALESCE(asked.queue, known.queue);
+    asked.metadata := COALESCE(asked.metadata, '{}');
+    wrong := CASE
+        WHEN known.name IS NULL OR known.internal THEN 'type: no worker has registered this type'
+        WHEN jsonb_typeof(payload) IS DISTINCT FROM 'object' THEN 'payload: must be a JSON object'
+        WHEN jsonb_path_exists(payload, 'strict $.**{64 to last}') THEN 'payload: nests deeper than 64'
+        WHEN body ~ '\d{19}' AND jsonb_path_exists(payload,
+            'strict $.** ? (@.type() == "number" && (@ > 9223372036854775807 || @ < -9223372036854775808))'
+        ) THEN 'payload: has a number beyond 64 bits'
+        WHEN asked.queue !~ '^[a-z0-9][a-z0-9._-]{0,63}$' THEN 'queue: is no valid name'
+        WHEN asked.queue = 'webhooks' THEN 'queue: webhooks is the queue of webhook deliveries alone'
+        WHEN asked.priority NOT BETWEEN 0 AND 9 THEN 'priority: must be from 0 to 9'
+        WHEN asked.run_at IS NOT NULL AND asked.delay IS NOT NULL THEN 'delay: give run_at or delay, not both'
+        WHEN asked.run_at > moment + interval '366 days' THEN 'run_at: must be at most 366 days ahead'
+        WHEN asked.delay NOT BETWEEN 0 AND 31622400 THEN 'delay: must be from 0 to 31622400 seconds'
+        WHEN NOT isfinite(asked.expires_at) THEN 'expires_at: must be a time'
+        WHEN NOT (asked.timeout > 0 AND asked.timeout <= 604800) THEN 'timeout: must be up to 604800 seconds'
+        WHEN asked.max_attempts NOT BETWEEN 1 AND 100 THEN 'max_attempts: must be from 1 to 100'
+        WHEN cardinality(asked.tags) > 20 THEN 'tags: must be at most 20'
+        WHEN EXISTS (SELECT FROM unnest(asked.tags) AS t(tag) WHERE is_name(tag, 64) IS NOT TRUE)
+            THEN 'tags: each has 1 to 64 printable characters'
+        WHEN jsonb_typeof(asked.metadata) <> 'object' THEN 'metadata: must be a JSON object'
+        WHEN EXISTS (
+            SELECT FROM jsonb_each(asked.metadata) AS m
+            WHERE NOT is_name(m.key, 64) OR jsonb_typeof(m.value) <> 'string' OR char_length(m.value #>> '{}') > 500
+        ) THEN 'metadata: must map names of up to 64 characters to strings of up to 500'
+        WHEN (SELECT count(*) FROM jsonb_object_keys(asked.metadata)) > 50 THEN 'metadata: must be at most 50 pairs'
+        WHEN char_length(asked.callback_url) > 2048 OR asked.callback_url !~* '^https?://[^/?#@\s]+([/?#]\S*)?$'
+            THEN 'callback_url: must be an http or https URL without user name'
+        WHEN asked.callback_events IS NOT NULL AND asked.callback_url IS NULL
+            THEN 'callback_events: needs a callback_url'
+        WHEN cardinality(asked.callback_events) = 0 OR NOT asked.callback_events
+            <@ ARRAY['job.succeeded', 'job.failed', 'job.cancelled', 'job.expired']
+            THEN 'callback_events: must be of job.succeeded, job.failed, job.cancelled and job.expired'
+        WHEN NOT is_name(asked.concurrency_key, 255) THEN 'concurrency_key: has 1 to 255 printable characters'
+    END;
+    IF wrong IS NULL THEN
+        SELECT 'unknown option ' || key INTO wrong FROM jsonb_object_keys(options) AS given(key) WHERE key NOT IN (
+            'queue', 'priority', 'run_at', 'delay', 'expires_at', 'timeout', 'max_attempts', 'tags', 'metadata',
+            'callback_url', 'callback_events', 'concurrency_key', 'idempotency_key', 'ordering_key', 'unique'
+        ) LIMIT 1;
+    END IF;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION '%', wrong USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF octet_length(body) > submitter.max_payload_bytes THEN
+        RAISE EXCEPTION 'payload: is larger than % bytes', submitter.max_payload_bytes
+            USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+
+    wrong := CASE
+        WHEN asked.idempotency_key IS NOT NULL THEN 'idempotency_key: its record'
+        WHEN asked.ordering_key IS NOT NULL THEN 'ordering_key: its place in the line'
+        WHEN asked."unique" IS NOT NULL THEN 'unique: its key'
+        WHEN EXISTS (SELECT FROM quotas WHERE tenant = submitter.tenant) THEN 'the quota of the tenant: its row'
+    END;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION '% would be locked for as long as your transaction; submit over HTTP instead', wrong
+            USING ERRCODE = 'feature_not_supported';
+    END IF;
+
+    SELECT * INTO named FROM queues WHERE name = asked.queue;
+    IF named.max_depth IS NOT NULL THEN
+        PERFORM FROM outbox WHERE queue = asked.queue AND tenant = submitter.tenant
+        OFFSET GREATEST(named.max_depth - 1, 0) LIMIT 1;
+        IF FOUND OR named.max_depth = 0 THEN
+            RAISE EXCEPTION 'queue % takes no more than % waiting jobs of a tenant', asked.queue, named.max_depth
+                USING ERRCODE = 'configuration_limit_exceeded';
+        END IF;
+    END IF;
+
+    due := GREATEST(COALESCE(asked.run_at, moment + asked.delay * interval '1 second'), moment);
+    held := due = moment AND COALESCE(named.limited, false);
+    INSERT INTO jobs (
+        id, tenant, type, queue, status, priority, max_attempts, retry, timeout, payload, tags, metadata,
+        callback_url, callback_events, created_at, run_at, expires_at, concurrency_key
+    ) VALUES (
+        job, submitter.tenant, known.name, asked.queue, CASE WHEN due > moment THEN 'scheduled' ELSE 'queued' END,
+        COALESCE(asked.priority, 4), COALESCE(asked.max_attempts, known.max_attempts),
+        CASE WHEN asked.max_attempts IS NOT NULL THEN json_build_object(
+            'max_attempts', asked.max_attempts, 'schedule', known.schedule, 'jitter', known.jitter) END,
+        asked.timeout, CAST(body AS json),
+        ARRAY(SELECT tag FROM unnest(asked.tags) WITH ORDINALITY AS t(tag, place) GROUP BY tag ORDER BY min(place)),
+        CAST(CAST(asked.metadata AS text) AS json), asked.callback_url,
+        CASE WHEN asked.callback_url IS NOT NULL THEN COALESCE(asked.callback_events,
+            ARRAY['job.succeeded', 'job.failed', 'job.cancelled', 'job.expired']) END,
+        moment, due, asked.expires_at, asked.concurrency_key
+    );
+    INSERT INTO outbox (
+        job_id, attempt, tenant, queue, priority, due_at, published, expires_at, on_hold, concurrency_key
+    ) VALUES (
+        job, 0, submitter.tenant, asked.queue, COALESCE(asked.priority, 4), due, false, asked.expires_at, held,
+        asked.concurrency_key
+    );
+    INSERT INTO job_metadata (tenant, pair, job_id)
+    SELECT submitter.tenant, substring(sha256(convert_to(m.key || '=' || m.value, 'UTF8')) FOR 16), job
+    FROM jsonb_each_text(asked.metadata) AS m WHERE m.key IN (SELECT key FROM metadata_keys);
+    INSERT INTO transactional_submissions (tenant, queue, type) VALUES (submitter.tenant, asked.queue, known.name);
+    PERFORM pg_notify('accepted_submitted', '');
+    IF held THEN
+        PERFORM pg_notify('accepted_held', '');
+    END IF;
+    RETURN job;
+END
+$$
+"""
+"""Decision 0034. It writes what `accepted.storage.jobs.submission` writes, and locks no row that others write."""
+
+SUBMIT = """
+CREATE FUNCTION submit(
+    type text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority integer DEFAULT NULL,
+    run_at timestamptz DEFAULT NULL, delay float8 DEFAULT NULL, expires_at timestamptz DEFAULT NULL,
+    timeout float8 DEFAULT NULL, max_attempts integer DEFAULT NULL, tags text[] DEFAULT NULL,
+    metadata jsonb DEFAULT NULL, callback_url text DEFAULT NULL, callback_events text[] DEFAULT NULL,
+    concurrency_key text DEFAULT NULL, idempotency_key text DEFAULT NULL, ordering_key text DEFAULT NULL,
+    "unique" jsonb DEFAULT NULL
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = accepted, pg_temp AS $$
+BEGIN
+    RETURN submit_v1(type, payload, jsonb_build_object(
+        'queue', queue, 'priority', priority, 'run_at', run_at, 'delay', delay, 'expires_at', expires_at,
+        'timeout', timeout, 'max_attempts', max_attempts, 'tags', tags, 'metadata', metadata,
+        'callback_url', callback_url, 'callback_events', callback_events, 'concurrency_key', concurrency_key,
+        'idempotency_key', idempotency_key, 'ordering_key', ordering_key, 'unique', "unique"
+    ));
+END
+$$
+"""
+
+FOR_SUBMITTERS = "REVOKE EXECUTE ON FUNCTION submit, submit_v1, new_job_id, is_name FROM PUBLIC"
+"""PostgreSQL lets everybody run a new function."""
+
 
 def upgrade() -> None:
     for group in (JOBS, SUBMISSION, FLOW, QUEUES, WEBHOOKS, MONITORING):
         for statement in group.split(";\n"):
             if statement.strip():
                 op.execute(statement)
-    op.execute(NOTE_MOVE)
-    op.execute(ON_MOVE)
-    op.execute(NOTE_LETTER)
-    op.execute(ON_LETTER)
+    for statement in (NOTE_MOVE, ON_MOVE, NOTE_LETTER, ON_LETTER):
+        op.execute(statement)
+    for statement in (NEW_JOB_ID, IS_NAME, SUBMIT_V1, SUBMIT, FOR_SUBMITTERS):
+        op.execute(statement)

@@ -42,7 +42,7 @@ def server(database_server: DatabaseServer) -> Iterator[DatabaseServer]:
         yield database_server
     finally:
         database_server.drop_database(NAME)
-        database_server.execute("DROP ROLE IF EXISTS accepted_owner, accepted")
+        database_server.execute("DROP ROLE IF EXISTS accepted_owner, accepted, accepted_submitter, shop, stranger")
 
 
 async def test_the_service_works_with_the_rights_that_it_has(server: DatabaseServer) -> None:
@@ -83,4 +83,33 @@ async def test_the_service_works_with_the_rights_that_it_has(server: DatabaseSer
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(sql)
     finally:
+        await connection.close()
+
+    await _submitters(server)
+
+
+async def _submitters(server: DatabaseServer) -> None:
+    """An application's role submits for its own tenant, and reaches nothing else; SET ROLE decides."""
+    admin = await asyncpg.connect(server.url(NAME))
+    await admin.execute(
+        "CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN; GRANT accepted_submitter TO shop, stranger"
+    )
+    await admin.execute("INSERT INTO accepted.submitters VALUES ('shop', 'acme', 50)")
+    shop, stranger = [
+        await asyncpg.connect(server.url(NAME).replace("postgres@", f"{name}@")) for name in ("shop", "stranger")
+    ]
+    id = await shop.fetchval("SELECT accepted.submit('noop')")
+    assert await admin.fetchval("SELECT tenant FROM accepted.jobs WHERE id = $1", id) == "acme"
+    with pytest.raises(asyncpg.ProgramLimitExceededError, match="larger than 50 bytes"):
+        await shop.fetchval("SELECT accepted.submit('noop', jsonb_build_object('n', repeat('x', 50)))")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="role stranger submits for no tenant"):
+        await stranger.fetchval("SELECT accepted.submit('noop')")
+    for sql in [*DENIED, "SELECT 1 FROM accepted.jobs", "DELETE FROM accepted.submitters", "SET ROLE accepted"]:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await shop.execute(sql)
+    await admin.execute("REVOKE accepted_submitter FROM stranger; GRANT shop TO stranger")
+    await stranger.execute("SET ROLE shop")
+    id = await stranger.fetchval("SELECT accepted.submit('noop')")
+    assert await admin.fetchval("SELECT tenant FROM accepted.jobs WHERE id = $1", id) == "acme"
+    for connection in (shop, stranger, admin):
         await connection.close()

@@ -44,8 +44,10 @@ async def test_sql_makes_the_same_schema(
     columns = (
         "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'accepted'"
     )
-    ordered = f"{columns} ORDER BY 1, 2"
-    assert database_server.execute(ordered, by_hand) == database_server.execute(ordered, migrated)
+    functions = "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'accepted'::regnamespace"
+    for query in (columns, functions):
+        ordered = f"{query} ORDER BY 1, 2"
+        assert database_server.execute(ordered, by_hand) == database_server.execute(ordered, migrated)
     assert (await accepted("migrate", "--check", env={"ACCEPTED_DATABASE_URL": empty_database_url})).code == 0
 
 

@@ -22,8 +22,8 @@ FIELDS = {
     "loops",
 }  # fmt: skip
 LOOPS = {
-    "relay", "limiter", "rescuer", "overdue", "reconciler", "expiry", "cron", "batches", "pruner", "rejections",
-    "sampler", "letters",
+    "relay", "transactions", "limiter", "rescuer", "overdue", "reconciler", "expiry", "cron", "batches", "pruner",
+    "rejections", "sampler", "letters",
 }  # fmt: skip
 
 Item = dict[str, Any]

@@ -15,6 +15,7 @@ from accepted.domain.job import Job, NewJob
 from accepted.domain.network.addresses import EgressAllow
 from accepted.handler import MARK, Handler
 from accepted.services.jobs.submission import Submission, Submissions
+from accepted.services.monitoring.statistics import Measurements
 from accepted.settings import Settings
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
@@ -31,6 +32,7 @@ from accepted_worker.runtime.worker import Worker
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.limiter import Limiter
 from accepted_worker.scheduler.relay import Relay
+from accepted_worker.scheduler.transactions import TransactionalSubmissions
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.service.processes import BYTECODE
 
@@ -87,7 +89,8 @@ async def working(
 ) -> AsyncIterator[Worker]:
     """A worker of `queue` with a relay and a limiter beside it, stopped at the end. `settings` are those of its tools.
 
-    Without a queue it serves all there are, and needs `database_url` to hear of new ones. Suspects of types that no
+    Without a queue it serves all there are, and needs `database_url` to hear of new ones, and of jobs that somebody
+    else's transaction submits. Suspects of types that no
     child can load, because a test has made them, run beside the others.
     """
     tools = Tools(
@@ -108,9 +111,11 @@ async def working(
     )  # fmt: skip
     running = asyncio.create_task(one.run())
     polls = PollConnection(engine)
-    relaying = asyncio.create_task(
-        base.run([Relay(engine, broker, polls), PollingLimiter(Limiter(engine, broker, "", lease_ttl, polls))])
-    )
+    relay = Relay(engine, broker, polls)
+    loops: list[base.Loop] = [relay, PollingLimiter(Limiter(engine, broker, "", lease_ttl, polls))]
+    if database_url:
+        loops.append(TransactionalSubmissions(engine, database_url, Measurements(), relay.wake))
+    relaying = asyncio.create_task(base.run(loops))
     try:
         yield one
     finally:

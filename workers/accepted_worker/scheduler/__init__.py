@@ -17,6 +17,7 @@ from accepted_worker.scheduler.housekeeping import LetterCounter, MeasurementRep
 from accepted_worker.scheduler.limiter import Limiter
 from accepted_worker.scheduler.pruner import Pruner
 from accepted_worker.scheduler.relay import Reconciler, Relay
+from accepted_worker.scheduler.transactions import TransactionalSubmissions
 
 
 def loops(engine: AsyncEngine, broker: Broker, settings: Settings, polls: Direct) -> list[Loop]:
@@ -26,9 +27,11 @@ def loops(engine: AsyncEngine, broker: Broker, settings: Settings, polls: Direct
     """
     checks = JobChecks(JobTypeCache(engine, settings.egress_allow), settings.egress_allow, settings.max_payload_bytes)
     measurements = Measurements()
+    url, relay = settings.require_database(), Relay(engine, broker, polls)
     always: list[Loop] = [
-        Relay(engine, broker, polls),
-        Limiter(engine, broker, settings.require_database(), settings.lease_ttl, polls),
+        relay,
+        TransactionalSubmissions(engine, url, measurements, relay.wake),
+        Limiter(engine, broker, url, settings.lease_ttl, polls),
         Rescuer(engine, broker, settings.lease_ttl, measurements),
         Overdue(engine, broker, polls, measurements),
         Reconciler(engine, broker),

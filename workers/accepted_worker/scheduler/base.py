@@ -36,15 +36,20 @@ class Loop(Protocol):
 
 
 @runtime_checkable
-class ListeningLoop(Loop, Protocol):
-    """A loop that is notified when there is something to do."""
+class WokenLoop(Loop, Protocol):
+    """A loop that is woken when there is something to do."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`, or sooner, when it is woken."""
+        ...
+
+
+@runtime_checkable
+class ListeningLoop(WokenLoop, Protocol):
+    """A loop that notifications wake."""
 
     async def listen(self) -> None:
         """Listen until cancelled."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`, or sooner, when a notification comes."""
         ...
 
 
@@ -68,7 +73,7 @@ async def _listen(loop: ListeningLoop) -> None:
 
 
 async def _run(loop: Loop) -> None:
-    sleep = loop.sleep if isinstance(loop, ListeningLoop) else asyncio.sleep
+    sleep = loop.sleep if isinstance(loop, WokenLoop) else asyncio.sleep
     with turning(loop.name) as record:
         while not cancel_requested():
             pause = await _round(loop, record)

@@ -3,6 +3,8 @@
 Both find rows by their state, never by a cursor: a row that commits late has an early id all the same.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -72,8 +74,10 @@ class Relay:
         self._since: datetime | None = None
         self._look_for_all_at = 0.0
         self._broker_away = False
+        self._woken = asyncio.Event()
 
     async def run_once(self) -> int:
+        self._woken.clear()
         refs = await self._take()
         done = await publish(self._engine, self._broker, refs, self.name) if refs else 0
         self._broker_away = bool(refs) and not done and await self._broker.check() != "ok"
@@ -85,6 +89,16 @@ class Relay:
         if done:
             return 0.0
         return LONGEST_PAUSE if self._next_due is None else min(max(self._next_due, 0.001), LONGEST_PAUSE)
+
+    def wake(self) -> None:
+        """A row has become due of which the relay does not know."""
+        if not self._broker_away:
+            self._woken.set()
+
+    async def sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
 
     async def _take(self) -> list[JobRef]:
         """Take due rows for `HOLD` seconds."""

@@ -207,6 +207,24 @@ sessions = Table(
     Column("expires_at", Moment, nullable=False),
 )
 
+submitters = Table(
+    "submitters",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("max_payload_bytes", Integer, nullable=False, server_default="262144"),
+)
+
+transactional_submissions = Table(
+    "transactional_submissions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_cost_delay": "0"},
+)
+
 webhook_secrets = Table(
     "webhook_secrets",
     metadata,

@@ -1,0 +1,87 @@
+"""What becomes of a job that `accepted.submit` has made, once its transaction has committed."""
+
+import statistics
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.services.monitoring.statistics import Measurements
+from accepted.storage import job_types
+from accepted.storage.db.engine import transaction
+from accepted_worker.scheduler import relay
+from accepted_worker.scheduler.transactions import TransactionalSubmissions
+from tests.support.ledger.brokers import BrokerHarness
+from tests.support.ledger.sql import do, rows
+from tests.support.service.in_process_worker import HANDLERS, attempts, has, working
+from tests.support.waiting import until
+
+SUBMIT = "SELECT accepted.submit($1, CAST($2 AS jsonb), queue => 'fresh', priority => $3)"
+POLL = 0.2
+"""Seconds: the relay's pause, on which this test does not wait. Most commits are with a worker in 10 ms."""
+
+
+async def test_a_worker_has_it_at_once(
+    harness: BrokerHarness, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On either broker, beside a transaction that never ends, on a queue that it is the first to name."""
+    monkeypatch.setattr(relay, "LONGEST_PAUSE", 60.0)
+    await registered(harness.engine)
+    old = await asyncpg.connect(database_url)
+    caller = await asyncpg.connect(database_url)
+    try:
+        await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await old.execute("SELECT accepted.submit('noop', queue => 'other')")
+        async with working(harness.engine, harness.broker, queue=None, database_url=database_url):
+            first = await caller.fetchval(SUBMIT, "noop", "{}", 4)
+            await until(has(harness.engine, first, "succeeded"), 20, "the first job of a new queue")
+            delays = [await start_delay(harness.engine, caller) for _ in range(11)]
+            assert statistics.median(delays) < POLL, delays
+            ordered = await caller.fetchval(SUBMIT, "noop", "{}", 9)
+            await until(has(harness.engine, ordered, "succeeded"), 20, "a job that limits its queue")
+            unfit = await caller.fetchval(SUBMIT, "http.request", '{"method": "GET"}', 4)
+            job = await until(has(harness.engine, unfit, "failed"), 20, "a payload that does not fit")
+            assert job.error is not None
+            assert '"class":"invalid"' in job.error.replace(" ", "")
+            assert "/url: Field required" in job.error
+            assert len(await rows(harness.engine, "SELECT 1 FROM dead_letters WHERE class = 'invalid'")) == 1
+        await old.execute("ROLLBACK")
+    finally:
+        await caller.close()
+        await old.close()
+    assert await rows(harness.engine, "SELECT 1 FROM jobs WHERE queue = 'other'") == []
+
+
+async def test_it_is_counted_once(engine: AsyncEngine, database_url: str) -> None:
+    """In the statistics, by whichever scheduler comes first. Two tenants on a queue limit it."""
+    await registered(engine)
+    await do(engine, "SELECT accepted.submit('noop', queue => 'q') FROM generate_series(1, 3)")
+    await do(engine, "INSERT INTO transactional_submissions (tenant, queue, type) VALUES ('other', 'q', 'noop')")
+    measurements = Measurements()
+    loops = [TransactionalSubmissions(engine, database_url, measurements, lambda: None) for _ in range(2)]
+    assert [await loop.run_once() for loop in loops] == [4, 0]
+    await measurements.report(engine)
+    series = "SELECT tenant, sum(accepted) AS n FROM statistics JOIN statistic_series s ON s.id = series"
+    counted = await rows(engine, f"{series} WHERE type = 'noop' GROUP BY 1 ORDER BY 1")
+    assert [(row["tenant"], row["n"]) for row in counted] == [("default", 3), ("other", 1)]
+    (queue,) = await rows(engine, "SELECT name, limited FROM queues")
+    assert dict(queue) == {"name": "q", "limited": True}
+
+
+async def start_delay(engine: AsyncEngine, caller: Any) -> float:
+    """Seconds from the answer to the COMMIT to the claim, by the ledger's clock."""
+    async with caller.transaction():
+        id: UUID = await caller.fetchval(SUBMIT, "noop", "{}", 4)
+    committed: datetime = await caller.fetchval("SELECT clock_timestamp()")
+    await until(has(engine, id, "succeeded"), 20, "a job of an open queue")
+    (attempt,) = await attempts(engine, id)
+    return (attempt.started_at - committed).total_seconds()
+
+
+async def registered(engine: AsyncEngine) -> None:
+    async with transaction(engine) as conn:
+        await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
+        await conn.commit()
