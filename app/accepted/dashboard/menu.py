@@ -14,6 +14,8 @@ class MenuEntry(NamedTuple):
 
 PAGES = [
     MenuEntry("/", "Overview"),
+    MenuEntry("/ui/queues", "Queues"),
+    MenuEntry("/ui/dead-letters", "Dead letters"),
 ]
 
 

@@ -5,38 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.dashboard.entrance import SESSION
 from accepted.services import keys
+from tests.support.clients.form_browser import FormBrowser
 from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, http_app
 
 ROOT = "/team/jobs-service"
-
-
-class Browser:
-    """A person's browser without scripts, at the pages of `app`."""
-
-    def __init__(self, app: HttpApp, base: str = "http://api", **headers: str) -> None:
-        transport = httpx.ASGITransport(app.application)
-        self.http = httpx.AsyncClient(transport=transport, base_url=base, headers=headers)
-
-    async def get(self, path: str) -> httpx.Response:
-        return await self.http.get(path)
-
-    async def send(
-        self, page: str, action: str, headers: dict[str, str] | None = None, **fields: str
-    ) -> httpx.Response:
-        """A form of `page`, with the token that is in it."""
-        found = re.search(r'name="csrf" value="([^"]+)"', (await self.get(page)).text)
-        assert found, page
-        return await self.http.post(action, data={"csrf": found[1], **fields}, headers=headers)
-
-    async def sign_in(self, key: str, path: str = "/ui/sign-in") -> httpx.Response:
-        return await self.send(path, "/ui/sign-in", key=key)
 
 
 @asynccontextmanager
@@ -52,7 +30,7 @@ async def app(engine: AsyncEngine, database_url: str) -> AsyncIterator[HttpApp]:
 
 
 async def test_a_session_is_that_of_its_key(app: HttpApp, engine: AsyncEngine) -> None:
-    browser = Browser(app)
+    browser = FormBrowser(app)
     refused = await browser.get("/?span=day")
     assert (refused.status_code, refused.headers["location"]) == (303, "/ui/sign-in?next=%2F%3Fspan%3Dday")
     assert (await browser.sign_in("acc_wrong")).status_code == 403
@@ -78,7 +56,7 @@ async def test_a_session_is_that_of_its_key(app: HttpApp, engine: AsyncEngine) -
 
 async def test_a_session_ends(app: HttpApp, engine: AsyncEngine) -> None:
     _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
-    leaving, staying = Browser(app), Browser(app)
+    leaving, staying = FormBrowser(app), FormBrowser(app)
     await leaving.sign_in(key)
     await staying.sign_in(key)
     kept = leaving.http.cookies[SESSION]
@@ -93,14 +71,14 @@ async def test_a_session_ends(app: HttpApp, engine: AsyncEngine) -> None:
 @pytest.mark.parametrize("wanted", ["//evil.example/", "https://evil.example/", "/\\evil.example", "evil", "/a\nb"])
 async def test_after_signing_in_one_stays_here(app: HttpApp, engine: AsyncEngine, wanted: str) -> None:
     _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
-    browser = Browser(app)
+    browser = FormBrowser(app)
     assert (await browser.send("/ui/sign-in", "/ui/sign-in", key=key, next=wanted)).headers["location"] == "/"
 
 
 @pytest.mark.parametrize("auth", ["off", "required"])
 async def test_a_form_of_another_page_does_not_count(engine: AsyncEngine, database_url: str, auth: str) -> None:
     async with served(engine, database_url, auth=auth) as app:
-        browser = Browser(app, "http://localhost")
+        browser = FormBrowser(app, "http://localhost")
         if auth == "required":
             await browser.sign_in((await keys.create(engine, "acme", "Ann", ["jobs:read"]))[1])
         page, out = "/", "/ui/sign-out"
@@ -116,7 +94,7 @@ async def test_a_form_of_another_page_does_not_count(engine: AsyncEngine, databa
 
 
 async def test_headers_of_every_page(app: HttpApp) -> None:
-    browser = Browser(app)
+    browser = FormBrowser(app)
     answers = [await browser.get(path) for path in ("/", "/ui/sign-in", "/ui/static/none.css")]
     assert [answer.status_code for answer in answers] == [303, 200, 404]
     for answer in answers:
@@ -136,7 +114,7 @@ async def test_headers_of_every_page(app: HttpApp) -> None:
 
 async def test_it_is_served_under_a_prefix(engine: AsyncEngine, database_url: str) -> None:
     async with served(engine, database_url, root_path=ROOT, trusted_proxies="0.0.0.0/0") as app:
-        browser = Browser(app, "https://api", **{"X-Forwarded-Proto": "https"})
+        browser = FormBrowser(app, "https://api", **{"X-Forwarded-Proto": "https"})
         away = await browser.get(f"{ROOT}/")
         assert away.headers["location"] == f"{ROOT}/ui/sign-in"
         _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
@@ -152,13 +130,13 @@ async def test_it_is_served_under_a_prefix(engine: AsyncEngine, database_url: st
 
 async def test_it_can_be_taken_away(engine: AsyncEngine, database_url: str) -> None:
     async with served(engine, database_url, dashboard="off") as app:
-        browser = Browser(app)
+        browser = FormBrowser(app)
         assert [(await browser.get(path)).status_code for path in ("/", "/ui/sign-in", "/ui/events")] == [404] * 3
 
 
 async def test_without_keys_nobody_signs_in(engine: AsyncEngine, database_url: str) -> None:
     async with served(engine, database_url, auth="off") as app:
-        browser = Browser(app, "http://localhost")
+        browser = FormBrowser(app, "http://localhost")
         page = await browser.get("/")
         assert page.status_code == 200
         assert "Sign out" not in page.text
