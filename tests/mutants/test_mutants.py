@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.client import CLIENT
 from tests.mutants.harm import HARM
 from tests.mutants.workshop import ROOT, Edit, Mutant, apply, copy_tree, run
 from tests.support.servers.postgres import DatabaseServer
@@ -253,7 +254,7 @@ class Submissions:""",
     ),
 )
 
-EVERY = MUTANTS + HARM
+EVERY = MUTANTS + HARM + CLIENT
 KILLERS = sorted({killer for mutant in EVERY for killer in mutant.killers})
 
 

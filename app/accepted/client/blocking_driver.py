@@ -17,7 +17,7 @@ class BlockingDriver:
 
         self.connection = connection
         self.limits = connection.limits
-        self.http = httpx.Client(headers=connection.headers())
+        self.http = httpx.Client(headers=connection.headers(), verify=connection.encrypted)
         self._failures = (httpx.HTTPError, httpx.InvalidURL, ValueError)
 
     def run(self, steps: Steps[T]) -> T:

@@ -36,6 +36,11 @@ class Connection:
             raise ClientError(f"{PREFIX}API_KEY=(hidden): has a character that is no part of a key")
         return cls(address.strip().rstrip("/"), key, timeout, Limits(max_tries, max_seconds))
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether certificates are needed: loading them takes 50 ms."""
+        return not self.url.lower().startswith("http://")
+
     def headers(self) -> dict[str, str]:
         """Those of every request."""
         return {"User-Agent": "accepted-python"} | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})

@@ -17,7 +17,7 @@ class LoopDriver:
 
         self.connection = connection
         self.limits = connection.limits
-        self.http = httpx.AsyncClient(headers=connection.headers())
+        self.http = httpx.AsyncClient(headers=connection.headers(), verify=connection.encrypted)
         self._failures = (httpx.HTTPError, httpx.InvalidURL, ValueError)
 
     async def run(self, steps: Steps[T]) -> T:

@@ -100,9 +100,8 @@ async def test_events_tell_of_a_life(it: EitherClient) -> None:
     job = await it(lambda c: c.submit("sleep", {"seconds": 0.2}))
     found = await it.all(lambda _: job.events())
     assert [event.status for event in found][-2:] == ["running", "succeeded"]
-    assert found[-1].at >= found[0].at
-    assert found[-1].attempt == 1
-    assert [event.status for event in await it.all(lambda _: job.events())] == [event.status for event in found]
+    assert (found[-1].attempt, found[-1].at is not None) == (1, True)
+    assert [event.status for event in await it.all(lambda _: job.events())] == ["queued", "running", "succeeded"]
 
 
 async def test_a_lost_answer_makes_no_second_job(

@@ -1,11 +1,14 @@
 """What the client does about failures: tries again where that is safe, within limits, and says what it did."""
 
+import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
 import pytest
+import trustme
 
 from accepted.client import errors
 from accepted.client.errors import ClientError, RequestProblem, ServiceUnreachable
@@ -189,3 +192,13 @@ async def test_settings_that_cannot_be_sent_are_refused_without_showing_them(blo
             with pytest.raises(ClientError, match="is not a URL") as unusable:
                 await client(lambda it: it.get("j1"))
             assert "secret" not in str(unusable.value)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+async def test_a_certificate_that_nobody_has_signed_is_refused(blocks: bool) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server, either(blocks, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", max_tries=1) as client:
+        with pytest.raises(ServiceUnreachable, match="certificate"):
+            await client(lambda it: it.submit("noop"))
