@@ -4,17 +4,21 @@
 checked. The exit code is 0 if every check passed, else 1, with a list of those that failed.
 """
 
+import asyncio
 import contextlib
 import json
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import asyncpg
 import httpx
 from rich.console import Console
 from standardwebhooks import Webhook, WebhookVerificationError
 
+import accepted.transaction
 from deploy.demo_stage import PATIENCE, Service, Stage
 
 
@@ -116,12 +120,20 @@ def cancel(stage: Stage) -> None:
     stage.see("cancelled within 2 s", time.monotonic() - asked < 2)
 
 
+def transaction(stage: Stage) -> None:
+    """An application submits in its own transaction: the job is there if, and only if, the order is"""
+    committed, rolled_back = asyncio.run(_two_orders(stage.service.ledger()))
+    stage.say("BEGIN; INSERT INTO orders …; SELECT accepted.submit('sleep', …); COMMIT, then the same and ROLLBACK")
+    stage.see("committed: the job has succeeded", stage.wait(committed, "succeeded")["status"] == "succeeded")
+    stage.see("rolled back: there is no such job", stage.client.get(f"/jobs/{rolled_back}").status_code == 404)
+
+
 def stop(stage: Stage) -> None:
     """SIGTERM: the service stops cleanly"""
     stage.see("exit code 0", stage.service.stop() == 0)
 
 
-SCENES = (accept, replay, poll, call, retry, fail, webhook, replay_dead_letter, cancel, stop)
+SCENES = (accept, replay, poll, call, retry, fail, webhook, replay_dead_letter, cancel, transaction, stop)
 
 
 def main() -> int:
@@ -142,6 +154,19 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\ninterrupted; the service is stopped")
         return 130
+
+
+async def _two_orders(ledger: dict[str, Any]) -> list[str]:
+    """The ids of the jobs of two orders: one that is committed, and one that is rolled back."""
+    conn, ids = await asyncpg.connect(**ledger), []
+    await conn.execute("CREATE TABLE orders (number int)")
+    for number, end in enumerate(("COMMIT", "ROLLBACK")):
+        await conn.execute("BEGIN")
+        await conn.execute("INSERT INTO orders VALUES ($1)", number)
+        ids.append(str(await accepted.transaction.submit(conn, "sleep", {"seconds": 0})))
+        await conn.execute(end)
+    await conn.close()
+    return ids
 
 
 def _verdict(console: Console, stage: Stage, seconds: float) -> int:

@@ -86,6 +86,11 @@ class Service:
             time.sleep(0.1)
         return False
 
+    def ledger(self) -> dict[str, Any]:
+        """Where its embedded PostgreSQL listens, for `asyncpg.connect`."""
+        lines = self._postmaster().read_text().splitlines()
+        return {"host": lines[4], "port": int(lines[3]), "user": "postgres", "database": "postgres"}
+
     def stop(self) -> int | None:
         """Send SIGTERM; returns the exit code, or None if the process does not end."""
         assert self._process is not None
@@ -104,8 +109,11 @@ class Service:
         if self._process is not None and self.stop() is None:
             self._process.kill()
             self._process.wait()
-        _stop_postgres(self._home / "data" / "postgres" / "postmaster.pid")
+        _stop_postgres(self._postmaster())
         shutil.rmtree(self._home, ignore_errors=True)
+
+    def _postmaster(self) -> Path:
+        return self._home / "data" / "postgres" / "postmaster.pid"
 
 
 class Stage:

@@ -1,4 +1,4 @@
-"""The faults that we know of, F01 to F97: what each is, and why those that no test makes are not made."""
+"""The faults that we know of, F01 to F99: what each is, and why those that no test makes are not made."""
 
 FAULTS = {
     "F01": "API killed (-9) in the middle of requests",
@@ -98,6 +98,8 @@ FAULTS = {
     "F95": "a webhook signed by a wrong clock",
     "F96": "a handler blocks or ends its process in `accepted dev`",
     "F97": "a worker dies with jobs that it has claimed and not begun",
+    "F98": "a job in its caller's own transaction: the caller dies or rolls back, the broker is away",
+    "F99": "a forwarder of jobs from another database dies, or the service is away",
 }
 
 NOT_MADE = {

@@ -27,6 +27,10 @@ def test_an_import_of_a_name_loads_no_server(name: str) -> None:
     assert not loaded_by(f"from accepted import {name}") & HEAVY
 
 
+def test_submitting_in_a_transaction_loads_no_driver() -> None:
+    assert not loaded_by("import accepted.transaction") & HEAVY
+
+
 def test_a_handler_module_without_a_model_loads_no_server() -> None:
     handler = "from accepted import Context, job\n@job('one')\nasync def one(payload: dict, ctx: Context) -> None: ..."
     assert not loaded_by(handler) & (HEAVY - {"email.utils", "pydantic"})

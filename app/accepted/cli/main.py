@@ -19,6 +19,7 @@ from accepted.cli.audit import audit
 from accepted.cli.batches import batches
 from accepted.cli.dead_letters import dead_letters
 from accepted.cli.deliveries import deliveries
+from accepted.cli.forward import forward
 from accepted.cli.health import healthcheck
 from accepted.cli.jobs.group import jobs
 from accepted.cli.keys import keys, on_ledger
@@ -48,6 +49,7 @@ app.command("size")(size)
 app.command("healthcheck")(healthcheck)
 app.command("status")(status)
 app.command("audit")(audit)
+app.command("forward")(forward)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]

@@ -14,11 +14,11 @@ from accepted.domain.ids import new_id
 from accepted.domain.tenants import SCOPES
 from accepted.services.keys import create
 from accepted.settings import Settings
-from accepted.storage import job_types, tenants
+from accepted.storage import tenants
 from accepted.storage.db.engine import transaction
 from tests.support.clients.client import Client, check_answer
 from tests.support.ledger.sql import do
-from tests.support.service.in_process_worker import HANDLERS
+from tests.support.service.in_process_worker import registered
 
 HOUR = 3600.0
 
@@ -46,9 +46,7 @@ class HttpApp:
 @asynccontextmanager
 async def http_app(engine: AsyncEngine, url: str, **settings: Any) -> AsyncIterator[HttpApp]:
     """Its background loops do not run: a test says when they look."""
-    async with transaction(engine) as conn:
-        await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
-        await conn.commit()
+    await registered(engine)
     app = HttpApp(create_app(Settings(database_url=url, **settings)), engine)
     try:
         yield app

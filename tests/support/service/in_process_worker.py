@@ -17,6 +17,7 @@ from accepted.handler import MARK, Handler
 from accepted.services.jobs.submission import Submission, Submissions
 from accepted.services.monitoring.statistics import Measurements
 from accepted.settings import Settings
+from accepted.storage import job_types
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs.reading import Attempt, attempts_of, jobs_by_id
 from accepted_worker.attempt import registry
@@ -126,6 +127,13 @@ async def working(
         await tools.aclose()
         await suspects.aclose()
         await pool.aclose()
+
+
+async def registered(engine: AsyncEngine) -> None:
+    """The ledger knows the types of `HANDLERS`, as after the start of a worker."""
+    async with transaction(engine) as conn:
+        await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
+        await conn.commit()
 
 
 async def accept(engine: AsyncEngine, broker: Broker, type_: str, payload: str = "{}", **fields: Any) -> UUID:

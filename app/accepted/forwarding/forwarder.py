@@ -1,0 +1,143 @@
+"""The loop of `accepted forward`: take, submit, delete. Any number of processes may run it.
+
+It dies between two of these: the row comes due again after `HOLD`, and its key makes no second job. The service forgets
+a key `lifetime` seconds after its first use; a row that was tried before that is stopped, and somebody has to look.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import asyncpg
+import httpx
+import structlog
+from prometheus_client import Counter, Gauge
+
+from accepted import logs
+from accepted.forwarding import rows
+from accepted.forwarding.rows import Outbox, OutboxRow
+
+BATCH_SIZE = 50
+"""Rows that are taken, and submitted, at once."""
+
+PAUSE = 0.1
+"""Seconds between looks at an outbox in which nothing was due."""
+
+AFTER_FAILURE = 2.0
+"""Seconds until the next try after the service, or the database, was away."""
+
+LOOK_EVERY = 5.0
+"""Seconds between counts of the backlog, and looks for rows whose key is forgotten."""
+
+SENT_WITHIN = 20.0
+"""Seconds for one submission."""
+
+HOLD = 60.0
+"""Seconds for which a taken row is this process's: a batch is submitted, and its rows deleted, well within."""
+
+MARGIN = 2 * HOLD
+"""Seconds before the end of the key's lifetime at which the last try begins."""
+
+MADE = frozenset({200, 202, 410})
+"""The job is there; 410: it was, and is past its retention."""
+
+UNSENT, UNANSWERED = 0, 1
+"""In place of a status: the request did not leave, or may have arrived."""
+
+KEYLESS = frozenset({UNSENT, 401, 403, 425, 429})
+"""The service has no record of the key."""
+
+LATER = KEYLESS | {UNANSWERED, 408}
+"""What another try, or a mended key, may change; so it is with failures of the server."""
+
+WAITING = Gauge("accepted_forward_backlog", "Jobs of the outbox that wait to be submitted.")
+OLDEST = Gauge("accepted_forward_oldest_seconds", "For how long the oldest of them has waited.")
+STOPPED = Gauge("accepted_forward_stopped", "Jobs of the outbox that are not submitted any more: see `stopped`.")
+FORWARDED = Counter("accepted_forwarded_total", "Jobs of the outbox that were submitted.")
+
+log = structlog.get_logger(__name__)
+
+
+class Forwarder:
+    """Forwards the outbox at `database_url` through `http`, whose base URL and key are those of the service."""
+
+    def __init__(self, database_url: str, http: httpx.AsyncClient, key_lifetime: float) -> None:
+        self._url = database_url
+        self._http = http
+        self._lifetime = key_lifetime - MARGIN
+        self._look_at = 0.0
+        self._pause = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Forward until `stopping` is set. What was taken by then is submitted."""
+        while not stopping.is_set():
+            try:
+                await self._forward(stopping)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                logs.outage("outbox_away", error)
+                await _pause(stopping, AFTER_FAILURE)
+
+    async def run_once(self, conn: Outbox) -> int:
+        """One batch. Returns how many jobs were submitted."""
+        await self._look(conn)
+        batch = await rows.take(conn, BATCH_SIZE, HOLD, self._lifetime)
+        if not batch:
+            return 0
+        tried = list(zip(batch, await asyncio.gather(*map(self._submit, batch)), strict=True))
+        made = [row.id for row, status in tried if status in MADE]
+        await rows.delete(conn, made)
+        FORWARDED.inc(len(made))
+        await self._set_aside(conn, [(row, status) for row, status in tried if status not in MADE])
+        return len(made)
+
+    async def _forward(self, stopping: asyncio.Event) -> None:
+        conn = await rows.connect(self._url)
+        try:
+            while not stopping.is_set():
+                self._pause = 0.0
+                if not await self.run_once(conn):
+                    await _pause(stopping, max(PAUSE, self._pause))
+        finally:
+            conn.terminate()
+
+    async def _look(self, conn: Outbox) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return
+        if stopped := await rows.stop_old(conn, self._lifetime):
+            log.error("outbox_rows_stopped", reason=rows.KEY_EXPIRED, count=stopped)
+        found = await rows.backlog(conn)
+        WAITING.set(found.waiting)
+        STOPPED.set(found.stopped)
+        OLDEST.set(found.oldest)
+        self._look_at = now + LOOK_EVERY
+
+    async def _submit(self, row: OutboxRow) -> int:
+        """The status of the answer; `UNSENT` or `UNANSWERED` without one."""
+        headers = {"Idempotency-Key": str(row.id), "Content-Type": "application/json"}
+        try:
+            answer = await self._http.post("/jobs", content=row.body, headers=headers, timeout=SENT_WITHIN)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            logs.outage("service_away", error)
+            return UNSENT
+        except httpx.HTTPError as error:
+            logs.outage("service_away", error)
+            return UNANSWERED
+        return answer.status_code
+
+    async def _set_aside(self, conn: Outbox, tried: Sequence[tuple[OutboxRow, int]]) -> None:
+        """Put off what another try may submit, and stop what the service refuses."""
+        later = {row.id: row.fresh and status in KEYLESS for row, status in tried if status in LATER or status >= 500}
+        for row, status in tried:
+            if row.id not in later:
+                log.error("outbox_rows_stopped", reason=f"refused with {status}", row_id=str(row.id))
+                await rows.stop(conn, row.id, f"refused with {status}")
+        if later:
+            self._pause = AFTER_FAILURE
+            await rows.put_off(conn, later, AFTER_FAILURE, [id for id, untried in later.items() if untried])
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stopping.wait()

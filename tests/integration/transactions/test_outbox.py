@@ -1,0 +1,81 @@
+"""`accepted.outbox`: a job in the transaction of another database, which a forwarder submits."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+import accepted.outbox
+from accepted.forwarding import forwarder, rows
+from accepted.forwarding.forwarder import Forwarder
+from tests.support.ledger.callers import CALLERS, submitted
+from tests.support.ledger.sql import rows as found_in
+from tests.support.service.http_app import HttpApp
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def elsewhere(empty_database_url: str) -> str:
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute(accepted.outbox.TABLE)
+    await connection.close()
+    return empty_database_url
+
+
+async def test_what_is_committed_is_submitted_once(app: HttpApp, elsewhere: str) -> None:
+    """On every driver, by two forwarders at once."""
+    ids = set()
+    for number, caller in enumerate(CALLERS):
+        async with caller(elsewhere) as conn:
+            await submitted(conn, lambda conn: accepted.outbox.submit(conn, "noop", {"rolled": "back"}))
+            await submitted(conn, lambda conn: conn.rollback())
+            for _ in range(10):
+                options: Any = {"run_at": datetime(2027, 1, 1, tzinfo=UTC), "ordering_key": f"k{number}"}
+                submit = lambda conn, o=options: accepted.outbox.submit(conn, "noop", {"é:": 1}, **o)  # noqa: E731
+                ids.add(await submitted(conn, submit))
+            await submitted(conn, lambda conn: conn.commit())
+    client = await app.client()
+    conn, other = [await rows.connect(elsewhere) for _ in range(2)]
+    both = [Forwarder(elsewhere, client.http, DAY) for _ in range(2)]
+    assert (await rows.backlog(conn)).waiting == 10 * len(CALLERS) == len(ids)
+    while await both[0].run_once(conn) + await both[1].run_once(other):
+        pass
+    assert (await rows.backlog(conn)) == (0, 0, 0.0)
+    keys = {row["key"] for row in await found_in(app.engine, "SELECT key FROM idempotency_keys")}
+    assert keys == set(map(str, ids))
+    (job,) = await found_in(app.engine, "SELECT DISTINCT CAST(payload AS text) AS payload, tenant FROM jobs")
+    assert dict(job) == {"payload": '{"é:":1}', "tenant": "t"}
+    assert len(await found_in(app.engine, "SELECT 1 FROM jobs")) == len(ids)
+    for one in (conn, other):
+        await one.close()
+
+
+async def test_what_the_service_refuses_is_stopped_and_told(app: HttpApp, elsewhere: str) -> None:
+    """So is a job whose key may be forgotten. An old row that nobody has tried is submitted."""
+    conn = await rows.connect(elsewhere)
+    async with conn.transaction():
+        await accepted.outbox.submit(conn, "nope")
+        forgotten = await accepted.outbox.submit(conn, "noop", {"n": "forgotten"})
+        await accepted.outbox.submit(conn, "noop", {"n": "late"})
+    await conn.execute("UPDATE accepted_outbox SET created_at = now() - interval '2 days'")
+    await conn.execute("UPDATE accepted_outbox SET tried_at = now() - interval '23.98 hours' WHERE id = $1", forgotten)
+    client = await app.client()
+    assert await Forwarder(elsewhere, client.http, DAY).run_once(conn) == 1
+    stopped = await conn.fetch("SELECT stopped FROM accepted_outbox ORDER BY stopped")
+    assert [row["stopped"] for row in stopped] == ["key_expired", "refused with 422"]
+    assert [row["payload"] for row in await found_in(app.engine, "SELECT payload FROM jobs")] == [{"n": "late"}]
+    await Forwarder(elsewhere, client.http, DAY).run_once(conn)
+    assert forwarder.STOPPED._value.get() == 2
+    assert forwarder.WAITING._value.get() == 0
+    await conn.close()
+
+
+async def test_what_the_outbox_refuses(elsewhere: str) -> None:
+    conn = await asyncpg.connect(elsewhere)
+    with pytest.raises(ValueError, match="no transaction is open"):
+        await accepted.outbox.submit(conn, "noop")
+    with pytest.raises(ValueError, match="is the idempotency key"):
+        accepted.outbox.submit(conn, "noop", idempotency_key="k")
+    await conn.close()
