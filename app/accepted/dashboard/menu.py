@@ -16,6 +16,8 @@ PAGES = [
     MenuEntry("/", "Overview"),
     MenuEntry("/ui/queues", "Queues"),
     MenuEntry("/ui/dead-letters", "Dead letters"),
+    MenuEntry("/ui/schedules", "Schedules"),
+    MenuEntry("/ui/webhooks", "Webhooks", ("jobs:read", "webhooks:read")),
 ]
 
 

@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from accepted.dashboard import live, templates
 from accepted.dashboard.calls import SharedAnswers
-from accepted.dashboard.pages import dead_letters, overview, queues, signing_in
+from accepted.dashboard.pages import dead_letters, overview, queues, schedules, signing_in, webhooks
 from accepted.dashboard.routing import pages
 from accepted.errors import ResourceNotFound
 
-PAGES = (overview, queues, dead_letters, signing_in, live)
+PAGES = (overview, queues, dead_letters, schedules, webhooks, signing_in, live)
 """Modules with a `router`."""
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
