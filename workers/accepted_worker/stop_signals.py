@@ -40,13 +40,17 @@ class StopSignals:
         signal.set_wakeup_fd(self._wakeup_fd)
 
 
-def stop_on_signals(stopping: asyncio.Event) -> StopSignals:
-    """SIGTERM and SIGINT set `stopping`."""
+def stop_on_signals(stopping: asyncio.Event, at_once: asyncio.Event | None = None) -> StopSignals:
+    """SIGTERM and SIGINT set `stopping`. A SIGINT that comes after sets `at_once`: a second Ctrl-C."""
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def interrupted() -> None:
+        if stopping.is_set() and at_once is not None:
+            at_once.set()
+        stopping.set()
 
     def install() -> None:
-        for number in numbers:
-            loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(signal.SIGINT, interrupted)
 
-    return StopSignals(numbers, install)
+    return StopSignals((signal.SIGTERM, signal.SIGINT), install)

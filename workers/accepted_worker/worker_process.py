@@ -51,10 +51,13 @@ def worker(
     The exit code is 1 when too many handlers hang: the supervisor has to start a fresh process.
     """
     settings.require_database()
+    forks.isolate_forks()
+    forks.end_forks_with_this_process()
 
     async def run() -> None:
-        stopping = asyncio.Event()
-        await run_worker(settings, queues, concurrency, stopping, stop_on_signals(stopping).restore, part_of)
+        stopping, at_once = asyncio.Event(), asyncio.Event()
+        restore = stop_on_signals(stopping, at_once).restore
+        await run_worker(settings, queues, concurrency, stopping, restore, part_of, at_once)
 
     with exiting(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _exit_if_loop_is_left():
         runner.run(run())
@@ -67,14 +70,14 @@ async def run_worker(
     stopping: asyncio.Event,
     after_attempt: Callable[[str], None] | None = None,
     part_of: PartOf | None = None,
+    at_once: asyncio.Event | None = None,
 ) -> None:
     """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process.
 
+    Once `at_once` is set too, it waits for no job.
     `after_attempt` is called with the type of each job whose attempt has ended.
     """
     serve_under(settings.root_path)
-    forks.isolate_forks()
-    forks.end_forks_with_this_process()
     egress, egress_of_deliveries = Egress(settings.egress_allow), Egress(settings.egress_allow)
     mail = Mail(settings.smtp_url, settings.smtp_from, settings.smtp_from_allow)
     setup = _setup(settings)
@@ -102,6 +105,7 @@ async def run_worker(
             ack_within=settings.ack_within,
             blocked_limit=settings.blocked_limit,
             database_url=settings.require_database(),
+            at_once=at_once,
         )
         process.tune_garbage_collector()
         tracing.start("worker")

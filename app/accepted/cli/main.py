@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,6 +160,7 @@ def dev(
     broker_url: BrokerUrl = None,
     insecure: Insecure = False,
     metrics_port: MetricsPort = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Load handlers anew when a file changes.")] = False,
 ) -> None:
     """Run API, worker and scheduler, on an embedded PostgreSQL, without authentication."""
     from accepted.settings import load
@@ -167,6 +169,8 @@ def dev(
     settings = load(database_url=database_url, broker_url=broker_url, metrics_port=metrics_port)
     if settings.database_url is None:
         embedded.require_installed()
+    if reload:
+        import_module("watchfiles")  # a missing extra is said before anything starts
 
     import uvloop
 
@@ -184,11 +188,12 @@ def dev(
     given = nullcontext(settings.database_url) if settings.database_url else embedded.running(data_dir)
     with (
         processes.exiting(),
-        development.WorkerProcess(concurrency, broker_url, settings.auth) as worker_process,
+        development.WorkerProcess(concurrency, broker_url, settings.auth, reload=reload) as worker_process,
         given as url,
     ):
+        ledger = "the database that is given" if settings.database_url else f"embedded, in {data_dir}"
         settings = settings.model_copy(update={"database_url": url})
-        uvloop.run(development.run(settings, host, sockets, worker_process))
+        uvloop.run(development.run(settings, host, sockets, worker_process, ledger, reload=reload))
 
 
 @app.command()

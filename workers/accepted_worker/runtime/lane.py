@@ -159,13 +159,15 @@ class Lane:
         while self._attempts:
             await asyncio.wait(set(self._attempts))
 
-    async def finish(self, claiming: "asyncio.Task[None]", seconds: float) -> None:
-        """Wait so many `seconds` for running attempts, then hand back the rest."""
+    async def finish(self, claiming: "asyncio.Task[None]", seconds: float, at_once: asyncio.Event) -> None:
+        """Wait so many `seconds` for running attempts, but not after `at_once` is set; then hand back the rest."""
         deadline = asyncio.get_running_loop().time() + seconds
         await asyncio.wait([claiming], timeout=max(seconds / 2, 1))
         self._hand_back(self._ahead.take_all())
-        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(set(self._attempts), timeout=left)
+        hurrying = asyncio.create_task(at_once.wait())
+        while self._attempts and not hurrying.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait({*self._attempts, hurrying}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
         if self._executing:
             log.info("jobs_handed_back", count=len(self._executing))
         for task in set(self._executing):

@@ -77,7 +77,9 @@ class Worker:
         ack_within: float,
         blocked_limit: float | None,
         database_url: str,
+        at_once: asyncio.Event | None = None,
     ) -> None:
+        """`at_once`: after `stop`, hand back what runs as soon as this is set."""
         self._engine = engine
         self._handlers = handlers
         self._executor = executor
@@ -94,6 +96,7 @@ class Worker:
         self._queue_named = asyncio.Event()
         self._listener = Listener(database_url, queue_tenants.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
+        self._at_once = at_once or asyncio.Event()
         self._claims_no_more = asyncio.Event()
         self._exhausted = False
 
@@ -153,8 +156,9 @@ class Worker:
             await self._drained(claiming)
         seconds = max(self._grace - HAND_BACK_SECONDS, 0)
         running = sorted(str(job_id) for lane in self._lanes for job_id in lane.running)
-        log.info("worker_stopping", waits_for=running[:10], jobs=len(running), seconds=seconds)
-        await asyncio.gather(*(lane.finish(task, seconds) for lane, task in zip(self._lanes, claiming, strict=True)))
+        log.info("worker_stopping", waits_for=running[:10], jobs=len(running), seconds=seconds, at_once="second SIGINT")
+        lanes = zip(self._lanes, claiming, strict=True)
+        await asyncio.gather(*(lane.finish(task, seconds, self._at_once) for lane, task in lanes))
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
