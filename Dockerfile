@@ -10,6 +10,7 @@ RUN python -m venv /opt/accepted \
     && /opt/accepted/bin/pip install --no-cache-dir --require-hashes --target /opt/build -r /locks/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
+COPY docs/runbook.md docs/
 COPY app app
 COPY workers workers
 RUN PYTHONPATH=/opt/build /opt/accepted/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \

@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale bench-steady simulate slow faults drill soak rabbitmq4 mutants lock clean servers
+.PHONY: help setup wheel demo test lint format bench bench-peers bench-scale bench-steady simulate slow faults drill screenshots soak rabbitmq4 mutants lock clean servers
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -72,6 +72,9 @@ faults: setup servers ## run the fault tests, slow ones too; writes docs/faults.
 
 drill: setup servers ## break the service in ten ways, and see that it says what is wrong; writes docs/drill.md
 	@DRILL_TABLE=docs/drill.md $(BIN)/pytest tests/drill -q -s
+
+screenshots: setup servers ## take pictures of the dashboard; writes docs/images
+	@$(BIN)/python -m tests.screenshots
 
 soak: setup servers ## random faults under a steady load: make soak MINUTES=10 SEED=7
 	@MINUTES=$(or $(MINUTES),10) SEED=$(SEED) $(BIN)/pytest tests/faults/test_soak.py -m slow -s

@@ -172,6 +172,7 @@ async def _two_orders(ledger: dict[str, Any]) -> list[str]:
 def _verdict(console: Console, stage: Stage, seconds: float) -> int:
     if not stage.unseen:
         console.print(f"\n[bold green]All {len(stage.seen)} checks passed, in {seconds:.1f} s.[/]")
+        console.print("To look around: .venv/bin/accepted dev, and http://127.0.0.1:8000/ in a browser.")
         return 0
     listed = "\n  - ".join(stage.unseen)
     console.print(f"\nFailed:\n  - {listed}\n\nThe end of the service's log:\n{stage.service.log()}", markup=False)

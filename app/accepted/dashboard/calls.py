@@ -25,6 +25,9 @@ SHARED_FOR = 2.0
 MOST_SHARED = 500
 """Answers that are kept. They are dropped all together when there are more."""
 
+MOST_DIGITS = 1000
+"""Python reads no longer number from text (`sys.set_int_max_str_digits`), and no person does."""
+
 _JSON = (b"content-type", b"application/json")
 
 
@@ -49,8 +52,12 @@ class ApiRefusal(Exception):
 
 class Answer(NamedTuple):
     status: int
-    value: Any
-    """The JSON of the body; None if there is none."""
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        """The JSON of the body; None if there is none."""
+        return json.loads(self.body, parse_int=_whole) if self.body else None
 
 
 class SharedAnswers:
@@ -78,10 +85,10 @@ async def call(
     given = {name: value for name, value in query.items() if value not in (None, "")}
     scope = _scope(request, who, method, path, urlencode(given, doseq=True), sent)
     status, received = await _through(scope, sent)
-    value: Any = json.loads(received) if received else None
+    answer = Answer(status, received)
     if status >= 400:
-        raise ApiRefusal(value)
-    return Answer(status, value)
+        raise ApiRefusal(answer.value)
+    return answer
 
 
 def _scope(request: Request, who: Principal, method: str, path: str, query: str, sent: bytes) -> Scope:
@@ -92,6 +99,10 @@ def _scope(request: Request, who: Principal, method: str, path: str, query: str,
         "headers": headers, "path_params": {}, "state": {}, "fastapi": {}, KNOWN: who,
     }  # fmt: skip
     return {**request.scope, **made}
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MOST_DIGITS else digits
 
 
 async def _through(scope: Scope, sent: bytes) -> tuple[int, bytes]:

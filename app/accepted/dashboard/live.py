@@ -7,7 +7,9 @@ at once, and of the `figures`, after which it does so at leisure.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import partial
+from uuid import UUID
 
 from starlette.responses import Response, StreamingResponse
 
@@ -15,6 +17,7 @@ from accepted.api.state import State
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.routing import pages
 from accepted.dashboard.visit import HEADERS, Visit
+from accepted.domain.job import Job, Status
 from accepted.errors import LedgerUnavailable, Unauthenticated
 from accepted.storage.db.engine import reading
 from accepted.storage.monitoring import changes
@@ -30,6 +33,11 @@ LONGEST = 3600.0
 
 SILENCE = 15.0
 """Seconds after which a comment is sent, so that no proxy closes the stream as idle."""
+
+WHILE_RUNNING = 10.0
+"""Seconds after which the page of a running job reads itself again: a new line of its log is no change of the job."""
+
+STATE, FIGURES = "state", "figures"
 
 OPEN = b"retry: 3000\n\n: open\n\n"
 
@@ -70,33 +78,71 @@ class Ticker:
 
 
 @router.get("/ui/events")
-async def events(visit: Visitor) -> Response:
-    return StreamingResponse(_stream(visit), media_type="text/event-stream", headers=HEADERS)
+async def events(visit: Visitor, job: UUID | None = None) -> Response:
+    """What has changed: of `job`, or of the service as a whole."""
+    if job is None:
+        changes_of = _service(visit)
+    else:
+        await visit.get(f"/jobs/{job}")
+        changes_of = _job(visit, job)
+    return StreamingResponse(_stream(visit, changes_of), media_type="text/event-stream", headers=HEADERS)
 
 
-async def _stream(visit: Visit) -> AsyncIterator[bytes]:
+async def _stream(visit: Visit, changes_of: AsyncGenerator[str | None]) -> AsyncIterator[bytes]:
     """Events until the process stops, the session's key is revoked, or the stream is old."""
-    ticker: Ticker = visit.request.app.state.dashboard.ticker
     loop = asyncio.get_running_loop()
     ends = loop.time() + LONGEST
     yield OPEN
-    with ticker.listen(visit.state) as heard:
+    async with contextlib.aclosing(changes_of):
         while loop.time() < ends and not visit.state.watcher.closed:
             try:
-                said = await _next(visit, heard)
+                async with _unless_revoked(visit):
+                    said = await anext(changes_of, None)
             except Unauthenticated:
                 return
             yield b": waiting\n\n" if said is None else b"event: %b\ndata: {}\n\n" % said.encode()
 
 
-async def _next(visit: Visit, heard: "asyncio.Queue[str]") -> str | None:
-    """What has changed; None after a while in which nothing has. Raises `Unauthenticated`."""
+def _unless_revoked(visit: Visit) -> contextlib.AbstractAsyncContextManager[None]:
     hashed = visit.key_hash
-    async with contextlib.nullcontext() if hashed is None else visit.state.keys.unless_revoked(hashed):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SILENCE):
-                return await heard.get()
-    return None
+    return contextlib.nullcontext() if hashed is None else visit.state.keys.unless_revoked(hashed)
+
+
+async def _service(visit: Visit) -> AsyncGenerator[str | None]:
+    """What the ticker says; None after a while in which nothing has changed."""
+    ticker: Ticker = visit.request.app.state.dashboard.ticker
+    with ticker.listen(visit.state) as heard:
+        while True:
+            said = None
+            with contextlib.suppress(TimeoutError):
+                said = await asyncio.wait_for(heard.get(), SILENCE)
+            yield said
+
+
+async def _job(visit: Visit, job_id: UUID) -> AsyncGenerator[str | None]:
+    """As `_service`, of one job. It costs no more queries than the watcher of jobs makes anyway."""
+    with visit.state.watcher.watch(job_id) as watch:
+        before: tuple[object, ...] | None = None
+        while True:
+            runs = before is not None and Status.RUNNING in before
+            try:
+                now = await watch.until(partial(_differs, before), WHILE_RUNNING if runs else SILENCE)
+            except TimeoutError:
+                yield FIGURES if runs else None
+                continue
+            if before is not None:
+                yield STATE
+            if now is None:
+                return
+            before = _visible(now)
+
+
+def _differs(seen: tuple[object, ...] | None, job: Job) -> bool:
+    return _visible(job) != seen
+
+
+def _visible(job: Job) -> tuple[object, ...]:
+    return job.status, job.attempt, job.progress, job.finished_at
 
 
 async def _versions(state: State) -> Versions:
@@ -109,5 +155,5 @@ async def _versions(state: State) -> Versions:
 
 def _changed(before: Versions, now: Versions) -> str | None:
     if before.state != now.state:
-        return "state"
-    return "figures" if before.figures != now.figures else None
+        return STATE
+    return FIGURES if before.figures != now.figures else None

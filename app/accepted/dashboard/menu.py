@@ -14,10 +14,12 @@ class MenuEntry(NamedTuple):
 
 PAGES = [
     MenuEntry("/", "Overview"),
+    MenuEntry("/ui/jobs", "Jobs"),
     MenuEntry("/ui/queues", "Queues"),
     MenuEntry("/ui/dead-letters", "Dead letters"),
     MenuEntry("/ui/schedules", "Schedules"),
     MenuEntry("/ui/webhooks", "Webhooks", ("jobs:read", "webhooks:read")),
+    MenuEntry("/ui/workers", "Workers"),
 ]
 
 

@@ -7,11 +7,27 @@ from starlette.responses import Response
 
 from accepted.dashboard import live, templates
 from accepted.dashboard.calls import SharedAnswers
-from accepted.dashboard.pages import dead_letters, overview, queues, schedules, signing_in, webhooks
+from accepted.dashboard.pages import (
+    dead_letters,
+    job,
+    job_acts,
+    jobs,
+    many_jobs,
+    overview,
+    queues,
+    runbook,
+    schedules,
+    signing_in,
+    webhooks,
+    workers,
+)
 from accepted.dashboard.routing import pages
 from accepted.errors import ResourceNotFound
 
-PAGES = (overview, queues, dead_letters, schedules, webhooks, signing_in, live)
+PAGES = (
+    overview, jobs, many_jobs, job, job_acts, queues, dead_letters, schedules, webhooks, workers, runbook, signing_in,
+    live,
+)  # fmt: skip
 """Modules with a `router`."""
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}

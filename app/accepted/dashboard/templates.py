@@ -34,7 +34,7 @@ def environment() -> "Environment":
         auto_reload=False,
     )
     made.globals |= {"url": link, "static": static}
-    for filter in (texts.exact, texts.relative, texts.lasting, texts.number, texts.pretty, texts.moment):
+    for filter in (texts.exact, texts.relative, texts.lasting, texts.number, texts.pretty, texts.as_json, texts.moment):
         made.filters[filter.__name__] = filter
     return made
 

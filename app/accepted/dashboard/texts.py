@@ -5,8 +5,10 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-MOST_JSON = 32 * 1024
-"""Characters of JSON that a page shows at first."""
+import msgspec
+
+MOST_JSON = 256 * 1024
+"""Characters of JSON that a page shows: a whole payload, unless it is mostly structure."""
 
 _UNITS = (("s", 1.0, 100.0), ("min", 60.0, 6000.0), ("h", 3600.0, 172800.0), ("d", 86400.0, math.inf))
 
@@ -49,6 +51,12 @@ def number(value: float | None) -> str:
     return f"{int(value):,}".replace(",", "\u202f")
 
 
-def pretty(value: Any) -> str:
+def as_json(value: Any) -> str:
     """JSON for people to read."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def pretty(stored: bytes) -> str:
+    """JSON text for people to read, cut at `MOST_JSON`. Its numbers and strings are as they are stored."""
+    text = msgspec.json.format(stored, indent=2).decode()
+    return text if len(text) <= MOST_JSON else text[:MOST_JSON] + "\n… cut here: the API has all of it"

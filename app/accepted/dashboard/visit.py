@@ -86,12 +86,16 @@ class Visit:
 
     async def get(self, path: str, **query: object) -> Any:
         """The JSON that the API answers to this GET. Raises `ApiRefusal`."""
+        return (await self.answer(path, **query)).value
+
+    async def answer(self, path: str, **query: object) -> Answer:
+        """The whole answer."""
         read = partial(call, self.request, self.who, "GET", path, query)
         if LIVE not in self.request.headers:
-            return (await read()).value
+            return await read()
         shared: SharedAnswers = self.request.app.state.dashboard.answers
         key = (link(""), self.who.tenant, self.who.scopes, path, tuple(query.items()))
-        return (await shared.get(key, read)).value
+        return await shared.get(key, read)
 
     async def act(self, method: str, path: str, body: object = None) -> Answer:
         """What the API answers to this POST, PUT, PATCH or DELETE. Raises `ApiRefusal`."""

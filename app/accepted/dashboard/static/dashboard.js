@@ -2,10 +2,11 @@
 // without this file.
 "use strict";
 (() => {
-  const SOON = 300, LEISURE = 20000; // ms between two reads of the page, after a change of the state or of figures
+  // ms until the page is read again after a change, and at least between two reads: of the state, and of figures
+  const SOON = 300, OFTEN = 5000, LEISURE = 20000;
   const main = document.querySelector("main");
   const stale = document.getElementById("stale");
-  let due = null, dueAt = 0, reading = false, lastRead = Date.now();
+  let due = null, dueAt = 0, reading = false, lastRead = 0;
 
   // Makes `from` what `to` is, and touches nothing that is the same: focus, selection and open details stay.
   function morph(from, to) {
@@ -14,6 +15,7 @@
       if (from.data !== to.data) from.data = to.data;
       return;
     }
+    if (from.dataset.checks) return; // shown by this script
     for (const { name } of [...from.attributes]) {
       if (!to.hasAttribute(name) && name !== "open") from.removeAttribute(name);
     }
@@ -116,8 +118,9 @@
   const events = document.body.dataset.events;
   if (events && main.querySelector("[data-live]")) {
     const source = new EventSource(events);
-    source.addEventListener("state", () => later(SOON));
-    source.addEventListener("figures", () => later(Math.max(SOON, lastRead + LEISURE - Date.now())));
+    const after = (ms) => () => later(Math.max(SOON, lastRead + ms - Date.now()));
+    source.addEventListener("state", after(OFTEN));
+    source.addEventListener("figures", after(LEISURE));
     addEventListener("pagehide", () => source.close());
     addEventListener("pageshow", (shown) => shown.persisted && location.reload());
     document.addEventListener("visibilitychange", () => document.hidden || later(SOON));

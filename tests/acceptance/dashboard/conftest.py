@@ -1,0 +1,58 @@
+"""One browser and one service for all tests of the pages, with people of two tenants."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.support.clients.browser import HOSTILE, chromium, nowhere
+from tests.support.clients.client import Client
+from tests.support.service.running_service import Running, make_keys, types_known
+
+ALL = "jobs:read,jobs:write,jobs:work,admin"
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+async def people(trio: Running) -> Mapping[str, str]:
+    """Keys by name: `ann` and `reader` of a tenant with jobs, `bob` of one without, and `operator`."""
+    wanted = {
+        "ann": ("ann", ALL),
+        "reader": ("ann", "jobs:read"),
+        "bob": ("bob", ALL),
+        "operator": ("ops", "jobs:read,operator"),
+    }
+    return dict(zip(wanted, await make_keys(trio.env, *wanted.values()), strict=True))
+
+
+@pytest.fixture(scope="session")
+async def ann(trio: Running, people: Mapping[str, str]) -> Client:
+    """The tenant with jobs, at the API."""
+    client = trio.client(people["ann"])
+    await types_known(client)
+    return client
+
+
+@pytest.fixture(scope="session")
+async def jobs(ann: Client) -> Mapping[str, Any]:
+    """One job of each kind that pages show in their own way."""
+    away = nowhere()
+    made = {
+        "failed": await ann.submit(
+            "http.request", {"url": away, "method": "POST", "json": {"note": HOSTILE}},
+            retry={"max_attempts": 1}, queue="calls",
+            tags=[HOSTILE[:60]], metadata={"note": HOSTILE}, callback_url=nowhere(),
+        ),
+        "scheduled": await ann.submit(delay=3600, queue="later", metadata={"customer": "x" * 200}),
+        "large": await ann.submit("noop", {"text": "w" * 250_000}),
+        "succeeded": await ann.submit("noop", {"text": HOSTILE, "n": [1, 2.5, 10**17], "deep": {"a": [[[]]]}}),
+    }  # fmt: skip
+    for name in ("failed", "large", "succeeded"):
+        made[name] = await ann.finished(made[name]["id"])
+    return made

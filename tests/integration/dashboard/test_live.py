@@ -1,0 +1,92 @@
+"""Pages that are left open: what they hear, and what that costs the ledger."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import httpx
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from accepted.dashboard import live
+from accepted.dashboard.visit import SESSION
+from accepted.services import keys, sessions
+from tests.support.clients.client import read_events
+from tests.support.ledger.sql import do
+from tests.support.service.live_api import Api, api
+from tests.support.waiting import until
+
+OPEN = 20
+
+
+@contextmanager
+def asked(engine: AsyncEngine) -> Iterator[list[str]]:
+    """The statements that the service sends, as it sends them."""
+    found: list[str] = []
+
+    def note(*arguments: object) -> None:
+        found.append(str(arguments[2]))
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    yield found
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+@asynccontextmanager
+async def page(one: Api, token: str, path: str = "/ui/events") -> AsyncIterator[list[str]]:
+    """The events that an open page has heard so far; `end` once its stream has ended."""
+    heard: list[str] = []
+
+    async def listen(answer: httpx.Response) -> None:
+        async for each in read_events(answer.aiter_lines()):
+            heard.append(each["event"])
+        heard.append("end")
+
+    async with (
+        httpx.AsyncClient(base_url=one.url, cookies={SESSION: token}, trust_env=False, timeout=30) as http,
+        http.stream("GET", path) as answer,
+    ):
+        assert answer.status_code == 200
+        listening = asyncio.create_task(listen(answer))
+        yield heard
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+
+async def test_one_question_for_all_open_pages(
+    engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "EVERY", 0.1)
+    async with api(database_url) as one, AsyncExitStack() as stack:
+        state = one.state
+        key_id, key = await keys.create(engine, "t", "Ann", ["jobs:read"])
+        token = str(await sessions.begin(engine, state.keys, key))
+        pages = [await stack.enter_async_context(page(one, token)) for _ in range(OPEN)]
+        with asked(state.engine) as statements:
+
+            def questions() -> int:
+                return sum("AS figures" in one for one in statements)
+
+            await until(lambda: questions() >= 3, 10, "three questions")
+            begun, before = asyncio.get_running_loop().time(), questions()
+            await do(engine, "INSERT INTO queues (name, limited, paused) VALUES ('q', true, true)")
+            await until(lambda: all("state" in heard for heard in pages), 10, "each page heard it")
+            assert questions() - before <= (asyncio.get_running_loop().time() - begun) / live.EVERY + 1
+        assert {tuple(heard) for heard in pages} == {("state",)}
+        await keys.revoke(engine, key_id)
+        await until(lambda: all(heard[-1] == "end" for heard in pages), 10, "the streams of the revoked key to end")
+
+
+async def test_a_page_of_a_job_hears_of_it_alone(engine: AsyncEngine, database_url: str) -> None:
+    async with api(database_url, auth="off") as one:
+        client = await one.client()
+        await client.http.put("/job-types/here", json={"queue": "q"})
+        first, second = [await client.submit("here", delay=3600) for _ in range(2)]
+        async with page(one, "x", f"/ui/events?job={first['id']}") as heard:
+            await client.http.post(f"/jobs/{second['id']}/cancel")
+            await client.http.post(f"/jobs/{first['id']}/cancel")
+            await until(lambda: heard, 10, "what happens to the job")
+            assert heard == ["state"]

@@ -1,0 +1,48 @@
+"""`make screenshots`: pictures of the pages of the dashboard, in docs/images."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Literal
+
+from playwright.async_api import Browser
+
+from tests.screenshots.stage import Stage, stage
+from tests.support.clients.browser import chromium
+
+HERE = Path("docs/images")
+
+WIDTH = 1280
+
+
+def pages(stage: Stage) -> dict[str, str]:
+    """The path of each page by the name of its picture."""
+    return {
+        "overview": "/",
+        "jobs": "/ui/jobs",
+        "job": f"/ui/jobs/{stage.job_id}",
+        "queues": "/ui/queues",
+        "dead-letters": "/ui/dead-letters",
+        "workers": "/ui/workers",
+    }
+
+
+async def take(browser: Browser, stage: Stage, to: Path, width: int, scheme: Literal["light", "dark"]) -> None:
+    """A picture of each page in this width and colour scheme."""
+    context = await browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
+    page = await context.new_page()
+    for name, path in pages(stage).items():
+        await page.goto(stage.url + path)
+        await page.screenshot(path=to / f"{name}{'' if scheme == 'light' else '-dark'}.png")
+    await context.close()
+
+
+async def main() -> None:
+    async with stage() as running, chromium() as browser:
+        await take(browser, running, HERE, WIDTH, "light")
+        await take(browser, running, HERE, WIDTH, "dark")
+
+
+if __name__ == "__main__":
+    HERE.mkdir(exist_ok=True)
+    sys.exit(asyncio.run(main()))
