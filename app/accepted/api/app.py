@@ -52,6 +52,7 @@ from accepted.services.jobs.submission import Submissions
 from accepted.services.jobs.watching import JobWatcher
 from accepted.services.keys import ApiKeyCache
 from accepted.services.lease_waiters import LeaseWaiters
+from accepted.services.leased_payloads import LeasedPayloads
 from accepted.services.leases import Leases
 from accepted.services.limited_submission import LimitedSubmissions
 from accepted.services.monitoring.presence import Presence
@@ -121,6 +122,7 @@ def create_app(settings: Settings, part_of: PartOf | None = None) -> FastAPI:
         engine, limits, submissions, BatchSubmissions(engine, broker, settings.idempotency_ttl, measurements)
     )
     lease_service = Leases(engine, broker, measurements)
+    leased_payloads = LeasedPayloads(type_cache, lease_service)
     state = State(
         settings=settings,
         engine=engine,
@@ -136,7 +138,9 @@ def create_app(settings: Settings, part_of: PartOf | None = None) -> FastAPI:
         slices=TimeSlices(),
         spool_space=SpoolSpace(settings.upload_space),
         leases=lease_service,
-        lease_waiters=LeaseWaiters(engine, broker, settings.require_database(), lease_service, settings.lease_ttl),
+        lease_waiters=LeaseWaiters(
+            engine, broker, settings.require_database(), lease_service, leased_payloads, settings.lease_ttl
+        ),
     )
 
     def forget_limits() -> None:

@@ -22,6 +22,7 @@ from accepted.correlation import apart
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.claiming import LeasedJob, claim_leases
+from accepted.services.leased_payloads import LeasedPayloads
 from accepted.services.leases import MAX_LEASES, Leases
 from accepted.storage import holding, workers
 from accepted.storage.db.engine import reading, transaction
@@ -118,9 +119,12 @@ class _Group:
 class LeaseWaiters:
     """All requests for leases that wait in one API process."""
 
-    def __init__(self, engine: AsyncEngine, broker: Broker, url: str, held: Leases, lease_ttl: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, url: str, held: Leases, payloads: LeasedPayloads, lease_ttl: float
+    ) -> None:
         self._engine = engine
         self._held = held
+        self._payloads = payloads
         self._report_every = lease_ttl / 3
         self._ledger = Direct(engine)
         self._groups: dict[LeaseRequestKey, _Group] = {}
@@ -210,12 +214,15 @@ class LeaseWaiters:
         return claiming.result()
 
     async def _claim(self, key: LeaseRequestKey, limit: int) -> list[LeasedJob]:
-        claimed = await claim_leases(
+        """Claim until there is a job whose payload fits, or none at all."""
+        while claimed := await claim_leases(
             self._ledger, name=key.name, tenant=key.tenant, queue=key.queue, types=key.types, limit=limit
-        )
-        for one in claimed:
-            self._held.measurements.started(one.job, one.leased.waited)
-        return claimed
+        ):
+            for one in claimed:
+                self._held.measurements.started(one.job, one.leased.waited)
+            if fitting := await self._payloads.fitting(claimed):
+                return fitting
+        return []
 
     async def _hand_back_late(self, claiming: "asyncio.Future[list[LeasedJob]]") -> None:
         with contextlib.suppress(LedgerUnavailable):

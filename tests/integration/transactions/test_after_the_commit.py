@@ -9,14 +9,14 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.domain.tenants import DEFAULT_TENANT
 from accepted.services.monitoring.statistics import Measurements
-from accepted.storage import job_types
-from accepted.storage.db.engine import transaction
 from accepted_worker.scheduler import relay
 from accepted_worker.scheduler.transactions import TransactionalSubmissions
+from tests.support.clients.lease_client import one_lease, register, service
 from tests.support.ledger.brokers import BrokerHarness
 from tests.support.ledger.sql import do, rows
-from tests.support.service.in_process_worker import HANDLERS, attempts, has, working
+from tests.support.service.in_process_worker import attempts, has, registered, working
 from tests.support.waiting import until
 
 SUBMIT = "SELECT accepted.submit($1, CAST($2 AS jsonb), queue => 'fresh', priority => $3)"
@@ -55,6 +55,25 @@ async def test_a_worker_has_it_at_once(
     assert await rows(harness.engine, "SELECT 1 FROM jobs WHERE queue = 'other'") == []
 
 
+async def test_an_http_worker_gets_no_payload_that_does_not_fit(database_url: str) -> None:
+    """The schema is all that there is to check it by."""
+    caller = await asyncpg.connect(database_url)
+    async with service(database_url) as one:
+        client = await one.client(DEFAULT_TENANT)
+        await register(client, payload_schema={"type": "object", "required": ["url"]})
+        unfit, good = [
+            str(await caller.fetchval("SELECT accepted.submit('node.echo', CAST($1 AS jsonb))", payload))
+            for payload in ("{}", '{"url": "x"}')
+        ]
+        assert (await one_lease(client))["job"]["id"] == good
+        job = await client.job(unfit)
+        assert (job["status"], job["error"]["class"]) == ("failed", "invalid")
+        assert "/payload/url: is required" in job["error"]["message"]
+        letters = (await client.get("/dead-letters")).json()["items"]
+        assert [letter["job_id"] for letter in letters] == [unfit]
+    await caller.close()
+
+
 async def test_it_is_counted_once(engine: AsyncEngine, database_url: str) -> None:
     """In the statistics, by whichever scheduler comes first. Two tenants on a queue limit it."""
     await registered(engine)
@@ -79,9 +98,3 @@ async def start_delay(engine: AsyncEngine, caller: Any) -> float:
     await until(has(engine, id, "succeeded"), 20, "a job of an open queue")
     (attempt,) = await attempts(engine, id)
     return (attempt.started_at - committed).total_seconds()
-
-
-async def registered(engine: AsyncEngine) -> None:
-    async with transaction(engine) as conn:
-        await job_types.register(conn, [handler.type for handler in HANDLERS.values()])
-        await conn.commit()
