@@ -18,6 +18,7 @@ from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import batch_ends, limiter, pruning
 from accepted.storage.jobs.submission import Entry
 from accepted_worker.attempt import progress
+from accepted_worker.attempt.records import LedgerRecords
 from accepted_worker.scheduler import base
 from accepted_worker.scheduler.ending import Expiry, Rescuer
 from accepted_worker.scheduler.limiter import Limiter
@@ -28,6 +29,7 @@ from tests.support.ledger.jobs import a_job, claim, insert, put, the_job
 from tests.support.ledger.limited_queue import LEASE_TTL, a_worker, limit
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.ledger.sql import do, rows
+from tests.support.service.in_process_worker import NOWHERE
 from tests.support.waiting import until
 
 LEASE = 0.3  # seconds: short, so that the rescuer trusts what it sees after a tenth of one
@@ -201,7 +203,7 @@ async def test_the_pruner(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) 
 async def test_the_writing_of_progress(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     await put(engine, 3)
     leases = [one.lease for one in await claim(engine)]
-    writer = progress.ProgressWriter(engine)
+    writer = progress.ProgressWriter(LedgerRecords(engine, NOWHERE))
     with structlog.testing.capture_logs() as logged:
         for lease, text in zip(leases, ('{"percent":1}', "no JSON", '{"percent":3}'), strict=True):
             writer.say(lease, text)
