@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 import sys
+import time
 from asyncio.subprocess import PIPE
 
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.broker.postgres import PostgresBroker
 from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain.references import JobRef
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import outbox
 from accepted_worker.scheduler.relay import Relay
+from tests.faults.table import Measured
 from tests.support.ledger.poll_connection import PollConnection
 from tests.support.servers.ports import free_port
-from tests.support.service.in_process_worker import registered
+from tests.support.service.in_process_worker import has, registered, working
 from tests.support.waiting import until
 
 CALLER = """
@@ -87,6 +90,28 @@ async def test_the_job_waits_for_the_broker(engine: AsyncEngine, database_url: s
     assert refs == [JobRef(id, 0, "q", "noop", 4)]
     await caller.close()
     await broker.close()
+
+
+@pytest.mark.fault("F98", moment="a transaction is open beside it, and keeps what 3,000 jobs have left")
+async def test_a_job_beside_an_old_transaction(
+    engine: AsyncEngine, broker: PostgresBroker, database_url: str, measured: Measured
+) -> None:
+    await registered(engine)
+    old, caller = [await asyncpg.connect(database_url) for _ in range(2)]
+    await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM accepted.jobs")
+    await caller.execute("SELECT accepted.submit('noop', queue => 'q') FROM generate_series(1, 3000)")
+    await caller.execute("DELETE FROM accepted.outbox; DELETE FROM accepted.transactional_submissions")
+    async with working(engine, broker, database_url=database_url):
+        delays = []
+        for _ in range(5):
+            began = time.monotonic()
+            id = await caller.fetchval("SELECT accepted.submit('noop', queue => 'q')")
+            await until(has(engine, id, "succeeded"), 20, "the job")
+            delays.append(time.monotonic() - began)
+    measured("from the call to the end, the slowest of 5", max(delays), 5.0)
+    await old.execute("ROLLBACK")
+    for connection in (old, caller):
+        await connection.close()
 
 
 async def counts(conn: "asyncpg.Connection") -> tuple[int, int]:  # type: ignore[type-arg]
