@@ -5,6 +5,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from types import FrameType
@@ -226,7 +227,12 @@ def _stop() -> None:
 
 
 def _on_stop(act: Callable[[], None]) -> None:
-    """Call `act` as soon as the process receives a stop signal; the lifespan ends only after the last answer."""
+    """Call `act` as soon as the process receives a stop signal; the lifespan ends only after the last answer.
+
+    A program in one of whose threads the application runs has its own way to stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)

@@ -10,15 +10,20 @@ from accepted import extras
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from accepted.testing.attempts import run
+    from accepted.testing.harness import WorkerHarness
     from accepted.testing.outcome import HandlerOutcome, LogLine, SubmittedChild
+    from accepted.testing.webhooks import SignedWebhook, signed_webhook
 
-__all__ = ["HandlerOutcome", "LogLine", "SubmittedChild", "run"]
+__all__ = ["HandlerOutcome", "LogLine", "SignedWebhook", "SubmittedChild", "WorkerHarness", "run", "signed_webhook"]
 
 _MODULES = {
     "HandlerOutcome": "accepted.testing.outcome",
     "LogLine": "accepted.testing.outcome",
+    "SignedWebhook": "accepted.testing.webhooks",
     "SubmittedChild": "accepted.testing.outcome",
+    "WorkerHarness": "accepted.testing.harness",
     "run": "accepted.testing.attempts",
+    "signed_webhook": "accepted.testing.webhooks",
 }
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "testing.md"
 
-BLOCK = re.compile(r"```python\n# (\S+)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(?:python|ini)\n# (\S+)\n(.*?)```", re.DOTALL)
 
 
 def test_the_examples_of_the_page(tmp_path: Path) -> None:
     """Each block is a file; its first line names it."""
     text = PAGE.read_text()
     blocks = BLOCK.findall(text)
-    assert len(blocks) == text.count("```python\n")
+    assert len(blocks) == text.count("```python\n") + text.count("```ini\n")
     for name, code in blocks:
         (tmp_path / name).write_text(code)
     ran = subprocess.run(
