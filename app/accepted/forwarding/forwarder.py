@@ -44,11 +44,11 @@ MADE = frozenset({200, 202, 410})
 UNSENT, UNANSWERED = 0, 1
 """In place of a status: the request did not leave, or may have arrived."""
 
-KEYLESS = frozenset({UNSENT, 401, 403, 425, 429})
-"""The service has no record of the key."""
+REFUSED = frozenset({400, 413, 415, 422})
+"""The service will never take the job. Any other answer may be that of a wrong address or key, or of an outage."""
 
-LATER = KEYLESS | {UNANSWERED, 408}
-"""What another try, or a mended key, may change; so it is with failures of the server."""
+KEYLESS = frozenset({UNSENT, 401, 403, 404, 405, 425, 429})
+"""The service has no record of the key."""
 
 WAITING = Gauge("accepted_forward_backlog", "Jobs of the outbox that wait to be submitted.")
 OLDEST = Gauge("accepted_forward_oldest_seconds", "For how long the oldest of them has waited.")
@@ -126,8 +126,8 @@ class Forwarder:
         return answer.status_code
 
     async def _set_aside(self, conn: Outbox, tried: Sequence[tuple[OutboxRow, int]]) -> None:
-        """Put off what another try may submit, and stop what the service refuses."""
-        later = {row.id: row.fresh and status in KEYLESS for row, status in tried if status in LATER or status >= 500}
+        """Stop what the service refuses, and put off what another try may submit."""
+        later = {row.id: row.fresh and status in KEYLESS for row, status in tried if status not in REFUSED}
         for row, status in tried:
             if row.id not in later:
                 log.error("outbox_rows_stopped", reason=f"refused with {status}", row_id=str(row.id))

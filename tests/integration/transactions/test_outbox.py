@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 import accepted.outbox
@@ -62,6 +63,11 @@ async def test_what_the_service_refuses_is_stopped_and_told(app: HttpApp, elsewh
     await conn.execute("UPDATE accepted_outbox SET created_at = now() - interval '2 days'")
     await conn.execute("UPDATE accepted_outbox SET tried_at = now() - interval '23.98 hours' WHERE id = $1", forgotten)
     client = await app.client()
+    transport: Any = client.http._transport
+    async with httpx.AsyncClient(transport=transport, base_url="http://api/wrong") as astray:
+        assert await Forwarder(elsewhere, astray, DAY).run_once(conn) == 0
+    assert await conn.fetchval("SELECT count(*) FROM accepted_outbox WHERE tried_at IS NULL AND stopped IS NULL") == 2
+    await conn.execute("UPDATE accepted_outbox SET due_at = now() WHERE stopped IS NULL")
     assert await Forwarder(elsewhere, client.http, DAY).run_once(conn) == 1
     stopped = await conn.fetch("SELECT stopped FROM accepted_outbox ORDER BY stopped")
     assert [row["stopped"] for row in stopped] == ["key_expired", "refused with 422"]
