@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 PAGES = [
     "/", "/?span=week", "/ui/jobs", "/ui/jobs?status=failed&error_class=transient", "/ui/queues", "/ui/queues/default",
-    "/ui/dead-letters", "/ui/workers", "/ui/runbook",
+    "/ui/dead-letters", "/ui/schedules", "/ui/workers", "/ui/runbook",
 ]  # fmt: skip
 """Those that every key may see."""
 

@@ -11,13 +11,16 @@ from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.charts import Chart, chart
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.routing import pages
-from accepted.dashboard.texts import lasting, number
+from accepted.dashboard.texts import lasting, moment, number
 from accepted.dashboard.visit import Visit
 from accepted.dashboard.ways import page_about
 
 router = pages()
 
 DAY = 86400
+
+ENOUGH = 10.0
+"""Seconds of a step after which it has a rate: counts are a few seconds late."""
 
 
 class Span(NamedTuple):
@@ -78,29 +81,40 @@ async def _series(visit: Visit, span: Span) -> list[dict[str, Any]]:
 
 
 def _charts(points: list[dict[str, Any]], span: Span) -> list[Chart]:
-    def rate(jobs: int) -> float:
-        return jobs * 60 / span.step
+    def rate(point: dict[str, Any], jobs: int) -> float | None:
+        seconds = _measured(point, span.step)
+        return None if seconds < ENOUGH else jobs * 60 / seconds
 
     return [
         chart(
             "Jobs a minute", points, number,
-            accepted=lambda point: rate(point["accepted"]), ended=lambda point: rate(_ended(point)),
+            accepted=lambda point: rate(point, point["accepted"]), ended=lambda point: rate(point, _ended(point)),
         ),
         chart("Waiting jobs", points, number, waiting=lambda point: point["depth"]),
         chart("Wait, 99 % of jobs", points, lasting, wait=lambda point: point["wait_p99"]),
-        chart("Failed attempts", points, number, failed=lambda point: sum(point["failed"].values())),
+        chart("Failed attempts a minute", points, number, failed=lambda point: rate(point, _failed(point))),
     ]  # fmt: skip
 
 
-def _ended(point: dict[str, Any]) -> int:
+def _measured(point: dict[str, Any], step: int) -> float:
+    """Seconds of its step that have passed."""
+    passed = (datetime.now(UTC) - moment(point["at"])).total_seconds()
+    return min(max(passed, 0.0), step)
+
+
+def _failed(point: dict[str, Any]) -> int:
     failed: dict[str, int] = point["failed"]
-    return int(point["succeeded"]) + sum(failed.values())
+    return sum(failed.values())
+
+
+def _ended(point: dict[str, Any]) -> int:
+    return int(point["succeeded"]) + _failed(point)
 
 
 def _a_minute(points: list[dict[str, Any]], read: Any) -> float:
-    """The mean of the last five whole minutes."""
-    whole = points[-6:-1]
-    return float(sum(map(read, whole)) / max(len(whole), 1))
+    """The mean of the last five minutes, and of what has passed of this one."""
+    last = points[-6:]
+    return float(sum(map(read, last)) * 60 / max(sum(_measured(point, 60) for point in last), 1.0))
 
 
 def _worst(points: list[dict[str, Any]]) -> float | None:
