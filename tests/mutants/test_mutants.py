@@ -10,6 +10,7 @@ import pytest
 
 from tests.mutants.client import CLIENT
 from tests.mutants.harm import HARM
+from tests.mutants.transactions import TRANSACTIONS
 from tests.mutants.workshop import ROOT, Edit, Mutant, apply, copy_tree, run
 from tests.support.servers.postgres import DatabaseServer
 
@@ -254,7 +255,7 @@ class Submissions:""",
     ),
 )
 
-EVERY = MUTANTS + HARM + CLIENT
+EVERY = MUTANTS + HARM + CLIENT + TRANSACTIONS
 KILLERS = sorted({killer for mutant in EVERY for killer in mutant.killers})
 
 
