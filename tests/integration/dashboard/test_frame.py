@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.api.app import create_app
 from accepted.dashboard.entrance import SESSION
 from accepted.services import keys
+from accepted.settings import Settings
 from tests.support.clients.form_browser import FormBrowser
 from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, http_app
@@ -141,3 +144,18 @@ async def test_without_keys_nobody_signs_in(engine: AsyncEngine, database_url: s
         assert page.status_code == 200
         assert "Sign out" not in page.text
         assert (await browser.get("/ui/sign-in")).headers["location"] == "/"
+
+
+@pytest.mark.parametrize(("auth", "status"), [("off", 200), ("required", 503)])
+async def test_pages_say_that_the_ledger_is_away(auth: str, status: int) -> None:
+    """Who has a session is not known then, so only what concerns everybody is told."""
+    app = create_app(Settings(database_url="postgresql://127.0.0.1:1/nothing", auth=auth))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://localhost", cookies={SESSION: "x"}
+    ) as http:
+        page = await http.get("/")
+        assert page.status_code == status
+        assert "ledger" in page.text
+        assert ("There are no figures" in page.text) == (auth == "off")
+        assert page.headers["content-security-policy"]
+    await app.state.accepted.engine.dispose()
