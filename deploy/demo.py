@@ -133,6 +133,13 @@ def stop(stage: Stage) -> None:
     stage.see("exit code 0", stage.service.stop() == 0)
 
 
+WHERE_TO_GO = """
+See it for yourself: `.venv/bin/accepted dev`, then
+  http://127.0.0.1:8000/      the dashboard
+  http://127.0.0.1:8000/docs  every operation of the API
+  examples/shop/README.md     an application that submits in its own transaction
+  docs/README.md              all pages"""
+
 SCENES = (accept, replay, poll, call, retry, fail, webhook, replay_dead_letter, cancel, transaction, stop)
 
 
@@ -172,7 +179,7 @@ async def _two_orders(ledger: dict[str, Any]) -> list[str]:
 def _verdict(console: Console, stage: Stage, seconds: float) -> int:
     if not stage.unseen:
         console.print(f"\n[bold green]All {len(stage.seen)} checks passed, in {seconds:.1f} s.[/]")
-        console.print("To look around: .venv/bin/accepted dev, and http://127.0.0.1:8000/ in a browser.")
+        console.print(WHERE_TO_GO)
         return 0
     listed = "\n  - ".join(stage.unseen)
     console.print(f"\nFailed:\n  - {listed}\n\nThe end of the service's log:\n{stage.service.log()}", markup=False)
