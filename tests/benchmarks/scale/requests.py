@@ -40,6 +40,13 @@ class Taken(NamedTuple):
         return f"{self.median:,.1f} ({self.worst:,.1f})" if self.status < 400 else f"{self.status}!"
 
 
+PAGES = (
+    "/", "/ui/jobs", "/ui/jobs?status=cancelled", "/ui/jobs/{job}", "/ui/queues", "/ui/queues/default",
+    "/ui/dead-letters", "/ui/workers", "/ui/schedules", "/ui/webhooks", "/ui/batches", "/ui/batches/{batch}",
+    "/ui/submit", "/ui/keys", "/ui/audit",
+)  # fmt: skip
+"""Of the dashboard, each whole, without its style sheet and script."""
+
 REQUESTS = [
     Asked("POST /jobs", "/jobs"),
     Asked("GET /jobs/{id}", "/jobs/{job}"),
@@ -57,6 +64,7 @@ REQUESTS = [
     Asked("GET /stats, 14 days", "/stats?since={two_weeks_ago}", 300),
     Asked("GET /status", "/status", 100),
     Asked("GET /workers", "/workers", 100),
+    *(Asked(f"page {path}", path, 300) for path in PAGES),
 ]
 """In a path, `{job}` is a job that waits, `{batch}` the ledger's batch, and the others are times."""
 
