@@ -277,6 +277,7 @@ CREATE TABLE batches (
     cancel_requested_at timestamptz,
     finished_at timestamptz
 );
+CREATE INDEX batches_of_tenant ON batches (tenant, id);
 CREATE INDEX batches_to_cancel ON batches (id) WHERE cancel_requested_at IS NOT NULL;
 
 CREATE TABLE batch_moves (

@@ -19,6 +19,7 @@ import accepted
 from accepted import logs, metrics_port, process
 from accepted.api import (
     audit,
+    batch_list,
     batches,
     dead_letters,
     health,
@@ -75,8 +76,8 @@ DESCRIPTION = (
 )
 
 ROUTES = (
-    submission, batches, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types, queues,
-    schedules, leases, targets, workers, webhooks, audit, stats, status, health, reference,
+    submission, batches, batch_list, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types,
+    queues, schedules, leases, targets, workers, webhooks, audit, stats, status, health, reference,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 

@@ -85,7 +85,7 @@ class BatchView(BaseModel):
     finished: bool
     created_at: datetime
     finished_at: datetime | None
-    jobs: list[MemberView] = Field(default=[], description="Only of a workflow.")
+    jobs: list[MemberView] = Field(default=[], description="Only of a workflow, and not in a list.")
 
 
 @router.post(

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Scope
 
 from accepted.api.http.auth import KNOWN
+from accepted.api.http.problems import answer_to
 from accepted.api.jobs import submission
 from accepted.domain import json_text
+from accepted.errors import AcceptedError
 from accepted.services.keys import Principal
 
 SHARED_FOR = 2.0
@@ -78,12 +81,23 @@ class SharedAnswers:
 
 
 async def call(
-    request: Request, who: Principal, method: str, path: str, query: Mapping[str, object], body: object = None
+    request: Request,
+    who: Principal,
+    method: str,
+    path: str,
+    query: Mapping[str, object],
+    body: object = None,
+    key: str = "",
 ) -> Answer:
-    """The answer of the API to this call. `query` may have None for what is left out. Raises `ApiRefusal`."""
+    """The answer of the API to this call. `query` may have None for what is left out; `key` is an idempotency key.
+
+    Raises `ApiRefusal`.
+    """
     sent = b"" if body is None else json_text.encode(body)
     given = {name: value for name, value in query.items() if value not in (None, "")}
     scope = _scope(request, who, method, path, urlencode(given, doseq=True), sent)
+    if key:
+        scope["headers"].append((b"idempotency-key", key.encode()))
     status, received = await _through(scope, sent)
     answer = Answer(status, received)
     if status >= 400:
@@ -105,6 +119,14 @@ def _whole(digits: str) -> int | str:
     return int(digits) if len(digits) <= MOST_DIGITS else digits
 
 
+async def _submitted(request: Request) -> Response:
+    """`POST /jobs` has no route that answers it: its middleware calls `accept`, and answers what is raised."""
+    try:
+        return await submission.accept(request)
+    except AcceptedError as error:
+        return answer_to(error, request.scope)
+
+
 async def _through(scope: Scope, sent: bytes) -> tuple[int, bytes]:
     """Through the routes of the API, behind the middlewares that this request has passed already."""
     status, pieces, messages = 0, [], [{"type": "http.request", "body": sent}]
@@ -118,7 +140,7 @@ async def _through(scope: Scope, sent: bytes) -> tuple[int, bytes]:
         pieces.append(message.get("body", b""))
 
     if scope["method"] == "POST" and scope["path"] == scope["root_path"] + "/jobs":
-        await (await submission.accept(Request(scope, receive)))(scope, receive, send)
+        await (await _submitted(Request(scope, receive)))(scope, receive, send)
     else:
         await scope["app"].router(scope, receive, send)
     return status, b"".join(pieces)

@@ -18,8 +18,10 @@ PAGES = [
     MenuEntry("/ui/queues", "Queues"),
     MenuEntry("/ui/dead-letters", "Dead letters"),
     MenuEntry("/ui/schedules", "Schedules"),
+    MenuEntry("/ui/batches", "Batches"),
     MenuEntry("/ui/webhooks", "Webhooks", ("jobs:read", "webhooks:read")),
     MenuEntry("/ui/workers", "Workers"),
+    MenuEntry("/ui/submit", "Submit", ("jobs:write",)),
 ]
 
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from accepted.dashboard import live, templates
 from accepted.dashboard.calls import SharedAnswers
 from accepted.dashboard.pages import (
+    batches,
     dead_letters,
     job,
     job_acts,
@@ -18,6 +19,7 @@ from accepted.dashboard.pages import (
     runbook,
     schedules,
     signing_in,
+    submit,
     webhooks,
     workers,
 )
@@ -25,8 +27,8 @@ from accepted.dashboard.routing import pages
 from accepted.errors import ResourceNotFound
 
 PAGES = (
-    overview, jobs, many_jobs, job, job_acts, queues, dead_letters, schedules, webhooks, workers, runbook, signing_in,
-    live,
+    overview, jobs, many_jobs, job, job_acts, queues, dead_letters, schedules, batches, webhooks, workers, submit,
+    runbook, signing_in, live,
 )  # fmt: skip
 """Modules with a `router`."""
 

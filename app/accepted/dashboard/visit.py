@@ -97,9 +97,9 @@ class Visit:
         key = (link(""), self.who.tenant, self.who.scopes, path, tuple(query.items()))
         return await shared.get(key, read)
 
-    async def act(self, method: str, path: str, body: object = None) -> Answer:
-        """What the API answers to this POST, PUT, PATCH or DELETE. Raises `ApiRefusal`."""
-        return await call(self.request, self.who, method, path, {}, body)
+    async def act(self, method: str, path: str, body: object = None, key: str = "") -> Answer:
+        """What the API answers to this POST, PUT, PATCH or DELETE, with an idempotency key. Raises `ApiRefusal`."""
+        return await call(self.request, self.who, method, path, {}, body, key)
 
     def show(self, template: str, title: str, status: int = 200, **values: Any) -> Response:
         """A page."""

@@ -17,9 +17,10 @@ from uuid import UUID
 import msgspec
 
 from accepted.domain.batch import Batch, NewBatch
+from accepted.domain.ids import AFTER_ALL
 from accepted.domain.references import Lease
 from accepted.storage.attempts.claims import OPEN_LEASE, lease_values
-from accepted.storage.db.statements import Connection, Statement, struct
+from accepted.storage.db.statements import Connection, Row, Statement, struct
 
 _CREATE = Statement("""
 INSERT INTO batches (id, tenant, workflow, total, on_failure, callback_url)
@@ -53,15 +54,19 @@ move that came before them is not added yet."""
 STEPS = "(VALUES (m.from_status, -1), (m.to_status, 1)) AS s(status, jobs)"
 """What a row of `batch_moves m` adds to the counts."""
 
-_FIND = Statement(f"""
+_SHOWN = f"""
 SELECT b.id, b.tenant, b.workflow, b.total, b.created_at, b.finished_at, CAST({
     SUM.format(
         counts="b.counts",
         moves=f"SELECT s.status, s.jobs FROM batch_moves m CROSS JOIN LATERAL {STEPS} WHERE m.batch_id = b.id",
     )
 } AS text) AS counts
-FROM batches b WHERE b.id = :id
-""")
+FROM batches b
+"""
+
+_FIND = Statement(f"{_SHOWN} WHERE b.id = :id")
+
+_PAGE = Statement(f"{_SHOWN} WHERE b.tenant = :tenant AND b.id < :before ORDER BY b.id DESC LIMIT :limit")
 
 _MEMBERS = Statement("""
 SELECT j.ref, j.id, j.status, ARRAY(
@@ -108,7 +113,13 @@ async def link(conn: Connection, edges: Sequence[tuple[UUID, UUID]]) -> None:
 async def find(conn: Connection, batch_id: UUID) -> Batch | None:
     """The batch, of any tenant: the caller compares. Its counts are those of this moment."""
     row = await _FIND.first(conn, id=batch_id)
-    return None if row is None else struct(Batch, dict(row) | {"counts": json.loads(row["counts"])})
+    return None if row is None else _batch(row)
+
+
+async def page(conn: Connection, tenant: str, before: UUID | None, limit: int) -> list[Batch]:
+    """Up to `limit` batches of the tenant, newest first, below the id `before`."""
+    rows = await _PAGE.rows(conn, tenant=tenant, before=before or AFTER_ALL, limit=limit)
+    return [_batch(row) for row in rows]
 
 
 async def members(conn: Connection, tenant: str, batch_id: UUID) -> list[Member]:
@@ -120,3 +131,7 @@ async def results_needed(conn: Connection, lease: Lease) -> dict[str, str] | Non
     """The results of the jobs that this attempt's job needs, as JSON text by ref; None if the lease does not hold."""
     rows = await _RESULTS.rows(conn, **lease_values(lease))
     return {row["ref"]: row["result"] or "null" for row in rows if row["ref"] is not None} if rows else None
+
+
+def _batch(row: Row) -> Batch:
+    return struct(Batch, dict(row) | {"counts": json.loads(row["counts"])})

@@ -274,6 +274,7 @@ batches = Table(
     Column("created_at", Moment, nullable=False, server_default=func.now()),
     Column("cancel_requested_at", Moment),
     Column("finished_at", Moment),
+    Index("batches_of_tenant", "tenant", "id"),
     Index("batches_to_cancel", "id", postgresql_where=text("cancel_requested_at IS NOT NULL")),
 )
 
