@@ -23,6 +23,10 @@ def pages(stage: Stage) -> dict[str, str]:
         "job": f"/ui/jobs/{stage.job_id}",
         "queues": "/ui/queues",
         "dead-letters": "/ui/dead-letters",
+        "schedules": "/ui/schedules",
+        "workflow": f"/ui/batches/{stage.workflow_id}",
+        "webhooks": "/ui/webhooks",
+        "submit": "/ui/submit?type=http.request",
         "workers": "/ui/workers",
     }
 

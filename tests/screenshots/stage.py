@@ -27,6 +27,8 @@ class Stage(NamedTuple):
     url: str
     job_id: str
     """A job that has failed, with attempts, a log and webhooks."""
+    workflow_id: str
+    """A workflow that is under way."""
 
 
 @asynccontextmanager
@@ -42,8 +44,9 @@ async def stage() -> AsyncIterator[Stage]:
             client = running.client()
             await types_known(client)
             job_id = await _submit(client)
+            workflow_id = await _schedule(client)
             await _fill_statistics(url)
-            yield Stage(running.url, job_id)
+            yield Stage(running.url, job_id, workflow_id)
     finally:
         server.remove()
 
@@ -69,6 +72,37 @@ async def _submit(client: Client) -> str:
     for _ in range(5):
         await client.submit("sleep", {"seconds": 900}, queue="reports")
     return str(closely["id"])
+
+
+async def _schedule(client: Client) -> str:
+    """Schedules, and the id of a workflow that is under way."""
+    for name, cron, zone in (
+        ("invoices-monthly", "0 6 1 * *", "UTC"), ("report-nightly", "30 2 * * *", "Europe/Berlin"),
+        ("sync-customers", "*/15 * * * *", "UTC"),
+    ):  # fmt: skip
+        job = {"type": "noop", "queue": "reports"}
+        await client.http.put(f"/schedules/{name}", json={"cron": cron, "timezone": zone, "job": job})
+        await client.http.post(f"/schedules/{name}/trigger")
+    needs = {
+        "extract": [],
+        "check": ["extract"],
+        "load-eu": ["check"],
+        "load-us": ["check"],
+        "report": ["load-eu", "load-us"],
+    }
+    slow = {"type": "sleep", "payload": {"seconds": 900}}
+    jobs = [
+        (slow if ref == "load-us" else {"type": "noop"}) | {"ref": ref, "depends_on": after, "queue": "emails"}
+        for ref, after in needs.items()
+    ]
+    made = (await client.http.post("/workflows", json={"jobs": jobs})).json()
+
+    async def under_way() -> bool:
+        found = (await client.get(f"/batches/{made['id']}")).json()
+        return bool(found["counts"].get("succeeded") == 3)
+
+    await until(under_way, 30, "three jobs of the workflow")
+    return str(made["id"])
 
 
 async def _fill_statistics(url: str) -> None:

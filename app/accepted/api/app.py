@@ -24,6 +24,7 @@ from accepted.api import (
     dead_letters,
     health,
     job_types,
+    keys,
     leases,
     queues,
     reference,
@@ -77,7 +78,7 @@ DESCRIPTION = (
 
 ROUTES = (
     submission, batches, batch_list, listing, reading, attempt_logs, many, commands, dead_letters, watching, job_types,
-    queues, schedules, leases, targets, workers, webhooks, audit, stats, status, health, reference,
+    queues, schedules, leases, targets, workers, webhooks, keys, audit, stats, status, health, reference,
 )  # fmt: skip
 """Modules with a `router`, in the order of the OpenAPI document."""
 

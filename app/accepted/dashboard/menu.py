@@ -21,6 +21,8 @@ PAGES = [
     MenuEntry("/ui/batches", "Batches"),
     MenuEntry("/ui/webhooks", "Webhooks", ("jobs:read", "webhooks:read")),
     MenuEntry("/ui/workers", "Workers"),
+    MenuEntry("/ui/keys", "Keys", ("admin",)),
+    MenuEntry("/ui/audit", "Audit", ("admin",)),
     MenuEntry("/ui/submit", "Submit", ("jobs:write",)),
 ]
 

@@ -13,6 +13,7 @@ from accepted.dashboard.pages import (
     job,
     job_acts,
     jobs,
+    keys,
     many_jobs,
     overview,
     queues,
@@ -28,7 +29,7 @@ from accepted.errors import ResourceNotFound
 
 PAGES = (
     overview, jobs, many_jobs, job, job_acts, queues, dead_letters, schedules, batches, webhooks, workers, submit,
-    runbook, signing_in, live,
+    keys, runbook, signing_in, live,
 )  # fmt: skip
 """Modules with a `router`."""
 

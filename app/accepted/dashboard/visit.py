@@ -19,6 +19,7 @@ from accepted.dashboard import templates
 from accepted.dashboard.calls import Answer, SharedAnswers, call
 from accepted.dashboard.menu import entries
 from accepted.domain.ids import link
+from accepted.errors import Forbidden
 from accepted.services.keys import Principal
 from accepted.services.sessions import LASTS
 
@@ -75,6 +76,11 @@ class Visit:
     def may(self, *scopes: str) -> bool:
         """Whether one of `scopes` is granted: what a person may not do is not shown."""
         return self._who is not None and not self._who.scopes.isdisjoint(scopes)
+
+    def must(self, scope: str) -> None:
+        """For a page that is nothing but a form. Raises `Forbidden`."""
+        if not self.may(scope):
+            raise Forbidden(f"this API key lacks the scope {scope}")
 
     def field(self, name: str, otherwise: str = "") -> str:
         """A field of the form that was sent; the last value of several."""

@@ -48,6 +48,7 @@ SELECT EXISTS (
 ) AS found
 """)
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
+_KEYS_OF = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE tenant = :tenant ORDER BY id")
 _REVOKE_KEY = Statement(f"""
 UPDATE api_keys SET revoked_at = now() WHERE id = :id AND revoked_at IS NULL RETURNING {_KEY_COLUMNS}
 """)
@@ -138,6 +139,11 @@ async def valid_keys(conn: Connection, hashes: list[bytes]) -> list[bytes]:
 async def list_keys(conn: Connection) -> list[ApiKey]:
     """Every key, oldest first."""
     return [struct(ApiKey, row) for row in await _LIST_KEYS.rows(conn)]
+
+
+async def keys_of(conn: Connection, tenant: str) -> list[ApiKey]:
+    """The keys of this tenant, oldest first."""
+    return [struct(ApiKey, row) for row in await _KEYS_OF.rows(conn, tenant=tenant)]
 
 
 async def revoke_key(conn: Connection, key_id: UUID) -> ApiKey | None:

@@ -56,3 +56,13 @@ async def jobs(ann: Client) -> Mapping[str, Any]:
     for name in ("failed", "large", "succeeded"):
         made[name] = await ann.finished(made[name]["id"])
     return made
+
+
+@pytest.fixture(scope="session")
+async def wholes(ann: Client) -> list[str]:
+    """The pages of a schedule and of a workflow."""
+    daily = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "job": {"type": "noop", "tags": [HOSTILE[:60]]}}
+    assert (await ann.http.put("/schedules/nightly", json=daily)).status_code == 201
+    steps = [{"ref": HOSTILE[:50], "type": "noop"}, {"ref": "b" * 50, "type": "noop", "depends_on": [HOSTILE[:50]]}]
+    made = await ann.http.post("/workflows", json={"jobs": steps})
+    return ["/ui/schedules/nightly", f"/ui/batches/{made.json()['id']}"]

@@ -13,19 +13,25 @@ from tests.support.waiting import until
 
 PAGES = [
     "/", "/?span=week", "/ui/jobs", "/ui/jobs?status=failed&error_class=transient", "/ui/queues", "/ui/queues/default",
-    "/ui/dead-letters", "/ui/schedules", "/ui/workers", "/ui/runbook",
+    "/ui/dead-letters", "/ui/dead-letters?view=each", "/ui/schedules", "/ui/batches", "/ui/webhooks", "/ui/workers",
+    "/ui/runbook",
 ]  # fmt: skip
 """Those that every key may see."""
+
+FORMS = ["/ui/new-schedule", "/ui/submit", "/ui/submit?type=http.request", "/ui/keys", "/ui/audit"]
+"""Those of a key that may act."""
 
 
 @pytest.mark.parametrize(("name", "scripts"), [("ann", True), ("ann", False), ("reader", True), ("bob", True)])
 async def test_each_page(
-    browser: Browser, trio: Running, people: Mapping[str, str], jobs: Mapping[str, Any], name: str, scripts: bool
-) -> None:
+    browser: Browser, trio: Running, people: Mapping[str, str], jobs: Mapping[str, Any], wholes: list[str], name: str,
+    scripts: bool,
+) -> None:  # fmt: skip
     """`bob` has no jobs. `ann` has a small, dark screen."""
     looks: dict[str, Any] = {"viewport": {"width": 360, "height": 800}, "color_scheme": "dark"} if name == "ann" else {}
     async with person(browser, trio.url, people[name], java_script_enabled=scripts, **looks) as somebody:
-        paths = PAGES + ([] if name == "bob" else [f"/ui/jobs/{job['id']}" for job in jobs.values()])
+        paths = PAGES + ([] if name == "bob" else [f"/ui/jobs/{job['id']}" for job in jobs.values()] + wholes)
+        paths += [] if name == "reader" else FORMS
         for path in paths:
             page = await somebody.look(path)
             if scripts:

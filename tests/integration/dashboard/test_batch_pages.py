@@ -84,6 +84,7 @@ async def test_a_job_is_submitted_once_by_a_form_of_its_schema(
     expected = {"url": "https://example.com/", "method": "POST", "headers": {"x-a": "1"}, "timeout": 1.5}
     assert tuple(row.values()) == (expected, "calls", ["a", "b"])
     assert (await reader.send("/ui/queues", "/ui/submit", **right)).status_code == 403
+    assert {(await reader.get(form)).status_code for form in (page, "/ui/new-schedule")} == {403}
 
 
 @pytest.mark.parametrize("payload", ['{"a": ', '{"a": 1, "a": 2}', "[]", '{"unknown": 1}'])

@@ -49,6 +49,7 @@ async def schedules(visit: Visitor) -> Response:
 
 @router.get(NEW)
 async def new(visit: Visitor) -> Response:
+    visit.must("jobs:write")
     return visit.show("schedule-form.html", "New schedule", values=EMPTY, choices=CHOICES, preview=None, refused="")
 
 

@@ -23,6 +23,7 @@ OPTIONS = {"queue": "Queue", "priority": "Priority, 0 to 9", "delay": "Start in 
 @router.get(PATH)
 async def choose(visit: Visitor) -> Response:
     """The types, or the form of the chosen one."""
+    visit.must("jobs:write")
     return await _form(visit, visit.query("type"), {})
 
 

@@ -1,0 +1,64 @@
+"""Keys over HTTP and in the browser: made, shown once, revoked; and the audit that says so."""
+
+import re
+
+from accepted.services import keys
+from tests.support.clients.form_browser import FormBrowser, hidden_fields
+from tests.support.service.http_app import HttpApp
+
+
+async def test_a_key_is_made_by_a_key_that_can_as_much(app: HttpApp) -> None:
+    admin, other = await app.client("t", "admin", "jobs:read"), await app.client("other", "admin")
+    beyond = await admin.http.post("/keys", json={"name": "x", "scopes": ["jobs:read", "operator"]})
+    assert (beyond.status_code, "lacks the scope operator" in beyond.json()["detail"]) == (403, True)
+    for wrong in ({"name": "", "scopes": ["admin"]}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["root"]}):
+        assert (await admin.http.post("/keys", json=wrong)).status_code == 422
+    answer = await admin.http.post("/keys", json={"name": "CI", "scopes": ["jobs:read", "queues:admin"]})
+    made = answer.json()
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    listed = (await admin.get("/keys")).json()["items"]
+    assert [one["name"] for one in listed] == ["tests", "CI"]
+    assert "key" not in listed[1]
+    assert made["key"] not in (await admin.get("/keys")).text
+
+    ci = {"authorization": f"Bearer {made['key']}"}
+    assert (await admin.http.get("/jobs", headers=ci)).status_code == 200
+    assert (await admin.http.get("/keys", headers=ci)).status_code == 403
+    path = f"/keys/{made['id']}/revoke"
+    assert (await other.http.post(path)).status_code == 404
+    revoked = [await admin.http.post(path) for _ in range(2)]
+    assert [answer.status_code for answer in revoked] == [200, 200]
+    assert revoked[0].json() == revoked[1].json()
+    assert (await admin.http.get("/jobs", headers=ci)).status_code == 401
+
+
+async def test_a_key_is_made_shown_once_and_revoked_in_a_browser(
+    admin: FormBrowser, reader: FormBrowser, app: HttpApp
+) -> None:
+    page = "/ui/keys"
+    for closed in (page, "/ui/audit"):
+        assert (await reader.get(closed)).status_code == 403
+    assert (await reader.send("/ui/queues", page, name="x", scopes="jobs:read")).status_code == 403
+    assert (await admin.send(page, page, name="<b>CI</b>")).status_code == 422
+    made = await admin.send(page, page, name="<b>CI</b>", scopes="jobs:read")
+    found = re.search(r'<pre id="secret">(acc_[^<]+)</pre>', made.text)
+    assert (made.status_code, bool(found)) == (201, True)
+    assert "set-cookie" not in made.headers
+    secret = found[1] if found else ""
+    assert await app.state.keys.principal(secret.encode()) is not None
+    shown = await admin.text(page)
+    assert secret not in shown
+    assert "&lt;b&gt;CI&lt;/b&gt;" in shown
+
+    guest = FormBrowser(app)
+    await guest.sign_in(secret)
+    assert (await guest.get("/ui/queues")).status_code == 200
+    (key_id,) = re.findall(r'id="key-([^"]+)">\n<th scope="row" class="roomy">&lt;b', shown)
+    asked = await admin.send(page, f"{page}/{key_id}/revoke")
+    assert "is refused at once" in asked.text
+    assert (await guest.get("/ui/queues")).status_code == 200
+    await admin.send(page, f"{page}/{key_id}/revoke", **hidden_fields(asked.text))
+    assert (await guest.get("/ui/queues")).status_code == 303
+    audit = await admin.text("/ui/audit?action=key.revoked")
+    assert audit.count("key.revoked</th>") == 1
+    assert keys.PREFIX not in audit
