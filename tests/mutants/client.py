@@ -14,8 +14,8 @@ CLIENT = (
         (
             Edit(
                 "app/accepted/client/bodies.py",
-                '"Idempotency-Key": key or str(uuid4())}',
-                '**({"Idempotency-Key": key} if key else {})}',
+                '"Idempotency-Key": str(uuid4()) if key is None else key}',
+                '**({} if key is None else {"Idempotency-Key": key})}',
             ),
         ),
         (JOBS + "test_a_lost_answer_makes_no_second_job",),

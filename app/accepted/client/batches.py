@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from accepted.client import bodies
 from accepted.client.errors import WaitTimeout
-from accepted.client.exchange import Limits, ask, body_of, exchange, retry_after
+from accepted.client.exchange import Limits, ask, body_of, exchange, retry_after, submitted
 from accepted.client.fields import BatchFields
 from accepted.client.jobs import Document
 from accepted.client.options import JobKind, JobOptions
@@ -64,17 +64,17 @@ def submit(limits: Limits, members: Iterable[Mapping[str, Any]], options: Mappin
     key, rest = _split(options)
     content = bodies.encode({**rest, "jobs": jobs}) if len(jobs) <= MOST_AS_JSON else b""
     if 0 < len(content) <= LARGEST_JSON:
-        return ask(ApiRequest("POST", "/batches", headers=bodies.keyed(key), content=content), limits)
+        return submitted(ApiRequest("POST", "/batches", headers=bodies.keyed(key), content=content), limits)
     headers = bodies.keyed(key) | {"Content-Type": "application/x-ndjson"}
     lines = b"\n".join(map(bodies.encode, jobs))
     patience = len(jobs) / JOBS_A_SECOND
-    return ask(ApiRequest("POST", "/batches", bodies.query(rest), headers, lines, patience), limits)
+    return submitted(ApiRequest("POST", "/batches", bodies.query(rest), headers, lines, patience), limits)
 
 
 def submit_workflow(limits: Limits, workflow: WorkflowJobs, options: Mapping[str, Any]) -> Steps[Document]:
     key, rest = _split(options)
     content = bodies.encode({**rest, "jobs": list(workflow.documents.values())})
-    return ask(ApiRequest("POST", "/workflows", headers=bodies.keyed(key), content=content), limits)
+    return submitted(ApiRequest("POST", "/workflows", headers=bodies.keyed(key), content=content), limits)
 
 
 def get(limits: Limits, batch_id: str) -> Steps[Document]:

@@ -23,7 +23,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def keyed(key: str | None) -> dict[str, str]:
     """The headers of a submission: with `key`, else with a new one. It keeps the key however often it is sent."""
-    return {**JSON, "Idempotency-Key": key or str(uuid4())}
+    return {**JSON, "Idempotency-Key": str(uuid4()) if key is None else key}
 
 
 def job(kind: JobKind, payload: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def ask(request: ApiRequest, limits: Limits, within: float | None = None) -> Ste
     return body_of((yield from exchange(request, limits, within)))
 
 
+def submitted(request: ApiRequest, limits: Limits) -> Steps[dict[str, Any]]:
+    """The job or batch that was made. Raises `UnexpectedAnswer` for anything else, as a wrong address may answer."""
+    made = yield from ask(request, limits)
+    if "id" not in made:
+        raise UnexpectedAnswer(f"{request.method} {request.path}: the answer has no id: this is not Accepted")
+    return made
+
+
 def body_of(answer: ApiAnswer) -> dict[str, Any]:
     try:
         body = json.loads(answer.body)

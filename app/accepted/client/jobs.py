@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from accepted.client import bodies
 from accepted.client.errors import JobFailed, WaitTimeout
-from accepted.client.exchange import Limits, ask
+from accepted.client.exchange import Limits, ask, submitted
 from accepted.client.fields import JobFields
 from accepted.client.options import JobKind
 from accepted.client.steps import ApiRequest, Found, Pause, Steps
@@ -29,7 +29,7 @@ def submit(limits: Limits, kind: JobKind, payload: Any, options: Mapping[str, An
     rest = dict(options)
     headers = bodies.keyed(rest.pop("idempotency_key", None))
     content = bodies.encode(bodies.job(kind, payload, rest))
-    return ask(ApiRequest("POST", "/jobs", headers=headers, content=content), limits)
+    return submitted(ApiRequest("POST", "/jobs", headers=headers, content=content), limits)
 
 
 def get(limits: Limits, job_id: str) -> Steps[Document]:

@@ -6,7 +6,6 @@ The calls go to the same routes, without a connection, and without a line of the
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -67,16 +66,15 @@ class SharedAnswers:
     """Pages that many people leave open read the same at the same moment: it is read once."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], tuple[float, asyncio.Task[Answer]]] = {}
+        self._kept: dict[tuple[object, ...], asyncio.Future[Answer]] = {}
 
     async def get(self, key: tuple[object, ...], read: Callable[[], Awaitable[Answer]]) -> Answer:
-        now = time.monotonic()
-        until, task = self._kept.get(key, (0.0, None))
-        if task is None or now >= until:
+        task = self._kept.get(key)
+        if task is None:
             if len(self._kept) >= MOST_SHARED:
                 self._kept.clear()
-            task = asyncio.ensure_future(read())
-            self._kept[key] = now + SHARED_FOR, task
+            task = self._kept[key] = asyncio.ensure_future(read())
+            asyncio.get_running_loop().call_later(SHARED_FOR, self._kept.pop, key, None)
         return await asyncio.shield(task)
 
 

@@ -28,8 +28,13 @@ class SignInNeeded(Exception):
     """There is no session, or it has ended."""
 
 
+class FromElsewhere(Exception):
+    """A link of another site led here, so the browser has kept the session back. It sends it when the page reloads."""
+
+
 async def visit(request: Request) -> Visit:
-    """Of a person with a session. Raises `SignInNeeded`, and for a form `CrossSite`."""
+    """Of a person with a session. Raises `SignInNeeded`, `FromElsewhere`, and for a form `CrossSite`."""
+    _check_origin(request)
     token = request.cookies.get(SESSION, "")
     if state_of(request).settings.auth == "off":
         return await _checked(Visit(request, EVERYONE, token or sessions.new_token()))
@@ -41,12 +46,20 @@ async def visit(request: Request) -> Visit:
 
 
 async def guest(request: Request) -> Visit:
-    """Of anybody. Raises `CrossSite` for a form that is not ours."""
+    """Of anybody. Raises `FromElsewhere`, and `CrossSite` for a form that is not ours."""
+    _check_origin(request)
     return await _checked(Visit(request, None, request.cookies.get(SESSION) or sessions.new_token()))
 
 
 Visitor = Annotated[Visit, Depends(visit)]
 Guest = Annotated[Visit, Depends(guest)]
+
+
+def _check_origin(request: Request) -> None:
+    """Without a cookie nobody is known, and a new one would take the place of that of the session."""
+    unknown = request.method == "GET" and SESSION not in request.cookies
+    if unknown and request.headers.get("sec-fetch-site") == "cross-site":
+        raise FromElsewhere
 
 
 async def _checked(visit: Visit) -> Visit:

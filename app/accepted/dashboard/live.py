@@ -89,7 +89,7 @@ async def events(visit: Visitor, job: UUID | None = None) -> Response:
 
 
 async def _stream(visit: Visit, changes_of: AsyncGenerator[str | None]) -> AsyncIterator[bytes]:
-    """Events until the process stops, the session's key is revoked, or the stream is old."""
+    """Events until the process stops, the session's key is revoked, the job is gone, or the stream is old."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + LONGEST
     yield OPEN
@@ -97,8 +97,10 @@ async def _stream(visit: Visit, changes_of: AsyncGenerator[str | None]) -> Async
         while loop.time() < ends and not visit.state.watcher.closed:
             try:
                 async with _unless_revoked(visit):
-                    said = await anext(changes_of, None)
+                    said = await anext(changes_of, "")
             except Unauthenticated:
+                return
+            if said == "":
                 return
             yield b": waiting\n\n" if said is None else b"event: %b\ndata: {}\n\n" % said.encode()
 

@@ -24,6 +24,7 @@ PAGES = [
     MenuEntry("/ui/keys", "Keys", ("admin",)),
     MenuEntry("/ui/audit", "Audit", ("admin",)),
     MenuEntry("/ui/submit", "Submit", ("jobs:write",)),
+    MenuEntry("/ui/runbook", "Runbook"),
 ]
 
 

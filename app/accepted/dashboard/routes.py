@@ -63,3 +63,8 @@ async def static(name: str) -> Response:
     if found is None or kind is None:
         raise ResourceNotFound
     return Response(found, headers=STATIC_HEADERS, media_type=kind)
+
+
+@files.get("/ui/{rest:path}")
+async def nowhere(rest: str) -> Response:
+    raise ResourceNotFound

@@ -12,11 +12,11 @@ from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from accepted.api.http.problems import answer_to
 from accepted.dashboard.calls import ApiRefusal
-from accepted.dashboard.entrance import SignInNeeded
+from accepted.dashboard.entrance import FromElsewhere, SignInNeeded
 from accepted.dashboard.visit import HEADERS, SESSION, Visit
 from accepted.domain.ids import link
 from accepted.errors import AcceptedError, ResourceNotFound
@@ -25,6 +25,14 @@ from accepted.services.sessions import new_token
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 SIGN_IN = "/ui/sign-in"
+
+RELOADING = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta http-equiv="refresh" content="0"><title>Accepted</title></head>
+<body><nav><a href="">Accepted</a></nav><main><p><a href="">Go on</a></p></main></body>
+</html>
+"""
+"""A page that loads itself again at once: then the request is one of this site, and has the cookie of the session."""
 
 
 def pages() -> APIRouter:
@@ -41,6 +49,8 @@ class PageRoute(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 return await handle(request)
+            except FromElsewhere:
+                return HTMLResponse(RELOADING, headers=HEADERS)
             except SignInNeeded:
                 return _to_sign_in(request)
             except ApiRefusal as refusal:

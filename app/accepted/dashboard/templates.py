@@ -1,7 +1,6 @@
 """The templates, compiled when the first page is asked for: an API process that shows none does not load Jinja2."""
 
 import hashlib
-import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +43,14 @@ def static(name: str) -> str:
     return link(f"/ui/static/{name}?v={_version(name)}")
 
 
-@cache
 def content(name: str) -> bytes | None:
     """A static file; None if there is no such file."""
-    path = STATIC / name
-    return path.read_bytes() if re.fullmatch(r"[a-z-]+\.[a-z]+", name) and path.is_file() else None
+    return _files().get(name)
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
 
 
 @cache

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from accepted import logs
+from accepted.client.errors import UnexpectedAnswer
 from accepted.forwarding import rows
 from accepted.forwarding.rows import Outbox, OutboxRow
 
@@ -101,16 +102,22 @@ class Forwarder:
             conn.terminate()
 
     async def _look(self, conn: Outbox) -> None:
-        now = asyncio.get_running_loop().time()
-        if now < self._look_at:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._look_at:
             return
+        try:
+            await self._count(conn)
+        except TimeoutError as error:  # a table that is too large to count is forwarded all the same
+            logs.outage("outbox_not_counted", error)
+        self._look_at = loop.time() + LOOK_EVERY
+
+    async def _count(self, conn: Outbox) -> None:
         if stopped := await rows.stop_old(conn, self._lifetime):
             log.error("outbox_rows_stopped", reason=rows.KEY_EXPIRED, count=stopped)
         found = await rows.backlog(conn)
         WAITING.set(found.waiting)
         STOPPED.set(found.stopped)
         OLDEST.set(found.oldest)
-        self._look_at = now + LOOK_EVERY
 
     async def _submit(self, row: OutboxRow) -> int:
         """The status of the answer; `UNSENT` or `UNANSWERED` without one."""
@@ -123,18 +130,31 @@ class Forwarder:
         except httpx.HTTPError as error:
             logs.outage("service_away", error)
             return UNANSWERED
+        if answer.status_code in MADE and not _is_ours(answer):
+            logs.outage("not_the_service", UnexpectedAnswer(f"{answer.url} answers {answer.status_code} without a job"))
+            return UNANSWERED
         return answer.status_code
 
     async def _set_aside(self, conn: Outbox, tried: Sequence[tuple[OutboxRow, int]]) -> None:
         """Stop what the service refuses, and put off what another try may submit."""
-        later = {row.id: row.fresh and status in KEYLESS for row, status in tried if status not in REFUSED}
+        later = [row for row, status in tried if status not in REFUSED]
         for row, status in tried:
-            if row.id not in later:
+            if status in REFUSED:
                 log.error("outbox_rows_stopped", reason=f"refused with {status}", row_id=str(row.id))
                 await rows.stop(conn, row.id, f"refused with {status}")
         if later:
             self._pause = AFTER_FAILURE
-            await rows.put_off(conn, later, AFTER_FAILURE, [id for id, untried in later.items() if untried])
+            untried = [row.id for row, status in tried if row.fresh and status in KEYLESS]
+            await rows.put_off(conn, later, AFTER_FAILURE, untried)
+
+
+def _is_ours(answer: httpx.Response) -> bool:
+    """Whether it is a job, or a problem of ours: at a wrong address anything may answer 200."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and ({"id", "links"} <= body.keys() or {"type", "title", "status"} <= body.keys())
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:

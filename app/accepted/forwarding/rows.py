@@ -4,7 +4,8 @@ To take a row is to move its `due_at` on, so that no other forwarder takes it me
 one dies. No transaction is open while a job is on its way.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -29,7 +30,7 @@ WHERE id = ANY(ARRAY(
       AND COALESCE(tried_at > now() - CAST($3 AS float8) * interval '1 second', true)
     ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ))
-RETURNING id, CAST(body AS text) AS body, tried_at = now() AS fresh
+RETURNING id, CAST(body AS text) AS body, tried_at = now() AS fresh, due_at AS taken_until
 """
 
 _STOP_OLD = f"""
@@ -40,9 +41,10 @@ WHERE stopped IS NULL AND tried_at <= now() - CAST($1 AS float8) * interval '1 s
 _STOP = "UPDATE accepted_outbox SET stopped = $2, due_at = 'infinity' WHERE id = $1"
 
 _PUT_OFF = """
-UPDATE accepted_outbox SET
-    due_at = now() + CAST($2 AS float8) * interval '1 second', tried_at = CASE WHEN NOT id = ANY($3) THEN tried_at END
-WHERE id = ANY($1)
+UPDATE accepted_outbox AS o SET
+    due_at = now() + CAST($3 AS float8) * interval '1 second', tried_at = CASE WHEN NOT o.id = ANY($4) THEN tried_at END
+FROM unnest(CAST($1 AS uuid[]), CAST($2 AS timestamptz[])) AS taken(id, taken_until)
+WHERE o.id = taken.id AND o.due_at = taken.taken_until
 """
 
 _DELETE = "DELETE FROM accepted_outbox WHERE id = ANY($1)"
@@ -55,11 +57,15 @@ FROM accepted_outbox
 
 
 class OutboxRow(NamedTuple):
-    """A job to submit: its idempotency key, and the body of POST /jobs. `fresh`: it was not tried before."""
+    """A job to submit: its idempotency key, and the body of POST /jobs. `fresh`: it was not tried before.
+
+    After `taken_until` it may be another forwarder's.
+    """
 
     id: UUID
     body: str
     fresh: bool
+    taken_until: datetime
 
 
 class OutboxBacklog(NamedTuple):
@@ -92,9 +98,11 @@ async def stop(conn: Outbox, id: UUID, reason: str) -> None:
     await conn.execute(_STOP, id, reason)
 
 
-async def put_off(conn: Outbox, ids: Collection[UUID], seconds: float, untried: Collection[UUID]) -> None:
-    """Let these rows come due again after so many seconds. Those of `untried` count as not tried yet."""
-    await conn.execute(_PUT_OFF, list(ids), seconds, list(untried))
+async def put_off(conn: Outbox, taken: Sequence[OutboxRow], seconds: float, untried: Collection[UUID]) -> None:
+    """Let these rows come due again after so many seconds, unless another forwarder has taken them. Those of `untried`
+    count as not tried yet."""
+    ids, until = [row.id for row in taken], [row.taken_until for row in taken]
+    await conn.execute(_PUT_OFF, ids, until, seconds, list(untried))
 
 
 async def delete(conn: Outbox, ids: Collection[UUID]) -> None:

@@ -13,7 +13,7 @@ from accepted import logs
 from accepted.domain import json_text
 from accepted.domain.failures import FailureClass
 from accepted.domain.job import Job
-from accepted.errors import InvalidRequest, LedgerUnavailable
+from accepted.errors import Conflict, InvalidRequest, LedgerUnavailable, ResourceNotFound
 from accepted.services.job_types.cache import JobTypeCache
 from accepted.services.jobs.claiming import LeasedJob
 from accepted.services.leases import Leases
@@ -39,13 +39,18 @@ class LeasedPayloads:
         except LedgerUnavailable as error:
             logs.outage("payload_not_checked", error, job_id=str(one.job.id))
             return True
+        except (Conflict, ResourceNotFound):  # the lease has ended, and the job has gone on without it
+            return False
         return wrong is None
 
     async def _wrong(self, job: Job) -> str | None:
         """What is wrong with the payload; None if it fits, or if there is no such type any more."""
         if not await self._types.knows(job.tenant, job.type):
             return None
-        known = await self._types.get(job.tenant, job.type)
+        try:
+            known = await self._types.get(job.tenant, job.type)
+        except InvalidRequest:  # it was deleted just now
+            return None
         if known.flaw is not None:
             return None
         await asyncio.sleep(0)  # a schema may take milliseconds, and there may be a hundred jobs

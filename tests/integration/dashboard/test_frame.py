@@ -57,6 +57,23 @@ async def test_a_session_is_that_of_its_key(app: HttpApp, engine: AsyncEngine) -
     assert (await browser.get("/")).status_code == 303
 
 
+async def test_a_link_from_elsewhere_ends_no_session(app: HttpApp, engine: AsyncEngine) -> None:
+    """The browser keeps a strict cookie back, and sends it once the page has loaded itself again."""
+    _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+    browser = FormBrowser(app)
+    await browser.sign_in(key)
+    kept = browser.http.cookies[SESSION]
+    browser.http.cookies.delete(SESSION)
+    for path in ("/ui/workers", "/ui/sign-in"):
+        page = await browser.http.get(path, headers={"sec-fetch-site": "cross-site"})
+        assert (page.status_code, "set-cookie" in page.headers) == (200, False)
+        assert '<meta http-equiv="refresh" content="0">' in page.text
+    browser.http.cookies.set(SESSION, kept)
+    assert (await browser.get("/ui/workers")).status_code == 200
+    unknown = await browser.get("/ui/nonsense")
+    assert (unknown.status_code, "<nav" in unknown.text) == (404, True)
+
+
 async def test_a_session_ends(app: HttpApp, engine: AsyncEngine) -> None:
     _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
     leaving, staying = FormBrowser(app), FormBrowser(app)

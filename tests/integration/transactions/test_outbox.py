@@ -78,6 +78,36 @@ async def test_what_the_service_refuses_is_stopped_and_told(app: HttpApp, elsewh
     await conn.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, "<html>sorry</html>"), (202, "[]"), (200, '{"ok": true}'), (410, "gone"), (302, "")]
+)
+async def test_nothing_is_deleted_for_an_answer_that_is_no_job(elsewhere: str, status: int, body: str) -> None:
+    """As a page that stands in for the service gives, or whatever else is at a wrong address."""
+    conn = await rows.connect(elsewhere)
+    async with conn.transaction():
+        await accepted.outbox.submit(conn, "noop")
+    page = httpx.MockTransport(lambda request: httpx.Response(status, text=body))
+    async with httpx.AsyncClient(transport=page, base_url="http://page") as client:
+        assert await Forwarder(elsewhere, client, DAY).run_once(conn) == 0
+    assert (await rows.backlog(conn)).waiting == 1
+    await conn.close()
+
+
+async def test_a_forwarder_that_stood_still_leaves_what_another_has_taken(elsewhere: str) -> None:
+    conn = await rows.connect(elsewhere)
+    async with conn.transaction():
+        id = await accepted.outbox.submit(conn, "noop")
+    (late,) = await rows.take(conn, 1, 0.0, DAY)
+    (taken,) = await rows.take(conn, 1, 60.0, DAY)
+    await rows.put_off(conn, [late], 0.0, [late.id])
+    assert dict(await conn.fetchrow("SELECT id, due_at, tried_at IS NOT NULL AS tried FROM accepted_outbox") or {}) == {
+        "id": id, "due_at": taken.taken_until, "tried": True,
+    }  # fmt: skip
+    await rows.put_off(conn, [taken], 0.0, [taken.id])
+    assert await conn.fetchval("SELECT tried_at FROM accepted_outbox") is None
+    await conn.close()
+
+
 async def test_what_the_outbox_refuses(elsewhere: str) -> None:
     conn = await asyncpg.connect(elsewhere)
     with pytest.raises(ValueError, match="no transaction is open"):

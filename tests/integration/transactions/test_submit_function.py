@@ -158,6 +158,8 @@ async def test_an_open_transaction_holds_up_nobody(app: HttpApp, caller: Any, da
         ("'noop', delay => 'NaN'", "22023", "delay"),
         ("'noop', run_at => 'infinity'", "22023", "run_at"),
         ("'noop', expires_at => 'infinity'", "22023", "expires_at"),
+        ("'noop', expires_at => '10000-01-01 00:00:00+00'", "22023", "expires_at"),
+        ("'noop', expires_at => '0001-12-31 23:59:59+00 BC'", "22023", "expires_at"),
         ("'noop', timeout => 0", "22023", "timeout"),
         ("'noop', max_attempts => 0", "22023", "max_attempts"),
         ("'noop', tags => ARRAY[U&'a\\202e']", "22023", "tags"),

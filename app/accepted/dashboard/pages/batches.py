@@ -65,7 +65,8 @@ async def retry(visit: Visitor, batch_id: str) -> Response:
         sentence = f"{many} ended without success, and will run again with a fresh retry budget."
         return ask(visit, "Retry what has failed", sentence, f"Retry {many}", back)
     done = (await visit.act("POST", "/jobs/retry", wanted)).value
-    return visit.go(back, f"{_jobs(done['retried'])} will run again.")
+    more = "" if done.get("complete", True) else " There are more: do it again to go on."
+    return visit.go(back, f"{_jobs(done['retried'])} will run again.{more}", done=not more)
 
 
 def _finished(batch: dict[str, Any]) -> int:

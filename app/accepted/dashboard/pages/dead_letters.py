@@ -96,7 +96,7 @@ async def discard(visit: Visitor) -> Response:
 
 def _nothing_selected(visit: Visit) -> bool:
     """Whether a form of selected letters has none: no filter must stand in for them, because it would mean all."""
-    return bool(visit.field("selected")) and not visit.field("ids")
+    return bool(visit.field("selected")) and not any(visit.field("ids").split(","))
 
 
 def _selection(visit: Visit) -> dict[str, Any]:

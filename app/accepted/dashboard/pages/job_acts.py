@@ -1,7 +1,7 @@
 """What can be done to one job."""
 
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 from starlette.responses import Response
@@ -48,7 +48,7 @@ async def again(visit: Visitor, job_id: UUID) -> Response:
     """Submit a new job like this one."""
     raw = await _raw(visit, job_id)
     try:
-        made = await visit.act("POST", "/jobs", {name: raw[name] for name in (*COPIED, "payload")})
+        made = await visit.act("POST", "/jobs", {name: raw[name] for name in (*COPIED, "payload")}, uuid4().hex)
     except ApiRefusal as refusal:
         return _refused(visit, job_id, refusal)
     return visit.go(f"/ui/jobs/{made.value['id']}", "This is a new job like the other one.")

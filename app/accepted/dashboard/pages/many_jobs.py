@@ -38,7 +38,9 @@ async def act(visit: Visitor) -> Response:
     """Do it. What has changed meanwhile, and cannot be done any more, is told."""
     act, ids = _act(visit), visit.form.get("id", [])
     done, refused = await (_to_each(visit, act, ids) if ids else _to_all(visit, act))
-    return visit.go(_back(visit), f"{done} {'job is' if done == 1 else 'jobs are'} {DONE[act]}.{refused}")
+    return visit.go(
+        _back(visit), f"{done} {'job is' if done == 1 else 'jobs are'} {DONE[act]}.{refused}", done=not refused
+    )
 
 
 async def _to_each(visit: Visit, act: str, ids: list[str]) -> tuple[int, str]:
