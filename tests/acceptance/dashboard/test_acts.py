@@ -15,6 +15,7 @@ from tests.support.clients.browser import nowhere, person
 from tests.support.clients.client import Client
 from tests.support.ledger.sql import do
 from tests.support.service.running_service import Running
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -44,7 +45,11 @@ async def test_acts_on_one_job(browser: Browser, trio: Running, people: Mapping[
         page = await somebody.press("Submit again")
         assert page.url.rpartition("/")[2] != waiting
 
-        await somebody.look(f"/ui/jobs/{dead}")
+        async def may_be_sent_again() -> bool:
+            page = await somebody.look(f"/ui/jobs/{dead}")
+            return await page.get_by_role("button", name="Send again").count() > 0
+
+        await until(may_be_sent_again, 20, "the delivery is not being sent at this moment")
         await somebody.press("Send again")
         assert "sent again" in await somebody.said() or "already" in await somebody.said()
         page = await somebody.press("Edit and retry")
