@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.dashboard import live
+from accepted.dashboard import calls, live
 from accepted.dashboard.visit import SESSION
 from accepted.services import keys, sessions
 from tests.support.clients.client import read_events
@@ -90,3 +91,27 @@ async def test_a_page_of_a_job_hears_of_it_alone(engine: AsyncEngine, database_u
             await client.http.post(f"/jobs/{first['id']}/cancel")
             await until(lambda: heard, 10, "what happens to the job")
             assert heard == ["state"]
+
+
+async def test_the_stream_of_a_job_ends_with_its_row(engine: AsyncEngine, database_url: str) -> None:
+    async with api(database_url, auth="off") as one:
+        client = await one.client()
+        await client.http.put("/job-types/here", json={"queue": "q"})
+        job = (await client.submit("here", delay=3600))["id"]
+        async with page(one, "x", f"/ui/events?job={job}") as heard:
+            await do(engine, "DELETE FROM outbox")
+            await do(engine, "DELETE FROM jobs")
+            await until(lambda: heard[-1:] == ["end"], 20, "the stream of a job that was pruned to end")
+
+
+async def test_shared_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "SHARED_FOR", 0.05)
+    shared, reads = calls.SharedAnswers(), itertools.count(200)
+
+    async def read() -> calls.Answer:
+        return calls.Answer(next(reads), b"")
+
+    both = await asyncio.gather(shared.get(("path",), read), shared.get(("path",), read))
+    assert [one.status for one in both] == [200, 200]
+    await until(lambda: not shared._kept, 10, "nothing is kept")
+    assert (await shared.get(("path",), read)).status == 201

@@ -9,8 +9,12 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.domain.failures import FailureClass
 from accepted.domain.tenants import DEFAULT_TENANT
+from accepted.services.jobs.claiming import LeasedJob, claim_leases
+from accepted.services.leased_payloads import LeasedPayloads
 from accepted.services.monitoring.statistics import Measurements
+from accepted.storage.db.statements import Direct
 from accepted_worker.scheduler import relay
 from accepted_worker.scheduler.transactions import TransactionalSubmissions
 from tests.support.clients.lease_client import one_lease, register, service
@@ -71,6 +75,32 @@ async def test_an_http_worker_gets_no_payload_that_does_not_fit(database_url: st
         assert "/payload/url: is required" in job["error"]["message"]
         letters = (await client.get("/dead-letters")).json()["items"]
         assert [letter["job_id"] for letter in letters] == [unfit]
+    await caller.close()
+
+
+async def test_a_lease_that_ends_during_the_check_holds_up_no_other(database_url: str) -> None:
+    caller = await asyncpg.connect(database_url)
+    async with service(database_url, lease_ttl=30) as one:
+        client, claimed = await one.client(DEFAULT_TENANT), list[LeasedJob]()
+        await register(client, payload_schema={"type": "object", "required": ["url"]})
+        unfit, good = [
+            await caller.fetchval("SELECT accepted.submit('node.echo', CAST($1 AS jsonb))", payload)
+            for payload in ("{}", '{"url": "x"}')
+        ]
+        ledger = Direct(one.state.engine)
+
+        async def both_claimed() -> bool:
+            claimed.extend(
+                await claim_leases(ledger, name="w", tenant=DEFAULT_TENANT, queue="node", types=None, limit=10)
+            )
+            return len(claimed) == 2
+
+        await until(both_claimed, 20, "both jobs")
+        (ended,) = [each.leased.lease for each in claimed if each.job.id == unfit]
+        await one.state.leases.fail(DEFAULT_TENANT, ended, FailureClass.TRANSIENT, "too late", None)
+        fitting = await LeasedPayloads(one.state.type_cache, one.state.leases).fitting(claimed)
+        assert [each.job.id for each in fitting] == [good]
+        await ledger.close()
     await caller.close()
 
 

@@ -93,6 +93,18 @@ async def test_nothing_is_deleted_for_an_answer_that_is_no_job(elsewhere: str, s
     await conn.close()
 
 
+async def test_a_table_that_is_too_large_to_count_is_forwarded(
+    app: HttpApp, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "COMMAND_TIMEOUT", 2.0)
+    monkeypatch.setattr(rows, "_BACKLOG", "SELECT pg_sleep(60)")
+    conn = await rows.connect(elsewhere)
+    async with conn.transaction():
+        await accepted.outbox.submit(conn, "noop")
+    assert await Forwarder(elsewhere, (await app.client()).http, DAY).run_once(conn) == 1
+    await conn.close()
+
+
 async def test_a_forwarder_that_stood_still_leaves_what_another_has_taken(elsewhere: str) -> None:
     conn = await rows.connect(elsewhere)
     async with conn.transaction():
