@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
@@ -102,6 +103,19 @@ def job(
         return function
 
     return decorate
+
+
+def handler_of(function: object) -> Handler:
+    """What `@job` has made of this function. Raises `ConfigurationError` for one that is no handler."""
+    found: Handler | None = getattr(function, MARK, None)
+    if found is None:
+        raise ConfigurationError(f"{getattr(function, '__qualname__', function)!r} is no handler: it has no @job")
+    return found
+
+
+def handlers_in(module: ModuleType) -> list[Handler]:
+    """The handlers that a module has under any name."""
+    return [value.__dict__[MARK] for value in vars(module).values() if MARK in getattr(value, "__dict__", {})]
 
 
 def _schema(name: str, adapter: "TypeAdapter[Any]") -> str:

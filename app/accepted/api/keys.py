@@ -20,10 +20,10 @@ from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.state import state_of
 from accepted.domain import json_text
-from accepted.domain.json_text import is_printable
 from accepted.domain.tenants import SCOPES
 from accepted.errors import Forbidden, ResourceNotFound
 from accepted.services import keys as service
+from accepted.services.jobs.requests import printable
 from accepted.services.jobs.validation import checked
 from accepted.storage import tenants
 from accepted.storage.db.engine import reading
@@ -35,19 +35,13 @@ MAX_BODY = 4096
 """Bytes: a name and the scopes."""
 
 
-def _printable(value: str) -> str:
-    if not is_printable(value):
-        raise ValueError("must be printable")
-    return value
-
-
 class KeyRequest(BaseModel):
     """The key to make."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[
-        StrictStr, Field(min_length=1, max_length=200, description="what the key is for"), AfterValidator(_printable)
+        StrictStr, Field(min_length=1, max_length=200, description="what the key is for"), AfterValidator(printable)
     ]
     scopes: Annotated[list[Literal[SCOPES]], Field(min_length=1, max_length=len(SCOPES))]  # type: ignore[valid-type]
 
@@ -114,7 +108,7 @@ async def revoke(request: Request, who: Admin, key_id: UUID) -> Response:
 async def _find(request: Request, tenant: str, key_id: UUID) -> ApiKey:
     """Raises `ResourceNotFound`."""
     async with reading(state_of(request).engine) as conn:
-        found = next((one for one in await tenants.keys_of(conn, tenant) if one.id == key_id), None)
+        found = await tenants.key_of(conn, tenant, key_id)
     if found is None:
         raise ResourceNotFound("no such key")
     return found

@@ -1,7 +1,6 @@
 """The ledger as the broker: workers claim from the outbox, woken by NOTIFY, with polling as the backstop."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -9,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import ReceivedMessage, Subscription
+from accepted.concurrency import set_within
 from accepted.domain.references import JobRef
 from accepted.storage.db.notifications import EVERYTHING, Listener
 from accepted.storage.db.statements import Connection, Statement
@@ -86,9 +86,7 @@ class PostgresSubscription:
     @asynccontextmanager
     async def receive(self, limit: int) -> AsyncIterator[list[ReceivedMessage]]:
         """Clears `_ready` first, so that no notification during the claim is lost."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL):
-                await self._ready.wait()
+        await set_within(POLL, self._ready)
         self._ready.clear()
         try:
             yield []

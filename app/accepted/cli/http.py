@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from accepted.cli.client_commands import client_setting
+from accepted.client import bodies
 from accepted.client.bodies import segment as segment
 from accepted.client.errors import ClientError, RequestProblem
 from accepted.domain.json_text import is_printable
@@ -44,7 +45,6 @@ def call(
     headers: Mapping[str, str] | None = None,
 ) -> "ApiAnswer":
     """The answer. Raises `RequestFailed`, also for a problem. Who waits at a terminal tries again themselves."""
-    from accepted.client import bodies
     from accepted.client.blocking_driver import BlockingDriver
     from accepted.client.connection import Connection
     from accepted.client.exchange import exchange
@@ -115,4 +115,4 @@ def say_deleted(name: str, as_json: bool) -> None:
 
 def given(**values: Any) -> dict[str, Any]:
     """The values that are not None: the options given on the command line."""
-    return {name: value for name, value in values.items() if value is not None}
+    return bodies.given(values)

@@ -10,8 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from accepted.client.options import JobKind
-from accepted.errors import ConfigurationError
-from accepted.handler import MARK, Handler
+from accepted.handler import handler_of
 
 JSON = {"Content-Type": "application/json"}
 
@@ -33,12 +32,7 @@ def job(kind: JobKind, payload: Any, options: Mapping[str, Any]) -> dict[str, An
 
 def type_name(kind: JobKind) -> str:
     """The name of the type. Raises `ConfigurationError` for a function that is no handler."""
-    if isinstance(kind, str):
-        return kind
-    handler: Handler | None = getattr(kind, MARK, None)
-    if handler is None:
-        raise ConfigurationError(f"{getattr(kind, '__qualname__', kind)!r} is no handler: it has no @job")
-    return handler.type.name
+    return kind if isinstance(kind, str) else handler_of(kind).type.name
 
 
 def encode(value: Any) -> bytes:

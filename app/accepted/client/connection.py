@@ -65,8 +65,14 @@ class Connection:
             raise ClientError(f"{PREFIX}URL=(hidden): is not a URL, such as {DEFAULT_URL}") from None
         if not isinstance(error, httpx.HTTPError):  # such as a header that is not ASCII
             raise ClientError(f"this cannot be sent: {error}") from None
-        unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        return NoAnswer(f"{re.sub('//[^/]*@', '//', self.url)}: {error or type(error).__name__}", not unsent)
+        return NoAnswer(f"{re.sub('//[^/]*@', '//', self.url)}: {error or type(error).__name__}", was_sent(error))
+
+
+def was_sent(error: "httpx.HTTPError") -> bool:
+    """Whether the service may have seen something of the request that failed so."""
+    import httpx
+
+    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def answer_of(response: "httpx.Response", lines: Any = None) -> ApiAnswer:

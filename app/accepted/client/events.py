@@ -5,9 +5,10 @@ from typing import Any
 
 from accepted.client.errors import ServiceUnreachable
 from accepted.client.exchange import Limits, backoff, exchange, problem_of
-from accepted.client.fields import FINISHED, event_of
+from accepted.client.fields import event_of
 from accepted.client.jobs import path_of
 from accepted.client.steps import ApiAnswer, ApiRequest, Found, NextLine, NoAnswer, Pause, Steps
+from accepted.domain.job import FINISHED
 
 SILENCE = 30.0
 """Seconds, beyond the timeout, that a stream may be silent. The service sends a comment every 15 s."""

@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-FINISHED = frozenset({"succeeded", "failed", "cancelled", "expired"})
+from accepted.domain.job import FINISHED, LARGE
 
 TIMES = ("created_at", "run_at", "expires_at", "started_at", "finished_at")
-
-LARGE = ("payload", "result")
-"""Fields that listed jobs have only if they are asked for."""
 
 
 class JobFields:

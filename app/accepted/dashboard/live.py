@@ -117,7 +117,8 @@ async def _service(visit: Visit) -> AsyncGenerator[str | None]:
         while True:
             said = None
             with contextlib.suppress(TimeoutError):
-                said = await asyncio.wait_for(heard.get(), SILENCE)
+                async with asyncio.timeout(SILENCE):
+                    said = await heard.get()
             yield said
 
 

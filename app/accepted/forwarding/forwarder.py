@@ -5,7 +5,6 @@ a key `lifetime` seconds after its first use; a row that was tried before that i
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 import asyncpg
@@ -14,7 +13,9 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from accepted import logs
+from accepted.client.connection import was_sent
 from accepted.client.errors import UnexpectedAnswer
+from accepted.concurrency import set_within
 from accepted.forwarding import rows
 from accepted.forwarding.rows import Outbox, OutboxRow
 
@@ -76,7 +77,7 @@ class Forwarder:
                 await self._forward(stopping)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logs.outage("outbox_away", error)
-                await _pause(stopping, AFTER_FAILURE)
+                await set_within(AFTER_FAILURE, stopping)
 
     async def run_once(self, conn: Outbox) -> int:
         """One batch. Returns how many jobs were submitted."""
@@ -97,7 +98,7 @@ class Forwarder:
             while not stopping.is_set():
                 self._pause = 0.0
                 if not await self.run_once(conn):
-                    await _pause(stopping, max(PAUSE, self._pause))
+                    await set_within(max(PAUSE, self._pause), stopping)
         finally:
             conn.terminate()
 
@@ -124,12 +125,9 @@ class Forwarder:
         headers = {"Idempotency-Key": str(row.id), "Content-Type": "application/json"}
         try:
             answer = await self._http.post("/jobs", content=row.body, headers=headers, timeout=SENT_WITHIN)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            logs.outage("service_away", error)
-            return UNSENT
         except httpx.HTTPError as error:
             logs.outage("service_away", error)
-            return UNANSWERED
+            return UNANSWERED if was_sent(error) else UNSENT
         if answer.status_code in MADE and not _is_ours(answer):
             logs.outage("not_the_service", UnexpectedAnswer(f"{answer.url} answers {answer.status_code} without a job"))
             return UNANSWERED
@@ -155,9 +153,3 @@ def _is_ours(answer: httpx.Response) -> bool:
     except ValueError:
         return False
     return isinstance(body, dict) and ({"id", "links"} <= body.keys() or {"type", "title", "status"} <= body.keys())
-
-
-async def _pause(stopping: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stopping.wait()

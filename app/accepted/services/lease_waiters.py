@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
 from accepted.broker.postgres import CHANNEL
+from accepted.concurrency import set_within
 from accepted.correlation import apart
 from accepted.domain.references import Lease
 from accepted.errors import LedgerUnavailable
@@ -254,9 +255,7 @@ class LeaseWaiters:
     async def _pause(self, group: _Group, least: float) -> None:
         left = min(group.ends_at(least) - asyncio.get_running_loop().time(), POLL_DECISION if least else POLL_EVERY)
         if left > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await group.notified.wait()
+            await set_within(left, group.notified)
 
     async def _hand_back(self, handed_back: list[Lease]) -> None:
         with contextlib.suppress(LedgerUnavailable):  # then they expire

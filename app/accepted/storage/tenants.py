@@ -49,6 +49,7 @@ SELECT EXISTS (
 """)
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
 _KEYS_OF = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE tenant = :tenant ORDER BY id")
+_KEY_OF = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE id = :id AND tenant = :tenant")
 _REVOKE_KEY = Statement(f"""
 UPDATE api_keys SET revoked_at = now() WHERE id = :id AND revoked_at IS NULL RETURNING {_KEY_COLUMNS}
 """)
@@ -144,6 +145,12 @@ async def list_keys(conn: Connection) -> list[ApiKey]:
 async def keys_of(conn: Connection, tenant: str) -> list[ApiKey]:
     """The keys of this tenant, oldest first."""
     return [struct(ApiKey, row) for row in await _KEYS_OF.rows(conn, tenant=tenant)]
+
+
+async def key_of(conn: Connection, tenant: str, key_id: UUID) -> ApiKey | None:
+    """The key with this id; None if the tenant has no such key."""
+    row = await _KEY_OF.first(conn, id=key_id, tenant=tenant)
+    return None if row is None else struct(ApiKey, row)
 
 
 async def revoke_key(conn: Connection, key_id: UUID) -> ApiKey | None:

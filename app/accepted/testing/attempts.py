@@ -19,10 +19,9 @@ from typing import Any
 
 from accepted.context import Context, HttpClient, MailServer
 from accepted.domain.ids import new_id
-from accepted.domain.job import DEFAULT_PRIORITY, Job, Status
+from accepted.domain.job import DEFAULT_PRIORITY, Job, JobType, Status
 from accepted.domain.tenants import DEFAULT_TENANT
-from accepted.errors import ConfigurationError
-from accepted.handler import MARK, Handler
+from accepted.handler import Handler, handler_of, handlers_in
 from accepted.settings import Settings, load
 from accepted.storage.attempts.claims import Claim
 from accepted.testing.memory import MemoryRecords, TypesAtHand
@@ -60,7 +59,7 @@ def run(
     handler then has one in another thread. Raises `ConfigurationError` for a function that is no handler, and
     `InvalidJob` for arguments that are not JSON.
     """
-    one = _handler_of(handler)
+    one = handler_of(handler)
     settings = load()
     claim = _claim(one, payload, attempt, timeout, tags, metadata or {}, in_workflow=bool(results))
     known = TypesAtHand(_types_beside(handler), settings.egress_allow)
@@ -70,20 +69,10 @@ def run(
     return _on_a_loop(work) if running_loop() is None else _beside_a_loop(work)
 
 
-def _handler_of(function: Callable[..., Any]) -> Handler:
-    found = getattr(function, MARK, None)
-    if not isinstance(found, Handler):
-        raise ConfigurationError(f"{getattr(function, '__name__', function)!r} is no handler: it has no @job above it")
-    return found
-
-
-def _types_beside(function: Callable[..., Any]) -> Iterator[Any]:
+def _types_beside(function: Callable[..., Any]) -> list[JobType]:
     """The types whose handlers are in the function's module."""
     module = sys.modules.get(function.__module__)
-    for value in list(vars(module).values()) if module else []:
-        found = getattr(value, "__dict__", {}).get(MARK)
-        if isinstance(found, Handler):
-            yield found.type
+    return [one.type for one in handlers_in(module)] if module else []
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

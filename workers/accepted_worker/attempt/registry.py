@@ -8,7 +8,7 @@ from types import ModuleType
 
 from accepted import extras
 from accepted.errors import ConfigurationError
-from accepted.handler import MARK, Handler
+from accepted.handler import Handler, handlers_in
 from accepted.settings import Settings
 
 BUILT_IN = "accepted_worker.handlers"
@@ -53,7 +53,7 @@ def _handlers_in(module: str) -> list[Handler]:
         advice = extras.advice(error) if isinstance(error, ModuleNotFoundError) else None
         reason = advice or f"{type(error).__name__}: {error}"
         raise ConfigurationError(f"ACCEPTED_HANDLERS: cannot import {module!r}: {reason}") from error
-    return [value.__dict__[MARK] for value in vars(loaded).values() if MARK in getattr(value, "__dict__", {})]
+    return handlers_in(loaded)
 
 
 def _imported(module: str) -> ModuleType:

@@ -30,7 +30,7 @@ from accepted.domain.network import signing
 from accepted.domain.network.urls import allowing_host_of
 from accepted.domain.retry import WEBHOOK_RETRY, parse_retry_after
 from accepted.errors import LedgerUnavailable
-from accepted.handler import MARK, Handler
+from accepted.handler import Handler, handler_of
 from accepted.services.webhooks import receiver_key
 from accepted.storage import webhooks
 from accepted.storage.db.engine import retry_until_available, transaction
@@ -159,8 +159,7 @@ def webhook_handler(engine: AsyncEngine, master_secret: str | None, egress: Http
                     await webhooks.answered_in(conn, taken)
                     await conn.commit()
 
-    handler: Handler = deliver.__dict__[MARK]
-    return handler
+    return handler_of(deliver)
 
 
 async def post(
@@ -231,5 +230,4 @@ def alert_handler(url: str | None, secret: str | None) -> Handler:
         judge(answer)
         return result(answer, ctx.max_result_bytes)
 
-    handler: Handler = alert.__dict__[MARK]
-    return handler
+    return handler_of(alert)

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs
 from accepted.broker.base import Broker
+from accepted.concurrency import set_within
 from accepted.errors import LedgerUnavailable
 from accepted.services.jobs.crashes import charge_culprit
 from accepted.storage.db.engine import RETRY_SECONDS, engine_beside, transaction
@@ -82,9 +83,7 @@ class Heartbeats:
             async with self._sending:
                 if not self._withheld:
                     await self._beat(engine, watchdog.blocking)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._due.wait()
+            await set_within(self._every, self._due)
             self._due.clear()
 
     async def _beat(self, engine: AsyncEngine, blocking: Blocking | None) -> None:

@@ -5,7 +5,6 @@ the lease expires and the rescuer ends the attempt. After the outcome commits, a
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted import logs, process
 from accepted.broker.base import Broker
-from accepted.concurrency import cancel_requested
+from accepted.concurrency import cancel_requested, set_within
 from accepted.domain import transitions
 from accepted.domain.ids import new_id
 from accepted.domain.job import WEBHOOK_QUEUE
@@ -257,9 +256,7 @@ class Worker:
         """Call `work` every so many `seconds`, and when `or_at_once` is set."""
         notified = or_at_once or asyncio.Event()
         while not cancel_requested():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await notified.wait()
+            await set_within(seconds, notified)
             notified.clear()
             try:
                 await work()

@@ -7,11 +7,11 @@ may run, because one of them locks a queue's row for the length of its transacti
 """
 
 import asyncio
-import contextlib
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.concurrency import set_within
 from accepted.containment import RowErrors
 from accepted.domain.rates import Pace
 from accepted.domain.references import JobRef
@@ -199,7 +199,7 @@ class LimiterNotifications:
     async def wait(self, seconds: float) -> None:
         """No row waits for room: return after `seconds`, or on a notification."""
         self._until_end = False
-        if not await self._notified_within(seconds):
+        if not await set_within(max(seconds, 0), self._notified):
             self._ends_wanted.clear()
             self._ends_unwanted.set()
 
@@ -210,13 +210,7 @@ class LimiterNotifications:
             self._ends_unwanted.clear()
             self._ends_wanted.set()
         await asyncio.sleep(min(seconds, APART))
-        await self._notified_within(seconds - APART)
-
-    async def _notified_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._notified.wait()
-        return self._notified.is_set()
+        await set_within(max(seconds - APART, 0), self._notified)
 
     async def _listen_to_ends(self) -> None:
         while True:

@@ -4,7 +4,6 @@ Both find rows by their state, never by a cursor: a row that commits late has an
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.broker.base import Broker
+from accepted.concurrency import set_within
 from accepted.containment import RowErrors
 from accepted.domain.references import JobRef
 from accepted.services.jobs.publishing import publish
@@ -96,9 +96,7 @@ class Relay:
             self._woken.set()
 
     async def sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
+        await set_within(seconds, self._woken)
 
     async def _take(self) -> list[JobRef]:
         """Take due rows for `HOLD` seconds."""

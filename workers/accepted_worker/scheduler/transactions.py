@@ -5,12 +5,12 @@ row of its own at most `UNHEARD`.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from accepted.concurrency import set_within
 from accepted.metrics import count_accepted
 from accepted.services.monitoring.statistics import Measurements
 from accepted.storage import queue_tenants
@@ -64,9 +64,7 @@ class TransactionalSubmissions:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, self._took * SHARE))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._committed.wait()
+        await set_within(seconds, self._committed)
 
     def _on_commit(self, _: str) -> None:
         self._wake_relay()

@@ -27,7 +27,7 @@ from accepted.broker.rabbitmq.prefetch import HOLD, Prefetch
 from accepted.broker.rabbitmq.received import delivered, read
 from accepted.broker.rabbitmq.round_robin import Buffer
 from accepted.broker.rabbitmq.topology import Declarer, declare_base, queue_name, queue_of
-from accepted.concurrency import Coalescer, cancel_requested
+from accepted.concurrency import Coalescer, cancel_requested, set_within
 from accepted.errors import BrokerUnavailable, LedgerUnavailable
 from accepted.storage.db.engine import reading
 from accepted.storage.jobs import outbox
@@ -186,9 +186,7 @@ class RabbitSubscription:
             hold = self._prefetch.hold
             if self._buffer and not self._asking_for and time.monotonic() - self._oldest > hold:
                 await self._pause()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(hold, WATCH_EVERY)):
-                    await self._wake.wait()
+            await set_within(min(hold, WATCH_EVERY), self._wake)
 
     async def _leave(self, underlay: aiormq.Channel) -> None:
         """Cancel the consumers; those that are made next have another prefetch."""

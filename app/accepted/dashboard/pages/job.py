@@ -19,6 +19,9 @@ from accepted.domain.job import FINISHED, INTERNAL_TYPES, RETRYABLE, Status
 
 router = pages()
 
+COPIED = ("type", "queue", "priority", "tags", "metadata")
+"""What a job that is submitted again has of the first one, beside its payload."""
+
 MOST_RELATIVES = 100
 MOST_LINES = 500
 """Of one page; the API has all."""
@@ -92,7 +95,7 @@ def tree(family: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
 
 def _curl(visit: Visit, job: Mapping[str, Any], payload: msgspec.Raw) -> str:
     """The command that submits the job again."""
-    given = {name: job[name] for name in ("type", "queue", "priority", "tags", "metadata") if job[name]}
+    given = {name: job[name] for name in COPIED if job[name]}
     large = len(bytes(payload)) > MOST_COPIED
     body = msgspec.json.encode({**given, "payload": {} if large else payload}).decode()
     key = [] if visit.key_hash is None else ['-H "Authorization: Bearer $ACCEPTED_API_KEY"']

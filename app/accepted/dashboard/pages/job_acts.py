@@ -8,15 +8,13 @@ from starlette.responses import Response
 
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.pages.job import COPIED
 from accepted.dashboard.routing import pages
 from accepted.dashboard.visit import Visit
 
 router = pages()
 
 SAID = {"cancel": "The job is cancelled, or will be as soon as its worker is told.", "retry": "The job runs again."}
-
-COPIED = ("type", "queue", "priority", "tags", "metadata")
-"""What a job that is submitted again has of the first one, beside its payload."""
 
 
 @router.get("/ui/jobs/{job_id}/edit")

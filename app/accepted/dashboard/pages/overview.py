@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
@@ -10,8 +10,9 @@ from starlette.responses import Response
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.charts import Chart, chart
 from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.figures import Point, ended, failed, points, waits
 from accepted.dashboard.routing import pages
-from accepted.dashboard.texts import lasting, moment, number
+from accepted.dashboard.texts import moment, number
 from accepted.dashboard.visit import Visit
 from accepted.dashboard.ways import page_about
 
@@ -53,7 +54,7 @@ async def _figures(visit: Visit, span: Span) -> dict[str, Any] | None:
     """Charts and numbers; None while the ledger is away, which the problems say."""
     try:
         shown, hour, day = await asyncio.gather(
-            _series(visit, span), _series(visit, SPANS["hour"]), _series(visit, SPANS["day"])
+            *(points(visit, one.seconds, one.step) for one in (span, SPANS["hour"], SPANS["day"]))
         )
     except ApiRefusal as refusal:
         if refusal.status != 503:
@@ -62,7 +63,7 @@ async def _figures(visit: Visit, span: Span) -> dict[str, Any] | None:
     last = hour[-1]
     return {
         "in": _a_minute(hour, lambda point: point["accepted"]),
-        "out": _a_minute(hour, _ended),
+        "out": _a_minute(hour, ended),
         "depth": last["depth"],
         "oldest": last["oldest"],
         "worst_hour": _worst(hour),
@@ -72,59 +73,41 @@ async def _figures(visit: Visit, span: Span) -> dict[str, Any] | None:
     }
 
 
-async def _series(visit: Visit, span: Span) -> list[dict[str, Any]]:
-    """The points of a span that ends with this minute."""
-    now = datetime.now(UTC).replace(second=0, microsecond=0)
-    since = (now - timedelta(seconds=span.seconds)).isoformat().replace("+00:00", "Z")
-    found: list[dict[str, Any]] = (await visit.get("/stats", since=since, step=span.step))["series"]
-    return found
-
-
-def _charts(points: list[dict[str, Any]], span: Span) -> list[Chart]:
-    def rate(point: dict[str, Any], jobs: int) -> float | None:
+def _charts(shown: list[Point], span: Span) -> list[Chart]:
+    def rate(point: Point, jobs: int) -> float | None:
         seconds = _measured(point, span.step)
         return None if seconds < ENOUGH else jobs * 60 / seconds
 
     return [
         chart(
-            "Jobs a minute", points, number,
-            accepted=lambda point: rate(point, point["accepted"]), ended=lambda point: rate(point, _ended(point)),
+            "Jobs a minute", shown, number,
+            accepted=lambda point: rate(point, point["accepted"]), ended=lambda point: rate(point, ended(point)),
         ),
-        chart("Waiting jobs", points, number, waiting=lambda point: point["depth"]),
-        chart("Wait, 99 % of jobs", points, lasting, wait=lambda point: point["wait_p99"]),
-        chart("Failed attempts a minute", points, number, failed=lambda point: rate(point, _failed(point))),
+        *waits(shown),
+        chart("Failed attempts a minute", shown, number, failed=lambda point: rate(point, failed(point))),
     ]  # fmt: skip
 
 
-def _measured(point: dict[str, Any], step: int) -> float:
+def _measured(point: Point, step: int) -> float:
     """Seconds of its step that have passed."""
     passed = (datetime.now(UTC) - moment(point["at"])).total_seconds()
     return min(max(passed, 0.0), step)
 
 
-def _failed(point: dict[str, Any]) -> int:
-    failed: dict[str, int] = point["failed"]
-    return sum(failed.values())
-
-
-def _ended(point: dict[str, Any]) -> int:
-    return int(point["succeeded"]) + _failed(point)
-
-
-def _a_minute(points: list[dict[str, Any]], read: Any) -> float:
+def _a_minute(minutes: list[Point], read: Any) -> float:
     """The mean of the last five minutes, and of what has passed of this one."""
-    last = points[-6:]
+    last = minutes[-6:]
     return float(sum(map(read, last)) * 60 / max(sum(_measured(point, 60) for point in last), 1.0))
 
 
-def _worst(points: list[dict[str, Any]]) -> float | None:
-    measured: list[float] = [point["wait_p99"] for point in points if point["wait_p99"] is not None]
+def _worst(steps: list[Point]) -> float | None:
+    measured: list[float] = [point["wait_p99"] for point in steps if point["wait_p99"] is not None]
     return max(measured, default=None)
 
 
-def _failures(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
+def _failures(shown: list[Point]) -> list[tuple[str, int]]:
     """Failed attempts by class, the most frequent first."""
     found: Counter[str] = Counter()
-    for point in points:
+    for point in shown:
         found.update(point["failed"])
     return found.most_common()

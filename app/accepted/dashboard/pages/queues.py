@@ -1,7 +1,6 @@
 """All queues, and one: what waits there and why, its limits, and how many slots it needs."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.responses import Response
@@ -9,9 +8,10 @@ from starlette.responses import Response
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.charts import Chart, chart
 from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.figures import ended, points, waits
 from accepted.dashboard.forms import minutes, typed
 from accepted.dashboard.routing import pages
-from accepted.dashboard.texts import lasting, number
+from accepted.dashboard.texts import number
 from accepted.dashboard.visit import Visit
 
 router = pages()
@@ -126,15 +126,6 @@ async def _why(visit: Visit, job_id: str) -> str:
 
 async def _charts(visit: Visit, name: str) -> list[Chart]:
     """Of the last hour, minute by minute."""
-    since = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)
-    points = (await visit.get("/stats", queue=name, since=since.strftime("%Y-%m-%dT%H:%M:%SZ"), step=60))["series"]
-    return [
-        chart("Jobs a minute", points, number, accepted=lambda point: point["accepted"], ended=_ended),
-        chart("Waiting jobs", points, number, waiting=lambda point: point["depth"]),
-        chart("Wait, 99 % of jobs", points, lasting, wait=lambda point: point["wait_p99"]),
-    ]
-
-
-def _ended(point: dict[str, Any]) -> int:
-    failed: dict[str, int] = point["failed"]
-    return int(point["succeeded"]) + sum(failed.values())
+    hour = await points(visit, 3600, 60, name)
+    rates = chart("Jobs a minute", hour, number, accepted=lambda point: point["accepted"], ended=ended)
+    return [rates, *waits(hour)]

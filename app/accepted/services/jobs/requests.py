@@ -42,7 +42,7 @@ def _moment(value: object) -> datetime:
         raise ValueError("is not a valid date or time") from None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not is_printable(text):
         raise ValueError("must have printable characters only, and none that change the direction of text")
     return text
@@ -58,8 +58,8 @@ Moment = Annotated[
     BeforeValidator(_moment, json_schema_input_type=Annotated[str, Field(json_schema_extra={"format": "date-time"})]),
 ]
 Number = StrictFloat
-Name = Annotated[StrictStr, Field(min_length=1, max_length=64), AfterValidator(_printable)]
-Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_printable)]
+Name = Annotated[StrictStr, Field(min_length=1, max_length=64), AfterValidator(printable)]
+Key = Annotated[StrictStr, Field(min_length=1, max_length=MAX_KEY), AfterValidator(printable)]
 Metadata = Annotated[dict[Name, Annotated[StrictStr, Field(max_length=500)]], Field(max_length=50)]
 EndEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"]
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import accepted
 from accepted import logs
-from accepted.concurrency import cancel_requested
+from accepted.concurrency import cancel_requested, set_within
 from accepted.domain.ids import new_id
 from accepted.errors import LedgerUnavailable
 from accepted.loops import LoopReport
@@ -117,9 +117,7 @@ class Presence:
                     logs.outage("process_not_shown", error)
             except Exception:
                 log.exception("process_not_shown")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_EVERY if self.shown.is_set() else FIRST_BEAT_EVERY):
-                    await self._due.wait()
+            await set_within(BEAT_EVERY if self.shown.is_set() else FIRST_BEAT_EVERY, self._due)
 
     async def end(self) -> None:
         """Delete the row: the process ends. If the ledger is away, the row is silent and no longer shown."""

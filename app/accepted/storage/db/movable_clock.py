@@ -10,6 +10,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accepted.storage.db import engine
+from accepted.storage.db.monitoring_tables import metadata
 from accepted.storage.db.statements import Statement
 
 _SCHEMA = "accepted_testing"
@@ -44,12 +45,13 @@ SELECT (SELECT count(*) FROM jobs WHERE status IN ('queued', 'running'))
      + (SELECT count(*) FROM schedules WHERE enabled AND next_at <= now()) AS busy
 """)
 
-_EMPTIED = (
-    "attempt_logs", "attempts", "audit", "batch_moves", "batches", "dead_letter_groups", "dead_letter_moves",
-    "dead_letters", "dependencies", "discarded_letters", "idempotency_keys", "job_metadata", "jobs", "ordering_keys",
-    "outbox", "payload_edits", "queue_depths", "queue_samples", "schedule_runs", "schedules", "statistics", "steps",
-    "targets", "transactional_submissions", "unfinished_ends", "unique_keys", "webhook_urls",
-)  # fmt: skip
+_KEPT = frozenset({
+    "api_keys", "job_types", "metadata_keys", "periodic_locks", "processes", "queue_tenants", "queues", "quotas",
+    "receivers", "sessions", "statistic_series", "submitters", "tenant_shares", "webhook_secrets", "workers",
+})  # fmt: skip
+"""Tables of what the service is set up with, and of its processes. All others hold jobs and what belongs to them."""
+
+_EMPTY = f"TRUNCATE {', '.join(one.name for one in metadata.sorted_tables if one.name not in _KEPT)}"
 
 
 def use() -> None:
@@ -83,4 +85,4 @@ async def busy(conn: AsyncConnection) -> int:
 
 async def empty(conn: AsyncConnection) -> None:
     """Delete all jobs, batches, schedules and what belongs to them. The caller commits."""
-    await Statement(f"TRUNCATE {', '.join(_EMPTIED)}").run(conn)
+    await Statement(_EMPTY).run(conn)
