@@ -13,6 +13,7 @@ import svix.webhooks
 from tests.support.clients.client import Client, Job, check_problem
 from tests.support.servers.receiver import Answer, Receiver, Request
 from tests.support.service.running_service import Running
+from tests.support.waiting import until
 
 FAILS = {"type": "sleep", "payload": {"seconds": 0, "fail_attempts": 9}, "retry": {"max_attempts": 1}}
 
@@ -166,7 +167,10 @@ async def test_the_other_answers_are_tried_again_on_the_schedule(client: Client,
         status: (await client.post({"type": "noop", "callback_url": f"{receiver.url}/{status}"})).json()
         for status in statuses
     }
-    await receiver.wait_for(len(statuses), 30)
+    paths = {f"/{status}" for status in statuses}
+    await until(
+        lambda: paths <= {one.path for one in receiver.requests}, 60, "each, though the host may be held a while"
+    )
     for status, job in jobs.items():
         await client.finished(job["id"])
         (delivery,) = await deliveries_of(client, job)
