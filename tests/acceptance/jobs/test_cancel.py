@@ -38,7 +38,9 @@ async def test_a_running_job_is_cancelled_within_2_s_and_again_changes_nothing(c
     await client.until_status(job["id"], "running")
     began = time.monotonic()
     first, second = [await client.http.post(f"/jobs/{job['id']}/cancel") for _ in range(2)]
-    assert (first.status_code, first.json()["status"], first.headers["retry-after"]) == (202, "running", "1")
+    assert first.status_code == 202
+    seen = (first.json()["status"], first.headers.get("retry-after"))
+    assert seen in {("running", "1"), ("cancelled", None)}, "the worker may be faster than the answer"
     assert second.status_code in {202, 409}, "409: it is cancelled already"
     done = await client.finished(job["id"])
     took = time.monotonic() - began
