@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed-from-lock
 CHECKED := app workers tests deploy alembic/env.py
 MAX_LINES := 300
 LONGEST_FIRST := tests/faults tests/harm tests/model tests/drill tests/acceptance tests/integration tests/unit
+SECOND_TRY := --reruns 1 --max-suite-reruns 5 -raR
 RABBITMQ4 := /opt/accepted-rabbitmq4
 HANDLERS := --extra images --extra email --extra otel
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
@@ -32,7 +33,7 @@ demo: setup ## boot the embedded service and show a job's life, a retry, a dead 
 	@$(BIN)/python -m deploy.demo
 
 test: setup servers ## run the test suite, without the tests marked slow
-	@$(BIN)/pytest $(LONGEST_FIRST) -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@$(BIN)/pytest $(LONGEST_FIRST) -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(SECOND_TRY)
 
 lint: setup ## check style, types, import rules, file sizes and the Dockerfile
 	@$(BIN)/ruff check .
