@@ -87,10 +87,14 @@ FROM (
 """)
 
 _POSITION_AMONG_PUBLISHED = Statement("""
-SELECT count(*) AS ahead, 0 AS of_key FROM outbox
-WHERE queue = :queue AND published AND unserved = ''
-  AND (priority > :priority OR (priority = :priority AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)))
+SELECT count(*) AS ahead, 0 AS of_key FROM (
+    SELECT FROM outbox WHERE queue = :queue AND published AND unserved = '' AND priority > :priority
+    UNION ALL
+    SELECT FROM outbox WHERE queue = :queue AND published AND unserved = '' AND priority = :priority
+      AND due_at <= CAST(:due_at AS timestamptz) AND (due_at, job_id) < (CAST(:due_at AS timestamptz), :id)
+) AS first
 """)
+"""Two ranges of an index, so that jobs that go later are not read."""
 
 _POSITION_ON_A_LIMITED_QUEUE = Statement("""
 WITH line AS MATERIALIZED (
