@@ -10,6 +10,7 @@ import msgspec
 
 from accepted.domain.ids import floor_at
 from accepted.domain.job import WEBHOOK_TYPE
+from accepted.storage.db.engine import SCHEMA
 from accepted.storage.db.statements import Connection, Statement, struct
 from accepted.storage.jobs import metadata_index
 from accepted.storage.webhooks import ABOUT
@@ -150,6 +151,10 @@ _RECEIVERS = Statement("DELETE FROM receivers WHERE updated_at < now() - interva
 _SECRETS = Statement("DELETE FROM webhook_secrets WHERE expires_at < now()")
 _SESSIONS = Statement("DELETE FROM sessions WHERE expires_at < now()")
 
+_WRITTEN = Statement(f"""
+SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE schemaname = '{SCHEMA}' AND relname = 'jobs'
+""")
+
 
 class Walked(msgspec.Struct, frozen=True):
     """A step through old rows, by id: how many were deleted, how many there were, and the last one; None at the end."""
@@ -190,6 +195,11 @@ async def prune_batches(
     newest = _newest(now, retention, retention_failed)
     (row,) = await _BATCHES.rows(conn, after=after, newest=newest, **ages, limit=limit)
     return struct(Walked, row)
+
+
+async def jobs_written(conn: Connection) -> int:
+    """How often jobs were inserted or changed so far, as PostgreSQL counts it."""
+    return int(await _WRITTEN.value(conn))
 
 
 async def prune_rest(conn: Connection) -> None:

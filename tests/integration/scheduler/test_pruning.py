@@ -26,7 +26,7 @@ from accepted.storage import batches, pruning
 from accepted.storage.attempts.claims import Claim
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import manual_retry
-from accepted_worker.scheduler import pruner
+from accepted_worker.scheduler import pruner, pruning_pace
 from accepted_worker.scheduler.pruner import Pruner
 from tests.support.clients.client import check_problem
 from tests.support.ledger.batches import HOOK, accepted, end_some, seen
@@ -261,7 +261,8 @@ async def test_a_retry_waits_for_a_pruner_and_finds_nothing(engine: AsyncEngine,
 
 async def test_a_round_looks_once_at_what_stays(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept jobs do not hide those behind them, and are not walked over again with each statement."""
-    monkeypatch.setattr(pruner, "STEP", 3)
+    monkeypatch.setattr(pruning_pace, "SMALL", 3)
+    monkeypatch.setattr(pruning_pace, "LARGE", 3)
     await put(engine, 7)
     failed = await end(engine, None)
     await put(engine, 5)

@@ -15,12 +15,10 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import idempotency
 from accepted.storage.monitoring import audit, statistics
 from accepted.storage.pruning import Walked
+from accepted_worker.scheduler.pruning_pace import Pace
 
 EVERY = 30.0
 """Seconds between two rounds."""
-
-STEP = 1000
-"""Rows that a statement looks at, so that no lock is held for long. After each it rests for as long as it took."""
 
 IN_VAIN = 0.05
 """The share of its time that may go into rows that stay: failed jobs that are kept for longer, and unfinished ones. If
@@ -53,21 +51,23 @@ class Pruner:
         ]
         self._left: list[Prune] = []
         self._after_batch = self._after_job = BEFORE_ALL
-        self._took = self._in_vain = 0.0
+        self._pace = Pace()
+        self._rest = self._in_vain = 0.0
 
     async def run_once(self) -> int:
         now, deleted = datetime.now(UTC), 0
         left, self._left = self._left or self._every, []
+        await self._pace.look(self._engine)
         started = time.monotonic()
         for prune in left:
             with self._errors.contained(prune.__name__):
                 deleted += await self._step(prune, now)
-        self._took = time.monotonic() - started
+        self._rest = self._pace.rest(time.monotonic() - started, deleted)
         return deleted
 
     def pause(self, done: int) -> float:
         if self._left:
-            return self._took
+            return self._rest
         in_vain, self._in_vain = self._in_vain, 0.0
         return max(EVERY, in_vain / IN_VAIN)
 
@@ -76,27 +76,27 @@ class Pruner:
         async with transaction(self._engine) as conn:
             step = await prune(conn, now)
             await conn.commit()
-        if step.walked == STEP:
+        if step.walked == self._pace.limit:
             self._left.append(prune)
-        self._in_vain += (time.monotonic() - started) * (step.walked - step.deleted) / STEP
+        self._in_vain += (time.monotonic() - started) * (step.walked - step.deleted) / self._pace.limit
         return step.deleted
 
     async def _prune_batches(self, conn: AsyncConnection, now: datetime) -> Walked:
-        step = await pruning.prune_batches(conn, *self._ages, now, self._after_batch, STEP)
+        step = await pruning.prune_batches(conn, *self._ages, now, self._after_batch, self._pace.limit)
         self._after_batch = step.last or BEFORE_ALL
         return step
 
     async def _prune_jobs(self, conn: AsyncConnection, now: datetime) -> Walked:
-        step = await pruning.prune_jobs(conn, *self._ages, now, self._after_job, STEP)
+        step = await pruning.prune_jobs(conn, *self._ages, now, self._after_job, self._pace.limit)
         self._after_job = step.last or BEFORE_ALL
         return step
 
     async def _prune_keys(self, conn: AsyncConnection, now: datetime) -> Walked:
-        keys = await idempotency.prune(conn, STEP)
+        keys = await idempotency.prune(conn, self._pace.limit)
         return Walked(keys, keys, None)
 
     async def _prune_runs(self, conn: AsyncConnection, now: datetime) -> Walked:
-        runs = await pruning.prune_runs(conn, self._retention, STEP)
+        runs = await pruning.prune_runs(conn, self._retention, self._pace.limit)
         await pruning.prune_rest(conn)
         return Walked(runs, runs, None)
 
@@ -105,5 +105,5 @@ class Pruner:
         return Walked(rows, rows, None)
 
     async def _prune_audit(self, conn: AsyncConnection, now: datetime) -> Walked:
-        entries = await audit.prune(conn, now, STEP)
+        entries = await audit.prune(conn, now, self._pace.limit)
         return Walked(entries, entries, None)
