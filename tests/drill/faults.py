@@ -1,16 +1,19 @@
-"""What is broken in the drill, each with what has to name it. A fault mends what it has broken."""
+"""What is broken in the drill, each with what has to name it. A fault mends what it has broken.
+
+What a page can do about it is done there, by somebody who has followed the link of the overview.
+"""
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.drill.stage import Named, Stage
+from tests.drill.stage import RUNBOOK, Named, Stage
 from tests.support.ledger.sql import do
-from tests.support.servers.ports import free_port
+from tests.support.servers.receiver import Receiver
 from tests.support.service.running_service import accepted
 
-BLOCKED = 12.0
-"""Seconds for which a handler blocks its worker: longer than it may take to be named."""
+BLOCKED = 15.0
+"""Seconds for which a handler blocks its worker: longer than it may take to be named, and acted upon."""
 
 SLOW = 0.3
 """Seconds by which each answer of the slow ledger is late."""
@@ -36,6 +39,7 @@ async def no_scheduler(stage: Stage) -> list[Named]:
     named = [
         await stage.named("scheduler", began),
         await stage.explained(job, "waits_for_scheduler", began),
+        (await stage.led("scheduler", began, RUNBOOK))[0],
     ]
     stage.scheduler.start()
     await stage.client.finished(job["id"])
@@ -48,27 +52,42 @@ async def no_worker(stage: Stage) -> list[Named]:
         await stage.explained(job, "no_worker_for_queue", began),
         await stage.named("no_worker", began, queue="nobody"),
     ]
-    await stage.client.http.post(f"/jobs/{job['id']}/cancel")
-    return named
+    overview, person = await stage.led("no_worker", began, "cancel the jobs that wait", queue="nobody")
+    await person.press("Cancel all that wait…")
+    await person.press("Cancel")
+    assert (await stage.client.job(job["id"]))["status"] == "cancelled"
+    return [*named, overview]
 
 
 async def host_down(stage: Stage) -> list[Named]:
-    host = f"127.0.0.1:{free_port()}"
-    payload = {"url": f"http://{host}/"}
+    receiver = Receiver()
+    host = receiver.url.removeprefix("http://")
+    payload = {"url": receiver.url}
     began = time.monotonic()
     jobs = [await stage.client.submit("http.request", payload, queue="calling", retry=HOPELESS) for _ in range(3)]
     named = [await stage.named("host", began, host=host), await stage.explained(jobs[-1], "target_held", began, host)]
-    for job in jobs:
-        await stage.client.http.post(f"/jobs/{job['id']}/cancel")
-    return named
+    overview, person = await stage.led("host", began, "release the host", host=host)
+    async with receiver:
+        assert f"{host} is called as usual" in (await person.press(f"Release {host}")).said
+        ended = [await stage.client.finished(job["id"]) for job in jobs]
+    assert {job["status"] for job in ended} == {"succeeded"}
+    return [*named, overview]
 
 
 async def poison(stage: Stage) -> list[Named]:
     job, began = await stage.client.submit("deed", {"do": "signal", "arg": 9}, queue="deeds"), time.monotonic()
-    return [
+    named = [
         await stage.explained(job, None, began, "crashed"),
         await stage.named("crashes", began, type="deed"),
     ]
+    overview, person = await stage.led("crashes", began, "run the job again with another payload", type="deed")
+    await stage.client.finished(job["id"])
+    page = await person.look(person.path)
+    await person.look(next(path for path in page.links.values() if path.endswith(job["id"])))
+    await person.press("Edit and retry")
+    await person.press("Retry with this payload", payload='{"do": "result", "arg": 1}')
+    assert (await stage.client.finished(job["id"]))["status"] == "succeeded"
+    return [*named, overview]
 
 
 async def limit_too_low(stage: Stage) -> list[Named]:
@@ -79,8 +98,11 @@ async def limit_too_low(stage: Stage) -> list[Named]:
         await stage.explained(jobs[-1], "rate_limit", began),
         await stage.named("limit", began, queue="limited"),
     ]
-    await stage.client.http.patch("/queues/limited", json={"rate_limit": None})
-    return named
+    overview, person = await stage.led("limit", began, "set another limit", queue="limited")
+    await person.press("Set limits", rate_jobs="100", rate_per="1")
+    ended = [await stage.client.finished(job["id"]) for job in jobs]
+    assert {job["status"] for job in ended} == {"succeeded"}
+    return [*named, overview]
 
 
 async def paused(stage: Stage) -> list[Named]:
@@ -90,14 +112,20 @@ async def paused(stage: Stage) -> list[Named]:
     said = await accepted("status", env={"ACCEPTED_URL": stage.url})
     assert said.code == 1
     assert named[-1].sentence in said.out
-    await stage.client.http.patch("/queues/paused", json={"paused": False})
-    return named
+    overview, person = await stage.led("paused", began, "resume the queue", queue="paused")
+    await person.press("Resume paused")
+    assert (await stage.client.finished(job["id"]))["status"] == "succeeded"
+    return [*named, overview]
 
 
 async def broker_away(stage: Stage) -> list[Named]:
     stage.broker.cut()
     job, began = await stage.client.submit("noop", queue="main"), time.monotonic()
-    named = [await stage.named("broker", began), await stage.explained(job, "broker_away", began)]
+    named = [
+        await stage.named("broker", began),
+        await stage.explained(job, "broker_away", began),
+        (await stage.led("broker", began, RUNBOOK))[0],
+    ]
     await stage.broker.heal()
     await stage.client.finished(job["id"])
     return named
@@ -106,7 +134,7 @@ async def broker_away(stage: Stage) -> list[Named]:
 async def ledger_slow(stage: Stage) -> list[Named]:
     began = time.monotonic()
     stage.ledger.delay(SLOW)
-    named = [await stage.named("ledger", began)]
+    named = [await stage.named("ledger", began), (await stage.led("ledger", began, RUNBOOK))[0]]
     await stage.ledger.heal()
     return named
 
@@ -115,8 +143,10 @@ async def stuck_handler(stage: Stage) -> list[Named]:
     job = await stage.client.submit("harms", {"how": "block", "seconds": BLOCKED}, queue="harm")
     began = time.monotonic()
     named = [await stage.named("blocked", began, job_id=job["id"])]
+    overview, person = await stage.led("blocked", began, "cancel the job", job_id=job["id"])
+    assert "is cancelled, or will be" in (await person.press("Cancel")).said
     await stage.client.finished(job["id"])
-    return named
+    return [*named, overview]
 
 
 async def schedule_that_cannot_fire(stage: Stage) -> list[Named]:
@@ -126,8 +156,13 @@ async def schedule_that_cannot_fire(stage: Stage) -> list[Named]:
     began = time.monotonic()
     await do(stage.engine, """UPDATE schedules SET job = '{"type": "gone"}', next_at = now() - interval '1 second'""")
     named = [await stage.named("schedule", began, schedule="nightly")]
-    await stage.client.http.delete("/schedules/nightly")
-    return named
+    overview, person = await stage.led("schedule", began, "write it again", schedule="nightly")
+    await person.press("Save", job='{"type": "noop", "queue": "main"}')
+    assert (await stage.client.get("/schedules/nightly")).json()["job"]["type"] == "noop"
+    await person.press("Delete…")
+    await person.press("Delete 1 schedule")
+    assert (await stage.client.get("/schedules/nightly")).status_code == 404
+    return [*named, overview]
 
 
 FAULTS = (

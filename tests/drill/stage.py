@@ -11,6 +11,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.clients.client import Client, Job
+from tests.support.clients.plain_browser import PlainBrowser
 from tests.support.servers.ports import free_port
 from tests.support.servers.proxy import Proxy
 from tests.support.service.processes import Service, answers
@@ -19,6 +20,12 @@ from tests.support.waiting import until
 
 NAMED_WITHIN = 10.0
 """Seconds from a fault to the first answer that names its cause."""
+
+OVERVIEW = "Overview"
+"""The page that names what `GET /status` names."""
+
+RUNBOOK = "Runbook"
+"""The link to what to do where no page can do it."""
 
 QUEUES = "main,harm,deeds,paused,limited,calling"
 """The queues of the worker. No worker serves another one."""
@@ -72,12 +79,34 @@ class Stage:
         """Wait until `GET /status` has a problem of this kind, about this."""
 
         async def said() -> Named | None:
-            for one in await self.problems():
-                if one["kind"] == kind and about.items() <= one.items():
-                    return Named("GET /status", kind, one["sentence"], time.monotonic() - began)
+            for sentence in await self._sentences(kind, about):
+                return Named("GET /status", kind, sentence, time.monotonic() - began)
             return None
 
         return await until(said, BOOT_WITHIN, f"GET /status to name {kind} {about}", interval=0.2)
+
+    async def led(self, kind: str, began: float, act: str, **about: Any) -> tuple[Named, PlainBrowser]:
+        """Wait until the overview says it in the same sentence, and follow its link to the page with the `act`."""
+        person = PlainBrowser(self.url)
+
+        async def shown() -> dict[str, str] | None:
+            known = [shape(one) for one in await self._sentences(kind, about)]
+            items = (await person.look("/")).items
+            return next((links for text, links in items if any(one in shape(text) for one in known)), None)
+
+        links = await until(shown, BOOT_WITHIN, f"the overview to name {kind} {about}", interval=0.2)
+        after, path = time.monotonic() - began, links[RUNBOOK if act == RUNBOOK else "Look and act"]
+        page = await person.look(path)
+        assert "#" not in path or path.partition("#")[2] in page.ids, path
+        return Named(OVERVIEW, kind, f"Its link leads to `{path}`: {act}.", after), person
+
+    async def _sentences(self, kind: str, about: dict[str, Any]) -> list[str]:
+        """Those of the problems of this kind, about this."""
+        return [
+            str(one["sentence"])
+            for one in await self.problems()
+            if one["kind"] == kind and about.items() <= one.items()
+        ]
 
     async def explained(self, job: Job, reason: str | None, began: float, about: str = "") -> Named:
         """Wait until `GET /jobs/{id}/explain` gives this reason (None: any), and mentions `about`."""
@@ -97,6 +126,11 @@ class Stage:
 
     async def _healthy(self) -> bool:
         return not await self.problems()
+
+
+def shape(text: str) -> str:
+    """A text without what changes while it is read (numbers, times), and without the marks of code."""
+    return " ".join(re.sub(r"\d+", "0", text.replace("`", "")).split())
 
 
 @asynccontextmanager

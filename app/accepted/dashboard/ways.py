@@ -6,6 +6,7 @@ from typing import Any
 from accepted.domain.ids import link
 
 _PAGES = (
+    (r"/jobs(\?.*)", r"/ui/jobs\1"),
     (r"/jobs/([0-9a-f-]{36})(/.*)?", r"/ui/jobs/\1"),
     (r"/workers", "/ui/workers"),
     (r"/queues/([^/]+)", r"/ui/queues/\1"),

@@ -85,7 +85,7 @@ async def _queue(visit: Visit, name: str, refused: ApiRefusal | None = None) -> 
     return visit.show(
         "queue.html", f"Queue {name}", refused.status if refused else 200, queue=found, sizing=sizing, charts=drawn,
         waiting=await _waiting(visit, found), limits=LIMITS, values=typed_in, may_set=_may_set(visit),
-        refused=refused.sentence if refused else "",
+        states=",".join(WAITING), refused=refused.sentence if refused else "",
     )  # fmt: skip
 
 

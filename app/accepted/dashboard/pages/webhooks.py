@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.routing import pages
 from accepted.domain.job import FINISHED, Status
@@ -33,14 +34,24 @@ async def webhooks(visit: Visitor) -> Response:
 
 @router.post(PATH + "/{delivery_id}/redeliver")
 async def redeliver(visit: Visitor, delivery_id: str) -> Response:
-    await visit.act("POST", f"/webhook-deliveries/{delivery_id}/redeliver")
+    try:
+        await visit.act("POST", f"/webhook-deliveries/{delivery_id}/redeliver")
+    except ApiRefusal as refusal:
+        if refusal.status != 409:
+            raise
+        return visit.go(PATH, refusal.sentence, done=False)
     return visit.go(PATH, "The webhook is sent again.")
 
 
 @router.post(PATH + "/release")
 async def release(visit: Visitor) -> Response:
     host = visit.field("host")
-    done = (await visit.act("POST", f"/targets/{host}/release")).value
+    try:
+        done = (await visit.act("POST", f"/targets/{host}/release")).value
+    except ApiRefusal as refusal:
+        if refusal.status != 404:
+            raise
+        return visit.go(PATH, f"{host} is called as usual already: it has answered, or somebody has released it.")
     return visit.go(
         PATH, f"{host} is called as usual again. Jobs that waited for it and are released: {done['released']}."
     )

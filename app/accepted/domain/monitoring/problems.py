@@ -198,17 +198,19 @@ def stuck(queue: str, type: str, job_id: str, since: datetime, seconds: float, u
 
 def crashes(queue: str, type: str, number: int, since: datetime) -> StatusProblem:
     return StatusProblem(
-        kind=Kind.CRASHES, queue=queue, type=type, since=since, link=_letters(queue, type, "crashed"),
+        kind=Kind.CRASHES, queue=queue, type=type, since=since,
+        link=link(f"/jobs?queue={quote(queue)}&type={quote(type)}&error_class=crashed"),
         sentence=f"{count(number, 'attempt')} of type {type} on queue {queue} ended with their process in the last "
         "10 minutes: most likely a payload kills it.",
-        what_to_do="Look at the dead letters of class crashed, and at the worker's log and memory. A job that crashed "
+        what_to_do="Look at the jobs whose error is crashed, and at the worker's log and memory. A job that crashed "
         "twice runs alone, and is a dead letter after the third time.",
     )  # fmt: skip
 
 
 def dead_letters(queue: str, type: str, number: int, since: datetime) -> StatusProblem:
     return StatusProblem(
-        kind=Kind.DEAD_LETTERS, queue=queue, type=type, since=since, link=_letters(queue, type),
+        kind=Kind.DEAD_LETTERS, queue=queue, type=type, since=since,
+        link=link(f"/dead-letters?queue={quote(queue)}&type={quote(type)}"),
         sentence=f"{count(number, 'job')} of type {type} on queue {queue} failed for good in the last 10 minutes.",
         what_to_do="See their errors; mend the cause, then `accepted dead-letters replay`, or discard them.",
     )  # fmt: skip
@@ -238,8 +240,3 @@ def unfired(name: str, said: str, since: datetime) -> StatusProblem:
         what_to_do="Look at its runs, which have the reason. A job that would not be accepted now has to be written "
         "again with PUT /schedules/{name}.",
     )  # fmt: skip
-
-
-def _letters(queue: str, type: str, kind: str | None = None) -> str:
-    of_class = f"&class={kind}" if kind else ""
-    return link(f"/dead-letters?queue={quote(queue)}&type={quote(type)}{of_class}")
