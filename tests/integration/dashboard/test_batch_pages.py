@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.clients.form_browser import FormBrowser, hidden_fields, signed_in
-from tests.support.ledger.sql import rows
+from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp
 
 GRAPH = [
@@ -54,6 +54,13 @@ async def test_a_workflow_is_drawn_cancelled_and_retried(
     assert "3 jobs of 3 not finished yet." in asked.text
     assert (await admin.send(page, f"{page}/cancel", **hidden_fields(asked.text))).status_code == 303
     assert "3 of 3 jobs finished" in await admin.text(page)
+    await do(
+        engine,
+        "UPDATE jobs SET started_at = finished_at - CASE ref WHEN 'extract' THEN 1 ELSE 20 END * interval '1 second'",
+    )
+    drawn = await admin.text(page)
+    assert "The longest chain is extract → &lt;b&gt;load&lt;/b&gt; → report: 41 s of " in drawn
+    assert [len(re.findall(f'<{part}[^>]*class="[^"]*critical"', drawn)) for part in ("path", "rect")] == [2, 3]
     asked = await admin.send(page, f"{page}/retry")
     assert "Retry 3 jobs" in asked.text
     await admin.send(page, f"{page}/retry", **hidden_fields(asked.text))

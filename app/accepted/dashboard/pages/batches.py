@@ -1,5 +1,6 @@
 """Batches and workflows: how far each is, its graph, and what can be done to the whole of it."""
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -8,14 +9,18 @@ from starlette.responses import Response
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.confirming import ask, is_sure
 from accepted.dashboard.entrance import Visitor
-from accepted.dashboard.graph import graph
+from accepted.dashboard.graph import MOST, RunTimes, graph, longest_chain, run_times
 from accepted.dashboard.routing import pages
-from accepted.dashboard.texts import number
+from accepted.dashboard.texts import moment, number
+from accepted.dashboard.visit import Visit
 from accepted.domain.job import FINISHED, RETRYABLE
 
 router = pages()
 
 PATH = "/ui/batches"
+
+LARGEST_PAGE = 200
+"""Jobs of one call of the API."""
 
 
 @router.get(PATH)
@@ -30,9 +35,14 @@ async def batches(visit: Visitor) -> Response:
 @router.get(PATH + "/{batch_id}")
 async def batch(visit: Visitor, batch_id: str) -> Response:
     found = await visit.get(f"/batches/{batch_id}")
-    jobs = found.get("jobs", [])
+    jobs, now = found.get("jobs", []), datetime.now(UTC)
+    ran = await _run_times(visit, found, now)
+    chain = longest_chain(jobs, ran)
+    until = moment(found["finished_at"]) if found["finished_at"] else now
+    whole = (until - moment(found["created_at"])).total_seconds()
     return visit.show(
-        "batch.html", "Workflow" if jobs else "Batch", batch=found, jobs=jobs, graph=graph(jobs),
+        "batch.html", "Workflow" if jobs else "Batch", batch=found, jobs=jobs, graph=graph(jobs, chain, ran), ran=ran,
+        chain=chain.sentence(whole) if chain else "",
         done=_finished(found), retryable=sum(found["counts"].get(status, 0) for status in RETRYABLE),
     )  # fmt: skip
 
@@ -67,6 +77,19 @@ async def retry(visit: Visitor, batch_id: str) -> Response:
     done = (await visit.act("POST", "/jobs/retry", wanted)).value
     more = "" if done.get("complete", True) else " There are more: do it again to go on."
     return visit.go(back, f"{_jobs(done['retried'])} will run again.{more}", done=not more)
+
+
+async def _run_times(visit: Visit, batch: dict[str, Any], now: datetime) -> RunTimes:
+    """Of the jobs of a workflow that is drawn; of others none, because they would be many requests."""
+    refs = {job["id"]: job["ref"] for job in batch.get("jobs", [])}
+    jobs: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    for _ in range(0, len(refs) if len(refs) <= MOST else 0, LARGEST_PAGE):
+        page = await visit.get("/jobs", batch_id=batch["id"], limit=LARGEST_PAGE, cursor=cursor)
+        jobs += page["items"]
+        if (cursor := page["next"]) is None:
+            break
+    return run_times(jobs, refs, now)
 
 
 def _finished(batch: dict[str, Any]) -> int:
