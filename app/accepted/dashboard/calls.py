@@ -52,6 +52,11 @@ class ApiRefusal(Exception):
         return fields or str(self.problem["detail"])
 
 
+def wrong_input(detail: str) -> ApiRefusal:
+    """The refusal of a form that the API is not asked about."""
+    return ApiRefusal({"title": "Invalid request", "status": 422, "detail": detail})
+
+
 class Answer(NamedTuple):
     status: int
     body: bytes

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from accepted.dashboard.forms import raw, typed
+from accepted.dashboard.hiding import Hiding
 
 PREFIX = "payload."
 """Of the names of the fields in the form."""
@@ -15,13 +16,14 @@ Schema = Mapping[str, Any]
 
 
 class SchemaField(NamedTuple):
-    """A property of the payload. `kind`: text, area, number, choice or json."""
+    """A property of the payload. `kind`: text, area, number, choice or json. `hidden`: no page shows its value."""
 
     name: str
     kind: str
     required: bool
     hint: str
     choices: tuple[str, ...] = ()
+    hidden: bool = False
 
     @property
     def field(self) -> str:
@@ -34,7 +36,11 @@ def fields_of(schema: Schema) -> list[SchemaField] | None:
     if not isinstance(properties, Mapping) or not properties or "$ref" in schema:
         return None
     required = set(schema.get("required", ()))
-    return [_field(name, of, name in required) for name, of in properties.items()]
+    hiding = Hiding(schema)
+    return [
+        _field(name, of, name in required)._replace(hidden=hiding.hides(schema) or hiding.hides(of))
+        for name, of in properties.items()
+    ]
 
 
 def payload_of(fields: list[SchemaField], given: Mapping[str, str]) -> dict[str, object]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accepted.dashboard import texts
+from accepted.dashboard.hiding import HIDDEN
 from accepted.domain.ids import link
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def environment() -> "Environment":
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals |= {"url": link, "static": static}
+    made.globals |= {"url": link, "static": static, "HIDDEN": HIDDEN}
     for filter in (texts.exact, texts.relative, texts.lasting, texts.number, texts.pretty, texts.as_json, texts.moment):
         made.filters[filter.__name__] = filter
     return made

@@ -5,16 +5,18 @@ import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 from starlette.responses import Response
 
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.payloads import PayloadTypes, types_of
 from accepted.dashboard.routing import pages
 from accepted.dashboard.timeline import timeline
 from accepted.dashboard.visit import Visit
+from accepted.domain import json_text
 from accepted.domain.job import FINISHED, INTERNAL_TYPES, RETRYABLE, Status
 
 router = pages()
@@ -34,20 +36,22 @@ MOST_COPIED = 4096
 async def job(visit: Visitor, job_id: UUID) -> Response:
     answer = await visit.answer(f"/jobs/{job_id}")
     shown, raw = answer.value, msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
-    attempts, explained, lines, family, deliveries, batch = await asyncio.gather(
+    attempts, explained, lines, family, deliveries, batch, types = await asyncio.gather(
         visit.get(f"/jobs/{job_id}/attempts", limit=200),
         visit.get(f"/jobs/{job_id}/explain"),
         visit.get(f"/jobs/{job_id}/logs", limit=MOST_LINES),
         visit.get("/jobs", root_id=shown["root_id"], limit=MOST_RELATIVES),
         _if_there(visit, "/webhook-deliveries", job_id=job_id),
         _if_there(visit, f"/batches/{shown['batch_id']}" if shown["batch_id"] else ""),
+        types_of(visit),
     )
+    payload = types.masked(shown["type"], bytes(raw["payload"]))
     return visit.show(
         "job.html", f"{shown['type']} {str(job_id)[-8:]}",
-        job=shown, payload=bytes(raw["payload"]), result=bytes(raw["result"]), attempts=attempts["items"],
-        edits=attempts.get("edits", []), explained=explained, lines=lines, family=tree(family["items"]),
+        job=shown, payload=payload, result=bytes(raw["result"]), attempts=attempts["items"],
+        edits=_edits(types, shown["type"], attempts.get("edits", [])), explained=explained, lines=lines, family=tree(family["items"]),
         more_family=family["next"] is not None, deliveries=(deliveries or {"items": []})["items"], batch=batch,
-        timeline=timeline(shown, attempts["items"], datetime.now(UTC)), curl=_curl(visit, shown, raw["payload"]),
+        timeline=timeline(shown, attempts["items"], datetime.now(UTC)), curl=_curl(visit, shown, payload),
         can=_acts(visit, shown), live=f"?job={job_id}",
     )  # fmt: skip
 
@@ -93,12 +97,21 @@ def tree(family: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
     return found
 
 
-def _curl(visit: Visit, job: Mapping[str, Any], payload: msgspec.Raw) -> str:
-    """The command that submits the job again."""
+def _edits(types: PayloadTypes, type_: str, edits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [edit | {"payload_before": types.masked(type_, json_text.encode(edit["payload_before"]))} for edit in edits]
+
+
+def _curl(visit: Visit, job: Mapping[str, Any], payload: bytes) -> str:
+    """The command that submits the job again: once, however often it is run. Empty for a type that only we submit."""
+    if job["type"] in INTERNAL_TYPES:
+        return ""
     given = {name: job[name] for name in COPIED if job[name]}
-    large = len(bytes(payload)) > MOST_COPIED
-    body = msgspec.json.encode({**given, "payload": {} if large else payload}).decode()
+    large = len(payload) > MOST_COPIED
+    body = msgspec.json.encode({**given, "payload": {} if large else msgspec.Raw(payload)}).decode()
     key = [] if visit.key_hash is None else ['-H "Authorization: Bearer $ACCEPTED_API_KEY"']
     data = "--data @job.json" if large else f"--data {shlex.quote(body)}"
-    address = str(visit.request.url.replace(path=visit.request.scope["root_path"] + "/jobs", query=""))
-    return " \\\n  ".join([f"curl {shlex.quote(address)}", *key, "-H 'Content-Type: application/json'", data])
+    lines = [
+        f"curl {shlex.quote(f'{visit.request.base_url}jobs')}", *key, "-H 'Content-Type: application/json'",
+        f"-H 'Idempotency-Key: {uuid4()}'", data,
+    ]  # fmt: skip
+    return " \\\n  ".join(lines)

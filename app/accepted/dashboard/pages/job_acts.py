@@ -1,5 +1,7 @@
 """What can be done to one job."""
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -8,7 +10,9 @@ from starlette.responses import Response
 
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.hiding import HIDDEN, NothingToKeep
 from accepted.dashboard.pages.job import COPIED
+from accepted.dashboard.payloads import not_there, types_of
 from accepted.dashboard.routing import pages
 from accepted.dashboard.visit import Visit
 
@@ -20,8 +24,11 @@ SAID = {"cancel": "The job is cancelled, or will be as soon as its worker is tol
 @router.get("/ui/jobs/{job_id}/edit")
 async def edit(visit: Visitor, job_id: UUID) -> Response:
     """A form with the payload."""
-    payload = bytes((await _raw(visit, job_id))["payload"])
-    return _editor(visit, job_id, msgspec.json.format(payload, indent=2).decode())
+    raw, types = await asyncio.gather(_raw(visit, job_id), types_of(visit))
+    payload = types.masked(_type(raw), bytes(raw["payload"]))
+    indented = msgspec.json.format(payload, indent=2)
+    fits = len(indented) <= visit.state.settings.max_payload_bytes
+    return _editor(visit, job_id, (indented if fits else payload).decode())
 
 
 @router.post("/ui/jobs/{job_id}/edit")
@@ -29,9 +36,11 @@ async def replay(visit: Visitor, job_id: UUID) -> Response:
     """Run a failed job again with the payload of the form."""
     text = visit.field("payload")
     try:
-        payload = msgspec.Raw(msgspec.json.format(text.encode(), indent=0))
+        payload = await _typed(visit, job_id, text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         return _editor(visit, job_id, text, f"This is no JSON: {error}")
+    except NothingToKeep as error:
+        return _editor(visit, job_id, text, not_there(error))
     try:
         await visit.act("POST", f"/dead-letters/{job_id}/replay", {"payload": payload})
     except ApiRefusal as refusal:
@@ -90,6 +99,19 @@ def _refused(visit: Visit, job_id: UUID, refusal: ApiRefusal) -> Response:
 def _editor(visit: Visit, job_id: UUID, text: str, refused: str = "") -> Response:
     status = 422 if refused else 200
     return visit.show("edit.html", "Edit and retry", status, job_id=job_id, text=text, refused=refused)
+
+
+async def _typed(visit: Visit, job_id: UUID, text: str) -> msgspec.Raw:
+    """The payload that was typed, with the hidden values that the job has."""
+    payload = msgspec.json.format(text.encode(), indent=0)
+    if HIDDEN in text:
+        raw, types = await asyncio.gather(_raw(visit, job_id), types_of(visit))
+        payload = types.restored(_type(raw), payload, bytes(raw["payload"]))
+    return msgspec.Raw(payload)
+
+
+def _type(raw: Mapping[str, msgspec.Raw]) -> str:
+    return msgspec.json.decode(raw["type"], type=str)
 
 
 async def _raw(visit: Visit, job_id: UUID) -> dict[str, Any]:

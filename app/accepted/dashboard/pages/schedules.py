@@ -1,17 +1,21 @@
 """Schedules: when each has run and will run, what it has missed, and what a change of the clock does to it."""
 
 import asyncio
-import json
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 
-from accepted.dashboard.calls import ApiRefusal
+from accepted.dashboard.calls import ApiRefusal, wrong_input
 from accepted.dashboard.confirming import ask, is_sure
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.forms import minutes, raw
+from accepted.dashboard.hiding import HIDDEN, Members, NothingToKeep
+from accepted.dashboard.payloads import not_there, types_of
 from accepted.dashboard.routing import pages
+from accepted.dashboard.texts import as_json
 from accepted.dashboard.visit import Visit
+from accepted.domain import json_text
 from accepted.domain.schedule import MISSED
 
 router = pages()
@@ -76,7 +80,7 @@ async def put(visit: Visitor) -> Response:
 async def schedule(visit: Visitor, name: str) -> Response:
     found = await _with_runs(visit, await visit.get(f"/schedules/{name}"), 50)
     values = found["schedule"] | {
-        "job": json.dumps(found["schedule"]["job"], indent=2, ensure_ascii=False),
+        "job": as_json(await _masked(visit, found["schedule"]["job"])),
         "spread_over": f"{found['schedule']['spread_over'] / 60:g}",
     }
     return visit.show(
@@ -113,12 +117,48 @@ async def _write(visit: Visit, values: Shown) -> None:
     """Write the schedule of the form. Raises `ApiRefusal`, also for a name with which the API has no path."""
     name = values["name"]
     if not name or "/" in name:
-        raise ApiRefusal({"title": "Invalid request", "status": 422, "detail": "name: must be a name without slashes"})
+        raise wrong_input("name: must be a name without slashes")
     body = _line(values) | {
-        "job": raw(values["job"]), "on_missed": values["on_missed"], "overlap": values["overlap"],
+        "job": await _job_of(visit, values), "on_missed": values["on_missed"], "overlap": values["overlap"],
         "spread_over": minutes(values["spread_over"]), "enabled": bool(values["enabled"]),
     }  # fmt: skip
     await visit.act("PUT", f"/schedules/{name}", body)
+
+
+async def _masked(visit: Visit, job: Shown) -> Shown:
+    """The job as the form shows it."""
+    if "payload" not in job:
+        return job
+    types = await types_of(visit)
+    return job | {"payload": json_text.parse(types.masked(job["type"], json_text.encode(job["payload"])))}
+
+
+async def _job_of(visit: Visit, values: Shown) -> msgspec.Raw:
+    """The job that was typed, with the hidden values of the schedule's payload. Raises `ApiRefusal`."""
+    typed = raw(values["job"])
+    if HIDDEN not in values["job"]:
+        return typed
+    before, types = await asyncio.gather(_job_before(visit, values["name"]), types_of(visit))
+    try:
+        job = msgspec.json.decode(typed, type=Members)
+        type_ = msgspec.json.decode(job["type"], type=str)
+        stored = json_text.encode(before.get("payload", {}) if type_ == before["type"] else {})
+        job["payload"] = msgspec.Raw(types.restored(type_, bytes(job["payload"]), stored))
+    except NothingToKeep as error:
+        raise wrong_input(f"job/payload{not_there(error)}") from None
+    except (msgspec.DecodeError, KeyError):
+        return typed  # the API says what is wrong with it
+    return msgspec.Raw(msgspec.json.encode(job))
+
+
+async def _job_before(visit: Visit, name: str) -> Shown:
+    """That of the schedule as it is; of a new one, one without a payload."""
+    try:
+        return dict((await visit.get(f"/schedules/{name}"))["job"])
+    except ApiRefusal as refusal:
+        if refusal.status != 404:
+            raise
+        return {"type": ""}
 
 
 async def _set_enabled(visit: Visit, name: str, enabled: bool) -> Response:

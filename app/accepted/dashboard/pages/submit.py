@@ -3,11 +3,14 @@
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from starlette.responses import Response
 
-from accepted.dashboard.calls import ApiRefusal
+from accepted.dashboard.calls import ApiRefusal, wrong_input
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.forms import raw, typed
+from accepted.dashboard.hiding import HIDDEN, NothingToKeep
+from accepted.dashboard.payloads import not_there, types_of
 from accepted.dashboard.routing import pages
 from accepted.dashboard.schema_form import PREFIX, fields_of, payload_of
 from accepted.dashboard.visit import Visit
@@ -39,6 +42,8 @@ async def submit(visit: Visitor) -> Response:
         body["tags"] = [one.strip() for one in given["tags"].split(",")]
     payload = raw(given.get("payload", "")) if is_json or fields is None else payload_of(fields, given)
     try:
+        if isinstance(payload, msgspec.Raw) and HIDDEN in given.get("payload", ""):
+            await _check_masks(visit, type_, payload)
         job = (await visit.act("POST", "/jobs", body | {"type": type_, "payload": payload}, visit.field("key"))).value
     except ApiRefusal as refusal:
         if refusal.status not in (400, 413, 422, 429):
@@ -58,6 +63,17 @@ async def _form(visit: Visit, type_: str, given: dict[str, str], refused: ApiRef
         options=OPTIONS, refused=refused.sentence if refused else "", wrong=_wrong(refused),
         key=uuid4().hex,
     )  # fmt: skip
+
+
+async def _check_masks(visit: Visit, type_: str, payload: msgspec.Raw) -> None:
+    """A payload that was copied from a page has no hidden values. Raises `ApiRefusal`."""
+    types = await types_of(visit)
+    try:
+        types.restored(type_, bytes(payload), b"{}")
+    except NothingToKeep as error:
+        raise wrong_input(f"payload{not_there(error)}") from None
+    except msgspec.DecodeError:
+        return  # the API says what is wrong with it
 
 
 async def _types(visit: Visit) -> dict[str, dict[str, Any]]:
