@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN
+from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, is_own_path
 from accepted.domain.network.addresses import EgressAllow, HostList, IPNetwork, read_networks
 from accepted.domain.network.servers import ADDRESS, ADDRESS_OR_DOMAIN, MAX_ADDRESS, AmqpUrl, PostgresUrl, SmtpServer
 from accepted.domain.network.signing import is_secret
@@ -110,6 +110,13 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[HostList, NoDecode] = Field(
         HostList(), description="comma-separated host names and networks, without ports"
     )
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_no_own_path(cls, value: str) -> str:
+        if is_own_path(value):
+            raise ValueError("must not begin as a path of the service does")
+        return value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -228,6 +228,8 @@ def test_a_root_path(monkeypatch: pytest.MonkeyPatch, value: str, read: str) -> 
         ("ROOT_PATH", "//a"),
         ("ROOT_PATH", "/a b"),
         ("ROOT_PATH", "/a?b"),
+        ("ROOT_PATH", "/ui"),
+        ("ROOT_PATH", "/jobs/a/"),
         ("ROOT_PATH", "https://example.com/a"),
         ("ROOT_PATH", "/" + "a" * 200),
         ("TRUSTED_PROXIES", "proxy.internal"),

@@ -7,19 +7,19 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
-from accepted.api.http.answers import JSON
+from accepted.api.http.answers import JSON, header_docs
 from accepted.api.http.auth import Admin, documented
 from accepted.api.http.body import body_docs, read_json
-from accepted.api.http.parameters import only_query
+from accepted.api.http.parameters import Listing, Page, only_query
 from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
 from accepted.api.state import state_of
-from accepted.domain import json_text
+from accepted.domain import cursor, json_text
 from accepted.domain.tenants import SCOPES
 from accepted.errors import Forbidden, ResourceNotFound
 from accepted.services import keys as service
@@ -29,7 +29,7 @@ from accepted.storage import tenants
 from accepted.storage.db.engine import reading
 from accepted.storage.tenants import ApiKey
 
-router = APIRouter(tags=["keys"], dependencies=[*documented, Depends(only_query())])
+router = APIRouter(tags=["keys"], dependencies=documented)
 
 MAX_BODY = 4096
 """Bytes: a name and the scopes."""
@@ -56,8 +56,11 @@ class KeyView(BaseModel):
     revoked_at: datetime | None
 
 
-class KeyList(BaseModel):
+class KeyPage(BaseModel):
+    """A page of keys, the oldest first; `next` is the cursor of the next page."""
+
     items: list[KeyView]
+    next: str | None
 
 
 class MadeKeyView(KeyView):
@@ -66,18 +69,26 @@ class MadeKeyView(KeyView):
     key: str
 
 
-@router.get("/keys", response_model=KeyList, responses=responses_for(*REFUSALS))
-async def list_(request: Request, who: Admin) -> Response:
+@router.get(
+    "/keys",
+    response_model=KeyPage,
+    responses={200: {"description": "A page.", "headers": header_docs("Link")}, **responses_for(*REFUSALS)},
+)
+async def list_(request: Request, who: Admin, query: Annotated[Page, Query()]) -> Response:
     """The tenant's keys, the oldest first, also those that are revoked."""
+    listing = Listing("/keys", who.tenant, query)
+    after = listing.begin(cursor.read)
     async with reading(state_of(request).engine) as conn:
-        found = await tenants.keys_of(conn, who.tenant)
-    return Response(json_text.encode({"items": [_shown(one) for one in found]}), media_type=JSON)
+        found = await tenants.keys_of(conn, who.tenant, after, query.limit + 1)
+    items = [_shown(one) for one in found[: query.limit]]
+    return listing.answer(found, items, lambda one, scope: cursor.write(one.id, scope))
 
 
 @router.post(
     "/keys",
     status_code=201,
     response_model=MadeKeyView,
+    dependencies=[Depends(only_query())],
     responses=responses_for(*BODY_REFUSALS),
     openapi_extra=body_docs(KeyRequest),
 )
@@ -94,7 +105,10 @@ async def create(request: Request, who: Admin) -> Response:
 
 
 @router.post(
-    "/keys/{key_id}/revoke", response_model=KeyView, responses=responses_for(errors.ResourceNotFound, *REFUSALS)
+    "/keys/{key_id}/revoke",
+    response_model=KeyView,
+    dependencies=[Depends(only_query())],
+    responses=responses_for(errors.ResourceNotFound, *REFUSALS),
 )
 async def revoke(request: Request, who: Admin, key_id: UUID) -> Response:
     """Revoke a key of the tenant, and what waits under it. A key that is revoked already stays as it is."""

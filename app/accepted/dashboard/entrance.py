@@ -12,13 +12,16 @@ from starlette.requests import Request
 
 from accepted.api.http.exposure import from_other_site
 from accepted.api.state import state_of
-from accepted.dashboard.visit import SESSION, Form, Visit
+from accepted.dashboard.visit import SESSION, Form, Visit, cookie_of
 from accepted.errors import CrossSite, MalformedRequest, TooLarge
 from accepted.services import sessions
 from accepted.services.keys import EVERYONE
 
 LONGEST_SPELLING = 3
 """Bytes of a form for a byte of what it says: `%20`."""
+
+INDENTED = 1
+"""Bytes of line breaks and indentation for a byte of JSON that a person writes."""
 
 MORE = 64 * 1024
 """Bytes of a form beside a payload."""
@@ -35,7 +38,7 @@ class FromElsewhere(Exception):
 async def visit(request: Request) -> Visit:
     """Of a person with a session. Raises `SignInNeeded`, `FromElsewhere`, and for a form `CrossSite`."""
     _check_origin(request)
-    token = request.cookies.get(SESSION, "")
+    token = cookie_of(request, SESSION)
     if state_of(request).settings.auth == "off":
         return await _checked(Visit(request, EVERYONE, token or sessions.new_token()))
     found = await sessions.find(state_of(request).engine, state_of(request).keys, token) if token else None
@@ -48,7 +51,12 @@ async def visit(request: Request) -> Visit:
 async def guest(request: Request) -> Visit:
     """Of anybody. Raises `FromElsewhere`, and `CrossSite` for a form that is not ours."""
     _check_origin(request)
-    return await _checked(Visit(request, None, request.cookies.get(SESSION) or sessions.new_token()))
+    return await _checked(stranger(request))
+
+
+def stranger(request: Request) -> Visit:
+    """The visit of somebody who is not known."""
+    return Visit(request, None, cookie_of(request, SESSION) or sessions.new_token())
 
 
 Visitor = Annotated[Visit, Depends(visit)]
@@ -57,7 +65,7 @@ Guest = Annotated[Visit, Depends(guest)]
 
 def _check_origin(request: Request) -> None:
     """Without a cookie nobody is known, and a new one would take the place of that of the session."""
-    unknown = request.method == "GET" and SESSION not in request.cookies
+    unknown = request.method == "GET" and not cookie_of(request, SESSION)
     if unknown and request.headers.get("sec-fetch-site") == "cross-site":
         raise FromElsewhere
 
@@ -69,16 +77,16 @@ async def _checked(visit: Visit) -> Visit:
         return visit
     if from_other_site(visit.request.scope["headers"]):
         raise CrossSite("a page of another site has sent this form")
-    visit.form = await _read_form(visit.request)
+    visit.form = await read_form(visit.request)
     is_ours = hmac.compare_digest(visit.field("csrf").encode(), visit.csrf.encode())
-    if SESSION not in visit.request.cookies or not is_ours:
+    if not visit.cookie(SESSION) or not is_ours:
         raise CrossSite("the form is too old, or not from a page of this service: load the page again")
     return visit
 
 
-async def _read_form(request: Request) -> Form:
+async def read_form(request: Request) -> Form:
     """The fields of an URL-encoded form. Raises `TooLarge` or `MalformedRequest`."""
-    most = LONGEST_SPELLING * state_of(request).settings.max_payload_bytes + MORE
+    most = LONGEST_SPELLING * (1 + INDENTED) * state_of(request).settings.max_payload_bytes + MORE
     received = bytearray()
     async for piece in request.stream():
         received += piece

@@ -91,10 +91,9 @@ def longest_chain(jobs: Sequence[WorkflowJob], ran: RunTimes) -> Chain | None:
     end = max(seconds, key=lambda ref: seconds[ref], default=None)  # of equal ones the first, so no job that waits
     if end is None or not seconds[end]:
         return None
-    refs, at = [], end
-    while at is not None:
+    refs = [end]
+    while (at := before[refs[-1]]) is not None:
         refs.append(at)
-        at = before[at]
     return Chain(refs[::-1], seconds[end])
 
 

@@ -37,6 +37,11 @@ class NothingToKeep(ValueError):
     """`HIDDEN` stands where no hidden value was before. The text is the path to it."""
 
 
+def has_mask(text: str) -> bool:
+    """Whether JSON text may have a value that is still `HIDDEN`."""
+    return HIDDEN[0] in text or "\\u2022" in text
+
+
 class Hiding:
     """What the payload schema of one type hides."""
 
@@ -112,8 +117,10 @@ class Hiding:
         found: list[Any] = []
         for one in schemas:
             named = one.get("properties")
-            is_named = isinstance(named, Mapping) and name in named
-            found += [named[name]] if is_named else _parts(one, _OF_OTHER_MEMBERS)
+            if isinstance(named, Mapping) and name in named:
+                found.append(named[name])
+            else:
+                found += _parts(one, _OF_OTHER_MEMBERS)
             found += _parts(one, _OF_ANY_MEMBER)
         return self._about(found)
 

@@ -56,6 +56,12 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def editable(stored: bytes, most: int) -> str:
+    """JSON text for people to change: indented, unless that makes more than `most` bytes of it."""
+    indented = msgspec.json.format(stored, indent=2)
+    return (indented if len(indented) <= most else stored).decode()
+
+
 def pretty(stored: bytes) -> str:
     """JSON text for people to read, cut at `MOST_JSON`. Its numbers and strings are as they are stored."""
     text = msgspec.json.format(stored, indent=2).decode()

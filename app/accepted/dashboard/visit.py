@@ -43,6 +43,18 @@ HEADERS = {
 Form = Mapping[str, list[str]]
 
 
+def cookie_of(request: Request, name: str) -> str:
+    """The value of one of our cookies; empty if there is none."""
+    return request.cookies.get(_cookie_name(request, name), "")
+
+
+def _cookie_name(request: Request, name: str) -> str:
+    """With port and prefix: a browser sends the cookies of one port to all of them, and those of `/` to each prefix."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    parts = [port if port.isdecimal() else "", *link("").split("/")]
+    return "_".join([name, *filter(None, parts)])
+
+
 class Visit:
     """`who` is None before signing in. `key_hash` is that of the session's API key; None where none is needed."""
 
@@ -82,6 +94,13 @@ class Visit:
         if not self.may(scope):
             raise Forbidden(f"this API key lacks the scope {scope}")
 
+    def cookie(self, name: str) -> str:
+        return cookie_of(self.request, name)
+
+    async def is_over(self) -> bool:
+        """Whether the session's key was revoked meanwhile. Raises `LedgerUnavailable`."""
+        return self.key_hash is not None and await self.state.keys.principal_of(self.key_hash) is None
+
     def field(self, name: str, otherwise: str = "") -> str:
         """A field of the form that was sent; the last value of several."""
         return (self.form.get(name) or [otherwise])[-1]
@@ -109,7 +128,7 @@ class Visit:
 
     def show(self, template: str, title: str, status: int = 200, **values: Any) -> Response:
         """A page."""
-        flash = unquote(self.request.cookies.get(FLASH, "")) if LIVE not in self.request.headers else ""
+        flash = unquote(self.cookie(FLASH)) if LIVE not in self.request.headers else ""
         done, _, said = flash.partition(" ")
         context = {
             "visit": self, "title": title, "menu": entries(self.may), "here": self._path(),
@@ -118,7 +137,7 @@ class Visit:
         answer = HTMLResponse(templates.render(template, **context, **values), status, HEADERS)
         if said:
             self._set(answer, FLASH, "", 0)
-        if self.request.cookies.get(SESSION) != self.token:
+        if self.cookie(SESSION) != self.token:
             self._set(answer, SESSION, self.token, LASTS)
         return answer
 
@@ -139,6 +158,6 @@ class Visit:
 
     def _set(self, answer: Response, name: str, value: str, seconds: int) -> None:
         answer.set_cookie(
-            name, value, seconds, path=link("/"), secure=self.request.url.scheme == "https", httponly=True,
-            samesite="strict",
+            _cookie_name(self.request, name), value, seconds, path=link("/"), httponly=True, samesite="strict",
+            secure=self.request.scope["scheme"] == "https",
         )  # fmt: skip

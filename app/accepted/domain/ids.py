@@ -13,10 +13,12 @@ __all__ = [
     "AFTER_ALL",
     "BEFORE_ALL",
     "MAX_ROOT",
+    "OWN_PATHS",
     "ROOT_PATTERN",
     "age_of",
     "as_sent",
     "floor_at",
+    "is_own_path",
     "link",
     "new_id",
     "serve_under",
@@ -34,12 +36,25 @@ ROOT_PATTERN = r"(?:/[A-Za-z0-9._~-]+)*"
 MAX_ROOT = 200
 """Characters of a prefix."""
 
+OWN_PATHS = frozenset({
+    "audit", "batches", "dead-letters", "docs", "healthz", "job-types", "jobs", "keys", "leases", "metrics",
+    "openapi.json", "problems", "queues", "readyz", "schedules", "stats", "status", "targets", "ui",
+    "webhook-deliveries", "webhook-secret", "workers", "workflows",
+})  # fmt: skip
+"""How the paths of the service begin. A prefix must not: `/jobs/1` could not be told from what a proxy that removes
+the prefix `/jobs` has left of `/jobs/jobs/1`."""
+
 _root: ContextVar[str] = ContextVar("root", default="")
 
 
 def serve_under(root: str) -> None:
     """Links have this prefix from now on, in this task and those that it starts."""
     _root.set(root)
+
+
+def is_own_path(root: str) -> bool:
+    """Whether a prefix begins as paths of the service do."""
+    return root.lstrip("/").partition("/")[0] in OWN_PATHS
 
 
 def link(path: str) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from accepted.domain.ids import BEFORE_ALL
 from accepted.domain.tenants import DEFAULT_TENANT, RESERVED, TenantQuota, TenantShare
 from accepted.storage.db import notifications
 from accepted.storage.db.statements import Connection, Row, Statement, struct
@@ -48,7 +49,9 @@ SELECT EXISTS (
 ) AS found
 """)
 _LIST_KEYS = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY id")
-_KEYS_OF = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE tenant = :tenant ORDER BY id")
+_KEYS_OF = Statement(
+    f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE tenant = :tenant AND id > :after ORDER BY id LIMIT :limit"
+)
 _KEY_OF = Statement(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE id = :id AND tenant = :tenant")
 _REVOKE_KEY = Statement(f"""
 UPDATE api_keys SET revoked_at = now() WHERE id = :id AND revoked_at IS NULL RETURNING {_KEY_COLUMNS}
@@ -142,9 +145,10 @@ async def list_keys(conn: Connection) -> list[ApiKey]:
     return [struct(ApiKey, row) for row in await _LIST_KEYS.rows(conn)]
 
 
-async def keys_of(conn: Connection, tenant: str) -> list[ApiKey]:
-    """The keys of this tenant, oldest first."""
-    return [struct(ApiKey, row) for row in await _KEYS_OF.rows(conn, tenant=tenant)]
+async def keys_of(conn: Connection, tenant: str, after: UUID | None, limit: int) -> list[ApiKey]:
+    """Up to `limit` keys of this tenant, oldest first, above the id `after`."""
+    rows = await _KEYS_OF.rows(conn, tenant=tenant, after=after or BEFORE_ALL, limit=limit)
+    return [struct(ApiKey, row) for row in rows]
 
 
 async def key_of(conn: Connection, tenant: str, key_id: UUID) -> ApiKey | None:

@@ -4,16 +4,19 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import Receive, Scope, Send
 
 from accepted.api.app import create_app
 from accepted.dashboard.entrance import SESSION
 from accepted.services import keys
 from accepted.settings import Settings
-from tests.support.clients.form_browser import FormBrowser
+from tests.support.clients.form_browser import FormBrowser, hidden_lists
+from tests.support.ledger.jobs import put
 from tests.support.ledger.sql import do, rows
 from tests.support.service.http_app import HttpApp, http_app
 
@@ -135,6 +138,8 @@ async def test_headers_of_every_page(app: HttpApp) -> None:
 async def test_it_is_served_under_a_prefix(engine: AsyncEngine, database_url: str) -> None:
     async with served(engine, database_url, root_path=ROOT, trusted_proxies="0.0.0.0/0") as app:
         browser = FormBrowser(app, "https://api", **{"X-Forwarded-Proto": "https"})
+        typed = await browser.get(f"{ROOT}?span=day")
+        assert (typed.status_code, typed.headers["location"]) == (308, f"{ROOT}/?span=day")
         away = await browser.get(f"{ROOT}/")
         assert away.headers["location"] == f"{ROOT}/ui/sign-in"
         _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
@@ -146,6 +151,62 @@ async def test_it_is_served_under_a_prefix(engine: AsyncEngine, database_url: st
         paths = re.findall(r'(?:href|src|action|data-events)="(/[^"]*)"', page.text)
         assert paths
         assert not [path for path in paths if not path.startswith(ROOT)]
+
+
+async def test_services_of_one_host_have_cookies_of_their_own(engine: AsyncEngine, database_url: str) -> None:
+    """Those of a browser are for all ports, and those of `/` for each prefix. Whoever signs in here stays in there."""
+    async with served(engine, database_url) as one, served(engine, database_url, root_path="/b") as other:
+        _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+        names = []
+        for app, port, path in ((one, 8000, ""), (one, 8001, ""), (other, 8000, "/b")):
+            browser = FormBrowser(app, f"http://api:{port}")
+            assert (await browser.send(f"{path}/ui/sign-in", f"{path}/ui/sign-in", key=key)).status_code == 303
+            assert (await browser.get(f"{path}/ui/workers")).status_code == 200
+            names += list(browser.http.cookies)
+        assert names == ["accepted_session_8000", "accepted_session_8001", "accepted_session_8000_b"]
+
+
+async def test_what_was_typed_outlives_the_session(app: HttpApp, engine: AsyncEngine) -> None:
+    _, key = await keys.create(engine, "acme", "Ann", ["admin", "jobs:read", "jobs:write"])
+    browser = FormBrowser(app)
+    await browser.sign_in(key)
+    await do(engine, "UPDATE sessions SET expires_at = now()")
+    sent = {"name": '<b>"CI"</b>', "scopes": ["jobs:read", "jobs:write"], "csrf": "of the former session"}
+    ended = await browser.http.post("/ui/keys", data=sent)
+    assert (ended.status_code, "Your session has ended" in ended.text) == (403, True)
+    wrong = await browser.http.post("/ui/sign-in", data=hidden_lists(ended.text) | {"key": "acc_wrong"})
+    assert wrong.status_code == 403
+    again = await browser.http.post("/ui/sign-in", data=hidden_lists(wrong.text) | {"key": key})
+    assert (again.status_code, 'action="/ui/keys"' in again.text) == (200, True)
+    assert len(await rows(engine, "SELECT 1 AS one FROM api_keys")) == 1, "nothing is done before the person says so"
+    assert (await browser.http.post("/ui/keys", data=hidden_lists(again.text))).status_code == 201
+    (made,) = await rows(engine, "SELECT name, scopes FROM api_keys WHERE name <> 'Ann'")
+    assert tuple(made.values()) == ('<b>"CI"</b>', ["jobs:read", "jobs:write"])
+
+
+async def test_a_form_without_a_session_from_elsewhere_is_not_kept(app: HttpApp) -> None:
+    sent = await FormBrowser(app).http.post("/ui/keys", data={"name": "x"}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (sent.status_code, sent.headers["location"]) == (303, "/ui/sign-in")
+
+
+async def test_a_query_may_have_any_bytes(engine: AsyncEngine, database_url: str) -> None:
+    """httpx would encode them; other clients do not."""
+    async with served(engine, database_url) as app, served(engine, database_url, auth="off") as everyones:
+        (job,) = await put(engine, tenant="default")
+        for path in ("/", "/ui/jobs", "/ui/webhooks", "/ui/sign-in", f"/ui/jobs/{job}", "/ui/keys", "/ui/audit"):
+            answer = await raw_query(app, path)
+            assert answer.status_code == (200 if path == "/ui/sign-in" else 303)
+            if answer.status_code == 303:
+                assert answer.headers["location"] == f"/ui/sign-in?{urlencode({'next': f'{path}?span=%FF%25&tag=%E9'})}"
+            assert (await raw_query(everyones, path)).status_code in (200, 303), path
+
+
+async def raw_query(app: HttpApp, path: str) -> httpx.Response:
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        await app.application({**scope, "query_string": b"span=\xff%25&tag=\xe9"}, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(asked), base_url="http://localhost") as http:
+        return await http.get(path)
 
 
 async def test_it_can_be_taken_away(engine: AsyncEngine, database_url: str) -> None:

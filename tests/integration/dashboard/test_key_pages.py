@@ -32,6 +32,22 @@ async def test_a_key_is_made_by_a_key_that_can_as_much(app: HttpApp) -> None:
     assert (await admin.http.get("/jobs", headers=ci)).status_code == 401
 
 
+async def test_keys_are_listed_in_pages(app: HttpApp, admin: FormBrowser) -> None:
+    made = [str((await keys.create(app.engine, "t", f"key {n}", ["jobs:read"]))[0]) for n in range(52)]
+    await keys.create(app.engine, "other", "none of them", ["jobs:read"])
+    client = await app.client("t", "admin")
+    first = await client.get("/keys?limit=30")
+    assert first.links["next"]["url"] == f"/keys?limit=30&cursor={first.json()['next']}"
+    rest = (await client.get(first.links["next"]["url"])).json()
+    listed = [one["id"] for one in first.json()["items"] + rest["items"]]
+    assert (rest["next"], [one for one in listed if one in made], len(listed)) == (None, made, 54)
+    for wrong in ("limit=0", "limit=201", "cursor=x", "name=x"):
+        assert (await client.http.get(f"/keys?{wrong}")).status_code == 422
+    more = re.search(r'href="(/ui/keys\?cursor=[^"]+)"', await admin.text("/ui/keys"))
+    assert more
+    assert 'id="key-' + made[-1] in await admin.text(more[1])
+
+
 async def test_a_key_is_made_shown_once_and_revoked_in_a_browser(
     admin: FormBrowser, reader: FormBrowser, app: HttpApp
 ) -> None:

@@ -39,6 +39,7 @@ def asked(engine: AsyncEngine) -> Iterator[list[str]]:
 async def page(one: Api, token: str, path: str = "/ui/events") -> AsyncIterator[list[str]]:
     """The events that an open page has heard so far; `end` once its stream has ended."""
     heard: list[str] = []
+    name = f"{SESSION}_{httpx.URL(one.url).port}"
 
     async def listen(answer: httpx.Response) -> None:
         async for each in read_events(answer.aiter_lines()):
@@ -46,7 +47,7 @@ async def page(one: Api, token: str, path: str = "/ui/events") -> AsyncIterator[
         heard.append("end")
 
     async with (
-        httpx.AsyncClient(base_url=one.url, cookies={SESSION: token}, trust_env=False, timeout=30) as http,
+        httpx.AsyncClient(base_url=one.url, cookies={name: token}, trust_env=False, timeout=30) as http,
         http.stream("GET", path) as answer,
     ):
         assert answer.status_code == 200

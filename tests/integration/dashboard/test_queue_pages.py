@@ -3,9 +3,12 @@
 import json
 import re
 
+import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import Message, Receive, Scope, Send
 
 from accepted.domain.failures import FailureClass
+from accepted.services import keys
 from tests.support.clients.form_browser import FormBrowser, hidden_fields, signed_in
 from tests.support.ledger.dead_letters import fail
 from tests.support.ledger.sql import rows
@@ -80,6 +83,27 @@ async def test_dead_letters_are_seen_by_error_and_exported(
     other = await signed_in(app, "jobs:read", tenant="other")
     assert "No dead letter awaits" in await other.text("/ui/dead-letters")
     assert (await admin.get("/ui/dead-letters?class=bad")).status_code == 422
+
+
+async def test_an_export_ends_with_its_key(app: HttpApp, engine: AsyncEngine) -> None:
+    """And says that it is not complete."""
+    await fail(engine, 205, FailureClass.AUTH)
+    browser = await signed_in(app, "jobs:read")
+    (key,) = await rows(engine, "SELECT id FROM api_keys WHERE name = 'Ann'")
+
+    async def revoking(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_revoke(message: Message) -> None:
+            await send(message)
+            if message.get("body"):
+                await keys.revoke(engine, key["id"])
+                app.state.keys.forget()
+
+        await app.application(scope, receive, send_and_revoke)
+
+    transport = httpx.ASGITransport(revoking)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", cookies=browser.http.cookies) as http:
+        lines = [json.loads(line) for line in (await http.get("/ui/dead-letters/export")).text.splitlines()]
+    assert (len(lines), [*lines[-1]]) == (201, ["error"])
 
 
 async def test_letters_are_replayed_at_a_pace_after_a_dry_run(

@@ -1,6 +1,7 @@
 """A browser without scripts, in the test's own process. It follows no redirect, and sends the forms of pages."""
 
 import re
+from html import unescape
 
 import httpx
 
@@ -41,6 +42,14 @@ async def signed_in(app: HttpApp, *scopes: str, tenant: str = "t") -> FormBrowse
     browser = FormBrowser(app)
     await browser.sign_in((await keys.create(app.engine, tenant, "Ann", list(scopes)))[1])
     return browser
+
+
+def hidden_lists(page: str) -> dict[str, list[str]]:
+    """All hidden fields of the forms in the main part of a page, with its token."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', page.partition("<main")[2]):
+        found.setdefault(name, []).append(unescape(value))
+    return found
 
 
 def hidden_fields(page: str) -> dict[str, str]:

@@ -11,13 +11,14 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accepted import correlation, logs
 from accepted.api.http.exposure import HOST, BrowserGuard
 from accepted.api.http.problems import answer_to, internal_error
 from accepted.api.jobs import submission
-from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, as_sent, serve_under
+from accepted.domain.ids import MAX_ROOT, ROOT_PATTERN, as_sent, is_own_path, link, serve_under
 from accepted.domain.network.addresses import IPNetwork, read_address, within
 from accepted.errors import AcceptedError
 from accepted.tracing import http as tracing
@@ -59,6 +60,7 @@ class Application(FastAPI):
         self._guard = guard
         self._submission = RequestLog(_submission)
         self._refusal = RequestLog(_refusal)
+        self._prefix_alone = RequestLog(_prefix_alone)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,6 +75,8 @@ class Application(FastAPI):
             scope["app"] = self
             scope["route"] = _SUBMISSION_ROUTE
             await self._submission(scope, receive, send)
+        elif scope["path"] == scope["root_path"]:
+            await self._prefix_alone(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -133,7 +137,8 @@ def _forwarded(scope: Scope) -> dict[bytes, list[str]]:
 
 def _prefix(said: dict[bytes, list[str]], otherwise: str) -> str:
     prefix = said.get(b"x-forwarded-prefix", [otherwise])[-1].rstrip("/")
-    return prefix if len(prefix) <= MAX_ROOT and re.fullmatch(ROOT_PATTERN, prefix) else otherwise
+    is_one = len(prefix) <= MAX_ROOT and re.fullmatch(ROOT_PATTERN, prefix) and not is_own_path(prefix)
+    return prefix if is_one else otherwise
 
 
 async def _submission(scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,6 +147,12 @@ async def _submission(scope: Scope, receive: Receive, send: Send) -> None:
     except AcceptedError as error:
         response = answer_to(error, scope)
     await response(scope, receive, send)
+
+
+async def _prefix_alone(scope: Scope, receive: Receive, send: Send) -> None:
+    """The prefix without its last slash, as people type it: on to the first page, which has the slash in its cookie."""
+    query = scope["query_string"].decode("latin-1")
+    await RedirectResponse(link("/") + (f"?{query}" if query else ""), 308)(scope, receive, send)
 
 
 async def _refusal(scope: Scope, receive: Receive, send: Send) -> None:

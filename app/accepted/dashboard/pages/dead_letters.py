@@ -145,4 +145,7 @@ async def _lines(visit: Visit, wanted: dict[str, str], page: dict[str, Any]) -> 
         yield b"".join(json_text.encode(one) + b"\n" for one in page["items"])
         if page["next"] is None:
             return
+        if await visit.is_over():
+            yield json_text.encode({"error": "The API key was revoked: this export is not complete."}) + b"\n"
+            return
         page = await visit.get("/dead-letters", limit=LARGEST_PAGE, cursor=page["next"], **wanted)

@@ -49,8 +49,9 @@ async def job(visit: Visitor, job_id: UUID) -> Response:
     return visit.show(
         "job.html", f"{shown['type']} {str(job_id)[-8:]}",
         job=shown, payload=payload, result=bytes(raw["result"]), attempts=attempts["items"],
-        edits=_edits(types, shown["type"], attempts.get("edits", [])), explained=explained, lines=lines, family=tree(family["items"]),
-        more_family=family["next"] is not None, deliveries=(deliveries or {"items": []})["items"], batch=batch,
+        edits=_edits(types, shown["type"], attempts.get("edits", [])), explained=explained, lines=lines,
+        family=tree(family["items"]), more_family=family["next"] is not None,
+        deliveries=(deliveries or {"items": []})["items"], batch=batch,
         timeline=timeline(shown, attempts["items"], datetime.now(UTC)), curl=_curl(visit, shown, payload),
         can=_acts(visit, shown), live=f"?job={job_id}",
     )  # fmt: skip

@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.entrance import Visitor
-from accepted.dashboard.hiding import HIDDEN, NothingToKeep
+from accepted.dashboard.hiding import NothingToKeep, has_mask
 from accepted.dashboard.pages.job import COPIED
 from accepted.dashboard.payloads import not_there, types_of
 from accepted.dashboard.routing import pages
+from accepted.dashboard.texts import editable
 from accepted.dashboard.visit import Visit
 
 router = pages()
@@ -26,9 +27,7 @@ async def edit(visit: Visitor, job_id: UUID) -> Response:
     """A form with the payload."""
     raw, types = await asyncio.gather(_raw(visit, job_id), types_of(visit))
     payload = types.masked(_type(raw), bytes(raw["payload"]))
-    indented = msgspec.json.format(payload, indent=2)
-    fits = len(indented) <= visit.state.settings.max_payload_bytes
-    return _editor(visit, job_id, (indented if fits else payload).decode())
+    return _editor(visit, job_id, editable(payload, visit.state.settings.max_payload_bytes))
 
 
 @router.post("/ui/jobs/{job_id}/edit")
@@ -104,7 +103,7 @@ def _editor(visit: Visit, job_id: UUID, text: str, refused: str = "") -> Respons
 async def _typed(visit: Visit, job_id: UUID, text: str) -> msgspec.Raw:
     """The payload that was typed, with the hidden values that the job has."""
     payload = msgspec.json.format(text.encode(), indent=0)
-    if HIDDEN in text:
+    if has_mask(text):
         raw, types = await asyncio.gather(_raw(visit, job_id), types_of(visit))
         payload = types.restored(_type(raw), payload, bytes(raw["payload"]))
     return msgspec.Raw(payload)

@@ -36,8 +36,7 @@ async def create(visit: Visitor) -> Response:
 @router.post(PATH + "/{key_id}/revoke")
 async def revoke(visit: Visitor, key_id: str) -> Response:
     if not is_sure(visit):
-        listed = (await visit.get("/keys"))["items"]
-        name = next((one["name"] for one in listed if one["id"] == key_id), key_id)
+        name = visit.field("name", key_id)
         sentence = f"Whoever uses key {name} is refused at once, and sessions of it end. It cannot be made valid again."
         return ask(visit, f"Revoke key {name}", sentence, "Revoke 1 key", PATH)
     done = (await visit.act("POST", f"/keys/{key_id}/revoke")).value
@@ -56,9 +55,9 @@ async def audit(visit: Visitor) -> Response:
 
 
 async def _keys(visit: Visit, refused: ApiRefusal | None = None) -> Response:
-    found = await visit.get("/keys")
+    found = await visit.get("/keys", cursor=visit.query("cursor"))
     return visit.show(
-        "keys.html", "Keys", refused.status if refused else 200, keys=found["items"], name=visit.field("name"),
-        scopes=[one for one in SCOPES if visit.may(one)], chosen=visit.form.get("scopes", ["jobs:read"]),
-        refused=refused.sentence if refused else "",
+        "keys.html", "Keys", refused.status if refused else 200, keys=found["items"], next=found["next"],
+        name=visit.field("name"), scopes=[one for one in SCOPES if visit.may(one)],
+        chosen=visit.form.get("scopes", ["jobs:read"]), refused=refused.sentence if refused else "",
     )  # fmt: skip

@@ -1,11 +1,16 @@
 """Acts on many jobs, those that are selected or all that match: first how many they are, then the act."""
 
+from time import monotonic
+from typing import Any
+
 from starlette.responses import Response
 
 from accepted.dashboard.calls import ApiRefusal
 from accepted.dashboard.entrance import Visitor
+from accepted.dashboard.forms import typed
 from accepted.dashboard.pages.jobs import ACTS, PATH, filters_of
 from accepted.dashboard.routing import pages
+from accepted.dashboard.texts import number
 from accepted.dashboard.visit import Visit
 from accepted.errors import ResourceNotFound
 
@@ -13,8 +18,9 @@ router = pages()
 
 DONE = {"cancel": "cancelled", "retry": "retried", "delete": "deleted"}
 
-MOST_PIECES = 50
-"""Calls of one act. A call takes about a second at most; what is left after that is told."""
+PATIENCE = 8.0
+"""Seconds after which no further call begins. A call takes 10 s at most, and so does counting what is left; browsers
+and proxies wait for 30 s or so."""
 
 
 @router.post(PATH + "/confirm")
@@ -24,23 +30,20 @@ async def confirm(visit: Visitor) -> Response:
     ids = [] if every else visit.form.get("id", [])
     if not ids and not every:
         return visit.go(_back(visit), "No job is selected.", done=False)
-    counted = {"matched": len(ids)}
+    counted: dict[str, Any] = {"matched": len(ids)}
     if every:
         counted = (await visit.act("POST", f"/jobs/{act}", _selection(visit) | {"dry_run": True})).value
-    return visit.show(
-        "many-jobs.html", f"{act.capitalize()} jobs",
-        act=act, counted=counted, ids=ids, wanted=filters_of(_fields(visit)), back=_back(visit),
-    )  # fmt: skip
+    return _ask(visit, act, counted, ids)
 
 
 @router.post(PATH + "/act")
 async def act(visit: Visitor) -> Response:
     """Do it. What has changed meanwhile, and cannot be done any more, is told."""
     act, ids = _act(visit), visit.form.get("id", [])
-    done, refused = await (_to_each(visit, act, ids) if ids else _to_all(visit, act))
-    return visit.go(
-        _back(visit), f"{done} {'job is' if done == 1 else 'jobs are'} {DONE[act]}.{refused}", done=not refused
-    )
+    if not ids:
+        return await _to_all(visit, act)
+    done, refused = await _to_each(visit, act, ids)
+    return visit.go(_back(visit), _said(act, done) + refused, done=not refused)
 
 
 async def _to_each(visit: Visit, act: str, ids: list[str]) -> tuple[int, str]:
@@ -63,15 +66,35 @@ async def _to_one(visit: Visit, act: str, job_id: str) -> None:
         await visit.act("POST", f"/jobs/{job_id}/{act}")
 
 
-async def _to_all(visit: Visit, act: str) -> tuple[int, str]:
-    selection, done = _selection(visit), 0
-    for _ in range(MOST_PIECES):
+async def _to_all(visit: Visit, act: str) -> Response:
+    """As many as there is time for. Then it says how many are left, and asks whether to go on."""
+    selection, begun = _selection(visit), monotonic()
+    before = typed(visit.field("done"))
+    done = before if isinstance(before, int) else 0
+    while True:
         answer = (await visit.act("POST", f"/jobs/{act}", selection)).value
         done += answer[DONE[act]]
         if answer.get("complete", True):
-            return done, ""
+            return visit.go(_back(visit), _said(act, done))
         selection["cursor"] = answer["next"]
-    return done, " There are more: do it again to go on."
+        if monotonic() - begun > PATIENCE:
+            left = (await visit.act("POST", f"/jobs/{act}", selection | {"dry_run": True})).value
+            return _ask(visit, act, left, done=done, cursor=answer["next"])
+
+
+def _ask(
+    visit: Visit, act: str, counted: dict[str, Any], ids: list[str] | None = None, done: int = 0, cursor: str = ""
+) -> Response:
+    """Before the first job, or, with a `cursor`, after those that are `done`."""
+    return visit.show(
+        "many-jobs.html", f"{act.capitalize()} jobs", act=act, counted=counted, ids=ids or [],
+        wanted=filters_of(_fields(visit)), back=_back(visit), done=done, cursor=cursor,
+        said=_said(act, done) if cursor else "",
+    )  # fmt: skip
+
+
+def _said(act: str, done: int) -> str:
+    return f"{number(done)} {'job is' if done == 1 else 'jobs are'} {DONE[act]}."
 
 
 def _act(visit: Visit) -> str:
@@ -85,7 +108,8 @@ def _selection(visit: Visit) -> dict[str, object]:
     wanted = filters_of(_fields(visit))
     pairs = {name[9:-1]: value for name, value in wanted.items() if name.startswith("metadata[")}
     plain = {name: value for name, value in wanted.items() if not name.startswith("metadata[")}
-    return {**plain, **({"metadata": pairs} if pairs else {})} or {"all": True}
+    selected: dict[str, object] = {**plain, **({"metadata": pairs} if pairs else {})} or {"all": True}
+    return selected | ({"cursor": visit.field("cursor")} if visit.field("cursor") else {})
 
 
 def _fields(visit: Visit) -> dict[str, str]:

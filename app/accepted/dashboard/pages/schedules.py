@@ -10,10 +10,10 @@ from accepted.dashboard.calls import ApiRefusal, wrong_input
 from accepted.dashboard.confirming import ask, is_sure
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.forms import minutes, raw
-from accepted.dashboard.hiding import HIDDEN, Members, NothingToKeep
+from accepted.dashboard.hiding import Members, NothingToKeep, has_mask
 from accepted.dashboard.payloads import not_there, types_of
 from accepted.dashboard.routing import pages
-from accepted.dashboard.texts import as_json
+from accepted.dashboard.texts import editable
 from accepted.dashboard.visit import Visit
 from accepted.domain import json_text
 from accepted.domain.schedule import MISSED
@@ -80,7 +80,7 @@ async def put(visit: Visitor) -> Response:
 async def schedule(visit: Visitor, name: str) -> Response:
     found = await _with_runs(visit, await visit.get(f"/schedules/{name}"), 50)
     values = found["schedule"] | {
-        "job": as_json(await _masked(visit, found["schedule"]["job"])),
+        "job": await _editable(visit, found["schedule"]["job"]),
         "spread_over": f"{found['schedule']['spread_over'] / 60:g}",
     }
     return visit.show(
@@ -125,18 +125,18 @@ async def _write(visit: Visit, values: Shown) -> None:
     await visit.act("PUT", f"/schedules/{name}", body)
 
 
-async def _masked(visit: Visit, job: Shown) -> Shown:
+async def _editable(visit: Visit, job: Shown) -> str:
     """The job as the form shows it."""
-    if "payload" not in job:
-        return job
-    types = await types_of(visit)
-    return job | {"payload": json_text.parse(types.masked(job["type"], json_text.encode(job["payload"])))}
+    if "payload" in job:
+        payload = (await types_of(visit)).masked(job["type"], json_text.encode(job["payload"]))
+        job = job | {"payload": msgspec.Raw(payload)}
+    return editable(json_text.encode(job), visit.state.settings.max_payload_bytes)
 
 
 async def _job_of(visit: Visit, values: Shown) -> msgspec.Raw:
     """The job that was typed, with the hidden values of the schedule's payload. Raises `ApiRefusal`."""
     typed = raw(values["job"])
-    if HIDDEN not in values["job"]:
+    if not has_mask(values["job"]):
         return typed
     before, types = await asyncio.gather(_job_before(visit, values["name"]), types_of(visit))
     try:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from accepted.dashboard.calls import ApiRefusal, wrong_input
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.forms import raw, typed
-from accepted.dashboard.hiding import HIDDEN, NothingToKeep
+from accepted.dashboard.hiding import NothingToKeep, has_mask
 from accepted.dashboard.payloads import not_there, types_of
 from accepted.dashboard.routing import pages
 from accepted.dashboard.schema_form import PREFIX, fields_of, payload_of
@@ -42,7 +42,7 @@ async def submit(visit: Visitor) -> Response:
         body["tags"] = [one.strip() for one in given["tags"].split(",")]
     payload = raw(given.get("payload", "")) if is_json or fields is None else payload_of(fields, given)
     try:
-        if isinstance(payload, msgspec.Raw) and HIDDEN in given.get("payload", ""):
+        if isinstance(payload, msgspec.Raw) and has_mask(given.get("payload", "")):
             await _check_masks(visit, type_, payload)
         job = (await visit.act("POST", "/jobs", body | {"type": type_, "payload": payload}, visit.field("key"))).value
     except ApiRefusal as refusal:

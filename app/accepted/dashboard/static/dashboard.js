@@ -52,12 +52,17 @@
     return marking || [...part.querySelectorAll("input, textarea, select")].some((one) => one === document.activeElement);
   }
 
+  function isTyping() {
+    return [...main.querySelectorAll("input:not([type=hidden]), textarea")].some((one) => one.value !== one.defaultValue);
+  }
+
   async function read() {
     due = null;
     if (reading || document.hidden) return void later(SOON * 3);
     reading = true;
     try {
       const answer = await fetch(location.href, { headers: { "X-Live": "1" } });
+      if (answer.redirected && isTyping()) return say("Your session has ended. What you send is kept while you sign in.");
       if (answer.redirected) return location.reload();
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       say(answer.ok ? "" : `Not up to date: ${page.querySelector("h1")?.textContent ?? answer.status}`);
