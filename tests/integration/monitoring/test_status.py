@@ -259,7 +259,7 @@ async def test_a_ledger_that_is_slow_or_away(engine: AsyncEngine, healthy: Clien
         assert (away["kind"], away["checks"][0]) == ("ledger", "schedulers")
         assert "did not answer" in away["sentence"]
         assert [problem["kind"] for problem in await timed(stranger)] == ["ledger"]
-        await proxy.heal()
+        proxy.cut()
         await late_tasks_ended()
 
 
