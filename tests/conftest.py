@@ -17,13 +17,20 @@ from accepted.storage.db.engine import create_engine
 from tests.support.servers.addresses import EXTERNAL_BROKER, EXTERNAL_DATABASE, VirtualHost
 from tests.support.servers.postgres import DatabaseServer, PostgresServer
 from tests.support.servers.rabbitmq import RabbitMQNode
+from tests.support.service import fork_server
 from tests.support.service.processes import Service, StartService, run
 
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
+fork_server.use()
+
 ONE_TRY = ("faults", "model")
 """Folders of tests that prove the promise: a job that is lost once in two runs is lost."""
+
+
+def pytest_unconfigure() -> None:
+    fork_server.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,13 +1,11 @@
 """The service as its users have it: real processes, reached over HTTP and the command line alone.
 
 One trio of `accepted api`, `worker` and `scheduler` on PostgreSQL serves most tests; each test submits jobs
-of its own. A test that needs other settings starts processes of its own.
+of its own, and it ends before other areas are tested. A test that needs other settings starts processes of its own.
 """
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -17,18 +15,19 @@ from tests.support.servers.addresses import EXTERNAL_BROKER
 from tests.support.servers.postgres import DatabaseServer
 from tests.support.servers.rabbitmq import RabbitMQNode
 from tests.support.servers.receiver import Receiver
+from tests.support.service.processes import BYTECODE
 from tests.support.service.running_service import Running, make_keys, running_services, serving, types_known
 
 # Processes that may not keep their bytecode compile all that they import at each start: 4 s instead of 1.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / f"accepted-pycache-{os.getuid()}"))
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
 
 ALL_SCOPES = "jobs:read,jobs:write,jobs:work,admin"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_database(database_server: DatabaseServer, database_template: str) -> Iterator[str]:
-    """A migrated database for the trio that lives as long as the session."""
+    """A migrated database for the trio."""
     name = f"acceptance_{uuid4().hex}"
     yield database_server.create_database(name, template=database_template)
     database_server.drop_database(name)
@@ -73,7 +72,7 @@ async def target() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def trio(new_database: str) -> AsyncIterator[Running]:
     """API, worker and scheduler on PostgreSQL alone, keys required."""
     own = "tests.support.handlers.talking,tests.support.handlers.shop"
@@ -83,7 +82,7 @@ async def trio(new_database: str) -> AsyncIterator[Running]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def keys(trio: Running) -> Mapping[str, str]:
     """An API key by name; each of another tenant, but `reader` and `writer` are of `acme`, `receiver` of `hooks`."""
     wanted = {
@@ -97,7 +96,7 @@ async def keys(trio: Running) -> Mapping[str, str]:
     return dict(zip(wanted, await make_keys(trio.env, *wanted.values()), strict=True))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def client(trio: Running, keys: Mapping[str, str]) -> Client:
     """The tenant of most tests."""
     client = trio.client(keys["acme"])
@@ -105,18 +104,18 @@ async def client(trio: Running, keys: Mapping[str, str]) -> Client:
     return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def other(trio: Running, keys: Mapping[str, str]) -> Client:
     """Another tenant."""
     return trio.client(keys["other"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def anonymous(trio: Running) -> Client:
     return trio.client()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session_broker(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a virtual host for the trio on RabbitMQ."""
     if EXTERNAL_BROKER:

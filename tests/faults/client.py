@@ -19,6 +19,7 @@ import httpx
 from tests.faults import effects
 from tests.faults.checker import Verdict
 from tests.faults.journal import Journal
+from tests.support.loopback import TRUSTS_NOBODY
 
 TIMEOUT = 15.0  # seconds for one call; three times what the service promises
 BETWEEN = 0.05  # seconds between the tries of one client
@@ -51,7 +52,8 @@ class Client:
     """
 
     def __init__(self, url: str, directory: Path) -> None:
-        self._http = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=httpx.Limits(max_connections=200))
+        limits = httpx.Limits(max_connections=200)
+        self._http = httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=TIMEOUT, limits=limits)
         self._urls = [url]
         self._turns = itertools.cycle(self._urls)
         self._journal = Journal(directory / "calls")

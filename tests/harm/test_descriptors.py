@@ -21,7 +21,7 @@ async def test_a_process_without_descriptors_says_so(database_server: DatabaseSe
         "ACCEPTED_DATABASE_URL": database_server.url("postgres"),
         "ACCEPTED_METRICS_PORT": str(metrics),
     }
-    service = Service("api", "--port", str(port), env=env)
+    service = Service("api", "--port", str(port), env=env, forked=False)  # else it has the limits of the fork server
     try:
         with few_descriptors():
             service.start()

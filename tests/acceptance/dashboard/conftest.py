@@ -19,7 +19,7 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def people(trio: Running) -> Mapping[str, str]:
     """Keys by name: `ann` and `reader` of a tenant with jobs, `bob` of one without, and `operator`."""
     wanted = {
@@ -31,7 +31,7 @@ async def people(trio: Running) -> Mapping[str, str]:
     return dict(zip(wanted, await make_keys(trio.env, *wanted.values()), strict=True))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def ann(trio: Running, people: Mapping[str, str]) -> Client:
     """The tenant with jobs, at the API."""
     client = trio.client(people["ann"])
@@ -39,7 +39,7 @@ async def ann(trio: Running, people: Mapping[str, str]) -> Client:
     return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def jobs(ann: Client) -> Mapping[str, Any]:
     """One job of each kind that pages show in their own way."""
     away = nowhere()
@@ -58,7 +58,7 @@ async def jobs(ann: Client) -> Mapping[str, Any]:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def wholes(ann: Client) -> list[str]:
     """The pages of a schedule and of a workflow."""
     daily = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "job": {"type": "noop", "tags": [HOSTILE[:60]]}}

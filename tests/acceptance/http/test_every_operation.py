@@ -13,12 +13,12 @@ CHANGES = {"date", "content-length", "etag", "retry-after", "x-request-id"}
 """Header fields whose values may differ between two requests."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def document(client: Client) -> Any:
     return (await client.get("/openapi.json")).json()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def job(client: Client) -> Any:
     return await client.finish("noop", queue="of-every-operation")
 

@@ -24,9 +24,18 @@ REFUSALS = ["400", "401", "403", "404", "409", "412", "413", "414", "415", "422"
 NOT_OURS = [positive_data_acceptance, ignored_auth]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def document(client: Client) -> Any:
     return (await client.get("/openapi.json")).json()
+
+
+@pytest.fixture(scope="module")
+def schema(trio: Running, document: Any) -> Any:
+    """Without the pytest plugin of schemathesis, which does not support pytest 9.2."""
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=trio.url)
+    schema.config.checks.negative_data_rejection.expected_statuses = REFUSALS
+    return schema
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -87,12 +96,8 @@ async def document(client: Client) -> Any:
 )
 @pytest.mark.timeout(240)
 def test_every_answer_is_as_documented(
-    trio: Running, keys: dict[str, str], document: Any, method: str, path: str, mode: GenerationMode
+    keys: dict[str, str], schema: Any, method: str, path: str, mode: GenerationMode
 ) -> None:
-    """Without the pytest plugin of schemathesis, which does not support pytest 9.2."""
-    schema = schemathesis.openapi.from_dict(document)
-    schema.config.update(base_url=trio.url)
-    schema.config.checks.negative_data_rejection.expected_statuses = REFUSALS
     operation = schema[path][method]
     headers = {"authorization": f"Bearer {keys['hooks']}"}  # a tenant whose secret may be rotated
     if mode is GenerationMode.NEGATIVE and not has_input(operation.definition.raw):

@@ -24,7 +24,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def hooks(trio: Running, keys: dict[str, str], client: Client) -> Client:
     """A tenant whose secret may be rotated; `client` so that the types are known."""
     return trio.client(keys["hooks"])

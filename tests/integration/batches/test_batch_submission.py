@@ -106,7 +106,7 @@ async def test_a_ledger_that_is_away_is_heard_of_in_time() -> None:
     started = asyncio.get_running_loop().time()
     with pytest.raises(LedgerUnavailable):
         await BatchSubmissions(engine, broker, 60).accept(a_batch(some(1), "k"))
-    assert asyncio.get_running_loop().time() - started < 5
+    assert asyncio.get_running_loop().time() - started < 10
     await engine.dispose()
 
 
@@ -117,7 +117,7 @@ async def test_a_ledger_that_hangs_is_heard_of_in_time(engine: AsyncEngine, brok
         started = asyncio.get_running_loop().time()
         with pytest.raises(LedgerUnavailable):
             await batches.accept(a_batch(some(1)))
-        assert asyncio.get_running_loop().time() - started < 5
+        assert asyncio.get_running_loop().time() - started < 10
         await conn.rollback()
     assert (await batches.accept(a_batch(some(1)))).batch.total == 1
 

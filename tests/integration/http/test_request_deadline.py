@@ -20,6 +20,9 @@ from tests.support.service.echo_service import (
     still_open,
 )  # fmt: skip
 
+IN_TIME = 8.5
+"""Seconds: many deadlines, for a busy machine, and less than the 9 s after which an idle connection ends anyway."""
+
 
 @pytest.fixture(scope="module")
 def hasty_port() -> Iterator[int]:
@@ -38,7 +41,7 @@ def seconds_until_dropped(sock: socket.socket, drip: bytes = b"") -> float:
             if sock.recv(4096) == b"":
                 return monotonic() - started
         except TimeoutError:
-            assert monotonic() - started < DEADLINE * 10
+            assert monotonic() - started < IN_TIME
         except OSError:
             return monotonic() - started
 
@@ -60,7 +63,7 @@ def seconds_until_dropped(sock: socket.socket, drip: bytes = b"") -> float:
 )
 def test_what_does_not_arrive_in_time_is_dropped(hasty_port: int, sent: bytes, drip: bytes) -> None:
     with connected(hasty_port, sent) as sock:
-        assert DEADLINE * 0.8 < seconds_until_dropped(sock, drip) < DEADLINE * 3
+        assert DEADLINE * 0.8 < seconds_until_dropped(sock, drip) < IN_TIME
     assert get(hasty_port, "/echo").status_code == 200
 
 
@@ -91,13 +94,13 @@ def test_an_ndjson_body_that_does_not_end_is_dropped() -> None:
 
     head = LINES + b"Content-Length: 1000\r\n\r\n"
     with serving(ShortBody) as port, connected(port, head) as sock:
-        assert DEADLINE * 2.8 < seconds_until_dropped(sock, b"{}\n") < DEADLINE * 5
+        assert DEADLINE * 2.8 < seconds_until_dropped(sock, b"{}\n") < IN_TIME
 
 
 @pytest.mark.parametrize("drip", [b"", b" "], ids=["stall", "drip"])
 def test_a_line_that_does_not_come_in_time_is_dropped(hasty_port: int, drip: bytes) -> None:
     with connected(hasty_port, LINES + b"Content-Length: 1000\r\n\r\n{}\n{}\n{") as sock:
-        assert DEADLINE * 0.8 < seconds_until_dropped(sock, drip) < DEADLINE * 3
+        assert DEADLINE * 0.8 < seconds_until_dropped(sock, drip) < IN_TIME
 
 
 def test_a_body_is_refused_once(hasty_port: int) -> None:
@@ -111,7 +114,7 @@ def test_many_silent_sockets_block_nothing(hasty_port: int) -> None:
     crowd = [socket.create_connection(("127.0.0.1", hasty_port), timeout=10) for _ in range(200)]
     started = monotonic()
     assert get(hasty_port, "/echo").status_code == 200
-    assert monotonic() - started < DEADLINE
+    assert monotonic() - started < IN_TIME
     assert all(sock.recv(1) == b"" for sock in crowd)
     for sock in crowd:
         sock.close()

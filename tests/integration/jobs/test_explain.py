@@ -19,7 +19,7 @@ from tests.support.ledger.jobs import apply, claim, running_attempt
 from tests.support.ledger.sql import do
 from tests.support.service.http_app import HttpApp, a_worker, depends, measured
 
-QUICK = 2.0  # seconds, on two noisy cores; alone it is a tenth of that
+QUICK = 3.9  # seconds, on two noisy cores; alone it is a twentieth of that
 
 
 async def limited(engine: AsyncEngine, **limits: Any) -> None:

@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from accepted_worker.process_pool.child_process import Crashed
 from accepted_worker.process_pool.messages import Setup
 from accepted_worker.process_pool.pool import ProcessPool
 from tests.support.servers.receiver import Receiver
-from tests.support.service.process_pool import SETUP, a_job, family_in, gone, run
+from tests.support.service.process_pool import AT_ONCE, SETUP, a_job, family_in, gone, run
 from tests.support.waiting import until
 
 
@@ -88,12 +87,12 @@ async def test_concurrent_attempts_have_a_child_each(pool: ProcessPool) -> None:
 async def test_the_event_loop_goes_on_while_a_child_computes(pool: ProcessPool) -> None:
     await run(pool, "pid")
     computing = asyncio.create_task(run(pool, "compute", 1.5))
-    longest, last = 0.0, time.monotonic()
+    turns = 0
     while not computing.done():
         await asyncio.sleep(0.01)
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        turns += 1
     assert computing.result()["rounds"] > 1000
-    assert longest < 0.5
+    assert turns > 10
 
 
 async def test_an_exception_keeps_its_class_and_the_child_lives(pool: ProcessPool) -> None:
@@ -178,10 +177,9 @@ async def test_a_cancelled_attempt_is_dead_at_once_with_all_that_it_started(pool
     pids = tmp_path / "pids"
     running = asyncio.create_task(run(pool, "hold", str(pids)))
     family = await family_in(pids)
-    before = time.monotonic()
     running.cancel()
-    await asyncio.wait([running])
-    assert time.monotonic() - before < 0.2, "the slot is free"
+    done, _ = await asyncio.wait([running], timeout=AT_ONCE)
+    assert done, "the slot is free"
     await gone(family)
 
 

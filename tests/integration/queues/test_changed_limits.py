@@ -49,7 +49,7 @@ async def test_a_slow_rate_leaves_nothing_behind(queue: Queue, changes: list[dic
     async def next_starts() -> bool:
         return ids[1] in await queue.admit()
 
-    await until(next_starts, 0.5, "the next job to be admitted under the new rate", interval=0.02)
+    await until(next_starts, 20, "the next job to be admitted under the new rate")
 
 
 @pytest.mark.parametrize("through_null", [False, True])
@@ -79,7 +79,7 @@ async def test_a_clock_that_was_set_back_costs_one_interval_at_most(queue: Queue
         return await queue.admit() == ids[1:]
 
     assert not await next_starts()
-    await until(next_starts, 0.5, "the next job to be admitted", interval=0.02)
+    await until(next_starts, 20, "the next job to be admitted")
 
 
 async def test_a_job_that_a_change_puts_back_on_hold_has_not_started(queue: Queue) -> None:
@@ -115,7 +115,7 @@ async def test_a_quota_goes_on_after_the_clock_was_set_back(engine: AsyncEngine)
         return (await take(engine, 1)).granted == 1
 
     assert not await one_more()
-    await until(one_more, 1, "a job to be allowed again", interval=0.02)
+    await until(one_more, 20, "a job to be allowed again")
 
 
 async def test_a_periodic_lock_from_the_future_can_be_taken(engine: AsyncEngine) -> None:

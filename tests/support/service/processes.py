@@ -11,7 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.servers.children import kill_tree, spawn, tail
+from tests.support.loopback import TRUSTS_NOBODY
+from tests.support.servers.children import OwnProcess, kill_tree, spawn, tail
+from tests.support.service import fork_server
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,6 +33,8 @@ class Service:
     It sees the caller's environment without any `ACCEPTED_…`, plus `env`, and an empty working directory, so
     that nobody's `.env` file has a say. It runs in a process group of its own and dies with the test run.
     `program` and `directory` put another installation and another working directory in their place.
+
+    An API, a worker or a scheduler of this tree is a fork of a process that has done its imports, if it may be.
     """
 
     def __init__(
@@ -40,15 +44,17 @@ class Service:
         name: str = "",
         program: Path = ACCEPTED,
         directory: Path | None = None,
+        forked: bool = True,
     ) -> None:
         self.arguments = arguments
         self.name = name or " ".join(arguments)
         self._env = clean_environment() | dict(env or {})
+        self._forked = forked and program == ACCEPTED and fork_server.serves(arguments, env or {})
         self._home = Path(tempfile.mkdtemp(prefix="accepted-service-"))
         self._directory = directory or self._home
         self._program = program
         self._log = self._home / "log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: OwnProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -66,9 +72,9 @@ class Service:
     def start(self, *, log: Path | None = None) -> "Service":
         """Start it, or start it again after it ended; the log goes on, unless this once it is to go to `log`."""
         assert not self.running, f"{self.name} runs already"
-        self._process = spawn(
-            [self._program, *self.arguments], env=self._env, log=log or self._log, cwd=self._directory
-        )
+        command = [str(self._program), *self.arguments]
+        start = fork_server.start if self._forked else spawn
+        self._process = start(command, env=self._env, log=log or self._log, cwd=self._directory)
         return self
 
     async def wait_ready(self, ready: Ready, timeout: float = READY_WITHIN) -> "Service":
@@ -109,7 +115,7 @@ class Service:
         self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> OwnProcess:
         assert self._process is not None, f"{self.name} was not started"
         return self._process
 
@@ -118,7 +124,7 @@ def answers(url: str, status: int = 200) -> Ready:
     """Ready when a GET of `url` gives this status: `answers(f"{base}/readyz")`."""
 
     async def check(_: Service) -> bool:
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=TRUSTS_NOBODY, timeout=2) as client:
             try:
                 return (await client.get(url)).status_code == status
             except httpx.TransportError:

@@ -120,7 +120,7 @@ async def test_the_end_cancels_the_calls_that_threads_wait_for(elsewhere: bool) 
     await until(begun.is_set, 10, "the call to start")
     bridge.end()
     with pytest.raises(LeaseLost):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 20)
     await until(was_cancelled.is_set, 5, "the call to be cancelled")
 
 
