@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 SHOP_PORT = os.environ.get("SHOP_PORT", "8001")
-ACCEPTED_PORT = os.environ.get("ACCEPTED_PORT", "8000")
+ACCEPTED_PORT = os.environ.get("SHOP_ACCEPTED_PORT", "8000")
 
 
 def main() -> None:

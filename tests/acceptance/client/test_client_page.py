@@ -16,13 +16,14 @@ from accepted.client import errors
 from accepted.domain.network import signing
 from tests.support.clients.client import Client
 from tests.support.handlers import shop
+from tests.support.pages import blocks_to_run
 from tests.support.service.processes import ROOT
 from tests.support.service.running_service import Running
 
-PAGE = (ROOT / "docs" / "client.md").read_text()
-BLOCKS = re.findall(r"^```python ?(\w*)\n(.*?)^```", PAGE, re.M | re.S)
-PROGRAMS = [text for name, text in BLOCKS if name in ("", "program")]
-RECEIVERS = {name: text for name, text in BLOCKS if name not in ("", "program")}
+BLOCKS = blocks_to_run("docs/client.md")
+FRAMEWORKS = ("fastapi", "flask", "django")
+PROGRAMS = [block.text for block in BLOCKS if block.name not in FRAMEWORKS]
+RECEIVERS = {block.name: block.text for block in BLOCKS if block.name in FRAMEWORKS}
 SECRET = signing.new_secret()
 
 
@@ -77,7 +78,7 @@ def _of_django(module: dict[str, Any], body: bytes, headers: Mapping[str, str]) 
     return int(module["receive"](request).status_code)
 
 
-POSTS = {"fastapi": _of_fastapi, "flask": _of_flask, "django": _of_django}
+POSTS = dict(zip(FRAMEWORKS, (_of_fastapi, _of_flask, _of_django), strict=True))
 
 
 @pytest.mark.parametrize("framework", POSTS)
@@ -100,4 +101,5 @@ async def test_a_receiver_takes_what_is_signed_and_nothing_else(
 def test_the_page_names_every_error() -> None:
     own = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.ClientError)]
     assert len(own) > 10
-    assert not [one.__name__ for one in own if not re.search(rf"\b{one.__name__}\b", PAGE)]
+    page = (ROOT / "docs" / "client.md").read_text()
+    assert not [one.__name__ for one in own if not re.search(rf"\b{one.__name__}\b", page)]

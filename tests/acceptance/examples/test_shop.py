@@ -1,42 +1,41 @@
 """examples/shop: the commands of its page, on the service and the application that its one command starts."""
 
-import re
-import shlex
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.ledger.sql import rows
+from tests.support.pages import blocks_to_run
 from tests.support.servers.ports import free_port
-from tests.support.service.processes import ROOT, Service, answers
-from tests.support.service.running_service import BOOT_WITHIN, run_to_end
+from tests.support.service.processes import ROOT, answers
+from tests.support.service.running_service import BOOT_WITHIN
+from tests.support.service.shell import staying, typed
 from tests.support.waiting import until
 
 EXAMPLES = ROOT / "examples"
-COMMANDS = re.findall(r"^    curl (.*)$", (EXAMPLES / "shop" / "README.md").read_text(), re.MULTILINE)
+START, *CURLS = [command for block in blocks_to_run("examples/shop/README.md") for command in block.commands()]
 
 
 async def test_the_page_as_it_stands_there(database_url: str, engine: AsyncEngine) -> None:
     shop, accepted = free_port(), free_port()
-    env = {"SHOP_DATABASE_URL": database_url, "SHOP_PORT": str(shop), "ACCEPTED_PORT": str(accepted)}
-    service = Service("-m", "shop", env=env, program=Path(sys.executable), directory=EXAMPLES).start()
+    env = {"SHOP_DATABASE_URL": database_url, "SHOP_PORT": str(shop), "SHOP_ACCEPTED_PORT": str(accepted)}
+    service = staying(START, env, EXAMPLES).start()
     try:
         await service.wait_ready(answers(f"http://127.0.0.1:{shop}/docs"), BOOT_WITHIN)
         await service.wait_ready(lambda service: "is ready" in service.log(1000), BOOT_WITHIN)
-        order, look, dear = ([*shlex.split(one.replace(":8001", f":{shop}"))] for one in COMMANDS)
-        made = await run_to_end(["curl", "-s", *order], {})
+        order, look, dear = (one.replace(":8001", f":{shop}") for one in CURLS)
+        made = await typed(order, {}, EXAMPLES)
         assert '"number":1' in made.out
 
         async def paid() -> bool:
-            return '"status":"paid"' in (await run_to_end(["curl", "-s", *look], {})).out
+            return '"status":"paid"' in (await typed(look, {}, EXAMPLES)).out
 
         await until(paid, 30, "the webhook")
-        refused = await run_to_end(["curl", "-s", *dear], {})
+        refused = await typed(dear, {}, EXAMPLES)
         assert refused.out == '{"detail":"too expensive"}'
-        unsigned = await run_to_end(["curl", "-s", "-d", "{}", f"http://127.0.0.1:{shop}/webhooks"], {})
+        unsigned = await typed(f"curl -d '{{}}' http://127.0.0.1:{shop}/webhooks", {}, EXAMPLES)
         assert unsigned.out == '{"detail":"Bad Request"}'
         found = await rows(engine, "SELECT type, status FROM jobs WHERE type <> 'webhook.deliver' ORDER BY id")
         assert [tuple(each.values()) for each in found] == [("order.pay", "succeeded"), ("receipt.send", "succeeded")]

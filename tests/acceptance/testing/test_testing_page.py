@@ -5,18 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "testing.md"
+from tests.support.pages import blocks, blocks_to_run
 
-BLOCK = re.compile(r"```(?:python|ini)\n# (\S+)\n(.*?)```", re.DOTALL)
+FILES = [*blocks_to_run("docs/testing.md"), *(block for block in blocks("docs/testing.md") if block.language == "ini")]
 
 
 def test_the_examples_of_the_page(tmp_path: Path) -> None:
     """Each block is a file; its first line names it."""
-    text = PAGE.read_text()
-    blocks = BLOCK.findall(text)
-    assert len(blocks) == text.count("```python\n") + text.count("```ini\n")
-    for name, code in blocks:
-        (tmp_path / name).write_text(code)
+    for block in FILES:
+        assert block.file, block
+        (tmp_path / block.file).write_text(block.text)
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."],
         cwd=tmp_path,
@@ -27,4 +25,4 @@ def test_the_examples_of_the_page(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     passed = re.search(r"(\d+) passed", ran.stdout)
     assert passed is not None
-    assert int(passed[1]) == text.count("\ndef test_"), ran.stdout
+    assert int(passed[1]) == sum(block.text.count("\ndef test_") for block in FILES), ran.stdout
