@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted_worker.scheduler import pruning_pace
 from accepted_worker.scheduler.pruner import Pruner
-from accepted_worker.scheduler.pruning_pace import LARGE, LEAST, MOST_GENTLE, SMALL, Pace, target
+from accepted_worker.scheduler.pruning_pace import LARGE, LEAST, MOST_GENTLE, SMALL, PruningPace, target
 from tests.support.ledger.jobs import DAY, claim, put
 from tests.support.ledger.sql import do, rows
 
@@ -28,7 +28,7 @@ def test_it_deletes_several_times_what_is_written(writes: float, deletes: float 
 async def test_it_follows_what_is_written(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning_pace, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(pruning_pace, "MOST_GENTLE", float("inf"))
-    pace = Pace()
+    pace = PruningPace()
     assert (pace.limit, pace.rest(0.01, 100)) == (SMALL, 0.1), "before it knows"
     await _counted(engine)
     await pace.look(engine)

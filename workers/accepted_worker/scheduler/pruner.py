@@ -15,7 +15,7 @@ from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import idempotency
 from accepted.storage.monitoring import audit, statistics
 from accepted.storage.pruning import Walked
-from accepted_worker.scheduler.pruning_pace import Pace
+from accepted_worker.scheduler.pruning_pace import PruningPace
 
 EVERY = 30.0
 """Seconds between two rounds."""
@@ -51,7 +51,7 @@ class Pruner:
         ]
         self._left: list[Prune] = []
         self._after_batch = self._after_job = BEFORE_ALL
-        self._pace = Pace()
+        self._pace = PruningPace()
         self._rest = self._in_vain = 0.0
 
     async def run_once(self) -> int:

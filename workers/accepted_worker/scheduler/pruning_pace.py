@@ -29,7 +29,7 @@ MOST_GENTLE = 3000.0
 than `MOST_GENTLE`, the steps are large: the ledger must not grow."""
 
 
-class Pace:
+class PruningPace:
     """Begins gently, because nothing is known about the others then."""
 
     def __init__(self) -> None:
