@@ -7,7 +7,7 @@ The calls go to the same routes, without a connection, and without a line of the
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -29,6 +29,8 @@ MOST_SHARED = 500
 
 MOST_DIGITS = 1000
 """Python reads no longer number from text (`sys.set_int_max_str_digits`), and no person does."""
+
+Shared = TypeVar("Shared")
 
 _JSON = (b"content-type", b"application/json")
 
@@ -71,16 +73,17 @@ class SharedAnswers:
     """Pages that many people leave open read the same at the same moment: it is read once."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], asyncio.Future[Answer]] = {}
+        self._kept: dict[tuple[object, ...], asyncio.Future[Any]] = {}
 
-    async def get(self, key: tuple[object, ...], read: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def get(self, key: tuple[object, ...], read: Callable[[], Awaitable[Shared]]) -> Shared:
         task = self._kept.get(key)
         if task is None:
             if len(self._kept) >= MOST_SHARED:
                 self._kept.clear()
             task = self._kept[key] = asyncio.ensure_future(read())
             asyncio.get_running_loop().call_later(SHARED_FOR, self._kept.pop, key, None)
-        return await asyncio.shield(task)
+        found: Shared = await asyncio.shield(task)
+        return found
 
 
 async def call(

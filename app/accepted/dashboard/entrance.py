@@ -4,6 +4,7 @@
 """
 
 import hmac
+from functools import partial
 from typing import Annotated
 from urllib.parse import parse_qs
 
@@ -12,10 +13,12 @@ from starlette.requests import Request
 
 from accepted.api.http.exposure import from_other_site
 from accepted.api.state import state_of
-from accepted.dashboard.visit import SESSION, Form, Visit, cookie_of
+from accepted.dashboard.calls import SharedAnswers
+from accepted.dashboard.visit import LIVE, SESSION, Form, Visit, cookie_of
 from accepted.errors import CrossSite, MalformedRequest, TooLarge
 from accepted.services import sessions
 from accepted.services.keys import EVERYONE
+from accepted.services.sessions import Session
 
 LONGEST_SPELLING = 3
 """Bytes of a form for a byte of what it says: `%20`."""
@@ -41,11 +44,20 @@ async def visit(request: Request) -> Visit:
     token = cookie_of(request, SESSION)
     if state_of(request).settings.auth == "off":
         return await _checked(Visit(request, EVERYONE, token or sessions.new_token()))
-    found = await sessions.find(state_of(request).engine, state_of(request).keys, token) if token else None
+    found = await _session(request, token) if token else None
     if found is None:
         raise SignInNeeded
     request.scope.setdefault("state", {})["tenant"] = found.who.tenant
     return await _checked(Visit(request, found.who, token, found.key_hash))
+
+
+async def _session(request: Request, token: str) -> Session | None:
+    """Pages of one session that read themselves again in the same moment look it up once."""
+    find = partial(sessions.find, state_of(request).engine, state_of(request).keys, token)
+    if LIVE not in request.headers:
+        return await find()
+    shared: SharedAnswers = request.app.state.dashboard.answers
+    return await shared.get(("session", token), find)
 
 
 async def guest(request: Request) -> Visit:

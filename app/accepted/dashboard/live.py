@@ -1,8 +1,8 @@
 """Pages that are left open: one stream each says that something has changed, and the page reads itself again.
 
 One ticker for each process asks the ledger one question while any page is open, however many are. It tells two kinds of
-changes apart: of the `state` (who works, what is paused or held, what is late), after which a page reads itself again
-at once, and of the `figures`, after which it does so at leisure.
+changes apart: of the `state` (who works, what is paused or held, what is late), which is told at once, and of the
+`figures`, which is told at leisure. It tells all pages in the same moment, so that they read the same, and share it.
 """
 
 import asyncio
@@ -25,8 +25,16 @@ from accepted.storage.monitoring.changes import Versions
 
 router = pages()
 
-EVERY = 2.0
+EVERY = 4.0
 """Seconds between two questions."""
+
+OFTEN = 5.0
+"""Seconds at least from what was told last to the next change of the state. A change is told once more after them:
+what lasts for three seconds is a problem, and is not one yet when it begins."""
+
+LEISURE = 36.0
+"""Seconds at least from what was told last to the next change of figures. A read of the overview is 23 statements, for
+all who read it: with the questions, that is less than one a second."""
 
 LONGEST = 3600.0
 """Seconds after which a stream ends. The browser opens another one, if the session still lasts."""
@@ -62,19 +70,19 @@ class Ticker:
             self._listening.discard(heard)
 
     async def _ask(self, state: State) -> None:
-        before: Versions | None = None
+        loop = asyncio.get_running_loop()
+        told, at, last = await _versions(state), -LEISURE, FIGURES
         while self._listening and not state.watcher.closed:
-            now = await _versions(state)
-            if before is not None:
-                self._tell(before, now)
-            before = now
             await asyncio.sleep(EVERY)
+            now = await _versions(state)
+            if (said := _due(told, now, loop.time() - at, last)) is not None:
+                self._tell(said)
+                told, at, last = now, loop.time(), said
 
-    def _tell(self, before: Versions, now: Versions) -> None:
-        if (said := _changed(before, now)) is not None:
-            for heard in self._listening:
-                if heard.empty():
-                    heard.put_nowait(said)
+    def _tell(self, said: str) -> None:
+        for heard in self._listening:
+            if heard.empty():
+                heard.put_nowait(said)
 
 
 @router.get("/ui/events")
@@ -156,7 +164,10 @@ async def _versions(state: State) -> Versions:
         return changes.UNKNOWN
 
 
-def _changed(before: Versions, now: Versions) -> str | None:
-    if before.state != now.state:
+def _due(told: Versions, now: Versions, since: float, last: str) -> str | None:
+    """What is to be told now, so many seconds after pages were told of `told`, as a change of `last`."""
+    if told.state != now.state and since >= OFTEN:
         return STATE
-    return FIGURES if before.figures != now.figures else None
+    if last == STATE and since >= OFTEN:
+        return FIGURES
+    return FIGURES if told.figures != now.figures and since >= LEISURE else None

@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support.clients.browser import HOSTILE, chromium, nowhere
+from accepted.storage.db.engine import create_engine
+from tests.support.clients.browser import HOSTILE, Person, chromium, nowhere, person
 from tests.support.clients.client import Client
 from tests.support.service.running_service import Running, make_keys, types_known
 
 ALL = "jobs:read,jobs:write,jobs:work,admin"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with chromium() as browser:
         yield browser
@@ -66,3 +68,26 @@ async def wholes(ann: Client) -> list[str]:
     steps = [{"ref": HOSTILE[:50], "type": "noop"}, {"ref": "b" * 50, "type": "noop", "depends_on": [HOSTILE[:50]]}]
     made = await ann.http.post("/workflows", json={"jobs": steps})
     return ["/ui/schedules/nightly", f"/ui/batches/{made.json()['id']}"]
+
+
+@pytest.fixture(params=[False, True], ids=["without scripts", "with scripts"])
+async def somebody(
+    request: pytest.FixtureRequest, browser: Browser, trio: Running, people: Mapping[str, str]
+) -> AsyncIterator[Person]:
+    """`ann` at the pages."""
+    async with person(browser, trio.url, people["ann"], java_script_enabled=request.param) as one:
+        yield one
+
+
+@pytest.fixture
+async def plain(browser: Browser, trio: Running, people: Mapping[str, str]) -> AsyncIterator[Person]:
+    """The same without scripts alone."""
+    async with person(browser, trio.url, people["ann"], java_script_enabled=False) as one:
+        yield one
+
+
+@pytest.fixture
+async def ledger(trio: Running) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(trio.env["ACCEPTED_DATABASE_URL"])
+    yield engine
+    await engine.dispose()

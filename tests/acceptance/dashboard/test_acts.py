@@ -1,4 +1,4 @@
-"""Every act of the pages about jobs and workers, without scripts, and that keys without the scope cannot do it."""
+"""Acts on jobs and workers, as people click them, without scripts and with them."""
 
 import json
 import re
@@ -10,19 +10,11 @@ import pytest
 from playwright.async_api import Browser
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from accepted.storage.db.engine import create_engine
-from tests.support.clients.browser import nowhere, person
+from tests.support.clients.browser import Person, nowhere, person
 from tests.support.clients.client import Client
 from tests.support.ledger.sql import do
 from tests.support.service.running_service import Running
 from tests.support.waiting import until
-
-
-@pytest.fixture
-async def ledger(trio: Running) -> Any:
-    engine = create_engine(trio.env["ACCEPTED_DATABASE_URL"])
-    yield engine
-    await engine.dispose()
 
 
 async def failed(ann: Client, **fields: Any) -> str:
@@ -31,86 +23,72 @@ async def failed(ann: Client, **fields: Any) -> str:
     return str(job["id"])
 
 
-async def test_acts_on_one_job(browser: Browser, trio: Running, people: Mapping[str, str], ann: Client) -> None:
+async def test_acts_on_one_job(plain: Person, ann: Client) -> None:
     waiting = (await ann.submit(delay=3600))["id"]
     dead = await failed(ann, callback_url=nowhere(), tags=["kept"])
-    async with person(browser, trio.url, people["ann"], java_script_enabled=False) as somebody:
-        await somebody.look(f"/ui/jobs/{waiting}")
-        await somebody.press("Cancel")
-        assert (await ann.job(waiting))["status"] == "cancelled"
-        assert "is cancelled" in await somebody.said()
-        page = await somebody.press("Retry")
-        assert (await ann.finished(waiting))["status"] == "succeeded"
-        assert await somebody.said() == "The job runs again."
-        page = await somebody.press("Submit again")
-        assert page.url.rpartition("/")[2] != waiting
+    await plain.look(f"/ui/jobs/{waiting}")
+    await plain.press("Cancel")
+    assert (await ann.job(waiting))["status"] == "cancelled"
+    assert "is cancelled" in await plain.said()
+    page = await plain.press("Retry")
+    assert (await ann.finished(waiting))["status"] == "succeeded"
+    assert await plain.said() == "The job runs again."
+    page = await plain.press("Submit again")
+    assert page.url.rpartition("/")[2] != waiting
 
-        async def may_be_sent_again() -> bool:
-            page = await somebody.look(f"/ui/jobs/{dead}")
-            return await page.get_by_role("button", name="Send again").count() > 0
+    async def may_be_sent_again() -> bool:
+        page = await plain.look(f"/ui/jobs/{dead}")
+        return await page.get_by_role("button", name="Send again").count() > 0
 
-        await until(may_be_sent_again, 20, "the delivery is not being sent at this moment")
-        await somebody.press("Send again")
-        assert "sent again" in await somebody.said() or "already" in await somebody.said()
-        page = await somebody.press("Edit and retry")
-        for text, refusal in (("{", "no JSON"), ('{"url": 7}', "url")):
-            await page.fill("#payload", text)
-            page = await somebody.press("Retry with this payload", 422)
-            assert refusal in await page.inner_text("[role=alert]")
-            assert await page.input_value("#payload") == text
-        elsewhere = {"url": nowhere()}
-        await page.fill("#payload", json.dumps(elsewhere))
-        page = await somebody.press("Retry with this payload")
-        assert (await ann.finished(dead))["payload"] == elsewhere
-        page = await somebody.look(f"/ui/jobs/{dead}")
-        assert "127.0.0.1:1" in await page.locator("details", has_text="Before attempt").inner_html()
-        page = await somebody.press("Delete…")
-        await somebody.press("Delete")
-        assert (await ann.get(f"/jobs/{dead}")).status_code == 410
-        await somebody.look(f"/ui/jobs/{dead}", 410)
+    await until(may_be_sent_again, 20, "the delivery is not being sent at this moment")
+    await plain.press("Send again")
+    assert "sent again" in await plain.said() or "already" in await plain.said()
+    await plain.ask("Edit and retry")
+    page = plain.page
+    for text, refusal in (("{", "no JSON"), ('{"url": 7}', "url")):
+        await page.fill("#payload", text)
+        await plain.ask("Retry with this payload", 422)
+        assert refusal in await page.inner_text("[role=alert]")
+        assert await page.input_value("#payload") == text
+    elsewhere = {"url": nowhere()}
+    await page.fill("#payload", json.dumps(elsewhere))
+    page = await plain.press("Retry with this payload")
+    assert (await ann.finished(dead))["payload"] == elsewhere
+    page = await plain.look(f"/ui/jobs/{dead}")
+    assert "127.0.0.1:1" in await page.locator("details", has_text="Before attempt").inner_html()
+    assert "Delete 1 job?" in await plain.ask("Delete…")
+    await plain.press("Delete")
+    assert (await ann.get(f"/jobs/{dead}")).status_code == 410
+    await plain.look(f"/ui/jobs/{dead}", 410)
 
 
-async def test_acts_on_many_jobs(browser: Browser, trio: Running, people: Mapping[str, str], ann: Client) -> None:
+async def test_acts_on_many_jobs(somebody: Person, ann: Client) -> None:
     """The number is shown first, and nothing is done before it is confirmed."""
     queue = f"many-{uuid4().hex[:8]}"
     made = [(await ann.submit(delay=3600, queue=queue))["id"] for _ in range(5)]
-    async with person(browser, trio.url, people["ann"], java_script_enabled=False) as somebody:
-        page = await somebody.look(f"/ui/jobs?queue={queue}")
-        await somebody.press("Selected…")
-        assert await somebody.said() == "No job is selected."
-        for job_id in made[:2]:
-            await page.check(f"#job-{job_id} input")
-        page = await somebody.press("Selected…")
-        assert await page.inner_text("h1") == "Cancel 2 jobs?"
-        assert (await ann.job(made[0]))["status"] == "scheduled"
-        page = await somebody.press("Cancel")
-        assert await somebody.said() == "2 jobs are cancelled."
-        page = await somebody.press("All that match…")
-        assert await page.inner_text("h1") == "Cancel 3 jobs?"
-        await somebody.press("Cancel")
-        assert {(await ann.job(job_id))["status"] for job_id in made} == {"cancelled"}
-        page = await somebody.look(f"/ui/jobs?queue={queue}&status=cancelled")
-        await page.select_option("#act", "delete")
-        await somebody.press("All that match…")
-        await somebody.press("Delete")
-        assert {(await ann.get(f"/jobs/{job_id}")).status_code for job_id in made} == {410}
+    page = await somebody.look(f"/ui/jobs?queue={queue}")
+    await somebody.press("Selected…")
+    assert await somebody.said() == "No job is selected."
+    for job_id in made[:2]:
+        await page.check(f"#job-{job_id} input")
+    assert "Cancel 2 jobs?" in await somebody.ask("Selected…")
+    assert (await ann.job(made[0]))["status"] == "scheduled"
+    page = await somebody.press("Cancel")
+    assert await somebody.said() == "2 jobs are cancelled."
+    page = await somebody.press("All that match…")
+    assert await page.inner_text("h1") == "Cancel 3 jobs?"
+    await somebody.press("Cancel")
+    assert {(await ann.job(job_id))["status"] for job_id in made} == {"cancelled"}
+    page = await somebody.look(f"/ui/jobs?queue={queue}&status=cancelled")
+    await page.select_option("#act", "delete")
+    await somebody.press("All that match…")
+    await somebody.press("Delete")
+    assert {(await ann.get(f"/jobs/{job_id}")).status_code for job_id in made} == {410}
 
 
-async def test_a_reader_cannot_act(browser: Browser, trio: Running, people: Mapping[str, str], ann: Client) -> None:
-    job = (await ann.submit(delay=3600))["id"]
-    async with person(browser, trio.url, people["reader"]) as reader:
-        page = await reader.look("/")
-        token = await page.input_value("[name=csrf]")
-        forms = [f"/ui/jobs/{job}/{act}" for act in ("cancel", "retry", "again", "delete", "edit")]
-        for path in (*forms, "/ui/jobs/act", "/ui/jobs/confirm", f"/ui/workers/{job}/drain"):
-            sent = {"csrf": token, "act": "cancel", "id": job, "which": "all", "payload": "{}"}
-            answer = await reader.context.request.post(trio.url + path, form=sent, max_redirects=0)
-            assert answer.status == 403, path
-        assert (await ann.job(job))["status"] == "scheduled"
-
-
+@pytest.mark.parametrize("scripts", [False, True])
 async def test_a_process_is_drained(
-    browser: Browser, trio: Running, people: Mapping[str, str], ledger: AsyncEngine
+    browser: Browser, trio: Running, people: Mapping[str, str], ledger: AsyncEngine, scripts: bool
 ) -> None:
     """One that only has a heartbeat, because those of this service have work to do."""
     await do(
@@ -118,7 +96,7 @@ async def test_a_process_is_drained(
         "INSERT INTO processes (id, kind, host, pid, version, started_at) "
         "VALUES (gen_random_uuid(), 'scheduler', 'elsewhere', 7, '0', now())",
     )
-    async with person(browser, trio.url, people["operator"], java_script_enabled=False) as operator:
+    async with person(browser, trio.url, people["operator"], java_script_enabled=scripts) as operator:
         page = await operator.look("/ui/workers")
         row = page.locator("tr", has_text="elsewhere:7")
         async with page.expect_navigation():

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from accepted.dashboard import calls, live
-from accepted.dashboard.visit import SESSION
+from accepted.dashboard.visit import LIVE, SESSION
 from accepted.services import keys, sessions
 from tests.support.clients.client import read_events
 from tests.support.ledger.sql import do
@@ -20,6 +20,9 @@ from tests.support.service.live_api import Api, api
 from tests.support.waiting import until
 
 OPEN = 20
+
+WATCHED = 10.0
+"""Seconds in which statements are counted: those of the process without pages, and those of pages left open."""
 
 
 @contextmanager
@@ -35,11 +38,15 @@ def asked(engine: AsyncEngine) -> Iterator[list[str]]:
     event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
+def cookie(one: Api, token: str) -> dict[str, str]:
+    """That of a session at this port."""
+    return {f"{SESSION}_{httpx.URL(one.url).port}": token}
+
+
 @asynccontextmanager
 async def page(one: Api, token: str, path: str = "/ui/events") -> AsyncIterator[list[str]]:
     """The events that an open page has heard so far; `end` once its stream has ended."""
     heard: list[str] = []
-    name = f"{SESSION}_{httpx.URL(one.url).port}"
 
     async def listen(answer: httpx.Response) -> None:
         async for each in read_events(answer.aiter_lines()):
@@ -47,7 +54,7 @@ async def page(one: Api, token: str, path: str = "/ui/events") -> AsyncIterator[
         heard.append("end")
 
     async with (
-        httpx.AsyncClient(base_url=one.url, cookies={name: token}, trust_env=False, timeout=30) as http,
+        httpx.AsyncClient(base_url=one.url, cookies=cookie(one, token), trust_env=False, timeout=30) as http,
         http.stream("GET", path) as answer,
     ):
         assert answer.status_code == 200
@@ -77,9 +84,42 @@ async def test_one_question_for_all_open_pages(
             await do(engine, "INSERT INTO queues (name, limited, paused) VALUES ('q', true, true)")
             await until(lambda: all("state" in heard for heard in pages), 10, "each page heard it")
             assert questions() - before <= (asyncio.get_running_loop().time() - begun) / live.EVERY + 1
-        assert {tuple(heard) for heard in pages} == {("state",)}
+        assert {heard[0] for heard in pages} == {"state"}
         await keys.revoke(engine, key_id)
         await until(lambda: all(heard[-1] == "end" for heard in pages), 10, "the streams of the revoked key to end")
+
+
+async def test_pages_left_open_cost_less_than_one_query_a_second(engine: AsyncEngine, database_url: str) -> None:
+    """However many are open: they hear of a change in the same moment, and what they read again then is read once."""
+    async with api(database_url) as one, AsyncExitStack() as stack:
+        client = await one.client()
+        await client.http.put("/job-types/here", json={"queue": "q"})
+        jobs = [(await client.submit("here", delay=3600))["id"] for _ in range(10)]
+        _, key = await keys.create(engine, "acme", "Ann", ["jobs:read"])
+        token = str(await sessions.begin(engine, one.state.keys, key))
+        with asked(one.state.engine) as statements:
+            own = set(await of_some_seconds(statements))
+            for path in ["/ui/events"] * OPEN + [f"/ui/events?job={job}" for job in jobs]:
+                await stack.enter_async_context(page(one, token, path))
+            await until(lambda: sum("AS figures" in one for one in statements) >= 2, 30, "all pages to listen")
+            idle = [one for one in await of_some_seconds(statements) if one not in own]
+        reader = httpx.AsyncClient(base_url=one.url, cookies=cookie(one, token), headers={LIVE: "1"}, timeout=30)
+        http = await stack.enter_async_context(reader)
+        with asked(one.state.engine) as statements:
+            answers = await asyncio.gather(*(http.get("/") for _ in range(10)))
+        assert {answer.status_code for answer in answers} == {200}
+        read = [one for one in statements if one not in own]
+        assert 0 < len(idle) < WATCHED, idle
+        assert 0 < 1 / live.EVERY + len(read) / live.LEISURE < 1, read
+
+
+async def of_some_seconds(statements: list[str]) -> list[str]:
+    """What is asked from now on, in `WATCHED` seconds."""
+    statements.clear()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WATCHED
+    await until(lambda: loop.time() >= end, 2 * WATCHED, "the time to pass")
+    return list(statements)
 
 
 async def test_a_page_of_a_job_hears_of_it_alone(engine: AsyncEngine, database_url: str) -> None:

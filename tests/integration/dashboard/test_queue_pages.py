@@ -47,22 +47,6 @@ async def test_a_queue_says_what_waits_why_and_how_many_slots_it_needs(
     assert "Paused:" not in await admin.text("/ui/queues/q")
 
 
-async def test_limits_of_a_queue_are_set_and_refused_as_by_the_api(
-    admin: FormBrowser, app: HttpApp, engine: AsyncEngine
-) -> None:
-    await submit(app)
-    wrong = await admin.send("/ui/queues/q", "/ui/queues/q/limits", max_running="many", rate_jobs="5", max_depth="9")
-    assert wrong.status_code == 422
-    assert "max_running:" in wrong.text
-    assert "rate_limit/per:" in wrong.text
-    assert 'value="many"' in wrong.text
-    limits = {"max_running": "7", "rate_jobs": "100", "rate_per": "0.5", "max_depth": ""}
-    assert (await admin.send("/ui/queues/q", "/ui/queues/q/limits", **limits)).status_code == 303
-    (row,) = await rows(engine, "SELECT max_running, rate_jobs, rate_per, max_depth FROM queues WHERE name = 'q'")
-    assert tuple(row.values()) == (7, 100, 0.5, None)
-    assert "7 running, 100 per 500 ms" in await admin.text("/ui/queues")
-
-
 async def test_dead_letters_are_seen_by_error_and_exported(
     admin: FormBrowser, app: HttpApp, engine: AsyncEngine
 ) -> None:
