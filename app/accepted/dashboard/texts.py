@@ -71,7 +71,7 @@ def marked(pattern: re.Pattern[str], text: str) -> list[tuple[str, str]]:
 
 
 def told(sentence: str) -> list[tuple[str, str]]:
-    """Pieces of a sentence of the API: `code` between backticks, and `time`. It may quote an error, which says anything."""
+    """Pieces of a sentence of the API: `code` in backticks, and `time`. It may quote an error that says anything."""
     return [("" if kind == "time" and not _is_time(part) else kind, part) for kind, part in marked(_TOLD, sentence)]
 
 
