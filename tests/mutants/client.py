@@ -2,6 +2,7 @@
 
 from tests.mutants.workshop import Edit, Mutant
 
+COMMANDS = "app/accepted/api/jobs/commands.py"
 EXCHANGE = "app/accepted/client/exchange.py"
 VERIFICATION = "app/accepted/webhooks/verification.py"
 TRIES = "tests/integration/client/test_exchange.py::"
@@ -22,8 +23,13 @@ CLIENT = (
     ),
     Mutant(
         "what has no key is repeated whatever became of it",
-        (Edit(EXCHANGE, "return request.repeatable or not answer.sent", "return True"),),
-        (TRIES + "test_what_has_no_key_is_repeated_only_if_it_was_not_carried_out",),
+        (Edit(EXCHANGE, "passing and (request.repeatable or not _may_be_carried_out(answer))", "passing"),),
+        (TRIES + "test_a_retry_of_what_cannot_be_read_is_repeated_only_if_it_was_not_carried_out",),
+    ),
+    Mutant(
+        "a retry is carried out whatever the job has become",
+        (Edit(COMMANDS, "if if_match is not None and not matches(", "if False and not matches("),),
+        (JOBS + "test_a_lost_answer_retries_and_cancels_once",),
     ),
     Mutant(
         "the client does not wait for Retry-After",

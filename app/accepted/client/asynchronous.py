@@ -35,12 +35,12 @@ class AsyncClientJob(JobFields):
 
     async def cancel(self) -> Self:
         """Cancel it, as `Client.cancel`."""
-        self.take(await self._driver.run(jobs.act(self._driver.limits, self.id, "cancel")))
+        self.take(await self._driver.run(jobs.cancel(self._driver.limits, self.id)))
         return self
 
     async def retry(self) -> Self:
         """Run it again, as `Client.retry`."""
-        self.take(await self._driver.run(jobs.act(self._driver.limits, self.id, "retry")))
+        self.take(await self._driver.run(jobs.retry(self._driver.limits, self.id)))
         return self
 
     def events(self) -> AsyncIterator[JobEvent]:
@@ -134,11 +134,11 @@ class AsyncClient:
 
     async def cancel(self, job_id: str) -> AsyncClientJob:
         """Cancel a job: at once if it waits; a running one ends soon. Raises `ConflictingState` if it has finished."""
-        return self._job(await self._driver.run(jobs.act(self._driver.limits, job_id, "cancel")))
+        return self._job(await self._driver.run(jobs.cancel(self._driver.limits, job_id)))
 
     async def retry(self, job_id: str) -> AsyncClientJob:
         """Run a failed, cancelled or expired job again. Raises `ConflictingState` for any other."""
-        return self._job(await self._driver.run(jobs.act(self._driver.limits, job_id, "retry")))
+        return self._job(await self._driver.run(jobs.retry(self._driver.limits, job_id)))
 
     async def batch(self, members: Iterable[Mapping[str, Any]], **options: Unpack[ManyOptions]) -> AsyncClientBatch:
         """Submit up to 1,000,000 jobs, all or none, each a dict as the body of POST /jobs. `type` may be the handler's

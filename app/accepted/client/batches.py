@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from accepted.client import bodies
 from accepted.client.errors import WaitTimeout
-from accepted.client.exchange import Limits, ask, body_of, exchange, retry_after, submitted
+from accepted.client.exchange import Limits, acted, ask, body_of, exchange, retry_after, submitted
 from accepted.client.fields import BatchFields
 from accepted.client.jobs import Document
 from accepted.client.options import JobKind, JobOptions
@@ -82,7 +82,9 @@ def get(limits: Limits, batch_id: str) -> Steps[Document]:
 
 
 def cancel(limits: Limits, batch_id: str) -> Steps[Document]:
-    return ask(ApiRequest("POST", f"{path_of(batch_id)}/cancel"), limits)
+    """Raises `ConflictingState` for a batch that has finished otherwise."""
+    request = ApiRequest("POST", f"{path_of(batch_id)}/cancel", idempotent=True)
+    return acted(request, limits, path_of(batch_id), lambda batch: "cancelled" in batch["counts"])
 
 
 def wait(limits: Limits, batch: BatchFields, timeout: float | None) -> Steps[None]:

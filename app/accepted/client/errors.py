@@ -6,7 +6,7 @@ ClientError
 │   ├── NotAuthenticated        401  no API key, or a wrong one
 │   ├── NotPermitted            403  the key lacks the scope
 │   ├── NotThere                404  no such job, batch, …
-│   ├── ConflictingState        409  its state does not allow the operation
+│   ├── ConflictingState        409  its state does not allow the operation (412: it has changed meanwhile)
 │   ├── NoLongerThere           410  past its retention, or deleted
 │   ├── ValidationFailed        422  a field is wrong: `errors` says which
 │   │   └── KeyUsedBefore            the idempotency key belongs to another request
@@ -35,7 +35,8 @@ class RequestProblem(ClientError):
 
     `type`, `title`, `detail` and `errors` are those of the problem document; `retry_after` is in seconds. `tries` is
     the number of times that the request was sent, `idempotency_key` the key that it had: with it the same request can
-    be sent again. `request_id` names the request in the log of the service.
+    be sent again. `request_id` names the request in the log of the service. `after_lost_answer`: an earlier try of the
+    same request may have been carried out.
     """
 
     def __init__(self, status: int, reason: str, document: dict[str, Any]) -> None:
@@ -48,6 +49,7 @@ class RequestProblem(ClientError):
         self.request_id: str | None = None
         self.tries = 1
         self.idempotency_key: str | None = None
+        self.after_lost_answer = False
         self.effort = ""
         """What was tried, if it was tried more than once."""
         super().__init__()
@@ -80,7 +82,7 @@ class NotThere(RequestProblem):
 
 
 class ConflictingState(RequestProblem):
-    """409"""
+    """409, 412"""
 
 
 class NoLongerThere(RequestProblem):
@@ -105,7 +107,7 @@ class ServiceUnavailable(RequestProblem):
 
 BY_STATUS: dict[int, type[RequestProblem]] = {
     400: BadRequest, 401: NotAuthenticated, 403: NotPermitted, 404: NotThere, 409: ConflictingState,
-    410: NoLongerThere, 422: ValidationFailed, 429: TooManyRequests,
+    410: NoLongerThere, 412: ConflictingState, 422: ValidationFailed, 429: TooManyRequests,
     502: ServiceUnavailable, 503: ServiceUnavailable, 504: ServiceUnavailable,
 }  # fmt: skip
 """Any other status is a plain `RequestProblem`."""

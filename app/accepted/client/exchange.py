@@ -1,23 +1,33 @@
 """A request until it is answered: which failures are tried again, when, and what is said in the end.
 
-A request that may be repeated is one that only reads, or that has an Idempotency-Key: the service then makes one job
-of it, however often it arrives. Any other is repeated only where it was not carried out: the connection was not made,
-or the answer was 429 or 503.
+A request that may be repeated is one that only reads, one that has an Idempotency-Key (the service then makes one job
+of it, however often it arrives), or an act that comes to the same when it is carried out twice. Any other is repeated
+only where it was not carried out: the connection was not made, or the answer was 429.
 """
 
 import json
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from accepted.client.errors import BY_STATUS, BY_TYPE, RequestProblem, ServiceUnreachable, UnexpectedAnswer
+from accepted.client.errors import (
+    BY_STATUS,
+    BY_TYPE,
+    ConflictingState,
+    NotPermitted,
+    RequestProblem,
+    ServiceUnreachable,
+    UnexpectedAnswer,
+)
 from accepted.client.steps import ApiAnswer, ApiRequest, NoAnswer, Pause, Steps
 
-NOT_CARRIED_OUT = frozenset({429, 503})
-PASSING = NOT_CARRIED_OUT | {502, 504}
-"""Statuses of which another try may do better. 502 and 504 come from proxies, which do not know what was done."""
+NOT_CARRIED_OUT = 429
+UNSURE = frozenset({502, 503, 504})
+"""Statuses of which another try may do better. Whoever answers with one of `UNSURE` does not know what was done: a
+proxy, or a service that has lost its ledger during a COMMIT."""
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 8.0
@@ -41,7 +51,7 @@ def exchange(request: ApiRequest, limits: Limits, within: float | None = None) -
     """
     begun = time.monotonic()
     seconds = limits.seconds if within is None else min(within, limits.seconds)
-    tries = 0
+    tries, unsure = 0, False
     while True:
         answer = yield request
         tries += 1
@@ -50,7 +60,8 @@ def exchange(request: ApiRequest, limits: Limits, within: float | None = None) -
         pause = _pause(answer, tries)
         spent = time.monotonic() - begun
         if not _may_repeat(request, answer) or tries >= limits.tries or spent + pause > seconds:
-            raise _failure(request, answer, tries, spent)
+            raise _failure(request, answer, tries, spent, unsure)
+        unsure = unsure or _may_be_carried_out(answer)
         yield Pause(pause)
 
 
@@ -65,6 +76,31 @@ def submitted(request: ApiRequest, limits: Limits) -> Steps[dict[str, Any]]:
     if "id" not in made:
         raise UnexpectedAnswer(f"{request.method} {request.path}: the answer has no id: this is not Accepted")
     return made
+
+
+def acted(
+    request: ApiRequest, limits: Limits, path: str, done: Callable[[dict[str, Any]], bool]
+) -> Steps[dict[str, Any]]:
+    """The answer to an act on what is at `path`.
+
+    An act whose answer was lost is refused when it is repeated, because it is done: then the answer is what is there
+    now, if that is `done`. Raises `ConflictingState` for any other refusal.
+    """
+    try:
+        return (yield from ask(request, limits))
+    except ConflictingState as refused:
+        now = (yield from look(path, limits)) if refused.after_lost_answer else None
+        if now is None or not done(body_of(now)):
+            raise
+        return body_of(now)
+
+
+def look(path: str, limits: Limits) -> Steps[ApiAnswer | None]:
+    """What is there; None if the key may act and not read."""
+    try:
+        return (yield from exchange(ApiRequest("GET", path), limits))
+    except NotPermitted:
+        return None
 
 
 def body_of(answer: ApiAnswer) -> dict[str, Any]:
@@ -104,13 +140,16 @@ def _pause(answer: ApiAnswer | NoAnswer, tries: int) -> float:
 
 
 def _may_repeat(request: ApiRequest, answer: ApiAnswer | NoAnswer) -> bool:
-    if isinstance(answer, NoAnswer):
-        return request.repeatable or not answer.sent
-    return answer.status in (PASSING if request.repeatable else NOT_CARRIED_OUT)
+    passing = isinstance(answer, NoAnswer) or answer.status in UNSURE or answer.status == NOT_CARRIED_OUT
+    return passing and (request.repeatable or not _may_be_carried_out(answer))
+
+
+def _may_be_carried_out(answer: ApiAnswer | NoAnswer) -> bool:
+    return answer.sent if isinstance(answer, NoAnswer) else answer.status in UNSURE
 
 
 def _failure(
-    request: ApiRequest, answer: ApiAnswer | NoAnswer, tries: int, spent: float
+    request: ApiRequest, answer: ApiAnswer | NoAnswer, tries: int, spent: float, unsure: bool
 ) -> RequestProblem | ServiceUnreachable:
     effort = f"gave up after {tries} tries in {spent:.1f} s" if tries > 1 else ""
     if effort and request.key:
@@ -119,6 +158,7 @@ def _failure(
         return ServiceUnreachable("\n  ".join(filter(None, [answer.reason, effort])), tries, request.key)
     problem = problem_of(answer)
     problem.effort, problem.tries, problem.idempotency_key = effort, tries, request.key
+    problem.after_lost_answer = unsure
     return problem
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from accepted.client import bodies
 from accepted.client.errors import JobFailed, WaitTimeout
-from accepted.client.exchange import Limits, ask, submitted
+from accepted.client.exchange import Limits, acted, ask, body_of, look, submitted
 from accepted.client.fields import JobFields
 from accepted.client.options import JobKind
 from accepted.client.steps import ApiRequest, Found, Pause, Steps
@@ -36,9 +36,25 @@ def get(limits: Limits, job_id: str) -> Steps[Document]:
     return ask(ApiRequest("GET", path_of(job_id)), limits)
 
 
-def act(limits: Limits, job_id: str, what: str) -> Steps[Document]:
-    """`what` is cancel or retry."""
-    return ask(ApiRequest("POST", f"{path_of(job_id)}/{what}"), limits)
+def cancel(limits: Limits, job_id: str) -> Steps[Document]:
+    """Raises `ConflictingState` for a job that has finished otherwise."""
+    request = ApiRequest("POST", f"{path_of(job_id)}/cancel", idempotent=True)
+    return acted(request, limits, path_of(job_id), lambda job: bool(job["status"] == "cancelled"))
+
+
+def retry(limits: Limits, job_id: str) -> Steps[Document]:
+    """Runs it again once, however often the request arrives, because it says which state of the job it means.
+
+    Raises `ConflictingState` for a job that cannot be retried.
+    """
+    path = path_of(job_id)
+    seen = yield from look(path, limits)
+    etag = seen.headers.get("etag") if seen else None  # a proxy may have taken it away
+    if seen is None or etag is None:
+        return (yield from ask(ApiRequest("POST", f"{path}/retry"), limits))
+    before = body_of(seen)
+    request = ApiRequest("POST", f"{path}/retry", headers={"If-Match": etag}, idempotent=True)
+    return (yield from acted(request, limits, path, lambda job: job != before))
 
 
 def wait(limits: Limits, job: JobFields, timeout: float | None) -> Steps[None]:

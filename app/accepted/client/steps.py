@@ -16,7 +16,7 @@ class ApiRequest:
     """A request to send. Its outcome is an `ApiAnswer`, or `NoAnswer`.
 
     `patience`: seconds that the service may let it wait. With `stream` the body is not read: `ApiAnswer.lines` gives
-    it.
+    it. `idempotent`: carried out twice it comes to the same as once, though it has no key.
     """
 
     method: str
@@ -26,6 +26,7 @@ class ApiRequest:
     content: bytes | None = None
     patience: float = 0.0
     stream: bool = False
+    idempotent: bool = False
 
     @property
     def key(self) -> str | None:
@@ -35,7 +36,7 @@ class ApiRequest:
     @property
     def repeatable(self) -> bool:
         """Whether it may be sent again although it may have been carried out."""
-        return self.method in ("GET", "HEAD") or self.key is not None
+        return self.method in ("GET", "HEAD") or self.key is not None or self.idempotent
 
 
 @dataclass(frozen=True, slots=True)

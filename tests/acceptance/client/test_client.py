@@ -1,7 +1,7 @@
 """`Client` and `AsyncClient` against the service. Contract, section 5; issue 16."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -28,6 +28,31 @@ class Nap(BaseModel):
 
 @accepted.job("sleep")
 async def nap(payload: Nap, ctx: Context) -> None: ...
+
+
+class LosingLink:
+    """Passes requests on to the service at `url`, and loses its answer to the first POST after `before` has been done.
+
+    As a proxy that compresses, it makes ETags weak.
+    """
+
+    def __init__(self, url: str, before: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.answers: list[httpx.Response] = []
+        self._url = url
+        self._before = before
+
+    async def __call__(self, request: Request) -> Answer:
+        headers = {name: value for name, value in request.headers.items() if name != "host"}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.request(request.method, self._url + request.path, content=request.body, headers=headers)
+        if request.method == "POST":
+            self.answers.append(answer)
+            if len(self.answers) == 1:
+                if self._before is not None:
+                    await self._before()
+                return HANG_UP
+        weak = {"etag": f"W/{answer.headers['etag']}"} if "etag" in answer.headers else {}
+        return Answer(answer.status_code, answer.content, {"content-type": answer.headers["content-type"], **weak})
 
 
 async def test_a_job_is_submitted_and_waited_for(it: EitherClient, queue: str) -> None:
@@ -108,19 +133,41 @@ async def test_a_lost_answer_makes_no_second_job(
     it: EitherClient, trio: Running, keys: Mapping[str, str], queue: str
 ) -> None:
     """The service commits the job, and the connection breaks before the 202 arrives."""
-    answers: list[httpx.Response] = []
-
-    async def forward(request: Request) -> Answer:
-        headers = {name: value for name, value in request.headers.items() if name != "host"}
-        async with httpx.AsyncClient(trust_env=False) as http:
-            answers.append(await http.post(trio.url + request.path, content=request.body, headers=headers))
-        return HANG_UP if len(answers) == 1 else Answer(answers[-1].status_code, answers[-1].content)
-
-    async with Receiver(forward) as link, either(True, link.url, keys["hooks"]) as behind:
+    losing = LosingLink(trio.url)
+    async with Receiver(losing) as link, either(True, link.url, keys["hooks"]) as behind:
         job = await behind(lambda c: c.submit("noop", queue=queue))
-    assert [answer.status_code for answer in answers] == [202, 202]
-    assert {answer.json()["id"] for answer in answers} == {job.id}
+    assert [answer.status_code for answer in losing.answers] == [202, 202]
+    assert {answer.json()["id"] for answer in losing.answers} == {job.id}
     assert [one.id for one in await it.all(lambda c: c.jobs(queue=queue))] == [job.id]
+
+
+async def test_a_lost_answer_retries_and_cancels_once(
+    it: EitherClient, trio: Running, keys: Mapping[str, str], queue: str
+) -> None:
+    """The retried job has failed again by the time when its answer is lost. It does not run a third time."""
+
+    async def failed_again() -> None:
+        await until(lambda: has_failed(2), BOOT_WITHIN, "the second failure")
+
+    async def has_failed(attempt: int) -> bool:
+        now = await it(lambda c: c.get(job.id))
+        return (now.status, now.attempt) == ("failed", attempt)
+
+    fails: Any = {"payload": {"seconds": 0, "fail_attempts": 9}, "retry": {"max_attempts": 1}}
+    job = await it(lambda c: c.submit("sleep", queue=queue, **fails))
+    await until(lambda: has_failed(1), BOOT_WITHIN, "the first failure")
+    retrying = LosingLink(trio.url, failed_again)
+    async with Receiver(retrying) as link, either(True, link.url, keys["hooks"]) as behind:
+        again = await behind(lambda c: c.retry(job.id))
+    assert [answer.status_code for answer in retrying.answers] == [202, 412]
+    assert (again.status, again.attempt) == ("failed", 2)
+    assert await has_failed(2)
+
+    waiting = await it(lambda c: c.submit("noop", delay=LATER))
+    cancelling = LosingLink(trio.url)
+    async with Receiver(cancelling) as link, either(True, link.url, keys["hooks"]) as behind:
+        assert (await behind(lambda c: c.cancel(waiting.id))).status == "cancelled"
+    assert [answer.status_code for answer in cancelling.answers] == [202, 409]
 
 
 async def test_a_killed_api_loses_no_submission_and_doubles_none(

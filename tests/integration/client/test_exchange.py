@@ -28,6 +28,11 @@ def problem(status: int, slug: str = "it", retry_after: str = "", **more: Any) -
     )
 
 
+def there(etag: str = '"e1"', **fields: Any) -> Answer:
+    """The answer to a GET of a job, or a batch."""
+    return Answer(200, json.dumps(JOB | fields).encode(), {"etag": etag} if etag else {})
+
+
 @pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Receiver]:
     async with Receiver() as receiver:
@@ -96,17 +101,45 @@ async def test_the_end_of_the_tries_is_said_in_the_error(client: EitherClient, s
     assert service.url in str(gone.value)
 
 
-async def test_what_has_no_key_is_repeated_only_if_it_was_not_carried_out(
+async def test_an_act_whose_answer_is_lost_is_repeated_and_found_done(client: EitherClient, service: Receiver) -> None:
+    """A `retry` names the state of the job that it means."""
+    for lost in (HANG_UP, Answer(502), problem(503)):
+        in_turn(service, there(status="failed"), lost, problem(412), there(status="queued"))
+        assert (await client(lambda it: it.retry("j1"))).status == "queued"
+        assert [request.method for request in service.requests] == ["GET", "POST", "POST", "GET"]
+        assert [request.headers.get("if-match") for request in service.requests] == [None, '"e1"', '"e1"', None]
+        in_turn(service, lost, problem(409), there(status="cancelled"))
+        assert (await client(lambda it: it.cancel("j1"))).status == "cancelled"
+    in_turn(service, there(counts={"queued": 2}), HANG_UP, problem(409), there(counts={"cancelled": 2}))
+    batch = await client(lambda it: it.get_batch("b1"))
+    assert (await client(lambda _: batch.cancel())).counts == {"cancelled": 2}
+
+
+async def test_an_act_that_was_not_done_is_refused(client: EitherClient, service: Receiver) -> None:
+    in_turn(service, there(status="failed"), HANG_UP, problem(409), there(status="failed"))
+    with pytest.raises(errors.ConflictingState):
+        await client(lambda it: it.retry("j1"))
+    in_turn(service, HANG_UP, problem(409), there(status="succeeded"))
+    with pytest.raises(errors.ConflictingState):
+        await client(lambda it: it.cancel("j1"))
+    in_turn(service, problem(429), problem(409), there(status="cancelled"))
+    with pytest.raises(errors.ConflictingState):
+        await client(lambda it: it.cancel("j1"))
+    assert len(service.requests) == 2, "the first was not carried out"
+
+
+async def test_a_retry_of_what_cannot_be_read_is_repeated_only_if_it_was_not_carried_out(
     client: EitherClient, service: Receiver
 ) -> None:
-    for lost in (HANG_UP, Answer(502), Answer(504)):
-        in_turn(service, lost)
-        with pytest.raises(ClientError):
-            await client(lambda it: it.retry("j1"))
-        assert len(service.requests) == 1, "it may run a second time"
-    in_turn(service, problem(503), ACCEPTED)
-    await client(lambda it: it.retry("j1"))
-    assert [request.path for request in service.requests] == ["/jobs/j1/retry"] * 2
+    for unread in (problem(403), there(etag="")):
+        for lost in (HANG_UP, Answer(504)):
+            in_turn(service, unread, lost)
+            with pytest.raises(ClientError):
+                await client(lambda it: it.retry("j1"))
+            assert len(service.requests) == 2, "it may run a second time"
+        in_turn(service, unread, problem(429), ACCEPTED)
+        await client(lambda it: it.retry("j1"))
+        assert [request.path for request in service.requests[1:]] == ["/jobs/j1/retry"] * 2
 
 
 @pytest.mark.parametrize("blocks", [True, False])

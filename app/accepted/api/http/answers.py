@@ -48,11 +48,11 @@ def quota_headers(quota: TenantQuota) -> dict[str, str]:
     }
 
 
-def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether the header holds `etag`, by RFC 9110 section 13.1.2: a list or `*`, compared weakly."""
-    if if_none_match is None:
+def matches(field: str | None, etag: str) -> bool:
+    """Whether If-None-Match, or If-Match, holds `etag`, by RFC 9110 section 13.1: a list or `*`, compared weakly."""
+    if field is None:
         return False
-    given = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
+    given = {part.strip().removeprefix("W/") for part in field.split(",")}
     return "*" in given or etag in given
 
 

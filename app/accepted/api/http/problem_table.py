@@ -113,9 +113,9 @@ PROBLEMS: dict[type[AcceptedError], Problem] = {
         "Fetch it again: it may have changed since you last read it.",
     ),
     errors.PreconditionFailed: Problem(
-        "precondition-failed", 412, "There is nothing to change",
-        "The request came with If-Match, which asks to change only what exists.",
-        "Check the name. Without If-Match the request makes it.",
+        "precondition-failed", 412, "It is not as If-Match says",
+        "The request came with If-Match, and what it is about does not exist, or has changed since it had that ETag.",
+        "Fetch it again, and look at what it has become. A queue is made without If-Match.",
     ),
     errors.LedgerUnavailable: Problem(
         "ledger-unavailable", 503, "The ledger cannot be reached",

@@ -2,26 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from accepted import errors
+from accepted.api.http.answers import matches
 from accepted.api.http.auth import Writer, documented
 from accepted.api.http.body import NoNulls, body_docs, read_optional_json
 from accepted.api.http.parameters import only_query
 from accepted.api.http.problems import BODY_REFUSALS, REFUSALS, responses_for
-from accepted.api.jobs.answers import MONITORED, JobView, answer_accepted
+from accepted.api.jobs.answers import MONITORED, JobView, answer_accepted, body_and_etag
 from accepted.api.jobs.reading import find
 from accepted.api.jobs.submission import largest_body
 from accepted.api.state import State, state_of
 from accepted.domain import json_text
 from accepted.domain.job import INTERNAL_TYPES, RETRYABLE, Job
-from accepted.errors import Conflict, FieldError, InvalidRequest, NeedFailed, TooLarge
+from accepted.errors import Conflict, FieldError, InvalidRequest, NeedFailed, PreconditionFailed, TooLarge
 from accepted.services import manual_retry
 from accepted.services.jobs import deletion
 from accepted.services.jobs.completion import cancel as cancel_job
@@ -67,14 +68,25 @@ async def cancel(request: Request, who: Writer, job_id: UUID) -> Response:
     status_code=202,
     tags=["jobs"],
     response_model=JobView,
-    responses={**_WAITS_AGAIN, **responses_for(*_MISSING, *REFUSALS)},
+    responses={**_WAITS_AGAIN, **responses_for(*_MISSING, *REFUSALS, errors.PreconditionFailed)},
 )
-async def retry(request: Request, who: Writer, job_id: UUID) -> Response:
-    """Run a failed, cancelled or expired job again, now, with a fresh retry budget. Its attempt number goes on."""
+async def retry(
+    request: Request,
+    who: Writer,
+    job_id: UUID,
+    if_match: Annotated[str | None, Header(description="Only if the job still has this ETag.")] = None,
+) -> Response:
+    """Run a failed, cancelled or expired job again, now, with a fresh retry budget. Its attempt number goes on.
+
+    With If-Match it does so once, however often the request arrives.
+    """
     state = state_of(request)
     job = await find(state, who.tenant, job_id)
     if job.status not in RETRYABLE:
         raise Conflict(f"the job is {job.status}: only a failed, cancelled or expired job can be retried")
+    # compared weakly: a proxy that compresses answers makes their ETags weak
+    if if_match is not None and not matches(if_match, body_and_etag(job)[1]):
+        raise PreconditionFailed("the job has changed since it had this ETag")
     with _failed_needs():
         again = await manual_retry.retry(state.engine, job)
     if again is None:
