@@ -15,9 +15,12 @@ from accepted.broker.rabbitmq.broker import RabbitBroker
 from accepted.domain.references import JobRef
 from accepted.storage.db.engine import transaction
 from accepted.storage.jobs import outbox
+from accepted_worker.scheduler.housekeeping import Sampler
 from accepted_worker.scheduler.relay import Relay
 from tests.faults.table import Measured
+from tests.support.ledger.limited_queue import a_limiter, a_worker, counted, limit
 from tests.support.ledger.poll_connection import PollConnection
+from tests.support.ledger.sql import do
 from tests.support.servers.ports import free_port
 from tests.support.service.in_process_worker import has, registered, working
 from tests.support.waiting import until
@@ -112,6 +115,27 @@ async def test_a_job_beside_an_old_transaction(
     await old.execute("ROLLBACK")
     for connection in (old, caller):
         await connection.close()
+
+
+@pytest.mark.fault("F98", moment="the limit of its queue goes before the commit; the limiter that took it dies")
+async def test_a_job_that_waits_for_room_on_a_queue_without_a_limit(
+    engine: AsyncEngine, broker: PostgresBroker, database_url: str
+) -> None:
+    """Its row is on hold when it becomes visible, and no limiter looks after its queue any more."""
+    await registered(engine)
+    await limit(engine, max_running=1)
+    caller = await asyncpg.connect(database_url)
+    await caller.execute("BEGIN; SELECT accepted.submit('noop', queue => 'q')")
+    await limit(engine, max_running=None)
+    await do(engine, "UPDATE queues SET limited_at = limited_at - interval '61 seconds'")
+    await a_limiter(engine, broker, "").run_once()
+    await caller.execute("COMMIT")
+    await caller.close()
+    assert await counted(engine, "on_hold AND queue IN (SELECT name FROM queues WHERE NOT limited)") == 1
+    await Sampler(engine).run_once()
+    await a_worker(engine, 1)
+    await a_limiter(engine, broker, "").run_once()
+    assert await counted(engine, "admitted") == 1
 
 
 async def counts(conn: "asyncpg.Connection") -> tuple[int, int]:  # type: ignore[type-arg]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import accepted.outbox
-from accepted.forwarding import rows
+from accepted.forwarding import forwarder, rows
 from accepted.forwarding.forwarder import Forwarder
 from tests.support.ledger.sql import rows as found_in
 from tests.support.servers.ports import free_port
@@ -70,6 +71,37 @@ async def test_one_job_whatever_dies(
         assert await conn.fetchval("SELECT count(*) FROM accepted_outbox") == 0
         assert len(await found_in(engine, "SELECT 1 FROM jobs")) == 1
         await conn.close()
+
+
+@pytest.mark.fault("F99", moment="an answer that does not end")
+async def test_an_answer_without_an_end_holds_up_no_other(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No silence in it is long. Its job may be there, so the row keeps its key."""
+    monkeypatch.setattr(forwarder, "SENT_WITHIN", 2.0)
+    conn = await rows.connect(empty_database_url)
+    await conn.execute(accepted.outbox.TABLE)
+    async with conn.transaction():
+        endless = await accepted.outbox.submit(conn, "noop", {"endless": True})
+        await accepted.outbox.submit(conn, "noop")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        made = {"json": {"id": "j", "links": {}}}
+        return httpx.Response(202, **({"content": dripping()} if b"endless" in request.content else made))  # type: ignore[arg-type]
+
+    page = httpx.MockTransport(answer)
+    async with asyncio.timeout(60), httpx.AsyncClient(transport=page, base_url="http://page") as client:
+        assert await Forwarder(empty_database_url, client, DAY).run_once(conn) == 1
+    kept = await conn.fetchrow("SELECT id, tried_at IS NOT NULL AS tried FROM accepted_outbox")
+    assert dict(kept or {}) == {"id": endless, "tried": True}
+    await conn.close()
+
+
+async def dripping() -> AsyncIterator[bytes]:
+    """Spaces, for ever."""
+    while True:
+        yield b" "
+        await asyncio.sleep(0.05)
 
 
 @pytest.mark.fault("F99", moment="under load: killed (-9) twice, then two of them; told to stop")

@@ -56,23 +56,39 @@ class Connection:
             "timeout": self.timeout + request.patience,
         }
 
+    def check(self) -> None:
+        """Raises `ClientError` for what is not the URL of a server: a request to it would not even be begun."""
+        import httpx
+
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL:
+            raise _not_a_url() from None
+        if url.scheme not in ("http", "https") or not url.host:
+            raise _not_a_url()
+
     def failure(self, error: Exception) -> NoAnswer:
         """How the connection failed, for an `httpx.HTTPError`. Raises `ClientError` for what cannot be sent at all."""
         import httpx
 
         if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-            # its text quotes a part of the URL, which may hold a password
-            raise ClientError(f"{PREFIX}URL=(hidden): is not a URL, such as {DEFAULT_URL}") from None
+            raise _not_a_url() from None
         if not isinstance(error, httpx.HTTPError):  # such as a header that is not ASCII
             raise ClientError(f"this cannot be sent: {error}") from None
         return NoAnswer(f"{re.sub('//[^/]*@', '//', self.url)}: {error or type(error).__name__}", was_sent(error))
+
+
+def _not_a_url() -> ClientError:
+    """It quotes nothing of the URL, which may hold a password."""
+    return ClientError(f"{PREFIX}URL=(hidden): is not a URL, such as {DEFAULT_URL}")
 
 
 def was_sent(error: "httpx.HTTPError") -> bool:
     """Whether the service may have seen something of the request that failed so."""
     import httpx
 
-    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    before = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol
+    return not isinstance(error, before)
 
 
 def answer_of(response: "httpx.Response", lines: Any = None) -> ApiAnswer:

@@ -32,16 +32,20 @@ LOOK_EVERY = 5.0
 """Seconds between counts of the backlog, and looks for rows whose key is forgotten."""
 
 SENT_WITHIN = 20.0
-"""Seconds for one submission."""
+"""Seconds for one submission as a whole: those of httpx are for each silence."""
 
 HOLD = 60.0
 """Seconds for which a taken row is this process's: a batch is submitted, and its rows deleted, well within."""
 
-MARGIN = 2 * HOLD
-"""Seconds before the end of the key's lifetime at which the last try begins."""
+MARGIN = 5 * HOLD
+"""Seconds before the end of the key's lifetime at which the last try begins. A request that was given up may still
+arrive: the kernel sends it for up to two minutes more, and a proxy may hold it."""
 
 MADE = frozenset({200, 202, 410})
 """The job is there; 410: it was, and is past its retention."""
+
+GONE = "/problems/gone"
+"""How the type of the problem ends that comes with a 410 of ours, behind a prefix too."""
 
 UNSENT, UNANSWERED = 0, 1
 """In place of a status: the request did not leave, or may have arrived."""
@@ -124,10 +128,11 @@ class Forwarder:
         """The status of the answer; `UNSENT` or `UNANSWERED` without one."""
         headers = {"Idempotency-Key": str(row.id), "Content-Type": "application/json"}
         try:
-            answer = await self._http.post("/jobs", content=row.body, headers=headers, timeout=SENT_WITHIN)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(SENT_WITHIN):
+                answer = await self._http.post("/jobs", content=row.body, headers=headers, timeout=SENT_WITHIN)
+        except (httpx.HTTPError, TimeoutError) as error:
             logs.outage("service_away", error)
-            return UNANSWERED if was_sent(error) else UNSENT
+            return UNSENT if isinstance(error, httpx.HTTPError) and not was_sent(error) else UNANSWERED
         if answer.status_code in MADE and not _is_ours(answer):
             logs.outage("not_the_service", UnexpectedAnswer(f"{answer.url} answers {answer.status_code} without a job"))
             return UNANSWERED
@@ -139,7 +144,7 @@ class Forwarder:
         for row, status in tried:
             if status in REFUSED:
                 log.error("outbox_rows_stopped", reason=f"refused with {status}", row_id=str(row.id))
-                await rows.stop(conn, row.id, f"refused with {status}")
+                await rows.stop(conn, row, f"refused with {status}")
         if later:
             self._pause = AFTER_FAILURE
             untried = [row.id for row, status in tried if row.fresh and status in KEYLESS]
@@ -147,9 +152,9 @@ class Forwarder:
 
 
 def _is_ours(answer: httpx.Response) -> bool:
-    """Whether it is a job, or a problem of ours: at a wrong address anything may answer 200."""
+    """Whether it is a job, or says that ours is gone: at a wrong address anything may answer 200 or 410."""
     try:
         body = answer.json()
     except ValueError:
         return False
-    return isinstance(body, dict) and ({"id", "links"} <= body.keys() or {"type", "title", "status"} <= body.keys())
+    return isinstance(body, dict) and ({"id", "links"} <= body.keys() or str(body.get("type")).endswith(GONE))

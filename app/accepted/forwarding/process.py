@@ -13,11 +13,13 @@ log = structlog.get_logger(__name__)
 
 
 async def run(database_url: str, url: str | None, api_key: str | None, key_lifetime: float) -> None:
-    """Forward until the process is told to stop, then finish the batch. Raises `ClientError` for an unusable key."""
+    """Forward until the process is told to stop, then finish the batch. Raises `ClientError` for a URL or a key to
+    which nothing can be sent."""
+    service = Connection.to(url, api_key, SENT_WITHIN, 1, SENT_WITHIN)
+    service.check()
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    service = Connection.to(url, api_key, SENT_WITHIN, 1, SENT_WITHIN)
     async with httpx.AsyncClient(
         base_url=service.url,
         headers=service.headers(),

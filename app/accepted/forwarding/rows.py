@@ -38,7 +38,11 @@ UPDATE accepted_outbox SET stopped = '{KEY_EXPIRED}', due_at = 'infinity'
 WHERE stopped IS NULL AND tried_at <= now() - CAST($1 AS float8) * interval '1 second'
 """
 
-_STOP = "UPDATE accepted_outbox SET stopped = $2, due_at = 'infinity' WHERE id = $1"
+_STOP = """
+UPDATE accepted_outbox SET
+    stopped = $3, due_at = 'infinity', tried_at = CASE WHEN NOT CAST($4 AS bool) THEN tried_at END
+WHERE id = $1 AND due_at = $2
+"""
 
 _PUT_OFF = """
 UPDATE accepted_outbox AS o SET
@@ -93,9 +97,10 @@ async def stop_old(conn: Outbox, lifetime: float) -> int:
     return int((await conn.execute(_STOP_OLD, lifetime)).rsplit(" ", 1)[-1])
 
 
-async def stop(conn: Outbox, id: UUID, reason: str) -> None:
-    """Stop a row that the service refuses."""
-    await conn.execute(_STOP, id, reason)
+async def stop(conn: Outbox, taken: OutboxRow, reason: str) -> None:
+    """Stop a row that the service refuses, unless another forwarder has taken it. Its key is not used up: mended and
+    released, however late, it is tried as if for the first time, if that was its first try."""
+    await conn.execute(_STOP, taken.id, taken.taken_until, reason, taken.fresh)
 
 
 async def put_off(conn: Outbox, taken: Sequence[OutboxRow], seconds: float, untried: Collection[UUID]) -> None:

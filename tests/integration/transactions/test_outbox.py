@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 import accepted.outbox
-from accepted.forwarding import forwarder, rows
+from accepted.client.errors import ClientError
+from accepted.forwarding import forwarder, process, rows
 from accepted.forwarding.forwarder import Forwarder
 from tests.support.ledger.callers import CALLERS, submitted
 from tests.support.ledger.sql import rows as found_in
@@ -78,8 +79,38 @@ async def test_what_the_service_refuses_is_stopped_and_told(app: HttpApp, elsewh
     await conn.close()
 
 
+async def test_what_is_refused_may_be_mended_however_late(app: HttpApp, elsewhere: str) -> None:
+    """The service has no record of a refused request. A forwarder that was late to stop the row leaves it alone."""
+    conn, client = await rows.connect(elsewhere), await app.client()
+    async with conn.transaction():
+        await accepted.outbox.submit(conn, "nope")
+    assert await Forwarder(elsewhere, client.http, DAY).run_once(conn) == 0
+    assert await conn.fetchval("SELECT stopped FROM accepted_outbox") == "refused with 422"
+    await conn.execute("UPDATE accepted_outbox SET tried_at = tried_at - interval '2 days'")
+    await conn.execute('UPDATE accepted_outbox SET body = \'{"type": "noop"}\', stopped = NULL, due_at = now()')
+    (late,) = await rows.take(conn, 1, 0.0, DAY)
+    (taken,) = await rows.take(conn, 1, 0.0, DAY)
+    await rows.stop(conn, late, "refused with 422")
+    assert await conn.fetchval("SELECT stopped FROM accepted_outbox") is None
+    await rows.put_off(conn, [taken], 0.0, [])
+    assert await Forwarder(elsewhere, client.http, DAY).run_once(conn) == 1
+    assert len(await found_in(app.engine, "SELECT 1 FROM jobs")) == 1
+    await conn.close()
+
+
+ELSEWHERE_GONE = '{"type": "about:blank", "title": "Gone", "status": 410}'
+
+
 @pytest.mark.parametrize(
-    ("status", "body"), [(200, "<html>sorry</html>"), (202, "[]"), (200, '{"ok": true}'), (410, "gone"), (302, "")]
+    ("status", "body"),
+    [
+        (200, "<html>sorry</html>"),
+        (202, "[]"),
+        (200, '{"ok": true}'),
+        (410, "gone"),
+        (410, ELSEWHERE_GONE),
+        (302, ""),
+    ],
 )
 async def test_nothing_is_deleted_for_an_answer_that_is_no_job(elsewhere: str, status: int, body: str) -> None:
     """As a page that stands in for the service gives, or whatever else is at a wrong address."""
@@ -118,6 +149,13 @@ async def test_a_forwarder_that_stood_still_leaves_what_another_has_taken(elsewh
     await rows.put_off(conn, [taken], 0.0, [taken.id])
     assert await conn.fetchval("SELECT tried_at FROM accepted_outbox") is None
     await conn.close()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://", "http://u:secret@[::1", "ftp://example.com"])
+async def test_an_address_to_which_nothing_can_be_sent_is_said_at_the_start(url: str) -> None:
+    """Each try would use up the keys of the rows, and send nothing."""
+    with pytest.raises(ClientError, match=r"ACCEPTED_URL=\(hidden\): is not a URL"):
+        await process.run("postgresql://nobody@127.0.0.1:1/none", url, "acc_k", DAY)
 
 
 async def test_what_the_outbox_refuses(elsewhere: str) -> None:
