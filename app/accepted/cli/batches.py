@@ -1,4 +1,4 @@
-"""`accepted batches`: submit, show, watch and cancel batches and workflows."""
+"""`accepted batches`: submit, list, show, watch and cancel batches and workflows."""
 
 import sys
 import time
@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from accepted.cli.client_commands import ClientCommands
-from accepted.cli.http import AsJson, RequestFailed, ask, body_of, call, given, say, say_json, segment
+from accepted.cli.http import AsJson, RequestFailed, ask, body_of, call, given, say, say_json, say_lines, segment
 from accepted.cli.jobs.submission import CallbackUrl, IdempotencyKey, idempotency, read_json
 
-batches = ClientCommands(no_args_is_help=True, help="Submit, show, watch and cancel batches and workflows.")
+batches = ClientCommands(no_args_is_help=True, help="Submit, list, show, watch and cancel batches and workflows.")
 
 NDJSON = {".ndjson", ".jsonl"}
 """Endings of files with a job a line."""
@@ -42,6 +42,22 @@ def submit(
         raise RequestFailed("a workflow is JSON, not a job a line")
     headers["Content-Type"] = "application/x-ndjson"
     _show(ask("POST", "/batches", content=_text(file).encode(), params=options, headers=headers), as_json)
+
+
+@batches.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest batches and workflows, each with its jobs counted by status."""
+    page = ask("GET", "/batches", params=given(limit=limit, cursor=cursor))
+    if as_json:
+        say_json(page)
+        return
+    say_lines(map(_line, page["items"]), "no batches")
+    if page["next"]:
+        typer.echo(f"there are more: --cursor {page['next']}", err=True)
 
 
 @batches.command()
@@ -111,7 +127,12 @@ def _show(batch: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(batch)
         return
-    say(f"{batch['id']}  {'finished' if batch['finished'] else 'running'}  {batch['total']} jobs: {_counts(batch)}")
+    say(_line(batch))
     for job in batch.get("jobs", ()):
         after = f"  after {', '.join(job['depends_on'])}" if job["depends_on"] else ""
         say(f"  {job['id']}  {job['status']:<10} {job['ref']}{after}")
+
+
+def _line(batch: dict[str, Any]) -> str:
+    state = "finished" if batch["finished"] else "running"
+    return f"{batch['id']}  {state}  {batch['total']} jobs: {_counts(batch)}"

@@ -27,6 +27,11 @@ def client_setting(name: str) -> str:
     return _given.get(name) or os.environ.get(variable) or _in_file(variable) or ""
 
 
+def client_options() -> bool:
+    """Whether an option of the command that runs says which service it is for."""
+    return any(_given.values())
+
+
 def calls_the_api(command: Command) -> Command:
     """The same command, with `OPTIONS`."""
 

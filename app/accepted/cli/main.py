@@ -23,7 +23,8 @@ from accepted.cli.deliveries import deliveries
 from accepted.cli.forward import forward
 from accepted.cli.health import healthcheck
 from accepted.cli.jobs.group import jobs
-from accepted.cli.keys import keys, on_ledger
+from accepted.cli.keys.group import keys
+from accepted.cli.keys.ledger import on_ledger
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.status import status

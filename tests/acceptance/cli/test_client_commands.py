@@ -82,6 +82,26 @@ async def test_batches_at_a_terminal(home: str, tmp_path: Path) -> None:
     assert "2 cancelled" in cancelled.out
     assert "a workflow is JSON" in wrong.err
     assert "none.json" in missing.err
+    newest = await said(home, "batches", "list", "--limit", "2")
+    rest = (await plain(home, "batches", "list", "--cursor", newest["next"])).out.splitlines()
+    seen = [one["id"] for one in newest["items"]] + [line.split()[0] for line in rest]
+    assert sorted(seen) == sorted(one["id"] for one in (batch, delayed, workflow))
+
+
+async def test_keys_of_the_own_tenant_over_http(home: str, trio: Running) -> None:
+    """Where no ledger is configured. No scope grows."""
+    made, beyond, elsewhere = await asyncio.gather(
+        said(home, "keys", "create", "--name", "ci", "--scopes", "jobs:read"),
+        plain(home, "keys", "create", "--name", "x", "--scopes", "operator", code=1),
+        plain(home, "keys", "create", "--name", "x", "--tenant", "acme", "--url", trio.url, code=1),
+    )
+    assert "lacks the scope operator" in beyond.err
+    assert "of the tenant of the key that makes it" in elsewhere.err
+    assert (await trio.client(made["key"]).get("/jobs")).status_code == 200
+    revoked, shown = await said(home, "keys", "revoke", made["id"]), await plain(home, "keys", "list")
+    assert revoked == {"revoked": made["id"]}
+    assert [made["id"] in line for line in shown.out.splitlines() if "jobs:read " in line] == [True]
+    assert made["key"] not in shown.out
 
 
 async def test_options_come_before_the_environment_and_that_before_the_file(home: str, trio: Running) -> None:
@@ -112,7 +132,8 @@ async def test_acts_on_the_ledger_name_the_user_of_the_system(home: str, trio: R
     limits = ("keys", "quota", "--tenant", "terminal", "--jobs", "500", "--json")
     quota = await accepted(*limits, env=trio.env)
     assert json.loads(quota.out)["jobs"] == 500
-    keys = json.loads((await accepted("keys", "list", "--json", env=trio.env)).out)["items"]
+    with_both = trio.env | {"ACCEPTED_URL": AWAY}
+    keys = json.loads((await accepted("keys", "list", "--json", env=with_both)).out)["items"]
     assert {"id", "tenant", "name", "scopes", "created_at", "revoked_at"} == set(keys[0])
     (act,) = (await said(home, "audit", "--action", "quota.changed"))["items"]
     after = {"jobs": 500, "per": 60.0}
