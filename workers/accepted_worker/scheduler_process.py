@@ -17,7 +17,7 @@ from accepted.storage.db.statements import Direct
 from accepted.storage.monitoring.processes import PartOf
 from accepted_worker.processes import connections, first, present
 from accepted_worker.scheduler import base, loops
-from accepted_worker.stop_signals import stop_on_signals
+from accepted_worker.stop_signals import StopOrders, stop_on_signals
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +27,9 @@ def scheduler(settings: Settings) -> None:
     settings.require_database()
 
     async def run() -> None:
-        stopping = asyncio.Event()
-        stop_on_signals(stopping)
-        await run_scheduler(settings, stopping)
+        orders = StopOrders()
+        stop_on_signals(orders)
+        await run_scheduler(settings, orders.stopping)
 
     uvloop.run(run())
 

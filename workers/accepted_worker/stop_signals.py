@@ -8,6 +8,7 @@ import asyncio
 import signal
 from _signal import getsignal  # type: ignore[import-not-found]  # what `signal.getsignal` calls, 20 times as fast
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -40,17 +41,29 @@ class StopSignals:
         signal.set_wakeup_fd(self._wakeup_fd)
 
 
-def stop_on_signals(stopping: asyncio.Event, at_once: asyncio.Event | None = None) -> StopSignals:
-    """SIGTERM and SIGINT set `stopping`. A SIGINT that comes after sets `at_once`: a second Ctrl-C."""
+@dataclass(frozen=True, slots=True)
+class StopOrders:
+    """What the signals so far have told a process to do.
+
+    `stopping`: to stop. `interrupted`: a Ctrl-C was among them. `at_once`: a second one, so it waits for no job.
+    """
+
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    interrupted: asyncio.Event = field(default_factory=asyncio.Event)
+    at_once: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def interrupt(self) -> None:
+        """Take a Ctrl-C. One that comes after a SIGTERM is the first one: who has sent it has seen no stop yet."""
+        (self.at_once if self.interrupted.is_set() else self.interrupted).set()
+        self.stopping.set()
+
+
+def stop_on_signals(orders: StopOrders) -> StopSignals:
+    """SIGTERM and SIGINT give `orders`."""
     loop = asyncio.get_running_loop()
 
-    def interrupted() -> None:
-        if stopping.is_set() and at_once is not None:
-            at_once.set()
-        stopping.set()
-
     def install() -> None:
-        loop.add_signal_handler(signal.SIGTERM, stopping.set)
-        loop.add_signal_handler(signal.SIGINT, interrupted)
+        loop.add_signal_handler(signal.SIGTERM, orders.stopping.set)
+        loop.add_signal_handler(signal.SIGINT, orders.interrupt)
 
     return StopSignals((signal.SIGTERM, signal.SIGINT), install)

@@ -33,7 +33,7 @@ from accepted_worker.processes import connections, exiting, first, present
 from accepted_worker.runtime.executor import Executor
 from accepted_worker.runtime.suspects import Suspects
 from accepted_worker.runtime.worker import Worker
-from accepted_worker.stop_signals import stop_on_signals
+from accepted_worker.stop_signals import StopOrders, stop_on_signals
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +55,9 @@ def worker(
     forks.end_forks_with_this_process()
 
     async def run() -> None:
-        stopping, at_once = asyncio.Event(), asyncio.Event()
-        restore = stop_on_signals(stopping, at_once).restore
-        await run_worker(settings, queues, concurrency, stopping, restore, part_of, at_once)
+        orders = StopOrders()
+        restore = stop_on_signals(orders).restore
+        await run_worker(settings, queues, concurrency, orders, restore, part_of)
 
     with exiting(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _exit_if_loop_is_left():
         runner.run(run())
@@ -67,14 +67,12 @@ async def run_worker(
     settings: Settings,
     queues: Sequence[str],
     concurrency: int,
-    stopping: asyncio.Event,
+    orders: StopOrders,
     after_attempt: Callable[[str], None] | None = None,
     part_of: PartOf | None = None,
-    at_once: asyncio.Event | None = None,
 ) -> None:
-    """Serve `queues`, or all if none is named, until `stopping` is set. Call it once a process.
+    """Serve `queues`, or all if none is named, until `orders` say to stop. Call it once a process.
 
-    Once `at_once` is set too, it waits for no job.
     `after_attempt` is called with the type of each job whose attempt has ended.
     """
     serve_under(settings.root_path)
@@ -105,7 +103,7 @@ async def run_worker(
             ack_within=settings.ack_within,
             blocked_limit=settings.blocked_limit,
             database_url=settings.require_database(),
-            at_once=at_once,
+            orders=orders,
         )
         process.tune_garbage_collector()
         tracing.start("worker")
@@ -114,7 +112,7 @@ async def run_worker(
         )
         async with present(presence, settings.require_database()):
             running = asyncio.create_task(running_worker.run())
-            await first(running, stopping)
+            await first(running, orders.stopping)
             running_worker.stop()
             await running
         await tools.aclose()

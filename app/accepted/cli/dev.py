@@ -35,6 +35,9 @@ RESTART_AFTER = 0.5
 SIGNAL_AGAIN = 0.5
 """Seconds between two signals of one kind."""
 
+HURRIED_END = 2.0
+"""Seconds that the application has to close its connections after a second Ctrl-C."""
+
 GREET_EVERY = 0.2
 """Seconds between two looks for the worker, whose types the greeting names."""
 
@@ -249,3 +252,6 @@ async def _serve_beside(
     await asyncio.wait({serving_task, *others}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving_task
+    if server.force_exit:  # uvicorn then leaves the application as it is, which ends in a traceback
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.lifespan.shutdown(), HURRIED_END)

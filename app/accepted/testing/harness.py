@@ -32,6 +32,7 @@ from accepted.storage.db import embedded, movable_clock
 from accepted.storage.db.engine import create_engine, transaction
 from accepted.storage.db.migrate import migrate
 from accepted_worker import scheduler_process, worker_process
+from accepted_worker.stop_signals import StopOrders
 
 STARTS_WITHIN = 60.0
 """Seconds; it takes about two."""
@@ -156,7 +157,7 @@ class WorkerHarness:
         )
         self._parts = [
             asyncio.create_task(self._server.serve(sockets)),
-            asyncio.create_task(worker_process.run_worker(settings, (), self._concurrency, self._stopping)),
+            asyncio.create_task(worker_process.run_worker(settings, (), self._concurrency, StopOrders(self._stopping))),
             asyncio.create_task(scheduler_process.run_scheduler(settings, self._stopping)),
         ]
 

@@ -35,6 +35,7 @@ from accepted_worker.runtime.heartbeats import Heartbeats
 from accepted_worker.runtime.lane import HAND_BACK_SECONDS, Lane
 from accepted_worker.runtime.recording import Recorder
 from accepted_worker.runtime.suspects import Suspects
+from accepted_worker.stop_signals import StopOrders
 
 FIND_QUEUES_SECONDS = 2.0
 """Seconds between polls for new queues, when no notification of one comes."""
@@ -76,9 +77,9 @@ class Worker:
         ack_within: float,
         blocked_limit: float | None,
         database_url: str,
-        at_once: asyncio.Event | None = None,
+        orders: StopOrders | None = None,
     ) -> None:
-        """`at_once`: after `stop`, hand back what runs as soon as this is set."""
+        """After `stop`, `orders` may still say to hand back at once what runs."""
         self._engine = engine
         self._handlers = handlers
         self._executor = executor
@@ -95,7 +96,7 @@ class Worker:
         self._queue_named = asyncio.Event()
         self._listener = Listener(database_url, queue_tenants.NEW_QUEUE_CHANNEL, lambda _: self._queue_named.set())
         self._stopping = asyncio.Event()
-        self._at_once = at_once or asyncio.Event()
+        self._orders = orders or StopOrders()
         self._claims_no_more = asyncio.Event()
         self._exhausted = False
 
@@ -154,13 +155,23 @@ class Worker:
         if not self._stopping.is_set():
             await self._drained(claiming)
         seconds = max(self._grace - HAND_BACK_SECONDS, 0)
-        running = sorted(str(job_id) for lane in self._lanes for job_id in lane.running)
-        log.info("worker_stopping", waits_for=running[:10], jobs=len(running), seconds=seconds, at_once="second SIGINT")
+        self._say_what_it_waits_for(seconds)
+        if not self._orders.interrupted.is_set():
+            background.append(asyncio.create_task(self._say_again(seconds)))
         lanes = zip(self._lanes, claiming, strict=True)
-        await asyncio.gather(*(lane.finish(task, seconds, self._at_once) for lane, task in lanes))
+        await asyncio.gather(*(lane.finish(task, seconds, self._orders.at_once) for lane, task in lanes))
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+
+    def _say_what_it_waits_for(self, seconds: float) -> None:
+        running = sorted(str(job_id) for lane in self._lanes for job_id in lane.running)
+        log.info("worker_stopping", waits_for=running[:10], jobs=len(running), seconds=seconds, at_once="second SIGINT")
+
+    async def _say_again(self, seconds: float) -> None:
+        """At the first Ctrl-C, if something else has stopped the worker, such as a reload."""
+        await self._orders.interrupted.wait()
+        self._say_what_it_waits_for(seconds)
 
     async def _drained(self, claiming: "list[asyncio.Task[None]]") -> None:
         """Return when the running jobs have finished, or when the worker is to stop within its grace after all."""
