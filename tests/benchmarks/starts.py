@@ -29,6 +29,7 @@ from tests.support.service.processes import ACCEPTED, Service, answers, clean_en
 from tests.support.waiting import until
 
 IMPORTS = "import fastapi, sqlalchemy, aio_pika"
+HARNESS = "import accepted.testing as it\nwith it.WorkerHarness(['workers.handlers']): pass"
 WITHIN = 60.0  # seconds
 LOOK_EVERY = 0.01  # seconds
 
@@ -37,9 +38,10 @@ GOALS = {
     "api until /readyz answers 200": 1.6,
     "dev until its first 202": 4.0,
     "accepted jobs get": 0.65,
+    "WorkerHarness, started and stopped": 4.0,
 }
 """At most so many times as long as the imports, because these take 0.75 s where nothing else runs: there the goals are
-1.2 s, 1.2 s, 3 s and 0.5 s."""
+1.2 s, 1.2 s, 3 s, 0.5 s and 3 s."""
 
 _FINISHED = "SELECT EXTRACT(epoch FROM finished_at)::float8 FROM jobs WHERE id = $1 AND status = 'succeeded'"
 
@@ -65,6 +67,9 @@ async def started(stage: Stage, rounds: int) -> list[Row]:
                 "worker until its first job has ended": lambda: _worker(stage, env, port),
                 "api until /readyz answers 200": lambda: _api(env),
                 "dev until its first 202": lambda: _dev(Path(directory)),
+                "WorkerHarness, started and stopped": lambda: asyncio.to_thread(
+                    _ended, [sys.executable, "-c", HARNESS]
+                ),
                 "accepted jobs get": lambda: asyncio.to_thread(_ended, [ACCEPTED, "jobs", "get", job_id], port),
             }
             found = [{name: await start() for name, start in kinds.items()} for _ in range(rounds + 1)][1:]

@@ -1,8 +1,8 @@
 """A ledger for tests: its clock can be set forward, and it can be emptied.
 
 Statements ask the ledger for the time by `now()` and `clock_timestamp()`. The connections of a process that has called
-`use` find functions of these names in a schema of their own, before those of PostgreSQL. Defaults of columns are bound
-to PostgreSQL's functions, and so are other processes.
+`use` find functions of these names in a schema of their own, before those of PostgreSQL, and so does `accepted.submit`,
+whoever calls it. Defaults of columns are bound to PostgreSQL's functions, and so are other processes.
 """
 
 from datetime import timedelta
@@ -14,6 +14,7 @@ from accepted.storage.db.monitoring_tables import metadata
 from accepted.storage.db.statements import Statement
 
 _SCHEMA = "accepted_testing"
+_SEARCH_PATH = f"{engine.SCHEMA}, {_SCHEMA}, pg_catalog, pg_temp"
 
 _MAKE = (
     f"CREATE SCHEMA {_SCHEMA}",
@@ -23,6 +24,7 @@ _MAKE = (
         RETURN pg_catalog.now() + (SELECT forward FROM {_SCHEMA}.clock)""",
     f"""CREATE FUNCTION {_SCHEMA}.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql
         RETURN pg_catalog.clock_timestamp() + (SELECT forward FROM {_SCHEMA}.clock)""",
+    f"ALTER FUNCTION {engine.SCHEMA}.submit_v1 SET search_path = {_SEARCH_PATH}",
 )
 
 _FORWARD = (
@@ -56,7 +58,7 @@ _EMPTY = f"TRUNCATE {', '.join(one.name for one in metadata.sorted_tables if one
 
 def use() -> None:
     """The connections that this process opens from now on have the movable clock."""
-    engine.SEARCH_PATH = f"{engine.SCHEMA}, {_SCHEMA}, pg_catalog, pg_temp"
+    engine.SEARCH_PATH = _SEARCH_PATH
 
 
 async def make(conn: AsyncConnection) -> None:
