@@ -52,7 +52,7 @@ def test_a_command_without_its_extra_names_it_in_one_line(command: str, monkeypa
     assert re.fullmatch(r"accepted: \w+ is not installed: pip install 'accepted\[server\]'\n", ended.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["jobs", "submit", "--help"]])
+@pytest.mark.parametrize("arguments", [["--version", "--json"], ["jobs", "submit", "--help"]])
 def test_the_client_needs_no_server(arguments: list[str]) -> None:
     ended = ran(*arguments, missing="server")
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""`accepted healthcheck`: asks the process in this container whether it is alive, and whether its loops turn."""
+"""`accepted healthcheck`: asks the process in this container, or the service at a URL, whether it is alive."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from accepted.cli.client_commands import calls_the_api, client_options, client_setting
+from accepted.cli.http import AsJson, ask, say_whether
 from accepted.environment import DOT_ENV, PREFIX
 from accepted.errors import AcceptedError
 
@@ -18,13 +20,27 @@ class Unhealthy(AcceptedError):
     """The process does not answer, or says that it does not work."""
 
 
-Port = typer.Option(min=1, max=65535, help="Port of an API without a port for metrics.")
-MetricsPort = typer.Option(min=1, max=65535, help=f"Overrides {PREFIX}METRICS_PORT.")
+API_PORT = 8000
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help=f"Port of the API in this container ({API_PORT}).")]
+MetricsPort = Annotated[int | None, typer.Option(min=1, max=65535, help=f"Overrides {PREFIX}METRICS_PORT.")]
 
 
-def healthcheck(port: Annotated[int, Port] = 8000, metrics_port: Annotated[int | None, MetricsPort] = None) -> None:
-    """Exit 0 if the process in this container is alive and its loops turn, else 1 with a sentence."""
-    typer.echo(check(metrics_port or port_of_metrics() or port))
+@calls_the_api
+def healthcheck(port: Port = None, metrics_port: MetricsPort = None, as_json: AsJson = False) -> None:
+    """Exit 0 if the process in this container is alive and its loops turn, else 1 with a sentence.
+
+    With --url, or without a port but with ACCEPTED_URL, it asks the service there.
+    """
+    say_whether("healthy", "healthy", lambda: _check(metrics_port or port), as_json)
+
+
+def _check(port: int | None) -> None:
+    """The URL that an option names, else a port, else the URL of the environment: a worker may have one of the API."""
+    local = None if client_options() else port or port_of_metrics()
+    if local is None and client_setting("url"):
+        ask("GET", "/healthz")
+    else:
+        check(local or API_PORT)
 
 
 def port_of_metrics() -> int | None:
@@ -43,8 +59,8 @@ def port_of_metrics() -> int | None:
     return load().metrics_port
 
 
-def check(port: int) -> str:
-    """A sentence that says that all is well. Raises `Unhealthy` with one that says what is not."""
+def check(port: int) -> None:
+    """Raises `Unhealthy` with a sentence that says what is wrong."""
     import http.client
 
     where = f"http://127.0.0.1:{port}/healthz"
@@ -57,9 +73,8 @@ def check(port: int) -> str:
         raise Unhealthy(f"{where} does not answer: {error or type(error).__name__}") from None
     finally:
         connection.close()
-    if answer.status == HTTPStatus.OK:
-        return "healthy"
-    raise Unhealthy(f"{where} answers {answer.status}: {_stuck(body)}")
+    if answer.status != HTTPStatus.OK:
+        raise Unhealthy(f"{where} answers {answer.status}: {_stuck(body)}")
 
 
 def _stuck(body: bytes) -> str:

@@ -1,7 +1,7 @@
 """Calls of the HTTP API by the commands."""
 
 import json as json_text
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -105,6 +105,23 @@ def say_lines(lines: Iterable[str], none: str) -> None:
 def say_json(value: object) -> None:
     """Print JSON. Of the control characters `json` itself leaves DEL as it is."""
     typer.echo(json_text.dumps(value).replace("\x7f", "\\u007f"))
+
+
+def say_whether(name: str, sentence: str, work: Callable[[], None], as_json: bool) -> None:
+    """Print `sentence` unless `work` raises; for machines an object with `name` and the problem, then exit code 1."""
+    problem = None
+    try:
+        work()
+    except AcceptedError as error:
+        if not as_json:
+            raise
+        problem = str(error)
+    if not as_json:
+        typer.echo(sentence)
+        return
+    say_json({name: problem is None, "problem": problem})
+    if problem is not None:
+        raise typer.Exit(1)
 
 
 def say_deleted(name: str, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import sys
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -22,9 +22,10 @@ from accepted.cli.dead_letters import dead_letters
 from accepted.cli.deliveries import deliveries
 from accepted.cli.forward import forward
 from accepted.cli.health import healthcheck
+from accepted.cli.http import say_json
 from accepted.cli.jobs.group import jobs
 from accepted.cli.keys.group import keys
-from accepted.cli.keys.ledger import on_ledger
+from accepted.cli.migrate import DatabaseUrl, migrate
 from accepted.cli.queues import queues, size
 from accepted.cli.schedules import schedules
 from accepted.cli.status import status
@@ -49,6 +50,7 @@ app.add_typer(queues, name="queues")
 app.add_typer(deliveries, name="deliveries")
 app.command("size")(size)
 app.command("healthcheck")(healthcheck)
+app.command("migrate")(migrate)
 app.command("status")(status)
 app.command("audit")(audit)
 app.command("forward")(forward)
@@ -56,7 +58,6 @@ app.command("forward")(forward)
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow serving without authentication beyond loopback.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}DATABASE_URL.")]
 BrokerUrl = Annotated[str | None, typer.Option(help=f"Overrides {PREFIX}BROKER_URL.")]
 MetricsPort = Annotated[
     int | None,
@@ -66,25 +67,22 @@ Queues = Annotated[
     str | None, typer.Option(help="Comma-separated queues; webhooks wait on `webhooks`. Default: all queues.")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, max=5000, help="Jobs to run at once.")]
+Version = Annotated[bool, typer.Option("--version", help="Show the version and exit.")]
+VersionAsJson = Annotated[bool, typer.Option("--json", help="With --version: machine-readable.")]
 
 WITH_LOG = ("api", "worker", "scheduler", "dev")
 """The commands that write a log."""
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"accepted {accepted.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
-    ] = False,
-) -> None:
+@app.callback(invoke_without_command=True)
+def _options(context: typer.Context, version: Version = False, as_json: VersionAsJson = False) -> None:
     """An HTTP job service. After its 202 a job is neither lost nor recorded twice."""
+    if version:
+        _show_version(as_json)
+    if context.invoked_subcommand is None:
+        context.fail("Missing command.")
+    if as_json:
+        context.fail("--json belongs behind the command.")
     if context.invoked_subcommand in WITH_LOG:
         process.collect_rarely()
     elif context.invoked_subcommand != "healthcheck":  # asked twice a minute for ever: it loads no settings
@@ -197,31 +195,12 @@ def dev(
         uvloop.run(development.run(settings, host, sockets, worker_process, ledger, reload=reload))
 
 
-@app.command()
-def migrate(
-    database_url: DatabaseUrl = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 if the schema is not up to date.")
-    ] = False,
-    sql: Annotated[
-        bool, typer.Option("--sql", help="Print the SQL for an empty database; connect to nothing.")
-    ] = False,
-) -> None:
-    """Bring the database schema up to date."""
-    import uvloop
-
-    from accepted.settings import load
-    from accepted.storage.db import migrate as migrations
-
-    if sql:
-        typer.echo(migrations.as_sql(), nl=False)
-        return
-    url = load(database_url=database_url).require_database()
-    if not check:
-        uvloop.run(migrations.migrate(url))
-    elif problem := on_ledger(url, migrations.check):
-        raise ConfigurationError(problem)
-    typer.echo("the ledger is up to date")
+def _show_version(as_json: bool) -> NoReturn:
+    if as_json:
+        say_json({"version": accepted.__version__})
+    else:
+        typer.echo(f"accepted {accepted.__version__}")
+    raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """`accepted migrate`, its `--check` and its `--sql`, and what lies beside our schema in a shared database."""
 
+import json
 from urllib.parse import urlsplit, urlunsplit
 
 from tests.support.servers.postgres import DatabaseServer
@@ -10,13 +11,15 @@ async def test_check_says_both_revisions(empty_database_url: str, database_serve
     env = {"ACCEPTED_DATABASE_URL": empty_database_url}
     behind = await accepted("migrate", "--check", env=env)
     assert behind.code == 1
+    told = await accepted("migrate", "--check", "--json", env=env)
+    assert (told.code, json.loads(told.out)) == (1, {"up_to_date": False, "problem": behind.err[10:-1]})
     assert "behind" in behind.err
     assert "none" in behind.err
     assert "0001" in behind.err
 
     assert (await accepted("migrate", env=env)).code == 0
-    equal = await accepted("migrate", "--check", env=env)
-    assert (equal.code, equal.err) == (0, "")
+    equal = await accepted("migrate", "--check", "--json", env=env)
+    assert (equal.code, equal.err, json.loads(equal.out)) == (0, "", {"up_to_date": True, "problem": None})
 
     name = empty_database_url.rsplit("/", 1)[1]
     database_server.execute("UPDATE accepted.alembic_version SET version_num = '9999'", name)

@@ -1,5 +1,6 @@
 """The metrics port of each process: every documented series, counts of queues at one scheduler alone, and health."""
 
+import json
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -135,6 +136,11 @@ async def test_healthcheck_of_every_kind(fleet: Fleet, database_server: Database
         assert (done.code, done.out) == (0, "healthy\n"), done
     public = fleet.client.http.base_url.port
     assert (await accepted("healthcheck", "--port", str(public), env={})).code == 0
+    by_url = {"ACCEPTED_URL": f"http://127.0.0.1:{public}"}
+    done = await accepted("healthcheck", "--json", env=by_url)
+    assert (done.code, json.loads(done.out)) == (0, {"healthy": True, "problem": None}), done
+    done = await accepted("healthcheck", "--json", "--url", "http://127.0.0.1:1", env=by_url)
+    assert (done.code, json.loads(done.out)["healthy"]) == (1, False), done
     fleet.services["worker"].signal(signal.SIGSTOP)
     done = await checked("worker")
     assert (done.code, done.out) == (1, "")
