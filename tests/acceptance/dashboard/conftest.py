@@ -15,7 +15,7 @@ from tests.support.service.running_service import Running, make_keys, types_know
 ALL = "jobs:read,jobs:write,jobs:work,admin"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser() -> AsyncIterator[Browser]:
     async with chromium() as browser:
         yield browser
