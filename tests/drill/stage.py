@@ -128,9 +128,13 @@ class Stage:
         return not await self.problems()
 
 
+_TIMES = re.compile(r"\d{4}-\d\d-\d\d(?:T[0-9:.]+Z| [0-9:]+ UTC)|\d\d:\d\d:\d\d UTC")
+"""As the API writes them, and as pages do."""
+
+
 def shape(text: str) -> str:
     """A text without what changes while it is read (numbers, times), and without the marks of code."""
-    return " ".join(re.sub(r"\d+", "0", text.replace("`", "")).split())
+    return " ".join(re.sub(r"\d+", "0", _TIMES.sub("0", text.replace("`", ""))).split())
 
 
 @asynccontextmanager

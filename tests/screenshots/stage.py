@@ -115,7 +115,7 @@ async def _fill_statistics(url: str) -> None:
 
         await until(counted, 30, "the first statistics", interval=0.5)
         columns = ", ".join(WAITS)
-        for minute in range(5, MINUTES):
+        for minute in range(1, MINUTES):
             wave = 60 + 25 * math.sin(minute / 180) + 9 * math.sin(minute / 7)
             slow = 25 <= minute <= 45
             wait = wait_column(40.0 if slow else 0.05 + 0.04 * math.sin(minute / 11))

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 
+FILTERS = (
+    texts.exact, texts.relative, texts.clock, texts.lasting, texts.number, texts.pretty, texts.as_json, texts.moment,
+    texts.told,
+)  # fmt: skip
+"""Of `texts`, by their names."""
+
 
 def render(template: str, **values: Any) -> str:
     """The page. Everything is escaped but what a macro of ours has made."""
@@ -34,7 +40,7 @@ def environment() -> "Environment":
         auto_reload=False,
     )
     made.globals |= {"url": link, "static": static, "HIDDEN": HIDDEN}
-    for filter in (texts.exact, texts.relative, texts.lasting, texts.number, texts.pretty, texts.as_json, texts.moment):
+    for filter in FILTERS:
         made.filters[filter.__name__] = filter
     return made
 

@@ -22,6 +22,13 @@ FORMS = ["/ui/new-schedule", "/ui/submit", "/ui/submit?type=http.request", "/ui/
 """Those of a key that may act."""
 
 
+OUT_OF_SIGHT = """
+[...document.querySelectorAll("td.act button")].filter((one) => one.getBoundingClientRect().right > innerWidth)
+    .map((one) => one.textContent)
+"""
+"""Buttons in rows of a table that one would have to scroll to."""
+
+
 @pytest.mark.parametrize(("name", "scripts"), [("ann", True), ("ann", False), ("reader", True), ("bob", True)])
 async def test_each_page(
     browser: Browser, trio: Running, people: Mapping[str, str], jobs: Mapping[str, Any], wholes: list[str], name: str,
@@ -37,6 +44,7 @@ async def test_each_page(
             if scripts:
                 assert await somebody.faults() == []
                 assert await somebody.overflow() <= 0, path
+                assert await page.evaluate(OUT_OF_SIGHT) == [], path
                 assert await page.evaluate("window.hacked") is None
             if name == "reader":
                 assert await page.locator("main form[method=post] button").all_inner_texts() == []

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from accepted.dashboard.entrance import Visitor
 from accepted.dashboard.routing import pages
+from accepted.dashboard.texts import marked
 
 router = pages()
 
@@ -41,13 +42,4 @@ def sections() -> list[Section]:
 
 
 def _section(name: str, text: str) -> Section:
-    return Section(name, [_pieces(one) for one in text.split("\n\n") if one.strip()])
-
-
-def _pieces(paragraph: str) -> list[tuple[str, str]]:
-    found, at = [], 0
-    for mark in _MARKED.finditer(paragraph):
-        found.append(("", paragraph[at : mark.start()]))
-        found.append((str(mark.lastgroup), mark[str(mark.lastgroup)]))
-        at = mark.end()
-    return [*found, ("", paragraph[at:])]
+    return Section(name, [marked(_MARKED, one) for one in text.split("\n\n") if one.strip()])

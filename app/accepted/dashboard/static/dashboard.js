@@ -106,6 +106,8 @@
   }
   setInterval(tick, 5000);
 
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   for (const all of document.querySelectorAll("[data-checks]")) {
     all.hidden = false;
     all.addEventListener("change", () => {
