@@ -9,8 +9,10 @@ from typing import Literal
 from PIL import Image
 from playwright.async_api import Browser
 
+from accepted.domain.monitoring.problems import Kind
 from tests.screenshots.stage import Stage, stage
 from tests.support.clients.browser import chromium
+from tests.support.waiting import until
 
 HERE = Path("docs/images")
 
@@ -40,7 +42,13 @@ async def take(browser: Browser, stage: Stage, to: Path, width: int, scheme: Lit
     """A picture of each page in this width and colour scheme."""
     context = await browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page = await context.new_page()
+
+    async def calm() -> bool:
+        found = (await (await page.request.get(stage.url + "/status")).json())["problems"]
+        return all(one["kind"] != Kind.LEDGER for one in found)
+
     for name, path in pages(stage).items():
+        await until(calm, 60, "a ledger that answers in time: this machine has others to serve", interval=1)
         await page.goto(stage.url + path)
         taken = Image.open(BytesIO(await page.screenshot())).convert("RGB")
         taken.quantize(COLOURS).save(to / f"{name}{'' if scheme == 'light' else '-dark'}.png", optimize=True)

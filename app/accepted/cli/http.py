@@ -1,7 +1,7 @@
 """Calls of the HTTP API by the commands."""
 
 import json as json_text
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,6 +61,17 @@ def call(
         raise _failed(error) from None
     except ValueError as error:  # such as NaN, which is not JSON
         raise RequestFailed(f"this cannot be sent: {error}") from None
+
+
+def ask_all(path: str) -> Iterator[dict[str, Any]]:
+    """The items of every page of a list."""
+    query: dict[str, Any] = {"limit": 200}
+    while True:
+        page = ask("GET", path, params=query)
+        yield from page["items"]
+        if page["next"] is None:
+            return
+        query["cursor"] = page["next"]
 
 
 def body_of(answer: "ApiAnswer") -> dict[str, Any]:

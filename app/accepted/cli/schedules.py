@@ -13,6 +13,7 @@ from accepted.cli.http import (
     AsJson,
     RequestFailed,
     ask,
+    ask_all,
     call,
     given,
     say,
@@ -39,7 +40,7 @@ def overview(context: typer.Context, as_json: AsJson = False) -> None:
 @schedules.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all schedules, each with its next five runs."""
-    found = list(_all())
+    found = list(ask_all("/schedules"))
     if as_json:
         say_json({"items": found})
         return
@@ -121,16 +122,6 @@ def preview(
         return
     for line in (*_runs(answer["next_runs"], timezone), *answer["warnings"]):
         say(line)
-
-
-def _all() -> Iterator[dict[str, Any]]:
-    query: dict[str, Any] = {"limit": 200}
-    while True:
-        page = ask("GET", "/schedules", params=query)
-        yield from page["items"]
-        if page["next"] is None:
-            return
-        query["cursor"] = page["next"]
 
 
 def _show(one: dict[str, Any], as_json: bool) -> None:

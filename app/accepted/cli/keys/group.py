@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from accepted.cli.client_commands import calls_the_api, client_options, client_setting
-from accepted.cli.http import AsJson, ask, say_json, shown
+from accepted.cli.http import AsJson, ask, ask_all, say_json, shown
 from accepted.cli.keys import shares
 from accepted.cli.keys.ledger import with_ledger
 from accepted.domain.json_text import is_printable
@@ -62,7 +62,7 @@ def create_key(
 @calls_the_api
 def list_keys(as_json: AsJson = False) -> None:
     """List keys, without their secrets: all, or over HTTP those of your tenant."""
-    found = ask("GET", "/keys")["items"] if _over_http() else [_as_json(key) for key in _keys_in_ledger()]
+    found = list(ask_all("/keys")) if _over_http() else [_as_json(key) for key in _keys_in_ledger()]
     if as_json:
         say_json({"items": found})
     elif found:
