@@ -35,7 +35,7 @@ demo: setup ## boot the embedded service and show a job's life, a retry, a dead 
 	@$(BIN)/python -m deploy.demo
 
 test: setup servers ## run the test suite, without the tests marked slow
-	@$(KEEP_BYTECODE) $(BIN)/pytest $(LONGEST_FIRST) -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(SECOND_TRY)
+	@$(KEEP_BYTECODE) $(BIN)/pytest $(LONGEST_FIRST) -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(SECOND_TRY)
 
 lint: setup ## check style, types, import rules, file sizes and the Dockerfile
 	@$(BIN)/ruff check .

@@ -75,7 +75,9 @@ async def host_down(stage: Stage) -> list[Named]:
 
 
 async def poison(stage: Stage) -> list[Named]:
-    job, began = await stage.client.submit("deed", {"do": "signal", "arg": 9}, queue="deeds"), time.monotonic()
+    kills = {"do": "signal", "arg": 9}
+    retry = {"max_attempts": 5, "schedule": [0.1], "jitter": 0}
+    job, began = await stage.client.submit("deed", kills, queue="deeds", retry=retry), time.monotonic()
     named = [
         await stage.explained(job, None, began, "crashed"),
         await stage.named("crashes", began, type="deed"),
