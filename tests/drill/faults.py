@@ -111,10 +111,10 @@ async def paused(stage: Stage) -> list[Named]:
     await stage.client.http.patch("/queues/paused", json={"paused": True})
     job, began = await stage.client.submit("noop", queue="paused"), time.monotonic()
     named = [await stage.explained(job, "paused", began), await stage.named("paused", began, queue="paused")]
+    overview, person = await stage.led("paused", began, "resume the queue", queue="paused")
     said = await accepted("status", env={"ACCEPTED_URL": stage.url})
     assert said.code == 1
     assert named[-1].sentence in said.out
-    overview, person = await stage.led("paused", began, "resume the queue", queue="paused")
     await person.press("Resume paused")
     assert (await stage.client.finished(job["id"]))["status"] == "succeeded"
     return [*named, overview]
